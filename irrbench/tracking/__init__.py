@@ -1,0 +1,22 @@
+"""What irrbench tells MLflow: model runs, the two runs that hold the bounds, and a chart view that shows both.
+
+The bounds of a data set are two runs of their own with the *same metric keys* as the models, because that is what every
+default chart of MLflow draws together. MLflow itself is imported when a function is called, not with this package.
+"""
+
+from irrbench.tracking.colours import default_palette_colour
+from irrbench.tracking.links import chart_link
+from irrbench.tracking.reference import ReferenceRuns
+from irrbench.tracking.run import RunTracker
+from irrbench.tracking.store import DEFAULT_TRACKING_URI, open_store
+from irrbench.tracking.view import save_chart_view
+
+__all__ = [
+    "DEFAULT_TRACKING_URI",
+    "ReferenceRuns",
+    "RunTracker",
+    "chart_link",
+    "default_palette_colour",
+    "open_store",
+    "save_chart_view",
+]

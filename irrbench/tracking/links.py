@@ -1,0 +1,39 @@
+"""Addresses of the saved chart view."""
+
+from __future__ import annotations
+
+import shlex
+
+from irrbench.tracking.names import VIEW_KEY
+from irrbench.tracking.store import DEFAULT_TRACKING_URI, is_server
+
+DEFAULT_PORT = 5000
+
+
+def view_fragment(experiment_id: str) -> str:
+    """Return the part of the address behind the host that opens the saved chart view of an experiment.
+
+    >>> view_fragment("7")
+    '#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=irrbench'
+    """
+    query = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW_KEY}"
+    return f"#/experiments/{experiment_id}/runs?{query}"
+
+
+def chart_link(tracking_uri: str, experiment_id: str) -> str:
+    """Return what opens the charts of an experiment: a link for a server, else the command and the link it serves.
+
+    Args:
+        tracking_uri: the store.
+        experiment_id: the experiment's id in that store.
+
+    >>> chart_link("https://mlflow.example.org/", "7").split("#")[0]
+    'https://mlflow.example.org/'
+    >>> chart_link("sqlite:///mlflow.db", "7").split(" -> ")[0]
+    'irrbench ui --experiment 7'
+    """
+    if is_server(tracking_uri):
+        return f"{tracking_uri.rstrip('/')}/{view_fragment(experiment_id)}"
+    store = "" if tracking_uri == DEFAULT_TRACKING_URI else f" --tracking-uri {shlex.quote(tracking_uri)}"
+    command = f"irrbench ui{store} --experiment {experiment_id}"
+    return f"{command} -> http://127.0.0.1:{DEFAULT_PORT}/{view_fragment(experiment_id)}"

@@ -1,0 +1,20 @@
+"""Tags, roles and names under which the runs of an experiment know one another."""
+
+from __future__ import annotations
+
+ROLE_TAG = "irrbench.role"
+BOUNDS_TAG = "irrbench.bounds_id"
+COLOUR_TAG = "mlflow.runColor"
+NOTE_TAG = "mlflow.note.content"
+LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"
+VIEW_KEY = "irrbench"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
+
+ROLES = ("model", "ceiling", "floor", "upper")
+DISPLAY_NAMES = {
+    "ceiling": "average rater (ceiling)",
+    "floor": "naive rater (floor)",
+    "upper": "majority of raters (upper)",
+}
+REFERENCE_COLOURS = {"ceiling": "#000000", "floor": "#888888", "upper": "#444444"}
+DEFAULT_SCORES = ("iou", "accuracy", "tpr", "ppv", "f1")

@@ -1,0 +1,153 @@
+"""The saved chart view of an experiment: bars for test, lines for validation, all runs, best first.
+
+MLflow keeps a shared view in an experiment tag as the state of its own page, deflated and in base64. The format is
+internal to MLflow: everything here is best effort and never fails a run.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from irrbench.tracking.links import view_fragment
+from irrbench.tracking.names import DEFAULT_SCORES, NOTE_TAG, ROLE_TAG, VIEW_TAG
+
+logger = logging.getLogger(__name__)
+
+MAX_TAG = 20_000
+LINK_TEXT = "Charts: models between naive rater and average rater"
+SECTION_ORDER = ("test", "val")
+
+
+def save_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str] = DEFAULT_SCORES) -> bool:
+    """Save the view that the deep link opens, and put that link on top of the experiment's description.
+
+    Bar charts of ``test/<score>`` come first, then line charts of ``val/<score>`` over epochs, then other splits,
+    each in the order of ``scores``; only keys that a run of the experiment has. Best effort: a failure is logged as a
+    warning and nothing is raised.
+
+    Args:
+        client: an ``mlflow.MlflowClient``.
+        experiment_id: id of the experiment.
+        scores: score names, the main score first: runs are ordered by it.
+
+    Returns:
+        Whether the view was saved.
+    """
+    try:
+        keys = chart_keys(_metric_keys(client, experiment_id), scores)
+        client.set_experiment_tag(experiment_id, VIEW_TAG, _encode_within_limit(keys))
+        _link_from_note(client, experiment_id)
+    except Exception as error:  # a chart is never worth a training run
+        logger.warning("could not save the chart view of experiment %s: %s", experiment_id, error)
+        return False
+    return True
+
+
+def chart_keys(metric_keys: Iterable[str], scores: Sequence[str]) -> list[str]:
+    """Return the metric keys to draw, in order: ``test``, ``val``, other splits; within each by score.
+
+    >>> chart_keys(["val/f1", "val/iou", "val/loss", "test/iou"], ["iou", "f1"])
+    ['test/iou', 'val/iou', 'val/f1']
+    """
+    ranked = []
+    for key in set(metric_keys):
+        split, *rest = key.split("/")
+        named = [scores.index(part) for part in rest if part in scores]
+        if named:
+            ranked.append((_section_rank(split), split, named[0], key))
+    return [key for *_, key in sorted(ranked)]
+
+
+def view_state(keys: Sequence[str]) -> dict[str, Any]:
+    """Return the state of MLflow's runs page that shows one chart per key, sorted by the first."""
+    sections = list(dict.fromkeys(key.split("/")[0] for key in keys))
+    return {
+        "searchFilter": "",
+        "orderByKey": f"metrics.`{keys[0]}`" if keys else "attributes.start_time",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": [f"metrics.`{key}`" for key in keys[:1]],
+        "runsHiddenMode": "SHOW_ALL",
+        "hideEmptyCharts": True,
+        "isAccordionReordered": True,
+        "compareRunCharts": [_chart(key) for key in keys],
+        "compareRunSections": [_section(name) for name in sections],
+    }
+
+
+def encode(state: dict[str, Any]) -> str:
+    """Return a view state as MLflow's page writes it into the tag."""
+    packed = zlib.compress(json.dumps(state, separators=(",", ":")).encode(), 9)
+    return "deflate;" + base64.b64encode(packed).decode()
+
+
+def decode(tag: str) -> dict[str, Any]:
+    """Return the view state behind a tag; the inverse of :func:`encode`."""
+    state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(tag.removeprefix("deflate;"))))
+    return state
+
+
+def _section_rank(split: str) -> int:
+    return SECTION_ORDER.index(split) if split in SECTION_ORDER else len(SECTION_ORDER)
+
+
+def _metric_keys(client: Any, experiment_id: str) -> set[str]:
+    runs = client.search_runs([experiment_id], filter_string=f"tags.\"{ROLE_TAG}\" != ''", max_results=200)
+    return {key for run in runs for key in run.data.metrics}
+
+
+def _encode_within_limit(keys: list[str]) -> str:
+    tag = encode(view_state(keys))
+    while len(tag) > MAX_TAG:
+        keys = keys[: len(keys) // 2]
+        tag = encode(view_state(keys))
+    return tag
+
+
+def _chart(key: str) -> dict[str, Any]:
+    split, _, name = key.partition("/")
+    chart = {
+        "uuid": f"irrbench-{key.replace('/', '-')}",
+        "type": "BAR" if split == "test" else "LINE",
+        "metricKey": key,
+        "displayName": f"{split}/{name}",
+        "metricSectionId": f"irrbench-{split}",
+        "runsCountToCompare": 100,
+        "deleted": False,
+        "isGenerated": False,
+    }
+    if split == "test":
+        return chart
+    axis = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "yAxisKey": "metric"}
+    shape = {"lineSmoothness": 0, "yAxisExpressions": [], "selectedXAxisMetricKey": "", "range": {}}
+    return {**chart, **axis, **shape, "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}
+
+
+def _section(name: str) -> dict[str, Any]:
+    return {
+        "uuid": f"irrbench-{name}",
+        "name": name,
+        "display": True,
+        "isReordered": True,
+        "deleted": False,
+        "isGenerated": False,
+    }
+
+
+def _link_from_note(client: Any, experiment_id: str) -> None:
+    """Let the description start with the link, above whatever the user wrote there."""
+    note = client.get_experiment(experiment_id).tags.get(NOTE_TAG, "")
+    own_text = [line for line in note.split("\n") if not line.startswith(f"[{LINK_TEXT}](")]
+    rest = "\n".join(own_text).strip("\n")
+    link = f"[{LINK_TEXT}]({view_fragment(experiment_id)})"
+    wanted = f"{link}\n\n{rest}" if rest else link
+    if wanted != note:
+        client.set_experiment_tag(experiment_id, NOTE_TAG, wanted)
