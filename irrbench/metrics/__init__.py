@@ -1,0 +1,5 @@
+"""torchmetrics classes: state around the functions of :mod:`irrbench`, and nothing else."""
+
+from irrbench.metrics.bounds import SegmentationBounds
+
+__all__ = ["SegmentationBounds"]

@@ -1,0 +1,189 @@
+"""Model, floor and ceiling as one torchmetrics metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from irrbench.bounds import Ties, segmentation_bounds
+from irrbench.metrics.predictions import count_unusable, drop_channel, to_labels, to_mask
+from irrbench.metrics.rows import ImageIds, Rows, decode, encode
+from irrbench.patterns import VotePatterns
+from irrbench.scores import DEFAULT_SCORES, EmptyReference, check_choice, select_scores
+from irrbench.summary import bounds_table, flatten, summarize
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class SegmentationBounds(Metric):
+    """Scores of a segmentation model between the naive rater (floor) and the average rater (ceiling).
+
+    A state around :func:`~irrbench.bounds.segmentation_bounds`: a few hundred bytes an image, exact under merging and
+    across processes, independent of the batches' order. Images that come twice (samplers repeat some to fill the last
+    round) count once where they carry an id.
+
+    Args:
+        scores: names among :data:`irrbench.SCORES`; the first is the main one.
+        num_classes: for label maps: number of classes, background included; None for binary masks.
+        from_logits: floating-point predictions of one class are logits; False: probabilities. Never guessed.
+        threshold: cut on the probability of the foreground.
+        ties: see :func:`~irrbench.bounds.segmentation_bounds`.
+        empty_reference: see :func:`~irrbench.bounds.segmentation_bounds`.
+        validate_args: whether to check the masks' values at every batch (first batch only, on an accelerator).
+        kwargs: of ``torchmetrics.Metric``.
+
+    Computes a dict of float64 scalars: for each score ``s`` the means over images ``s`` (model), ``s_floor``,
+    ``s_ceiling``, ``s_upper``, the ratio ``s_normalized`` (NaN where it means nothing), ``s_n_images`` (images on which
+    it is defined), and ``n_images``. With several classes also ``s_class0``, ... each with its bounds.
+
+    Raises:
+        ValueError: at construction for unknown scores or rules; at update for shapes that do not belong together; at
+            compute for predictions that are NaN or infinite, naming the image.
+
+    Example:
+        >>> masks = torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]])  # (B, R, *S)
+        >>> metric = SegmentationBounds(["iou"], from_logits=False)
+        >>> metric.update(torch.tensor([[0.9, 0.8, 0.1, 0.2]]), masks)
+        >>> {key: round(value.item(), 3) for key, value in metric.compute().items()}["iou"]
+        0.667
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    info: list[Tensor]
+    counts: list[Tensor]
+    codes: list[Tensor]
+    names: list[Tensor]
+
+    def __init__(
+        self,
+        scores: Iterable[str] = DEFAULT_SCORES,
+        *,
+        num_classes: int | None = None,
+        from_logits: bool = True,
+        threshold: float = 0.5,
+        ties: Ties = "negative",
+        empty_reference: EmptyReference = "drop",
+        validate_args: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.scores = tuple(score.name for score in select_scores(scores))
+        check_choice("ties", ties, Ties)
+        check_choice("empty_reference", empty_reference, EmptyReference)
+        if not 0 < threshold < 1:
+            raise ValueError(f"`threshold` must lie between 0 and 1 (a probability), found {threshold}.")
+        if num_classes is not None and num_classes < 2:
+            raise ValueError(f"`num_classes` must be 2 or more, background included, or None; found {num_classes}.")
+        self.num_classes, self.from_logits, self.threshold = num_classes, from_logits, threshold
+        self.ties, self.empty_reference, self.validate_args = ties, empty_reference, validate_args
+        for name in Rows._fields:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+        self._seed()
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """The rules behind the numbers, to be shown beside them."""
+        return {"ties": self.ties, "empty_reference": self.empty_reference, "threshold": str(self.threshold)}
+
+    def update(
+        self,
+        preds: Tensor,
+        masks: Tensor,
+        roi: Tensor | None = None,
+        image_id: ImageIds | None = None,
+        present: Tensor | None = None,
+    ) -> None:
+        """Take in a batch.
+
+        Args:
+            preds: ``(B, *S)`` or ``(B, 1, *S)``; for label maps ``(B, C, *S)`` scores or ``(B, *S)`` integers.
+            masks: ``(B, R, *S)``, 0/1 or bool; for label maps integers below ``C``.
+            roi: ``(B, *S)``, pixels that count; all if not given.
+            image_id: ``B`` strings or integers.
+            present: ``(B, R)`` bool, which raters rated which image; all if not given.
+        """
+        on_cpu = masks.device.type == "cpu"
+        validate = self.validate_args and (on_cpu or self._update_count <= 1)
+        unusable = count_unusable(preds, from_logits=self.from_logits or self.num_classes is not None)
+        if self.num_classes is None:
+            mask = to_mask(drop_channel(preds, masks.ndim - 2), from_logits=self.from_logits, threshold=self.threshold)
+            patterns = VotePatterns.from_masks(masks, roi=roi, preds=mask, present=present, validate=validate)
+            classes: tuple[VotePatterns, ...] = (patterns,)
+        else:
+            labels = to_labels(preds, num_classes=self.num_classes)
+            classes = VotePatterns.from_labels(
+                masks, num_classes=self.num_classes, roi=roi, preds=labels, present=present, validate=validate
+            )
+        rows = encode(classes, unusable=unusable, image_id=image_id)
+        for name, value in rows._asdict().items():
+            getattr(self, name).append(value)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The means over all images of all processes."""
+        table = self._table()
+        flat: Mapping[str, float] = flatten(summarize(table)) | {"n_images": len(table)}
+        return {key: torch.tensor(value, dtype=torch.float64) for key, value in flat.items()}
+
+    def per_image(self) -> pd.DataFrame:
+        """The table behind the means, one row an image; see :func:`irrbench.summary.bounds_table`.
+
+        In several processes every one must call it, and every one gets all images.
+        """
+        with self.sync_context(
+            dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
+        ):
+            return self._table()
+
+    def plot(self, val: Mapping[str, Tensor] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw floor, ceiling and model, one row a score.
+
+        Args:
+            val: what ``compute`` or ``forward`` gave; computed now if not given.
+            ax: where to draw; a new figure if not given.
+        """
+        from irrbench.plots import band_axes  # noqa: PLC0415 (matplotlib is not for everybody who computes)
+
+        values = self.compute() if val is None else val
+        return band_axes({key: float(value) for key, value in values.items()}, ax=ax)
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self._seed()
+
+    def _seed(self) -> None:
+        # A process that never sees a batch must bring something of the right width and type to the gathering.
+        for name, value in Rows.empty(self.device)._asdict().items():
+            setattr(self, name, [value])
+
+    def _table(self) -> pd.DataFrame:
+        import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
+
+        rows = Rows(*(dim_zero_cat(getattr(self, name)) for name in Rows._fields))
+        tables = [
+            bounds_table(
+                images.image_ids,
+                images.classes,
+                [
+                    segmentation_bounds(c, self.scores, ties=self.ties, empty_reference=self.empty_reference)
+                    for c in images.classes
+                ],
+            )
+            for images in decode(rows)
+        ]
+        if not tables:
+            raise ValueError("No image has come yet: call `update` before `compute`.")
+        return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,171 @@
+"""The state of a metric over images: self-describing rows of flat tensors.
+
+Flat tensors have one width whatever the number of raters, so that a process that never saw a batch can take part in a
+gathering, and string ids travel with them. Up to 12 raters an image's counts are stored as they are; above, only the
+patterns that occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from irrbench.patterns import VotePatterns
+
+ImageIds = Sequence[str | int] | Tensor
+DENSE_RATERS = 12
+_CHUNK = 2**23  # counts made dense at a time
+_WIDTH = 8
+_ID, _ID_KIND, _NAME_LENGTH, _PRESENT, _RATERS, _CLASSES, _UNUSABLE, _ENTRIES = range(_WIDTH)
+_NO_ID, _NUMBER, _NAME = range(3)
+
+
+class Rows(NamedTuple):
+    """Flat tensors of ``n`` images; concatenating two gives the rows of both."""
+
+    info: Tensor  # (n, 8) int64
+    counts: Tensor  # int64, the images' counts one after another
+    codes: Tensor  # int64, where only occurring patterns are stored: which
+    names: Tensor  # uint8, the images' string ids one after another
+
+    @classmethod
+    def empty(cls, device: torch.device) -> Rows:
+        """No image."""
+        numbers = torch.empty(0, dtype=torch.int64, device=device)
+        return cls(numbers.view(0, _WIDTH), numbers, numbers.clone(), numbers.to(torch.uint8))
+
+
+def encode(classes: Sequence[VotePatterns], *, unusable: Tensor, image_id: ImageIds | None) -> Rows:
+    """Rows of a batch.
+
+    Args:
+        classes: vote patterns with predictions, one set a class.
+        unusable: ``(B,)`` predictions that are not numbers.
+        image_id: ``B`` strings or integers, or none.
+
+    Raises:
+        ValueError: if there are not as many ids as images.
+    """
+    first = classes[0]
+    counts = torch.stack([p.counts for p in classes], 1).flatten(1)
+    info = torch.zeros(len(first), _WIDTH, dtype=torch.int64, device=counts.device)
+    names = _encode_ids(info, image_id)
+    weights = 2 ** torch.arange(first.num_raters, device=counts.device)
+    info[:, _PRESENT] = (first.present.to(counts.device) * weights).sum(1)
+    info[:, _RATERS], info[:, _CLASSES], info[:, _UNUSABLE] = first.num_raters, len(classes), unusable
+    if first.num_raters <= DENSE_RATERS:
+        info[:, _ENTRIES] = counts.shape[1]
+        return Rows(info, counts.flatten(), counts.new_empty(0), names)
+    image, code = counts.nonzero(as_tuple=True)
+    info[:, _ENTRIES] = counts.ne(0).sum(1)
+    return Rows(info, counts[image, code], code, names)
+
+
+def _encode_ids(info: Tensor, image_id: ImageIds | None) -> Tensor:
+    names = torch.empty(0, dtype=torch.uint8, device=info.device)
+    if image_id is None:
+        return names
+    if len(image_id) != len(info):
+        raise ValueError(f"`image_id` must hold one id an image: {len(info)} expected, {len(image_id)} found.")
+    if isinstance(image_id, Tensor):
+        info[:, _ID], info[:, _ID_KIND] = image_id.to(info.device), _NUMBER
+        return names
+    encoded = [str(i).encode() for i in image_id]
+    lengths = torch.tensor([len(e) for e in encoded])
+    info[:, _ID_KIND], info[:, _NAME_LENGTH] = _NAME, lengths.to(info.device, non_blocking=True)
+    return torch.tensor(list(b"".join(encoded)), dtype=torch.uint8).to(info.device, non_blocking=True)
+
+
+class Images(NamedTuple):
+    """Some images, decoded."""
+
+    image_ids: list[str]
+    classes: tuple[VotePatterns, ...]
+
+
+def decode(rows: Rows) -> Iterator[Images]:
+    """The images of some rows, a bounded number at a time, repeated ids once.
+
+    Raises:
+        ValueError: if the number of raters or classes changes, a prediction was not a number, or an id comes again with
+            other masks.
+    """
+    rows = Rows(*(x.cpu() for x in rows))
+    info = rows.info
+    if not len(info):
+        return
+    _check_constant(info)
+    ids = _decode_ids(info, rows.names)
+    _check_usable(info, ids)
+    raters, classes = int(info[0, _RATERS]), int(info[0, _CLASSES])
+    width = classes * 2 * 2**raters
+    kept = _first_of_each(rows, ids, width)
+    chunk = max(1, _CHUNK // width)
+    for start in range(0, len(kept), chunk):
+        part = kept[start : start + chunk]
+        dense = _dense(rows, part, width).view(len(part), classes, 2, -1)
+        present = (info[part, _PRESENT, None] >> torch.arange(raters)) & 1
+        patterns = tuple(VotePatterns(dense[:, c], raters, present.bool()) for c in range(classes))
+        yield Images([ids[i] for i in part], patterns)
+
+
+def _dense(rows: Rows, part: Sequence[int], width: int) -> Tensor:
+    """Counts of some images, ``(len(part), width)``."""
+    if not len(rows.codes):
+        return rows.counts.view(-1, width)[list(part)]
+    dense = torch.zeros(len(part), width, dtype=torch.int64)
+    ends = rows.info[:, _ENTRIES].cumsum(0)
+    for place, i in enumerate(part):
+        entries = slice(int(ends[i] - rows.info[i, _ENTRIES]), int(ends[i]))
+        dense[place, rows.codes[entries]] = rows.counts[entries]
+    return dense
+
+
+def _decode_ids(info: Tensor, names: Tensor) -> list[str]:
+    text, begin, ids = bytes(names.numpy()), 0, []
+    for row, (number, kind, length) in enumerate(info[:, : _NAME_LENGTH + 1].tolist()):
+        ids.append({_NO_ID: f"#{row}", _NUMBER: str(number)}.get(kind) or text[begin : begin + length].decode())
+        begin += length
+    return ids
+
+
+def _first_of_each(rows: Rows, ids: list[str], width: int) -> list[int]:
+    """Rows to keep: samplers fill up the last round of several processes by repeating images."""
+    first: dict[str, int] = {}
+    kept = []
+    for row, (name, kind) in enumerate(zip(ids, rows.info[:, _ID_KIND].tolist(), strict=True)):
+        if kind == _NO_ID or name not in first:
+            kept.append(row)
+            first.setdefault(name, row)
+            continue
+        again, before = (
+            _dense(rows, [row, first[name]], width).unflatten(1, (-1, 2, 2 ** int(rows.info[0, _RATERS]))).sum(2)
+        )
+        if not torch.equal(again, before):
+            raise ValueError(
+                f"`image_id` {name!r} came twice with different masks: ids must be unique, and masks the same at each "
+                "visit (no random crops or flips). Give unique ids, or none."
+            )
+    return kept
+
+
+def _check_constant(info: Tensor) -> None:
+    for column, word in ((_RATERS, "raters"), (_CLASSES, "classes")):
+        found = sorted(set(info[:, column].tolist()))
+        if len(found) > 1:
+            raise ValueError(
+                f"All batches must have the same number of {word}, found {found}. "
+                "Pad the masks to the largest number of raters and say by `present` who rated which image."
+            )
+
+
+def _check_usable(info: Tensor, ids: list[str]) -> None:
+    bad = [(ids[i], n) for i, n in enumerate(info[:, _UNUSABLE].tolist()) if n]
+    if bad:
+        raise ValueError(
+            f"Predictions must be finite (and lie in [0, 1] with from_logits=False): {len(bad)} of {len(ids)} images "
+            f"have others, first {bad[0][0]!r} with {bad[0][1]} pixels. Has the model diverged, is `from_logits` wrong?"
+        )

@@ -1,0 +1,318 @@
+"""Vote patterns: what several raters' masks boil down to.
+
+With ``R`` raters every pixel carries one of ``K = 2**R`` vote patterns: ``code = sum_r mask_r << r``. How often each
+pattern occurs inside the region of interest (ROI), split by the prediction, is a sufficient statistic for every score
+and every reliability measure at pixel level. So pixels are read once, and all else costs ``O(2**R)`` an image.
+
+Axes: ``B`` images, ``R`` raters, ``S`` pixels of one image (any spatial shape), ``K`` patterns, ``C`` classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+MIN_RATERS = 2
+MAX_RATERS = 16
+_LANES = 64  # histogram copies per image on accelerators: neighbouring pixels are alike and would queue for one counter
+
+
+@dataclass(frozen=True)
+class VotePatterns:
+    """How often each vote pattern occurs, image by image.
+
+    Attributes:
+        counts: ``(B, K)`` int64 pixels by pattern, or ``(B, 2, K)`` with the prediction (0, 1) as the middle axis. Bit
+            ``r`` of the last index is rater ``r``'s mark; the bits of absent raters are 0.
+        num_raters: ``R``, from 2 to 16.
+        present: ``(B, R)`` bool, which raters rated which image.
+
+    Example:
+        >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]])  # one image, two raters, four pixels
+        >>> VotePatterns.from_masks(masks).counts
+        tensor([[2, 1, 0, 1]])
+    """
+
+    counts: Tensor
+    num_raters: int
+    present: Tensor
+
+    @classmethod
+    def from_masks(
+        cls,
+        masks: Tensor,
+        *,
+        roi: Tensor | None = None,
+        preds: Tensor | None = None,
+        present: Tensor | None = None,
+        validate: bool = True,
+    ) -> VotePatterns:
+        """Count the patterns of a batch of masks in one pass over the pixels.
+
+        Args:
+            masks: ``(B, R, *S)``, bool, or numbers that are 0 and 1, or 0 and 255.
+            roi: ``(B, *S)``, the pixels that count; all of them if not given.
+            preds: ``(B, *S)``, the candidate's mask (already cut at its threshold).
+            present: ``(B, R)`` bool, which raters rated which image; all of them if not given. What stands in the mask
+                of an absent rater is ignored.
+            validate: whether to check that the values of masks that are not bool are 0 and 1 (or 0 and 255). It costs
+                one more pass and, on an accelerator, waits for the device; without it anything but 0 is a mark.
+
+        Raises:
+            ValueError: if shapes do not belong together, a mask has other values, or ``R`` is not from 2 to 16.
+        """
+        _check_shapes(masks, roi, preds, present)
+        num_raters = masks.shape[1]
+        if present is None:
+            present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
+        planes = [as_bits(x, name, validate=validate).flatten(2) for name, x in _planes(masks, preds, roi)]
+        counts = _count(planes, present)
+        if roi is not None:
+            counts = counts.unflatten(1, (2, -1))[:, 1]
+        if preds is not None:
+            counts = counts.unflatten(1, (2, -1))
+        return cls(counts, num_raters, present.to(torch.bool))
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: Tensor,
+        *,
+        num_classes: int,
+        roi: Tensor | None = None,
+        preds: Tensor | None = None,
+        present: Tensor | None = None,
+        validate: bool = True,
+    ) -> tuple[VotePatterns, ...]:
+        """Count the patterns of label maps: for each class its marks against all the rest.
+
+        Args:
+            labels: ``(B, R, *S)`` integers from 0 to ``C - 1``.
+            num_classes: ``C``, background included.
+            roi: ``(B, *S)``.
+            preds: ``(B, *S)`` integers from 0 to ``C - 1``.
+            present: ``(B, R)`` bool.
+            validate: whether to check the labels' range, which on an accelerator waits for the device.
+
+        Returns:
+            ``C`` pattern sets, one a class.
+
+        Raises:
+            ValueError: if a label lies outside ``0 .. C - 1``, or for what :meth:`from_masks` refuses.
+        """
+        for name, x in (("labels", labels), ("preds", preds)):
+            if validate and x is not None and x.numel() and not (x.min() >= 0 and x.max() < num_classes):
+                raise ValueError(
+                    f"`{name}` must lie in 0 .. {num_classes - 1} (num_classes={num_classes}), found "
+                    f"{x.min().item()} .. {x.max().item()}. Raise `num_classes`, or take ignored pixels out by `roi`."
+                )
+        return tuple(
+            cls.from_masks(labels == c, roi=roi, preds=None if preds is None else preds == c, present=present)
+            for c in range(num_classes)
+        )
+
+    @classmethod
+    def from_counts(cls, counts: Tensor, *, num_raters: int, present: Tensor | None = None) -> VotePatterns:
+        """Take patterns that were counted elsewhere.
+
+        Args:
+            counts: ``(B, 2**R)`` or ``(B, 2, 2**R)`` integers, not negative.
+            num_raters: ``R``.
+            present: ``(B, R)`` bool.
+
+        Raises:
+            ValueError: if the shape does not fit ``R`` or a count is negative.
+
+        Example:
+            >>> VotePatterns.from_counts(torch.tensor([[2, 1, 0, 1]]), num_raters=2).present
+            tensor([[True, True]])
+        """
+        _check_num_raters(num_raters)
+        width = 2**num_raters
+        if counts.ndim not in (2, 3) or counts.shape[-1] != width or (counts.ndim == 3 and counts.shape[1] != 2):
+            raise ValueError(
+                f"`counts` must be (B, {width}) or (B, 2, {width}) for {num_raters} raters, "
+                f"found {tuple(counts.shape)}."
+            )
+        if counts.is_floating_point() or (counts < 0).any():
+            raise ValueError(f"`counts` must be integers from 0 on, found {counts.dtype} with minimum {counts.min()}.")
+        if present is None:
+            present = torch.ones(len(counts), num_raters, dtype=torch.bool, device=counts.device)
+        if present.shape != (len(counts), num_raters):
+            raise ValueError(f"`present` must be {(len(counts), num_raters)}, found {tuple(present.shape)}.")
+        return cls(counts.to(torch.int64), num_raters, present.to(torch.bool))
+
+    @property
+    def has_preds(self) -> bool:
+        """Whether the counts are split by a prediction."""
+        return self.counts.ndim == 3
+
+    @property
+    def totals(self) -> Tensor:
+        """The raters' patterns whatever the prediction, ``(B, K)`` int64."""
+        return self.counts.sum(1) if self.has_preds else self.counts
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def drop_rater(self, rater: int) -> VotePatterns:
+        """Forget one rater: exactly what the masks without that rater would give.
+
+        Args:
+            rater: index from 0 to ``R - 1``.
+
+        Raises:
+            ValueError: if there is no such rater or only two are there.
+
+        Example:
+            >>> masks = torch.tensor([[[1, 1, 0], [1, 0, 0], [0, 1, 0]]])
+            >>> VotePatterns.from_masks(masks).drop_rater(0).counts
+            tensor([[1, 1, 1, 0]])
+        """
+        if not 0 <= rater < self.num_raters:
+            raise ValueError(f"`rater` must be in 0 .. {self.num_raters - 1}, found {rater}.")
+        _check_num_raters(self.num_raters - 1)
+        counts = self.counts.unflatten(-1, (-1, 2, 2**rater)).sum(-2).flatten(-2)
+        others = [r for r in range(self.num_raters) if r != rater]
+        return VotePatterns(counts, self.num_raters - 1, self.present[:, others])
+
+
+@lru_cache(maxsize=32)
+def pattern_bits(num_raters: int) -> Tensor:
+    """Who marked the pixel in each pattern, ``(K, R)`` bool."""
+    codes = torch.arange(2**num_raters)
+    return (codes[:, None] >> torch.arange(num_raters)).bitwise_and(1).bool()
+
+
+def as_bits(values: Tensor, name: str, *, validate: bool) -> Tensor:
+    """0/1 as uint8, without touching the pixels where the dtype allows it.
+
+    Args:
+        values: bool, or numbers that are 0 and 1, or 0 and 255.
+        name: of the argument, for the error.
+        validate: whether to look at every value; without it anything but 0 is a mark.
+
+    Raises:
+        ValueError: if there are other values.
+    """
+    if values.dtype is torch.bool:
+        return values.view(torch.uint8)
+    if not validate:
+        return values.ne(0).view(torch.uint8)
+    if values.dtype in (torch.uint8, torch.int8):
+        return _as_bits_of_bytes(values, name)
+    return _as_bits_of_numbers(values, name)
+
+
+def _as_bits_of_numbers(values: Tensor, name: str) -> Tensor:
+    # Cutting off decimals and asking for "not 0" agree on whole numbers alone; comparing bytes is a cheap way to tell.
+    low, high = (x.item() for x in torch.aminmax(values)) if values.numel() else (0, 0)
+    if low >= 0 and high <= 255:
+        bits = _as_bits_of_bytes(values.to(torch.uint8), name)
+        if not bits.numel() or (bits ^ values.bool()).max() == 0:
+            return bits
+    raise _not_a_mask(values, name)
+
+
+def _as_bits_of_bytes(values: Tensor, name: str) -> Tensor:
+    # Read as signed bytes, 255 is -1: one look at the extremes tells 0/1 from 0/255 from anything else.
+    signed = values.view(torch.int8)
+    low, high = (x.item() for x in torch.aminmax(signed)) if values.numel() else (0, 0)
+    if low == 0 and high <= 1:
+        return values.view(torch.uint8)
+    if low == -1 and high == 0:
+        return signed.neg().view(torch.uint8)
+    raise _not_a_mask(values, name)
+
+
+def _not_a_mask(values: Tensor, name: str) -> ValueError:
+    found = [f"{v:g}" for v in values.unique()[:6].tolist()]
+    return ValueError(
+        f"`{name}` must hold 0 and 1 (or 0 and 255, or bool), found the values {', '.join(found)}. Label maps go "
+        "through `from_labels` (metrics: `num_classes`); probabilities must be cut at a threshold first."
+    )
+
+
+def _planes(masks: Tensor, preds: Tensor | None, roi: Tensor | None) -> list[tuple[str, Tensor]]:
+    planes = [("masks", masks)]
+    planes += [] if preds is None else [("preds", preds.unsqueeze(1))]
+    planes += [] if roi is None else [("roi", roi.unsqueeze(1))]
+    return planes
+
+
+def _count(planes: Sequence[Tensor], present: Tensor) -> Tensor:
+    """Counts ``(B, 2**bits)`` of the codes whose bits are, from low to high, the planes' channels."""
+    num_bits = sum(plane.shape[1] for plane in planes)
+    if planes[0].device.type == "cpu":
+        return _count_by_image(planes, present.tolist(), num_bits)
+    return _count_by_lanes(planes, present, num_bits)
+
+
+def _count_by_image(planes: Sequence[Tensor], present: list[list[bool]], num_bits: int) -> Tensor:
+    # Image by image, so that the codes are still in the cache when they are counted.
+    counts = torch.zeros(len(present), 2**num_bits, dtype=torch.int64)
+    num_raters = planes[0].shape[1]
+    for b, there in enumerate(present):
+        channels = [channel for plane in planes for channel in plane[b]]
+        codes = torch.zeros(channels[0].shape, dtype=_code_dtype(num_bits))
+        for i, channel in enumerate(channels):
+            if i >= num_raters or there[i]:
+                codes.add_(channel, alpha=1 << i)
+        counts[b] = torch.bincount(codes, minlength=2**num_bits)
+    return counts
+
+
+def _count_by_lanes(planes: Sequence[Tensor], present: Tensor, num_bits: int) -> Tensor:
+    # On an accelerator `bincount` asks the device for the largest code and so makes the host wait; adding ones at
+    # computed places does not, and integers add up the same in any order.
+    num_images, num_pixels = planes[0].shape[0], planes[0].shape[2]
+    lanes = _LANES if num_bits <= 12 else 1
+    channels = torch.cat(list(planes), 1)
+    weights = 2 ** torch.arange(num_bits, dtype=torch.int32, device=channels.device).expand(num_images, -1)
+    weights = torch.cat([weights[:, : present.shape[1]] * present, weights[:, present.shape[1] :]], 1)
+    codes = torch.zeros(num_images, num_pixels, dtype=torch.int32, device=channels.device)
+    for i in range(num_bits):
+        codes.addcmul_(channels[:, i].int(), weights[:, i, None])
+    lane = torch.arange(num_pixels, device=codes.device) % lanes
+    image = torch.arange(num_images, device=codes.device)[:, None]
+    places = (image * lanes + lane) * 2**num_bits + codes
+    counts = torch.zeros(num_images * lanes * 2**num_bits, dtype=torch.int64, device=codes.device)
+    counts.scatter_add_(
+        0, places.flatten(), torch.ones((), dtype=torch.int64, device=codes.device).expand(places.numel())
+    )
+    return counts.view(num_images, lanes, -1).sum(1)
+
+
+def _code_dtype(num_bits: int) -> torch.dtype:
+    if num_bits <= 8:
+        return torch.uint8
+    return torch.int16 if num_bits <= 15 else torch.int32
+
+
+def _check_num_raters(num_raters: int) -> None:
+    if not MIN_RATERS <= num_raters <= MAX_RATERS:
+        raise ValueError(
+            f"The number of raters must be from {MIN_RATERS} to {MAX_RATERS}, found {num_raters}. "
+            + ("One rater has no peers to be judged by." if num_raters < MIN_RATERS else "Leave some raters out.")
+        )
+
+
+def _check_shapes(masks: Tensor, roi: Tensor | None, preds: Tensor | None, present: Tensor | None) -> None:
+    if masks.ndim < 3 or not math.prod(masks.shape[2:]):
+        raise ValueError(
+            f"`masks` must be (B, R, *S): images, raters, then the pixels of one image; found {tuple(masks.shape)}."
+        )
+    _check_num_raters(masks.shape[1])
+    expected = (masks.shape[0], *masks.shape[2:])
+    for name, x in (("roi", roi), ("preds", preds)):
+        if x is not None and tuple(x.shape) != expected:
+            raise ValueError(
+                f"`{name}` must be {expected}, as `masks` is {tuple(masks.shape)}; found {tuple(x.shape)}."
+            )
+    if present is not None and present.shape != masks.shape[:2]:
+        raise ValueError(f"`present` must be {tuple(masks.shape[:2])}, found {tuple(present.shape)}.")

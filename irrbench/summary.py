@@ -1,0 +1,145 @@
+"""From scores per image to the numbers that are shown: means, bounds beside them, normalized scores, a digest.
+
+The per-image table is the one form in which results travel: one row an image, and for each score ``s`` the columns
+``s`` (model), ``s_floor``, ``s_ceiling`` and ``s_upper``. Metric, callback, benchmark and report all read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from irrbench.agreement import krippendorff_alpha
+from irrbench.bounds import Bounds
+from irrbench.inference import mean_interval, normalized_score
+from irrbench.patterns import VotePatterns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REFERENCES = ("floor", "ceiling", "upper")
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """One score over all images.
+
+    Attributes:
+        model: mean over images; NaN without a prediction.
+        floor: mean of the naive rater.
+        ceiling: mean of the average rater.
+        upper: mean of the majority of all raters.
+        normalized: ``(model - floor) / (ceiling - floor)``, a ratio of means; NaN with a reason.
+        reason: why there is no normalized score, or empty.
+        n_images: images on which the score is defined.
+    """
+
+    model: float
+    floor: float
+    ceiling: float
+    upper: float
+    normalized: float
+    reason: str
+    n_images: int
+
+
+def bounds_table(image_ids: Sequence[str], classes: Sequence[VotePatterns], bounds: Sequence[Bounds]) -> pd.DataFrame:
+    """One row an image: agreement, and each score of model, floor, ceiling and upper.
+
+    Args:
+        image_ids: ``B`` names.
+        classes: vote patterns, one set a class; a single one for binary masks.
+        bounds: the bounds of each set.
+
+    Returns:
+        Columns ``image_id``, ``n_raters``, ``roi_pixels``, ``tied`` (share of pixels on which a reference is tied),
+        ``alpha`` (Krippendorff), then the scores' columns. With several classes ``s`` is the mean over the classes that
+        are defined in the image and ``s_class0``, ... are the classes.
+    """
+    import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
+
+    columns: dict[str, object] = {
+        "image_id": list(image_ids),
+        "n_raters": classes[0].present.sum(1).cpu().numpy(),
+        "roi_pixels": classes[0].totals.sum(1).cpu().numpy(),
+        "tied": torch.stack([b.tied for b in bounds]).mean(0).numpy(),
+        "alpha": krippendorff_alpha(classes[0] if len(classes) == 1 else classes).numpy(),
+    }
+    for score in bounds[0].floor:
+        by_class = {name: torch.stack([v[score] for v in values]) for name, values in _candidates(bounds).items()}
+        columns |= {name_column(score, c): v.nanmean(0).numpy() for c, v in by_class.items()}
+        if len(bounds) > 1:
+            columns |= {
+                name_column(f"{score}_class{k}", c): v[k].numpy()
+                for k in range(len(bounds))
+                for c, v in by_class.items()
+            }
+    return pd.DataFrame(columns)
+
+
+def name_column(score: str, candidate: str) -> str:
+    """``iou`` for the model, ``iou_floor``, ... for the references."""
+    return score if candidate == "model" else f"{score}_{candidate}"
+
+
+def score_names(table: pd.DataFrame) -> list[str]:
+    """The scores that a per-image table holds, in its order."""
+    return [str(c).removesuffix("_floor") for c in table.columns if str(c).endswith("_floor")]
+
+
+def summarize(table: pd.DataFrame, scores: Sequence[str] | None = None) -> dict[str, ScoreSummary]:
+    """Means over images and normalized scores of a per-image table.
+
+    Args:
+        table: as :func:`bounds_table` gives.
+        scores: some of its scores; all if not given.
+    """
+    return {score: _summarize_score(table, score) for score in scores or score_names(table)}
+
+
+def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:
+    means = {c: float(table[f"{score}_{c}"].mean()) for c in REFERENCES}
+    model = float(table[score].mean()) if score in table else float("nan")
+    gap_low = mean_interval(table[f"{score}_ceiling"] - table[f"{score}_floor"])[0]
+    normalized = normalized_score(model, means["floor"], means["ceiling"], gap_low=gap_low)
+    n_images = int(table[f"{score}_floor"].notna().sum())
+    return ScoreSummary(model, **means, normalized=normalized.value, reason=normalized.reason, n_images=n_images)
+
+
+def flatten(summary: Mapping[str, ScoreSummary]) -> dict[str, float]:
+    """The flat form for loggers: ``iou``, ``iou_floor``, ``iou_ceiling``, ``iou_upper``, ``iou_normalized``, ..."""
+    flat: dict[str, float] = {}
+    for score, s in summary.items():
+        flat |= {score: s.model} | {f"{score}_{c}": getattr(s, c) for c in (*REFERENCES, "normalized", "n_images")}
+    return flat
+
+
+def bounds_digest(table: pd.DataFrame, rules: Mapping[str, object]) -> str:
+    """What identifies the bounds: images, raters' agreement, bounds per image, rules. Not the model, not the order.
+
+    Args:
+        table: per-image table.
+        rules: tie rule, empty-reference rule, ...
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    model_columns = score_names(table)
+    fixed = table.drop(columns=[c for c in model_columns if c in table])
+    # Sums of floats may differ in the last digits between machines; nine digits do not.
+    rows = sorted("|".join(_stable(v) for v in row) for row in fixed.itertuples(index=False))
+    text = "\n".join([*map(str, fixed.columns), *rows, repr(sorted((k, str(v)) for k, v in rules.items()))])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _stable(value: object) -> str:
+    return f"{value:.9f}" if isinstance(value, float) else str(value)
+
+
+def _candidates(bounds: Sequence[Bounds]) -> dict[str, list[dict[str, torch.Tensor]]]:
+    names = ("model", *REFERENCES) if bounds[0].model else REFERENCES
+    return {name: [getattr(b, name) for b in bounds] for name in names}
