@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from irrbench.tracking.names import VIEW_KEY
@@ -27,13 +28,17 @@ def chart_link(tracking_uri: str, experiment_id: str) -> str:
         tracking_uri: the store.
         experiment_id: the experiment's id in that store.
 
+    Passwords within the URI are left out: links end up in logs.
+
     >>> chart_link("https://mlflow.example.org/", "7").split("#")[0]
     'https://mlflow.example.org/'
     >>> chart_link("sqlite:///mlflow.db", "7").split(" -> ")[0]
     'irrbench ui --experiment 7'
     """
     if is_server(tracking_uri):
-        return f"{tracking_uri.rstrip('/')}/{view_fragment(experiment_id)}"
-    store = "" if tracking_uri == DEFAULT_TRACKING_URI else f" --tracking-uri {shlex.quote(tracking_uri)}"
+        address = re.sub(r"//[^/@]*@", "//", tracking_uri)
+        return f"{address.rstrip('/')}/{view_fragment(experiment_id)}"
+    shown = re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:PASSWORD@", tracking_uri)
+    store = "" if tracking_uri == DEFAULT_TRACKING_URI else f" --tracking-uri {shlex.quote(shown)}"
     command = f"irrbench ui{store} --experiment {experiment_id}"
     return f"{command} -> http://127.0.0.1:{DEFAULT_PORT}/{view_fragment(experiment_id)}"

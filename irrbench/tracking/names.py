@@ -6,15 +6,10 @@ ROLE_TAG = "irrbench.role"
 BOUNDS_TAG = "irrbench.bounds_id"
 COLOUR_TAG = "mlflow.runColor"
 NOTE_TAG = "mlflow.note.content"
+EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"
 VIEW_KEY = "irrbench"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 
 ROLES = ("model", "ceiling", "floor", "upper")
-DISPLAY_NAMES = {
-    "ceiling": "average rater (ceiling)",
-    "floor": "naive rater (floor)",
-    "upper": "majority of raters (upper)",
-}
-REFERENCE_COLOURS = {"ceiling": "#000000", "floor": "#888888", "upper": "#444444"}
 DEFAULT_SCORES = ("iou", "accuracy", "tpr", "ppv", "f1")

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from irrbench.tracking.names import BOUNDS_TAG, COLOUR_TAG, DISPLAY_NAMES, NOTE_TAG, REFERENCE_COLOURS, ROLE_TAG
+from irrbench.plots import DISPLAY_NAMES, ROLE_COLOURS
+from irrbench.tracking.names import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG
 from irrbench.tracking.run import RunTracker
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _entries(run: Any) -> list[str]:
 def _create(client: Any, experiment_id: str, role: str, entry: str) -> str:
     tags = {
         ROLE_TAG: role,
-        COLOUR_TAG: REFERENCE_COLOURS[role],
+        COLOUR_TAG: ROLE_COLOURS[role],
         BOUNDS_TAG: entry,
         NOTE_TAG: NOTES[role],
         "mlflow.source.name": "irrbench",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irrbench.plots import ROLE_COLOURS
 from irrbench.tracking.artifacts import dataset_input, log_table
 from irrbench.tracking.colours import least_used_colour
-from irrbench.tracking.names import BOUNDS_TAG, COLOUR_TAG, REFERENCE_COLOURS, ROLE_TAG, ROLES
+from irrbench.tracking.names import BOUNDS_TAG, COLOUR_TAG, ROLE_TAG, ROLES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,4 +136,4 @@ class RunTracker:
         run = self.client.get_run(self.run_id)
         if COLOUR_TAG in run.data.tags:
             return None
-        return REFERENCE_COLOURS.get(role) or least_used_colour(self.client, run.info.experiment_id)
+        return ROLE_COLOURS.get(role) or least_used_colour(self.client, run.info.experiment_id)

@@ -9,26 +9,28 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from irrbench.tracking.links import view_fragment
-from irrbench.tracking.names import DEFAULT_SCORES, NOTE_TAG, ROLE_TAG, VIEW_TAG
+from irrbench.tracking.names import DEFAULT_SCORES, EXPERIMENT_KIND_TAG, NOTE_TAG, ROLE_TAG, VIEW_TAG
 
 logger = logging.getLogger(__name__)
 
 MAX_TAG = 20_000
 LINK_TEXT = "Charts: models between naive rater and average rater"
 SECTION_ORDER = ("test", "val")
+CARD_HEIGHT = 400  # lower cards cut the legend after two runs
 
 
 def save_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str] = DEFAULT_SCORES) -> bool:
     """Save the view that the deep link opens, and put that link on top of the experiment's description.
 
-    Bar charts of ``test/<score>`` come first, then line charts of ``val/<score>`` over epochs, then other splits,
-    each in the order of ``scores``; only keys that a run of the experiment has. Best effort: a failure is logged as a
-    warning and nothing is raised.
+    The main score comes first, a bar chart of ``test/<score>`` beside a line chart of ``val/<score>`` over epochs; then
+    the other scores on test, on validation and on other splits. Only keys that a run of the experiment has are drawn.
+    Best effort: a failure is logged as a warning and nothing is raised.
 
     Args:
         client: an ``mlflow.MlflowClient``.
@@ -40,8 +42,8 @@ def save_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str] = 
     """
     try:
         keys = chart_keys(_metric_keys(client, experiment_id), scores)
-        client.set_experiment_tag(experiment_id, VIEW_TAG, _encode_within_limit(keys))
-        _link_from_note(client, experiment_id)
+        client.set_experiment_tag(experiment_id, VIEW_TAG, _encode_within_limit(keys, scores[0]))
+        _describe(client, experiment_id)
     except Exception as error:  # a chart is never worth a training run
         logger.warning("could not save the chart view of experiment %s: %s", experiment_id, error)
         return False
@@ -63,9 +65,16 @@ def chart_keys(metric_keys: Iterable[str], scores: Sequence[str]) -> list[str]:
     return [key for *_, key in sorted(ranked)]
 
 
-def view_state(keys: Sequence[str]) -> dict[str, Any]:
-    """Return the state of MLflow's runs page that shows one chart per key, sorted by the first."""
-    sections = list(dict.fromkeys(key.split("/")[0] for key in keys))
+def view_state(keys: Sequence[str], main: str) -> dict[str, Any]:
+    """Return the state of MLflow's runs page that shows one chart per key, sorted by the first.
+
+    Args:
+        keys: metric keys in the order of :func:`chart_keys`.
+        main: the score whose charts make the first section, test and validation side by side.
+    """
+    headline = f"{main} between floor and ceiling"
+    sections = {key: headline if main in key.split("/") else key.split("/")[0] for key in keys}
+    names = sorted(set(sections.values()), key=lambda name: (name != headline, _section_rank(name), name))
     return {
         "searchFilter": "",
         "orderByKey": f"metrics.`{keys[0]}`" if keys else "attributes.start_time",
@@ -78,8 +87,8 @@ def view_state(keys: Sequence[str]) -> dict[str, Any]:
         "runsHiddenMode": "SHOW_ALL",
         "hideEmptyCharts": True,
         "isAccordionReordered": True,
-        "compareRunCharts": [_chart(key) for key in keys],
-        "compareRunSections": [_section(name) for name in sections],
+        "compareRunCharts": [_chart(key, section) for key, section in sections.items()],
+        "compareRunSections": [_section(name, columns=2 if name == headline else 3) for name in names],
     }
 
 
@@ -104,50 +113,66 @@ def _metric_keys(client: Any, experiment_id: str) -> set[str]:
     return {key for run in runs for key in run.data.metrics}
 
 
-def _encode_within_limit(keys: list[str]) -> str:
-    tag = encode(view_state(keys))
+def _encode_within_limit(keys: list[str], main: str) -> str:
+    tag = encode(view_state(keys, main))
     while len(tag) > MAX_TAG:
         keys = keys[: len(keys) // 2]
-        tag = encode(view_state(keys))
+        tag = encode(view_state(keys, main))
     return tag
 
 
-def _chart(key: str) -> dict[str, Any]:
-    split, _, name = key.partition("/")
+def _chart(key: str, section: str) -> dict[str, Any]:
+    is_bar = key.startswith("test/")
     chart = {
-        "uuid": f"irrbench-{key.replace('/', '-')}",
-        "type": "BAR" if split == "test" else "LINE",
+        "uuid": _identity(key),
+        "type": "BAR" if is_bar else "LINE",
         "metricKey": key,
-        "displayName": f"{split}/{name}",
-        "metricSectionId": f"irrbench-{split}",
+        "displayName": key,
+        "metricSectionId": _identity(section),
         "runsCountToCompare": 100,
         "deleted": False,
         "isGenerated": False,
     }
-    if split == "test":
+    if is_bar:
         return chart
     axis = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "yAxisKey": "metric"}
     shape = {"lineSmoothness": 0, "yAxisExpressions": [], "selectedXAxisMetricKey": "", "range": {}}
     return {**chart, **axis, **shape, "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}
 
 
-def _section(name: str) -> dict[str, Any]:
+def _identity(name: str) -> str:
+    return f"irrbench-{re.sub('[^a-z0-9]+', '-', name.lower())}"
+
+
+def _section(name: str, *, columns: int) -> dict[str, Any]:
     return {
-        "uuid": f"irrbench-{name}",
+        "uuid": _identity(name),
         "name": name,
         "display": True,
         "isReordered": True,
+        "columns": columns,
+        "cardHeight": CARD_HEIGHT,
         "deleted": False,
         "isGenerated": False,
     }
 
 
-def _link_from_note(client: Any, experiment_id: str) -> None:
-    """Let the description start with the link, above whatever the user wrote there."""
-    note = client.get_experiment(experiment_id).tags.get(NOTE_TAG, "")
-    own_text = [line for line in note.split("\n") if not line.startswith(f"[{LINK_TEXT}](")]
-    rest = "\n".join(own_text).strip("\n")
-    link = f"[{LINK_TEXT}]({view_fragment(experiment_id)})"
-    wanted = f"{link}\n\n{rest}" if rest else link
+def _describe(client: Any, experiment_id: str) -> None:
+    """Put the link on top of the description, above the user's own words, and name the kind of experiment.
+
+    Without a kind, the pages of single runs open among MLflow's tools for language models.
+    """
+    tags = client.get_experiment(experiment_id).tags
+    if EXPERIMENT_KIND_TAG not in tags:
+        client.set_experiment_tag(experiment_id, EXPERIMENT_KIND_TAG, "custom_model_development")
+    note = tags.get(NOTE_TAG, "")
+    wanted = linked_note(note, experiment_id)
     if wanted != note:
         client.set_experiment_tag(experiment_id, NOTE_TAG, wanted)
+
+
+def linked_note(note: str, experiment_id: str) -> str:
+    """Return a description that starts with the link, with whatever else was in it below; idempotent."""
+    own_text = "\n".join(line for line in note.split("\n") if not line.startswith(f"[{LINK_TEXT}](")).strip("\n")
+    link = f"[{LINK_TEXT}]({view_fragment(experiment_id)})"
+    return f"{link}\n\n{own_text}" if own_text else link

@@ -1,0 +1,177 @@
+"""A light local MLflow server, and the address at which it shows an experiment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from irrbench.tracking.links import view_fragment
+from irrbench.tracking.names import ROLE_TAG
+from irrbench.tracking.store import connect, sqlite_file
+
+logger = logging.getLogger(__name__)
+
+START_SECONDS = 180
+STOP_SECONDS = 10
+
+
+def require_database(tracking_uri: str) -> None:
+    """Check that the file behind an sqlite store exists, because a server would make an empty one.
+
+    Raises:
+        FileNotFoundError: if it does not.
+    """
+    database = sqlite_file(tracking_uri)
+    if database is not None and not database.is_file():
+        raise FileNotFoundError(
+            f"expected a tracking database at {database.resolve()}, found none. Train something first, change to the "
+            "folder you trained in, or name the store with --tracking-uri sqlite:////path/to/mlflow.db."
+        )
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Check that a server can listen on a port.
+
+    Raises:
+        OSError: if something else does already.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        if os.name == "posix":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OSError(
+                f"expected port {port} of {host} to be free, found it taken or not allowed ({error.strerror}). "
+                f"Choose another with --port {port + 1}, or stop the server that listens there."
+            ) from error
+
+
+def find_experiment(tracking_uri: str, experiment: str | None) -> str | None:
+    """Return the id of an experiment by name or id; by default the one with the newest run that irrbench has tagged.
+
+    Returns:
+        The id, or None where no experiment was asked for and no run is tagged.
+
+    Raises:
+        ValueError: if there is no such experiment.
+    """
+    client = connect(tracking_uri)
+    active = {str(found.experiment_id): str(found.name) for found in client.search_experiments()}
+    if experiment is None:
+        return _newest_experiment(client, list(active))
+    for experiment_id, name in active.items():
+        if experiment in {name, experiment_id}:
+            return experiment_id
+    names = ", ".join(sorted(active.values())) or "none"
+    raise ValueError(
+        f"expected the name or id of an experiment in {tracking_uri}, found {experiment!r}. There are: {names}."
+    )
+
+
+def page_address(host: str, port: int, experiment_id: str | None) -> str:
+    """Return the address of an experiment's charts on a local server, or of its first page.
+
+    >>> page_address("0.0.0.0", 5000, None)
+    'http://127.0.0.1:5000/'
+    """
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}/{view_fragment(experiment_id) if experiment_id else ''}"
+
+
+@contextmanager
+def local_server(tracking_uri: str, *, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run an MLflow server on a store while the context is open: two processes, none left behind.
+
+    One worker and no job execution (which only serves MLflow's tools for language models) instead of some fifteen
+    processes. The server has a process group of its own, which is ended as a whole.
+
+    Raises:
+        OSError: if the port is taken.
+        RuntimeError: if the server ends, or does not answer within three minutes; with the end of its log.
+    """
+    require_free_port(host, port)
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(  # noqa: S603 - our own interpreter, arguments as a list
+            [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"],
+            env=_environment(tracking_uri),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            _wait_until_it_answers(server, f"{page_address(host, port, None)}health", log)
+            yield server
+        finally:
+            _end_group(server)
+
+
+def _environment(tracking_uri: str) -> dict[str, str]:
+    """Return the server's environment; the store goes here because a command line shows its password to everybody."""
+    light = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": tracking_uri}
+    others = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return {**others, **light}
+
+
+def _newest_experiment(client: Any, experiment_ids: list[str]) -> str | None:
+    runs = client.search_runs(
+        experiment_ids,
+        filter_string=f"tags.\"{ROLE_TAG}\" != ''",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    return str(runs[0].info.experiment_id) if runs else None
+
+
+def _wait_until_it_answers(server: subprocess.Popen[bytes], address: str, log: Any) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise RuntimeError(f"the MLflow server ended with code {server.returncode} at its start:\n{_tail(log)}")
+        try:
+            with urlopen(address, timeout=5):  # noqa: S310 - http, built above
+                return
+        except (URLError, OSError):
+            time.sleep(0.2)
+    raise RuntimeError(f"the MLflow server did not answer within {START_SECONDS} s:\n{_tail(log)}")
+
+
+def _tail(log: Any, *, lines: int = 15) -> str:
+    log.seek(0)
+    return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def _end_group(server: subprocess.Popen[bytes]) -> None:
+    """End the server and whatever it started: kindly first, then not."""
+    _signal_group(server, signal.SIGTERM)
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        logger.warning("the MLflow server did not end within %d s and is killed", STOP_SECONDS)
+    if os.name == "posix":
+        _signal_group(server, signal.SIGKILL)  # members that outlived their leader
+    else:
+        server.kill()
+    server.wait()
+
+
+def _signal_group(server: subprocess.Popen[bytes], number: int) -> None:
+    if os.name != "posix":
+        server.terminate()
+        return
+    try:
+        os.killpg(server.pid, number)
+    except ProcessLookupError:
+        return
