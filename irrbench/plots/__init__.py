@@ -1,0 +1,26 @@
+"""Figures: models between the naive and the average rater.
+
+Matplotlib is imported when a figure is drawn, and only through its objects: no backend is
+chosen, no global state is left.
+"""
+
+from __future__ import annotations
+
+from irrbench.plots.bands import band_axes, band_plot
+from irrbench.plots.curves import learning_curves, score_against_agreement
+from irrbench.plots.panels import MODEL_CONTOUR, RATER_COLOURS, contour_panel
+from irrbench.plots.style import DISPLAY_NAMES, MODEL_COLOURS, ROLE_COLOURS, save_figure
+
+__all__ = [
+    "DISPLAY_NAMES",
+    "MODEL_COLOURS",
+    "MODEL_CONTOUR",
+    "RATER_COLOURS",
+    "ROLE_COLOURS",
+    "band_axes",
+    "band_plot",
+    "contour_panel",
+    "learning_curves",
+    "save_figure",
+    "score_against_agreement",
+]
