@@ -1,0 +1,235 @@
+"""Reads a folder of images and several raters' masks.
+
+::
+
+    images/<id>.png                 also tif, jpg, npy, nii, nii.gz
+    masks/<rater>/<id>.png          the same endings but jpg; 0 is background, one other value is marked
+    roi/<id>.png                    optional: the pixels that count
+    manifest.csv                    optional: image_id, split (train, val, test), group, any covariates
+
+An all-zero mask says that the rater marked nothing; a missing file says that the rater never drew, and must be
+declared. Folders ``masks/<rater>@2`` hold repeat drawings and are no raters here. Without a ``group`` column ``patient_id`` or
+``patient`` groups the images. Without splits each group (or image) falls into train, val or test by a hash of its name.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from irrbench.data.files import Header, read_header, read_image, read_mask
+from irrbench.data.layout import Layout, scan, shown
+from irrbench.data.manifest import Manifest, read_manifest
+from irrbench.data.problems import DataError, Problem, ReadError
+from irrbench.data.progress import in_threads
+from irrbench.data.rater_data import PackedMasks, RaterData, pack_masks, small_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+Content = TypeVar("Content")
+
+
+class _Options(NamedTuple):
+    raters: Sequence[str] | None
+    allow_missing: bool
+    group_column: str | None
+    max_side: int | None = None
+    check_images: bool = True
+    progress: bool = True
+
+
+class _Item(NamedTuple):
+    channels: int
+    packed: PackedMasks | None
+    problems: list[Problem]
+
+
+class _Folder(NamedTuple):
+    layout: Layout
+    manifest: Manifest
+    items: list[_Item]
+    problems: list[Problem]
+
+
+@dataclass(frozen=True)
+class FolderImage:
+    """Reads one image when called, with the channels of its data set and no side over ``max_side``."""
+
+    path: Path
+    channels: int
+    max_side: int | None
+
+    def __call__(self) -> NDArray[np.float32]:
+        """The image, float32 ``(C, *S)`` in [0, 1]."""
+        try:
+            image = read_image(self.path)
+        except ReadError as error:
+            raise DataError([error.at(str(self.path))]) from error
+        image = shrink_mean(image, small_shape(image.shape[1:], self.max_side))
+        return image if len(image) == self.channels else np.repeat(image, self.channels, axis=0)
+
+
+def load_folder(
+    root: str | Path,
+    *,
+    raters: Sequence[str] | None = None,
+    allow_missing: bool = False,
+    min_raters: int = 1,
+    group_column: str | None = None,
+    max_side: int | None = None,
+    check_images: bool = True,
+    progress: bool = True,
+) -> RaterData:
+    """Load a data folder; masks are decoded once, images later on demand.
+
+    8-bit images are divided by 255, 16-bit unsigned ones by 65535; all other types and NIfTI volumes are scaled from
+    their own 1st to 99th percentile. Grey images get three channels where other images have colour. Axes and orientation are
+    taken as stored (no EXIF rotation, no NIfTI affine).
+
+    Args:
+        root: the folder, laid out as this module says.
+        raters: folders in ``masks/`` to use, in this order; by default all of them by name.
+        allow_missing: whether a rater may lack an image (``present`` is False there).
+        min_raters: images drawn by fewer raters are left out, and the log says how many.
+        group_column: the manifest column that groups images; by default ``group``, ``patient_id`` or ``patient``.
+        max_side: larger images are scaled down to this side (mean of pixels), their masks with them (nearest pixel).
+        check_images: whether each image is decoded once now, so that a damaged one is found before training.
+        progress: whether to show a bar where it takes over two seconds.
+
+    Raises:
+        DataError: with every problem found, each with its file and a remedy.
+    """
+    root = Path(root)
+    folder = _read_folder(root, _Options(raters, allow_missing, group_column, max_side, check_images, progress))
+    if folder.problems:
+        raise DataError(folder.problems)
+    data = _assemble(root, folder, max_side)
+    if data.group_column is not None:
+        log.info("%s: images are grouped by %s", data.name, data.group_column)
+    enough = [i for i in range(len(data)) if data.present(i).sum() >= min_raters]
+    if len(enough) == len(data):
+        return data
+    log.warning("%s: %d images by fewer than %d raters left out", data.name, len(data) - len(enough), min_raters)
+    return data.subset(enough)
+
+
+def check_folder(
+    root: str | Path,
+    *,
+    raters: Sequence[str] | None = None,
+    allow_missing: bool = False,
+    group_column: str | None = None,
+    progress: bool = True,
+) -> list[Problem]:
+    """Everything that is wrong with a data folder; an empty list where :func:`load_folder` would load it."""
+    return _read_folder(Path(root), _Options(raters, allow_missing, group_column, progress=progress)).problems
+
+
+def shrink_mean(image: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """An image ``(C, *S)`` scaled down to the spatial ``shape``, each pixel the mean of those it covers."""
+    if image.shape[1:] == shape:
+        return image
+    batch = torch.from_numpy(np.ascontiguousarray(image))[None]
+    small: NDArray[np.float32] = torch.nn.functional.interpolate(batch, size=shape, mode="area")[0].numpy()
+    return small
+
+
+def _read_folder(root: Path, options: _Options) -> _Folder:
+    layout, problems = scan(root, raters=options.raters, allow_missing=options.allow_missing)
+    ids = sorted(layout.images)
+    manifest, found = read_manifest(root, ids, group_column=options.group_column)
+    problems += found if ids else []
+    read = partial(_read_item, root, layout, options)
+    items = in_threads(read, ids, label=f"reading {root.name}", progress=options.progress)
+    problems += [problem for item in items for problem in item.problems]
+    return _Folder(layout, manifest, items, problems + _check_channels(items))
+
+
+def _read_item(root: Path, layout: Layout, options: _Options, image_id: str) -> _Item:
+    problems: list[Problem] = []
+    path = layout.images[image_id]
+    header = _attempt(partial(_read_checked_header, decode=options.check_images), root, path, problems)
+    masks = [
+        _attempt(read_mask, root, files[image_id], problems) if image_id in files else None
+        for files in layout.masks.values()
+    ]
+    roi_path = (layout.rois or {}).get(image_id)
+    roi = _attempt(read_mask, root, roi_path, problems) if roi_path else None
+    if roi_path and roi is not None and not roi.any():
+        problems.append(
+            Problem(shown(root, roi_path), "no marked pixel", "a region that counts", "redraw or remove it")
+        )
+    paths = [files.get(image_id) for files in layout.masks.values()] + [roi_path]
+    if header is None:
+        return _Item(0, None, problems)
+    problems += _wrong_sizes(root, paths, [*masks, roi], header.shape)
+    is_usable = not problems and any(mask is not None for mask in masks)
+    packed = pack_masks(masks, roi, max_side=options.max_side) if is_usable else None
+    return _Item(header.channels, packed, problems)
+
+
+def _attempt(read: Callable[[Path], Content], root: Path, path: Path, problems: list[Problem]) -> Content | None:
+    try:
+        return read(path)
+    except ReadError as error:
+        problems.append(error.at(shown(root, path)))
+        return None
+
+
+def _read_checked_header(path: Path, *, decode: bool) -> Header:
+    header = read_header(path)
+    if decode:
+        read_image(path)
+    return header
+
+
+def _wrong_sizes(
+    root: Path, paths: Sequence[Path | None], masks: Sequence[NDArray[np.bool_] | None], shape: tuple[int, ...]
+) -> list[Problem]:
+    expected = f"{_size(shape)}, the size of its image"
+    return [
+        Problem(shown(root, path), f"size {_size(mask.shape)}", expected, "draw it on the image's own pixels")
+        for path, mask in zip(paths, masks, strict=True)
+        if path is not None and mask is not None and mask.shape != shape
+    ]
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _check_channels(items: Sequence[_Item]) -> list[Problem]:
+    counts = {item.channels for item in items if item.channels}
+    if len(counts) <= 1 or counts == {1, 3}:
+        return []
+    found = " and ".join(map(str, sorted(counts)))
+    return [
+        Problem(
+            "images", f"images of {found} channels", "one number of channels (grey beside colour is fine)", "convert"
+        )
+    ]
+
+
+def _assemble(root: Path, folder: _Folder, max_side: int | None) -> RaterData:
+    ids = tuple(sorted(folder.layout.images))
+    channels = max(item.channels for item in folder.items)
+    return RaterData(
+        name=root.resolve().name,
+        note="",
+        raters=tuple(folder.layout.masks),
+        image_ids=ids,
+        manifest=folder.manifest.frame,
+        group_column=folder.manifest.group_column,
+        sources=tuple(FolderImage(folder.layout.images[name], channels, max_side) for name in ids),
+        packed=tuple(item.packed for item in folder.items if item.packed is not None),
+    )

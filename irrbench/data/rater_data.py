@@ -1,0 +1,243 @@
+"""Images that several raters drew on: masks kept as one compact code per pixel, images fetched on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from irrbench.data.problems import DataError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+MAX_RATERS = 16
+SPLITS = ("train", "val", "test")
+
+
+class PackedMasks(NamedTuple):
+    """One image's masks: bit ``r`` of a pixel's code is rater ``r``, bit ``R`` the ROI if there is one; zlib level 1."""
+
+    data: bytes
+    dtype: str
+    shape: tuple[int, ...]
+    present: tuple[bool, ...]
+    has_roi: bool
+    full_shape: tuple[int, ...]
+    digest: bytes
+
+    def codes(self) -> NDArray[np.uint32]:
+        """The codes, ``(*S)``."""
+        codes = np.frombuffer(zlib.decompress(self.data), dtype=self.dtype).reshape(self.shape)
+        return codes.astype(np.uint32, copy=False)
+
+
+def pack_masks(
+    masks: Sequence[NDArray[np.bool_] | None], roi: NDArray[np.bool_] | None = None, *, max_side: int | None = None
+) -> PackedMasks:
+    """Pack one image's masks, each ``(*S)`` or None where the rater is absent, and its ROI.
+
+    ``max_side`` shrinks longer axes in proportion (nearest pixel, so masks stay masks).
+    """
+    present = tuple(mask is not None for mask in masks)
+    full_shape = next(mask.shape for mask in (*masks, roi) if mask is not None)
+    bits = len(masks) + (roi is not None)
+    dtype = "<u1" if bits <= 8 else "<u2" if bits <= 16 else "<u4"
+    codes = np.zeros(full_shape, dtype)
+    for bit, mask in enumerate((*masks, roi)):
+        if mask is not None:
+            codes |= mask.astype(dtype) << np.array(bit, dtype)
+    codes = np.ascontiguousarray(shrink_nearest(codes, small_shape(full_shape, max_side)))
+    raw = codes.tobytes()
+    facts = repr((codes.shape, dtype, present, roi is not None)).encode()
+    digest = hashlib.sha256(facts + raw).digest()
+    return PackedMasks(zlib.compress(raw, 1), dtype, codes.shape, present, roi is not None, full_shape, digest)
+
+
+def small_shape(shape: tuple[int, ...], max_side: int | None) -> tuple[int, ...]:
+    """``shape`` in proportion, its longest axis at most ``max_side``.
+
+    Example:
+        >>> small_shape((600, 400), 300), small_shape((6, 4), None)
+        ((300, 200), (6, 4))
+    """
+    if max_side is None or max(shape) <= max_side:
+        return shape
+    return tuple(max(1, round(side * max_side / max(shape))) for side in shape)
+
+
+def shrink_nearest(array: NDArray[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+    """``array`` sampled at the centres of a coarser grid of ``shape``."""
+    if array.shape == shape:
+        return array
+    axes = [((np.arange(new) + 0.5) * old / new).astype(int) for old, new in zip(array.shape, shape, strict=True)]
+    return array[np.ix_(*axes)]
+
+
+@dataclass(frozen=True, eq=False)
+class RaterData:
+    """Images, the masks that ``R`` raters drew on them, their ROIs and their splits.
+
+    Masks are decoded once and kept compressed (about 170 bytes for a 96 x 96 image of four raters); images are
+    fetched when asked for. Index ``i`` runs over ``image_ids``. ``split`` gives views that share the memory.
+
+    Attributes:
+        name: what the data are called in tables, plots and runs.
+        note: what must be said wherever results are shown ("rendered images"), or "".
+        raters: the raters' names; axis ``R`` follows them.
+        image_ids: the images' ids, sorted.
+        manifest: one row an image (index ``image_id``), always with ``split``; covariates as they came.
+        group_column: the manifest column that groups images (patients), or None where each image is its own group.
+    """
+
+    name: str
+    note: str
+    raters: tuple[str, ...]
+    image_ids: tuple[str, ...]
+    manifest: pd.DataFrame
+    group_column: str | None
+    sources: tuple[Callable[[], NDArray[np.float32]], ...] = field(repr=False)
+    packed: tuple[PackedMasks, ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def image(self, index: int) -> NDArray[np.float32]:
+        """Image ``index`` as float32 ``(C, *S)`` in [0, 1]."""
+        return self.sources[index]()
+
+    def masks(self, index: int) -> NDArray[np.bool_]:
+        """Masks of image ``index``, ``(R, *S)``; all False where a rater is absent."""
+        codes = self.packed[index].codes()
+        bits = np.arange(len(self.raters), dtype=np.uint32).reshape(-1, *[1] * codes.ndim)
+        return ((codes >> bits) & 1).astype(bool)
+
+    def present(self, index: int) -> NDArray[np.bool_]:
+        """Which raters drew image ``index``, ``(R,)``; an empty mask counts as drawn."""
+        return np.array(self.packed[index].present)
+
+    def roi(self, index: int) -> NDArray[np.bool_] | None:
+        """The region of interest ``(*S)``, or None where all pixels count."""
+        item = self.packed[index]
+        return ((item.codes() >> np.uint32(len(self.raters))) & 1).astype(bool) if item.has_roi else None
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Spatial shape of image ``index``, without decoding it."""
+        return self.packed[index].shape
+
+    @property
+    def groups(self) -> list[str]:
+        """The group of each image (its own id where images are not grouped)."""
+        if self.group_column is None:
+            return list(self.image_ids)
+        return [str(group) for group in self.manifest[self.group_column]]
+
+    def split(self, name: str) -> RaterData:
+        """The images of one split, as a view.
+
+        Raises:
+            ValueError: ``name`` is none of train, val, test.
+        """
+        if name not in SPLITS:
+            raise ValueError(f"split={name!r}: expected one of {', '.join(SPLITS)}")
+        return self.subset(np.flatnonzero(self.manifest["split"].to_numpy() == name).tolist())
+
+    def subset(self, indices: Sequence[int]) -> RaterData:
+        """The images at ``indices``, in that order, as a view."""
+        return replace(
+            self,
+            image_ids=tuple(self.image_ids[i] for i in indices),
+            manifest=self.manifest.iloc[list(indices)],
+            sources=tuple(self.sources[i] for i in indices),
+            packed=tuple(self.packed[i] for i in indices),
+        )
+
+    def digest(self) -> str:
+        """Hexadecimal digest of raters, ids, masks, presence and ROIs (not images), whatever the images' order."""
+        total = hashlib.sha256(repr(self.raters).encode())
+        for image_id, item in sorted(zip(self.image_ids, self.packed, strict=True), key=lambda pair: pair[0]):
+            total.update(repr(image_id).encode() + item.digest)
+        return total.hexdigest()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Sequence[NDArray[np.float32]],
+        masks: Sequence[NDArray[np.bool_]],
+        *,
+        name: str = "arrays",
+        note: str = "",
+        raters: Sequence[str] | None = None,
+        image_ids: Sequence[str] | None = None,
+        rois: Sequence[NDArray[np.bool_] | None] | None = None,
+        present: NDArray[np.bool_] | None = None,
+        manifest: pd.DataFrame | None = None,
+        group_column: str | None = None,
+    ) -> RaterData:
+        """Data from memory: images ``(C, *S)``, masks ``(R, *S)`` each, presence ``(N, R)``.
+
+        Without a manifest images are split by a hash of their ids.
+
+        Raises:
+            DataError: a mask or an ROI of another size than its image, or a number of raters outside 2 to 16.
+
+        Example:
+            >>> data = RaterData.from_arrays([np.zeros((1, 4, 6))], [np.zeros((3, 4, 6), bool)])
+            >>> data.masks(0).shape, data.raters
+            ((3, 4, 6), ('r1', 'r2', 'r3'))
+        """
+        from irrbench.data.manifest import assign_splits  # noqa: PLC0415  # it needs this module's names
+
+        ids = list(image_ids) if image_ids is not None else [f"image{i:05d}" for i in range(len(images))]
+        names = tuple(raters) if raters is not None else tuple(f"r{r + 1}" for r in range(len(masks[0])))
+        regions = rois if rois is not None else [None] * len(ids)
+        drew = present if present is not None else np.ones((len(ids), len(names)), bool)
+        _check_arrays(images, masks, regions, ids, names)
+        frame = manifest if manifest is not None else pd.DataFrame(index=pd.Index(ids, name="image_id"))
+        return cls(
+            name=name,
+            note=note,
+            raters=names,
+            image_ids=tuple(ids),
+            manifest=assign_splits(frame.loc[ids], group_column),
+            group_column=group_column,
+            sources=tuple(_InMemory(np.asarray(image, np.float32)) for image in images),
+            packed=tuple(
+                pack_masks([mask if here else None for mask, here in zip(stack, row, strict=True)], roi)
+                for stack, row, roi in zip(masks, drew, regions, strict=True)
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    array: NDArray[np.float32]
+
+    def __call__(self) -> NDArray[np.float32]:
+        return self.array
+
+
+def _check_arrays(
+    images: Sequence[NDArray[np.float32]],
+    masks: Sequence[NDArray[np.bool_]],
+    rois: Sequence[NDArray[np.bool_] | None],
+    ids: Sequence[str],
+    raters: Sequence[str],
+) -> None:
+    problems = []
+    if not 2 <= len(raters) <= MAX_RATERS:
+        problems.append(Problem("raters", f"{len(raters)}", f"2 to {MAX_RATERS}", "choose raters"))
+    if not len(ids) == len(images) == len(masks) == len(rois) or len(set(ids)) != len(ids):
+        problems.append(Problem("image_ids", f"{len(ids)} ids", f"{len(images)} unique ids", "give one an image"))
+    for image_id, image, stack, roi in zip(ids, images, masks, rois, strict=False):
+        shape = image.shape[1:]
+        if stack.shape != (len(raters), *shape) or (roi is not None and roi.shape != shape):
+            problems.append(Problem(image_id, f"masks of shape {stack.shape}", f"{(len(raters), *shape)}", "align"))
+    if problems:
+        raise DataError(problems)
