@@ -1,7 +1,21 @@
 """Raters' masks from folders, from LIDC-IDRI, and as a torch data set."""
 
+from irrbench.data.dataset import SegmentationDataset, collate
 from irrbench.data.folder import check_folder, load_folder
+from irrbench.data.labels import LABEL_STRATEGIES
+from irrbench.data.predictions import Predictions, load_predictions
 from irrbench.data.problems import DataError, Problem
 from irrbench.data.rater_data import RaterData
 
-__all__ = ["DataError", "Problem", "RaterData", "check_folder", "load_folder"]
+__all__ = [
+    "LABEL_STRATEGIES",
+    "DataError",
+    "Predictions",
+    "Problem",
+    "RaterData",
+    "SegmentationDataset",
+    "check_folder",
+    "collate",
+    "load_folder",
+    "load_predictions",
+]

@@ -8,8 +8,9 @@
     manifest.csv                    optional: image_id, split (train, val, test), group, any covariates
 
 An all-zero mask says that the rater marked nothing; a missing file says that the rater never drew, and must be
-declared. Folders ``masks/<rater>@2`` hold repeat drawings and are no raters here. Without a ``group`` column ``patient_id`` or
-``patient`` groups the images. Without splits each group (or image) falls into train, val or test by a hash of its name.
+declared. Folders ``masks/<rater>@2`` hold repeat drawings and are no raters here. Without a ``group`` column
+``patient_id`` or ``patient`` groups the images. Without splits each group (or image) falls into train, val or test by
+a hash of its name.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ def load_folder(
     """Load a data folder; masks are decoded once, images later on demand.
 
     8-bit images are divided by 255, 16-bit unsigned ones by 65535; all other types and NIfTI volumes are scaled from
-    their own 1st to 99th percentile. Grey images get three channels where other images have colour. Axes and orientation are
-    taken as stored (no EXIF rotation, no NIfTI affine).
+    their own 1st to 99th percentile. Grey images get three channels where other images have colour. Axes and
+    orientation are taken as stored (no EXIF rotation, no NIfTI affine).
 
     Args:
         root: the folder, laid out as this module says.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from irrbench.data.files import EXTENSIONS, extension
 from irrbench.data.manifest import escapes
 from irrbench.data.problems import Problem
-from irrbench.data.rater_data import MAX_RATERS
+from irrbench.patterns import MAX_RATERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,8 @@ def scan(root: Path, *, raters: Sequence[str] | None, allow_missing: bool) -> tu
     Folders ``masks/<rater>@2`` (a rater's repeat drawings) are no raters of their own and are left out.
     """
     if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
-        return Layout({}, {}, None), [Problem(str(root), found, "a data folder", "give the folder that holds images/")]
+        what = "a file" if root.exists() else "nothing"
+        return Layout({}, {}, None), [Problem(str(root), what, "a data folder", "give the folder that holds images/")]
     images, problems = files_by_id(root, root / "images", purpose="one image for each id")
     names, found = _rater_names(root, raters)
     problems += found

@@ -52,7 +52,7 @@ def read_manifest(
 ) -> tuple[Manifest, list[Problem]]:
     """The manifest of a folder restricted to ``image_ids``, and everything that is wrong with it."""
     path = root / FILE
-    bare = pd.DataFrame(index=pd.Index(image_ids, name="image_id", dtype="str"))
+    bare = pd.DataFrame(index=pd.Index(list(image_ids), name="image_id", dtype="str"))
     if not path.exists():
         problems = [] if group_column is None else [_no_column(group_column, ())]
         return Manifest(assign_splits(bare, None), None), problems
@@ -67,7 +67,7 @@ def read_manifest(
         rows[column] = rows[column].where(rows[column] != "", rows.index.to_series())
     if "split" in rows:
         problems += _check_splits(rows) + _check_groups(rows, column)
-    return Manifest(assign_splits(rows.reindex(image_ids), column), column), problems
+    return Manifest(assign_splits(rows.reindex(list(image_ids)), column), column), problems
 
 
 def _read_csv(path: Path, group_column: str | None) -> tuple[pd.DataFrame | None, list[Problem]]:

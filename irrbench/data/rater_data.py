@@ -11,18 +11,18 @@ import numpy as np
 import pandas as pd
 
 from irrbench.data.problems import DataError, Problem
+from irrbench.patterns import MAX_RATERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-MAX_RATERS = 16
 SPLITS = ("train", "val", "test")
 
 
 class PackedMasks(NamedTuple):
-    """One image's masks: bit ``r`` of a pixel's code is rater ``r``, bit ``R`` the ROI if there is one; zlib level 1."""
+    """One image's masks: bit ``r`` of a code is rater ``r``, bit ``R`` the ROI if there is one; zlib level 1."""
 
     data: bytes
     dtype: str
