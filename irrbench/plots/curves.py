@@ -22,7 +22,7 @@ from irrbench.plots.style import (
     model_styles,
     new_figure,
 )
-from irrbench.plots.text import score_title, shorten
+from irrbench.plots.text import number, score_title, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,7 @@ def score_against_agreement(
     styles = model_styles(per_image.loc[per_image["role"] == "model", "name"], colours)
     with figure_style():
         figure, axes = _panels(len(styles))
-        for ax, (name, style) in zip(axes, styles.items(), strict=False):
+        for ax, (name, style) in zip(axes, styles.items(), strict=True):
             _draw_panel(ax, table, name, style, score)
         axes[0].legend(loc="lower right", fontsize=8, handletextpad=0.3)
         figure.supxlabel(str(agreement.name or "agreement among raters"), fontsize=10)
@@ -103,9 +103,10 @@ def _draw_bounds(ax: Axes, bounds: Mapping[str, float]) -> None:
     for role, value in finite.items():
         above = value == max(finite.values())
         ax.axhline(value, color=ROLE_COLOURS[role], linewidth=2, zorder=2, gid=role)
-        ax.annotate(DISPLAY_NAMES[role], (1, value), xytext=(0, 4 if above else -4), xycoords=("axes fraction", "data"),
+        label = f"{DISPLAY_NAMES[role]} {number(value, digits=2)}"
+        ax.annotate(label, (1, value), xytext=(0, 4 if above else -4), xycoords=("axes fraction", "data"),
                     textcoords="offset points", ha="right", va="bottom" if above else "top", fontsize=9,
-                    color=ROLE_TEXT_COLOURS[role])  # fmt: skip
+                    color=ROLE_TEXT_COLOURS[role], bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5})  # fmt: skip
 
 
 def _draw_curve(ax: Axes, rows: pd.DataFrame, score: str, style: ModelStyle) -> Line2D:
@@ -136,19 +137,21 @@ def _quiet(ax: Axes, *, axis: Any) -> None:
 
 
 def _panels(models: int) -> tuple[Figure, list[Axes]]:
-    columns = min(3, max(1, models))
-    rows = max(1, math.ceil(models / columns))
+    columns = 2 if models in (2, 4) else min(3, models)
+    rows = math.ceil(models / columns)
     figure, axes = new_figure((5.0, 6.5, FIGURE_WIDTH)[columns - 1], 2.6 * rows + 0.6, columns=columns, rows=rows)
-    for ax in axes[max(1, models) :]:
+    for ax in axes[models:]:
         ax.remove()
-    return figure, axes
+    for ax in axes[models - columns : models]:
+        ax.tick_params(labelbottom=True)
+    return figure, axes[:models]
 
 
 def _draw_panel(ax: Axes, table: pd.DataFrame, name: str, style: ModelStyle, score: str) -> None:
     model = table[(table["role"] == "model") & (table["name"] == name)]
     _draw_cloud(ax, table[table["role"] == "ceiling"], score, _RATER, label="average rater")
     _draw_cloud(ax, model, score, style, label="model")
-    ax.set_title(shorten(name, width=26), fontsize=9, color="#222222")
+    ax.set_title(shorten(name, width=26), fontsize=9, fontweight="normal")
     _quiet(ax, axis="both")
 
 

@@ -30,6 +30,7 @@ _SIDE = 384  # pixels that the longer side is brought to
 _LARGEST = 1024
 _DASH = 6  # pixels a rater keeps of a line that several share
 _TITLE_HEIGHT = 22
+_SHADE = 0.45
 
 
 def contour_panel(
@@ -38,6 +39,7 @@ def contour_panel(
     prediction: Any = None,
     *,
     roi: Any = None,
+    margin: int | None = None,
     scale: int | None = None,
     title: str = "",
 ) -> Picture:
@@ -50,6 +52,7 @@ def contour_panel(
         masks: (R, H, W) or (R, D, H, W), 0/1 or bool.
         prediction: (H, W) or (D, H, W), 0/1 or bool; none: only the raters.
         roi: like the prediction; what lies outside is darkened.
+        margin: pixels of the image that are kept around all marks; the whole image by default.
         scale: enlargement, a whole number; by default the longer side becomes at least 384 pixels, at most 1024.
         title: written above the image.
 
@@ -66,14 +69,15 @@ def contour_panel(
     layers = [None if mask is None else np.asarray(mask).astype(bool) for mask in (prediction, roi)]
     _check(image, masks, layers)
     if image.ndim == 4:
-        image, masks, layers = _fullest_slice(image, masks, layers)
-    image, masks, layers = _thin_out(image, masks, layers)
+        depth = _fullest_slice(masks, layers[0])
+        image, masks, layers = _cut(image, masks, layers, (depth, slice(None), slice(None)))
+    image, masks, layers = _cut(image, masks, layers, _window(masks, layers[0], margin))
     scale = scale or max(1, round(_SIDE / max(image.shape[1:])))
     picture = _enlarge_image(_colours(image), scale)
     marked = None if layers[0] is None else _enlarge(layers[0], scale)
     if layers[1] is not None:
-        picture = np.where(_enlarge(layers[1], scale)[..., None], picture, picture * 0.4)
-    _draw(picture, _enlarge(masks, scale), marked)
+        picture = np.where(_enlarge(layers[1], scale)[..., None], picture, picture * _SHADE)
+    _draw(picture, _enlarge(masks, scale), marked, thin=max(1, scale // 3))
     return _with_title(picture.round().astype(np.uint8), title)
 
 
@@ -88,22 +92,30 @@ def _check(image: NDArray[np.float64], masks: Mask, layers: list[Mask | None]) -
             raise ValueError(f"`{name}` must have the image's shape {shape}; found {mask.shape}.")
 
 
-def _fullest_slice(
-    image: NDArray[np.float64], masks: Mask, layers: list[Mask | None]
+def _cut(
+    image: NDArray[np.float64], masks: Mask, layers: list[Mask | None], window: tuple[int | slice, ...]
 ) -> tuple[NDArray[np.float64], Mask, list[Mask | None]]:
-    marks = masks.sum(axis=(0, 2, 3))
-    if layers[0] is not None:
-        marks = marks + layers[0].sum(axis=(1, 2))
-    depth = int(marks.argmax()) if marks.any() else image.shape[1] // 2
-    return image[:, depth], masks[:, depth], [None if mask is None else mask[depth] for mask in layers]
+    where = (..., *window)
+    return image[where], masks[where], [None if mask is None else mask[where] for mask in layers]
 
 
-def _thin_out(
-    image: NDArray[np.float64], masks: Mask, layers: list[Mask | None]
-) -> tuple[NDArray[np.float64], Mask, list[Mask | None]]:
-    step = -(-max(image.shape[1:]) // _LARGEST)
-    cut = (..., slice(None, None, step), slice(None, None, step))
-    return image[cut], masks[cut], [None if mask is None else mask[cut] for mask in layers]
+def _fullest_slice(masks: Mask, prediction: Mask | None) -> int:
+    marks = masks.sum(axis=(0, 2, 3)) + (0 if prediction is None else prediction.sum(axis=(1, 2)))
+    return int(marks.argmax()) if marks.any() else masks.shape[1] // 2
+
+
+def _window(masks: Mask, prediction: Mask | None, margin: int | None) -> tuple[slice, slice]:
+    marked: Mask = np.asarray((masks if prediction is None else np.concatenate([masks, prediction[None]])).any(axis=0))
+    ends = [(0, size) for size in marked.shape]
+    if margin is not None and marked.any():
+        places = [np.flatnonzero(marked.any(axis=1 - axis)) for axis in (0, 1)]
+        ends = [
+            (max(0, int(found[0]) - margin), min(size, int(found[-1]) + 1 + margin))
+            for found, size in zip(places, marked.shape, strict=True)
+        ]
+    step = -(-max(end - start for start, end in ends) // _LARGEST)
+    rows, columns = (slice(start, end, step) for start, end in ends)
+    return rows, columns
 
 
 def _colours(image: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -138,11 +150,12 @@ def contour(mask: Mask, width: int) -> Mask:
     return mask & ~_eroded(mask, width)
 
 
-def _draw(picture: NDArray[np.float64], masks: Mask, prediction: Mask | None) -> None:
-    thin = max(1, round(max(picture.shape[:2]) / 300))
-    lines = contour(masks, thin)
+def _draw(picture: NDArray[np.float64], masks: Mask, prediction: Mask | None, *, thin: int) -> None:
+    # A dark edge keeps light lines visible on light images.
+    picture[contour(masks, thin + 1).any(axis=0)] *= _SHADE
     if prediction is not None:
-        picture[contour(prediction, 3 * thin)] = _rgb(MODEL_CONTOUR)
+        picture[contour(prediction, 2 * thin + 1)] = _rgb(MODEL_CONTOUR)
+    lines = contour(masks, thin)
     rows, columns = (np.arange(size) for size in lines.shape[1:])
     turn = ((rows[:, None] + columns) // (_DASH * thin)) % np.maximum(lines.sum(axis=0), 1)
     for rater, own in enumerate(lines & (lines.cumsum(axis=0) - 1 == turn)):

@@ -25,7 +25,7 @@ def shorten(text: str, *, width: int = 44) -> str:
     >>> shorten("unet-resnet18-majority-seed-1", width=12)
     'unet-r…eed-1'
     """
-    text = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    text = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
     if len(text) <= width:
         return text
     return f"{text[: width // 2]}…{text[len(text) - (width - width // 2 - 1) :]}"
