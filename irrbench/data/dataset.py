@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Images with a training label and all raters' masks.
 
-    An item is a dict: ``image`` float32 ``(C, *S)``, ``label`` float32 ``(1, *S)``, ``masks`` uint8 ``(R, *S)``, ``roi``
-    bool ``(*S)``, ``present`` bool ``(R,)`` and ``id``, a string.
+    An item is a dict: ``image`` float32 ``(C, *S)``, ``label`` float32 ``(1, *S)``, ``masks`` uint8 ``(R, *S)``,
+    ``roi`` bool ``(*S)``, ``present`` bool ``(R,)`` and ``id``, a string.
 
     Args:
         data: a split of the raters' data.
@@ -83,12 +83,8 @@ def collate(batch: Sequence[dict[str, Any]], *, multiple: int = 32) -> dict[str,
 
 
 def _pad(tensor: Tensor, target: Sequence[int]) -> Tensor:
-    leading = tensor.shape[: tensor.ndim - len(target)]
-    if tensor.shape[len(leading) :] == tuple(target):
-        return tensor
-    padded = tensor.new_zeros((*leading, *target))
-    padded[(..., *(slice(size) for size in tensor.shape[len(leading) :]))] = tensor
-    return padded
+    missing = [new - old for old, new in zip(tensor.shape[-len(target) :], target, strict=True)]
+    return torch.nn.functional.pad(tensor, [side for extra in reversed(missing) for side in (0, extra)])
 
 
 def _check_presence(data: RaterData, rater: str) -> None:
