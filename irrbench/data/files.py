@@ -193,19 +193,22 @@ def _picture_header(path: Path) -> Header:
 
 def _picture_plane(path: Path) -> NDArray[Any]:
     with _open_picture(path) as picture:
-        array = np.asarray(picture)
-        is_old_16_bit = picture.mode == "I" and picture.format == "PNG"  # how older Pillow returns a 16-bit PNG
-    return array.astype(np.uint16) if is_old_16_bit else array
+        return _pixels(picture)
 
 
 def _picture_image(path: Path) -> NDArray[Any]:
     with _open_picture(path) as picture:
         if picture.mode not in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-            return _picture_plane(path)
+            return _pixels(picture)
         picture.load()
         picture.info.pop("transparency", None)  # Pillow warns about it when it converts; alpha is dropped anyway
-        colours: NDArray[Any] = np.asarray(picture.convert("RGB"))
-        return colours
+        return _pixels(picture.convert("RGB"))
+
+
+def _pixels(picture: Image.Image) -> NDArray[Any]:
+    array: NDArray[Any] = np.asarray(picture)
+    is_old_16_bit = picture.mode == "I" and picture.format == "PNG"  # how older Pillow returns a 16-bit PNG
+    return array.astype(np.uint16) if is_old_16_bit else array
 
 
 def _numpy_plane(path: Path) -> NDArray[Any]:
