@@ -11,17 +11,20 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from irrbench.tracking.links import view_fragment
-from irrbench.tracking.names import DEFAULT_SCORES, EXPERIMENT_KIND_TAG, NOTE_TAG, ROLE_TAG, VIEW_TAG
+from irrbench.tracking.names import DEFAULT_SCORES, NOTE_TAG, ROLE_TAG, VIEW_TAG
+from irrbench.tracking.pictures import logged_pictures
 
 logger = logging.getLogger(__name__)
 
 MAX_TAG = 20_000
 LINK_TEXT = "Charts: models between naive rater and average rater"
+MAX_RUNS = 200
 SECTION_ORDER = ("test", "val")
+PICTURES = "pictures"
 CARD_HEIGHT = 400  # lower cards cut the legend after two runs
 
 
@@ -41,9 +44,11 @@ def save_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str] = 
         Whether the view was saved.
     """
     try:
-        keys = chart_keys(_metric_keys(client, experiment_id), scores)
-        client.set_experiment_tag(experiment_id, VIEW_TAG, _encode_within_limit(keys, scores[0]))
-        _describe(client, experiment_id)
+        runs = client.search_runs([experiment_id], filter_string=f"tags.\"{ROLE_TAG}\" != ''", max_results=MAX_RUNS)
+        keys = chart_keys((key for run in runs for key in run.data.metrics), scores)
+        tag = _encode_within_limit(keys, scores[0], logged_pictures(client, runs))
+        client.set_experiment_tag(experiment_id, VIEW_TAG, tag)
+        _link_from_note(client, experiment_id)
     except Exception as error:  # a chart is never worth a training run
         logger.warning("could not save the chart view of experiment %s: %s", experiment_id, error)
         return False
@@ -65,16 +70,18 @@ def chart_keys(metric_keys: Iterable[str], scores: Sequence[str]) -> list[str]:
     return [key for *_, key in sorted(ranked)]
 
 
-def view_state(keys: Sequence[str], main: str) -> dict[str, Any]:
+def view_state(keys: Sequence[str], main: str, pictures: Mapping[str, int]) -> dict[str, Any]:
     """Return the state of MLflow's runs page that shows one chart per key, sorted by the first.
 
     Args:
         keys: metric keys in the order of :func:`chart_keys`.
         main: the score whose charts make the first section, test and validation side by side.
+        pictures: keys of logged pictures, with the step to open each at.
     """
     headline = f"{main} between floor and ceiling"
     sections = {key: headline if main in key.split("/") else key.split("/")[0] for key in keys}
     names = sorted(set(sections.values()), key=lambda name: (name != headline, _section_rank(name), name))
+    charts = [_chart(key, section) for key, section in sections.items()]
     return {
         "searchFilter": "",
         "orderByKey": f"metrics.`{keys[0]}`" if keys else "attributes.start_time",
@@ -87,8 +94,11 @@ def view_state(keys: Sequence[str], main: str) -> dict[str, Any]:
         "runsHiddenMode": "SHOW_ALL",
         "hideEmptyCharts": True,
         "isAccordionReordered": True,
-        "compareRunCharts": [_chart(key, section) for key, section in sections.items()],
-        "compareRunSections": [_section(name, columns=2 if name == headline else 3) for name in names],
+        "compareRunCharts": charts + [_picture(key, step) for key, step in pictures.items()],
+        "compareRunSections": [
+            _section(name, columns=2 if name in {headline, PICTURES} else 3)
+            for name in [*names, *([PICTURES] if pictures else [])]
+        ],
     }
 
 
@@ -108,36 +118,38 @@ def _section_rank(split: str) -> int:
     return SECTION_ORDER.index(split) if split in SECTION_ORDER else len(SECTION_ORDER)
 
 
-def _metric_keys(client: Any, experiment_id: str) -> set[str]:
-    runs = client.search_runs([experiment_id], filter_string=f"tags.\"{ROLE_TAG}\" != ''", max_results=200)
-    return {key for run in runs for key in run.data.metrics}
-
-
-def _encode_within_limit(keys: list[str], main: str) -> str:
-    tag = encode(view_state(keys, main))
+def _encode_within_limit(keys: list[str], main: str, pictures: Mapping[str, int]) -> str:
+    tag = encode(view_state(keys, main, pictures))
     while len(tag) > MAX_TAG:
-        keys = keys[: len(keys) // 2]
-        tag = encode(view_state(keys, main))
+        keys, pictures = keys[: len(keys) // 2], {}
+        tag = encode(view_state(keys, main, pictures))
     return tag
 
 
 def _chart(key: str, section: str) -> dict[str, Any]:
     is_bar = key.startswith("test/")
-    chart = {
-        "uuid": _identity(key),
-        "type": "BAR" if is_bar else "LINE",
-        "metricKey": key,
+    chart = {**_card("BAR" if is_bar else "LINE", key, section), "metricKey": key}
+    if is_bar:
+        return chart
+    axis = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "yAxisKey": "metric"}
+    shape = {"lineSmoothness": 0, "yAxisExpressions": [], "selectedXAxisMetricKey": "", "range": {}}
+    return {**chart, **axis, **shape, "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}
+
+
+def _picture(key: str, step: int) -> dict[str, Any]:
+    return {**_card("IMAGE", key, PICTURES), "imageKeys": [key], "step": step}
+
+
+def _card(kind: str, key: str, section: str) -> dict[str, Any]:
+    return {
+        "uuid": _identity(f"{kind} {key}"),
+        "type": kind,
         "displayName": key,
         "metricSectionId": _identity(section),
         "runsCountToCompare": 100,
         "deleted": False,
         "isGenerated": False,
     }
-    if is_bar:
-        return chart
-    axis = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "yAxisKey": "metric"}
-    shape = {"lineSmoothness": 0, "yAxisExpressions": [], "selectedXAxisMetricKey": "", "range": {}}
-    return {**chart, **axis, **shape, "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}
 
 
 def _identity(name: str) -> str:
@@ -157,15 +169,8 @@ def _section(name: str, *, columns: int) -> dict[str, Any]:
     }
 
 
-def _describe(client: Any, experiment_id: str) -> None:
-    """Put the link on top of the description, above the user's own words, and name the kind of experiment.
-
-    Without a kind, the pages of single runs open among MLflow's tools for language models.
-    """
-    tags = client.get_experiment(experiment_id).tags
-    if EXPERIMENT_KIND_TAG not in tags:
-        client.set_experiment_tag(experiment_id, EXPERIMENT_KIND_TAG, "custom_model_development")
-    note = tags.get(NOTE_TAG, "")
+def _link_from_note(client: Any, experiment_id: str) -> None:
+    note = client.get_experiment(experiment_id).tags.get(NOTE_TAG, "")
     wanted = linked_note(note, experiment_id)
     if wanted != note:
         client.set_experiment_tag(experiment_id, NOTE_TAG, wanted)
