@@ -1,0 +1,8 @@
+"""Results for people: one HTML page that needs no network, and a table in the terminal."""
+
+from __future__ import annotations
+
+from irrbench.report.page import write_report
+from irrbench.report.terminal import terminal_table
+
+__all__ = ["terminal_table", "write_report"]

@@ -1,0 +1,67 @@
+"""The leaderboard in a terminal."""
+# ruff: noqa: PLC0415 - rich is loaded when a table is made
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from irrbench.plots.rows import score_columns
+from irrbench.plots.text import DASH, number, score_title, shorten
+from irrbench.report.words import FORMULA, share
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+
+def terminal_table(leaderboard: pd.DataFrame, *, scores: Iterable[str] | None = None, note: str = "") -> Table:
+    """Return the leaderboard as a table for ``rich``: means, under them the normalized score of each model.
+
+    Args:
+        leaderboard: the rows in the order in which they are shown.
+        scores: which, the one that counts first (it shows its interval); all in the frame by default.
+        note: a remark above the table, such as "rendered images".
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    chosen = score_columns(leaderboard) if scores is None else tuple(scores)
+    caption = f"n: images. Under each mean: {FORMULA}"
+    table = Table(title=Text(note) if note else None, caption=Text(caption), box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left",
+                  caption_justify="left")  # fmt: skip
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for title in _titles(chosen):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in leaderboard.to_dict("records"):
+        table.add_row(*map(Text, _cells(row, chosen)), style=None if row["role"] == "model" else "bold")
+    return table
+
+
+def _titles(scores: Sequence[str]) -> list[str]:
+    titles = [score_title(score).partition(" (")[0] for score in scores]
+    return ["n", *titles[:1], "interval", *titles[1:]]
+
+
+def _cells(row: Mapping[Any, Any], scores: Sequence[str]) -> list[str]:
+    low, high = (_float(row.get(f"{scores[0]}_{end}")) for end in ("low", "high"))
+    interval = f"{number(low, digits=2)}{DASH}{number(high, digits=2)}" if math.isfinite(low + high) else ""
+    values = [_value(row, score) for score in scores]
+    name = shorten(str(row["name"]), width=60)
+    return [_whole(row.get("rank")), name, _whole(row.get("n_images")), *values[:1], interval, *values[1:]]
+
+
+def _value(row: Mapping[Any, Any], score: str) -> str:
+    mean = number(_float(row[score]))
+    return f"{mean}\n{share(_float(row.get(f'{score}_normalized')))}" if row["role"] == "model" else mean
+
+
+def _float(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _whole(value: Any) -> str:
+    return "" if math.isnan(_float(value)) else str(int(value))

@@ -1,0 +1,124 @@
+"""What the report says in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from irrbench.plots.rows import bound
+from irrbench.plots.text import number, score_title
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMULA = "normalized = (mean model − mean floor) / (mean ceiling − mean floor)"  # noqa: RUF001
+HOW_TO_READ: tuple[tuple[str, str], ...] = (
+    (
+        "Average rater (ceiling)",
+        (
+            "Each rater's mask is scored against the majority of the other raters, and the scores are averaged. "
+            "People who know the task reach this much agreement with each other."
+        ),
+    ),
+    (
+        "Naive rater (floor)",
+        (
+            "Somebody who marks the whole region of interest without looking. A score near this line carries no "
+            "information, however high it is."
+        ),
+    ),
+    (
+        "Model",
+        (
+            "Scored against the same references in the same way, so the three can be compared. The whisker is the "
+            "confidence interval of the mean. The normalized score says how far the model has come from the naive "
+            "(0 %) to the average rater (100 %)."
+        ),
+    ),
+    (
+        "Above the ceiling",
+        (
+            "This can be honest. One person differs from the majority by personal habits, and a model that "
+            "learned from several people may differ from it less. It does not mean that the model is better than "
+            "a careful expert: it means that these labels can no longer tell. Differences above the ceiling "
+            "should not be used to choose a model."
+        ),
+    ),
+    (
+        "Majority of raters (upper, dashed)",
+        (
+            "The majority of all raters, including the one who is left out of the reference. No prediction can be "
+            "expected to pass this line."
+        ),
+    ),
+    (
+        "Hatched band",
+        (
+            "The naive rater is at or above the average rater. This score cannot tell a good model from a "
+            "careless one here, and no normalized score is given."
+        ),
+    ),
+)
+
+
+def headline(leaderboard: pd.DataFrame, score: str) -> str:
+    """Say in one or two sentences how far the best model is between the naive and the average rater.
+
+    Args:
+        leaderboard: columns ``name``, ``role``, the score and ``<score>_normalized``.
+        score: the one that counts.
+    """
+    models = leaderboard[leaderboard["role"] == "model"].dropna(subset=[score])
+    floor, ceiling = (number(bound(leaderboard, score, role), digits=2) for role in ("floor", "ceiling"))
+    title = score_title(score)
+    bounds = f"the average rater reaches {ceiling}, the naive rater {floor}"
+    if models.empty:
+        return f"No model has a defined {title}; {bounds}."
+    best = models.nlargest(1, score).to_dict("records")[0]
+    reached = f"The best model, {best['name']}, reaches {title} {number(best[score], digits=2)}"
+    normalized = float(best.get(f"{score}_normalized", math.nan))
+    if math.isnan(normalized):
+        return f"{reached}; {bounds}. No normalized score is given: {why_no_share(leaderboard, score)}."
+    return f"{reached}; {bounds}: {_way(normalized)}."
+
+
+def _way(normalized: float) -> str:
+    if normalized < 0:
+        return "the model is below the naive rater"
+    if normalized > 1:
+        return f"the model passes the average rater ({share(normalized)} of the way from naive to average)"
+    return f"{share(normalized)} of the way from the naive to the average rater"
+
+
+def share(normalized: float) -> str:
+    """Return a normalized score in percent, a dash for NaN; never 100 % for less than the ceiling.
+
+    >>> share(0.874), share(0.998), share(1.031)
+    ('87 %', '>99 %', '103 %')
+    """
+    if 0.99 < normalized < 1:
+        return ">99 %"
+    text = number(100 * normalized, digits=0)
+    return f"{text} %" if math.isfinite(normalized) else text
+
+
+def why_no_share(leaderboard: pd.DataFrame, score: str) -> str:
+    """Say why a score has no normalized value."""
+    floor, ceiling = bound(leaderboard, score, "floor"), bound(leaderboard, score, "ceiling")
+    if math.isnan(floor + ceiling):
+        return "floor or ceiling is undefined on all images"
+    if floor >= ceiling:
+        return "the naive rater is not below the average rater"
+    return "on these images the distance from floor to ceiling cannot be told from zero"
+
+
+def dashes(leaderboard: pd.DataFrame, scores: Sequence[str]) -> list[str]:
+    """Return one sentence for each score where a model has a value but no normalized value."""
+    models = leaderboard[leaderboard["role"] == "model"]
+    missing = [
+        score
+        for score in scores
+        if f"{score}_normalized" in models and (models[score].notna() & models[f"{score}_normalized"].isna()).any()
+    ]
+    return [f"{score_title(score)}: no normalized score, {why_no_share(leaderboard, score)}." for score in missing]
