@@ -1,0 +1,136 @@
+"""Reading somebody else's batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from irrbench.metrics.rows import ImageIds
+
+Selector = str | int | Callable[[Any], Any]
+
+
+class Sample(NamedTuple):
+    """What the bounds need of a batch."""
+
+    masks: Tensor  # (B, R, *S)
+    roi: Tensor | None  # (B, *S)
+    image_id: ImageIds | None  # B of them
+    present: Tensor | None  # (B, R)
+    image: Tensor | None  # (B, C, *S)
+
+    def matches(self, tensor: Tensor, num_classes: int | None) -> bool:
+        """Whether a tensor has the shape of predictions for these masks."""
+        size, space = len(self.masks), tuple(self.masks.shape[2:])
+        channels = [(), (1,)] if num_classes is None else [(), (1,), (num_classes,)]
+        return tuple(tensor.shape) in [(size, *channel, *space) for channel in channels]
+
+    def __str__(self) -> str:
+        size, space = len(self.masks), self.masks.shape[2:]
+        inner = ", ".join(map(str, space))
+        return f"({size}, {inner}) or ({size}, 1, {inner}), as the masks are {tuple(self.masks.shape)} = (B, R, *S)"
+
+
+@dataclass(frozen=True)
+class BatchReader:
+    """Where the parts of a batch are: a key, an index, a dotted path, or a function of the batch."""
+
+    masks: Selector
+    roi: Selector | None = None
+    image_id: Selector | None = None
+    present: Selector | None = None
+    image: Selector | None = None
+
+    def read(self, batch: Any) -> Sample:
+        """Take the parts out of a batch.
+
+        Raises:
+            ValueError: if one is not there or has an impossible shape, with what the batch holds.
+        """
+        parts = {name: self._part(batch, name) for name in Sample._fields}
+        sample = Sample(**parts)
+        _check(sample, batch)
+        roi = sample.roi
+        if roi is not None and roi.ndim == sample.masks.ndim and roi.shape[1] == 1:
+            sample = sample._replace(roi=roi.squeeze(1))
+        return sample
+
+    def _part(self, batch: Any, name: str) -> Any:
+        selector = getattr(self, name)
+        return None if selector is None else select(batch, selector, name=name)
+
+
+def select(batch: Any, selector: Selector, *, name: str) -> Any:
+    """One part of a batch.
+
+    Args:
+        batch: any nesting of mappings, sequences and objects.
+        selector: ``"masks"``, ``1``, ``"target.masks"``, ``"1.masks"`` or a function of the batch.
+        name: of the argument, for the error.
+
+    Raises:
+        ValueError: if there is no such part.
+
+    Example:
+        >>> select({"target": {"masks": 3}}, "target.masks", name="masks")
+        3
+    """
+    if callable(selector):
+        return selector(batch)
+    if isinstance(batch, Mapping) and selector in batch:
+        return batch[selector]
+    part = batch
+    for step in [selector] if isinstance(selector, int) else selector.split("."):
+        part = _step(part, step)
+        if part is _NOTHING:
+            raise ValueError(
+                f"`{name}={selector!r}` is not in the batch, which is {describe(batch)}. "
+                f"Pass the key, index, dotted path or function of the batch that gives the {name.replace('_', ' ')}."
+            )
+    return part
+
+
+_NOTHING = object()
+
+
+def _step(part: Any, step: str | int) -> Any:
+    if isinstance(part, Mapping):
+        return part.get(step, _NOTHING)
+    if str(step).lstrip("-").isdigit() and isinstance(part, Sequence) and not isinstance(part, str):
+        return part[int(step)] if -len(part) <= int(step) < len(part) else _NOTHING
+    return getattr(part, str(step), _NOTHING)
+
+
+def describe(value: Any, *, depth: int = 2) -> str:
+    """Types, keys and shapes, in one line.
+
+    Example:
+        >>> describe({"id": ["a", "b"]})
+        "a dict with 'id': a list of 2"
+    """
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    kind = f"a {type(value).__name__}"
+    if isinstance(value, Mapping) and depth:
+        return f"{kind} with " + ", ".join(f"{k!r}: {describe(v, depth=depth - 1)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        inside = ", ".join(describe(v, depth=depth - 1) for v in value)
+        return f"{kind} of {len(value)}" + (
+            f": {inside}" if depth and any(isinstance(v, Tensor) for v in value) else ""
+        )
+    return "None" if value is None else kind
+
+
+def _check(sample: Sample, batch: Any) -> None:
+    masks = sample.masks
+    if not isinstance(masks, Tensor) or masks.ndim < 3:
+        raise ValueError(
+            f"The masks must be a tensor (B, R, *S), one mask a rater, found {describe(masks)} in {describe(batch)}."
+        )
+    for name in ("roi", "present"):
+        part = getattr(sample, name)
+        if part is not None and (not isinstance(part, Tensor) or len(part) != len(masks)):
+            raise ValueError(f"`{name}` must be a tensor for {len(masks)} images, found {describe(part)}.")

@@ -1,0 +1,290 @@
+"""Floor, ceiling and model while it trains."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+
+from irrbench.bounds import Ties
+from irrbench.callbacks.batch import BatchReader, Sample, Selector
+from irrbench.callbacks.capture import ForwardCapture, find_predictions, read_predictions
+from irrbench.callbacks.lightning import Callback, LightningModule, Trainer
+from irrbench.callbacks.panels import PanelKeeper
+from irrbench.callbacks.publish import MlflowPublisher, is_mlflow
+from irrbench.callbacks.stage import LoaderState, split_names
+from irrbench.metrics import SegmentationBounds
+from irrbench.scores import DEFAULT_SCORES, EmptyReference
+from irrbench.summary import ScoreSummary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+Stage = Literal["validate", "test"]
+_PREFIXES: dict[str, str] = {"validate": "val", "test": "test"}
+
+
+class RaterBoundsMonitor(Callback):
+    """Logs, for any LightningModule, its scores between naive rater (floor) and average rater (ceiling).
+
+    At the end of every validation and test epoch it logs through ``pl_module.log``, so that EarlyStopping,
+    ModelCheckpoint and schedulers can watch them: ``val/<score>``, ``val/<score>_normalized``, ``val/<score>_floor``,
+    ``val/<score>_ceiling`` and ``val/n_images`` (``test/...`` in testing; with several loaders ``val/<loader>/...``).
+    An MLflow logger gets the scores with step = epoch, and the bounds as two runs of their own with the same keys.
+
+    Args:
+        masks: where the raters' masks ``(B, R, *S)`` are in a batch: key, index, dotted path or function of the batch.
+        roi: where the region of interest ``(B, *S)`` is; all pixels count if not given.
+        image_id: where the images' ids are; needed where samplers repeat images, as in several processes.
+        present: where ``(B, R)`` is, which raters rated which image; all if not given.
+        image: where the image ``(B, C, *S)`` is, for pictures with contours; no pictures if not given.
+        predictions: key of the step's returned dict, or a function of (module, batch, outputs), called in the
+            precision's context. If not given: what the step returned, or a forward call's output, of the right shape.
+        scores: names among :data:`irrbench.SCORES`; the first is the main one.
+        num_classes: for label maps, background included.
+        from_logits: floating-point predictions are logits (else probabilities).
+        threshold: cut on the probability.
+        ties: see :func:`~irrbench.bounds.segmentation_bounds`.
+        empty_reference: see :func:`~irrbench.bounds.segmentation_bounds`.
+        stages: of ``"validate"`` and ``"test"``.
+        log_references: whether to log ``_floor`` and ``_ceiling`` beside the scores (other loggers than MLflow's).
+        log_normalized: whether to log ``_normalized``.
+        reference_runs: whether to keep runs for ceiling and floor in MLflow.
+        num_panels: pictures a stage.
+        data_name: name of the data in MLflow.
+        print_link: whether to print the link to the charts when a fit or test ends.
+
+    Attributes:
+        history: what was logged, one dict a stage end, with ``epoch``.
+
+    Raises:
+        ValueError: at the first batch, where masks or predictions are not found or do not fit, with what was found.
+    """
+
+    def __init__(
+        self,
+        masks: Selector = "masks",
+        *,
+        roi: Selector | None = None,
+        image_id: Selector | None = None,
+        present: Selector | None = None,
+        image: Selector | None = None,
+        predictions: str | Callable[[Any, Any, Any], Tensor] | None = None,
+        scores: Iterable[str] = DEFAULT_SCORES,
+        num_classes: int | None = None,
+        from_logits: bool = True,
+        threshold: float = 0.5,
+        ties: Ties = "negative",
+        empty_reference: EmptyReference = "drop",
+        stages: Iterable[Stage] = ("validate", "test"),
+        log_references: bool = True,
+        log_normalized: bool = True,
+        reference_runs: bool = True,
+        num_panels: int = 4,
+        data_name: str = "data",
+        print_link: bool = True,
+    ) -> None:
+        super().__init__()
+        self.stages = tuple(stages)
+        unknown = [stage for stage in self.stages if stage not in _PREFIXES]
+        if unknown:
+            raise ValueError(f"`stages` must be among {', '.join(map(repr, _PREFIXES))}; found {unknown}.")
+        self._reader = BatchReader(masks=masks, roi=roi, image_id=image_id, present=present, image=image)
+        self._predictions, self._capture = predictions, ForwardCapture()
+        self._metric_options: dict[str, Any] = {
+            "scores": tuple(scores),
+            "num_classes": num_classes,
+            "from_logits": from_logits,
+            "threshold": threshold,
+            "ties": ties,
+            "empty_reference": empty_reference,
+        }
+        SegmentationBounds(**self._metric_options)  # a wrong option is an error here and now
+        self.log_references, self.log_normalized, self.reference_runs = log_references, log_normalized, reference_runs
+        self.num_panels, self.data_name, self.print_link = num_panels, data_name, print_link
+        self._loaders: dict[str, list[LoaderState]] = {}
+        self._sample: Sample | None = None
+        self._publishers: list[MlflowPublisher] | None = None
+        self._warned: set[str] = set()
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """By split (``"val"``, ``"test"``): the latest per-image table, see :func:`irrbench.summary.bounds_table`."""
+        return {x.split: x.table for loaders in self._loaders.values() for x in loaders if x.table is not None}
+
+    @property
+    def summaries(self) -> dict[str, dict[str, ScoreSummary]]:
+        """By split: the latest means over images, by score."""
+        return {x.split: x.summary for loaders in self._loaders.values() for x in loaders}
+
+    # When ------------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Watch the module's forward calls, unless the user says where the predictions are."""
+        self._publishers = None  # the next trainer may have other loggers
+        if self._predictions is None:
+            self._capture.attach(pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the module as it was."""
+        self._capture.detach()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a validation epoch."""
+        self._begin("validate", trainer.val_dataloaders, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a test epoch."""
+        self._begin("test", trainer.test_dataloaders, pl_module)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Read the masks before the step can change the batch."""
+        self._before_step("validate", batch)
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Read the masks before the step can change the batch."""
+        self._before_step("test", batch)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take in the step's predictions."""
+        self._after_step("validate", trainer, pl_module, outputs, batch, dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take in the step's predictions."""
+        self._after_step("test", trainer, pl_module, outputs, batch, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the scores and their bounds."""
+        if not trainer.sanity_checking:
+            self._log_stage("validate", trainer, pl_module, step=trainer.current_epoch)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the scores and their bounds."""
+        self._log_stage("test", trainer, pl_module, step=0)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write tables and pictures of the last validation."""
+        self._close_stage("validate", step=max(trainer.current_epoch - 1, 0))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write tables and pictures, where the validation is not part of a training."""
+        if trainer.state.fn == "validate":
+            self._close_stage("validate", step=trainer.current_epoch)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write tables and pictures."""
+        self._close_stage("test", step=0)
+
+    # What ------------------------------------------------------------------------------------------------------------
+
+    def _new_loader(self, split: str) -> LoaderState:
+        options = self._metric_options
+        count = 0 if options["num_classes"] else self.num_panels
+        panels = PanelKeeper(count, from_logits=options["from_logits"], threshold=options["threshold"])
+        return LoaderState(split, SegmentationBounds(**options), panels)
+
+    def _begin(self, stage: str, loaders: Any, pl_module: LightningModule) -> None:
+        if stage not in self.stages:
+            return
+        splits = split_names(_PREFIXES[stage], loaders)
+        if [loader.split for loader in self._loaders.get(stage, [])] != splits:
+            self._loaders[stage] = [self._new_loader(split) for split in splits]
+        for loader in self._loaders[stage]:
+            loader.begin(pl_module.device)
+
+    def _before_step(self, stage: str, batch: Any) -> None:
+        if stage not in self.stages:
+            return
+        self._sample = sample = self._reader.read(batch)
+        num_classes = self._metric_options["num_classes"]
+        self._capture.start(lambda tensor: sample.matches(tensor, num_classes))
+
+    def _after_step(
+        self, stage: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if stage not in self.stages or self._sample is None:
+            return
+        sample, self._sample = self._sample, None
+        preds = self._find(trainer, pl_module, outputs, batch, sample)
+        if not trainer.sanity_checking:
+            self._loaders[stage][index].update(sample, preds)
+
+    def _find(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, sample: Sample) -> Tensor:
+        captured = self._capture.stop()
+        if callable(self._predictions):
+            with trainer.precision_plugin.forward_context():
+                return self._predictions(pl_module, batch, outputs).detach()
+        if self._predictions is not None:
+            return read_predictions(outputs, self._predictions)
+        return find_predictions(outputs, captured, sample, self._metric_options["num_classes"])
+
+    def _log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
+        publishers = self._find_publishers(trainer)
+        others = [x for x in trainer.loggers if not is_mlflow(x)] if publishers else []
+        for loader in self._loaders.get(stage, []):
+            loader.finish()
+            values = loader.values(references=self.log_references, normalized=self.log_normalized)
+            self.history.append({"epoch": step, **values})
+            shown = self._without_unwatched_nan(values, trainer, loader)
+            # An MLflow run gets its values with step = epoch; Lightning would give them its global step.
+            pl_module.log_dict(shown, logger=not publishers, sync_dist=trainer.world_size > 1)
+            for other in others:
+                other.log_metrics(shown, step=trainer.global_step)
+            for publisher in publishers:
+                publisher.log_stage(loader, values, step=step)
+
+    def _without_unwatched_nan(
+        self, values: Mapping[str, float], trainer: Trainer, loader: LoaderState
+    ) -> dict[str, float]:
+        watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}
+        for key in [k for k, v in values.items() if math.isnan(v) and k in watched - self._warned]:
+            logger.warning("%s is watched by a callback and is NaN: %s.", key, loader.why_nan(key))
+            self._warned.add(key)
+        return {k: v for k, v in values.items() if k in watched or not math.isnan(v)}
+
+    def _find_publishers(self, trainer: Trainer) -> list[MlflowPublisher]:
+        if self._publishers is None:
+            loggers = [x for x in trainer.loggers if is_mlflow(x)] if trainer.is_global_zero else []
+            self._publishers = [
+                MlflowPublisher(
+                    x,
+                    scores=self._metric_options["scores"],
+                    data_name=self.data_name,
+                    reference_runs=self.reference_runs,
+                )
+                for x in loggers
+            ]
+        return self._publishers
+
+    def _close_stage(self, stage: str, *, step: int) -> None:
+        for publisher in self._publishers or []:
+            for loader in self._loaders.get(stage, []):
+                publisher.close_stage(loader, step=step)
+            if self.print_link and stage in self._loaders:
+                publisher.print_link()

@@ -1,0 +1,97 @@
+"""One data loader in one stage: what it gathers, and what it comes to at the end. Needs no trainer."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from irrbench.callbacks.batch import Sample
+from irrbench.callbacks.panels import PanelKeeper
+from irrbench.metrics import SegmentationBounds
+from irrbench.summary import ScoreSummary, summarize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+class LoaderState:
+    """Metric and pictures of one data loader, and the results of its latest epoch.
+
+    Attributes:
+        split: first part of its keys: ``val``, ``test``, or ``val/<loader>``.
+        metric: the state.
+        panels: the pictures.
+        table: latest per-image table; None before the first epoch has ended.
+        summary: latest means over images.
+    """
+
+    def __init__(self, split: str, metric: SegmentationBounds, panels: PanelKeeper) -> None:
+        self.split, self.metric, self.panels = split, metric, panels
+        self.table: pd.DataFrame | None = None
+        self.summary: dict[str, ScoreSummary] = {}
+
+    def begin(self, device: torch.device) -> None:
+        """Start an epoch."""
+        self.metric.to(device).reset()
+        self.panels.reset()
+
+    def update(self, sample: Sample, preds: Tensor) -> None:
+        """Take in a batch."""
+        self.metric.update(preds, sample.masks, sample.roi, sample.image_id, sample.present)
+        self.panels.add(sample, preds)
+
+    def finish(self) -> None:
+        """End an epoch; every process must come here."""
+        self.table, self.summary = None, {}
+        try:
+            self.table = self.metric.per_image()
+        except ValueError as error:
+            # A diverged model must not cost the training; whoever watches a score sees that it is not a number.
+            logger.warning("No bounds for %s this time: %s", self.split, error)
+        else:
+            self.summary = summarize(self.table)
+
+    def values(self, *, references: bool, normalized: bool) -> dict[str, float]:
+        """What to log: ``<split>/<score>``, with its bounds and normalized where asked for."""
+        if self.table is None:
+            return {f"{self.split}/{score}": math.nan for score in self.metric.scores}
+        values = {f"{self.split}/n_images": float(len(self.table))}
+        for score, s in self.summary.items():
+            key = f"{self.split}/{score}"
+            values[key] = s.model
+            values |= {f"{key}_normalized": s.normalized} if normalized else {}
+            values |= {f"{key}_floor": s.floor, f"{key}_ceiling": s.ceiling} if references else {}
+        return values
+
+    def why_nan(self, key: str) -> str:
+        """Why the value of a key is not a number."""
+        if self.table is None:
+            return "the predictions could not be scored"
+        summary = self.summary.get(key.rpartition("/")[2].removesuffix("_normalized"))
+        return summary.reason if summary and summary.reason else "no image defines it"
+
+
+def split_names(prefix: str, loaders: Any) -> list[str]:
+    """``val``, or ``val/<name>`` for each of several loaders.
+
+    Args:
+        prefix: of the stage.
+        loaders: a trainer's loaders: one, a list, or a mapping by name.
+
+    Example:
+        >>> split_names("val", [[1], [2]]), split_names("val", {"a": [1], "b": [2]})
+        (['val/0', 'val/1'], ['val/a', 'val/b'])
+    """
+    loaders = getattr(loaders, "iterables", loaders)
+    if isinstance(loaders, list | tuple):
+        loaders = dict(enumerate(loaders))
+    if not isinstance(loaders, Mapping) or len(loaders) == 1:
+        return [prefix]
+    return [f"{prefix}/{name}" for name in loaders]
