@@ -3,6 +3,7 @@
 from irrbench.data.dataset import SegmentationDataset, collate
 from irrbench.data.folder import check_folder, load_folder
 from irrbench.data.labels import LABEL_STRATEGIES
+from irrbench.data.lidc import load_lidc
 from irrbench.data.predictions import Predictions, load_predictions
 from irrbench.data.problems import DataError, Problem
 from irrbench.data.rater_data import RaterData
@@ -17,5 +18,6 @@ __all__ = [
     "check_folder",
     "collate",
     "load_folder",
+    "load_lidc",
     "load_predictions",
 ]
