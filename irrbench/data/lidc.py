@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from irrbench.data.lidc_contours import READERS, fill, find_database, group_nodules, read_scans, shared_slices
+from irrbench.data.lidc_contours import (
+    READERS,
+    enclosed_area,
+    fill,
+    find_database,
+    group_nodules,
+    read_scans,
+    shared_slices,
+)
 from irrbench.data.manifest import hashed_split
 from irrbench.data.progress import track
 from irrbench.data.rater_data import RaterData, pack_masks
@@ -52,8 +60,8 @@ class _Rendered:
 def load_lidc(*, size: int = 64, limit: int | None = None, seed: int = 0, progress: bool = True) -> RaterData:
     """Nodules that exactly four readers drew, one slice each, in windows of ``size`` x ``size`` pixels.
 
-    The slice is the one on which the four marked most; nodules that do not fit the window are left out. The nodule lies
-    anywhere in its window. Images are grouped and split by patient.
+    The slice is the one on which the four outlines enclose most; nodules that do not fit the window are left
+    out. The nodule lies anywhere in its window. Images are grouped and split by patient.
 
     Args:
         size: side of the window in pixels, from 32 to 512.
@@ -101,11 +109,12 @@ def _nodules(size: int, seed: int) -> Iterator[_Nodule]:
 
 def _cut(image_id: str, scan: Scan, readers: Sequence[Annotation], size: int, seed: int) -> _Nodule | None:
     """The nodule on its largest slice in its window, or None where there is no such slice or it does not fit."""
-    drawn = [(z, *_fill_all(polygons)) for z, polygons in shared_slices(readers)]
-    drawn = [(z, origin, masks) for z, origin, masks in drawn if masks.any((1, 2)).all()]
-    if not drawn:
+    slices = sorted(shared_slices(readers), key=lambda drawn: sum(map(enclosed_area, drawn[1])), reverse=True)
+    filled = ((z, *_fill_all(polygons)) for z, polygons in slices)
+    largest = next(((z, origin, masks) for z, origin, masks in filled if masks.any((1, 2)).all()), None)
+    if largest is None:
         return None
-    z, (left, top), masks = max(drawn, key=lambda item: int(item[2].sum()))
+    z, (left, top), masks = largest
     height, width = masks.shape[1:]
     if max(height, width) + 2 * MARGIN > size:
         return None

@@ -140,6 +140,21 @@ def _touch(first: NDArray[np.float64], second: NDArray[np.float64], tolerance: f
     )
 
 
+def enclosed_area(polygons: Sequence[Polygon]) -> float:
+    """Area (pixels) that one drawing encloses, without its holes.
+
+    Example:
+        >>> enclosed_area([Polygon(True, np.array([[0, 0], [4, 0], [4, 3], [0, 3]]))])
+        12.0
+    """
+    total = 0.0
+    for is_inclusion, points in polygons:
+        x, y = points.T
+        area = abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2
+        total += area if is_inclusion else -area
+    return total
+
+
 def fill(polygons: Sequence[Polygon], origin: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.bool_]:
     """The mask ``(height, width)`` of one drawing on one slice, its corner at pixel ``origin`` (x, y).
 

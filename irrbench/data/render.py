@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     Plane = NDArray[np.float64]
 
+FINE = 2
+
 
 def render_nodule(
     masks: NDArray[np.bool_], *, subtlety: float, texture: float, rng: np.random.Generator
@@ -41,7 +43,8 @@ def render_nodule(
     image = _add_wall(image, room, rng)
     image = gaussian_filter(image, 0.5) + 0.022 * _noise(rng, shape, 0.5)
     image = rng.uniform(0.85, 1.1) * image + rng.uniform(-0.03, 0.03)
-    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return pixels
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> Plane:
@@ -62,28 +65,39 @@ def _patches(rng: np.random.Generator, shape: tuple[int, ...]) -> Plane:
 
 
 def _vessels(rng: np.random.Generator, shape: tuple[int, ...]) -> Plane:
-    """Curved tubes that taper, 0 to 1."""
-    y, x = np.indices(shape, dtype=np.float64)
-    canvas = np.zeros(shape)
-    along = np.linspace(0, 1, max(shape))[:, None]
-    for _ in range(int(rng.integers(2, 7))):
-        ends = rng.uniform(-0.2, 1.2, (3, 2)) * shape
-        path = (1 - along) ** 2 * ends[0] + 2 * along * (1 - along) * ends[1] + along**2 * ends[2]
-        radius = rng.uniform(0.6, 2.2) * (1 - 0.6 * along[:, 0])
-        strength = rng.uniform(0.3, 1.0)
-        ratio = np.min(
-            [((y - py) ** 2 + (x - px) ** 2) / r**2 for (py, px), r in zip(path, radius, strict=True)], axis=0
-        )
-        canvas = np.maximum(canvas, strength * np.exp(-(ratio**2)))
-    return canvas
+    """Gently bent tubes that taper, 0 to 1; drawn twice as fine and averaged."""
+    fine = tuple(FINE * side for side in shape)
+    radius, strength = np.zeros(fine), np.zeros(fine)
+    for _ in range(int(rng.integers(2, 8))):
+        path, on = _bent_path(rng, fine)
+        y, x = path[on].astype(int).T
+        radius[y, x] = (FINE * rng.uniform(0.7, 1.9) * np.linspace(1, 0.5, len(path)))[on]
+        strength[y, x] = rng.uniform(0.35, 0.95)
+    if not radius.any():
+        return np.zeros(shape)
+    distance, (y, x) = distance_transform_edt(radius == 0, return_indices=True)
+    tubes = strength[y, x] * np.exp(-((distance / radius[y, x]) ** 4))
+    return np.asarray(tubes.reshape(shape[0], FINE, shape[1], FINE).mean((1, 3)))
+
+
+def _bent_path(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Plane, NDArray[np.bool_]]:
+    """Points ``(N, 2)`` as y, x along a bent line, and which of them lie inside."""
+    side = min(shape)
+    along = np.linspace(0, 1, 3 * side)[:, None]
+    angle, length, bend = rng.uniform(0, 2 * np.pi), side * rng.uniform(0.3, 1.3), rng.uniform(-0.25, 0.25)
+    step = np.array([np.sin(angle), np.cos(angle)])
+    path = rng.uniform(0, 1, 2) * shape + length * (
+        (along - 0.5) * step + bend * along * (1 - along) * 4 * step[::-1] * (1, -1)
+    )
+    return path, ((path >= 0) & (path < np.array(shape))).all(1)
 
 
 def _spots(rng: np.random.Generator, room: Plane) -> Plane:
     """Vessels cut across: small, round or oval, nodule-like, 0 to 1; at some distance from the nodule."""
     y, x = np.indices(room.shape, dtype=np.float64)
     canvas = np.zeros(room.shape)
-    for _ in range(int(rng.integers(2, 6))):
-        radius, stretch, angle = rng.uniform(1.0, 2.8), rng.uniform(1.0, 1.8), rng.uniform(0, np.pi)
+    for _ in range(int(rng.integers(2, 7))):
+        radius, stretch, angle = rng.uniform(1.2, 3.4), rng.uniform(1.0, 1.5), rng.uniform(0, np.pi)
         places = np.argwhere(room > 2.5 * radius + 2)
         pick = rng.random()
         if len(places) == 0:
@@ -91,7 +105,7 @@ def _spots(rng: np.random.Generator, room: Plane) -> Plane:
         dy, dx = (grid - at for grid, at in zip((y, x), places[int(pick * len(places))], strict=True))
         u, v = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
         ratio = (u / stretch) ** 2 / radius**2 + (v * stretch) ** 2 / radius**2
-        canvas = np.maximum(canvas, rng.uniform(0.4, 1.0) * np.exp(-(ratio**1.5)))
+        canvas = np.maximum(canvas, rng.uniform(0.45, 1.0) * np.exp(-(ratio**2)))
     return canvas
 
 
