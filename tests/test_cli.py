@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from irrbench.cli import main
+from irrbench.tracking import ReferenceRuns, open_store
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with mlflow.db: an old experiment, one with a tagged run, and a newer one without."""
+    folder = tmp_path_factory.mktemp("trained")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    open_store(uri, "old")
+    client, experiment_id = open_store(uri, "nodules")
+    ReferenceRuns.find_or_create(client, experiment_id, split="val", bounds_id="1f")
+    client, other = open_store(uri, "somebody else's")
+    client.create_run(other)
+    return folder
+
+
+@pytest.fixture
+def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def session_members(leader: int) -> list[int]:
+    """Return the processes below one, itself included, by walking /proc."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            parents[int(stat.parent.name)] = int(fields[1])
+    members = {leader} & set(parents)
+    while new := {pid for pid, parent in parents.items() if parent in members} - members:
+        members |= new
+    return sorted(members)
+
+
+def alive(pids: list[int]) -> list[int]:
+    """Return those that still run; a zombie waits for its parent only."""
+    states = {pid: Path(f"/proc/{pid}/stat") for pid in pids}
+    return [
+        pid for pid, stat in states.items() if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    ]
+
+
+@contextmanager
+def running_ui(folder: Path, *options: str):
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "irrbench.cli", "ui", "--no-browser", *options],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ctrl-C" in line:
+                break
+        yield process, "".join(lines)
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+
+def test_a_missing_database_is_an_error_that_names_the_file(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["ui", "--no-browser"]) == 2
+    assert re.search(rf"database at {tmp_path}/mlflow\.db, found none\..*--tracking-uri", capsys.readouterr().err)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_port_in_use_is_an_error_that_proposes_another(inside, capsys) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["ui", "--no-browser", "--port", str(port)]) == 2
+    assert f"--port {port + 1}" in capsys.readouterr().err
+
+
+def test_an_unknown_experiment_is_an_error_that_lists_what_there_is(inside, capsys) -> None:
+    assert main(["ui", "--no-browser", "--experiment", "nodule"]) == 2
+    assert re.search(r"found 'nodule'\. There are: .*nodules, old", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("arguments", [[], ["uii"], ["ui", "--trackinguri", "x"]])
+def test_a_misspelt_command_ends_with_code_2(arguments, capsys) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    assert "usage: irrbench" in capsys.readouterr().err
+
+
+def test_a_server_that_does_not_answer_is_an_error(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert main(["ui", "--tracking-uri", "http://127.0.0.1:9", "--no-browser"]) == 2
+    assert "http://127.0.0.1:9" in capsys.readouterr().err
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_two_server_processes_and_none_left_behind(folder, number) -> None:
+    port = free_port()
+    with running_ui(folder, "--port", str(port)) as (process, printed):
+        assert f"http://127.0.0.1:{port}/#/experiments/2/runs?" in printed  # the newest that irrbench tagged
+        members = session_members(process.pid)
+        assert len(members) == 3, "the command itself and two processes of the server"
+        process.send_signal(number)
+        assert process.wait(30) == 0
+        deadline = time.monotonic() + 5
+        while alive(members) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert alive(members) == []
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_server_that_dies_is_reported(folder) -> None:
+    with running_ui(folder, "--port", str(free_port()), "--experiment", "old") as (process, printed):
+        assert "#/experiments/1/runs?" in printed
+        server = next(pid for pid in session_members(process.pid) if pid != process.pid)
+        os.kill(server, signal.SIGKILL)
+        assert process.wait(30) == 2
+        assert "ended by itself" in process.stdout.read()

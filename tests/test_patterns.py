@@ -1,0 +1,165 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irrbench import VotePatterns
+from irrbench.patterns import _count_by_image, _count_by_lanes
+
+B, R, H, W = 3, 4, 5, 7
+
+
+def draw(seed=0, shape=(B, R, H, W)):
+    g = torch.Generator().manual_seed(seed)
+    masks = torch.rand(shape, generator=g) < 0.4
+    spatial = (shape[0], *shape[2:])
+    return masks, torch.rand(spatial, generator=g) < 0.7, torch.rand(spatial, generator=g) < 0.5
+
+
+def slow_counts(masks, roi, preds):
+    counts = np.zeros((len(masks), 2, 2 ** masks.shape[1]), int)
+    for b in range(len(masks)):
+        for place in itertools.product(*map(range, masks.shape[2:])):
+            if roi[(b, *place)]:
+                code = sum(int(masks[(b, r, *place)]) * 2**r for r in range(masks.shape[1]))
+                counts[b, int(preds[(b, *place)]), code] += 1
+    return counts
+
+
+def test_by_hand():
+    masks = torch.tensor([[[[1, 0], [1, 1]], [[1, 1], [0, 0]]]])  # codes 3, 2 / 1, 1
+    assert VotePatterns.from_masks(masks).counts.tolist() == [[0, 2, 1, 1]]
+    preds = torch.tensor([[[1, 1], [0, 1]]])
+    assert VotePatterns.from_masks(masks, preds=preds).counts.tolist() == [[[0, 1, 0, 0], [0, 1, 1, 1]]]
+    roi = torch.tensor([[[0, 1], [1, 1]]])
+    assert VotePatterns.from_masks(masks, preds=preds, roi=roi).counts.tolist() == [[[0, 1, 0, 0], [0, 1, 1, 0]]]
+
+
+@pytest.mark.parametrize(
+    "shape", [(B, 2, H, W), (B, R, H, W), (B, 6, H, W), (B, 7, H, W), (2, 3, 4, 5, 6), (2, 14, H, W)]
+)
+def test_equals_a_loop_over_pixels(shape):
+    masks, roi, preds = draw(1, shape)
+    patterns = VotePatterns.from_masks(masks, roi=roi, preds=preds)
+    assert patterns.counts.dtype == torch.int64
+    np.testing.assert_array_equal(patterns.counts.numpy(), slow_counts(masks, roi, preds))
+    np.testing.assert_array_equal(patterns.totals.numpy(), slow_counts(masks, roi, preds).sum(1))
+
+
+def test_sixteen_raters():
+    masks, roi, _ = draw(2, (2, 16, H, W))
+    patterns = VotePatterns.from_masks(masks, roi=roi)
+    assert patterns.counts.shape == (2, 2**16)
+    assert patterns.counts.sum(1).tolist() == roi.flatten(1).sum(1).tolist()
+    marks = (patterns.counts[0].nonzero().flatten()[:, None] >> torch.arange(16)) & 1
+    times = patterns.counts[0][patterns.counts[0] > 0]
+    assert torch.equal((marks * times[:, None]).sum(0), (masks & roi[:, None])[0].flatten(1).sum(1))
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int64, torch.float16, torch.float32]
+)
+@pytest.mark.parametrize("top", [1, 255])
+def test_any_dtype_and_0_255(dtype, top):
+    if top == 255 and dtype in (torch.bool, torch.int8):
+        pytest.skip("255 does not exist in this dtype")
+    masks, roi, preds = draw(3)
+    expected = VotePatterns.from_masks(masks, roi=roi, preds=preds).counts
+    masks, roi, preds = (x.to(dtype) * top for x in (masks, roi, preds))
+    for validate in (True, False):
+        found = VotePatterns.from_masks(masks, roi=roi, preds=preds, validate=validate).counts
+        assert torch.equal(found, expected)
+
+
+def test_not_contiguous():
+    masks, roi, preds = draw(4)
+    turned = VotePatterns.from_masks(masks.permute(0, 1, 3, 2), roi=roi.mT, preds=preds.mT)
+    assert torch.equal(turned.counts, VotePatterns.from_masks(masks, roi=roi, preds=preds).counts)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0, 1, 2], [0, 1, 255], [0, 2], [-1, 0], [0.0, 0.5, 1.0], [0.0, float("nan")], [0.0, 257.0], [0.5, 255.0]],
+)
+def test_refuses_other_values(values):
+    masks = torch.tensor(values).repeat(2, 1)[None]
+    with pytest.raises(ValueError, match=r"`masks` must hold 0 and 1 .*found the values .*Label maps go"):
+        VotePatterns.from_masks(masks)
+
+
+def test_absent_raters_are_ignored_whatever_their_mask_says():
+    masks, roi, preds = draw(5)
+    present = torch.ones(B, R, dtype=torch.bool)
+    present[1, 2] = present[2, 0] = present[2, 3] = False
+    blank = masks & present[:, :, None, None]
+    found = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present)
+    assert torch.equal(found.counts, VotePatterns.from_masks(blank, roi=roi, preds=preds).counts)
+    assert torch.equal(found.present, present)
+
+
+def test_both_ways_of_counting_agree():
+    masks, roi, preds = draw(6)
+    present = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]]).bool()
+    planes = [x.to(torch.uint8).flatten(2) for x in (masks, preds[:, None], roi[:, None])]
+    assert torch.equal(_count_by_lanes(planes, present, R + 2), _count_by_image(planes, present.tolist(), R + 2))
+
+
+@given(st.integers(2, 6), st.integers(0, 5), st.integers(0, 2**31))
+def test_dropping_a_rater_is_never_having_had_one(num_raters, rater, seed):
+    rater %= num_raters
+    masks, roi, preds = draw(seed, (2, num_raters, 3, 4))
+    patterns = VotePatterns.from_masks(masks, roi=roi, preds=preds)
+    if num_raters == 2:
+        with pytest.raises(ValueError, match="One rater has no peers"):
+            patterns.drop_rater(rater)
+        return
+    others = [r for r in range(num_raters) if r != rater]
+    expected = VotePatterns.from_masks(masks[:, others], roi=roi, preds=preds)
+    assert torch.equal(patterns.drop_rater(rater).counts, expected.counts)
+    assert patterns.drop_rater(rater).present.shape == (2, num_raters - 1)
+
+
+def test_label_maps_are_one_class_against_the_rest():
+    g = torch.Generator().manual_seed(7)
+    labels, preds = torch.randint(0, 3, (B, R, H, W), generator=g), torch.randint(0, 3, (B, H, W), generator=g)
+    for c, patterns in enumerate(VotePatterns.from_labels(labels, num_classes=3, preds=preds)):
+        assert torch.equal(patterns.counts, VotePatterns.from_masks(labels == c, preds=preds == c).counts)
+    with pytest.raises(ValueError, match=r"`labels` must lie in 0 \.\. 1 .*found 0 \.\. 2"):
+        VotePatterns.from_labels(labels, num_classes=2)
+
+
+def test_refuses_shapes_that_do_not_belong_together():
+    masks, roi, preds = draw()
+    with pytest.raises(ValueError, match=r"`roi` must be \(3, 5, 7\).*found \(3, 7, 5\)"):
+        VotePatterns.from_masks(masks, roi=roi.mT)
+    with pytest.raises(ValueError, match=r"`preds` must be \(3, 5, 7\).*found \(2, 5, 7\)"):
+        VotePatterns.from_masks(masks, preds=preds[:2])
+    with pytest.raises(ValueError, match=r"`present` must be \(3, 4\), found \(4, 3\)"):
+        VotePatterns.from_masks(masks, present=torch.ones(4, 3))
+    with pytest.raises(ValueError, match=r"`masks` must be \(B, R, \*S\).*found \(5, 7\)"):
+        VotePatterns.from_masks(masks[0, 0])
+    with pytest.raises(ValueError, match=r"from 2 to 16, found 1\. One rater has no peers"):
+        VotePatterns.from_masks(masks[:, :1])
+    with pytest.raises(ValueError, match=r"from 2 to 16, found 17\. Leave some raters out"):
+        VotePatterns.from_masks(torch.zeros(1, 17, 2, 2))
+
+
+def test_from_counts():
+    masks, roi, preds = draw()
+    patterns = VotePatterns.from_masks(masks, roi=roi, preds=preds)
+    again = VotePatterns.from_counts(patterns.counts, num_raters=R)
+    assert again.has_preds
+    assert torch.equal(again.totals, patterns.totals)
+    with pytest.raises(ValueError, match=r"must be \(B, 8\) or \(B, 2, 8\) for 3 raters, found \(3, 2, 16\)"):
+        VotePatterns.from_counts(patterns.counts, num_raters=3)
+    with pytest.raises(ValueError, match="integers from 0 on"):
+        VotePatterns.from_counts(-patterns.counts, num_raters=R)
+    with pytest.raises(ValueError, match=r"`present` must be \(3, 4\), found \(3, 3\)"):
+        VotePatterns.from_counts(patterns.counts, num_raters=R, present=torch.ones(3, 3))
+
+
+def test_an_empty_batch():
+    assert VotePatterns.from_masks(torch.zeros(0, 3, 4, 4)).counts.shape == (0, 8)
