@@ -128,7 +128,13 @@ def test_a_misspelt_command_ends_with_code_2(arguments, capsys) -> None:
 def test_a_server_that_does_not_answer_is_an_error(monkeypatch, capsys) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert main(["ui", "--tracking-uri", "http://127.0.0.1:9", "--no-browser"]) == 2
-    assert "http://127.0.0.1:9" in capsys.readouterr().err
+    assert re.search(r"expected a tracking server at http://127\.0\.0\.1:9, found none", capsys.readouterr().err)
+
+
+def test_a_file_that_is_no_database_is_an_error(tmp_path, capsys) -> None:
+    (tmp_path / "mlflow.db").write_text("no database at all, but some text of some length" * 50)
+    assert main(["ui", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", "--no-browser"]) == 2
+    assert re.search(r"expected an MLflow store at .*which cannot be read", capsys.readouterr().err)
 
 
 @needs_proc

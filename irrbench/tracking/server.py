@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 from irrbench.tracking.links import view_fragment
 from irrbench.tracking.names import ROLE_TAG
-from irrbench.tracking.store import connect, sqlite_file
+from irrbench.tracking.store import connect, sqlite_file, unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +65,14 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str | None:
         The id, or None where no experiment was asked for and no run is tagged.
 
     Raises:
-        ValueError: if there is no such experiment.
+        ValueError: if there is no such experiment, or the store cannot be read.
+        ConnectionError: if the server does not answer.
     """
     client = connect(tracking_uri)
-    active = {str(found.experiment_id): str(found.name) for found in client.search_experiments()}
+    try:
+        active = {str(found.experiment_id): str(found.name) for found in client.search_experiments()}
+    except Exception as error:
+        raise unreadable(tracking_uri, error) from error
     if experiment is None:
         return _newest_experiment(client, list(active))
     for experiment_id, name in active.items():

@@ -30,7 +30,7 @@ def open_store(tracking_uri: str, experiment: str) -> tuple[Any, str]:
     try:
         found = client.get_experiment_by_name(experiment)
     except Exception as error:
-        raise _unreachable(tracking_uri, error) from error
+        raise unreadable(tracking_uri, error) from error
     if found is None:
         return client, _create(client, tracking_uri, experiment)
     if found.lifecycle_stage == "deleted":
@@ -78,6 +78,20 @@ def sqlite_file(tracking_uri: str) -> Path | None:
     return None if match is None or match[1] == ":memory:" else Path(match[1])
 
 
+def unreadable(tracking_uri: str, error: Exception) -> Exception:
+    """Return the error to raise when a store does not answer: what was expected, what MLflow said, and the remedy."""
+    said = str(error).split("\n")[0][:200]
+    if is_server(tracking_uri):
+        return ConnectionError(
+            f"expected a tracking server at {tracking_uri}, found none that answers ({said}). "
+            f"Start it, or use a local file with tracking URI {DEFAULT_TRACKING_URI!r}."
+        )
+    return ValueError(
+        f"expected an MLflow store at {tracking_uri!r}, which cannot be read ({said}). "
+        "Check the address; an old database may need `mlflow db upgrade`."
+    )
+
+
 def _create(client: Any, tracking_uri: str, experiment: str) -> str:
     database = sqlite_file(tracking_uri)
     location = None
@@ -92,12 +106,3 @@ def _create(client: Any, tracking_uri: str, experiment: str) -> str:
         if found is None:
             raise
         return str(found.experiment_id)
-
-
-def _unreachable(tracking_uri: str, error: Exception) -> Exception:
-    if is_server(tracking_uri):
-        return ConnectionError(
-            f"expected a tracking server at {tracking_uri}, found none that answers ({error}). "
-            f"Start it, or log to a local file with tracking URI {DEFAULT_TRACKING_URI!r}."
-        )
-    return ValueError(f"expected an MLflow store at {tracking_uri!r}, which cannot be read: {error}")

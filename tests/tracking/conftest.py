@@ -1,0 +1,46 @@
+"""A real sqlite store for every test, copied from one that was created once because creating takes seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pytest
+
+from irrbench.tracking import RunTracker, open_store
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+class Store(NamedTuple):
+    uri: str
+    client: Any
+    experiment_id: str
+
+    def new_run(self, name: str = "unet") -> str:
+        return str(self.client.create_run(self.experiment_id, run_name=name).info.run_id)
+
+    def read_table(self, tracker: RunTracker, split: str) -> pd.DataFrame:
+        """Read the artifact; MLflow's own load_table asks the global store instead of the client's."""
+        path = self.client.download_artifacts(tracker.run_id, f"per_image/{split}.json")
+        return pd.DataFrame(**json.loads(Path(path).read_text()))
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    database = tmp_path_factory.mktemp("template") / "mlflow.db"
+    client, _ = open_store(f"sqlite:///{database}", "template")
+    client.create_experiment("other", artifact_location=database.parent.as_uri())
+    return database
+
+
+@pytest.fixture
+def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    return Store(uri, *open_store(uri, "nodules"))

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import logging
+
+import pandas as pd
+import pytest
+from pytorch_lightning.loggers import MLFlowLogger
+
+from irrbench.tracking import ReferenceRuns, RunTracker
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
+
+NAN = float("nan")
+
+
+def find(store, split="val", bounds_id="1f", sibling=None) -> ReferenceRuns:
+    return ReferenceRuns.find_or_create(
+        store.client, store.experiment_id, split=split, bounds_id=bounds_id, sibling=sibling
+    )
+
+
+def ids(pair: ReferenceRuns) -> tuple[str, str]:
+    return pair.ceiling.run_id, pair.floor.run_id
+
+
+def history(tracker: RunTracker, key: str) -> dict[int, float]:
+    return {point.step: point.value for point in tracker.client.get_metric_history(tracker.run_id, key)}
+
+
+def test_the_pair_looks_like_two_finished_runs_of_their_own(store) -> None:
+    pair = find(store)
+    for tracker, name, role, colour in (
+        (pair.ceiling, "average rater (ceiling)", "ceiling", "#000000"),
+        (pair.floor, "naive rater (floor)", "floor", "#888888"),
+    ):
+        run = store.client.get_run(tracker.run_id)
+        assert (run.info.run_name, run.info.status) == (name, "FINISHED")
+        assert run.data.tags["irrbench.role"] == role
+        assert run.data.tags["mlflow.runColor"] == colour
+        assert "mlflow.parentRunId" not in run.data.tags
+
+
+def test_the_same_data_finds_the_same_pair(store) -> None:
+    assert ids(find(store)) == ids(find(store, bounds_id="val:1f"))
+    assert len(store.client.search_runs([store.experiment_id])) == 2
+
+
+@pytest.mark.parametrize("other", ["2f", "1f0", "f", "1_"])
+def test_other_data_gets_another_pair(store, other) -> None:
+    assert not set(ids(find(store))) & set(ids(find(store, bounds_id=other)))
+
+
+def test_a_digest_with_wildcard_characters_finds_only_itself(store) -> None:
+    plain = find(store, bounds_id="1xf")
+    assert ids(find(store, bounds_id="1_f")) != ids(plain)
+    assert ids(find(store, bounds_id="1xf")) == ids(plain)
+
+
+def test_test_split_joins_the_pair_of_its_validation_split(store) -> None:
+    validation = find(store)
+    test = find(store, split="test", bounds_id="9c", sibling="val:1f")
+    assert ids(test) == ids(validation)
+    assert store.client.get_run(test.floor.run_id).data.tags["irrbench.bounds_id"] == "val:1f test:9c"
+    assert ids(find(store, split="test", bounds_id="9c")) == ids(validation)
+    assert ids(find(store)) == ids(validation)
+
+
+def test_a_sibling_that_has_another_test_split_is_not_joined(store) -> None:
+    find(store)
+    first = find(store, split="test", bounds_id="9c", sibling="val:1f")
+    second = find(store, split="test", bounds_id="aa", sibling="val:1f")
+    assert not set(ids(first)) & set(ids(second))
+
+
+def test_an_unknown_sibling_is_no_obstacle(store) -> None:
+    pair = find(store, split="test", bounds_id="9c", sibling="val:unknown")
+    assert store.client.get_run(pair.ceiling.run_id).data.tags["irrbench.bounds_id"] == "test:9c"
+
+
+def test_a_deleted_run_is_made_anew_and_the_other_kept(store) -> None:
+    before = find(store)
+    store.client.delete_run(before.floor.run_id)
+    after = find(store)
+    assert after.ceiling.run_id == before.ceiling.run_id
+    assert after.floor.run_id != before.floor.run_id
+
+
+def test_of_two_pairs_made_at_once_everybody_uses_the_oldest(store) -> None:
+    oldest = find(store)
+    for role in ("ceiling", "floor"):
+        twin = store.client.create_run(store.experiment_id, tags={"irrbench.role": role})
+        store.client.set_tag(twin.info.run_id, "irrbench.bounds_id", "val:1f")
+    assert ids(find(store)) == ids(oldest)
+
+
+def test_an_id_that_would_break_the_search_is_refused(store) -> None:
+    with pytest.raises(ValueError, match=r"letters, digits.*found \"val:1' or\""):
+        find(store, bounds_id="1' or")
+
+
+def test_validation_is_a_line_and_test_a_bar(store) -> None:
+    pair = find(store)
+    pair.log({"val/iou": 0.7, "test/iou": 0.6, "val/kappa": NAN}, {"val/iou": 0.1, "test/iou": 0.2}, last_step=9)
+    assert history(pair.ceiling, "val/iou") == {0: 0.7, 9: 0.7}
+    assert history(pair.floor, "val/iou") == {0: 0.1, 9: 0.1}
+    assert history(pair.ceiling, "test/iou") == {0: 0.6}
+    assert history(pair.ceiling, "val/kappa") == {}
+    assert store.client.get_run(pair.ceiling.run_id).info.status == "FINISHED"
+
+
+def test_the_line_grows_with_the_longest_training_only(store) -> None:
+    pair = find(store)
+    for last in (9, 4, 14, 9):
+        pair.log({"val/iou": 0.7, "test/iou": 0.6}, {"val/iou": 0.1, "test/iou": 0.2}, last_step=last)
+    assert len(store.client.get_metric_history(pair.ceiling.run_id, "val/iou")) == 3
+    assert history(pair.ceiling, "val/iou") == {0: 0.7, 9: 0.7, 14: 0.7}
+    assert len(store.client.get_metric_history(pair.ceiling.run_id, "test/iou")) == 1
+
+
+def test_a_training_of_one_epoch_gives_one_point(store) -> None:
+    pair = find(store)
+    pair.log({"val/iou": 0.7}, {"val/iou": 0.1}, last_step=0)
+    assert history(pair.ceiling, "val/iou") == {0: 0.7}
+
+
+def test_tables_lie_at_the_models_path(store) -> None:
+    pair = find(store)
+    pair.log_per_image("val", *(pd.DataFrame({"image": ["a", "b", "c"], "iou": [x, x, x]}) for x in (0.7, 0.1)))
+    table = store.read_table(pair.floor, "val")
+    assert list(table["iou"]) == [0.1, 0.1, 0.1]
+
+
+def test_rules_are_parameters_and_description(store, caplog) -> None:
+    pair = find(store)
+    pair.log_rules({"ties": "negative", "val/n_images": 30})
+    with caplog.at_level(logging.WARNING):
+        pair.log_rules({"ties": "exclude", "test/n_images": 12})
+    run = store.client.get_run(pair.floor.run_id)
+    assert run.data.params == {"ties": "negative", "val/n_images": "30", "test/n_images": "12"}
+    assert "- ties: exclude" in run.data.tags["mlflow.note.content"]
+    assert "- val/n_images: 30" in run.data.tags["mlflow.note.content"]
+    assert "'naive rater (floor)' keeps its first value of ties" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_runs_of_lightnings_own_logger_are_ordinary_runs(store) -> None:
+    logger = MLFlowLogger(tracking_uri=store.uri, experiment_name="from lightning")
+    tracker = RunTracker(client=logger.experiment, run_id=logger.run_id)
+    tracker.set_role("model", bounds_id="val:1f")
+    tracker.log_scores({"val/iou": 0.4}, step=2)
+    pair = ReferenceRuns.find_or_create(logger.experiment, logger.experiment_id, split="val", bounds_id="1f")
+    pair.log({"val/iou": 0.7}, {"val/iou": 0.1}, last_step=2)
+    names = {run.data.tags["irrbench.role"] for run in store.client.search_runs([logger.experiment_id])}
+    assert names == {"model", "ceiling", "floor"}

@@ -1,0 +1,105 @@
+"""A real MLflow server, and a real browser on the page that the printed link opens."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from irrbench.cli import main
+from irrbench.tracking import ReferenceRuns, RunTracker, chart_link, open_store, save_chart_view
+from irrbench.tracking.server import local_server
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),  # inside MLflow
+]
+SCORES = ("iou", "f1")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory):
+    """Serve an empty store; what is logged through it lands in its own folder."""
+    folder = tmp_path_factory.mktemp("served")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    open_store(uri, "made before")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        with local_server(uri, host="127.0.0.1", port=port):
+            yield f"http://127.0.0.1:{port}", uri
+
+
+def log_two_models(client, experiment_id: str) -> dict[str, RunTracker]:
+    trackers = {}
+    for name, top in (("unet", 0.5), ("fpn", 0.65)):
+        tracker = RunTracker(client, client.create_run(experiment_id, run_name=name).info.run_id)
+        tracker.set_role("model", bounds_id="val:1f test:9c")
+        for epoch in range(3):
+            tracker.log_scores({f"val/{score}": top * (epoch + 1) / 3 for score in SCORES}, step=epoch)
+        tracker.log_scores({f"test/{score}": top for score in SCORES}, step=0)
+        tracker.log_panel("val/nodule1", np.full((6, 8, 3), 90, dtype=np.uint8), step=2)
+        tracker.log_per_image("test", pd.DataFrame({"image": ["a", "b", "c"], "iou": [top] * 3}))
+        tracker.log_dataset("two nodules", name="nodules", digest="9c", split="test")
+        tracker.finish()
+        trackers[name] = tracker
+    for split, digest, sibling in (("val", "1f", None), ("test", "9c", "val:1f")):
+        pair = ReferenceRuns.find_or_create(client, experiment_id, split=split, bounds_id=digest, sibling=sibling)
+        bounds = ({f"{split}/{score}": value for score in SCORES} for value in (0.6, 0.1))
+        pair.log(*bounds, last_step=2)
+    assert save_chart_view(client, experiment_id, scores=SCORES)
+    return trackers
+
+
+def test_everything_works_through_a_server(server, tmp_path, capsys) -> None:
+    address, _ = server
+    client, experiment_id = open_store(address, "through http")
+    trackers = log_two_models(client, experiment_id)
+    names = [run.info.run_name for run in client.search_runs([experiment_id], order_by=["metrics.`test/iou` DESC"])]
+    assert names == ["fpn", "average rater (ceiling)", "unet", "naive rater (floor)"]
+    table = client.download_artifacts(trackers["fpn"].run_id, "per_image/test.json", str(tmp_path))
+    assert '"columns":["image","iou"]' in Path(table).read_text()
+    trackers["fpn"].log_per_image("test", pd.DataFrame({"image": ["z"], "iou": [0.1]}))
+    table = client.download_artifacts(trackers["fpn"].run_id, "per_image/test.json", str(tmp_path))
+    assert '"data":[["z",0.1]]' in Path(table).read_text()
+    capsys.readouterr()  # MLflow prints addresses of its own when a run ends
+    assert main(["ui", "--tracking-uri", address, "--experiment", "through http", "--no-browser"]) == 0
+    assert capsys.readouterr().out.strip() == chart_link(address, experiment_id)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_link_opens_charts_of_models_between_floor_and_ceiling(server, tmp_path) -> None:
+    address, uri = server
+    client, experiment_id = open_store(uri, "seen in a browser")
+    log_two_models(client, experiment_id)
+    page = dump_page(chart_link(address, experiment_id), tmp_path / "profile")
+
+    rows = re.findall(r'href="#/experiments/\d+/runs/[0-9a-f]{32}"[^>]*>(?:<[^>]*>)*([^<]+)', page)
+    assert rows[:4] == ["fpn", "average rater (ceiling)", "unet", "naive rater (floor)"]  # all, best first
+    for text in ("iou between floor and ceiling", "test/iou", "val/iou", "test/f1", "val/f1", "val/nodule1"):
+        assert f">{text}" in page
+    assert "does not exist" not in page
+    bars = re.findall(r'<g class="point"><path[^>]*fill: rgb\((\d+), (\d+), (\d+)\)', page)
+    assert ("0", "0", "0") in bars
+    assert ("136", "136", "136") in bars
+    lines = re.findall(r'<path class="js-line"[^>]*stroke: rgb\((\d+), (\d+), (\d+)\)', page)
+    assert ("0", "0", "0") in lines
+    assert ("136", "136", "136") in lines
+
+
+def dump_page(address: str, profile: Path) -> str:
+    command = [CHROMIUM, *FLAGS.split(), "--no-first-run", f"--user-data-dir={profile}", "--window-size=1600,3000"]
+    command += ["--virtual-time-budget=30000", "--dump-dom", address]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout

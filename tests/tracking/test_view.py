@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from irrbench.tracking import ReferenceRuns, RunTracker, save_chart_view
+from irrbench.tracking.pictures import parse_name
+from irrbench.tracking.view import MAX_TAG, chart_keys, decode, encode, linked_note, view_state
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
+
+TAG = "mlflow.sharedViewState.irrbench"
+SCORES = ("iou", "f1")
+
+
+def saved(store) -> dict:
+    return decode(store.client.get_experiment(store.experiment_id).tags[TAG])
+
+
+def log_model(store, *splits: str) -> RunTracker:
+    tracker = RunTracker(store.client, store.new_run())
+    tracker.set_role("model")
+    tracker.log_scores({f"{split}/{score}": 0.5 for split in splits for score in SCORES} | {"val/loss": 1.0}, step=0)
+    return tracker
+
+
+def test_main_score_leads_then_test_then_validation(store) -> None:
+    log_model(store, "val", "test")
+    assert save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    state = saved(store)
+    charts = [(chart["type"], chart["metricKey"]) for chart in state["compareRunCharts"]]
+    assert charts == [("BAR", "test/iou"), ("BAR", "test/f1"), ("LINE", "val/iou"), ("LINE", "val/f1")]
+    assert [section["name"] for section in state["compareRunSections"]] == [
+        "iou between floor and ceiling",
+        "test",
+        "val",
+    ]
+    headline = [chart["metricKey"] for chart in state["compareRunCharts"] if "floor" in chart["metricSectionId"]]
+    assert headline == ["test/iou", "val/iou"]
+    assert state["runsHiddenMode"] == "SHOW_ALL"
+    assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`test/iou`", False)
+
+
+def test_every_chart_has_its_section_and_a_name_of_its_own(store) -> None:
+    log_model(store, "val", "test")
+    save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    state = saved(store)
+    sections = {section["uuid"] for section in state["compareRunSections"]}
+    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == sections
+    assert len({chart["uuid"] for chart in state["compareRunCharts"]}) == len(state["compareRunCharts"])
+
+
+def test_without_a_test_runs_are_ordered_by_validation(store) -> None:
+    log_model(store, "val")
+    save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    assert saved(store)["orderByKey"] == "metrics.`val/iou`"
+    assert {chart["type"] for chart in saved(store)["compareRunCharts"]} == {"LINE"}
+
+
+def test_a_later_validation_keeps_the_test_charts(store) -> None:
+    log_model(store, "val", "test")
+    save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    log_model(store, "val")
+    save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    assert saved(store)["orderByKey"] == "metrics.`test/iou`"
+
+
+def test_an_experiment_without_scores_gets_a_view_all_the_same(store) -> None:
+    assert save_chart_view(store.client, store.experiment_id)
+    assert saved(store)["compareRunCharts"] == []
+
+
+def test_pictures_open_at_the_step_that_most_runs_share(store) -> None:
+    picture = np.zeros((4, 6, 3), dtype=np.uint8)
+    for last in (5, 9):
+        tracker = log_model(store, "val")
+        for step in (2, 5, last):
+            tracker.log_panel("val/nodule1", picture, step=step)
+    save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    (card,) = [chart for chart in saved(store)["compareRunCharts"] if chart["type"] == "IMAGE"]
+    assert (card["imageKeys"], card["step"]) == (["val/nodule1"], 5)
+
+
+def test_other_files_among_the_pictures_are_passed_over() -> None:
+    assert parse_name("images/notes.txt") is None
+    assert parse_name("images/a#b%step%3%timestamp%1%x.png") == ("a/b", 3)
+
+
+def test_scores_are_found_in_keys_with_a_loaders_name() -> None:
+    keys = ["val/iou/site2", "val/iou/site1", "val/loss", "epoch", "train/iou", "test/f1", "val/iou_floor"]
+    assert chart_keys(keys, SCORES) == ["test/f1", "val/iou/site1", "val/iou/site2", "train/iou"]
+
+
+def test_state_survives_the_tag() -> None:
+    state = view_state(["test/iou", "val/iou"], "iou", {"val/ä": 3})
+    assert decode(encode(state)) == state
+    assert encode(state).startswith("deflate;")
+
+
+def test_a_view_too_large_for_the_tag_keeps_the_first_charts(store) -> None:
+    tracker = RunTracker(store.client, store.new_run())
+    tracker.set_role("model")
+    noise = np.random.default_rng(0)
+    tracker.log_scores({f"val/iou/{noise.bytes(60).hex()}": 0.5 for _ in range(400)} | {"test/iou": 0.4}, step=0)
+    assert save_chart_view(store.client, store.experiment_id)
+    tag = store.client.get_experiment(store.experiment_id).tags[TAG]
+    assert len(tag) <= MAX_TAG
+    assert decode(tag)["compareRunCharts"][0]["metricKey"] == "test/iou"
+
+
+def test_note_starts_with_the_link_and_keeps_the_users_words(store) -> None:
+    store.client.set_experiment_tag(store.experiment_id, "mlflow.note.content", "My words.\n\nMore.")
+    for _ in range(2):
+        save_chart_view(store.client, store.experiment_id)
+    note = store.client.get_experiment(store.experiment_id).tags["mlflow.note.content"]
+    assert note.count("viewStateShareKey=irrbench") == 1
+    first, blank, *rest = note.split("\n")
+    assert f"](#/experiments/{store.experiment_id}/runs?" in first
+    assert (blank, rest) == ("", ["My words.", "", "More."])
+
+
+def test_note_moves_the_link_up_when_words_were_put_above_it() -> None:
+    link = linked_note("", "1")
+    assert linked_note(f"Above.\n{link}\nBelow.", "1") == f"{link}\n\nAbove.\nBelow."
+
+
+def test_a_store_that_fails_costs_a_warning_only(caplog) -> None:
+    class Broken:
+        def search_runs(self, *args: object, **options: object) -> list:
+            raise OSError("disk full")
+
+    with caplog.at_level(logging.WARNING):
+        assert not save_chart_view(Broken(), "1")
+    assert "could not save the chart view of experiment 1: disk full" in caplog.text
+
+
+@pytest.mark.parametrize("role", ["ceiling", "floor"])
+def test_reference_runs_alone_give_charts_too(store, role) -> None:
+    pair = ReferenceRuns.find_or_create(store.client, store.experiment_id, split="val", bounds_id="1f")
+    getattr(pair, role).log_scores({"val/iou": 0.5}, step=0)
+    save_chart_view(store.client, store.experiment_id)
+    assert [chart["metricKey"] for chart in saved(store)["compareRunCharts"]] == ["val/iou"]
