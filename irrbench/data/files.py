@@ -178,11 +178,19 @@ def _open_picture(path: Path) -> Image.Image:
     with _PILLOW_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's size warning is replaced by the check below
         picture = Image.open(path, formats=("PNG", "TIFF", "JPEG", "MPO"))
-        pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+        try:
+            _check_picture(picture)
+        except BaseException:
+            picture.close()
+            raise
+    return picture
+
+
+def _check_picture(picture: Image.Image) -> None:
     _check_size(picture.size[::-1])
+    pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
     if pages > 1:
         raise ReadError(f"{pages} pages", "one page", "save the stack as .npy or .nii.gz, or one file per page")
-    return picture
 
 
 def _picture_header(path: Path) -> Header:

@@ -71,19 +71,21 @@ def read_manifest(
 
 
 def _read_csv(path: Path, group_column: str | None) -> tuple[pd.DataFrame | None, list[Problem]]:
-    texts = dict.fromkeys((*TEXT_COLUMNS, *([group_column] if group_column else [])), str.strip)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(path, converters=texts, index_col=False, encoding="utf-8-sig")
+            typed = pd.read_csv(path, index_col=False, encoding="utf-8-sig", skipinitialspace=True)
+            texts = pd.read_csv(path, index_col=False, encoding="utf-8-sig", dtype=str, na_filter=False)
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         found = f"a table that cannot be read ({type(error).__name__}: {error})"
         return None, [Problem(FILE, found, "a comma-separated table in UTF-8", "export it again")]
-    frame.columns = frame.columns.str.strip()
-    if "image_id" not in frame:
-        columns = ", ".join(map(str, frame.columns[:8]))
+    typed.columns = texts.columns = texts.columns.str.strip()
+    if "image_id" not in typed:
+        columns = ", ".join(map(str, typed.columns[:8]))
         return None, [Problem(FILE, f"columns {columns}", "a column image_id", "name the column of ids image_id")]
-    return frame, []
+    for name in {*TEXT_COLUMNS, group_column}.intersection(typed.columns):
+        typed[name] = texts[name].str.strip()  # "007" and "NA" are names here, not a number and a gap
+    return typed, []
 
 
 def _check_ids(listed: Sequence[str], image_ids: Sequence[str]) -> list[Problem]:
