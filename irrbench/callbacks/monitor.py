@@ -253,7 +253,8 @@ class RaterBoundsMonitor(Callback):
             self.history.append({"epoch": step, **values})
             shown = self._without_unwatched_nan(values, trainer, loader)
             # An MLflow run gets its values with step = epoch; Lightning would give them its global step.
-            pl_module.log_dict(shown, logger=not publishers, sync_dist=trainer.world_size > 1)
+            usual_way = bool(trainer.loggers) and not publishers
+            pl_module.log_dict(shown, logger=usual_way, sync_dist=trainer.world_size > 1)
             for other in others:
                 other.log_metrics(shown, step=trainer.global_step)
             for publisher in publishers:
