@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _LANE = 0.17  # inches of height per model
 _HEAD = 0.36  # inches above the band, for the numbers of floor and ceiling
+_TITLE_LETTERS, _NOTE_LETTERS = 46, 72  # a line
 _NEAR = 0.12  # closer than this, the two numbers would touch
 _LINES: dict[str, dict[str, Any]] = {
     "floor": {"color": ROLE_COLOURS["floor"], "linewidth": 2.5, "linestyle": "solid"},
@@ -161,11 +163,12 @@ def _finish(ax: Axes, rows: Sequence[Row], *, ticks: Sequence[float]) -> None:
 
 
 def _name_axes(ax: Axes, *, title: str, note: str) -> None:
-    if title or note:
-        ax.set_title(shorten(title, width=80), pad=20 if note else 8)
-    if note:
-        ax.annotate(shorten(note, width=110), (0, 1), xytext=(0, 6), xycoords="axes fraction",
-                    textcoords="offset points", color="#9A3412", fontsize=9)  # fmt: skip
+    remarks = textwrap.wrap(note, _NOTE_LETTERS)
+    if title or remarks:
+        ax.set_title("\n".join(textwrap.wrap(title, _TITLE_LETTERS)), pad=8 + 13 * len(remarks))
+    if remarks:
+        ax.annotate("\n".join(remarks), (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points",
+                    color="#9A3412", fontsize=9)  # fmt: skip
 
 
 def _add_legend(ax: Axes, rows: Sequence[Row], styles: Mapping[str, ModelStyle], *, outside: bool) -> None:

@@ -90,6 +90,7 @@ def score_against_agreement(
         figure, axes = _panels(len(styles))
         for ax, (name, style) in zip(axes, styles.items(), strict=True):
             _draw_panel(ax, table, name, style, score)
+            ax.set_title(shorten(name, width=24), fontsize=9, fontweight="normal")
         axes[0].legend(loc="lower right", fontsize=8, handletextpad=0.3)
         figure.supxlabel(str(agreement.name or "agreement among raters"), fontsize=10)
         figure.supylabel(score_title(score), fontsize=10)
@@ -139,7 +140,7 @@ def _quiet(ax: Axes, *, axis: Any) -> None:
 def _panels(models: int) -> tuple[Figure, list[Axes]]:
     columns = 2 if models in (2, 4) else min(3, models)
     rows = math.ceil(models / columns)
-    figure, axes = new_figure((5.0, 6.5, FIGURE_WIDTH)[columns - 1], 2.6 * rows + 0.6, columns=columns, rows=rows)
+    figure, axes = new_figure(FIGURE_WIDTH if columns > 1 else 4.4, 2.2 * rows + 0.7, columns=columns, rows=rows)
     for ax in axes[models:]:
         ax.remove()
     for ax in axes[models - columns : models]:
@@ -151,7 +152,6 @@ def _draw_panel(ax: Axes, table: pd.DataFrame, name: str, style: ModelStyle, sco
     model = table[(table["role"] == "model") & (table["name"] == name)]
     _draw_cloud(ax, table[table["role"] == "ceiling"], score, _RATER, label="average rater")
     _draw_cloud(ax, model, score, style, label="model")
-    ax.set_title(shorten(name, width=26), fontsize=9, fontweight="normal")
     _quiet(ax, axis="both")
 
 

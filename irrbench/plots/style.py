@@ -30,7 +30,7 @@ DISPLAY_NAMES: dict[str, str] = {
     "floor": "naive rater (floor)",
     "upper": "majority of raters (upper)",
 }
-FIGURE_WIDTH = 8.0
+FIGURE_WIDTH = 6.4  # inches: legible when a phone shows all of it
 
 _FIGURE_STYLE = {
     "figure.dpi": 100,
@@ -119,7 +119,7 @@ def figure_of(axes: Axes) -> Figure:
 def legend_columns(labels: Sequence[str], *, width: float = FIGURE_WIDTH) -> int:
     """Return how many columns of these labels fit a width in inches at the package's font size."""
     longest = max((len(label) for label in labels), default=1)
-    return max(1, min(len(labels), int(width / (0.55 + 0.085 * longest))))
+    return max(1, min(len(labels), int(width / (0.48 + 0.068 * longest))))
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:

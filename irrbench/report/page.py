@@ -142,9 +142,9 @@ def _leaderboard(leaderboard: pd.DataFrame, scores: Sequence[str], colours: Mapp
     reasons = "".join(f"<li>{escape(sentence)}</li>" for sentence in dashes(leaderboard, scores))
     reasons = f'<ul class="quiet">{reasons}</ul>' if reasons else ""
     return (
-        f'{leaderboard_table(leaderboard, scores, colours)}<p class="formula">{escape(FORMULA)}</p>'
-        '<p class="quiet">Means over images, in small print their confidence interval. A ratio of means, not a mean '
-        f"of ratios.</p>{reasons}"
+        '<p class="quiet lead">Mean over images, <span class="share">normalized score</span>, and under them '
+        '<span class="interval">the confidence interval of the mean</span>.</p>'
+        f'{leaderboard_table(leaderboard, scores, colours)}<p class="formula">{escape(FORMULA)}</p>{reasons}'
     )
 
 
@@ -162,9 +162,10 @@ def _comparisons(comparisons: pd.DataFrame | None, score: str) -> str:
     if comparisons is None or comparisons.empty:
         return ""
     main = comparisons["score"] == score
-    others = comparisons[~main]
-    rest = f"<details><summary>Other scores</summary>{comparisons_table(others)}</details>" if len(others) else ""
-    return f"{comparisons_table(comparisons[main]) if main.any() else ''}{rest}"
+    first = comparisons_table(comparisons[main].drop(columns="score")) if main.any() else ""
+    rest = f"<details><summary>Other scores</summary>{comparisons_table(comparisons[~main])}</details>"
+    lead = f"{score_title(score)}: model minus the one it is compared with, and the interval of the difference."
+    return f'<p class="quiet lead">{escape(lead)}</p>{first}{"" if main.all() else rest}'
 
 
 def _agreement(per_image: pd.DataFrame, agreement: pd.Series | None, score: str, colours: Mapping[str, str]) -> str:
@@ -187,7 +188,7 @@ def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
 
 def _reproduce(command: str, config_yaml: str, versions: Mapping[str, str]) -> str:
     return (
-        f"<p>Run again with this configuration and these versions:</p><pre>{escape(command)}</pre>"
+        f'<p class="lead">Run again with this configuration and these versions:</p><pre>{escape(command)}</pre>'
         f"<details><summary>Configuration</summary><pre>{escape(config_yaml)}</pre></details>"
         f"<details><summary>Versions</summary>{pairs_table(versions, label='Versions')}</details>"
     )

@@ -24,7 +24,10 @@ def figure_html(figure: Figure, *, alt: str, caption: str = "") -> str:
     with tempfile.TemporaryDirectory() as folder:
         svg = save_figure(figure, Path(folder) / "figure.svg").read_text(encoding="utf-8")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
+    # Between legible and not too large, whatever the width of the screen.
+    width = figure.get_figwidth()
+    size = f"min-width:{4.2 * width:.1f}rem;max-width:{7.5 * width:.1f}rem"
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}" style="{size}"', 1)
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure><div class="drawing" tabindex="0">{svg}</div>{below}</figure>'
 
@@ -38,8 +41,8 @@ def panels_html(panels: Iterable[tuple[str, NDArray[np.uint8]]]) -> str:
     )
     raters = "".join(f'<span class="line" style="background:{colour}"></span>' for colour in RATER_COLOURS[:4])
     model = f'<span class="line thick" style="background:{MODEL_CONTOUR}"></span>'
-    key = f"<p>{raters} thin: one line per rater. {model} thick: the model. Shared lines alternate in colour.</p>"
-    return f'{key}<div class="panels">{pictures}</div>'
+    key = f"{raters} thin: one line per rater. {model} thick: the model. Shared lines alternate in colour."
+    return f'<p class="lead">{key}</p><div class="panels">{pictures}</div>'
 
 
 def png_uri(picture: NDArray[np.uint8]) -> str:

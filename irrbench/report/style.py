@@ -12,7 +12,7 @@ CSS = """
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 66rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+main { max-width: 74rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; padding-bottom: .25rem; border-bottom: 1px solid var(--line); }
 p, dd, li { max-width: 46rem; overflow-wrap: anywhere; }
@@ -28,7 +28,7 @@ a { color: var(--accent); }
 figure { margin: 0 0 1rem; }
 figcaption { color: var(--quiet); font-size: .9rem; margin-top: .35rem; overflow-wrap: anywhere; max-width: 46rem; }
 .drawing { overflow-x: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .75rem; }
-.drawing svg { display: block; width: 100%; max-width: 50rem; min-width: 34rem; height: auto; margin: 0 auto; }
+.drawing svg { display: block; width: 100%; height: auto; margin: 0 auto; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); gap: 1rem;
   align-items: start; }
 .panel img { width: 100%; height: auto; display: block; border-radius: 4px; }
@@ -37,42 +37,48 @@ figcaption { color: var(--quiet); font-size: .9rem; margin-top: .35rem; overflow
 .line.thick { height: 6px; }
 .box { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; margin: 0 0 .75rem; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; text-align: right; vertical-align: top; white-space: nowrap;
+th, td { padding: .35rem .5rem; text-align: right; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 tbody tr:last-child > * { border-bottom: 0; }
 thead th { background: var(--soft); font-weight: 600; vertical-align: bottom; }
-thead th[colspan] { text-align: center; border-left: 1px solid var(--line); }
-.name, .text { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 9rem; font-weight: 400; }
+.name, .text { text-align: left; white-space: normal; overflow-wrap: anywhere; font-weight: 400; }
+.name { min-width: 12rem; }
+.text { min-width: 7rem; }
+thead .text { font-weight: 600; white-space: nowrap; }
 tbody .name { position: sticky; left: 0; background: var(--page); max-width: 22rem; }
-thead .name { position: sticky; left: 0; }
+thead .name { position: sticky; left: 0; font-weight: 600; }
 tr.ceiling > *, tr.floor > *, tr.upper > * { background: var(--soft) !important; }
 tr.ceiling .name { font-weight: 600; border-left: 4px solid #000; }
 tr.floor .name { font-weight: 600; border-left: 4px solid #888; }
+.share { display: inline-block; min-width: 3.4em; color: var(--accent); font-weight: 600; }
 .interval { color: var(--quiet); font-size: .8rem; }
-.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .45em; }
+.dot { float: left; width: .7em; height: .7em; border-radius: 50%; margin: .4em .45em 0 0; }
 dt { font-weight: 600; margin-top: .6rem; }
 dd { margin: 0; }
 pre { background: var(--soft); border-radius: 6px; padding: .75rem; overflow-x: auto; font-size: .85rem; }
 summary { cursor: pointer; padding: .3rem 0; }
 @media (prefers-color-scheme: dark) { tr.ceiling .name { border-left-color: #fff; } }
-@media (max-width: 40rem) { tbody .name { max-width: 11rem; min-width: 8rem; } .headline { font-size: 1.1rem; } }
+@media (max-width: 40rem) { tbody .name { max-width: 9.5rem; min-width: 7rem; } .headline { font-size: 1.1rem; }
+  .drawing { padding: .25rem; } }
 @media print {
   :root { color-scheme: light; --page: #fff; --ink: #000; --quiet: #444; --line: #bbb; --soft: #f3f3f3; --warn: #fff;
     --warn-ink: #000; --warn-line: #000; }
   main { max-width: none; padding: 0; }
   nav { display: none; }
   body { font-size: 10pt; }
-  h2 { break-after: avoid; margin-top: 1.5rem; }
+  h2, dt, summary, .lead { break-after: avoid; }
+  h2 { margin-top: 1.5rem; }
   figure, tr { break-inside: avoid; }
   .box, .drawing, pre { overflow: visible; border: 0; padding: 0; }
-  .drawing svg { min-width: 0; max-height: 23cm; }
+  .drawing svg { min-width: 0 !important; max-height: 16.5cm; }
   table { font-size: 7pt; }
   th, td { padding: .15rem .25rem; position: static !important; }
   .name, .text { min-width: 0; }
-  .interval { font-size: 6pt; }
+  .interval { font-size: .85em; }
   pre { white-space: pre-wrap; }
   .panels { grid-template-columns: repeat(3, 1fr); }
-  details > summary { display: none; }
+  #reproduce details::details-content { content-visibility: visible; }
+  #comparisons summary { display: none; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """

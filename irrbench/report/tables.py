@@ -22,6 +22,7 @@ _COMPARISON_TITLES = {
     "p_holm": "p (Holm)",
     "verdict": "verdict",
 }
+_NUMBERS = ("difference", "p", "p_holm")
 
 
 def table(head: str, body: Iterable[str], *, label: str) -> str:
@@ -34,44 +35,37 @@ def table(head: str, body: Iterable[str], *, label: str) -> str:
 
 
 def leaderboard_table(leaderboard: pd.DataFrame, scores: Sequence[str], colours: Mapping[str, str]) -> str:
-    """Return the leaderboard: bounds among the rows; of each score the mean, its interval and the normalized value."""
-    titles = "".join(f'<th scope="colgroup" colspan="2">{escape(score_title(score))}</th>' for score in scores)
-    parts = '<th scope="col">mean</th><th scope="col">normalized</th>' * len(scores)
-    head = (
-        f'<tr><th scope="col" rowspan="2">#</th><th scope="col" rowspan="2" class="name">name</th>'
-        f'<th scope="col" rowspan="2">images</th>{titles}</tr><tr>{parts}</tr>'
-    )
+    """Return the leaderboard: bounds among the rows; of each score the mean, the normalized value and the interval."""
+    titles = "".join(f'<th scope="col">{escape(score_title(score))}</th>' for score in scores)
+    head = f'<tr><th scope="col">#</th><th scope="col" class="name">name</th>{titles}<th scope="col">images</th></tr>'
     rows = (_leaderboard_row(row, scores, colours) for row in leaderboard.to_dict("records"))
     return table(head, rows, label="Leaderboard")
 
 
 def _leaderboard_row(row: Mapping[Any, Any], scores: Sequence[str], colours: Mapping[str, str]) -> str:
     name, role = str(row["name"]), str(row["role"])
-    colour = colours.get(name, "")
-    dot = f'<span class="dot" style="background:{escape(colour)}"></span>' if colour and role == "model" else ""
-    cells = "".join(_score_cells(row, score) for score in scores)
+    dot = f'<span class="dot" style="background:{escape(colours[name])}"></span>' if role == "model" else ""
+    cells = "".join(_score_cell(row, score) for score in scores)
     return (
         f'<tr class="{escape(role)}"><td>{_whole(row.get("rank"))}</td>'
         f'<th scope="row" class="name">{dot}{escape(name)}</th>'
-        f"<td>{_whole(row.get('n_images'))}</td>{cells}</tr>"
+        f"{cells}<td>{_whole(row.get('n_images'))}</td></tr>"
     )
 
 
-def _score_cells(row: Mapping[Any, Any], score: str) -> str:
-    value, low, high, normalized = (_float(row.get(score + ending)) for ending in ("", "_low", "_high", "_normalized"))
-    interval = f'<br><span class="interval">{span(low, high)}</span>' if math.isfinite(low + high) else ""
-    return f"<td>{number(value)}{interval}</td><td>{_share_cell(row, normalized)}</td>"
-
-
-def _share_cell(row: Mapping[Any, Any], normalized: float) -> str:
+def _score_cell(row: Mapping[Any, Any], score: str) -> str:
+    value, low, high, normalized = (_float(row.get(score + end)) for end in ("", "_low", "_high", "_normalized"))
     # Floor and ceiling are 0 % and 100 % by definition: a number there would look like a result.
-    return share(normalized) if row["role"] in ("model", "upper") else ""
+    percent = escape(share(normalized)) if row["role"] in ("model", "upper") else ""
+    interval = f'<br><span class="interval">{span(low, high)}</span>' if math.isfinite(low + high) else ""
+    return f'<td>{number(value)} <span class="share">{percent}</span>{interval}</td>'
 
 
 def comparisons_table(comparisons: pd.DataFrame) -> str:
     """Return the paired comparisons, one row each: difference with interval, p values, verdict."""
     shown = [column for column in _COMPARISON_TITLES if column in comparisons.columns]
-    head = "".join(f'<th scope="col">{_COMPARISON_TITLES[column]}</th>' for column in shown)
+    kinds = {column: "" if column in _NUMBERS else ' class="text"' for column in shown}
+    head = "".join(f'<th scope="col"{kind}>{_COMPARISON_TITLES[column]}</th>' for column, kind in kinds.items())
     rows = (
         "<tr>" + "".join(_comparison_cell(row, column) for column in shown) + "</tr>"
         for row in comparisons.to_dict("records")

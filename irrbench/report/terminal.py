@@ -30,8 +30,8 @@ def terminal_table(leaderboard: pd.DataFrame, *, scores: Iterable[str] | None = 
 
     chosen = score_columns(leaderboard) if scores is None else tuple(scores)
     caption = f"n: images. Under each mean: {FORMULA}"
-    table = Table(title=Text(note) if note else None, caption=Text(caption), box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left",
-                  caption_justify="left")  # fmt: skip
+    remark = Text(note, justify="left") if note else None
+    table = Table(title=remark, caption=Text(caption, justify="left"), box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
     for title in _titles(chosen):

@@ -48,8 +48,8 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
     (
         "Majority of raters (upper, dashed)",
         (
-            "The majority of all raters, including the one who is left out of the reference. No prediction can be "
-            "expected to pass this line."
+            "The majority of all raters, including the one who is left out of the reference. Few predictions, if any, "
+            "can pass this line."
         ),
     ),
     (
@@ -87,7 +87,8 @@ def _way(normalized: float) -> str:
     if normalized < 0:
         return "the model is below the naive rater"
     if normalized > 1:
-        return f"the model passes the average rater ({share(normalized)} of the way from naive to average)"
+        way = f"{share(normalized)} of the way from naive to average"
+        return f"the model passes the average rater ({way}), which can be honest: see below"
     return f"{share(normalized)} of the way from the naive to the average rater"
 
 
@@ -114,11 +115,11 @@ def why_no_share(leaderboard: pd.DataFrame, score: str) -> str:
 
 
 def dashes(leaderboard: pd.DataFrame, scores: Sequence[str]) -> list[str]:
-    """Return one sentence for each score where a model has a value but no normalized value."""
+    """Return one sentence for each reason why models have a value but no normalized value."""
     models = leaderboard[leaderboard["role"] == "model"]
-    missing = [
-        score
-        for score in scores
-        if f"{score}_normalized" in models and (models[score].notna() & models[f"{score}_normalized"].isna()).any()
-    ]
-    return [f"{score_title(score)}: no normalized score, {why_no_share(leaderboard, score)}." for score in missing]
+    reasons: dict[str, list[str]] = {}
+    for score in scores:
+        normalized = models.get(f"{score}_normalized")
+        if normalized is not None and (models[score].notna() & normalized.isna()).any():
+            reasons.setdefault(why_no_share(leaderboard, score), []).append(score_title(score))
+    return [f"No normalized score for {', '.join(titles)}: {reason}." for reason, titles in reasons.items()]
