@@ -45,7 +45,7 @@ def connect(tracking_uri: str) -> Any:
     """Return an ``mlflow.MlflowClient`` of a store.
 
     Raises:
-        ValueError: if the URI is no store that MLflow can open.
+        ValueError: if the URI is no store that MLflow can open, or no database is behind it.
     """
     from mlflow import MlflowClient  # noqa: PLC0415
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
@@ -57,6 +57,8 @@ def connect(tracking_uri: str) -> Any:
             f"expected a tracking URI such as {DEFAULT_TRACKING_URI!r} or 'http://host:port', found {tracking_uri!r}, "
             f"which MLflow refuses: {error}"
         ) from error
+    except Exception as error:  # of the database driver
+        raise unreadable(tracking_uri, error) from error
 
 
 def is_server(tracking_uri: str) -> bool:
