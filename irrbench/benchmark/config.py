@@ -1,0 +1,176 @@
+"""What a benchmark is made of, as plain values: the data, the grid, the training, the rules.
+
+Nothing heavy is imported here. :func:`irrbench.benchmark.parse.load_config` makes these from YAML and flags.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from irrbench.scores import DEFAULT_SCORES
+
+LIDC = "embedded LIDC"
+
+
+class ConfigError(ValueError):
+    """A configuration or an argument that cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class FolderConfig:
+    """How a data folder is read.
+
+    Attributes:
+        raters: folders in ``masks/`` to use, all by default.
+        allow_missing: whether a rater may lack an image.
+        group_column: manifest column that groups images; by default ``group``, ``patient_id`` or ``patient``.
+        max_side: larger images (and their masks) are scaled down to this side.
+    """
+
+    raters: list[str] | None = None
+    allow_missing: bool = False
+    group_column: str | None = None
+    max_side: int | None = None
+
+
+@dataclass(frozen=True)
+class LidcConfig:
+    """The embedded data set, used where no folder is given.
+
+    Attributes:
+        images: how many of the nodules that four radiologists drew.
+        size: side of an image in pixels.
+    """
+
+    images: int = 440
+    size: int = 64
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model of the grid.
+
+    Attributes:
+        architecture: name in segmentation-models-pytorch, such as ``unet``.
+        encoder: name of its encoder, such as ``resnet18``; ``tu-<name>`` for one of timm.
+        encoder_weights: pretrained weights to download, such as ``imagenet``; none by default.
+        name: how results call it; by default ``<architecture>-<encoder>``.
+    """
+
+    architecture: str = "unet"
+    encoder: str = "resnet18"
+    encoder_weights: str | None = None
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The name in results."""
+        return self.name or f"{self.architecture}-{self.encoder}"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How each cell is trained; the same for all of them.
+
+    Attributes:
+        max_epochs: epochs; the best one on the validation images is tested.
+        batch_size: images in a step.
+        lr: highest learning rate (AdamW, one cycle).
+        weight_decay: of AdamW.
+        augment: whether training images are flipped and turned at random, with their masks.
+        num_workers: processes that load images; 0 loads them in the training process.
+    """
+
+    max_epochs: int = 12
+    batch_size: int = 16
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    augment: bool = True
+    num_workers: int = 0
+
+
+@dataclass(frozen=True)
+class RulesConfig:
+    """The rules of the scores.
+
+    Attributes:
+        ties: what a tie among an image's raters is.
+        empty_reference: whether an empty reference leaves a score undefined or scores 1 and 0.
+        threshold: probabilities above it are foreground.
+    """
+
+    ties: Literal["negative", "positive", "exclude"] = "negative"
+    empty_reference: Literal["drop", "score"] = "drop"
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class StatisticsConfig:
+    """How intervals are made.
+
+    Attributes:
+        level: of the intervals.
+        resamples: bootstrap resamples of the groups of test images.
+        seed: of the resamples.
+    """
+
+    level: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """A benchmark: models x label strategies x seeds on one data set, or finished predictions.
+
+    Attributes:
+        data: a data folder; without one, the embedded LIDC masks on rendered images.
+        predictions: folder of finished predictions by name; with any, nothing is trained.
+        models: the models of the grid.
+        labels: label strategies: ``majority``, ``random``, ``soft``, ``rater:<name>``.
+        seeds: seeds of the grid.
+        scores: scores, the main one first.
+        folder: how the data folder is read.
+        lidc: the embedded data set.
+        train: training.
+        rules: rules of the scores.
+        statistics: intervals.
+        experiment: name in MLflow; by default that of the data.
+        output: folder of the results.
+        tracking_uri: MLflow store.
+        executor: how several cells run at once: a joblib backend.
+        workers: cells at once.
+    """
+
+    data: str | None = None
+    predictions: dict[str, str] = field(default_factory=dict)
+    models: list[ModelConfig] = field(default_factory=lambda: [ModelConfig(), ModelConfig("fpn")])
+    labels: list[str] = field(default_factory=lambda: ["majority", "random"])
+    seeds: list[int] = field(default_factory=lambda: [0])
+    scores: list[str] = field(default_factory=lambda: list(DEFAULT_SCORES))
+    folder: FolderConfig = field(default_factory=FolderConfig)
+    lidc: LidcConfig = field(default_factory=LidcConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    rules: RulesConfig = field(default_factory=RulesConfig)
+    statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
+    experiment: str | None = None
+    output: str = "outputs/benchmark"
+    tracking_uri: str = "sqlite:///mlflow.db"
+    executor: Literal["loky"] = "loky"
+    workers: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as they are stored beside the results."""
+        return asdict(self)
+
+
+def slug(name: str) -> str:
+    """A name as a file name.
+
+    Example:
+        >>> slug("unet-resnet18 rater:Dr. A/B")
+        'unet-resnet18-rater-Dr-A-B'
+    """
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:80] or "cell"

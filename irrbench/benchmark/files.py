@@ -1,0 +1,84 @@
+"""Files that are whole or not there, and errors of the disk in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irrbench.benchmark.config import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let ``write`` fill a file beside ``path``, then put it in its place in one step.
+
+    Raises:
+        ConfigError: if the disk does not take it.
+    """
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        os.close(handle)
+        try:
+            write(Path(name))
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    return path
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> Path:
+    """Write a table as CSV; numbers come back as they were."""
+    return write_atomically(path, lambda place: frame.to_csv(place, index=False))
+
+
+def write_yaml(path: Path, mapping: Mapping[str, Any]) -> Path:
+    """Write plain values as YAML, in their order."""
+    import yaml  # noqa: PLC0415
+
+    return write_atomically(path, lambda place: place.write_text(yaml.safe_dump(dict(mapping), sort_keys=False)))
+
+
+def write_json(path: Path, mapping: Mapping[str, Any]) -> Path:
+    """Write plain values as JSON."""
+    return write_atomically(path, lambda place: place.write_text(json.dumps(dict(mapping), indent=1)))
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Read what :func:`write_frame` wrote; ids stay text."""
+    import pandas as pd  # noqa: PLC0415
+
+    # A converter, because an image may be called "NA" or "007".
+    return pd.read_csv(path, converters={"image_id": str}, float_precision="round_trip")
+
+
+def prepare_folder(path: Path) -> Path:
+    """Make a folder, and see now and not after hours whether it takes files.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    with _disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror or error}. Expected a folder with free space that this user "
+            "may write to; free some or choose another --output. Finished cells are kept."
+        ) from error

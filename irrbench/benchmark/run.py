@@ -1,0 +1,227 @@
+"""A whole benchmark: data, cells or finished predictions, tables, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich.console import Console
+
+import irrbench
+from irrbench.benchmark.cell import CellConfig, CellResult, Tracking, cell_folder
+from irrbench.benchmark.config import BenchmarkConfig, ConfigError
+from irrbench.benchmark.files import prepare_folder
+from irrbench.benchmark.grid import Cell, Failure, cell_names, check_bounds, run_grid
+from irrbench.benchmark.leaderboard import Resampling, Results, build_results
+from irrbench.benchmark.loading import check_data, data_digest, describe, load_data, scored_split
+from irrbench.benchmark.outputs import Benchmark, log_artifacts, write_outputs
+from irrbench.benchmark.predictions import Scored, load_all, score_predictions
+from irrbench.benchmark.progress import GridProgress
+from irrbench.benchmark.quiet import quiet
+from irrbench.plots import DISPLAY_NAMES, MODEL_COLOURS
+
+if TYPE_CHECKING:
+    from irrbench.data import RaterData
+
+WELL, SOME_FAILED, UNUSABLE = 0, 1, 2
+
+
+def check(config: BenchmarkConfig, *, console: Console | None = None) -> int:
+    """List every problem of the data; 0 if there is none, else 2."""
+    console = console or _console()
+    problems = check_data(config)
+    for problem in problems:
+        console.print(str(problem))
+    where = config.data or "the embedded data"
+    console.print(f"{where}: {len(problems)} problems" if problems else f"{where}: no problems found")
+    return UNUSABLE if problems else WELL
+
+
+def run_benchmark(
+    config: BenchmarkConfig, *, command: str = "", resume: bool = True, console: Console | None = None
+) -> int:
+    """Train and test the grid, or score finished predictions, and write everything.
+
+    Args:
+        config: what to do.
+        command: that makes the report again, for the report.
+        resume: whether finished cells keep their results.
+        console: for the table and the messages; standard output if not given.
+
+    Returns:
+        0 if all cells ended well, 1 if some failed (the rest stands).
+
+    Raises:
+        ConfigError: for a configuration, an output folder or a store that cannot be used.
+        DataError: for unusable data or predictions, with every problem.
+    """
+    with quiet():
+        return _run(config, command, resume=resume, console=console or _console())
+
+
+def _run(config: BenchmarkConfig, command: str, *, resume: bool, console: Console) -> int:
+    _check_names(config)
+    prepare_folder(Path(config.output))
+    data = load_data(config)
+    console.print(describe(config, data), soft_wrap=True)
+    client, experiment_id, experiment = _open_store(config, data)
+    tracking = Tracking(config.tracking_uri, experiment, MODEL_COLOURS[0])
+    if config.predictions:
+        models, failures = _score(config, data, tracking, console=console)
+    else:
+        models, failures = _train(config, data, tracking, resume=resume, console=console)
+    if models:
+        benchmark = _conclude(config, data, models, command)
+        files = write_outputs(benchmark)
+        log_artifacts(client, _run_ids(models), files)
+        _save_view(client, experiment_id, config)
+        _show(benchmark, console, experiment_id)
+    _show_failures(failures, console)
+    return SOME_FAILED if failures else WELL
+
+
+def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> list[Cell]:
+    """The grid's cells, each resolved.
+
+    Raises:
+        ConfigError: for unknown models or labels, or data that cannot be trained on.
+    """
+    from irrbench.benchmark.training_data import check_splits, image_facts  # noqa: PLC0415 (torch)
+    from irrbench.data.labels import parse_label  # noqa: PLC0415
+    from irrbench.models import check_network  # noqa: PLC0415 (seconds)
+
+    try:
+        for choice in config.models:
+            check_network(choice.architecture, choice.encoder)
+        for label in config.labels:
+            parse_label(label, data.raters)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    check_splits(data)
+    digest = data_digest(data, image_facts(data))
+    cells = []
+    for number, (name, model, label, seed) in enumerate(cell_names(config)):
+        resolved = CellConfig(
+            model=model,
+            label=label,
+            seed=seed,
+            train=config.train,
+            scores=tuple(config.scores),
+            rules=config.rules,
+            data=data.name,
+            data_digest=digest,
+            version=irrbench.__version__,
+        )
+        folder = cell_folder(Path(config.output), name, resolved)
+        cells.append(Cell(name, resolved, folder, tracking._replace(colour=_colour(number))))
+    return cells
+
+
+def _train(
+    config: BenchmarkConfig, data: RaterData, tracking: Tracking, *, resume: bool, console: Console
+) -> tuple[Sequence[CellResult | Scored], list[Failure]]:
+    cells = make_cells(config, data, tracking)
+    with GridProgress(cells, resume=resume, console=console) as progress:
+        outcome = run_grid(
+            cells,
+            data,
+            resume=resume,
+            workers=config.workers,
+            executor=config.executor,
+            on_start=progress.start,
+            on_end=progress.end,
+        )
+    check_bounds(outcome.results)
+    return outcome.results, outcome.failures
+
+
+def _score(
+    config: BenchmarkConfig, data: RaterData, tracking: Tracking, *, console: Console
+) -> tuple[Sequence[CellResult | Scored], list[Failure]]:
+    split = scored_split(config, data)
+    predictions = load_all(config.predictions, data, split=split, rules=config.rules)
+    where = "all images (nobody made splits)" if split is None else f"the {split} images"
+    console.print(f"scoring {len(predictions)} finished predictions on {where}")
+    scored = [
+        score_predictions(
+            name,
+            found,
+            scores=tuple(config.scores),
+            rules=config.rules,
+            tracking=tracking._replace(colour=_colour(number)),
+        )
+        for number, (name, found) in enumerate(predictions.items())
+    ]
+    return scored, []
+
+
+def _conclude(
+    config: BenchmarkConfig, data: RaterData, models: Sequence[CellResult | Scored], command: str
+) -> Benchmark:
+    groups = dict(zip(data.image_ids, data.groups, strict=True))
+    options = config.statistics
+    resampling = Resampling(groups, resamples=options.resamples, seed=options.seed, level=options.level)
+    results: Results = build_results({model.name: model.table for model in models}, resampling)
+    curves = [model.curve.assign(name=model.name) for model in models if isinstance(model, CellResult)]
+    colours = {model.name: _colour(number) for number, model in enumerate(models)}
+    return Benchmark(config, data, models, results, pd.concat(curves) if curves else None, colours, command)
+
+
+def _check_names(config: BenchmarkConfig) -> None:
+    taken = sorted(set(config.predictions) & set(DISPLAY_NAMES.values()))
+    if taken:
+        raise ConfigError(f"--predictions: {taken[0]!r} is the name of a bound; call the model something else.")
+
+
+def _open_store(config: BenchmarkConfig, data: RaterData) -> tuple[Any, str, str]:
+    from irrbench.tracking import open_store  # noqa: PLC0415
+
+    experiment = config.experiment or f"irrbench: {data.name}"
+    try:
+        client, experiment_id = open_store(config.tracking_uri, experiment)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"--tracking-uri: {error}") from error
+    return client, experiment_id, experiment
+
+
+def _run_ids(models: Sequence[CellResult | Scored]) -> dict[str, str]:
+    ids = {m.name: m.facts["run_id"] if isinstance(m, CellResult) else m.run_id for m in models}
+    return {name: str(run_id) for name, run_id in ids.items() if run_id}
+
+
+def _save_view(client: Any, experiment_id: str, config: BenchmarkConfig) -> None:
+    from irrbench.tracking import save_chart_view  # noqa: PLC0415
+
+    save_chart_view(client, experiment_id, scores=config.scores)
+
+
+def _show(benchmark: Benchmark, console: Console, experiment_id: str) -> None:
+    from irrbench.report import terminal_table  # noqa: PLC0415
+    from irrbench.tracking import chart_link  # noqa: PLC0415
+
+    config = benchmark.config
+    console.print(terminal_table(benchmark.results.leaderboard, scores=config.scores, note=benchmark.data.note))
+    for note in benchmark.results.notes:
+        console.print(note)
+    output = Path(config.output)
+    console.print(f"report: {output / 'report.html'}; tables: {output}/*.csv", soft_wrap=True)
+    console.print(f"charts: {chart_link(config.tracking_uri, experiment_id)}", soft_wrap=True)
+
+
+def _show_failures(failures: Sequence[Failure], console: Console) -> None:
+    for failure in failures:
+        console.print(f"\n{failure.name} failed; its traceback:\n{failure.traceback}", soft_wrap=True)
+    if failures:
+        console.print(
+            f"{len(failures)} cells failed: {', '.join(failure.name for failure in failures)}. The rest stands."
+        )
+
+
+def _colour(number: int) -> str:
+    return MODEL_COLOURS[number % len(MODEL_COLOURS)]
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, emoji=False)

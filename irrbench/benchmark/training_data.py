@@ -1,0 +1,142 @@
+"""What a cell trains on: checked splits, image statistics, augmented batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from irrbench.benchmark.config import ConfigError, TrainConfig
+from irrbench.data import SegmentationDataset, collate
+
+if TYPE_CHECKING:
+    from irrbench.data import RaterData
+
+_SAMPLE = 256  # images that the statistics are taken from
+
+
+class ImageFacts(NamedTuple):
+    """Channels of the images, and each channel's mean and standard deviation over training images."""
+
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Loaders(NamedTuple):
+    """Batches of the three splits, and the training set, which wants to know the epoch."""
+
+    train: DataLoader[dict[str, Any]]
+    val: DataLoader[dict[str, Any]]
+    test: DataLoader[dict[str, Any]]
+    training: TrainingSet
+
+
+def check_splits(data: RaterData) -> None:
+    """Refuse data that a model cannot be trained, chosen and tested on.
+
+    Raises:
+        ConfigError: if a split is empty or the images are not 2-D.
+    """
+    sizes = {split: len(data.split(split)) for split in ("train", "val", "test")}
+    empty = [split for split, size in sizes.items() if not size]
+    if empty:
+        found = ", ".join(f"{size} {split}" for split, size in sizes.items())
+        raise ConfigError(
+            f"{data.name}: no images in {' and '.join(empty)} (found {found}); training needs some in each. Give a "
+            "manifest.csv with a column split (train, val, test), or score finished predictions with --predictions."
+        )
+    axes = len(data.shape(0))
+    if axes != 2:
+        raise ConfigError(
+            f"{data.name}: images have {axes} axes; the built-in models train on 2-D images. Cut slices, or score "
+            "finished predictions with --predictions NAME=DIR, which may have three axes too."
+        )
+
+
+def image_facts(data: RaterData) -> ImageFacts:
+    """Statistics of the training images (of evenly spaced ones where there are many)."""
+    train = data.split("train")
+    chosen = np.unique(np.linspace(0, len(train) - 1, min(len(train), _SAMPLE)).round().astype(int))
+    sums = np.array([_moments(train.image(int(i))) for i in chosen])  # (N, 3, C)
+    count, total, squares = sums.sum(0)
+    mean = total / count
+    # Rounded, because the facts are part of a cell's digest.
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-8))
+    return ImageFacts(len(mean), tuple(np.round(mean, 6).tolist()), tuple(np.round(std, 6).tolist()))
+
+
+def _moments(image: np.ndarray[Any, Any]) -> Any:
+    pixels = image.reshape(len(image), -1).astype(float)
+    return np.stack([np.full(len(image), pixels.shape[1]), pixels.sum(1), (pixels**2).sum(1)])
+
+
+class TrainingSet(Dataset[dict[str, Any]]):
+    """Training images, flipped and turned at random together with everything drawn on them.
+
+    The draw depends on seed, epoch and index alone.
+
+    Args:
+        data: the training split.
+        label: label strategy.
+        seed: of labels and turns.
+        augment: whether to flip and turn.
+    """
+
+    def __init__(self, data: RaterData, *, label: str, seed: int, augment: bool) -> None:
+        self._items = SegmentationDataset(data, label=label, seed=seed)
+        self._seed, self._augment = seed, augment
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the epoch, so that labels and turns are drawn anew."""
+        self._items.set_epoch(epoch)
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self._items[index]
+        if not self._augment:
+            return item
+        # The last number keeps these draws apart from those of the random rater.
+        turn = int(np.random.default_rng([self._seed, int(self._epoch), index, 1]).integers(8))
+        return item | {key: turned(item[key], turn) for key in ("image", "label", "masks", "roi")}
+
+
+def turned(plane: Tensor, turn: int) -> Tensor:
+    """One of the 8 flips and quarter turns of the last two axes.
+
+    Example:
+        >>> turned(torch.tensor([[1, 2, 3], [4, 5, 6]]), 1)
+        tensor([[3, 6],
+                [2, 5],
+                [1, 4]])
+    """
+    rotated = torch.rot90(plane, turn % 4, (-2, -1))
+    return (rotated.flip(-1) if turn >= 4 else rotated).contiguous()
+
+
+def make_loaders(data: RaterData, *, label: str, seed: int, train: TrainConfig) -> Loaders:
+    """Batches of the three splits; the order of training is drawn from the seed."""
+    training = TrainingSet(data.split("train"), label=label, seed=seed, augment=train.augment)
+    options: dict[str, Any] = {"num_workers": train.num_workers, "persistent_workers": train.num_workers > 0}
+    return Loaders(
+        train=DataLoader(
+            training,
+            batch_size=train.batch_size,
+            shuffle=True,
+            # Batch norm cannot learn from a last batch of one image.
+            drop_last=len(training) > train.batch_size,
+            collate_fn=collate,
+            generator=torch.Generator().manual_seed(seed),
+            **options,
+        ),
+        val=DataLoader(SegmentationDataset(data.split("val")), train.batch_size, collate_fn=collate, **options),
+        test=DataLoader(SegmentationDataset(data.split("test")), train.batch_size, collate_fn=collate, **options),
+        training=training,
+    )
