@@ -70,7 +70,8 @@ def load_predictions(
         raise ValueError(f"threshold={threshold}: expected a probability between 0 and 1")
     root = Path(root)
     wanted = data if split is None else data.split(split)
-    files, problems = files_by_id(root, root, purpose="one prediction for each image")
+    files, found = files_by_id(root, root, purpose="one prediction for each image")
+    problems = [problem._replace(file=str(root / problem.file)) for problem in found]
     problems += _unmatched(root, files, wanted.image_ids, data.image_ids)
     indices = [i for i, name in enumerate(wanted.image_ids) if name in files]
     read = partial(_read, root, files, wanted, threshold)
