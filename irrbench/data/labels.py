@@ -1,7 +1,8 @@
 """Label strategies: which label a model is trained on where raters disagree.
 
 A new strategy is one function in this file, under ``@label_strategy("name")``; a name with an argument ("rater:anna")
-reaches it as ``request.argument``. All strategies are scored alike, on the leave-one-out references.
+reaches it as ``request.argument``. Costlier ones (STAPLE) fit here as well: the masks of
+one image are all they need. All strategies are scored alike, on the leave-one-out references.
 """
 
 from __future__ import annotations
