@@ -150,7 +150,8 @@ def enclosed_area(polygons: Sequence[Polygon]) -> float:
     total = 0.0
     for is_inclusion, points in polygons:
         x, y = points.T
-        area = abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2
+        twice = x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1]
+        area = abs(float(twice)) / 2
         total += area if is_inclusion else -area
     return total
 
