@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 _LANE = 0.17  # inches of height per model
+_LINE = 0.2  # inches of a line in the heading or the legend
 _HEAD = 0.36  # inches above the band, for the numbers of floor and ceiling
 _TITLE_LETTERS, _NOTE_LETTERS = 46, 72  # a line
 _NEAR = 0.12  # closer than this, the two numbers would touch
@@ -66,8 +68,9 @@ def band_plot(
     scores = score_columns(leaderboard) if scores is None else tuple(scores)
     rows = [row_of_leaderboard(leaderboard, score) for score in scores]
     with figure_style():
-        axes = _draw(rows, colours=colours, ax=ax)
-        _name_axes(axes, title=title, note=note)
+        heading = (textwrap.wrap(title, _TITLE_LETTERS), textwrap.wrap(note, _NOTE_LETTERS))
+        axes = _draw(rows, colours=colours, ax=ax, heading_lines=sum(map(len, heading)))
+        _name_axes(axes, *heading)
     return figure_of(axes)
 
 
@@ -103,18 +106,25 @@ def band_axes(
     return figure_of(axes), axes
 
 
-def _draw(rows: Sequence[Row], *, colours: Mapping[str, str] | None, ax: Axes | None) -> Axes:
+def _draw(rows: Sequence[Row], *, colours: Mapping[str, str] | None, ax: Axes | None, heading_lines: int = 0) -> Axes:
     styles = model_styles((dot.name for row in rows for dot in row.dots), colours)
     lanes = [max(1, len(row.dots)) + 1 for row in rows]
     tops = [_HEAD * (place + 1) + _LANE * sum(lanes[:place]) for place in range(len(rows))]
     bottoms = [top + _LANE * count for top, count in zip(tops, lanes, strict=True)]
-    axes = new_figure(FIGURE_WIDTH, max(bottoms, default=1.0) + 0.5)[1][0] if ax is None else ax
+    depth = max(bottoms, default=1.0) + 0.08
+    handles, labels = _legend(rows, styles)
+    columns = legend_columns(labels)
+    lines = heading_lines + math.ceil(len(labels) / columns)
+    axes = new_figure(FIGURE_WIDTH, depth + 0.5 + _LINE * lines)[1][0] if ax is None else ax
     for row, top, bottom in zip(rows, tops, bottoms, strict=True):
         _draw_band(axes, row, top=top, bottom=bottom)
         _draw_dots(axes, row, styles, top=top)
     _finish(axes, rows, ticks=[(top + bottom) / 2 for top, bottom in zip(tops, bottoms, strict=True)])
-    axes.set_ylim(max(bottoms, default=1.0) + 0.08, 0)
-    _add_legend(axes, rows, styles, outside=ax is None)
+    axes.set_ylim(depth, 0)
+    if ax is None:
+        figure_of(axes).legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=9)
+    else:
+        axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=columns, fontsize=9)
     return axes
 
 
@@ -162,24 +172,18 @@ def _finish(ax: Axes, rows: Sequence[Row], *, ticks: Sequence[float]) -> None:
     ax.set_axisbelow(True)
 
 
-def _name_axes(ax: Axes, *, title: str, note: str) -> None:
-    remarks = textwrap.wrap(note, _NOTE_LETTERS)
+def _name_axes(ax: Axes, title: Sequence[str], remarks: Sequence[str]) -> None:
     if title or remarks:
-        ax.set_title("\n".join(textwrap.wrap(title, _TITLE_LETTERS)), pad=8 + 13 * len(remarks))
+        ax.set_title("\n".join(title), pad=8 + 13 * len(remarks))
     if remarks:
         ax.annotate("\n".join(remarks), (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points",
                     color="#9A3412", fontsize=9)  # fmt: skip
 
 
-def _add_legend(ax: Axes, rows: Sequence[Row], styles: Mapping[str, ModelStyle], *, outside: bool) -> None:
+def _legend(rows: Sequence[Row], styles: Mapping[str, ModelStyle]) -> tuple[list[Line2D], list[str]]:
     from matplotlib.lines import Line2D
 
     shown = [role for role in _LINES if any(math.isfinite(getattr(row, role)) for row in rows)]
     handles = [Line2D([], [], **_LINES[role]) for role in shown]
     handles += [Line2D([], [], color=colour, marker=marker, **_DOT) for colour, marker in styles.values()]
-    labels = [*(DISPLAY_NAMES[role] for role in shown), *(shorten(name) for name in styles)]
-    columns = legend_columns(labels)
-    if outside:
-        figure_of(ax).legend(handles, labels, loc="outside lower left", ncols=columns, fontsize=9)
-    else:
-        ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=columns, fontsize=9)
+    return handles, [*(DISPLAY_NAMES[role] for role in shown), *(shorten(name) for name in styles)]

@@ -108,7 +108,7 @@ def write_report(
         Section("leaderboard", "Leaderboard", _leaderboard(leaderboard, chosen, colours)),
         Section("reading", "How to read this", _definitions(HOW_TO_READ)),
         Section("curves", "Learning curves", _curves(curves, leaderboard, chosen[0], colours)),
-        Section("comparisons", "Comparisons", _comparisons(comparisons, chosen[0])),
+        Section("comparisons", "Comparisons", _comparisons(comparisons, chosen)),
         Section("agreement", "Score and agreement of the raters", _agreement(per_image, agreement, chosen[0], colours)),
         Section("images", "Images", panels_html(panels) if panels else ""),
         Section("rules", "Rules used", _definitions(rules.items())),
@@ -158,13 +158,14 @@ def _curves(curves: pd.DataFrame | None, leaderboard: pd.DataFrame, score: str, 
     )
 
 
-def _comparisons(comparisons: pd.DataFrame | None, score: str) -> str:
-    if comparisons is None or comparisons.empty:
+def _comparisons(comparisons: pd.DataFrame | None, scores: Sequence[str]) -> str:
+    if comparisons is None or not comparisons["score"].isin(scores).any():
         return ""
-    main = comparisons["score"] == score
+    comparisons = comparisons[comparisons["score"].isin(scores)]
+    main = comparisons["score"] == scores[0]
     first = comparisons_table(comparisons[main].drop(columns="score")) if main.any() else ""
     rest = f"<details><summary>Other scores</summary>{comparisons_table(comparisons[~main])}</details>"
-    lead = f"{score_title(score)}: model minus the one it is compared with, and the interval of the difference."
+    lead = f"{score_title(scores[0])}: model minus the one it is compared with, and the interval of the difference."
     return f'<p class="quiet lead">{escape(lead)}</p>{first}{"" if main.all() else rest}'
 
 

@@ -24,9 +24,9 @@ def figure_html(figure: Figure, *, alt: str, caption: str = "") -> str:
     with tempfile.TemporaryDirectory() as folder:
         svg = save_figure(figure, Path(folder) / "figure.svg").read_text(encoding="utf-8")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    # Between legible and not too large, whatever the width of the screen.
+    # Whole on a phone, and not too large on a wide screen.
     width = figure.get_figwidth()
-    size = f"min-width:{4.2 * width:.1f}rem;max-width:{7.5 * width:.1f}rem"
+    size = f"min-width:{3.35 * width:.1f}rem;max-width:{7.5 * width:.1f}rem"
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}" style="{size}"', 1)
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure><div class="drawing" tabindex="0">{svg}</div>{below}</figure>'

@@ -1,0 +1,237 @@
+"""Figures show the numbers they are given, and leave matplotlib as it was."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from irrbench import plots
+from irrbench.plots.style import model_styles
+from tests.report.frames import CEILING, FLOOR, UPPER, curves, leaderboard, per_image
+
+IMPORTS = (ast.Import, ast.ImportFrom)
+MODELS = {"unet": 0.6, "fpn": 0.5, "pan": 0.75}
+
+
+def lines(ax, *, gid=None, marker=None):
+    return [line for line in ax.lines if line.get_gid() == gid and (marker is None or line.get_marker() == marker)]
+
+
+def dots(ax):
+    return [line for line in ax.lines if line.get_linestyle() == "None"]
+
+
+def texts(figure):
+    found = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    return found + [text.get_text() for ax in figure.axes for text in ax.texts]
+
+
+def relative_luminance(colour):
+    channels = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+class TestColours:
+    def test_models_are_distinct_coloured_and_visible_on_white_and_on_dark(self):
+        assert len(set(plots.MODEL_COLOURS)) >= 10
+        for colour in plots.MODEL_COLOURS:
+            channels = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+            assert max(channels) - min(channels) > 40
+            assert 1.05 / (relative_luminance(colour) + 0.05) >= 2.5
+            assert (relative_luminance(colour) + 0.05) / (relative_luminance("#11171C") + 0.05) >= 2.5
+
+    def test_twenty_four_models_have_twenty_four_styles(self):
+        assert len(set(model_styles(f"m{place}" for place in range(24)).values())) == 24
+
+    def test_a_given_colour_is_kept_in_every_figure(self):
+        colours = {"pan": "#123456"}
+        figures = [
+            plots.band_plot(leaderboard(MODELS), colours=colours),
+            plots.learning_curves(curves(MODELS), 0.04, 0.71, score="iou", colours=colours),
+            plots.score_against_agreement(per_image(MODELS), agreement(), score="iou", colours=colours),
+        ]
+        for figure in figures:
+            assert any(line.get_color() == "#123456" for ax in figure.axes for line in ax.lines)
+
+
+class TestBand:
+    def test_shows_the_frames_numbers(self):
+        ax = plots.band_plot(leaderboard(MODELS)).axes[0]
+        for role, values in (("floor", FLOOR), ("ceiling", CEILING), ("upper", UPPER)):
+            assert [line.get_xdata()[0] for line in lines(ax, gid=role)] == [values["iou"], values["tpr"]]
+        assert [dot.get_xdata()[0] for dot in dots(ax)] == [0.6, 0.5, 0.75, 0.7, 0.7, 0.7]
+        spans = [tuple(line.get_xdata()) for line in ax.lines if line.get_linewidth() == 1.6]
+        assert spans[:3] == [pytest.approx((value - 0.02, value + 0.03)) for value in MODELS.values()]
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["IoU", "TPR (sensitivity)"]
+
+    def test_a_band_upside_down_is_hatched(self):
+        ax = plots.band_plot(leaderboard(MODELS)).axes[0]
+        assert [bool(band.get_hatch()) for band in ax.collections] == [False, True]
+
+    def test_lanes_do_not_overlap(self):
+        ax = plots.band_plot(leaderboard({f"m{place}": 0.5 for place in range(12)})).axes[0]
+        heights = [dot.get_ydata()[0] for dot in dots(ax)]
+        assert min(np.diff(heights)) > 0.1
+
+    def test_everything_is_inside_the_figure(self):
+        names = {f"a-long-model-name-{place}-with-an-encoder-and-a-label-strategy": 0.5 for place in range(12)}
+        figure = plots.band_plot(leaderboard(names), title="title " * 20, note="note " * 30)
+        figure.draw_without_rendering()
+        box = figure.bbox
+        assert figure.axes[0].get_position().height * figure.get_figheight() > 2 * (0.36 + 13 * 0.17)
+        for artist in (*figure.legends, *figure.axes[0].texts, figure.axes[0]):
+            inner = artist.get_tightbbox()
+            assert inner.x0 >= box.x0 - 1
+            assert inner.x1 <= box.x1 + 1
+            assert inner.y0 >= box.y0 - 1
+            assert inner.y1 <= box.y1 + 1
+
+    def test_undefined_values_are_left_out(self):
+        frame = leaderboard(MODELS)
+        frame.loc[frame["name"] == "fpn", ["iou", "iou_low", "iou_high"]] = np.nan
+        frame.loc[frame["role"] == "ceiling", "iou"] = np.nan
+        ax = plots.band_plot(frame, scores=["iou"]).axes[0]
+        assert [dot.get_xdata()[0] for dot in dots(ax)] == [0.6, 0.75]
+        assert lines(ax, gid="ceiling") == []
+
+    def test_intervals_are_optional(self):
+        frame = leaderboard(MODELS)[["name", "role", "iou"]]
+        assert len(dots(plots.band_plot(frame).axes[0])) == 3
+
+    def test_names_are_no_markup(self, tmp_path):
+        names = ["<b>&amp;", "_hidden", "$x^2$", "日本語"]
+        figure = plots.band_plot(leaderboard(dict.fromkeys(names, 0.5)))
+        plots.save_figure(figure, tmp_path / "band.png")
+        assert set(names) <= set(texts(figure))
+
+    def test_refuses_a_frame_without_a_bound(self):
+        with pytest.raises(ValueError, match=r"one row with role 'ceiling'; found 0"):
+            plots.band_plot(leaderboard(MODELS).query("role != 'ceiling'"))
+
+    def test_refuses_a_missing_score(self):
+        with pytest.raises(ValueError, match=r"missing f1, found name, role"):
+            plots.band_plot(leaderboard(MODELS), scores=["f1"])
+
+    def test_draws_into_given_axes(self):
+        figure = Figure()
+        ax = figure.subplots()
+        assert plots.band_plot(leaderboard(MODELS), ax=ax) is figure
+        assert len(dots(ax)) == 6
+
+
+class TestBandAxes:
+    def test_of_one_score(self):
+        figure, ax = plots.band_axes(0.04, 0.71, upper=0.8, model=torch.tensor(0.62))
+        assert isinstance(figure, Figure)
+        assert [dot.get_xdata()[0] for dot in dots(ax)] == [pytest.approx(0.62)]
+        assert [lines(ax, gid=role)[0].get_xdata()[0] for role in ("floor", "ceiling", "upper")] == [0.04, 0.71, 0.8]
+
+    def test_of_a_metrics_dictionary(self):
+        values = {f"val/f1{end}": torch.tensor(0.5) for end in ("", "_floor", "_ceiling", "_upper", "_normalized")}
+        values |= {"iou_floor": 0.1, "iou_ceiling": 0.7, "n_images": torch.tensor(3)}
+        _, ax = plots.band_axes(values)
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["F1 (Dice)", "IoU"]
+        assert len(dots(ax)) == 1
+
+    def test_refuses_half_a_band(self):
+        with pytest.raises(ValueError, match="needs a floor and a ceiling"):
+            plots.band_axes(0.04)
+
+
+def agreement(images=7):
+    return pd.Series({f"i{image}": 0.1 * image for image in range(images)}, name="alpha")
+
+
+class TestCurves:
+    def test_lines_are_sorted_by_epoch_and_inside_the_axes(self):
+        frame = curves(MODELS).sample(frac=1, random_state=0)
+        ax = plots.learning_curves(frame, 0.04, 0.71, score="iou").axes[0]
+        found = {tuple(line.get_ydata()) for line in ax.lines if line.get_gid() is None}
+        assert found == {tuple(value * np.arange(1, 5) / 4) for value in MODELS.values()}
+        low, high = ax.get_ylim()
+        assert low < 0.04
+        assert high > 0.75
+        assert [lines(ax, gid=role)[0].get_ydata()[0] for role in ("floor", "ceiling")] == [0.04, 0.71]
+
+    def test_undefined_bounds_are_left_out(self):
+        ax = plots.learning_curves(curves(MODELS), np.nan, 0.71, score="iou").axes[0]
+        assert lines(ax, gid="floor") == []
+
+    def test_refuses_a_missing_column(self):
+        with pytest.raises(ValueError, match="`curves` must have the columns name, epoch, f1; missing f1"):
+            plots.learning_curves(curves(MODELS), 0, 1, score="f1")
+
+
+class TestAgreement:
+    @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+    def test_one_panel_per_model(self, count):
+        models = {f"m{place}": 0.1 * place for place in range(count)}
+        figure = plots.score_against_agreement(per_image(models), agreement(), score="iou")
+        assert [ax.get_title(loc="left") for ax in figure.axes] == list(models)
+        raters, model = figure.axes[-1].collections
+        np.testing.assert_allclose(model.get_offsets()[:, 0], agreement())
+        np.testing.assert_allclose(model.get_offsets()[:, 1], models[f"m{count - 1}"] + 0.01 * np.arange(7))
+        np.testing.assert_allclose(raters.get_offsets()[:, 1], 0.7 + 0.01 * np.arange(7))
+
+    def test_line_joins_medians(self):
+        ax = plots.score_against_agreement(per_image({"m": 0.0}, 10), agreement(10), score="iou").axes[0]
+        np.testing.assert_allclose(ax.lines[1].get_ydata(), [0.005, 0.025, 0.045, 0.065, 0.085])
+
+    def test_images_without_agreement_are_left_out(self):
+        known = agreement().drop(["i0", "i1"])
+        ax = plots.score_against_agreement(per_image({"m": 0.5}), known, score="iou").axes[0]
+        assert len(ax.collections[1].get_offsets()) == 5
+
+    def test_refuses_foreign_ids(self):
+        with pytest.raises(ValueError, match="index `agreement` by the frame's image_id"):
+            plots.score_against_agreement(per_image(MODELS), agreement().add_prefix("x"), score="iou")
+
+
+class TestFiles:
+    def test_svg_is_the_same_each_time_and_keeps_text(self, tmp_path):
+        files = [
+            plots.save_figure(plots.band_plot(leaderboard(MODELS), note="rendered images"), tmp_path / f"{place}.svg")
+            for place in range(2)
+        ]
+        assert files[0].read_bytes() == files[1].read_bytes()
+        text = files[0].read_text(encoding="utf-8")
+        assert ">rendered images<" in text
+        assert "<dc:date>" not in text
+
+    def test_png(self, tmp_path):
+        path = plots.save_figure(plots.band_axes(0.1, 0.7)[0], tmp_path / "band.png")
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+    def test_refuses_other_formats(self, tmp_path):
+        with pytest.raises(ValueError, match=r"must end in \.svg, \.png or \.pdf; found 'band\.docx'"):
+            plots.save_figure(Figure(), tmp_path / "band.docx")
+
+    def test_settings_of_the_caller_stay(self, tmp_path):
+        with mpl.rc_context({"figure.facecolor": "black", "font.size": 3, "svg.fonttype": "path"}):
+            before = dict(mpl.rcParams)
+            figure = plots.band_plot(leaderboard(MODELS))
+            plots.save_figure(figure, tmp_path / "band.svg")
+            assert dict(mpl.rcParams) == before
+        assert figure.get_facecolor() == (1, 1, 1, 1)
+        assert figure.axes[0].get_yticklabels()[0].get_fontsize() == 10
+
+    def test_drawing_leaves_no_figure_behind_and_chooses_no_backend(self, tmp_path):
+        before = mpl.rcParams._get_backend_or_none()
+        plots.save_figure(plots.band_axes(0.1, 0.7)[0], tmp_path / "band.svg")
+        assert mpl.rcParams._get_backend_or_none() == before
+        assert pyplot.get_fignums() == []
+
+    def test_matplotlib_is_imported_inside_functions_only(self):
+        for file in Path(plots.__file__).parent.glob("*.py"):
+            loaded = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, IMPORTS)]
+            names = [getattr(node, "module", None) or node.names[0].name for node in loaded]
+            assert not [name for name in names if name.startswith(("matplotlib", "PIL"))]

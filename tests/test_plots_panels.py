@@ -1,0 +1,116 @@
+"""Contours lie where the masks end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, contour_panel
+
+H, W = 9, 11
+
+
+def rgb(colour):
+    return [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+
+
+def box(top, bottom, left, right, shape=(H, W)):
+    mask = np.zeros(shape, bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def painted(panel, colour):
+    return (panel == rgb(colour)).all(axis=-1)
+
+
+def test_a_raters_contour_is_the_masks_outermost_pixels():
+    mask = box(2, 7, 3, 8)
+    panel = contour_panel(np.zeros((1, H, W)), mask[None], scale=1)
+    expected = mask & ~box(3, 6, 4, 7)
+    np.testing.assert_array_equal(painted(panel, RATER_COLOURS[0]), expected)
+    assert (panel[~expected] == 0).all()
+
+
+def test_an_enlarged_contour_follows_the_enlarged_pixels():
+    panel = contour_panel(np.zeros((1, H, W)), box(2, 7, 3, 8)[None], scale=2)
+    expected = box(4, 14, 6, 16, (18, 22)) & ~box(5, 13, 7, 15, (18, 22))
+    np.testing.assert_array_equal(painted(panel, RATER_COLOURS[0]), expected)
+
+
+def test_the_models_contour_is_thicker_and_under_the_raters():
+    image, rater, model = np.zeros((1, 20, 20)), box(2, 6, 2, 6, (20, 20)), box(4, 18, 4, 18, (20, 20))
+    panel = contour_panel(image, rater[None], model, scale=1)
+    line = rater & ~box(3, 5, 3, 5, (20, 20))
+    np.testing.assert_array_equal(painted(panel, RATER_COLOURS[0]), line)
+    np.testing.assert_array_equal(painted(panel, MODEL_CONTOUR), model & ~box(7, 15, 7, 15, (20, 20)) & ~line)
+
+
+def test_raters_who_agree_share_the_line():
+    masks = np.stack([box(1, 40, 1, 40, (42, 42))] * 3)
+    panel = contour_panel(np.zeros((1, 42, 42)), masks, scale=1)
+    shares = [painted(panel, colour).sum() for colour in RATER_COLOURS[:3]]
+    assert sum(shares) == 39 * 4 - 4
+    assert min(shares) > 40
+
+
+def test_an_empty_mask_and_a_full_mask_have_no_contour():
+    masks = np.stack([np.zeros((H, W), bool), np.ones((H, W), bool)])
+    assert (contour_panel(np.zeros((1, H, W)), masks, scale=1) == 0).all()
+
+
+def test_outside_the_roi_it_is_darker():
+    panel = contour_panel(np.ones((1, H, W)), np.zeros((2, H, W)), roi=box(0, H, 0, 4), scale=1)
+    assert (panel[:, :4] == 255).all()
+    assert (panel[:, 4:] < 128).all()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_three_channels_are_colours_others_grey(channels):
+    image = np.zeros((channels, H, W))
+    image[0] = 1
+    panel = contour_panel(image, np.zeros((2, H, W)), scale=1)
+    assert panel[0, 0].tolist() == ([255, 0, 0] if channels == 3 else [round(255 / channels)] * 3)
+
+
+def test_values_outside_the_range_are_clipped_and_nan_is_black():
+    image = np.array([[[-1.0, 2.0, np.nan]]])
+    assert contour_panel(image, np.zeros((2, 1, 3)), scale=1)[0, :, 0].tolist() == [0, 255, 0]
+
+
+def test_of_a_volume_the_slice_with_most_marks():
+    image = np.zeros((1, 4, H, W))
+    image[0, 2] = 1
+    masks = np.zeros((2, 4, H, W), bool)
+    masks[:, 2, 3, 3] = masks[0, 1, 3, 3] = True
+    assert contour_panel(image, masks, masks[0], scale=1)[0, 0].tolist() == [255, 255, 255]
+
+
+def test_margin_cuts_around_all_marks():
+    panel = contour_panel(np.zeros((1, H, W)), box(4, 6, 5, 6)[None], box(4, 5, 5, 8), margin=1, scale=1)
+    assert panel.shape == (4, 5, 3)
+
+
+def test_small_images_are_enlarged_and_large_ones_thinned_out():
+    assert contour_panel(np.zeros((1, 64, 48)), np.zeros((2, 64, 48))).shape == (384, 288, 3)
+    assert contour_panel(np.zeros((1, 2100, 60)), np.zeros((2, 2100, 60))).shape == (700, 20, 3)
+
+
+def test_the_title_stands_above_the_image():
+    panel = contour_panel(np.ones((1, 64, 64)), np.zeros((2, 64, 64)), title="Δ very long " * 20)
+    assert panel.shape[1] == 384
+    assert (panel[-384:] == 255).all()
+    assert panel[:-384].std() > 0
+
+
+@pytest.mark.parametrize(
+    ("image", "masks", "prediction", "message"),
+    [
+        ((H, W), (2, H, W), None, r"`image` must have shape \(C, H, W\).*found \(9, 11\)"),
+        ((1, H, W), (2, W, H), None, r"`masks` must have the raters first.*\(9, 11\); found \(2, 11, 9\)"),
+        ((1, H, W), (2, H, W), (1, H, W), r"`prediction` must have the image's shape \(9, 11\); found \(1, 9, 11\)"),
+    ],
+)
+def test_refuses_shapes_that_do_not_fit(image, masks, prediction, message):
+    with pytest.raises(ValueError, match=message):
+        contour_panel(np.zeros(image), np.zeros(masks), None if prediction is None else np.zeros(prediction))
