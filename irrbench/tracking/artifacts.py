@@ -24,13 +24,15 @@ def log_table(client: Any, run_id: str, split: str, frame: pd.DataFrame) -> None
     MLflow's own ``log_table`` appends to a table that exists, which would list each image once per evaluation.
     """
     table = tidy_table(frame)
-    with tempfile.TemporaryDirectory() as folder:
-        shown, kept = Path(folder, f"{split}.json"), Path(folder, f"{split}.parquet")
+    *parents, name = split.split("/")  # a split of several loaders is called val/<loader>
+    folder = "/".join([TABLE_FOLDER, *parents])
+    with tempfile.TemporaryDirectory() as temporary:
+        shown, kept = Path(temporary, f"{name}.json"), Path(temporary, f"{name}.parquet")
         table.to_json(shown, orient="split", index=False, date_format="iso", double_precision=6)
         table.to_parquet(kept, index=False)
-        client.log_artifact(run_id, str(shown), TABLE_FOLDER)
-        client.log_artifact(run_id, str(kept), TABLE_FOLDER)
-    _announce_table(client, run_id, f"{TABLE_FOLDER}/{split}.json")
+        client.log_artifact(run_id, str(shown), folder)
+        client.log_artifact(run_id, str(kept), folder)
+    _announce_table(client, run_id, f"{folder}/{name}.json")
 
 
 def tidy_table(frame: pd.DataFrame) -> pd.DataFrame:

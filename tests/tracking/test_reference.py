@@ -65,6 +65,14 @@ def test_test_split_joins_the_pair_of_its_validation_split(store) -> None:
     assert ids(find(store)) == ids(validation)
 
 
+def test_loaders_of_one_split_share_a_pair(store) -> None:
+    first = find(store, split="val/a")
+    second = find(store, split="val/b", bounds_id="9c", sibling="val/a:1f")
+    assert ids(first) == ids(second)
+    second.log({"test/b/iou": 0.7, "val/b/iou": 0.6}, {"val/b/iou": 0.1}, last_step=3)
+    assert (len(history(first.ceiling, "test/b/iou")), len(history(first.ceiling, "val/b/iou"))) == (1, 2)
+
+
 def test_a_sibling_that_has_another_test_split_is_not_joined(store) -> None:
     find(store)
     first = find(store, split="test", bounds_id="9c", sibling="val:1f")

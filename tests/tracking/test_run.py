@@ -79,6 +79,12 @@ def test_per_image_table_is_replaced_not_appended(tracker, store) -> None:
     assert json.loads(tags(tracker)["mlflow.loggedArtifacts"]) == [{"path": "per_image/test.json", "type": "table"}]
 
 
+def test_each_loader_of_a_split_has_its_table(tracker, store) -> None:
+    for loader, score in (("a", 0.1), ("b", 0.2)):
+        tracker.log_per_image(f"val/{loader}", frame(score))
+    assert [store.read_table(tracker, f"val/{loader}")["iou"].item() for loader in "ab"] == [0.1, 0.2]
+
+
 def test_a_table_without_image_ids_is_refused(tracker) -> None:
     with pytest.raises(ValueError, match=r"column 'image'.*found \['iou'\]"):
         tracker.log_per_image("test", pd.DataFrame({"iou": [0.1]}))
