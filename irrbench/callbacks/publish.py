@@ -72,6 +72,7 @@ class MlflowPublisher:
             return
         if loader.split not in self._opened:
             self._open(loader, loader.table)
+            self._log_panels(loader, step)  # MLflow's page of a run shows pictures of step 0 first
             self._opened.add(loader.split)
         references = tuple(f"_{candidate}" for candidate in REFERENCES)
         self._run.log_scores({k: v for k, v in values.items() if not k.endswith(references)}, step=step)
@@ -111,9 +112,13 @@ class MlflowPublisher:
             return
         self._extend(loader, step)
         self._run.log_per_image(loader.split, candidate_table(loader.table, "model", self._scores))
+        if step:
+            self._log_panels(loader, step)
+        save_chart_view(self._logger.experiment, self._logger.experiment_id, scores=self._scores)
+
+    def _log_panels(self, loader: LoaderState, step: int) -> None:
         for name, picture in loader.panels.draw().items():
             self._run.log_panel(f"{loader.split}/{name}", picture, step=step)
-        save_chart_view(self._logger.experiment, self._logger.experiment_id, scores=self._scores)
 
     def _print_link(self) -> None:
         link = chart_link(self._logger.experiment.tracking_uri, self._logger.experiment_id)
