@@ -115,7 +115,7 @@ def _draw(rows: Sequence[Row], *, colours: Mapping[str, str] | None, ax: Axes | 
     handles, labels = _legend(rows, styles)
     columns = legend_columns(labels)
     lines = heading_lines + math.ceil(len(labels) / columns)
-    axes = new_figure(FIGURE_WIDTH, depth + 0.5 + _LINE * lines)[1][0] if ax is None else ax
+    axes = new_figure(FIGURE_WIDTH, depth + 0.4 + _LINE * lines)[1][0] if ax is None else ax
     for row, top, bottom in zip(rows, tops, bottoms, strict=True):
         _draw_band(axes, row, top=top, bottom=bottom)
         _draw_dots(axes, row, styles, top=top)

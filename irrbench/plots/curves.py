@@ -90,7 +90,7 @@ def score_against_agreement(
         figure, axes = _panels(len(styles))
         for ax, (name, style) in zip(axes, styles.items(), strict=True):
             _draw_panel(ax, table, name, style, score)
-            ax.set_title(shorten(name, width=24), fontsize=9, fontweight="normal")
+            ax.set_title(shorten(name, width=34 if len(axes) in (1, 2, 4) else 24), fontsize=9, fontweight="normal")
         axes[0].legend(loc="lower right", fontsize=8, handletextpad=0.3)
         figure.supxlabel(str(agreement.name or "agreement among raters"), fontsize=10)
         figure.supylabel(score_title(score), fontsize=10)
