@@ -1,40 +1,60 @@
 """How good can a segmentation score honestly get, on labels that several people drew differently?
 
-Tensors in, tensors out: nothing of Lightning, MLflow, segmentation-models-pytorch or matplotlib is imported here.
+Tensors in, tensors out: nothing of Lightning, MLflow, segmentation-models-pytorch or matplotlib is imported here. Names
+are fetched from their modules when first used, so that a command line need not wait for torch to say what it can do.
 """
 
-from irrbench.agreement import (
-    cohen_kappa,
-    fleiss_kappa,
-    gwet_ac1,
-    krippendorff_alpha,
-    percent_agreement,
-    prevalence,
-)
-from irrbench.bounds import Bounds, segmentation_bounds
-from irrbench.consensus import majority, vote_share
-from irrbench.metrics import SegmentationBounds
-from irrbench.patterns import VotePatterns
-from irrbench.scores import DEFAULT_SCORES, SCORES
-from irrbench.summary import ScoreSummary, summarize
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from irrbench.agreement import cohen_kappa as cohen_kappa
+    from irrbench.agreement import fleiss_kappa as fleiss_kappa
+    from irrbench.agreement import gwet_ac1 as gwet_ac1
+    from irrbench.agreement import krippendorff_alpha as krippendorff_alpha
+    from irrbench.agreement import percent_agreement as percent_agreement
+    from irrbench.agreement import prevalence as prevalence
+    from irrbench.bounds import Bounds as Bounds
+    from irrbench.bounds import segmentation_bounds as segmentation_bounds
+    from irrbench.consensus import majority as majority
+    from irrbench.consensus import vote_share as vote_share
+    from irrbench.metrics import SegmentationBounds as SegmentationBounds
+    from irrbench.patterns import VotePatterns as VotePatterns
+    from irrbench.scores import DEFAULT_SCORES as DEFAULT_SCORES
+    from irrbench.scores import SCORES as SCORES
+    from irrbench.summary import ScoreSummary as ScoreSummary
+    from irrbench.summary import summarize as summarize
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "DEFAULT_SCORES",
-    "SCORES",
-    "Bounds",
-    "ScoreSummary",
-    "SegmentationBounds",
-    "VotePatterns",
-    "cohen_kappa",
-    "fleiss_kappa",
-    "gwet_ac1",
-    "krippendorff_alpha",
-    "majority",
-    "percent_agreement",
-    "prevalence",
-    "segmentation_bounds",
-    "summarize",
-    "vote_share",
-]
+_HOMES = {
+    "agreement": (
+        "cohen_kappa",
+        "fleiss_kappa",
+        "gwet_ac1",
+        "krippendorff_alpha",
+        "percent_agreement",
+        "prevalence",
+    ),
+    "bounds": ("Bounds", "segmentation_bounds"),
+    "consensus": ("majority", "vote_share"),
+    "metrics": ("SegmentationBounds",),
+    "patterns": ("VotePatterns",),
+    "scores": ("DEFAULT_SCORES", "SCORES"),
+    "summary": ("ScoreSummary", "summarize"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 (one list of names is enough)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

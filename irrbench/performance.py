@@ -156,7 +156,7 @@ def _bounds(images: Images, repeats: int) -> Row:
 
 def _by_torchmetrics(images: Images) -> dict[tuple[str, str], Tensor]:
     """The same scores, composed of torchmetrics' functions on the same references, its input checks off."""
-    functions = {
+    functions: dict[str, Callable[..., Tensor]] = {
         "iou": peer.binary_jaccard_index,
         "accuracy": peer.binary_accuracy,
         "tpr": peer.binary_recall,
