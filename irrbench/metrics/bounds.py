@@ -95,8 +95,8 @@ class SegmentationBounds(Metric):
 
     @property
     def rules(self) -> dict[str, str]:
-        """The rules behind the numbers, to be shown beside them."""
-        return {"ties": self.ties, "empty_reference": self.empty_reference, "threshold": str(self.threshold)}
+        """The rules behind the bounds, to be shown beside them."""
+        return {"ties": self.ties, "empty_reference": self.empty_reference}
 
     def update(
         self,
