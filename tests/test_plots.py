@@ -130,7 +130,9 @@ class TestBand:
 
 class TestBandAxes:
     def test_of_one_score(self):
-        figure, ax = plots.band_axes(0.04, 0.71, upper=0.8, model=torch.tensor(0.62))
+        figure, ax = plots.band_axes(
+            {"iou": torch.tensor(0.62), "iou_floor": 0.04, "iou_ceiling": 0.71, "iou_upper": 0.8}
+        )
         assert isinstance(figure, Figure)
         assert [dot.get_xdata()[0] for dot in dots(ax)] == [pytest.approx(0.62)]
         assert [lines(ax, gid=role)[0].get_xdata()[0] for role in ("floor", "ceiling", "upper")] == [0.04, 0.71, 0.8]
@@ -144,7 +146,7 @@ class TestBandAxes:
 
     def test_refuses_half_a_band(self):
         with pytest.raises(ValueError, match="needs a floor and a ceiling"):
-            plots.band_axes(0.04)
+            plots.band_axes({"iou_floor": 0.04})
 
 
 def agreement(images=7):
@@ -208,7 +210,7 @@ class TestFiles:
         assert "<dc:date>" not in text
 
     def test_png(self, tmp_path):
-        path = plots.save_figure(plots.band_axes(0.1, 0.7)[0], tmp_path / "band.png")
+        path = plots.save_figure(plots.band_axes({"iou_floor": 0.1, "iou_ceiling": 0.7})[0], tmp_path / "band.png")
         assert path.read_bytes().startswith(b"\x89PNG")
 
     def test_refuses_other_formats(self, tmp_path):
@@ -226,7 +228,7 @@ class TestFiles:
 
     def test_drawing_leaves_no_figure_behind_and_chooses_no_backend(self, tmp_path):
         before = mpl.rcParams._get_backend_or_none()
-        plots.save_figure(plots.band_axes(0.1, 0.7)[0], tmp_path / "band.svg")
+        plots.save_figure(plots.band_axes({"iou_floor": 0.1, "iou_ceiling": 0.7})[0], tmp_path / "band.svg")
         assert mpl.rcParams._get_backend_or_none() == before
         assert pyplot.get_fignums() == []
 

@@ -45,7 +45,7 @@ class PanelKeeper:
         pictures = {}
         for name, parts in self._kept:
             image, masks, mask, roi = (None if part is None else part.cpu().float().numpy() for part in parts)
-            pictures[name] = contour_panel(_to_unit(image), masks, mask, roi=roi, title=name)
+            pictures[name] = contour_panel(_to_unit(image), masks, mask, roi=roi, margin=16, title=name)
         return pictures
 
 

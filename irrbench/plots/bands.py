@@ -74,35 +74,21 @@ def band_plot(
     return figure_of(axes)
 
 
-def band_axes(
-    floor: Number | Mapping[str, Number],
-    ceiling: Number = None,
-    *,
-    upper: Number = None,
-    model: Number = None,
-    score: str = "iou",
-    ax: Axes | None = None,
-) -> tuple[Figure, Axes]:
-    """Draw the band of one score, or of several from the flat dictionary that the metric computes.
+def band_axes(values: Mapping[str, Number], *, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Draw the band of each score of the flat dictionary that the metric computes.
 
     Args:
-        floor: the naive rater's score, or a mapping with keys ``iou``, ``iou_floor``, ``iou_ceiling`` and so on.
-        ceiling: the average rater's score; not with a mapping.
-        upper: score of the majority of all raters.
-        model: the model's score.
-        score: name of the score; not used with a mapping.
+        values: ``iou_floor`` and ``iou_ceiling``, where there are ``iou`` (the model) and ``iou_upper``; other scores
+            likewise.
         ax: axes to draw in; by default a new figure.
 
     Raises:
-        ValueError: if no ceiling is given, or a mapping holds no score with its floor and ceiling.
+        ValueError: if it holds no score with its floor and ceiling.
 
-    >>> figure, axes = band_axes(0.04, 0.71, model=0.62)
+    >>> figure, axes = band_axes({"iou": 0.62, "iou_floor": 0.04, "iou_ceiling": 0.71})
     """
-    flat = {score: model, f"{score}_floor": floor, f"{score}_ceiling": ceiling, f"{score}_upper": upper}
-    values = floor if isinstance(floor, Mapping) else {key: value for key, value in flat.items() if value is not None}
-    rows = rows_of_scores(values)
     with figure_style():
-        axes = _draw(rows, colours=None, ax=ax)
+        axes = _draw(rows_of_scores(values), colours=None, ax=ax)
     return figure_of(axes), axes
 
 
