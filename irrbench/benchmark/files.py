@@ -58,7 +58,12 @@ def read_frame(path: Path) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415
 
     # A converter, because an image may be called "NA" or "007".
-    return pd.read_csv(path, converters={"image_id": str}, float_precision="round_trip")
+    return pd.read_csv(path, converters={"image_id": str}, engine="c", **_exact_floats(pd.__version__))
+
+
+def _exact_floats(version: str) -> dict[str, Any]:
+    # From pandas 3 on this is what it does by itself, and asking for it is deprecated.
+    return {} if int(version.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
 
 
 def prepare_folder(path: Path) -> Path:

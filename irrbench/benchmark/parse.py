@@ -36,8 +36,9 @@ def load_config(
     known = list(_known_keys(BenchmarkConfig))
     arguments = []
     if path is not None:
-        _check_keys(_read_yaml(Path(path)), BenchmarkConfig, Path(path).name)
-        arguments = ["--config", str(path)]
+        content = _read_yaml(Path(path))
+        _check_keys(content, BenchmarkConfig, Path(path).name)
+        arguments = ["--config", str(path)] if content else []
     _check_flags(overrides, known)
     values = _parse([*arguments, *overrides])
     for key, value in (changes or {}).items():

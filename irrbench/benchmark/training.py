@@ -79,10 +79,12 @@ def train_and_test(
         loaders = make_loaders(data, label=config.label, seed=config.seed, train=config.train)
         mlflow_logger = _make_logger(name, config, tracking)
         write_json(folder / RUN, {"run_id": mlflow_logger.run_id})
+        run = RunTracker(client, str(mlflow_logger.run_id))
         try:
+            run.log_config(asdict(config))
             trained = _train(config, data, loaders, folder, mlflow_logger, on_epoch)
         except BaseException:
-            RunTracker(client, str(mlflow_logger.run_id)).finish("FAILED")
+            run.finish("FAILED")
             raise
     return trained
 

@@ -1,0 +1,165 @@
+"""Configurations: YAML and flags, and what is said about those that cannot be used."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from irrbench.benchmark import BenchmarkConfig, ConfigError, ModelConfig, load_config
+from irrbench.benchmark.cell import CellConfig
+from irrbench.benchmark.config import RulesConfig, TrainConfig, slug
+from irrbench.benchmark.grid import cell_names
+from irrbench.benchmark.predictions import parse_predictions
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_yaml_then_flags_then_changes(tmp_path):
+    file = write(
+        tmp_path / "c.yaml", "train: {max_epochs: 7, batch_size: 3, lr: 1e-4}\nmodels: [{architecture: linknet}]\n"
+    )
+    config = load_config(
+        file, ["--train.batch_size", "5", "--labels", "[soft]"], changes={"train.max_epochs": 2, "seeds": [4]}
+    )
+    assert config.train == TrainConfig(max_epochs=2, batch_size=5, lr=1e-4)
+    assert config.models == [ModelConfig("linknet")]
+    assert (config.labels, config.seeds) == (["soft"], [4])
+
+
+def test_an_empty_file_is_the_defaults(tmp_path):
+    assert load_config(write(tmp_path / "c.yaml", "# nothing\n")) == load_config() == BenchmarkConfig()
+
+
+def test_what_is_stored_loads_again(tmp_path):
+    config = load_config(None, ["--seeds", "[1, 2]"], changes={"predictions": {"a b": "x"}, "data": "d"})
+    file = write(tmp_path / "c.yaml", yaml.safe_dump(config.as_dict()))
+    assert load_config(file) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modles: []", "c.yaml: unknown key 'modles'. Did you mean 'models'?"),
+        ("train: {max_epoch: 3}", "c.yaml: train: unknown key 'max_epoch'. Did you mean 'max_epochs'?"),
+        ("models: [{architectur: unet}]", "c.yaml: models: unknown key 'architectur'. Did you mean 'architecture'?"),
+        ("rules: {zzz: 1}", "unknown key 'zzz'. Known are ties, empty_reference, threshold."),
+        ("train: 3", "c.yaml: train: expected keys and values, found int 3"),
+        ("- a", "expected keys and values, found list"),
+        ("a: [", "c.yaml is no valid YAML"),
+        ("train: {batch_size: many}", "train.batch_size"),
+        ("rules: {ties: maybe}", "rules.ties"),
+        ("train: {max_epochs: 0}", "train.max_epochs must be 1 or more, found 0"),
+        ("train: {lr: 0}", "train.lr must be greater than 0"),
+        ("rules: {threshold: 1.5}", "rules.threshold must lie between 0 and 1, found 1.5"),
+        ("scores: [dice]", "dice"),
+        ("seeds: [-1]", "seeds must be 0 or more"),
+    ],
+)
+def test_unusable_files(tmp_path, text, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path / "c.yaml", text))
+    assert message in str(caught.value)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere.yaml cannot be read: No such file"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--train.batchsize", "unknown flag '--train.batchsize'. Did you mean '--train.batch_size'?"),
+        ("--label", "unknown flag '--label'. Did you mean '--labels'?"),
+    ],
+)
+def test_unknown_flags(flag, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [flag, "3"])
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("pair", ["unet", "unet=", "=folder", " = "])
+def test_malformed_predictions(pair):
+    with pytest.raises(ConfigError, match=r"--predictions must be NAME=DIR, such as unet=outputs/unet; found"):
+        parse_predictions([pair])
+
+
+def test_predictions_of_one_name():
+    with pytest.raises(ConfigError, match="names 'a' twice"):
+        parse_predictions(["a=x", "a=y"])
+
+
+@pytest.mark.parametrize("name", ["default", "folder"])
+def test_shipped_files_load(name):
+    config = load_config(CONFIGS / f"{name}.yaml")
+    assert len(cell_names(config)) >= 4
+
+
+def test_the_default_file_is_the_default():
+    assert load_config(CONFIGS / "default.yaml") == BenchmarkConfig()
+
+
+def test_the_folder_file_explains_every_key():
+    text = (CONFIGS / "folder.yaml").read_text()
+    shipped = yaml.safe_load(text)
+    known = BenchmarkConfig().as_dict()
+    for key, value in known.items():
+        if key == "lidc":  # has no place beside a folder
+            continue
+        assert f"{key}:" in text, key
+        if isinstance(value, dict) and value:
+            assert set(shipped[key]) == set(value), key
+
+
+def test_names_of_cells():
+    config = BenchmarkConfig(models=[ModelConfig(), ModelConfig(name="mine")], labels=["soft", "rater:a"])
+    names = [name for name, *_ in cell_names(config)]
+    assert names == ["unet-resnet18 soft", "unet-resnet18 rater:a", "mine soft", "mine rater:a"]
+    assert cell_names(replace(config, seeds=[0, 7]))[1][0] == "unet-resnet18 soft seed 7"
+
+
+def test_an_empty_grid():
+    with pytest.raises(ConfigError, match="at least one cell and each its own name; found none"):
+        cell_names(BenchmarkConfig(labels=[]))
+
+
+def test_two_cells_of_one_name():
+    with pytest.raises(ConfigError, match="found two cells called 'unet-resnet18 soft'"):
+        cell_names(BenchmarkConfig(models=[ModelConfig()], labels=["soft", "soft"]))
+
+
+CELL = CellConfig(ModelConfig(), "soft", 0, TrainConfig(), ("iou",), RulesConfig(), "study", "abc", "1")
+
+
+def test_the_digest_is_of_what_the_numbers_depend_on():
+    renamed = [
+        replace(CELL, data="other name"),
+        replace(CELL, model=ModelConfig(name="x")),
+        replace(CELL, train=TrainConfig(num_workers=2)),
+    ]
+    assert {cell.digest for cell in renamed} == {CELL.digest}
+    changed = [
+        replace(CELL, label="random"),
+        replace(CELL, seed=1),
+        replace(CELL, data_digest="abd"),
+        replace(CELL, version="2"),
+        replace(CELL, train=TrainConfig(lr=1.0)),
+        replace(CELL, rules=RulesConfig(ties="positive")),
+        replace(CELL, model=ModelConfig("fpn")),
+        replace(CELL, scores=("f1",)),
+    ]
+    assert len({CELL.digest, *(cell.digest for cell in changed)}) == len(changed) + 1
+
+
+def test_file_names_hold_plain_characters():
+    assert slug("../é b:c") == "b-c"
+    assert slug("...") == "cell"

@@ -1,0 +1,196 @@
+"""The leaderboard by hand, against slow loops, and in its corner cases."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from irrbench.benchmark import Resampling, build_results
+
+CEILING, UPPER, FLOOR = "average rater (ceiling)", "majority of raters (upper)", "naive rater (floor)"
+
+
+def table(model: list[float], *, ceiling: list[float], floor: list[float], score: str = "iou") -> pd.DataFrame:
+    ids = [f"image{i}" for i in range(len(model))]
+    upper = [c + 0.1 for c in ceiling]
+    columns = {score: model, f"{score}_floor": floor, f"{score}_ceiling": ceiling, f"{score}_upper": upper}
+    return pd.DataFrame({"image_id": ids, "alpha": 0.5, "tied": 0.0, **columns})
+
+
+def random_tables(models: int, images: int, *, seed: int = 0) -> dict[str, pd.DataFrame]:
+    rng = np.random.default_rng(seed)
+    ceiling, floor = rng.uniform(0.6, 0.9, images).tolist(), rng.uniform(0, 0.1, images).tolist()
+    return {
+        f"m{i}": table(rng.uniform(0.2 * i, 0.2 * i + 0.4, images).tolist(), ceiling=ceiling, floor=floor)
+        for i in range(models)
+    }
+
+
+def row(frame: pd.DataFrame, name: str) -> pd.Series:
+    return frame.set_index("name").loc[name]
+
+
+def test_by_hand():
+    bounds = {"ceiling": [0.8, 0.6, 0.7, 0.7], "floor": [0.1, 0.1, 0.2, 0.0]}
+    results = build_results(
+        {"weak": table([0.3, 0.3, 0.5, 0.3], **bounds), "strong": table([0.9, 0.5, 0.8, 0.6], **bounds)}
+    )
+    board = results.leaderboard
+    assert board["name"].tolist() == [CEILING, UPPER, "strong", "weak", FLOOR]
+    assert board["role"].tolist() == ["ceiling", "upper", "model", "model", "floor"]
+    assert board["n_images"].tolist() == [4] * 5
+    assert board["iou"].tolist() == pytest.approx([0.7, 0.8, 0.7, 0.35, 0.1])
+    # (0.35 - 0.1) / (0.7 - 0.1) and so on; never a mean of ratios
+    assert board["iou_normalized"].tolist() == pytest.approx([1.0, 0.7 / 0.6, 1.0, 0.25 / 0.6, 0.0])
+    assert board["rank"].isna().tolist() == [True, True, False, False, True]
+    assert board["rank"].tolist()[2:4] == [1, 2]
+    assert results.notes == ()
+
+
+def test_columns_are_those_that_scripts_rely_on():
+    results = build_results(random_tables(2, 6))
+    assert list(results.leaderboard) == [
+        "name", "role", "n_images", "iou", "iou_low", "iou_high", "iou_normalized", "rank",
+    ]  # fmt: skip
+    assert list(results.per_image) == ["name", "role", "image_id", "iou"]
+    assert list(results.comparisons) == [
+        "name", "versus", "score", "difference", "low", "high", "p", "p_holm", "verdict",
+    ]  # fmt: skip
+
+
+def slow_samples(columns: list[list[float]], groups: list[str], resamples: int, seed: int) -> list[list[float]]:
+    """Draw groups with replacement, list their images, take the mean: no array operation but the draw."""
+    names = list(dict.fromkeys(groups))
+    weights = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), size=resamples)
+    samples = []
+    for drawn in weights.tolist():
+        chosen = [i for name, times in zip(names, drawn, strict=True) for i in times * where(groups, name)]
+        means = []
+        for column in columns:
+            values = [column[i] for i in chosen if not math.isnan(column[i])]
+            means.append(sum(values) / len(values) if values else math.nan)
+        samples.append(means)
+    return samples
+
+
+def where(groups: list[str], name: str) -> list[int]:
+    return [i for i, group in enumerate(groups) if group == name]
+
+
+def slow_percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    return ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
+
+
+def test_intervals_and_differences_against_a_slow_loop():
+    tables = random_tables(2, 9, seed=3)
+    for frame in tables.values():
+        frame.loc[4, [c for c in frame if c.startswith("iou")]] = math.nan
+    groups = {f"image{i}": f"patient{i // 2}" for i in range(9)}
+    results = build_results(tables, Resampling(groups, resamples=300, seed=5, level=0.9))
+    order = ["iou_ceiling", "iou_upper", "iou_floor"]
+    columns = [tables["m0"][c].tolist() for c in order] + [tables[m]["iou"].tolist() for m in ("m0", "m1")]
+    samples = slow_samples(columns, list(groups.values()), 300, 5)
+    for place, name in enumerate([CEILING, UPPER, FLOOR, "m0", "m1"]):
+        found = row(results.leaderboard, name)
+        ends = [slow_percentile([s[place] for s in samples], share) for share in (0.05, 0.95)]
+        assert [found["iou_low"], found["iou_high"]] == pytest.approx(ends, abs=1e-9)
+    differences = [s[3] - s[4] for s in samples]
+    pair = results.comparisons.query("name == 'm0' and versus == 'm1'").iloc[0]
+    ends = [slow_percentile(differences, share) for share in (0.05, 0.95)]
+    assert [pair["low"], pair["high"]] == pytest.approx(ends, abs=1e-9)
+    rarer = min(sum(d <= 0 for d in differences), sum(d >= 0 for d in differences))
+    assert pair["p"] == pytest.approx(min(1, 2 * (rarer + 1) / 301))
+
+
+def test_three_families_of_comparisons_each_with_holm():
+    comparisons = build_results(random_tables(3, 12)).comparisons
+    assert comparisons["versus"].value_counts()[[CEILING, FLOOR]].tolist() == [3, 3]
+    between = comparisons[~comparisons["versus"].isin([CEILING, FLOOR])]
+    assert list(zip(between["name"], between["versus"], strict=True)) == [("m0", "m1"), ("m0", "m2"), ("m1", "m2")]
+    for _, family in comparisons.groupby(comparisons["versus"].where(comparisons["versus"].isin([CEILING, FLOOR]), "")):
+        ordered = family.sort_values("p")
+        stepped, worst = [], 0.0
+        for rank, p in enumerate(ordered["p"]):
+            worst = max(worst, min(1.0, p * (len(family) - rank)))
+            stepped.append(worst)
+        assert ordered["p_holm"].tolist() == pytest.approx(stepped)
+
+
+def test_verdicts_follow_the_sign_and_the_corrected_p():
+    results = build_results(random_tables(3, 30))
+    verdict = {(c["name"], c["versus"]): c["verdict"] for c in results.comparisons.to_dict("records")}
+    assert verdict["m0", CEILING] == "below"
+    assert verdict["m2", FLOOR] == "above"
+    assert verdict["m0", "m2"] == "below"
+
+
+def test_identical_models_are_not_distinguishable_and_share_a_rank():
+    one = random_tables(1, 8)["m0"]
+    results = build_results({"a": one, "b": one.copy()})
+    pair = results.comparisons.query("name == 'a' and versus == 'b'").iloc[0]
+    assert (pair["difference"], pair["low"], pair["high"], pair["p"]) == (0, 0, 0, 1)
+    assert pair["verdict"] == "not distinguishable"
+    assert results.leaderboard["rank"].dropna().tolist() == [1, 1]
+
+
+def test_no_normalized_score_where_the_naive_rater_is_as_good():
+    results = build_results({"m": table([0.8, 0.9], ceiling=[0.9, 0.8], floor=[1.0, 1.0], score="tpr")})
+    assert results.leaderboard["tpr_normalized"].isna().all()
+    assert results.notes == ("No normalized tpr: the naive rater scores as high as the average rater.",)
+
+
+def test_no_normalized_score_where_the_interval_of_the_gap_holds_0():
+    results = build_results({"m": table([0.5] * 4, ceiling=[0.9, 0.1, 0.9, 0.2], floor=[0.1, 0.9, 0.2, 0.8])})
+    assert results.leaderboard["iou_normalized"].isna().all()
+    assert results.notes == ("No normalized iou: the interval of ceiling - floor holds 0.",)
+
+
+def test_images_without_a_defined_score_are_counted_out():
+    bounds = {"ceiling": [0.7, math.nan, 0.8], "floor": [0.1, math.nan, 0.2]}
+    results = build_results({"m": table([0.5, math.nan, 0.6], **bounds)})
+    assert results.leaderboard["n_images"].tolist() == [2, 2, 2, 2]
+    assert row(results.leaderboard, "m")["iou"] == pytest.approx(0.55)
+    assert results.notes == ("iou is defined on 2 of 3 test images.",)
+
+
+def test_a_score_that_no_image_defines_is_nan_and_says_so():
+    nothing = [math.nan] * 3
+    results = build_results({"m": table(nothing, ceiling=nothing, floor=nothing)})
+    assert results.leaderboard["iou"].isna().all()
+    assert results.comparisons["verdict"].unique().tolist() == ["undefined"]
+    assert "No normalized iou: no image defines both bounds." in results.notes
+
+
+def test_order_of_images_does_not_matter():
+    tables = random_tables(2, 7)
+    shuffled = {name: frame.sample(frac=1, random_state=1) for name, frame in tables.items()}
+    pd.testing.assert_frame_equal(build_results(tables).leaderboard, build_results(shuffled).leaderboard)
+
+
+def test_images_of_one_patient_count_as_one():
+    tables = {name: pd.concat([frame] * 4, ignore_index=True) for name, frame in random_tables(1, 6).items()}
+    for frame in tables.values():
+        frame["image_id"] = [f"{i}" for i in range(len(frame))]
+    groups = {f"{i}": i % 6 for i in range(24)}
+    grouped, single = (row(build_results(tables, Resampling(g)).leaderboard, "m0") for g in (groups, None))
+    # four copies of each image tell nothing new: the honest interval is twice as wide
+    ratio = (grouped["iou_high"] - grouped["iou_low"]) / (single["iou_high"] - single["iou_low"])
+    assert 1.7 < ratio < 2.3
+
+
+def test_models_on_different_images_are_refused():
+    tables = random_tables(2, 5)
+    tables["m1"] = tables["m1"].iloc[:4]
+    with pytest.raises(ValueError, match=r"same images: 'm0' has 5, 'm1' has 4, 4 are common"):
+        build_results(tables)
+
+
+def test_no_model_is_refused():
+    with pytest.raises(ValueError, match="at least one is needed"):
+        build_results({})

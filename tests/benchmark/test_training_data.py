@@ -1,0 +1,92 @@
+"""What a cell trains on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from irrbench.benchmark import ConfigError
+from irrbench.benchmark.config import TrainConfig
+from irrbench.benchmark.training_data import TrainingSet, check_splits, image_facts, make_loaders, turned
+from irrbench.data import RaterData
+
+
+def make_data(splits: list[str], *, shape: tuple[int, ...] = (6, 10), channels: int = 1) -> RaterData:
+    rng = np.random.default_rng(0)
+    ids = [f"i{n}" for n in range(len(splits))]
+    manifest = pd.DataFrame({"split": splits}, index=pd.Index(ids, name="image_id"))
+    images = [rng.random((channels, *shape)).astype(np.float32) for _ in ids]
+    masks = [rng.random((3, *shape)) < 0.5 for _ in ids]
+    return RaterData.from_arrays(images, masks, image_ids=ids, manifest=manifest, name="toy")
+
+
+def test_eight_different_turns_and_the_first_is_none():
+    plane = torch.arange(6).view(2, 3)
+    seen = {tuple(turned(plane, turn).flatten().tolist()) + turned(plane, turn).shape for turn in range(8)}
+    assert len(seen) == 8
+    assert torch.equal(turned(plane, 0), plane)
+
+
+def test_image_label_masks_and_roi_turn_together():
+    data = make_data(["train"] * 5)
+    plain, moved = (TrainingSet(data, label="majority", seed=1, augment=augment) for augment in (False, True))
+    for epoch in range(4):
+        moved.set_epoch(epoch)
+        for i in range(5):
+            before, after = plain[i], moved[i]
+            fits = [
+                all(
+                    turned(before[key], turn).shape == after[key].shape
+                    and torch.equal(turned(before[key], turn), after[key])
+                    for key in ("image", "label", "masks", "roi")
+                )
+                for turn in range(8)
+            ]
+            assert sum(fits) == 1
+
+
+def test_turns_depend_on_seed_epoch_and_index_alone():
+    data = make_data(["train"] * 6)
+    sets = [TrainingSet(data, label="random", seed=seed, augment=True) for seed in (0, 0, 1)]
+    drawn = []
+    for training in sets:
+        for epoch in (0, 1):
+            training.set_epoch(epoch)
+            drawn.append([training[i]["image"].flatten().tolist() for i in (range(6))])
+    assert drawn[0] == drawn[2]
+    assert drawn[1] == drawn[3]
+    assert drawn[0] != drawn[1]
+    assert drawn[0] != drawn[4]
+
+
+def test_only_training_images_are_turned():
+    data = make_data(["train"] * 4 + ["val"] * 2 + ["test"] * 3)
+    loaders = make_loaders(data, label="majority", seed=0, train=TrainConfig(batch_size=2))
+    (batch,) = [b for b in loaders.test if "i8" in b["id"]]
+    assert torch.equal(batch["image"][0, :, :6, :10], torch.from_numpy(data.image(8)))
+    assert [len(b["id"]) for b in loaders.train] == [2, 2]
+    assert [len(b["id"]) for b in loaders.test] == [2, 1]
+
+
+def test_statistics_of_the_training_images_alone():
+    data = make_data(["train", "train", "test"], channels=3)
+    facts = image_facts(data)
+    pixels = np.concatenate([data.image(0).reshape(3, -1), data.image(1).reshape(3, -1)], axis=1)
+    assert facts.channels == 3
+    assert facts.mean == pytest.approx(pixels.mean(1), abs=1e-6)
+    assert facts.std == pytest.approx(pixels.std(1), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("splits", "empty"), [(["train", "test"], "val"), (["val"], "train and test"), (["train", "val"], "test")]
+)
+def test_empty_splits(splits, empty):
+    with pytest.raises(ConfigError, match=rf"toy: no images in {empty} \(found .*manifest.csv"):
+        check_splits(make_data(splits))
+
+
+def test_volumes():
+    with pytest.raises(ConfigError, match=r"images have 3 axes; the built-in models train on 2-D images"):
+        check_splits(make_data(["train", "val", "test"], shape=(4, 6, 8)))

@@ -1,0 +1,121 @@
+"""The command line: flags, messages, exit codes."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.benchmark.study import ids, save, write_predictions, write_study
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("data") / "study")
+
+
+def test_help_comes_at_once_and_names_every_flag():
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True)
+    assert time.monotonic() - start < 2
+    flags = ("config", "data", "predictions", "output", "tracking-uri", "max-epochs", "seed", "check", "resume")
+    assert all(f"--{flag}" in done.stdout for flag in (*flags, "executor", "workers"))
+
+
+def test_help_loads_nothing_heavy():
+    code = f"import runpy, sys; sys.argv = ['b', '--help']\ntry: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+    code += "except SystemExit: print(sorted({'torch', 'irrbench', 'numpy', 'mlflow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["--train.batchsize", "3"], "unknown flag '--train.batchsize'. Did you mean '--train.batch_size'?"),
+        (["--train.batch_size", "some"], "train.batch_size"),
+        (["study"], "expected flags, found 'study'"),
+        (["--predictions", "folder"], "--predictions must be NAME=DIR, such as unet=outputs/unet; found 'folder'"),
+        (["--data", "nowhere"], "nowhere: found nothing; expected a data folder"),
+        (["--max-epochs", "0"], "train.max_epochs must be 1 or more, found 0"),
+    ],
+)
+def test_bad_usage_is_one_message_and_code_2(script, capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert script.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("benchmark: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_wrong_number_is_refused_by_the_parser(script, capsys):
+    with pytest.raises(SystemExit) as caught:
+        script.main(["--max-epochs", "many"])
+    assert caught.value.code == 2
+    assert "invalid int value: 'many'" in capsys.readouterr().err
+
+
+def test_check_of_a_sound_folder(script, capsys, study):
+    assert script.main(["--check", "--data", str(study)]) == 0
+    assert "no problems found" in capsys.readouterr().out
+
+
+def test_check_lists_every_problem(script, capsys, tmp_path):
+    root = write_study(tmp_path / "study")
+    save(root / "masks" / "anna" / "test0.png", np.zeros((3, 4), np.uint8))
+    (root / "masks" / "ben" / "val1.png").unlink()
+    (root / "images" / "train2.png").write_bytes(b"no picture")
+    assert script.main(["--check", "--data", str(root)]) == 2
+    text = capsys.readouterr().out.replace("\n", "")
+    assert all(part in text for part in ("anna/test0.png", "val1", "train2.png", "problems"))
+
+
+def test_check_looks_at_predictions_too(script, capsys, study, tmp_path):
+    folder = write_predictions(tmp_path / "p", ids("test")[1:])
+    assert script.main(["--check", "--data", str(study), "--predictions", f"p={folder}"]) == 2
+    assert "test0: found no file" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_finished_predictions_by_flags(script, capsys, study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [write_predictions(tmp_path / name, ids("test"), wider=w) for name, w in (("a", 0.5), ("b", 3))]
+    flags = [flag for f in folders for flag in ("--predictions", f"{f.name} v1.0={f}")]
+    assert script.main(["--data", str(study), *flags, "--statistics.resamples", "50"]) == 0
+    board = pd.read_csv(tmp_path / "outputs" / "benchmark" / "leaderboard.csv")
+    assert board.query("role == 'model'")["name"].tolist() == ["a v1.0", "b v1.0"]
+    assert (tmp_path / "mlflow.db").exists()
+    assert "v1.0" in (tmp_path / "outputs" / "benchmark" / "report.html").read_text()
+    assert "average rater" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_training_by_the_command(study, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("models: [{architecture: fpn, encoder: resnet18}]\nlabels: [majority, soft]\n")
+    flags = ["--max-epochs", "1", "--seed", "3", "--config", config, "--data", study, "--train.batch_size", "4"]
+    done = subprocess.run([sys.executable, SCRIPT, *flags], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert "average rater" in done.stdout
+    stored = (tmp_path / "outputs" / "benchmark" / "config.yaml").read_text()
+    assert "max_epochs: 1" in stored
+    assert "seeds:\n- 3" in stored
