@@ -1,0 +1,288 @@
+"""Stopping where more training can only fit the raters' disagreement."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from irrbench.callbacks.lightning import Callback, LightningModule, Trainer
+from irrbench.callbacks.monitor import RaterBoundsMonitor
+from irrbench.inference import percentile_interval, resampled_means
+from irrbench.scores import SCORES
+from irrbench.summary import name_column, score_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+Groups = Mapping[Any, Hashable] | Callable[[str], Hashable]
+
+
+class Interval(NamedTuple):
+    """Ends of a confidence interval, in units of the score."""
+
+    low: float
+    high: float
+
+
+_UNKNOWN = Interval(math.nan, math.nan)
+
+
+class CeilingStopping(Callback):
+    """Stops training once the model agrees with the raters at least as well as they agree with each other.
+
+    It needs a :class:`RaterBoundsMonitor` among the trainer's callbacks, before or after it. At each validation check
+    it takes the confidence interval of the mean of ``model - ceiling``, paired over the validation images. When the
+    low end has stayed above ``-margin`` for `patience` checks in a row, more training can only fit the raters'
+    disagreement. A check without a number (a model that diverged, fewer than two groups) starts the count anew.
+
+    A fit begins with no checks counted, unless it resumes from a checkpoint. ``Trainer(min_epochs=...)`` holds.
+
+    Args:
+        score: name among the monitor's scores; its first if not given.
+        margin: how far below the average rater is near enough, in units of the score; 0: the model must be better.
+        patience: checks in a row.
+        level: confidence level of the interval.
+        groups: what was drawn independently (patients), for each image id: a mapping, or a function of the id (a
+            string). Whole groups are resampled; each image on its own if not given.
+        split: which validation data, where there are several loaders: ``"val/<loader>"``.
+        monitor: which one, where the trainer has several.
+        resamples: of the bootstrap.
+        seed: of the bootstrap, the same in all processes.
+        verbose: whether to say on the terminal why it stops; it is logged at level INFO anyway.
+
+    Attributes:
+        interval: of ``model - ceiling`` at the latest check; NaN where there is none.
+        passes: checks in a row so far.
+        stopped_epoch: epoch in which it asked to stop; None if it never did.
+        reason: why it stopped, with numbers; empty if it did not.
+
+    Raises:
+        ValueError: for unusable options; when the fit begins, if there is no monitor or it lacks the score; at the
+            sanity check, if the split is not there; at the first check, if an image has no group.
+
+    Example:
+        >>> stopping = CeilingStopping(score="iou", margin=0.01, patience=2)
+        >>> stopping.interval, stopping.stopped_epoch
+        (Interval(low=nan, high=nan), None)
+    """
+
+    interval: Interval
+    passes: int
+    stopped_epoch: int | None
+
+    def __init__(
+        self,
+        *,
+        score: str | None = None,
+        margin: float = 0.0,
+        patience: int = 3,
+        level: float = 0.95,
+        groups: Groups | None = None,
+        split: str = "val",
+        monitor: RaterBoundsMonitor | None = None,
+        resamples: int = 2000,
+        seed: int = 0,
+        verbose: bool = True,
+    ) -> None:
+        super().__init__()
+        _check_options(score=score, margin=margin, patience=patience, level=level, resamples=resamples)
+        self.score, self.margin, self.patience, self.level = score, margin, patience, level
+        self.groups, self.split, self.monitor = groups, split, monitor
+        self.resamples, self.seed, self.verbose = resamples, seed, verbose
+        self._found: RaterBoundsMonitor | None = None
+        self._begin()
+
+    @property
+    def state_key(self) -> str:
+        """Name of the state in a checkpoint: two with different scores or splits can be in one trainer."""
+        return f"CeilingStopping(score={self.score!r}, split={self.split!r})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count and the latest check."""
+        return {
+            "passes": self.passes,
+            "interval": tuple(self.interval),
+            "stopped_epoch": self.stopped_epoch,
+            "reason": self.reason,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting where a checkpoint left off."""
+        self.passes, self.interval = state_dict["passes"], Interval(*state_dict["interval"])
+        self.stopped_epoch, self.reason = state_dict["stopped_epoch"], state_dict["reason"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002 (Lightning's)
+        """Find the monitor, before anything is trained."""
+        if stage == "fit":
+            self._begin()
+            self._found = find_monitor(trainer.callbacks, self.monitor)
+            _check_monitored(self._found, self.score)
+            if not trainer.enable_validation:
+                logger.warning("CeilingStopping will not stop this training: it has no validation.")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's)
+        """Count the check, and stop if it was the last that was wanted."""
+        # Lightning calls every callback's `on_validation_epoch_end`, where the table is made, before any of these.
+        if trainer.state.fn != "fit" or self._found is None:
+            return
+        _check_split(self._found, self.split)
+        if trainer.sanity_checking:
+            return
+        reached = self.check(self._found.tables.get(self.split))
+        # All processes have the same table. Should they yet disagree, they must end together, or some wait for ever.
+        if not trainer.fast_dev_run and trainer.strategy.reduce_boolean_decision(reached, all=False):
+            self._stop(trainer)
+
+    def check(self, table: pd.DataFrame | None) -> bool:
+        """Count one check; needs no trainer.
+
+        Args:
+            table: per-image table, see :func:`irrbench.summary.bounds_table`; None where there is none this time.
+
+        Returns:
+            Whether the low end has been above ``-margin`` for `patience` checks in a row.
+        """
+        self.interval = _UNKNOWN
+        if table is not None:
+            self._scored = self.score or score_names(table)[0]
+            self.interval = advantage_interval(
+                table, self._scored, groups=self.groups, level=self.level, resamples=self.resamples, seed=self.seed
+            )
+        self.passes = self.passes + 1 if self.interval.low > -self.margin else 0
+        return self.passes >= self.patience
+
+    def _begin(self) -> None:
+        self.interval, self.passes, self.stopped_epoch = _UNKNOWN, 0, None
+        self.reason = self._scored = ""
+
+    def _stop(self, trainer: Trainer) -> None:
+        (low, high), self.stopped_epoch = self.interval, trainer.current_epoch
+        self.reason = (
+            f"{self.split}/{self._scored}: model - average rater lies in [{low:.4f}, {high:.4f}] ({100 * self.level:g} "
+            f"% interval), above {0 - self.margin:g} for {self.passes} checks in a row: more training can only fit the "
+            "raters' disagreement."
+        )
+        announced, trainer.should_stop = trainer.should_stop, True
+        if trainer.is_global_zero and not announced:
+            logger.info(self.reason)
+            if self.verbose:
+                Console(stderr=True).print(f"Stopping. {self.reason}", soft_wrap=True, highlight=False, markup=False)
+
+
+def advantage_interval(
+    table: pd.DataFrame,
+    score: str,
+    *,
+    groups: Groups | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap interval of the mean of ``model - ceiling``, paired over images, whatever their order.
+
+    Args:
+        table: per-image table, see :func:`irrbench.summary.bounds_table`.
+        score: one of its scores.
+        groups: what was drawn independently, by image id; each image on its own if not given.
+        level: confidence level.
+        resamples: bootstrap resamples of whole groups.
+        seed: of the bootstrap.
+
+    Returns:
+        Low and high end; infinite where fewer than two groups have the score.
+
+    Raises:
+        ValueError: if an image has no group.
+    """
+    table = table.sort_values("image_id", kind="stable")  # processes and loaders order images as they like
+    if isinstance(groups, Mapping):  # ids are strings in the table, whatever they are in a batch
+        groups = {str(image_id): label for image_id, label in groups.items()}
+    difference = (table[score] - table[name_column(score, "ceiling")]).to_numpy(dtype=float)
+    defined = ~np.isnan(difference)
+    labels = [_label(str(name), groups) for name in table["image_id"][defined]]
+    if len(set(labels)) < 2:
+        return Interval(-math.inf, math.inf)
+    means = resampled_means(difference[defined, None], groups=labels, resamples=resamples, rng=seed)
+    low, high = percentile_interval(means, level=level)
+    return Interval(float(low[0]), float(high[0]))
+
+
+def find_monitor(callbacks: Sequence[Any], given: RaterBoundsMonitor | None = None) -> RaterBoundsMonitor:
+    """The one monitor among a trainer's callbacks.
+
+    Args:
+        callbacks: of the trainer.
+        given: the one that it has to be; any if not given.
+
+    Raises:
+        ValueError: if there is none, or more than one to choose from.
+    """
+    found = [x for x in callbacks if isinstance(x, RaterBoundsMonitor) and (given is None or x is given)]
+    if not found and given is not None:
+        raise ValueError("`monitor` must be among the trainer's callbacks: Trainer(callbacks=[monitor, stopping]).")
+    if not found:
+        raise ValueError(
+            "CeilingStopping needs the bounds that a RaterBoundsMonitor computes, and the trainer has none: "
+            "Trainer(callbacks=[RaterBoundsMonitor(...), CeilingStopping(...)])."
+        )
+    if len(found) > 1:
+        raise ValueError(f"The trainer has {len(found)} RaterBoundsMonitor: say which by CeilingStopping(monitor=...).")
+    return found[0]
+
+
+def _label(image_id: str, groups: Groups | None) -> Hashable:
+    if groups is None:
+        return image_id
+    label = groups.get(image_id) if isinstance(groups, Mapping) else groups(image_id)
+    if label is None or label != label:  # noqa: PLR0124 (NaN, as an empty cell of a table is)
+        raise ValueError(
+            f"`groups` must give a group for every validation image, found none for {image_id!r}. Its keys are the "
+            "ids that RaterBoundsMonitor(image_id=...) reads from the batches."
+        )
+    return label
+
+
+def _check_monitored(monitor: RaterBoundsMonitor, score: str | None) -> None:
+    if "validate" not in monitor.stages:
+        raise ValueError(f"CeilingStopping needs the stage 'validate' monitored, found stages={monitor.stages}.")
+    scores = monitor._metric_options["scores"]  # noqa: SLF001 (its own package's)
+    if score is not None and _without_class(score) not in scores:
+        raise ValueError(
+            f"`score` must be one that the monitor computes: {', '.join(scores)}; found {score!r}. "
+            f"Pass RaterBoundsMonitor(scores=[..., {_without_class(score)!r}])."
+        )
+
+
+def _check_split(monitor: RaterBoundsMonitor, split: str) -> None:
+    known = [name for name in monitor.summaries if name.partition("/")[0] == "val"]
+    if split not in known:
+        raise ValueError(
+            f"`split` must be the validation data to judge by, one of {', '.join(map(repr, known))}; found {split!r}. "
+            f"Pass CeilingStopping(split={known[0]!r})."
+        )
+
+
+def _check_options(*, score: str | None, margin: float, patience: int, level: float, resamples: int) -> None:
+    if score is not None and _without_class(score) not in SCORES:
+        raise ValueError(
+            f"`score` must be among {', '.join(SCORES)}, or None for the monitor's first; found {score!r}."
+        )
+    if not math.isfinite(margin):
+        raise ValueError(f"`margin` must be a number in units of the score, as 0.01; found {margin}.")
+    for name, count in (("patience", patience), ("resamples", resamples)):
+        if count != int(count) or count < 1:
+            raise ValueError(f"`{name}` must be a whole number, 1 or more; found {count}.")
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must lie between 0 and 1, as 0.95; found {level}.")
+
+
+def _without_class(score: str) -> str:
+    """``iou`` of ``iou_class1``."""
+    return score.partition("_class")[0]
