@@ -7,6 +7,7 @@ The per-image table is the one form in which results travel: one row an image, a
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from irrbench.agreement import krippendorff_alpha
 from irrbench.bounds import Bounds
 from irrbench.inference import mean_interval, normalized_score
 from irrbench.patterns import VotePatterns
+from irrbench.scores import SCORES, CrossTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +38,7 @@ class ScoreSummary:
         normalized: ``(model - floor) / (ceiling - floor)``, a ratio of means; NaN with a reason.
         reason: why there is no normalized score, or empty.
         n_images: images on which the score is defined.
+        label: mean of the model on the very labels it was trained on; NaN where none were given.
     """
 
     model: float
@@ -45,20 +48,34 @@ class ScoreSummary:
     normalized: float
     reason: str
     n_images: int
+    label: float = math.nan
+
+    @property
+    def noise_fit(self) -> float:
+        """``label - ceiling``: above 0 the model agrees with its label more than people agree with each other."""
+        return self.label - self.ceiling
 
 
-def bounds_table(image_ids: Sequence[str], classes: Sequence[VotePatterns], bounds: Sequence[Bounds]) -> pd.DataFrame:
+def bounds_table(
+    image_ids: Sequence[str],
+    classes: Sequence[VotePatterns],
+    bounds: Sequence[Bounds],
+    *,
+    label: torch.Tensor | None = None,
+) -> pd.DataFrame:
     """One row an image: agreement, and each score of model, floor, ceiling and upper.
 
     Args:
         image_ids: ``B`` names.
         classes: vote patterns, one set a class; a single one for binary masks.
         bounds: the bounds of each set.
+        label: ``(B, 4)`` pixels that neither, the prediction, the label it was trained on, or both mark.
 
     Returns:
         Columns ``image_id``, ``n_raters``, ``roi_pixels``, ``tied`` (share of pixels on which a reference is tied),
         ``alpha`` (Krippendorff), then the scores' columns. With several classes ``s`` is the mean over the classes that
-        are defined in the image and ``s_class0``, ... are the classes.
+        are defined in the image and ``s_class0``, ... are the classes. With labels ``s_label`` is the model's score on
+        the very label that it was trained on.
     """
     import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
 
@@ -78,6 +95,10 @@ def bounds_table(image_ids: Sequence[str], classes: Sequence[VotePatterns], boun
                 for k in range(len(bounds))
                 for c, v in by_class.items()
             }
+    if label is not None and label.any():
+        table = CrossTable(*label[:, [3, 1, 2, 0]].double().unbind(1))
+        rule = bounds[0].empty_reference
+        columns |= {name_column(s, "label"): SCORES[s](table, empty_reference=rule).numpy() for s in bounds[0].floor}
     return pd.DataFrame(columns)
 
 
@@ -103,11 +124,14 @@ def summarize(table: pd.DataFrame, scores: Sequence[str] | None = None) -> dict[
 
 def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:
     means = {c: float(table[f"{score}_{c}"].mean()) for c in REFERENCES}
-    model = float(table[score].mean()) if score in table else float("nan")
+    model = float(table[score].mean()) if score in table else math.nan
     gap_low = mean_interval(table[f"{score}_ceiling"] - table[f"{score}_floor"])[0]
     normalized = normalized_score(model, means["floor"], means["ceiling"], gap_low=gap_low)
     n_images = int(table[f"{score}_floor"].notna().sum())
-    return ScoreSummary(model, **means, normalized=normalized.value, reason=normalized.reason, n_images=n_images)
+    label = float(table[f"{score}_label"].mean()) if f"{score}_label" in table else math.nan
+    return ScoreSummary(
+        model, **means, normalized=normalized.value, reason=normalized.reason, n_images=n_images, label=label
+    )
 
 
 def flatten(summary: Mapping[str, ScoreSummary]) -> dict[str, float]:
@@ -129,7 +153,7 @@ def bounds_digest(table: pd.DataFrame, rules: Mapping[str, object]) -> str:
         16 hexadecimal digits.
     """
     model_columns = score_names(table)
-    fixed = table.drop(columns=[c for c in model_columns if c in table])
+    fixed = table.drop(columns=[c for s in model_columns for c in (s, f"{s}_label") if c in table])
     # Sums of floats may differ in the last digits between machines; nine digits do not.
     rows = sorted("|".join(_stable(v) for v in row) for row in fixed.itertuples(index=False))
     text = "\n".join([*map(str, fixed.columns), *rows, repr(sorted((k, str(v)) for k, v in rules.items()))])

@@ -21,6 +21,7 @@ class Sample(NamedTuple):
     image_id: ImageIds | None  # B of them
     present: Tensor | None  # (B, R)
     image: Tensor | None  # (B, C, *S)
+    label: Tensor | None = None  # (B, *S) or (B, 1, *S)
 
     def matches(self, tensor: Tensor, num_classes: int | None) -> bool:
         """Whether a tensor has the shape of predictions for these masks."""
@@ -43,6 +44,7 @@ class BatchReader:
     image_id: Selector | None = None
     present: Selector | None = None
     image: Selector | None = None
+    label: Selector | None = None
 
     def read(self, batch: Any) -> Sample:
         """Take the parts out of a batch.
@@ -130,7 +132,7 @@ def _check(sample: Sample, batch: Any) -> None:
         raise ValueError(
             f"The masks must be a tensor (B, R, *S), one mask a rater, found {describe(masks)} in {describe(batch)}."
         )
-    for name in ("roi", "present"):
+    for name in ("roi", "present", "label"):
         part = getattr(sample, name)
         if part is not None and (not isinstance(part, Tensor) or len(part) != len(masks)):
             raise ValueError(f"`{name}` must be a tensor for {len(masks)} images, found {describe(part)}.")

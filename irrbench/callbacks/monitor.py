@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from irrbench.bounds import Ties
 from irrbench.callbacks.batch import BatchReader, Sample, Selector
 from irrbench.callbacks.capture import ForwardCapture, find_predictions, read_predictions
-from irrbench.callbacks.lightning import Callback, LightningModule, Trainer
+from irrbench.callbacks.hooks import PREFIXES, Stage, StageHooks
+from irrbench.callbacks.lightning import LightningModule, Trainer
 from irrbench.callbacks.panels import PanelKeeper
 from irrbench.callbacks.publish import MlflowPublisher, is_mlflow
 from irrbench.callbacks.stage import LoaderState, split_names
@@ -25,11 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Stage = Literal["validate", "test"]
-_PREFIXES: dict[str, str] = {"validate": "val", "test": "test"}
 
-
-class RaterBoundsMonitor(Callback):
+class RaterBoundsMonitor(StageHooks):
     """Logs, for any LightningModule, its scores between naive rater (floor) and average rater (ceiling).
 
     At the end of every validation and test epoch it logs through ``pl_module.log``, so that EarlyStopping,
@@ -42,6 +41,9 @@ class RaterBoundsMonitor(Callback):
         roi: where the region of interest ``(B, *S)`` is; all pixels count if not given.
         image_id: where the images' ids are; needed where samplers repeat images, as in several processes.
         present: where ``(B, R)`` is, which raters rated which image; all if not given.
+        label: where the label is that the model trains on, ``(B, *S)`` or ``(B, 1, *S)``; with the stage ``"train"`` it
+            gives ``train/<score>_label``, the score against that very label, and ``train/<score>_noise_fit``, the same
+            minus the ceiling: above 0 the model agrees with one label more than people agree with each other.
         image: where the image ``(B, C, *S)`` is, for pictures with contours; no pictures if not given.
         predictions: key of the step's returned dict, or a function of (module, batch, outputs), called in the
             precision's context. If not given: what the step returned, or a forward call's output, of the right shape.
@@ -51,7 +53,8 @@ class RaterBoundsMonitor(Callback):
         threshold: cut on the probability.
         ties: see :func:`~irrbench.bounds.segmentation_bounds`.
         empty_reference: see :func:`~irrbench.bounds.segmentation_bounds`.
-        stages: of ``"validate"`` and ``"test"``.
+        stages: of ``"train"``, ``"validate"`` and ``"test"``. In training the images are as augmented, and the scores
+            are those of the changing model over the epoch.
         log_references: whether to log ``_floor`` and ``_ceiling`` beside the scores (other loggers than MLflow's).
         log_normalized: whether to log ``_normalized``.
         reference_runs: whether to keep runs for ceiling and floor in MLflow.
@@ -74,6 +77,7 @@ class RaterBoundsMonitor(Callback):
         image_id: Selector | None = None,
         present: Selector | None = None,
         image: Selector | None = None,
+        label: Selector | None = None,
         predictions: str | Callable[[Any, Any, Any], Tensor] | None = None,
         scores: Iterable[str] = DEFAULT_SCORES,
         num_classes: int | None = None,
@@ -91,10 +95,11 @@ class RaterBoundsMonitor(Callback):
     ) -> None:
         super().__init__()
         self.stages = tuple(stages)
-        unknown = [stage for stage in self.stages if stage not in _PREFIXES]
+        unknown = [stage for stage in self.stages if stage not in PREFIXES]
         if unknown:
-            raise ValueError(f"`stages` must be among {', '.join(map(repr, _PREFIXES))}; found {unknown}.")
-        self._reader = BatchReader(masks=masks, roi=roi, image_id=image_id, present=present, image=image)
+            raise ValueError(f"`stages` must be among {', '.join(map(repr, PREFIXES))}; found {unknown}.")
+        reader = BatchReader(masks=masks, roi=roi, image_id=image_id, present=present, image=image)
+        self._readers = {stage: replace(reader, label=label if stage == "train" else None) for stage in self.stages}
         self._predictions, self._capture = predictions, ForwardCapture()
         self._metric_options: dict[str, Any] = {
             "scores": tuple(scores),
@@ -123,8 +128,6 @@ class RaterBoundsMonitor(Callback):
         """By split: the latest means over images, by score."""
         return {x.split: x.summary for loaders in self._loaders.values() for x in loaders}
 
-    # When ------------------------------------------------------------------------------------------------------------
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Watch the module's forward calls, unless the user says where the predictions are."""
         self._publishers = None  # the next trainer may have other loggers
@@ -135,99 +138,34 @@ class RaterBoundsMonitor(Callback):
         """Leave the module as it was."""
         self._capture.detach()
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a validation epoch."""
-        self._begin("validate", trainer.val_dataloaders, pl_module)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a test epoch."""
-        self._begin("test", trainer.test_dataloaders, pl_module)
-
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Read the masks before the step can change the batch."""
-        self._before_step("validate", batch)
-
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Read the masks before the step can change the batch."""
-        self._before_step("test", batch)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Take in the step's predictions."""
-        self._after_step("validate", trainer, pl_module, outputs, batch, dataloader_idx)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Take in the step's predictions."""
-        self._after_step("test", trainer, pl_module, outputs, batch, dataloader_idx)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the scores and their bounds."""
-        if not trainer.sanity_checking:
-            self._log_stage("validate", trainer, pl_module, step=trainer.current_epoch)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the scores and their bounds."""
-        self._log_stage("test", trainer, pl_module, step=0)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write tables and pictures of the last validation."""
-        self._close_stage("validate", step=max(trainer.current_epoch - 1, 0))
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write tables and pictures, where the validation is not part of a training."""
-        if trainer.state.fn == "validate":
-            self._close_stage("validate", step=trainer.current_epoch)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write tables and pictures."""
-        self._close_stage("test", step=0)
-
-    # What ------------------------------------------------------------------------------------------------------------
-
     def _new_loader(self, split: str) -> LoaderState:
         options = self._metric_options
         count = 0 if options["num_classes"] else self.num_panels
         panels = PanelKeeper(count, from_logits=options["from_logits"], threshold=options["threshold"])
         return LoaderState(split, SegmentationBounds(**options), panels)
 
-    def _begin(self, stage: str, loaders: Any, pl_module: LightningModule) -> None:
+    def begin(self, stage: str, loaders: Any, pl_module: LightningModule) -> None:
+        """Start afresh, one state a data loader."""
         if stage not in self.stages:
             return
-        splits = split_names(_PREFIXES[stage], loaders)
+        splits = split_names(PREFIXES[stage], loaders)
         if [loader.split for loader in self._loaders.get(stage, [])] != splits:
             self._loaders[stage] = [self._new_loader(split) for split in splits]
         for loader in self._loaders[stage]:
             loader.begin(pl_module.device)
 
-    def _before_step(self, stage: str, batch: Any) -> None:
+    def before_step(self, stage: str, batch: Any) -> None:
+        """Read the masks, and watch for predictions of their shape."""
         if stage not in self.stages:
             return
-        self._sample = sample = self._reader.read(batch)
+        self._sample = sample = self._readers[stage].read(batch)
         num_classes = self._metric_options["num_classes"]
         self._capture.start(lambda tensor: sample.matches(tensor, num_classes))
 
-    def _after_step(
+    def after_step(
         self, stage: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
+        """Take in the predictions."""
         if stage not in self.stages or self._sample is None:
             return
         sample, self._sample = self._sample, None
@@ -244,7 +182,8 @@ class RaterBoundsMonitor(Callback):
             return read_predictions(outputs, self._predictions)
         return find_predictions(outputs, captured, sample, self._metric_options["num_classes"])
 
-    def _log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
+    def log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
+        """Compute, and log to the module, to MLflow and to the other loggers."""
         publishers = self._find_publishers(trainer)
         others = [x for x in trainer.loggers if not is_mlflow(x)] if publishers else []
         for loader in self._loaders.get(stage, []):
@@ -283,9 +222,11 @@ class RaterBoundsMonitor(Callback):
             ]
         return self._publishers
 
-    def _close_stage(self, stage: str, *, step: int) -> None:
+    def close_stages(self, stages: Sequence[str], *, step: int) -> None:
+        """Write tables and pictures, and say where they are."""
+        loaders = [loader for stage in stages for loader in self._loaders.get(stage, [])]
         for publisher in self._publishers or []:
-            for loader in self._loaders.get(stage, []):
+            for loader in loaders:
                 publisher.close_stage(loader, step=step)
-            if self.print_link and stage in self._loaders:
+            if self.print_link and loaders:
                 publisher.print_link()

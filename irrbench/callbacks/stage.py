@@ -44,7 +44,7 @@ class LoaderState:
 
     def update(self, sample: Sample, preds: Tensor) -> None:
         """Take in a batch."""
-        self.metric.update(preds, sample.masks, sample.roi, sample.image_id, sample.present)
+        self.metric.update(preds, sample.masks, sample.roi, sample.image_id, sample.present, sample.label)
         self.panels.add(sample, preds)
 
     def finish(self) -> None:
@@ -68,6 +68,8 @@ class LoaderState:
             values[key] = s.model
             values |= {f"{key}_normalized": s.normalized} if normalized else {}
             values |= {f"{key}_floor": s.floor, f"{key}_ceiling": s.ceiling} if references else {}
+            if not math.isnan(s.label):
+                values |= {f"{key}_label": s.label, f"{key}_noise_fit": s.noise_fit}
         return values
 
     def why_nan(self, key: str) -> str:

@@ -105,6 +105,7 @@ class SegmentationBounds(Metric):
         roi: Tensor | None = None,
         image_id: ImageIds | None = None,
         present: Tensor | None = None,
+        label: Tensor | None = None,
     ) -> None:
         """Take in a batch.
 
@@ -114,20 +115,26 @@ class SegmentationBounds(Metric):
             roi: ``(B, *S)``, pixels that count; all if not given.
             image_id: ``B`` strings or integers.
             present: ``(B, R)`` bool, which raters rated which image; all if not given.
+            label: ``(B, *S)`` or ``(B, 1, *S)``, the one label that the model was trained on, soft ones cut at .5: the
+                scores against it become the columns ``s_label`` of the table. For binary masks.
         """
         on_cpu = masks.device.type == "cpu"
         validate = self.validate_args and (on_cpu or self._update_count <= 1)
+        with_label = None
         unusable = count_unusable(preds, from_logits=self.from_logits or self.num_classes is not None)
         if self.num_classes is None:
             mask = to_mask(drop_channel(preds, masks.ndim - 2), from_logits=self.from_logits, threshold=self.threshold)
             patterns = VotePatterns.from_masks(masks, roi=roi, preds=mask, present=present, validate=validate)
             classes: tuple[VotePatterns, ...] = (patterns,)
+            if label is not None:
+                pair = torch.stack([mask.bool(), drop_channel(label, masks.ndim - 2) > 0.5], 1)
+                with_label = VotePatterns.from_masks(pair, roi=roi, validate=validate).counts
         else:
             labels = to_labels(preds, num_classes=self.num_classes)
             classes = VotePatterns.from_labels(
                 masks, num_classes=self.num_classes, roi=roi, preds=labels, present=present, validate=validate
             )
-        rows = encode(classes, unusable=unusable, image_id=image_id)
+        rows = encode(classes, unusable=unusable, image_id=image_id, label=with_label)
         for name, value in rows._asdict().items():
             getattr(self, name).append(value)
 
@@ -181,6 +188,7 @@ class SegmentationBounds(Metric):
                     segmentation_bounds(c, self.scores, ties=self.ties, empty_reference=self.empty_reference)
                     for c in images.classes
                 ],
+                label=images.label,
             )
             for images in decode(rows)
         ]

@@ -18,15 +18,16 @@ from irrbench.patterns import VotePatterns
 ImageIds = Sequence[str | int] | Tensor
 DENSE_RATERS = 12
 _CHUNK = 2**23  # counts made dense at a time
-_WIDTH = 8
-_ID, _ID_KIND, _NAME_LENGTH, _PRESENT, _RATERS, _CLASSES, _UNUSABLE, _ENTRIES = range(_WIDTH)
+_WIDTH = 12
+_ID, _ID_KIND, _NAME_LENGTH, _PRESENT, _RATERS, _CLASSES, _UNUSABLE, _ENTRIES, *_ = range(_WIDTH)
+_LABEL = slice(_ENTRIES + 1, _WIDTH)
 _NO_ID, _NUMBER, _NAME = range(3)
 
 
 class Rows(NamedTuple):
     """Flat tensors of ``n`` images; concatenating two gives the rows of both."""
 
-    info: Tensor  # (n, 8) int64
+    info: Tensor  # (n, 12) int64
     counts: Tensor  # int64, the images' counts one after another
     codes: Tensor  # int64, where only occurring patterns are stored: which
     names: Tensor  # uint8, the images' string ids one after another
@@ -38,13 +39,20 @@ class Rows(NamedTuple):
         return cls(numbers.view(0, _WIDTH), numbers, numbers.clone(), numbers.to(torch.uint8))
 
 
-def encode(classes: Sequence[VotePatterns], *, unusable: Tensor, image_id: ImageIds | None) -> Rows:
+def encode(
+    classes: Sequence[VotePatterns],
+    *,
+    unusable: Tensor,
+    image_id: ImageIds | None,
+    label: Tensor | None = None,
+) -> Rows:
     """Rows of a batch.
 
     Args:
         classes: vote patterns with predictions, one set a class.
         unusable: ``(B,)`` predictions that are not numbers.
         image_id: ``B`` strings or integers, or none.
+        label: ``(B, 4)`` pixels by prediction and training label, see :class:`Images`.
 
     Raises:
         ValueError: if there are not as many ids as images.
@@ -56,6 +64,8 @@ def encode(classes: Sequence[VotePatterns], *, unusable: Tensor, image_id: Image
     weights = 2 ** torch.arange(first.num_raters, device=counts.device)
     info[:, _PRESENT] = (first.present.to(counts.device) * weights).sum(1)
     info[:, _RATERS], info[:, _CLASSES], info[:, _UNUSABLE] = first.num_raters, len(classes), unusable
+    if label is not None:
+        info[:, _LABEL] = label
     if first.num_raters <= DENSE_RATERS:
         info[:, _ENTRIES] = counts.shape[1]
         return Rows(info, counts.flatten(), counts.new_empty(0), names)
@@ -84,6 +94,7 @@ class Images(NamedTuple):
 
     image_ids: list[str]
     classes: tuple[VotePatterns, ...]
+    label: Tensor  # (n, 4) pixels that neither, the prediction, the label, or both mark; zeros without a label
 
 
 def decode(rows: Rows) -> Iterator[Images]:
@@ -109,7 +120,7 @@ def decode(rows: Rows) -> Iterator[Images]:
         dense = _dense(rows, part, width).view(len(part), classes, 2, -1)
         present = (info[part, _PRESENT, None] >> torch.arange(raters)) & 1
         patterns = tuple(VotePatterns(dense[:, c], raters, present.bool()) for c in range(classes))
-        yield Images([ids[i] for i in part], patterns)
+        yield Images([ids[i] for i in part], patterns, info[part, _LABEL])
 
 
 def _dense(rows: Rows, part: Sequence[int], width: int) -> Tensor:

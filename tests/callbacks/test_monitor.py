@@ -140,6 +140,23 @@ def test_several_loaders(tmp_path):
     check(watcher.history[1], module, "val/screening", 5)
 
 
+class OneRater(Module):
+    """Trained on the first rater's masks."""
+
+    def loss(self, logits, batch):
+        return nn.functional.binary_cross_entropy_with_logits(logits, batch["masks"][:, :1].float())
+
+
+def test_training_images_against_the_very_label(tmp_path):
+    watcher = monitor(stages=("train", "validate"), label=lambda batch: batch["masks"][:, 0])
+    trainer(watcher, tmp_path).fit(OneRater(), loader(), loader())
+    train, val = watcher.history[-1], watcher.history[-2]
+    assert train["train/iou_ceiling"] == val["val/iou_ceiling"] == pytest.approx(expected(Module())["ceiling"])
+    assert train["train/iou_noise_fit"] == pytest.approx(train["train/iou_label"] - train["train/iou_ceiling"])
+    assert 0 <= train["train/iou_label"] <= 1
+    assert not [key for key in val if "label" in key or "noise" in key]
+
+
 def test_limits_show_in_the_number_of_images(tmp_path):
     watcher = monitor()
     trainer(watcher, tmp_path, limit_val_batches=1, max_epochs=1).fit(Module(), loader(), loader())
@@ -198,7 +215,7 @@ def test_other_loggers_get_everything_the_usual_way(tmp_path):
 
 
 def test_options_are_checked_at_construction():
-    with pytest.raises(ValueError, match="`stages` must be among 'validate', 'test'; found \\['val'\\]"):
+    with pytest.raises(ValueError, match="`stages` must be among 'train', 'validate', 'test'; found \\['val'\\]"):
         RaterBoundsMonitor(stages=("val",))
     with pytest.raises(ValueError, match="`scores` must be distinct names"):
         RaterBoundsMonitor(scores=["dice"])

@@ -188,7 +188,7 @@ def test_state_is_small():
     logits, masks, roi, ids = data()
     metric = feed(SegmentationBounds(), [range(N)], logits, masks, roi, ids)
     bytes_used = sum(t.numel() * t.element_size() for name in metric._reductions for t in getattr(metric, name))
-    assert bytes_used / N < 350
+    assert bytes_used / N < 400
     sixteen = SegmentationBounds()
     sixteen.update(logits, masks.repeat(1, 4, 1, 1), roi)
     assert sum(t.numel() * t.element_size() for name in sixteen._reductions for t in getattr(sixteen, name)) / N < 65536
@@ -229,3 +229,20 @@ def test_summary_is_a_ratio_of_means():
     summary = summarize(many)["iou"]
     assert (summary.model, summary.n_images) == (pytest.approx(0.4), 40)
     assert summary.normalized == pytest.approx((0.4 - 0.1) / (0.6 - 0.1))
+
+
+def test_scores_against_the_label_it_was_trained_on():
+    logits, masks, roi, ids = data()
+    label = masks[:, 2].float()[:, None]
+    metric = SegmentationBounds(["iou", "f1"])
+    for part in (slice(0, 4), slice(4, N)):
+        metric.update(logits[part], masks[part], roi[part], ids[part], label=label[part])
+    table = metric.per_image()
+    for i in range(N):
+        truth, found = masks[i, 2][roi[i]], (logits[i, 0] > 0)[roi[i]]
+        assert table["iou_label"][i] == pytest.approx((truth & found).sum().item() / (truth | found).sum().item())
+    summary = summarize(table)["f1"]
+    assert summary.noise_fit == pytest.approx(table["f1_label"].mean() - table["f1_ceiling"].mean())
+    without = feed(SegmentationBounds(["iou", "f1"]), [range(N)], logits, masks, roi, ids).per_image()
+    assert "iou_label" not in without
+    assert bounds_digest(table, metric.rules) == bounds_digest(without, metric.rules)

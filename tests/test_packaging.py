@@ -1,0 +1,54 @@
+"""What is installed, and what the README says."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import irrbench
+
+ROOT = Path(irrbench.__file__).parents[1]
+
+pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="not a checkout")
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_package_and_no_top_level_callbacks(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    names = zipfile.ZipFile(next(tmp_path.glob("irrbench-*.whl"))).namelist()
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"irrbench"}
+    here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "irrbench").rglob("*.py")}
+    assert here <= set(names)
+    assert "irrbench/py.typed" in names
+    assert any(name.endswith("LICENSE") for name in names)
+
+
+def python_blocks(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+
+
+def test_the_readmes_example_without_a_trainer_runs():
+    blocks = [block for block in python_blocks(ROOT / "README.md") if "torch.rand" in block]
+    assert len(blocks) == 1
+    names = {}
+    exec(blocks[0], names)  # noqa: S102
+    assert names["bounds"].raters["iou"].shape == (8, 4)
+
+
+def test_the_readme_leads_with_two_commands_and_links_to_what_is_there():
+    text = (ROOT / "README.md").read_text()
+    assert re.search(r"make benchmark.*\nmake test", text[:1500])
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_package_speaks_of_itself_alone():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listed.stdout.splitlines()]
+    assert not [p for p in paths if p.is_file() and p.stat().st_size > 400_000]
