@@ -118,7 +118,7 @@ class CeilingStopping(Callback):
         self.passes, self.interval = state_dict["passes"], Interval(*state_dict["interval"])
         self.stopped_epoch, self.reason = state_dict["stopped_epoch"], state_dict["reason"]
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002 (Lightning's)
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the monitor, before anything is trained."""
         if stage == "fit":
             self._begin()
@@ -127,7 +127,7 @@ class CeilingStopping(Callback):
             if not trainer.enable_validation:
                 logger.warning("CeilingStopping will not stop this training: it has no validation.")
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's)
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the check, and stop if it was the last that was wanted."""
         # Lightning calls every callback's `on_validation_epoch_end`, where the table is made, before any of these.
         if trainer.state.fn != "fit" or self._found is None:
