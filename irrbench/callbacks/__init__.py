@@ -1,5 +1,6 @@
 """Lightning callbacks: when the bounds are computed and logged, not what they are."""
 
 from irrbench.callbacks.monitor import RaterBoundsMonitor
+from irrbench.callbacks.stopping import CeilingStopping
 
-__all__ = ["RaterBoundsMonitor"]
+__all__ = ["CeilingStopping", "RaterBoundsMonitor"]

@@ -119,6 +119,12 @@ class RaterBoundsMonitor(StageHooks):
         self.history: list[dict[str, float]] = []
 
     @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of the scores, the main one first."""
+        names: tuple[str, ...] = self._metric_options["scores"]
+        return names
+
+    @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """By split (``"val"``, ``"test"``): the latest per-image table, see :func:`irrbench.summary.bounds_table`."""
         return {x.split: x.table for loaders in self._loaders.values() for x in loaders if x.table is not None}
@@ -214,7 +220,7 @@ class RaterBoundsMonitor(StageHooks):
             self._publishers = [
                 MlflowPublisher(
                     x,
-                    scores=self._metric_options["scores"],
+                    scores=self.scores,
                     data_name=self.data_name,
                     reference_runs=self.reference_runs,
                 )

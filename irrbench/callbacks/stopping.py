@@ -252,7 +252,7 @@ def _label(image_id: str, groups: Groups | None) -> Hashable:
 def _check_monitored(monitor: RaterBoundsMonitor, score: str | None) -> None:
     if "validate" not in monitor.stages:
         raise ValueError(f"CeilingStopping needs the stage 'validate' monitored, found stages={monitor.stages}.")
-    scores = monitor._metric_options["scores"]  # noqa: SLF001 (its own package's)
+    scores = monitor.scores
     if score is not None and _without_class(score) not in scores:
         raise ValueError(
             f"`score` must be one that the monitor computes: {', '.join(scores)}; found {score!r}. "
