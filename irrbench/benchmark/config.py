@@ -44,7 +44,7 @@ class LidcConfig:
         size: side of an image in pixels.
     """
 
-    images: int = 440
+    images: int = 300
     size: int = 64
 
 
@@ -83,8 +83,8 @@ class TrainConfig:
         num_workers: processes that load images; 0 loads them in the training process.
     """
 
-    max_epochs: int = 12
-    batch_size: int = 16
+    max_epochs: int = 10
+    batch_size: int = 8
     lr: float = 2e-3
     weight_decay: float = 1e-4
     augment: bool = True
@@ -146,7 +146,7 @@ class BenchmarkConfig:
 
     data: str | None = None
     predictions: dict[str, str] = field(default_factory=dict)
-    models: list[ModelConfig] = field(default_factory=lambda: [ModelConfig(), ModelConfig("fpn")])
+    models: list[ModelConfig] = field(default_factory=lambda: [ModelConfig(), ModelConfig("linknet")])
     labels: list[str] = field(default_factory=lambda: ["majority", "random"])
     seeds: list[int] = field(default_factory=lambda: [0])
     scores: list[str] = field(default_factory=lambda: list(DEFAULT_SCORES))

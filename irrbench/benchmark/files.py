@@ -58,7 +58,8 @@ def read_frame(path: Path) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415
 
     # A converter, because an image may be called "NA" or "007".
-    return pd.read_csv(path, converters={"image_id": str}, engine="c", **_exact_floats(pd.__version__))
+    frame: pd.DataFrame = pd.read_csv(path, converters={"image_id": str}, **_exact_floats(pd.__version__))
+    return frame
 
 
 def _exact_floats(version: str) -> dict[str, Any]:

@@ -181,8 +181,10 @@ def _make_module(config: CellConfig, data: RaterData) -> SegmentationModule:
 
 
 def _curve(history: list[dict[str, float]], scores: tuple[str, ...]) -> pd.DataFrame:
+    """One row an epoch: the scores on the validation images, with their bounds."""
+    columns = [*scores, *(f"{score}_{bound}" for score in scores for bound in ("floor", "ceiling"))]
     return pd.DataFrame(
-        [{"epoch": int(row["epoch"]), **{s: row.get(f"val/{s}", math.nan) for s in scores}} for row in history]
+        [{"epoch": int(r["epoch"]), **{c: r.get(f"val/{c}", math.nan) for c in columns}} for r in history]
     )
 
 
