@@ -1,0 +1,71 @@
+"""What the optimiser asks of an engine, and how engines find their modes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from irrbench.icc.votes import Votes
+
+_TOLERANCE = 1e-6  # change of a linear predictor by a Newton step; what remains after that step is its square
+_STEPS = 200
+
+
+class Evaluation(NamedTuple):
+    """A deviance at ``theta``.
+
+    Attributes:
+        deviance: ``(B,)`` -2 log-likelihood.
+        gradient: ``(3, B)`` by intercept, SD of pixels, SD of raters.
+        modes: ``(Z, B)`` the random effects' modes, where the next search for them starts.
+        slopes: ``(3, Z, B)`` how the modes move with ``theta``.
+    """
+
+    deviance: Tensor
+    gradient: Tensor
+    modes: Tensor
+    slopes: Tensor
+
+
+class Criterion(Protocol):
+    """A batch of deviances as functions of ``theta = (intercept, SD of pixels, SD of raters)``, ``(3, B)``."""
+
+    def modes(self) -> Tensor:
+        """Where the search for the modes starts, ``(Z, B)``."""
+
+    def evaluate(self, theta: Tensor, modes: Tensor, *, search: bool = True) -> Evaluation:
+        """Deviance and gradient; ``modes`` is a guess, or with ``search=False`` good enough as it is."""
+
+    def select(self, images: Tensor) -> Criterion:
+        """The same for some of the images."""
+
+
+def find_modes(
+    newton: Callable[[Votes, Tensor, Tensor], tuple[Tensor, Tensor]], votes: Votes, theta: Tensor, modes: Tensor
+) -> Tensor:
+    """Newton's method for the random effects' modes; images that are done drop out.
+
+    Args:
+        newton: gives, at votes, ``theta`` and modes, the step ``(Z, B)`` and the largest change of a linear predictor
+            by it ``(B,)``.
+        votes: of ``B`` images.
+        theta: ``(3, B)``.
+        modes: ``(Z, B)``, a guess.
+
+    Steps are damped by ``log(1 + change) / change``. The logistic loss is self-concordant in the generalised sense
+    (Sun & Tran-Dinh 2019, doi 10.1007/s10107-018-1282-4), so that such a step descends without a look at the function.
+    """
+    found, images = modes.clone(), torch.arange(modes.shape[1])
+    for _ in range(_STEPS):
+        step, change = newton(votes, theta, modes)
+        modes = modes + torch.where(change > _TOLERANCE, change.log1p() / change, 1.0) * step
+        found[:, images] = modes
+        going = change > _TOLERANCE
+        if not going.any():
+            break
+        if going.sum() < 0.8 * len(going):
+            images, votes, theta, modes = images[going], votes.select(going), theta[:, going], modes[:, going]
+    return found

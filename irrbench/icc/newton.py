@@ -1,0 +1,166 @@
+"""Minimise a batch of deviances of three parameters.
+
+Newton's method in a trust region. The Hessian is a difference of analytic gradients; progress is judged by the deviance
+that a full step could still win, which is the same yardstick for a hundred pixels and for millions.
+
+The coordinates straighten the valley of the logistic model: SDs by ``asinh`` (linear near zero, logarithmic far out,
+and smooth through zero, so that a variance of zero is an inner minimum by symmetry and needs no bound), the intercept
+as what it would be without random effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from irrbench.icc.criterion import Criterion, Evaluation
+
+_TOLERANCE = 1e-8  # deviance still to be won
+_STEPS = 80
+_SPACING = 1e-5
+_SPREAD = 1 / 3  # about how much the intercept stretches with the variance, for a logistic curve
+LARGEST_SD = 1e3
+_NEXT_TO_ZERO = 0.03
+_FREE = 1e-6
+
+
+class Minimum(NamedTuple):
+    """``theta`` ``(3, B)``, deviance ``(B,)``, and whether the search ended ``(B,)``."""
+
+    theta: Tensor
+    deviance: Tensor
+    converged: Tensor
+
+
+class _Point(NamedTuple):
+    x: Tensor  # (3, B)
+    theta: Tensor
+    at: Evaluation
+    gradient: Tensor  # (3, B) by x
+
+    def where(self, better: Tensor, other: _Point) -> _Point:
+        at = Evaluation(*(torch.where(better, p, q) for p, q in zip(other.at, self.at, strict=True)))
+        x, theta, gradient = (
+            torch.where(better, p, q)
+            for p, q in ((other.x, self.x), (other.theta, self.theta), (other.gradient, self.gradient))
+        )
+        return _Point(x, theta, at, gradient)
+
+    def select(self, images: Tensor) -> _Point:
+        at = Evaluation(*(part[..., images] for part in self.at))
+        return _Point(self.x[:, images], self.theta[:, images], at, self.gradient[:, images])
+
+
+def minimise(criterion: Criterion, theta: Tensor, *, free: Sequence[int] = (0, 1, 2)) -> Minimum:
+    """Minimise every image's deviance; images that are done drop out.
+
+    Args:
+        criterion: of ``B`` images.
+        theta: ``(3, B)`` start: intercept, SD of pixels, SD of raters.
+        free: which of the three may move.
+
+    Returns:
+        SDs that are not negative, exactly 0 where nothing speaks against it. Not converged where an SD passes
+        ``LARGEST_SD``.
+    """
+    theta = theta.clone()
+    deviance, converged = torch.full_like(theta[0], torch.inf), torch.zeros_like(theta[0], dtype=torch.bool)
+    images, radius = torch.arange(theta.shape[1]), torch.ones_like(theta[0])
+    rest, point = criterion, _evaluate(criterion, _straighten(theta), criterion.modes())
+    for _ in range(_STEPS):
+        step, gain, done = _propose(rest, point, radius, list(free))
+        point, radius = _judge(point, _move(rest, point, step), step, gain, radius)
+        theta[:, images], deviance[images], converged[images] = point.theta, point.at.deviance, done
+        going = ~done & (point.theta[1:].abs().amax(0) < LARGEST_SD)
+        if not going.any():
+            break
+        if not going.all():
+            images, radius, point, rest = images[going], radius[going], point.select(going), rest.select(going)
+    return _snap(criterion, Minimum(theta, deviance, converged))
+
+
+def _propose(criterion: Criterion, point: _Point, radius: Tensor, free: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """A step ``(3, B)``, the deviance it should win ``(B,)``, and whether a full one would win next to nothing."""
+    values, vectors = torch.linalg.eigh(_hessian(criterion, point, free).permute(2, 0, 1))
+    slope = (vectors.mT @ point.gradient[free].T[:, :, None])[:, :, 0]
+    # Along directions of negative curvature the same length, downhill: saddles repel.
+    bend = values.abs().maximum(1e-8 * values.abs().amax(1, keepdim=True)).clamp_min(1e-300)
+    left = (slope**2 / bend).sum(1) / 2
+    done = (left < _TOLERANCE) & ((values[:, 0] > -1e-6 * values[:, -1].abs()) | (left < 1e-4 * _TOLERANCE))
+    along = -slope / bend
+    along = along * (radius / along.norm(dim=1).clamp_min(1e-300)).clamp_max(1.0)[:, None]
+    step = torch.zeros_like(point.x)
+    step[free] = (vectors @ along[:, :, None])[:, :, 0].T
+    return step, -(slope * along + values * along**2 / 2).sum(1), done
+
+
+def _hessian(criterion: Criterion, point: _Point, free: list[int]) -> Tensor:
+    rows = []
+    for i in free:
+        step = torch.zeros_like(point.x)
+        step[i] = _SPACING
+        # So near by, what the modes' slopes foretell is off by the square of the spacing only.
+        rows.append((_move(criterion, point, step, search=False).gradient - point.gradient)[free] / _SPACING)
+    hessian = torch.stack(rows)
+    return (hessian + hessian.transpose(0, 1)) / 2
+
+
+def _judge(old: _Point, new: _Point, step: Tensor, gain: Tensor, radius: Tensor) -> tuple[_Point, Tensor]:
+    """The better point, and the next radius by how well the quadratic model foresaw the change."""
+    won = old.at.deviance - new.at.deviance
+    share = (won / gain.clamp_min(1e-300)).nan_to_num(-1.0)
+    length = step.norm(dim=0)
+    grown = torch.where((share > 0.75) & (length > 0.9 * radius), (2 * radius).clamp_max(4.0), radius)
+    rounding = 1e-12 * old.at.deviance.abs()
+    return old.where(won >= -rounding, new), torch.where(share < 0.25, length / 4, grown).maximum(
+        torch.full_like(radius, 1e-6)
+    )
+
+
+def _snap(criterion: Criterion, found: Minimum) -> Minimum:
+    """Take an SD next to zero for zero where the deviance does not mind."""
+    theta, deviance = found.theta.clone(), found.deviance.clone()
+    theta[1:] = theta[1:].abs()
+    for i in (1, 2):
+        images = torch.where((theta[i] > 0) & (theta[i] < _NEXT_TO_ZERO))[0]
+        if not len(images):
+            continue
+        trial, rest = theta[:, images].clone(), criterion.select(images)
+        trial[i] = 0
+        there = rest.evaluate(trial, rest.modes()).deviance
+        free_of_charge = there < deviance[images] + _FREE
+        theta[i, images[free_of_charge]] = 0
+        deviance[images[free_of_charge]] = there[free_of_charge]
+    return Minimum(theta, deviance, found.converged)
+
+
+def _evaluate(criterion: Criterion, x: Tensor, modes: Tensor, *, search: bool = True) -> _Point:
+    theta = _bend(x)
+    at = criterion.evaluate(theta, modes, search=search)
+    return _Point(x, theta, at, _pull(x, at.gradient))
+
+
+def _move(criterion: Criterion, point: _Point, step: Tensor, *, search: bool = True) -> _Point:
+    x = point.x + step
+    change = _bend(x) - point.theta
+    return _evaluate(criterion, x, point.at.modes + (change[:, None] * point.at.slopes).sum(0), search=search)
+
+
+def _straighten(theta: Tensor) -> Tensor:
+    return torch.stack([theta[0] / (1 + _SPREAD * theta[1] ** 2).sqrt(), theta[1].asinh(), theta[2].asinh()])
+
+
+def _bend(x: Tensor) -> Tensor:
+    pixel, rater = x[1].sinh(), x[2].sinh()
+    return torch.stack([x[0] * (1 + _SPREAD * pixel**2).sqrt(), pixel, rater])
+
+
+def _pull(x: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient by ``theta`` as one by ``x``."""
+    pixel = x[1].sinh()
+    stretch = (1 + _SPREAD * pixel**2).sqrt()
+    by_pixel = gradient[1] + gradient[0] * x[0] * _SPREAD * pixel / stretch
+    return torch.stack([gradient[0] * stretch, by_pixel * x[1].cosh(), gradient[2] * x[2].cosh()])
