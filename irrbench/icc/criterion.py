@@ -8,10 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from irrbench.icc.votes import Votes
-
 _TOLERANCE = 1e-6  # change of a linear predictor by a Newton step; what remains after that step is its square
-_STEPS = 200
+_STEPS = 100
 
 
 class Evaluation(NamedTuple):
@@ -43,16 +41,12 @@ class Criterion(Protocol):
         """The same for some of the images."""
 
 
-def find_modes(
-    newton: Callable[[Votes, Tensor, Tensor], tuple[Tensor, Tensor]], votes: Votes, theta: Tensor, modes: Tensor
-) -> Tensor:
+def find_modes(newton: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], modes: Tensor) -> Tensor:
     """Newton's method for the random effects' modes; images that are done drop out.
 
     Args:
-        newton: gives, at votes, ``theta`` and modes, the step ``(Z, B)`` and the largest change of a linear predictor
-            by it ``(B,)``.
-        votes: of ``B`` images.
-        theta: ``(3, B)``.
+        newton: gives, for some images (their indices) and their modes, the step ``(Z, B)`` and the largest change of a
+            linear predictor by it ``(B,)``.
         modes: ``(Z, B)``, a guess.
 
     Steps are damped by ``log(1 + change) / change``. The logistic loss is self-concordant in the generalised sense
@@ -60,12 +54,12 @@ def find_modes(
     """
     found, images = modes.clone(), torch.arange(modes.shape[1])
     for _ in range(_STEPS):
-        step, change = newton(votes, theta, modes)
+        step, change = newton(images, modes)
         modes = modes + torch.where(change > _TOLERANCE, change.log1p() / change, 1.0) * step
         found[:, images] = modes
         going = change > _TOLERANCE
         if not going.any():
             break
         if going.sum() < 0.8 * len(going):
-            images, votes, theta, modes = images[going], votes.select(going), theta[:, going], modes[:, going]
+            images, modes = images[going], modes[:, going]
     return found

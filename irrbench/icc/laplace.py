@@ -46,8 +46,11 @@ class LaplaceCriterion:
 
     def evaluate(self, theta: Tensor, modes: Tensor, *, search: bool = True) -> Evaluation:
         """Deviance ``(B,)`` and analytic gradient ``(3, B)`` at ``theta`` ``(3, B)``."""
-        if search:
-            modes = find_modes(lambda n, at, guess: _State.at(n, at, guess).newton(), self.votes, theta, modes)
+
+        def newton(images: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+            return _State.at(self.votes.select(images), theta[:, images], guess).newton()
+
+        modes = find_modes(newton, modes) if search else modes
         return _State.at(self.votes, theta, modes).evaluation()
 
 

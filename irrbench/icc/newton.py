@@ -20,6 +20,8 @@ from irrbench.icc.criterion import Criterion, Evaluation
 
 _TOLERANCE = 1e-8  # deviance still to be won
 _STEPS = 80
+_STUCK = 1e-5  # radius below which nothing moves any more; a deviance next to the optimum is good enough then
+_NEARLY = 1e-4
 _SPACING = 1e-5
 _SPREAD = 1 / 3  # about how much the intercept stretches with the variance, for a logistic curve
 LARGEST_SD = 1e3
@@ -71,10 +73,12 @@ def minimise(criterion: Criterion, theta: Tensor, *, free: Sequence[int] = (0, 1
     images, radius = torch.arange(theta.shape[1]), torch.ones_like(theta[0])
     rest, point = criterion, _evaluate(criterion, _straighten(theta), criterion.modes())
     for _ in range(_STEPS):
-        step, gain, done = _propose(rest, point, radius, list(free))
+        step, gain, left = _propose(rest, point, radius, list(free))
         point, radius = _judge(point, _move(rest, point, step), step, gain, radius)
+        stuck = radius < _STUCK
+        done = left < torch.where(stuck, _NEARLY, _TOLERANCE)
         theta[:, images], deviance[images], converged[images] = point.theta, point.at.deviance, done
-        going = ~done & (point.theta[1:].abs().amax(0) < LARGEST_SD)
+        going = ~done & ~stuck & (point.theta[1:].abs().amax(0) < LARGEST_SD)
         if not going.any():
             break
         if not going.all():
@@ -83,18 +87,18 @@ def minimise(criterion: Criterion, theta: Tensor, *, free: Sequence[int] = (0, 1
 
 
 def _propose(criterion: Criterion, point: _Point, radius: Tensor, free: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """A step ``(3, B)``, the deviance it should win ``(B,)``, and whether a full one would win next to nothing."""
+    """A step ``(3, B)``, the deviance it should win ``(B,)``, and what is left to win without the radius ``(B,)``."""
     values, vectors = torch.linalg.eigh(_hessian(criterion, point, free).permute(2, 0, 1))
     slope = (vectors.mT @ point.gradient[free].T[:, :, None])[:, :, 0]
     # Along directions of negative curvature the same length, downhill: saddles repel.
     bend = values.abs().maximum(1e-8 * values.abs().amax(1, keepdim=True)).clamp_min(1e-300)
     left = (slope**2 / bend).sum(1) / 2
-    done = (left < _TOLERANCE) & ((values[:, 0] > -1e-6 * values[:, -1].abs()) | (left < 1e-4 * _TOLERANCE))
+    saddle = values[:, 0] < -1e-6 * values[:, -1].abs()
     along = -slope / bend
     along = along * (radius / along.norm(dim=1).clamp_min(1e-300)).clamp_max(1.0)[:, None]
     step = torch.zeros_like(point.x)
     step[free] = (vectors @ along[:, :, None])[:, :, 0].T
-    return step, -(slope * along + values * along**2 / 2).sum(1), done
+    return step, -(slope * along + values * along**2 / 2).sum(1), torch.where(saddle, 1e4 * left, left)
 
 
 def _hessian(criterion: Criterion, point: _Point, free: list[int]) -> Tensor:
