@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-_TOLERANCE = 1e-6  # change of a linear predictor by a Newton step; what remains after that step is its square
+_TOLERANCE = 1e-5  # change of a linear predictor by a Newton step; what remains after that step is its square
+_CLOSE = 0.5  # from here on full steps converge
 _STEPS = 100
 
 
@@ -55,7 +56,7 @@ def find_modes(newton: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], modes:
     found, images = modes.clone(), torch.arange(modes.shape[1])
     for _ in range(_STEPS):
         step, change = newton(images, modes)
-        modes = modes + torch.where(change > _TOLERANCE, change.log1p() / change, 1.0) * step
+        modes = modes + torch.where(change > _CLOSE, change.log1p() / change, 1.0) * step
         found[:, images] = modes
         going = change > _TOLERANCE
         if not going.any():

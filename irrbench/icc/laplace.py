@@ -65,7 +65,7 @@ class _State(NamedTuple):
     weight: Tensor  # (m, r, B) variance of a rating
     excess: Tensor  # (m, B) expected minus given votes of a pixel
     surplus: Tensor  # (r, B) expected minus given marks of a rater
-    skew: Tensor  # (m, r, B) 1 - 2 mu
+    mu: Tensor  # (m, r, B)
     pixel: Tensor  # (m, B) Hessian of a pixel
     cross: Tensor  # (m, r, B) Hessian between pixel and rater, divided by the pixel's
     schur: Tensor  # (r, r, B)
@@ -84,7 +84,7 @@ class _State(NamedTuple):
         schur.diagonal().T.add_(1 + t * t * (n[:, None] * weight).sum(0))
         excess = mu.sum(1) - torch.arange(r + 1.0, dtype=n.dtype)[:, None]
         surplus = (n[:, None] * mu).sum(0) - votes.marks
-        return cls(votes, theta, u, v, eta, weight, excess, surplus, 1 - 2 * mu, pixel, cross, schur)
+        return cls(votes, theta, u, v, eta, weight, excess, surplus, mu, pixel, cross, schur)
 
     @property
     def modes(self) -> Tensor:
@@ -157,7 +157,7 @@ class _State(NamedTuple):
         diagonal = inverse.diagonal().T
         # The derivative of log det H by a weight is the variance of its linear predictor under H^-1.
         variance = ratio[:, None] + t * t * (diagonal - 2 * ratio[:, None] * cover + (ratio**2 * both)[:, None])
-        gradient: Tensor = (n[:, None] * w * self.skew * variance * slope).sum((1, 2))
+        gradient: Tensor = (n[:, None] * w * (1 - 2 * self.mu) * variance * slope).sum((1, 2))
         gradient[1] += 2 * s * (n * (w.sum(1) / self.pixel - (t / self.pixel) ** 2 * both)).sum(0)
         gradient[2] += 2 * t * ((diagonal * (n[:, None] * w).sum(0)).sum(0) - (n * ratio * both).sum(0))
         return gradient

@@ -23,6 +23,7 @@ _STEPS = 80
 _STUCK = 1e-5  # radius below which nothing moves any more; a deviance next to the optimum is good enough then
 _NEARLY = 1e-4
 _SPACING = 1e-5
+_FORESIGHT = 3.0
 _SPREAD = 1 / 3  # about how much the intercept stretches with the variance, for a logistic curve
 LARGEST_SD = 1e3
 _NEXT_TO_ZERO = 0.03
@@ -149,8 +150,11 @@ def _evaluate(criterion: Criterion, x: Tensor, modes: Tensor, *, search: bool = 
 
 def _move(criterion: Criterion, point: _Point, step: Tensor, *, search: bool = True) -> _Point:
     x = point.x + step
-    change = _bend(x) - point.theta
-    return _evaluate(criterion, x, point.at.modes + (change[:, None] * point.at.slopes).sum(0), search=search)
+    theta = _bend(x)
+    shift = ((theta - point.theta)[:, None] * point.at.slopes).sum(0)
+    # A straight line foretells modes far away badly; where it would move a linear predictor by much, go part of the way.
+    reach = shift.abs().amax(0) * theta[1:].abs().amax(0)
+    return _evaluate(criterion, x, point.at.modes + (_FORESIGHT / reach).clamp_max(1) * shift, search=search)
 
 
 def _straighten(theta: Tensor) -> Tensor:
