@@ -1,4 +1,4 @@
-"""The command ``irrbench``: ``irrbench ui`` opens the charts of the newest experiment."""
+"""The command ``irrbench``: ``ui`` opens the newest charts, ``sync`` delivers what waits for its store."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import subprocess
 import sys
 import webbrowser
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 from irrbench.tracking import DEFAULT_TRACKING_URI, chart_link
 from irrbench.tracking.links import DEFAULT_PORT
 from irrbench.tracking.server import find_experiment, local_server, page_address, require_database
+from irrbench.tracking.spool import default_spool
 from irrbench.tracking.store import is_server
+from irrbench.tracking.sync import deliver
 
+STILL_WAITING = 1
 UNUSABLE = 2
 
 
@@ -33,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="irrbench", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_ui(commands)
+    _add_sync(commands)
     return parser
 
 
@@ -48,6 +53,34 @@ def _add_ui(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     ui.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
     ui.add_argument("--no-browser", action="store_true", help="only print the link")
     ui.set_defaults(command=_ui)
+
+
+def _add_sync(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    sync = commands.add_parser(
+        "sync", help="deliver what could not be sent to a tracking store during training", allow_abbrev=False
+    )
+    sync.add_argument(
+        "--spool", type=Path, default=default_spool(), metavar="DIR", help="where it waits (default: %(default)s)"
+    )
+    sync.set_defaults(command=_sync)
+
+
+def _sync(options: argparse.Namespace) -> int:
+    """Deliver what waits; 0 when all is delivered, 1 when something still waits."""
+    if not options.spool.is_dir():
+        _say(f"Nothing waits: there is no {options.spool}.")
+        return 0
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a second sync is the better retry
+    reports = deliver(options.spool)
+    for report in reports:
+        _say(f"{report.store}: delivered {report.delivered}, still waiting {report.waiting}")
+        for reason in report.reasons:
+            _say(f"  {reason}")
+    if any(report.waiting for report in reports):
+        _say(f"What waits stays in {options.spool}. Run `irrbench sync` again when the store is back.")
+        return STILL_WAITING
+    _say("Nothing waits any more.")
+    return 0
 
 
 def _ui(options: argparse.Namespace) -> int:

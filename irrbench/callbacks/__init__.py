@@ -1,6 +1,7 @@
 """Lightning callbacks: when the bounds are computed and logged, not what they are."""
 
+from irrbench.callbacks.logger import SpoolingMLFlowLogger
 from irrbench.callbacks.monitor import RaterBoundsMonitor
 from irrbench.callbacks.stopping import CeilingStopping
 
-__all__ = ["CeilingStopping", "RaterBoundsMonitor"]
+__all__ = ["CeilingStopping", "RaterBoundsMonitor", "SpoolingMLFlowLogger"]

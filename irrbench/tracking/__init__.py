@@ -6,15 +6,19 @@ default chart of MLflow draws together. MLflow itself is imported when a functio
 
 from irrbench.tracking.colours import default_palette_colour
 from irrbench.tracking.links import chart_link
+from irrbench.tracking.records import RunAddress
 from irrbench.tracking.reference import ReferenceRuns
 from irrbench.tracking.run import RunTracker
+from irrbench.tracking.spooled import SpooledRun
 from irrbench.tracking.store import DEFAULT_TRACKING_URI, open_store
 from irrbench.tracking.view import save_chart_view
 
 __all__ = [
     "DEFAULT_TRACKING_URI",
     "ReferenceRuns",
+    "RunAddress",
     "RunTracker",
+    "SpooledRun",
     "chart_link",
     "default_palette_colour",
     "open_store",

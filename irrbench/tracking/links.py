@@ -6,7 +6,7 @@ import re
 import shlex
 
 from irrbench.tracking.names import VIEW_KEY
-from irrbench.tracking.store import DEFAULT_TRACKING_URI, is_server
+from irrbench.tracking.store import DEFAULT_TRACKING_URI, absolute_uri, is_server
 
 DEFAULT_PORT = 5000
 
@@ -35,10 +35,21 @@ def chart_link(tracking_uri: str, experiment_id: str) -> str:
     >>> chart_link("sqlite:///mlflow.db", "7").split(" -> ")[0]
     'irrbench ui --experiment 7'
     """
+    shown = without_password(tracking_uri)
     if is_server(tracking_uri):
-        address = re.sub(r"//[^/@]*@", "//", tracking_uri)
-        return f"{address.rstrip('/')}/{view_fragment(experiment_id)}"
-    shown = re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:PASSWORD@", tracking_uri)
-    store = "" if tracking_uri == DEFAULT_TRACKING_URI else f" --tracking-uri {shlex.quote(shown)}"
+        return f"{shown.rstrip('/')}/{view_fragment(experiment_id)}"
+    is_default = absolute_uri(tracking_uri) == absolute_uri(DEFAULT_TRACKING_URI)
+    store = "" if is_default else f" --tracking-uri {shlex.quote(shown)}"
     command = f"irrbench ui{store} --experiment {experiment_id}"
     return f"{command} -> http://127.0.0.1:{DEFAULT_PORT}/{view_fragment(experiment_id)}"
+
+
+def without_password(tracking_uri: str) -> str:
+    """Return the address of a store as it may be shown.
+
+    >>> without_password("https://me:secret@host/base"), without_password("postgresql://me:secret@host/db")
+    ('https://host/base', 'postgresql://me:PASSWORD@host/db')
+    """
+    if is_server(tracking_uri):
+        return re.sub(r"//[^/@]*@", "//", tracking_uri)
+    return re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:PASSWORD@", tracking_uri)

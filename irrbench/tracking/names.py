@@ -4,6 +4,7 @@ from __future__ import annotations
 
 ROLE_TAG = "irrbench.role"
 BOUNDS_TAG = "irrbench.bounds_id"
+KEY_TAG = "irrbench.run_key"
 COLOUR_TAG = "mlflow.runColor"
 NOTE_TAG = "mlflow.note.content"
 LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"

@@ -1,14 +1,22 @@
-"""Which pictures the runs of an experiment logged, read from the names that MLflow gives the files."""
+"""Pictures of runs, and which of them an experiment has, by the names that MLflow gives the files."""
 
 from __future__ import annotations
 
 import re
+import tempfile
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LOGGED_IMAGES_TAG = "mlflow.loggedImages"
 MAX_RUNS = 20
+THUMBNAIL = 256
 _NAME = re.compile(r"images/(?P<key>.+?)[+%]step[+%](?P<step>\d+)[+%]")
 
 
@@ -34,3 +42,45 @@ def parse_name(path: str) -> tuple[str, int] | None:
     """
     match = _NAME.match(path)
     return None if match is None else (re.sub("[~#]", "/", match["key"]), int(match["step"]))
+
+
+def check_picture(image: NDArray[np.uint8]) -> None:
+    """Check that an array is a picture.
+
+    Raises:
+        ValueError: if it is not uint8 of shape (height, width, 3).
+    """
+    if image.dtype.name != "uint8" or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"expected a uint8 picture of shape (height, width, 3), found {image.dtype} of shape {image.shape}. "
+            "Scale to 0..255, convert, and repeat a single channel three times."
+        )
+
+
+def log_picture(client: Any, run_id: str, image: NDArray[np.uint8], *, key: str, step: int, timestamp: int) -> None:
+    """Write a picture and its thumbnail where MLflow's chart page looks for them.
+
+    MLflow's own ``log_image`` puts a random number into the names, so that sending a picture again shows it twice.
+    """
+    import mlflow  # noqa: PLC0415
+
+    stem = picture_stem(run_id, key, step=step, timestamp=timestamp)
+    picture: Any = mlflow.Image(image).image
+    scale = THUMBNAIL / max(picture.size)
+    thumbnail = picture.resize(tuple(max(1, int(side * scale)) for side in picture.size))
+    with tempfile.TemporaryDirectory() as folder:
+        for shown, name in ((picture, f"{stem}.png"), (thumbnail, f"{stem}+compressed.webp")):
+            shown.save(Path(folder, name))
+            client.log_artifact(run_id, str(Path(folder, name)), "images")
+    client.set_tag(run_id, LOGGED_IMAGES_TAG, "True")
+
+
+def picture_stem(run_id: str, key: str, *, step: int, timestamp: int) -> str:
+    """Return the name of a picture's files: always the same for the same run, key, step and time.
+
+    >>> parse_name("images/" + picture_stem("0", "val/nodule: 1", step=14, timestamp=1795373672) + ".png")
+    ('val/nodule_ 1', 14)
+    """
+    plain = re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", key).replace("/", "~")
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {key} {step} {timestamp}")
+    return f"{plain}+step+{step}+timestamp+{timestamp}+{identity}"

@@ -68,14 +68,16 @@ class ReferenceRuns:
         ceiling, floor = (_run_of(role, client, experiment_id, own, other) for role in ("ceiling", "floor"))
         return cls(RunTracker(client, ceiling), RunTracker(client, floor))
 
-    def log(self, ceiling: Mapping[str, float], floor: Mapping[str, float], *, last_step: int) -> None:
+    def log(
+        self, ceiling: Mapping[str, float], floor: Mapping[str, float], *, last_step: int, timestamp: int | None = None
+    ) -> None:
         """Log the bounds under the models' own keys, such as ``val/iou``, so far as they are not there yet.
 
         ``test/...`` is one point at step 0, drawn as a bar. Everything else is a level line from step 0 to
         ``last_step``, made longer when a longer training ends. Undefined values are left out.
         """
-        _extend(self.ceiling, ceiling, last_step=last_step)
-        _extend(self.floor, floor, last_step=last_step)
+        _extend(self.ceiling, ceiling, last_step=last_step, timestamp=timestamp)
+        _extend(self.floor, floor, last_step=last_step, timestamp=timestamp)
 
     def log_per_image(self, split: str, ceiling: pd.DataFrame, floor: pd.DataFrame) -> None:
         """Write each image's bounds where the models have their scores; see :meth:`RunTracker.log_per_image`."""
@@ -142,7 +144,7 @@ def _create(client: Any, experiment_id: str, role: str, entry: str) -> str:
     return run_id
 
 
-def _extend(tracker: RunTracker, values: Mapping[str, float], *, last_step: int) -> None:
+def _extend(tracker: RunTracker, values: Mapping[str, float], *, last_step: int, timestamp: int | None) -> None:
     first, last = {}, {}
     for key, value in values.items():
         if not math.isfinite(value):
@@ -152,8 +154,8 @@ def _extend(tracker: RunTracker, values: Mapping[str, float], *, last_step: int)
             first[key] = value
         if not key.startswith("test/") and last_step > max(there, default=0):
             last[key] = value
-    tracker.log_scores(first, step=0)
-    tracker.log_scores(last, step=last_step)
+    tracker.log_scores(first, step=0, timestamp=timestamp)
+    tracker.log_scores(last, step=last_step, timestamp=timestamp)
 
 
 def _log_rules(role: str, tracker: RunTracker, rules: Mapping[str, str]) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irrbench.plots import ROLE_COLOURS
-from irrbench.tracking.artifacts import dataset_input, log_table
+from irrbench.tracking.artifacts import dataset_input, describe_dataset, log_table
 from irrbench.tracking.colours import least_used_colour
 from irrbench.tracking.names import BOUNDS_TAG, COLOUR_TAG, ROLE_TAG, ROLES
+from irrbench.tracking.pictures import check_picture, log_picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,14 +37,19 @@ class RunTracker:
     client: Any
     run_id: str
 
-    def log_scores(self, values: Mapping[str, float], *, step: int) -> tuple[str, ...]:
+    def log_scores(self, values: Mapping[str, float], *, step: int, timestamp: int | None = None) -> tuple[str, ...]:
         """Log scores in one request and return the keys left out because their value is NaN or infinite.
 
         Stores keep no NaN (one comes back as 0 from a database), so an undefined score is a missing point.
+
+        Args:
+            values: by key.
+            step: the epoch, or 0.
+            timestamp: milliseconds since 1970, now if not given. The same point with the same time is kept once.
         """
         finite = {key: float(value) for key, value in values.items() if math.isfinite(value)}
         if finite:
-            self._log_batch(finite, step=step)
+            self._log_batch(finite, step=step, timestamp=timestamp)
         return tuple(key for key in values if key not in finite)
 
     def set_role(self, role: str, *, colour: str | None = None, bounds_id: str | None = None) -> None:
@@ -92,12 +98,8 @@ class RunTracker:
         Raises:
             ValueError: if the array is no uint8 picture with three channels.
         """
-        if image.dtype.name != "uint8" or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(
-                f"expected a uint8 picture of shape (height, width, 3), found {image.dtype} of shape {image.shape}. "
-                "Scale to 0..255, convert, and repeat a single channel three times."
-            )
-        self.client.log_image(self.run_id, image, key=key, step=step)
+        check_picture(image)
+        log_picture(self.client, self.run_id, image, key=key, step=step, timestamp=int(time.time() * 1000))
 
     def log_figure(self, figure: Figure, path: str) -> None:
         """Write a matplotlib figure as an artifact, its format by the ending of ``path``."""
@@ -120,16 +122,17 @@ class RunTracker:
             digest: digest of the data; one longer than 36 characters is hashed.
             split: such as ``test``.
         """
-        self.client.log_inputs(self.run_id, [dataset_input(data, name=name, digest=digest, split=split)])
+        fields = describe_dataset(data, name=name, digest=digest)
+        self.client.log_inputs(self.run_id, [dataset_input(fields, split=split)])
 
     def finish(self, status: str = "FINISHED") -> None:
         """End the run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
         self.client.set_terminated(self.run_id, status)
 
-    def _log_batch(self, values: Mapping[str, float], *, step: int) -> None:
+    def _log_batch(self, values: Mapping[str, float], *, step: int, timestamp: int | None) -> None:
         from mlflow.entities import Metric  # noqa: PLC0415
 
-        now = int(time.time() * 1000)
+        now = int(time.time() * 1000) if timestamp is None else timestamp
         self.client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in values.items()])
 
     def _missing_colour(self, role: str) -> str | None:
@@ -137,3 +140,10 @@ class RunTracker:
         if COLOUR_TAG in run.data.tags:
             return None
         return ROLE_COLOURS.get(role) or least_used_colour(self.client, run.info.experiment_id)
+
+
+def source_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags with those by which MLflow names the user, the script and its version; no store is asked."""
+    from mlflow.tracking.context.registry import resolve_tags  # noqa: PLC0415
+
+    return {str(key): str(value) for key, value in resolve_tags(dict(tags)).items()}

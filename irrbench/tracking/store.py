@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+import ssl
+from contextlib import closing
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 
 
-def open_store(tracking_uri: str, experiment: str) -> tuple[Any, str]:
+def open_store(tracking_uri: str, experiment: str, *, artifact_location: str | None = None) -> tuple[Any, str]:
     """Open a tracking store and find or create an experiment in it.
 
     The experiment is created through this very URI, so that the artifacts of its runs are where a client with the same
@@ -18,6 +25,7 @@ def open_store(tracking_uri: str, experiment: str) -> tuple[Any, str]:
     Args:
         tracking_uri: ``sqlite:///mlflow.db`` or any other database URI, or the address of a server (``http://...``).
         experiment: name of the experiment.
+        artifact_location: where a new experiment keeps its artifacts; as said above if not given.
 
     Returns:
         An ``mlflow.MlflowClient`` and the id of the experiment.
@@ -32,7 +40,7 @@ def open_store(tracking_uri: str, experiment: str) -> tuple[Any, str]:
     except Exception as error:
         raise unreadable(tracking_uri, error) from error
     if found is None:
-        return client, _create(client, tracking_uri, experiment)
+        return client, _create(client, tracking_uri, experiment, artifact_location)
     if found.lifecycle_stage == "deleted":
         raise ValueError(
             f"experiment {experiment!r} of {tracking_uri} was deleted. Use another name, or bring it back with "
@@ -94,10 +102,64 @@ def unreadable(tracking_uri: str, error: Exception) -> Exception:
     )
 
 
-def _create(client: Any, tracking_uri: str, experiment: str) -> str:
+def absolute_uri(tracking_uri: str) -> str:
+    """Return a URI that means the same store from every working directory.
+
+    >>> absolute_uri("sqlite:////data/mlflow.db"), absolute_uri("http://host:5000")
+    ('sqlite:////data/mlflow.db', 'http://host:5000')
+    """
     database = sqlite_file(tracking_uri)
-    location = None
     if database is not None:
+        return tracking_uri.replace(f":///{database}", f":///{database.absolute()}", 1)
+    if tracking_uri and "://" not in tracking_uri and not tracking_uri.startswith(("file:", "databricks", "uc:")):
+        return Path(tracking_uri).absolute().as_uri()
+    return tracking_uri
+
+
+def why_silent(tracking_uri: str, *, seconds: float) -> str | None:
+    """Return why a server does not answer or an sqlite file cannot be written now, None if nothing speaks against it.
+
+    Of a server any answer counts, be it a refusal: only MLflow's own client knows how to ask properly. Of other stores
+    nothing is asked.
+
+    Args:
+        tracking_uri: the store.
+        seconds: how long to wait for it.
+    """
+    database = sqlite_file(tracking_uri)
+    if database is not None:
+        return _why_locked(database, seconds)
+    return _why_unanswered(tracking_uri, seconds) if is_server(tracking_uri) else None
+
+
+def _why_locked(database: Path, seconds: float) -> str | None:
+    if not database.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(database, timeout=seconds)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+    except sqlite3.Error as error:
+        return str(error)
+    return None
+
+
+def _why_unanswered(tracking_uri: str, seconds: float) -> str | None:
+    address = re.sub(r"//[^/@]*@", "//", tracking_uri).rstrip("/")
+    try:
+        with urlopen(f"{address}/health", timeout=seconds):  # noqa: S310 - http, as is_server says
+            return None
+    except HTTPError as error:
+        return None if error.code < HTTPStatus.INTERNAL_SERVER_ERROR else f"it answers {error.code} {error.reason}"
+    except URLError as error:
+        return None if isinstance(error.reason, ssl.SSLError) else str(error.reason)
+    except (OSError, HTTPException) as error:
+        return str(error) or type(error).__name__
+
+
+def _create(client: Any, tracking_uri: str, experiment: str, location: str | None) -> str:
+    database = sqlite_file(tracking_uri)
+    if database is not None and location is None:
         database.parent.mkdir(parents=True, exist_ok=True)
         folder = re.sub(r"[^\w.-]+", "_", experiment)
         location = (database.parent.resolve() / "mlruns" / folder).as_uri()

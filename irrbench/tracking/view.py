@@ -44,15 +44,20 @@ def save_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str] = 
         Whether the view was saved.
     """
     try:
-        runs = client.search_runs([experiment_id], filter_string=f"tags.\"{ROLE_TAG}\" != ''", max_results=MAX_RUNS)
-        keys = chart_keys((key for run in runs for key in run.data.metrics), scores)
-        tag = _encode_within_limit(keys, scores[0], logged_pictures(client, runs))
-        client.set_experiment_tag(experiment_id, VIEW_TAG, tag)
-        _link_from_note(client, experiment_id)
+        update_chart_view(client, experiment_id, scores=scores)
     except Exception as error:  # a chart is never worth a training run
         logger.warning("could not save the chart view of experiment %s: %s", experiment_id, error)
         return False
     return True
+
+
+def update_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str]) -> None:
+    """Do what :func:`save_chart_view` does, and raise what MLflow raises."""
+    runs = client.search_runs([experiment_id], filter_string=f"tags.\"{ROLE_TAG}\" != ''", max_results=MAX_RUNS)
+    keys = chart_keys((key for run in runs for key in run.data.metrics), scores)
+    tag = _encode_within_limit(keys, scores[0], logged_pictures(client, runs))
+    client.set_experiment_tag(experiment_id, VIEW_TAG, tag)
+    _link_from_note(client, experiment_id)
 
 
 def chart_keys(metric_keys: Iterable[str], scores: Sequence[str]) -> list[str]:
