@@ -83,7 +83,7 @@ class TrainConfig:
         num_workers: processes that load images; 0 loads them in the training process.
     """
 
-    max_epochs: int = 10
+    max_epochs: int = 8
     batch_size: int = 8
     lr: float = 2e-3
     weight_decay: float = 1e-4
