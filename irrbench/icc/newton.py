@@ -23,7 +23,8 @@ _STEPS = 80
 _STUCK = 1e-5  # radius below which nothing moves any more; a deviance next to the optimum is good enough then
 _NEARLY = 1e-4
 _SPACING = 1e-5
-_FORESIGHT = 3.0
+_FORESIGHT = 20.0
+_RADIUS = 1.0  # a factor e of a standard deviation
 _SPREAD = 1 / 3  # about how much the intercept stretches with the variance, for a logistic curve
 LARGEST_SD = 1e3
 _NEXT_TO_ZERO = 0.03
@@ -71,7 +72,7 @@ def minimise(criterion: Criterion, theta: Tensor, *, free: Sequence[int] = (0, 1
     """
     theta = theta.clone()
     deviance, converged = torch.full_like(theta[0], torch.inf), torch.zeros_like(theta[0], dtype=torch.bool)
-    images, radius = torch.arange(theta.shape[1]), torch.ones_like(theta[0])
+    images, radius = torch.arange(theta.shape[1]), torch.full_like(theta[0], _RADIUS)
     rest, point = criterion, _evaluate(criterion, _straighten(theta), criterion.modes())
     for _ in range(_STEPS):
         step, gain, left = _propose(rest, point, radius, list(free))
@@ -118,7 +119,7 @@ def _judge(old: _Point, new: _Point, step: Tensor, gain: Tensor, radius: Tensor)
     won = old.at.deviance - new.at.deviance
     share = (won / gain.clamp_min(1e-300)).nan_to_num(-1.0)
     length = step.norm(dim=0)
-    grown = torch.where((share > 0.75) & (length > 0.9 * radius), (2 * radius).clamp_max(4.0), radius)
+    grown = torch.where((share > 0.75) & (length > 0.9 * radius), (2 * radius).clamp_max(_RADIUS), radius)
     rounding = 1e-12 * old.at.deviance.abs()
     return old.where(won >= -rounding, new), torch.where(share < 0.25, length / 4, grown).maximum(
         torch.full_like(radius, 1e-6)
@@ -150,10 +151,9 @@ def _evaluate(criterion: Criterion, x: Tensor, modes: Tensor, *, search: bool = 
 
 def _move(criterion: Criterion, point: _Point, step: Tensor, *, search: bool = True) -> _Point:
     x = point.x + step
-    theta = _bend(x)
-    shift = ((theta - point.theta)[:, None] * point.at.slopes).sum(0)
-    # A straight line foretells modes far away badly; where it would move a linear predictor by much, go part of the way.
-    reach = shift.abs().amax(0) * theta[1:].abs().amax(0)
+    shift = (_push(point.x, step)[:, None] * point.at.slopes).sum(0)
+    # Far away a straight line foretells modes badly; where it moves a linear predictor by much, go part of the way.
+    reach = shift.abs().amax(0) * point.theta[1:].abs().amax(0)
     return _evaluate(criterion, x, point.at.modes + (_FORESIGHT / reach).clamp_max(1) * shift, search=search)
 
 
@@ -164,6 +164,14 @@ def _straighten(theta: Tensor) -> Tensor:
 def _bend(x: Tensor) -> Tensor:
     pixel, rater = x[1].sinh(), x[2].sinh()
     return torch.stack([x[0] * (1 + _SPREAD * pixel**2).sqrt(), pixel, rater])
+
+
+def _push(x: Tensor, step: Tensor) -> Tensor:
+    """A small step in ``x`` as one in ``theta``."""
+    pixel = x[1].sinh()
+    stretch = (1 + _SPREAD * pixel**2).sqrt()
+    by_pixel, by_rater = x[1].cosh() * step[1], x[2].cosh() * step[2]
+    return torch.stack([stretch * step[0] + x[0] * _SPREAD * pixel / stretch * by_pixel, by_pixel, by_rater])
 
 
 def _pull(x: Tensor, gradient: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 
 from irrbench import VotePatterns
 from irrbench.icc import pixel_icc
-from irrbench.icc.pixel import UNANIMOUS
+from irrbench.icc.pixel import UNANIMOUS, fit
 from irrbench.icc.ratio import repeatability
+from irrbench.icc.votes import Votes
 from tests.icc.drawing import draw_counts, patterns_of
 from tests.icc.lme4_cases import LME4
 
@@ -37,6 +38,16 @@ def test_most_lme4_cases_have_the_same_optimum():
     found = [pixel_icc(patterns_of(case.counts)).deviance.item() for case in LME4.values()]
     same_optimum = [ours > case.deviance - SAME_OPTIMUM for ours, case in zip(found, LME4.values(), strict=True)]
     assert sum(same_optimum) >= 13
+
+
+def test_of_two_optima_it_is_lme4s():
+    patterns = patterns_of([322, 112, 15, 45, 4, 11, 2, 22, 17, 67, 5, 99, 1, 23, 5, 878])
+    found = pixel_icc(patterns)
+    assert found.deviance.item() < 5296.352
+    assert found.var_pixel.item() == pytest.approx(25.4, rel=0.03)
+    far = torch.tensor([[10.67], [15.0], [0.39]], dtype=torch.float64)
+    ((_, votes),) = Votes.by_presence(patterns)
+    assert fit(votes, start=far).deviance.item() < found.deviance.item() - 100
 
 
 @pytest.mark.parametrize("expect", ["meanobs", "liability", "latent"])
