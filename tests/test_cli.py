@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from irrbench.cli import main
-from irrbench.tracking import ReferenceRuns, open_store
+from irrbench.tracking import ReferenceRuns, RunAddress, open_store
+from irrbench.tracking.records import Operation
+from irrbench.tracking.spool import Session
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
@@ -165,3 +167,50 @@ def test_a_server_that_dies_is_reported(folder) -> None:
         os.kill(server, signal.SIGKILL)
         assert process.wait(30) == 2
         assert "ended by itself" in process.stdout.read()
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A spool with two operations for a run that nobody has created, and a half-written third."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    spool = tmp_path / "spool"
+    session = Session.create(spool, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    for step in range(2):
+        session.add(Operation("metrics", RunAddress(key="k", experiment="e"), {"values": {"a/b": 0.5}, "step": step}))
+    (session.folder / "00000003-metrics-k.tmp").write_text('{"kind":')
+    session.close()
+    return spool
+
+
+def test_sync_without_a_spool_has_nothing_to_do(tmp_path, capsys) -> None:
+    assert main(["sync", "--spool", str(tmp_path / "none")]) == 0
+    assert "Nothing waits: there is no" in capsys.readouterr().out
+
+
+def test_sync_says_what_still_waits_and_why(waiting, tmp_path, capsys) -> None:
+    open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", "e")
+    capsys.readouterr()
+    assert main(["sync", "--spool", str(waiting)]) == 1
+    printed = capsys.readouterr().out
+    assert "delivered 0, still waiting 3" in printed
+    assert "the run k of experiment 'e' is not created yet" in printed
+    assert re.search(r"ended while it wrote .*00000003-metrics-k\.tmp, which is not whole; remove it", printed)
+    assert len(list(waiting.glob("*/*.op"))) == 2
+
+
+def test_sync_delivers_and_leaves_no_trace(waiting, tmp_path, capsys) -> None:
+    client, experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", "e")
+    run_id = client.create_run(experiment_id, tags={"irrbench.run_key": "k"}).info.run_id
+    next(waiting.glob("*/*.tmp")).unlink()
+    assert main(["sync", "--spool", str(waiting)]) == 0
+    assert [point.step for point in client.get_metric_history(run_id, "a/b")] == [0, 1]
+    assert not waiting.exists()
+    assert "delivered 2, still waiting 0" in capsys.readouterr().out
+
+
+def test_sync_leaves_a_running_training_alone(tmp_path, capsys) -> None:
+    session = Session.create(tmp_path / "spool", "http://127.0.0.1:9")
+    session.add(Operation("metrics", RunAddress(run_id="r")))
+    assert main(["sync", "--spool", str(tmp_path / "spool")]) == 1
+    assert "the training that wrote them still runs" in capsys.readouterr().out
+    session.close()

@@ -1,0 +1,177 @@
+"""Records, sessions and the order of operations, without any store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from irrbench.tracking.lanes import Lanes
+from irrbench.tracking.operations import is_refusal
+from irrbench.tracking.records import Operation, Payload, RunAddress, SpoolError, read_record, write_record
+from irrbench.tracking.spool import Entry, Session, sessions
+from irrbench.tracking.store import absolute_uri
+
+RUN = RunAddress(run_id="r1")
+
+
+def entry(number: int, kind: str = "metrics", run: str = "r1", session: str = "1") -> Entry:
+    return Entry((session, number), kind, run, Operation(kind, RunAddress(run_id=run)))
+
+
+def numbers(batch) -> list[int]:
+    return [found.order[1] for found in batch[1]]
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path) -> None:
+    given = Operation("table", RunAddress(key="k", experiment="e/x"), {"split": "val", "nan": None}, Payload(b"\n\0{"))
+    write_record(tmp_path / "a.op", given)
+    found = read_record(tmp_path / "a.op")
+    assert (found.kind, found.run, found.arguments, found.created) == (
+        "table",
+        given.run,
+        given.arguments,
+        given.created,
+    )
+    assert found.payload.read() == b"\n\0{"
+    with (tmp_path / "copy").open("wb") as target:
+        found.payload.write_to(target)
+    assert (tmp_path / "copy").read_bytes() == b"\n\0{"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.op", "copy"]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20, -1])
+def test_a_record_cut_short_is_an_error_that_names_it(tmp_path, cut) -> None:
+    path = tmp_path / "a.op"
+    write_record(path, Operation("file", RUN, {"name": "x", "folder": None}, Payload(b"12345")))
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(SpoolError, match=rf"{path} is no whole record"):
+        read_record(path)
+
+
+def test_a_session_keeps_the_order_and_vanishes_when_empty(tmp_path) -> None:
+    session = Session.create(tmp_path / "spool", "http://host")
+    written = [session.add(Operation(kind, RUN)) for kind in ("create", "metrics", "table")]
+    assert session.entries() == written
+    assert [found.load().kind for found in written] == ["create", "metrics", "table"]
+    assert not session.close()
+    for found in written:
+        found.discard()
+    again = Session.claim(session.folder)
+    assert again is not None
+    assert again.tracking_uri == "http://host"
+    assert again.close()
+    assert not (tmp_path / "spool").exists()
+
+
+def test_a_session_belongs_to_its_process_until_that_ends(tmp_path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from irrbench.tracking.spool import Session; "
+        "s = Session.create(Path(sys.argv[1]), 'http://host'); print('ready', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        (folder,) = sessions(tmp_path)
+        assert Session.claim(folder) is None
+        process.kill()
+        process.wait()
+    session = Session.claim(folder)
+    assert session is not None
+    assert session.close()
+    assert list(tmp_path.parent.glob(f"{tmp_path.name}/*")) == []
+
+
+def test_a_session_that_does_not_name_its_store_is_an_error(tmp_path) -> None:
+    session = Session.create(tmp_path, "http://host")
+    session.add(Operation("metrics", RUN))
+    session.close()
+    (session.folder / "store.json").write_text("{")
+    with pytest.raises(SpoolError, match=r"store\.json does not say for which store"):
+        Session.claim(session.folder)
+
+
+def test_metrics_in_a_row_go_together_and_everything_in_order() -> None:
+    lanes = Lanes()
+    for number, kind in enumerate(["create", "metrics", "metrics", "tags", "metrics"]):
+        lanes.add(entry(number, kind))
+    seen = []
+    while (batch := lanes.next_batch()) is not None:
+        seen.append(numbers(batch))
+        lanes.settle(*batch)
+    assert seen == [[0], [1, 2], [3], [4]]
+    assert len(lanes) == 0
+
+
+def test_files_that_fail_hold_up_files_of_their_run_only() -> None:
+    lanes = Lanes()
+    for number, (kind, run) in enumerate([("table", "r1"), ("picture", "r1"), ("metrics", "r1"), ("table", "r2")]):
+        lanes.add(entry(number, kind, run))
+    batch = lanes.next_batch()
+    assert numbers(batch) == [0]
+    lanes.postpone(batch[0])
+    seen = []
+    while (batch := lanes.next_batch()) is not None:
+        seen += numbers(batch)
+        lanes.settle(*batch)
+    assert seen == [2, 3]
+    assert lanes.pause() == pytest.approx(2, abs=0.5)
+    lanes.hurry()
+    assert numbers(lanes.next_batch()) == [0]
+
+
+def test_a_file_waits_for_the_values_before_it() -> None:
+    lanes = Lanes()
+    for number, kind in enumerate(["create", "table", "metrics"]):
+        lanes.add(entry(number, kind))
+    batch = lanes.next_batch()
+    lanes.postpone(batch[0])
+    assert lanes.next_batch() is None
+    lanes.hurry()
+    lanes.settle(*lanes.next_batch())
+    assert numbers(lanes.next_batch()) == [1]
+
+
+def test_what_an_earlier_process_left_comes_first() -> None:
+    lanes = Lanes()
+    lanes.add(entry(1, session="2"))
+    lanes.add_before([entry(1, "params", session="1"), entry(2, "tags", session="1")])
+    seen = []
+    while (batch := lanes.next_batch()) is not None:
+        seen += [found.kind for found in batch[1]]
+        lanes.settle(*batch)
+    assert seen == ["params", "tags", "metrics"]
+
+
+def test_what_is_refused_is_found_out_and_holds_up_nothing() -> None:
+    lanes = Lanes()
+    for number in range(3):
+        lanes.add(entry(number))
+    batch = lanes.next_batch()
+    assert numbers(batch) == [0, 1, 2]
+    lanes.refuse(*batch, "no")
+    batch = lanes.next_batch()
+    assert numbers(batch) == [0]
+    lanes.refuse(*batch, "no such run")
+    assert [reason for _, reason in lanes.refused.values()] == ["no such run"]
+    assert numbers(lanes.next_batch()) == [1]
+
+
+def test_what_a_store_says_no_to_for_good() -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
+
+    assert is_refusal(MlflowException("changed", INVALID_PARAMETER_VALUE))
+    assert not is_refusal(MlflowException("log in", PERMISSION_DENIED))
+    assert not is_refusal(MlflowException("busy", TEMPORARILY_UNAVAILABLE))
+    assert not is_refusal(MlflowException("the connection broke"))
+    assert not is_refusal(OSError("disk full"))
+    assert is_refusal(KeyError("a kind of a later version"))
+
+
+def test_a_store_means_the_same_everywhere(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_uri("sqlite:///runs/mlflow.db") == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert absolute_uri("mlruns") == (tmp_path / "mlruns").as_uri()
+    assert absolute_uri("databricks") == "databricks"
