@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import subprocess
 import sys
 import time
@@ -119,3 +120,31 @@ def test_a_training_by_the_command(study, tmp_path):
     stored = (tmp_path / "outputs" / "benchmark" / "config.yaml").read_text()
     assert "max_epochs: 1" in stored
     assert "seeds:\n- 3" in stored
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_says_so(study, tmp_path, number):
+    flags = ["--max-epochs", "5000", "--data", study, "--train.batch_size", "4", "--output", tmp_path / "out"]
+    command = [sys.executable, SCRIPT, *flags]
+    running = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # a shell may have started the tests with Ctrl-C ignored, which children inherit
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while not list(tmp_path.glob("out/cells/*/best.ckpt")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        running.send_signal(number)
+        _, error = running.communicate(timeout=60)
+    finally:
+        running.kill()
+        running.wait()
+    assert running.returncode == 130
+    assert "interrupted; finished cells are kept" in error
+    assert "Traceback" not in error

@@ -83,6 +83,9 @@ def train_and_test(
         try:
             run.log_config(asdict(config))
             trained = _train(config, data, loaders, folder, mlflow_logger, on_epoch)
+        except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C and SIGTERM into the latter
+            run.finish("KILLED")
+            raise KeyboardInterrupt from error
         except BaseException:
             run.finish("FAILED")
             raise
