@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-_TOLERANCE = 1e-5  # change of a linear predictor by a Newton step; what remains after that step is its square
+_TOLERANCE = 1e-6  # change of a linear predictor by a Newton step; what remains after that step is its square
 _CLOSE = 0.5  # from here on full steps converge
-_STEPS = 100
+MODE_STEPS = 100
 
 
 class Evaluation(NamedTuple):
@@ -35,26 +35,27 @@ class Criterion(Protocol):
     def modes(self) -> Tensor:
         """Where the search for the modes starts, ``(Z, B)``."""
 
-    def evaluate(self, theta: Tensor, modes: Tensor, *, search: bool = True) -> Evaluation:
-        """Deviance and gradient; ``modes`` is a guess, or with ``search=False`` good enough as it is."""
+    def evaluate(self, theta: Tensor, modes: Tensor, *, steps: int = MODE_STEPS) -> Evaluation:
+        """Deviance and gradient; ``modes`` is a guess, from where Newton's method takes at most ``steps``."""
 
     def select(self, images: Tensor) -> Criterion:
         """The same for some of the images."""
 
 
-def find_modes(newton: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], modes: Tensor) -> Tensor:
+def find_modes(newton: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], modes: Tensor, *, steps: int) -> Tensor:
     """Newton's method for the random effects' modes; images that are done drop out.
 
     Args:
         newton: gives, for some images (their indices) and their modes, the step ``(Z, B)`` and the largest change of a
             linear predictor by it ``(B,)``.
         modes: ``(Z, B)``, a guess.
+        steps: at most.
 
     Steps are damped by ``log(1 + change) / change``. The logistic loss is self-concordant in the generalised sense
     (Sun & Tran-Dinh 2019, doi 10.1007/s10107-018-1282-4), so that such a step descends without a look at the function.
     """
     found, images = modes.clone(), torch.arange(modes.shape[1])
-    for _ in range(_STEPS):
+    for _ in range(steps):
         step, change = newton(images, modes)
         modes = modes + torch.where(change > _CLOSE, change.log1p() / change, 1.0) * step
         found[:, images] = modes

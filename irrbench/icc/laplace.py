@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from irrbench.icc.criterion import Evaluation, find_modes
+from irrbench.icc.criterion import MODE_STEPS, Evaluation, find_modes
 from irrbench.icc.linalg import identity, solve
 from irrbench.icc.votes import Votes
 
@@ -44,13 +44,13 @@ class LaplaceCriterion:
         """The criterion of some of the images."""
         return LaplaceCriterion(self.votes.select(images))
 
-    def evaluate(self, theta: Tensor, modes: Tensor, *, search: bool = True) -> Evaluation:
+    def evaluate(self, theta: Tensor, modes: Tensor, *, steps: int = MODE_STEPS) -> Evaluation:
         """Deviance ``(B,)`` and analytic gradient ``(3, B)`` at ``theta`` ``(3, B)``."""
 
         def newton(images: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
             return _State.at(self.votes.select(images), theta[:, images], guess).newton()
 
-        modes = find_modes(newton, modes) if search else modes
+        modes = find_modes(newton, modes, steps=steps)
         return _State.at(self.votes, theta, modes).evaluation()
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from irrbench.icc.criterion import Criterion, Evaluation
+from irrbench.icc.criterion import MODE_STEPS, Criterion, Evaluation
 
 _TOLERANCE = 1e-8  # deviance still to be won
 _STEPS = 80
@@ -108,8 +108,9 @@ def _hessian(criterion: Criterion, point: _Point, free: list[int]) -> Tensor:
     for i in free:
         step = torch.zeros_like(point.x)
         step[i] = _SPACING
-        # So near by, what the modes' slopes foretell is off by the square of the spacing only.
-        rows.append((_move(criterion, point, step, search=False).gradient - point.gradient)[free] / _SPACING)
+        # So near by, the slopes foretell the modes but for the square of the spacing; a step takes that to the fourth
+        # power, which times millions of pixels is still nothing beside the few raters' part of the Hessian.
+        rows.append((_move(criterion, point, step, steps=1).gradient - point.gradient)[free] / _SPACING)
     hessian = torch.stack(rows)
     return (hessian + hessian.transpose(0, 1)) / 2
 
@@ -143,18 +144,18 @@ def _snap(criterion: Criterion, found: Minimum) -> Minimum:
     return Minimum(theta, deviance, found.converged)
 
 
-def _evaluate(criterion: Criterion, x: Tensor, modes: Tensor, *, search: bool = True) -> _Point:
+def _evaluate(criterion: Criterion, x: Tensor, modes: Tensor, *, steps: int = MODE_STEPS) -> _Point:
     theta = _bend(x)
-    at = criterion.evaluate(theta, modes, search=search)
+    at = criterion.evaluate(theta, modes, steps=steps)
     return _Point(x, theta, at, _pull(x, at.gradient))
 
 
-def _move(criterion: Criterion, point: _Point, step: Tensor, *, search: bool = True) -> _Point:
+def _move(criterion: Criterion, point: _Point, step: Tensor, *, steps: int = MODE_STEPS) -> _Point:
     x = point.x + step
     shift = (_push(point.x, step)[:, None] * point.at.slopes).sum(0)
     # Far away a straight line foretells modes badly; where it moves a linear predictor by much, go part of the way.
     reach = shift.abs().amax(0) * point.theta[1:].abs().amax(0)
-    return _evaluate(criterion, x, point.at.modes + (_FORESIGHT / reach).clamp_max(1) * shift, search=search)
+    return _evaluate(criterion, x, point.at.modes + (_FORESIGHT / reach).clamp_max(1) * shift, steps=steps)
 
 
 def _straighten(theta: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from irrbench.icc.criterion import Evaluation, find_modes
+from irrbench.icc.criterion import MODE_STEPS, Evaluation, find_modes
 from irrbench.icc.linalg import identity, solve
 from irrbench.icc.votes import Votes
 from irrbench.patterns import pattern_bits
@@ -45,15 +45,15 @@ class QuadratureCriterion:
         """The criterion of some of the images."""
         return QuadratureCriterion(self.votes.select(images), nodes=self.nodes)
 
-    def evaluate(self, theta: Tensor, modes: Tensor, *, search: bool = True) -> Evaluation:
+    def evaluate(self, theta: Tensor, modes: Tensor, *, steps: int = MODE_STEPS) -> Evaluation:
         """Deviance ``(B,)`` and analytic gradient ``(3, B)`` at ``theta`` ``(3, B)``."""
         grid = Grid.around(theta[0] + theta[2] * modes, theta[1], self.nodes)
 
         def newton(images: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
             return _State.at(self.votes.select(images), theta[:, images], guess, grid.select(images)).newton()
 
-        if search:
-            modes = find_modes(newton, modes)
+        modes = find_modes(newton, modes, steps=steps)
+        if steps > 1:
             grid = Grid.around(theta[0] + theta[2] * modes, theta[1], self.nodes)
         return _State.at(self.votes, theta, modes, grid).evaluation()
 
