@@ -21,7 +21,7 @@ UNANIMOUS = "all raters agree on every pixel: 1 by rule"
 
 
 @dataclass(frozen=True)
-class PixelICC:
+class PixelICCFit:
     """Intraclass correlation at pixel level, image by image.
 
     Attributes:
@@ -45,7 +45,7 @@ class PixelICC:
 
 def pixel_icc(
     patterns: VotePatterns, *, engine: Engine = "laplace", expect: Expect = "meanobs", scale: Scale = "link"
-) -> PixelICC:
+) -> PixelICCFit:
     """Fit ``logit P(mark) = b0 + pixel + rater``, both effects random, and take the pixels' share of the variance.
 
     Args:
@@ -86,7 +86,7 @@ def pixel_icc(
             getattr(result, name)[images] = getattr(part, name)
         for image, why in zip(images.tolist(), part.reason, strict=True):
             reason[image] = why
-    return PixelICC(**{**vars(result), "reason": tuple(reason)})
+    return PixelICCFit(**{**vars(result), "reason": tuple(reason)})
 
 
 def estimate(
@@ -96,7 +96,7 @@ def estimate(
     expect: Expect = "meanobs",
     scale: Scale = "link",
     start: Tensor | None = None,
-) -> PixelICC:
+) -> PixelICCFit:
     """The same from the sufficient statistics of images with equally many raters.
 
     Args:
@@ -124,7 +124,7 @@ def estimate(
         scale=scale,
     )
     _agree(result, votes, agreed := torch.tensor([why == UNANIMOUS for why in reason], dtype=torch.bool))
-    return PixelICC(**{**vars(result), "icc": icc.masked_fill(agreed, 1.0), "reason": tuple(reason)})
+    return PixelICCFit(**{**vars(result), "icc": icc.masked_fill(agreed, 1.0), "reason": tuple(reason)})
 
 
 def fit(
@@ -154,10 +154,10 @@ def fit(
     return Minimum(*(torch.cat(columns, -1) for columns in zip(*parts, strict=True)))
 
 
-def undefined(images: int) -> PixelICC:
+def undefined(images: int) -> PixelICCFit:
     """NaN for all images."""
     icc, pixel, rater, intercept, deviance = torch.full((5, images), torch.nan, dtype=torch.float64)
-    return PixelICC(icc, pixel, rater, intercept, deviance, torch.zeros(images, dtype=torch.bool), ("",) * images)
+    return PixelICCFit(icc, pixel, rater, intercept, deviance, torch.zeros(images, dtype=torch.bool), ("",) * images)
 
 
 def _by_rule(votes: Votes) -> list[str]:
@@ -185,7 +185,7 @@ def _troubles(found: Minimum) -> list[str]:
     return reason
 
 
-def _agree(result: PixelICC, votes: Votes, images: Tensor) -> None:
+def _agree(result: PixelICCFit, votes: Votes, images: Tensor) -> None:
     """Write down the limit for an infinite pixel variance."""
     p, some = votes.prevalence[images], votes.select(images)
     result.var_pixel[images], result.var_rater[images] = torch.inf, 0.0

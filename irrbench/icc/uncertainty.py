@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irrbench.icc.pixel import Engine, PixelICC, estimate, fit, pixel_icc
+from irrbench.icc.pixel import Engine, PixelICCFit, estimate, fit, pixel_icc
 from irrbench.icc.quadrature import pattern_probabilities
 from irrbench.icc.ratio import Expect, Scale, check_option
 from irrbench.icc.votes import Votes, count
@@ -38,7 +38,7 @@ class PixelICCInterval:
     low: Tensor
     high: Tensor
     samples: Tensor
-    estimate: PixelICC
+    estimate: PixelICCFit
     reason: tuple[str, ...]
 
 
