@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -75,7 +76,7 @@ class MlflowPublisher:
                 logger.warning("irrbench cannot log to MLflow; the training goes on without it: %r", error)
             self._warned = True
 
-    @property
+    @cached_property
     def _run(self) -> SpooledRun:
         return spooled_run(self._logger)
 

@@ -6,8 +6,6 @@ pictures and views are overwritten; runs are found by a tag before they are crea
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +15,7 @@ from typing import Any
 
 from irrbench.tracking.artifacts import dataset_input, unpack_table
 from irrbench.tracking.names import BOUNDS_TAG, KEY_TAG
-from irrbench.tracking.pictures import log_picture
+from irrbench.tracking.pictures import log_picture, unpack_picture
 from irrbench.tracking.records import Operation, RunAddress
 from irrbench.tracking.reference import ReferenceRuns
 from irrbench.tracking.run import RunTracker
@@ -46,8 +44,7 @@ class Store:
     """
 
     def __init__(self, tracking_uri: str) -> None:
-        self.tracking_uri = tracking_uri
-        self.known: dict[str, tuple[str, str]] = {}
+        self.tracking_uri, self.known = tracking_uri, dict[str, tuple[str, str]]()
         self.is_opening = False
         self._client: Any = None
 
@@ -104,8 +101,7 @@ class Store:
 def perform(store: Store, operations: Sequence[Operation]) -> None:
     """Do operations of one run in their order; several at once must all be metrics.
 
-    Raises:
-        Exception: what MLflow raises; see :func:`is_refusal`.
+    Raises what MLflow raises; see :func:`is_refusal`.
     """
     if operations[0].kind == METRICS:
         _log_metrics(store, operations)
@@ -212,11 +208,8 @@ def _table(store: Store, operation: Operation) -> None:
 
 
 def _picture(store: Store, operation: Operation) -> None:
-    import numpy as np  # noqa: PLC0415
-
-    image = np.load(io.BytesIO(operation.payload.read()), allow_pickle=False)
-    key, step = operation.arguments["key"], operation.arguments["step"]
-    log_picture(store.client, store.run_id(operation.run), image, key=key, step=step, timestamp=operation.created)
+    image = unpack_picture(operation.payload.read())
+    log_picture(store.client, store.run_id(operation.run), image, timestamp=operation.created, **operation.arguments)
 
 
 def _file(store: Store, operation: Operation) -> None:
@@ -255,18 +248,3 @@ HANDLERS: Mapping[str, Callable[[Store, Operation], None]] = {
     "view": _view,
     "finish": _finish,
 }
-
-
-def pack_picture(image: Any) -> bytes:
-    """Return a picture as bytes, without the time that compressing takes."""
-    import numpy as np  # noqa: PLC0415
-
-    target = io.BytesIO()
-    np.save(target, image, allow_pickle=False)
-    return target.getvalue()
-
-
-def to_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a record can hold: JSON's own types, everything else as text."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
-    return plain

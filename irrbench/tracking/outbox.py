@@ -19,8 +19,8 @@ from typing import NamedTuple
 from irrbench.tracking.delivery import Outcome, in_words, quieten_retries, record, send, warning_text
 from irrbench.tracking.lanes import LaneName, Lanes
 from irrbench.tracking.operations import CREATING, Store
-from irrbench.tracking.records import Operation, SpoolError
-from irrbench.tracking.spool import Entry, Session, default_spool, sessions, store_of
+from irrbench.tracking.records import Operation
+from irrbench.tracking.spool import Entry, Session, claim_all, default_spool
 
 logger = logging.getLogger(__name__)
 
@@ -87,15 +87,15 @@ class Outbox:
         """
         begin = progress = time.monotonic()
         with self._changed:
-            self._hurry()
+            self._lanes.hurry()
+            self._silent_until = 0.0
+            self._changed.notify_all()
             count = len(self._lanes)
             while self._lanes and self._may_progress():
                 self._changed.wait(0.05)
                 self._replace_stuck(STUCK_AT_END, postpone=False)
                 now = time.monotonic()
-                if len(self._lanes) < count:
-                    progress = now
-                count = len(self._lanes)
+                progress, count = now if len(self._lanes) < count else progress, len(self._lanes)
                 if now - progress > self._allowed() or now - begin > self._limit:
                     break
             now = time.monotonic()
@@ -121,21 +121,12 @@ class Outbox:
 
     def _inherit(self) -> None:
         """Take over what processes that are no more have left for this store."""
-        found: list[Entry] = []
-        for folder in sessions(self.spool):
-            try:
-                session = Session.claim(folder) if store_of(folder) == self.tracking_uri else None
-            except (OSError, SpoolError) as error:
-                logger.debug("left alone: %s", error)
-                continue
-            if session is None:
-                continue
-            found += session.entries()
-            self._inherited.append(session)
-            for path in session.half_written():
-                logger.warning("An earlier run ended while it wrote %s, which cannot be sent.", path)
+        found = claim_all(self.spool, self.tracking_uri)
+        for path in [path for session in found for path in session.half_written()]:
+            logger.warning("An earlier run ended while it wrote %s, which cannot be sent.", path)
         with self._changed:
-            self._lanes.add_before(found)
+            self._lanes.add_before(entry for session in found for entry in session.entries())
+            self._inherited = found
 
     def _tidy(self) -> None:
         if self._session is not None and self._session.is_empty():
@@ -215,14 +206,10 @@ class Outbox:
             self._sending, self._answered = None, float("-inf")
             if postpone:
                 self._lanes.postpone(sending.lane)
+                self._warn(f"it has not answered for {seconds:.0f} s")
             self._start_worker()
 
     # Waiting ---------------------------------------------------------------------------------------------------------
-
-    def _hurry(self) -> None:
-        self._lanes.hurry()
-        self._silent_until = 0.0
-        self._changed.notify_all()
 
     def _may_progress(self) -> bool:
         now = time.monotonic()

@@ -129,3 +129,9 @@ def read_record(path: Path) -> Operation:
     if not whole:
         raise SpoolError(f"{path} is no whole record: expected {payload.size} bytes behind its head, found {found}.")
     return operation
+
+
+def to_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record can hold: JSON's own types, everything else as text."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
+    return plain

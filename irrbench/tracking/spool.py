@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -22,6 +23,8 @@ DEFAULT_SPOOL = "irrbench-spool"
 SPOOL_VARIABLE = "IRRBENCH_SPOOL"
 _RECORD = re.compile(r"(?P<number>\d{8,})-(?P<kind>[a-z_]+)-(?P<run>[\w.]+)\.op")
 _sessions = itertools.count()
+
+logger = logging.getLogger(__name__)
 
 
 def default_spool() -> Path:
@@ -143,6 +146,20 @@ class Session:
 def sessions(spool: Path) -> list[Path]:
     """Return the folders of all sessions, oldest first."""
     return sorted(path for path in spool.iterdir() if path.is_dir()) if spool.is_dir() else []
+
+
+def claim_all(spool: Path, tracking_uri: str) -> list[Session]:
+    """Take over what processes that are no more have left for one store, oldest first."""
+    found = (_claim_for(tracking_uri, folder) for folder in sessions(spool))
+    return [session for session in found if session is not None]
+
+
+def _claim_for(tracking_uri: str, folder: Path) -> Session | None:
+    try:
+        return Session.claim(folder) if store_of(folder) == tracking_uri else None
+    except (OSError, SpoolError) as error:
+        logger.debug("left alone: %s", error)
+        return None
 
 
 def store_of(folder: Path) -> str:

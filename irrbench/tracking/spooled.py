@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irrbench.tracking.artifacts import describe_dataset, pack_table, tidy_table
-from irrbench.tracking.operations import METRICS, pack_picture, to_json
+from irrbench.tracking.operations import METRICS
 from irrbench.tracking.outbox import Outbox, outbox_for
-from irrbench.tracking.pictures import check_picture
-from irrbench.tracking.records import Operation, Payload, RunAddress
+from irrbench.tracking.pictures import check_picture, pack_picture
+from irrbench.tracking.records import Operation, Payload, RunAddress, to_json
 from irrbench.tracking.spool import default_spool
 from irrbench.tracking.store import absolute_uri
 
