@@ -213,7 +213,12 @@ def test_both_namespaces_with_their_own_callbacks_and_loggers(tmp_path, namespac
         accelerator="cpu",
         callbacks=[stopper, watcher, saver] if in_a_list else watcher,
         enable_checkpointing=in_a_list,
-        logger=[loggers.CSVLogger(tmp_path), loggers.MLFlowLogger("x", tracking_uri=f"sqlite:///{tmp_path}/m.db")],
+        logger=[
+            loggers.CSVLogger(tmp_path),
+            loggers.MLFlowLogger(
+                "x", tracking_uri=f"sqlite:///{tmp_path}/m.db", artifact_location=(tmp_path / "artifacts").as_uri()
+            ),
+        ],
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=1,
