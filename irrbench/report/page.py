@@ -11,7 +11,7 @@ from string import Template
 from typing import TYPE_CHECKING, NamedTuple
 
 from irrbench.plots import band_plot, learning_curves, score_against_agreement
-from irrbench.plots.rows import bound, need_columns, score_columns
+from irrbench.plots.rows import need_columns, score_columns
 from irrbench.plots.style import model_styles
 from irrbench.plots.text import score_title
 from irrbench.report.pictures import figure_html, panels_html
@@ -83,7 +83,7 @@ def write_report(
             row with role ``floor`` and one with ``ceiling``.
         per_image: ``name``, ``role``, ``image_id`` and one column per score.
         comparisons: ``name``, ``versus``, ``score``, ``difference``, ``low``, ``high``, ``p``, ``p_holm``, ``verdict``.
-        curves: ``name``, ``epoch`` and score columns.
+        curves: ``name``, ``epoch``, scores on the validation images, and there ``<score>_floor``, ``<score>_ceiling``.
         panels: captions and pictures (H, W, 3) uint8.
         agreement: the raters' agreement by ``image_id``; its name labels the axis.
         rules: rule by name (ties, undefined scores, exclusions).
@@ -107,7 +107,7 @@ def write_report(
         Section("band", "Between the naive and the average rater", _band(leaderboard, chosen, note, colours)),
         Section("leaderboard", "Leaderboard", _leaderboard(leaderboard, chosen, colours)),
         Section("reading", "How to read this", _definitions(HOW_TO_READ)),
-        Section("curves", "Learning curves", _curves(curves, leaderboard, chosen[0], colours)),
+        Section("curves", "Learning curves", _curves(curves, chosen[0], colours)),
         Section("comparisons", "Comparisons", _comparisons(comparisons, chosen)),
         Section("agreement", "Score and agreement of the raters", _agreement(per_image, agreement, chosen[0], colours)),
         Section("images", "Images", panels_html(panels) if panels else ""),
@@ -148,13 +148,15 @@ def _leaderboard(leaderboard: pd.DataFrame, scores: Sequence[str], colours: Mapp
     )
 
 
-def _curves(curves: pd.DataFrame | None, leaderboard: pd.DataFrame, score: str, colours: Mapping[str, str]) -> str:
+def _curves(curves: pd.DataFrame | None, score: str, colours: Mapping[str, str]) -> str:
     if curves is None or curves.empty or score not in curves.columns:
         return ""
-    floor, ceiling = (bound(leaderboard, score, role) for role in ("floor", "ceiling"))
+    floor, ceiling = (float(curves[f"{score}_{role}"].mean()) for role in ("floor", "ceiling"))
     figure = learning_curves(curves, floor, ceiling, score=score, colours=colours)
     return figure_html(
-        figure, alt=f"{score_title(score)} of each model by epoch, between the naive and the average rater."
+        figure,
+        alt=f"{score_title(score)} of each model by epoch, between the naive and the average rater.",
+        caption="Validation images, with their own bounds.",
     )
 
 

@@ -84,6 +84,14 @@ def test_everything_is_there(whole):
     }
 
 
+def test_curves_are_of_the_validation_images_and_drawn_on_their_own_bounds(whole):
+    text, _ = whole
+    section = text[text.index('id="curves"') :]
+    section = section[: section.index("</section>")] if "</section>" in section else section
+    assert "Validation images, with their own bounds." in section
+    assert "0.77" in section  # the validation ceiling; the test images' is another
+
+
 def test_nothing_is_loaded_and_nothing_runs(whole):
     text, parsed = whole
     assert not {"script", "link", "iframe", "object", "embed", "base"} & {tag for tag, _ in parsed.tags}
