@@ -8,9 +8,9 @@
     manifest.csv                    optional: image_id, split (train, val, test), group, any covariates
 
 An all-zero mask says that the rater marked nothing; a missing file says that the rater never drew, and must be
-declared. Folders ``masks/<rater>@2`` hold repeat drawings and are no raters here. Without a ``group`` column
-``patient_id`` or ``patient`` groups the images. Without splits each group (or image) falls into train, val or test by
-a hash of its name.
+declared. Folders ``masks/<rater>@2`` hold a rater's second drawing of some images: no raters of their own, but
+:meth:`~irrbench.data.rater_data.RaterData.drawings` gives them. Without a ``group`` column ``patient_id`` or
+``patient`` groups the images. Without splits each group (or image) falls into train, val or test by a hash of its name.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ import torch
 from irrbench.data.files import Header, read_header, read_image, read_mask
 from irrbench.data.layout import Layout, scan, shown
 from irrbench.data.manifest import Manifest, read_manifest
+from irrbench.data.packing import PackedMasks, pack_masks, small_shape
 from irrbench.data.problems import DataError, Problem, ReadError
 from irrbench.data.progress import in_threads
-from irrbench.data.rater_data import PackedMasks, RaterData, pack_masks, small_shape
+from irrbench.data.rater_data import RaterData
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,6 +53,7 @@ class _Options(NamedTuple):
 class _Item(NamedTuple):
     channels: int
     packed: PackedMasks | None
+    repeated: PackedMasks | None
     problems: list[Problem]
 
 
@@ -160,23 +162,29 @@ def _read_item(root: Path, layout: Layout, options: _Options, image_id: str) -> 
     problems: list[Problem] = []
     path = layout.images[image_id]
     header = _attempt(partial(_read_checked_header, decode=options.check_images), root, path, problems)
-    masks = [
-        _attempt(read_mask, root, files[image_id], problems) if image_id in files else None
-        for files in layout.masks.values()
-    ]
+    files = [*layout.masks.values(), *layout.repeats.values()]
+    paths = [by_id.get(image_id) for by_id in files]
+    masks = [None if path is None else _attempt(read_mask, root, path, problems) for path in paths]
     roi_path = (layout.rois or {}).get(image_id)
     roi = _attempt(read_mask, root, roi_path, problems) if roi_path else None
     if roi_path and roi is not None and not roi.any():
         problems.append(
             Problem(shown(root, roi_path), "no marked pixel", "a region that counts", "redraw or remove it")
         )
-    paths = [files.get(image_id) for files in layout.masks.values()] + [roi_path]
     if header is None:
-        return _Item(0, None, problems)
-    problems += _wrong_sizes(root, paths, [*masks, roi], header.shape)
-    is_usable = not problems and any(mask is not None for mask in masks)
-    packed = pack_masks(masks, roi, max_side=options.max_side) if is_usable else None
-    return _Item(header.channels, packed, problems)
+        return _Item(0, None, None, problems)
+    problems += _wrong_sizes(root, [*paths, roi_path], [*masks, roi], header.shape)
+    if problems:
+        return _Item(header.channels, None, None, problems)
+    first, again = masks[: len(layout.masks)], masks[len(layout.masks) :]
+    packed, repeated = (_pack(part, roi, options.max_side) for part in (first, again))
+    return _Item(header.channels, packed, repeated, problems)
+
+
+def _pack(
+    masks: Sequence[NDArray[np.bool_] | None], roi: NDArray[np.bool_] | None, max_side: int | None
+) -> PackedMasks | None:
+    return pack_masks(masks, roi, max_side=max_side) if any(mask is not None for mask in masks) else None
 
 
 def _attempt(read: Callable[[Path], Content], root: Path, path: Path, problems: list[Problem]) -> Content | None:
@@ -233,4 +241,6 @@ def _assemble(root: Path, folder: _Folder, max_side: int | None) -> RaterData:
         group_column=folder.manifest.group_column,
         sources=tuple(FolderImage(folder.layout.images[name], channels, max_side) for name in ids),
         packed=tuple(item.packed for item in folder.items if item.packed is not None),
+        repeats=tuple(folder.layout.repeats),
+        repeated=tuple(item.repeated for item in folder.items),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from irrbench.data.files import EXTENSIONS, extension
@@ -15,24 +16,29 @@ if TYPE_CHECKING:
 
 Files = dict[str, "Path"]
 _CLUTTER = ("thumbs.db", "desktop.ini")
+_REPEAT = re.compile(r"(?P<rater>.+)@(?P<drawing>[2-9]|[1-9]\d+)")
+MAX_REPEATS = 30
 
 
 class Layout(NamedTuple):
-    """Files by id: the images, each rater's masks, and the ROIs (None without a folder roi/)."""
+    """Files by id: the images, each rater's masks, the ROIs (None without a folder roi/), and each repeat drawing."""
 
     images: Files
     masks: dict[str, Files]
     rois: Files | None
+    repeats: dict[str, Files]
 
 
 def scan(root: Path, *, raters: Sequence[str] | None, allow_missing: bool) -> tuple[Layout, list[Problem]]:
     """The layout of ``root`` and everything that names alone show to be wrong.
 
-    Folders ``masks/<rater>@2`` (a rater's repeat drawings) are no raters of their own and are left out.
+    Folders ``masks/<rater>@2`` hold a rater's repeat drawings, of as many images as they drew again.
     """
     if not root.is_dir():
         what = "a file" if root.exists() else "nothing"
-        return Layout({}, {}, None), [Problem(str(root), what, "a data folder", "give the folder that holds images/")]
+        return Layout({}, {}, None, {}), [
+            Problem(str(root), what, "a data folder", "give the folder that holds images/")
+        ]
     images, problems = files_by_id(root, root / "images", purpose="one image for each id")
     names, found = _rater_names(root, raters)
     problems += found
@@ -42,7 +48,9 @@ def scan(root: Path, *, raters: Sequence[str] | None, allow_missing: bool) -> tu
         problems += found + _unknown_ids(root, masks[name], images)
         problems += [] if allow_missing else _missing_masks(name, masks[name], images)
     rois, found = _scan_rois(root, images)
-    return Layout(images, masks, rois), problems + found + _drawn_by_nobody(images, masks, allow_missing=allow_missing)
+    problems += found + _drawn_by_nobody(images, masks, allow_missing=allow_missing)
+    repeats, found = _scan_repeats(root, masks, images)
+    return Layout(images, masks, rois, repeats), problems + found
 
 
 def files_by_id(root: Path, folder: Path, *, purpose: str) -> tuple[Files, list[Problem]]:
@@ -94,8 +102,8 @@ def _rater_names(root: Path, wanted: Sequence[str] | None) -> tuple[list[str], l
     if not folder.is_dir():
         remedy = "put each rater's masks into masks/<rater>/<id>.png"
         return [], [Problem("masks", "no such folder", "one folder for each rater", remedy)]
-    there = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    names = [name for name in there if "@" not in name] if wanted is None else list(wanted)
+    there = [name for name in _folder_names(folder) if not _REPEAT.fullmatch(name)]
+    names = there if wanted is None else list(wanted)
     problems = [_rater_problem(name, there) for name in names if name not in there]
     if len(names) < 2 or len(names) > MAX_RATERS or len(set(names)) != len(names):
         found = f"{len(names)} rater{'' if len(names) == 1 else 's'} ({', '.join(names[:4]) or 'no folders'})"
@@ -106,9 +114,45 @@ def _rater_names(root: Path, wanted: Sequence[str] | None) -> tuple[list[str], l
     return [name for name in names if name in there], problems
 
 
+def _folder_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def repeat_of(name: str) -> str | None:
+    """The rater whose repeat drawings a folder holds, or None where it holds a rater's first ones.
+
+    Example:
+        >>> repeat_of("anna@2"), repeat_of("anna"), repeat_of("anna@home")
+        ('anna', None, None)
+    """
+    found = _REPEAT.fullmatch(name)
+    return found["rater"] if found else None
+
+
+def _scan_repeats(root: Path, masks: dict[str, Files], images: Files) -> tuple[dict[str, Files], list[Problem]]:
+    folder = root / "masks"
+    names = [name for name in _folder_names(folder) if repeat_of(name)] if folder.is_dir() else []
+    problems = [
+        Problem(f"masks/{name}", "repeat drawings of nobody", f"a folder masks/{repeat_of(name)}", "add or rename it")
+        for name in names
+        if not (folder / str(repeat_of(name))).is_dir()
+    ]
+    wanted = [name for name in names if repeat_of(name) in masks]
+    if len(wanted) > MAX_REPEATS:
+        problems.append(Problem("masks", f"{len(wanted)} repeat folders", f"at most {MAX_REPEATS}", "remove some"))
+    repeats: dict[str, Files] = {}
+    for name in wanted[:MAX_REPEATS]:
+        repeats[name], found = files_by_id(root, folder / name, purpose="a mask for each image drawn again")
+        problems += found + _unknown_ids(root, repeats[name], images)
+    return repeats, problems
+
+
 def _rater_problem(name: str, there: Sequence[str]) -> Problem:
     if escapes(name):
         return Problem("raters", f"{name!r}, which leaves the folder", "names of folders in masks/", "correct the name")
+    if repeat_of(name):
+        what = f"{name!r}, a repeat drawing"
+        return Problem("raters", what, f"some of {', '.join(there)}", f"name {repeat_of(name)}: repeats come along")
     return Problem("raters", f"{name!r}, unknown", f"some of {', '.join(there)}", "correct the name")
 
 

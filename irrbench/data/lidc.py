@@ -23,8 +23,9 @@ from irrbench.data.lidc_contours import (
     shared_slices,
 )
 from irrbench.data.manifest import hashed_split
+from irrbench.data.packing import pack_masks
 from irrbench.data.progress import track
-from irrbench.data.rater_data import RaterData, pack_masks
+from irrbench.data.rater_data import RaterData
 from irrbench.data.render import render_nodule
 
 if TYPE_CHECKING:

@@ -12,16 +12,17 @@ import numpy as np
 
 from irrbench.data.files import LOSSY, extension, read_plane, two_valued
 from irrbench.data.layout import files_by_id, shown
+from irrbench.data.packing import shrink_nearest
 from irrbench.data.problems import DataError, Problem, ReadError
 from irrbench.data.progress import in_threads
-from irrbench.data.rater_data import shrink_nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from irrbench.data.rater_data import PackedMasks, RaterData
+    from irrbench.data.packing import PackedMasks
+    from irrbench.data.rater_data import RaterData
 
 
 class _Bits(NamedTuple):

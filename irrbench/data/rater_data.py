@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from irrbench.data.packing import PackedMasks, pack_masks
 from irrbench.data.problems import DataError, Problem
 from irrbench.patterns import MAX_RATERS
 
@@ -19,65 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPLITS = ("train", "val", "test")
-
-
-class PackedMasks(NamedTuple):
-    """One image's masks: bit ``r`` of a code is rater ``r``, bit ``R`` the ROI if there is one; zlib level 1."""
-
-    data: bytes
-    dtype: str
-    shape: tuple[int, ...]
-    present: tuple[bool, ...]
-    has_roi: bool
-    full_shape: tuple[int, ...]
-    digest: bytes
-
-    def codes(self) -> NDArray[np.uint32]:
-        """The codes, ``(*S)``."""
-        codes = np.frombuffer(zlib.decompress(self.data), dtype=self.dtype).reshape(self.shape)
-        return codes.astype(np.uint32, copy=False)
-
-
-def pack_masks(
-    masks: Sequence[NDArray[np.bool_] | None], roi: NDArray[np.bool_] | None = None, *, max_side: int | None = None
-) -> PackedMasks:
-    """Pack one image's masks, each ``(*S)`` or None where the rater is absent, and its ROI.
-
-    ``max_side`` shrinks longer axes in proportion (nearest pixel, so masks stay masks).
-    """
-    present = tuple(mask is not None for mask in masks)
-    full_shape = next(mask.shape for mask in (*masks, roi) if mask is not None)
-    bits = len(masks) + (roi is not None)
-    dtype = "<u1" if bits <= 8 else "<u2" if bits <= 16 else "<u4"
-    codes = np.zeros(full_shape, dtype)
-    for bit, mask in enumerate((*masks, roi)):
-        if mask is not None:
-            codes |= mask.astype(dtype) << np.array(bit, dtype)
-    codes = np.ascontiguousarray(shrink_nearest(codes, small_shape(full_shape, max_side)))
-    raw = codes.tobytes()
-    facts = repr((codes.shape, dtype, present, roi is not None)).encode()
-    digest = hashlib.sha256(facts + raw).digest()
-    return PackedMasks(zlib.compress(raw, 1), dtype, codes.shape, present, roi is not None, full_shape, digest)
-
-
-def small_shape(shape: tuple[int, ...], max_side: int | None) -> tuple[int, ...]:
-    """``shape`` in proportion, its longest axis at most ``max_side``.
-
-    Example:
-        >>> small_shape((600, 400), 300), small_shape((6, 4), None)
-        ((300, 200), (6, 4))
-    """
-    if max_side is None or max(shape) <= max_side:
-        return shape
-    return tuple(max(1, round(side * max_side / max(shape))) for side in shape)
-
-
-def shrink_nearest(array: NDArray[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
-    """``array`` sampled at the centres of a coarser grid of ``shape``."""
-    if array.shape == shape:
-        return array
-    axes = [((np.arange(new) + 0.5) * old / new).astype(int) for old, new in zip(array.shape, shape, strict=True)]
-    return array[np.ix_(*axes)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +35,7 @@ class RaterData:
         image_ids: the images' ids, sorted.
         manifest: one row an image (index ``image_id``), always with ``split``; covariates as they came.
         group_column: the manifest column that groups images (patients), or None where each image is its own group.
+        repeats: names of repeat drawings (``anna@2``), see :meth:`drawings`.
     """
 
     name: str
@@ -104,6 +46,8 @@ class RaterData:
     group_column: str | None
     sources: tuple[Callable[[], NDArray[np.float32]], ...] = field(repr=False)
     packed: tuple[PackedMasks, ...] = field(repr=False)
+    repeats: tuple[str, ...] = ()
+    repeated: tuple[PackedMasks | None, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -114,13 +58,32 @@ class RaterData:
 
     def masks(self, index: int) -> NDArray[np.bool_]:
         """Masks of image ``index``, ``(R, *S)``; all False where a rater is absent."""
-        codes = self.packed[index].codes()
-        bits = np.arange(len(self.raters), dtype=np.uint32).reshape(-1, *[1] * codes.ndim)
-        return ((codes >> bits) & 1).astype(bool)
+        return self.packed[index].planes(range(len(self.raters)))
 
     def present(self, index: int) -> NDArray[np.bool_]:
         """Which raters drew image ``index``, ``(R,)``; an empty mask counts as drawn."""
         return np.array(self.packed[index].present)
+
+    @property
+    def repeated_raters(self) -> tuple[str, ...]:
+        """The raters who drew some images more than once."""
+        return tuple(rater for rater in self.raters if self._again(rater))
+
+    def drawings(self, index: int, rater: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """One rater's drawings of image ``index``, the first and then the repeats.
+
+        Returns:
+            Masks ``(D, *S)``, all False where there is none, and which of them there are, ``(D,)``.
+        """
+        bit, again = self.raters.index(rater), self._again(rater)
+        first, item = self.packed[index], self.repeated[index] if again else None
+        masks = [first.planes([bit])]
+        masks.append(np.zeros((len(again), *first.shape), bool) if item is None else item.planes(again))
+        there = [False] * len(again) if item is None else [item.present[place] for place in again]
+        return np.concatenate(masks), np.array([first.present[bit], *there])
+
+    def _again(self, rater: str) -> list[int]:
+        return [place for place, name in enumerate(self.repeats) if name.rpartition("@")[0] == rater]
 
     def roi(self, index: int) -> NDArray[np.bool_] | None:
         """The region of interest ``(*S)``, or None where all pixels count."""
@@ -156,10 +119,11 @@ class RaterData:
             manifest=self.manifest.iloc[list(indices)],
             sources=tuple(self.sources[i] for i in indices),
             packed=tuple(self.packed[i] for i in indices),
+            repeated=tuple(self.repeated[i] for i in indices) if self.repeats else (),
         )
 
     def digest(self) -> str:
-        """Hexadecimal digest of raters, ids, masks, presence and ROIs (not images), whatever the images' order."""
+        """Hexadecimal digest of raters, ids, first drawings, presence and ROIs, whatever the images' order."""
         total = hashlib.sha256(repr(self.raters).encode())
         for image_id, item in sorted(zip(self.image_ids, self.packed, strict=True), key=lambda pair: pair[0]):
             total.update(repr(image_id).encode() + item.digest)
