@@ -18,9 +18,9 @@ class Evaluation(NamedTuple):
 
     Attributes:
         deviance: ``(B,)`` -2 log-likelihood.
-        gradient: ``(3, B)`` by intercept, SD of pixels, SD of raters.
+        gradient: ``(P, B)`` by ``theta``.
         modes: ``(Z, B)`` the random effects' modes, where the next search for them starts.
-        slopes: ``(3, Z, B)`` how the modes move with ``theta``.
+        slopes: ``(P, Z, B)`` how the modes move with ``theta``.
     """
 
     deviance: Tensor
@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
 
 
 class Criterion(Protocol):
-    """A batch of deviances as functions of ``theta = (intercept, SD of pixels, SD of raters)``, ``(3, B)``."""
+    """A batch of deviances as functions of ``theta``, ``(P, B)``: an intercept, then standard deviations."""
 
     def modes(self) -> Tensor:
         """Where the search for the modes starts, ``(Z, B)``."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from irrbench.icc.criterion import MODE_STEPS, Evaluation, find_modes
-from irrbench.icc.linalg import identity, solve
+from irrbench.icc.crossed import CrossedHessian
 from irrbench.icc.votes import Votes
 
 
@@ -62,13 +62,10 @@ class _State(NamedTuple):
     u: Tensor  # (m, B)
     v: Tensor  # (r, B)
     eta: Tensor  # (m, r, B)
-    weight: Tensor  # (m, r, B) variance of a rating
+    mu: Tensor  # (m, r, B)
     excess: Tensor  # (m, B) expected minus given votes of a pixel
     surplus: Tensor  # (r, B) expected minus given marks of a rater
-    mu: Tensor  # (m, r, B)
-    pixel: Tensor  # (m, B) Hessian of a pixel
-    cross: Tensor  # (m, r, B) Hessian between pixel and rater, divided by the pixel's
-    schur: Tensor  # (r, r, B)
+    hessian: CrossedHessian  # weights are the variances of ratings
 
     @classmethod
     def at(cls, votes: Votes, theta: Tensor, modes: Tensor) -> _State:
@@ -77,14 +74,9 @@ class _State(NamedTuple):
         u, v = modes[: r + 1], modes[r + 1 :]
         eta = (b + s * u)[:, None] + t * v
         mu = eta.sigmoid()
-        weight = mu * (1 - mu)
-        pixel = 1 + s * s * weight.sum(1)
-        cross = s * t * weight / pixel[:, None]
-        schur = -((s * t * n)[:, None, None] * cross[:, :, None] * weight[:, None]).sum(0)
-        schur.diagonal().T.add_(1 + t * t * (n[:, None] * weight).sum(0))
         excess = mu.sum(1) - torch.arange(r + 1.0, dtype=n.dtype)[:, None]
         surplus = (n[:, None] * mu).sum(0) - votes.marks
-        return cls(votes, theta, u, v, eta, weight, excess, surplus, mu, pixel, cross, schur)
+        return cls(votes, theta, u, v, eta, mu, excess, surplus, CrossedHessian.of(s, t, n, mu * (1 - mu)))
 
     @property
     def modes(self) -> Tensor:
@@ -93,36 +85,19 @@ class _State(NamedTuple):
     def newton(self) -> tuple[Tensor, Tensor]:
         """The step ``(Z, B)`` towards the modes, and the largest change of ``eta`` by it ``(B,)``."""
         _, s, t = self.theta
-        by_pixel = (s * self.excess + self.u)[None]
-        by_rater = (t * self.surplus + self.v)[None]
-        right = self.reduce(by_pixel, by_rater)
-        du, dv = self.expand(by_pixel, solve(self.schur, right).solution)
+        du, dv = self.hessian.solve((s * self.excess + self.u)[None], (t * self.surplus + self.v)[None])
         change = ((s * du[0])[:, None] + t * dv[0]).abs().amax((0, 1))
         return torch.cat([du[0], dv[0]]), change
 
-    def reduce(self, by_pixel: Tensor, by_rater: Tensor) -> Tensor:
-        """Right-hand sides of the raters ``(r, C, B)`` once the pixels are eliminated, from ``(C, m | r, B)``."""
-        weighed = self.votes.pixels * by_pixel
-        return ((self.cross * weighed[:, :, None]).sum(1) - by_rater).transpose(0, 1)
-
-    def expand(self, by_pixel: Tensor, raters: Tensor) -> tuple[Tensor, Tensor]:
-        """Solution ``-H^-1 x`` of pixels ``(C, m, B)`` and raters ``(C, r, B)`` from the raters' ``(r, C, B)``."""
-        dv = raters.transpose(0, 1)
-        return -by_pixel / self.pixel - (self.cross * dv[:, None]).sum(2), dv
-
     def evaluation(self) -> Evaluation:
         _, s, t = self.theta
-        by_pixel, by_rater = self.mixed()
-        right = torch.cat([self.reduce(by_pixel, by_rater), identity(len(self.v), self.v.shape[1])], 1)
-        solved = solve(self.schur, right)
-        du, dv = self.expand(by_pixel, solved.solution[:, :3])
+        du, dv, (inverse, logdet) = self.hessian.solve_all(*self.mixed())
         slope = (s * du)[:, :, None] + (t * dv)[:, None]
         slope[0] += 1
         slope[1] += self.u[:, None]
         slope[2] += self.v
-        gradient = 2 * self.explicit() + self.by_determinant(solved.solution[:, 3:], slope)
-        determinant = (self.votes.pixels * self.pixel.log()).sum(0) + solved.logdet
-        return Evaluation(self.penalised() + determinant, gradient, self.modes, torch.cat([du, dv], 1))
+        gradient = 2 * self.explicit() + self.by_determinant(inverse, slope)
+        return Evaluation(self.penalised() + logdet, gradient, self.modes, torch.cat([du, dv], 1))
 
     def penalised(self) -> Tensor:
         """-2 log of the joint density at the modes, without constants."""
@@ -141,7 +116,7 @@ class _State(NamedTuple):
     def mixed(self) -> tuple[Tensor, Tensor]:
         """Second derivatives by ``theta`` and a pixel's (``(3, m, B)``) or a rater's (``(3, r, B)``) effect."""
         _, s, t = self.theta
-        n, w = self.votes.pixels[:, None], self.weight
+        n, w = self.votes.pixels[:, None], self.hessian.weight
         row, column, bent = w.sum(1), (n * w).sum(0), (n * w * self.u[:, None]).sum(0)
         by_pixel = torch.stack([s * row, self.excess + s * self.u * row, s * (w * self.v).sum(1)])
         by_rater = torch.stack([t * column, t * bent, self.surplus + t * self.v * column])
@@ -149,17 +124,10 @@ class _State(NamedTuple):
 
     def by_determinant(self, inverse: Tensor, slope: Tensor) -> Tensor:
         """Derivatives of ``log det H`` by ``theta``, ``(3, B)``; the modes move along ``slope`` ``(3, m, r, B)``."""
-        _, s, t = self.theta
-        n, w = self.votes.pixels, self.weight
-        ratio = s * s / self.pixel
-        cover = (inverse * w[:, None]).sum(2)
-        both = (w * cover).sum(1)
-        diagonal = inverse.diagonal().T
-        # The derivative of log det H by a weight is the variance of its linear predictor under H^-1.
-        variance = ratio[:, None] + t * t * (diagonal - 2 * ratio[:, None] * cover + (ratio**2 * both)[:, None])
-        gradient: Tensor = (n[:, None] * w * (1 - 2 * self.mu) * variance * slope).sum((1, 2))
-        gradient[1] += 2 * s * (n * (w.sum(1) / self.pixel - (t / self.pixel) ** 2 * both)).sum(0)
-        gradient[2] += 2 * t * ((diagonal * (n[:, None] * w).sum(0)).sum(0) - (n * ratio * both).sum(0))
+        variance, by_sds = self.hessian.spread(inverse)
+        bend = self.votes.pixels[:, None] * self.hessian.weight * (1 - 2 * self.mu)
+        gradient: Tensor = (bend * variance * slope).sum((1, 2))
+        gradient[1:] += by_sds
         return gradient
 
 

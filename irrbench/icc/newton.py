@@ -1,11 +1,11 @@
-"""Minimise a batch of deviances of three parameters.
+"""Minimise a batch of deviances of an intercept and a few standard deviations.
 
 Newton's method in a trust region. The Hessian is a difference of analytic gradients; progress is judged by the deviance
 that a full step could still win, which is the same yardstick for a hundred pixels and for millions.
 
 The coordinates straighten the valley of the logistic model: SDs by ``asinh`` (linear near zero, logarithmic far out,
 and smooth through zero, so that a variance of zero is an inner minimum by symmetry and needs no bound), the intercept
-as what it would be without random effects.
+as what it would be without the first of the random effects.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FREE = 1e-6
 
 
 class Minimum(NamedTuple):
-    """``theta`` ``(3, B)``, deviance ``(B,)``, and whether the search ended ``(B,)``."""
+    """``theta`` ``(P, B)``, deviance ``(B,)``, and whether the search ended ``(B,)``."""
 
     theta: Tensor
     deviance: Tensor
@@ -40,10 +40,10 @@ class Minimum(NamedTuple):
 
 
 class _Point(NamedTuple):
-    x: Tensor  # (3, B)
+    x: Tensor  # (P, B)
     theta: Tensor
     at: Evaluation
-    gradient: Tensor  # (3, B) by x
+    gradient: Tensor  # (P, B) by x
 
     def where(self, better: Tensor, other: _Point) -> _Point:
         at = Evaluation(*(torch.where(better, p, q) for p, q in zip(other.at, self.at, strict=True)))
@@ -58,24 +58,24 @@ class _Point(NamedTuple):
         return _Point(self.x[:, images], self.theta[:, images], at, self.gradient[:, images])
 
 
-def minimise(criterion: Criterion, theta: Tensor, *, free: Sequence[int] = (0, 1, 2)) -> Minimum:
+def minimise(criterion: Criterion, theta: Tensor, *, free: Sequence[int] | None = None) -> Minimum:
     """Minimise every image's deviance; images that are done drop out.
 
     Args:
         criterion: of ``B`` images.
-        theta: ``(3, B)`` start: intercept, SD of pixels, SD of raters.
-        free: which of the three may move.
+        theta: ``(P, B)`` start: intercept, then standard deviations.
+        free: which of them may move; all if not given.
 
     Returns:
         SDs that are not negative, exactly 0 where nothing speaks against it. Not converged where an SD passes
         ``LARGEST_SD``.
     """
-    theta = theta.clone()
+    theta, free = theta.clone(), list(range(len(theta)) if free is None else free)
     deviance, converged = torch.full_like(theta[0], torch.inf), torch.zeros_like(theta[0], dtype=torch.bool)
     images, radius = torch.arange(theta.shape[1]), torch.full_like(theta[0], _RADIUS)
     rest, point = criterion, _evaluate(criterion, _straighten(theta), criterion.modes())
     for _ in range(_STEPS):
-        step, gain, left = _propose(rest, point, radius, list(free))
+        step, gain, left = _propose(rest, point, radius, free)
         point, radius = _judge(point, _move(rest, point, step), step, gain, radius)
         stuck = radius < _STUCK
         done = left < torch.where(stuck, _NEARLY, _TOLERANCE)
@@ -89,7 +89,7 @@ def minimise(criterion: Criterion, theta: Tensor, *, free: Sequence[int] = (0, 1
 
 
 def _propose(criterion: Criterion, point: _Point, radius: Tensor, free: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """A step ``(3, B)``, the deviance it should win ``(B,)``, and what is left to win without the radius ``(B,)``."""
+    """A step ``(P, B)``, the deviance it should win ``(B,)``, and what is left to win without the radius ``(B,)``."""
     values, vectors = torch.linalg.eigh(_hessian(criterion, point, free).permute(2, 0, 1))
     slope = (vectors.mT @ point.gradient[free].T[:, :, None])[:, :, 0]
     # Along directions of negative curvature the same length, downhill: saddles repel.
@@ -131,7 +131,7 @@ def _snap(criterion: Criterion, found: Minimum) -> Minimum:
     """Take an SD next to zero for zero where the deviance does not mind."""
     theta, deviance = found.theta.clone(), found.deviance.clone()
     theta[1:] = theta[1:].abs()
-    for i in (1, 2):
+    for i in range(1, len(theta)):
         images = torch.where((theta[i] > 0) & (theta[i] < _NEXT_TO_ZERO))[0]
         if not len(images):
             continue
@@ -159,25 +159,26 @@ def _move(criterion: Criterion, point: _Point, step: Tensor, *, steps: int = MOD
 
 
 def _straighten(theta: Tensor) -> Tensor:
-    return torch.stack([theta[0] / (1 + _SPREAD * theta[1] ** 2).sqrt(), theta[1].asinh(), theta[2].asinh()])
+    return torch.cat([theta[:1] / (1 + _SPREAD * theta[1] ** 2).sqrt(), theta[1:].asinh()])
 
 
 def _bend(x: Tensor) -> Tensor:
-    pixel, rater = x[1].sinh(), x[2].sinh()
-    return torch.stack([x[0] * (1 + _SPREAD * pixel**2).sqrt(), pixel, rater])
+    sds = x[1:].sinh()
+    return torch.cat([x[:1] * (1 + _SPREAD * sds[0] ** 2).sqrt(), sds])
 
 
 def _push(x: Tensor, step: Tensor) -> Tensor:
     """A small step in ``x`` as one in ``theta``."""
-    pixel = x[1].sinh()
-    stretch = (1 + _SPREAD * pixel**2).sqrt()
-    by_pixel, by_rater = x[1].cosh() * step[1], x[2].cosh() * step[2]
-    return torch.stack([stretch * step[0] + x[0] * _SPREAD * pixel / stretch * by_pixel, by_pixel, by_rater])
+    first = x[1].sinh()
+    stretch = (1 + _SPREAD * first**2).sqrt()
+    by_sds = x[1:].cosh() * step[1:]
+    return torch.cat([(stretch * step[0] + x[0] * _SPREAD * first / stretch * by_sds[0])[None], by_sds])
 
 
 def _pull(x: Tensor, gradient: Tensor) -> Tensor:
     """The gradient by ``theta`` as one by ``x``."""
-    pixel = x[1].sinh()
-    stretch = (1 + _SPREAD * pixel**2).sqrt()
-    by_pixel = gradient[1] + gradient[0] * x[0] * _SPREAD * pixel / stretch
-    return torch.stack([gradient[0] * stretch, by_pixel * x[1].cosh(), gradient[2] * x[2].cosh()])
+    first = x[1].sinh()
+    stretch = (1 + _SPREAD * first**2).sqrt()
+    pulled = gradient * torch.cat([stretch[None], x[1:].cosh()])
+    pulled[1] += gradient[0] * x[0] * _SPREAD * first / stretch * x[1].cosh()
+    return pulled
