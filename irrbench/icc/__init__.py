@@ -1,6 +1,21 @@
 """Intraclass correlations: how much of what raters mark is the image, and how much the rater."""
 
+from irrbench.icc.anova import ICCForm, shrout_fleiss
+from irrbench.icc.extent import ExtentICCFit, ExtentICCInterval, extent_icc, extent_icc_interval
 from irrbench.icc.pixel import PixelICCFit, pixel_icc
 from irrbench.icc.uncertainty import PixelICCInterval, PixelICCTest, pixel_icc_interval, pixel_icc_test
 
-__all__ = ["PixelICCFit", "PixelICCInterval", "PixelICCTest", "pixel_icc", "pixel_icc_interval", "pixel_icc_test"]
+__all__ = [
+    "ExtentICCFit",
+    "ExtentICCInterval",
+    "ICCForm",
+    "PixelICCFit",
+    "PixelICCInterval",
+    "PixelICCTest",
+    "extent_icc",
+    "extent_icc_interval",
+    "pixel_icc",
+    "pixel_icc_interval",
+    "pixel_icc_test",
+    "shrout_fleiss",
+]
