@@ -13,7 +13,7 @@ doi 10.1371/journal.pcbi.1003553 (lower and upper noise ceiling).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -40,6 +40,8 @@ class Bounds:
         tied: ``(B,)`` share of ROI pixels on which a reference is tied, averaged over references.
         ties: the rule for tied pixels.
         empty_reference: the rule for references without marks.
+        folds: ``"floor"``, ``"ceiling"``, ``"upper"`` and ``"model"`` -> score name -> ``(B, R)``: everybody on each
+            reference before the mean over them; column ``r`` is the reference without rater ``r``.
     """
 
     floor: Values
@@ -50,6 +52,7 @@ class Bounds:
     tied: Tensor
     ties: Ties
     empty_reference: EmptyReference
+    folds: dict[str, Values] = field(default_factory=dict)
 
 
 def segmentation_bounds(
@@ -89,14 +92,15 @@ def segmentation_bounds(
     folds = _score_folds(patterns, chosen, ties, empty_reference)
     means = {candidate: {s: v.nanmean(1) for s, v in values.items()} for candidate, values in folds.items()}
     return Bounds(
-        floor=means["naive"],
-        ceiling=means["rater"],
+        floor=means["floor"],
+        ceiling=means["ceiling"],
         upper=means["upper"],
         model=means.get("model", {}),
-        raters=folds["rater"],
+        raters=folds["ceiling"],
         tied=_tied_share(patterns, ties),
         ties=ties,
         empty_reference=empty_reference,
+        folds=folds,
     )
 
 
@@ -140,15 +144,15 @@ def _folds(present: tuple[bool, ...], ties: Ties) -> _Folds:
 def _cross_tables(patterns: VotePatterns, ties: Ties) -> dict[str, CrossTable]:
     """Cross tables ``(B, R)`` of each candidate with each fold's reference."""
     shape = (len(patterns), patterns.num_raters)
-    candidates = ["naive", "rater", "upper"] + ["model"] * patterns.has_preds
+    candidates = ["floor", "ceiling", "upper"] + ["model"] * patterns.has_preds
     tables = {c: CrossTable(*torch.zeros(4, *shape, dtype=torch.float64)) for c in candidates}
     counts = patterns.counts.cpu().double()
     totals = patterns.totals.cpu().double()
     for rows, folds in _by_presence(patterns, ties):
         size, positives = totals[rows] @ folds.valid, totals[rows] @ folds.reference
         marks = {
-            "naive": (positives, size),
-            "rater": (totals[rows] @ (folds.reference * folds.rater), totals[rows] @ (folds.valid * folds.rater)),
+            "floor": (positives, size),
+            "ceiling": (totals[rows] @ (folds.reference * folds.rater), totals[rows] @ (folds.valid * folds.rater)),
             "upper": (totals[rows] @ (folds.reference * folds.upper), totals[rows] @ (folds.valid * folds.upper)),
         }
         if patterns.has_preds:

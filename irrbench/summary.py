@@ -1,13 +1,15 @@
 """From scores per image to the numbers that are shown: means, bounds beside them, normalized scores, a digest.
 
 The per-image table is the one form in which results travel: one row an image, and for each score ``s`` the columns
-``s`` (model), ``s_floor``, ``s_ceiling`` and ``s_upper``. Metric, callback, benchmark and report all read it.
+``s`` (model), ``s_floor``, ``s_ceiling`` and ``s_upper``; with ``_fold0``, ``_fold1``, ... the same on the reference
+without rater 0, 1, ... Metric, callback, benchmark and report all read it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -75,7 +77,7 @@ def bounds_table(
         Columns ``image_id``, ``n_raters``, ``roi_pixels``, ``tied`` (share of pixels on which a reference is tied),
         ``alpha`` (Krippendorff), then the scores' columns. With several classes ``s`` is the mean over the classes that
         are defined in the image and ``s_class0``, ... are the classes. With labels ``s_label`` is the model's score on
-        the very label that it was trained on.
+        the very label that it was trained on. Last the scores on each rater's reference, see :func:`fold_columns`.
     """
     import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
 
@@ -99,7 +101,22 @@ def bounds_table(
         table = CrossTable(*label[:, [3, 1, 2, 0]].double().unbind(1))
         rule = bounds[0].empty_reference
         columns |= {name_column(s, "label"): SCORES[s](table, empty_reference=rule).numpy() for s in bounds[0].floor}
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns | _folds(bounds))
+
+
+def fold_columns(table: pd.DataFrame, score: str, candidate: str) -> list[str]:
+    """The columns of a candidate's scores on the reference without rater 0, 1, ...
+
+    Returns:
+        ``R`` names; none where the table is of an earlier version and lacks them.
+
+    Example:
+        >>> import pandas as pd
+        >>> fold_columns(pd.DataFrame(columns=["iou", "iou_fold0", "iou_fold1", "iou_floor_fold0"]), "iou", "model")
+        ['iou_fold0', 'iou_fold1']
+    """
+    stem = f"{name_column(score, candidate)}_fold"
+    return sorted((str(c) for c in table.columns if re.fullmatch(re.escape(stem) + r"\d+", str(c))), key=_fold_number)
 
 
 def name_column(score: str, candidate: str) -> str:
@@ -152,8 +169,9 @@ def bounds_digest(table: pd.DataFrame, rules: Mapping[str, object]) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    model_columns = score_names(table)
-    fixed = table.drop(columns=[c for s in model_columns for c in (s, f"{s}_label") if c in table])
+    own = {column for score in score_names(table) for column in (score, f"{score}_label")}
+    # What the folds say of the raters, the bounds say as well.
+    fixed = table.drop(columns=[c for c in table.columns if c in own or re.search(r"_fold\d+$", str(c))])
     # Sums of floats may differ in the last digits between machines; nine digits do not.
     rows = sorted("|".join(_stable(v) for v in row) for row in fixed.itertuples(index=False))
     text = "\n".join([*map(str, fixed.columns), *rows, repr(sorted((k, str(v)) for k, v in rules.items()))])
@@ -162,6 +180,22 @@ def bounds_digest(table: pd.DataFrame, rules: Mapping[str, object]) -> str:
 
 def _stable(value: object) -> str:
     return f"{value:.9f}" if isinstance(value, float) else str(value)
+
+
+def _fold_number(column: str) -> int:
+    return int(column.rpartition("_fold")[2])
+
+
+def _folds(bounds: Sequence[Bounds]) -> dict[str, object]:
+    """Each candidate on each rater's reference, the mean over the classes that are defined there."""
+    columns: dict[str, object] = {}
+    for candidate, by_score in bounds[0].folds.items():
+        for score, values in by_score.items():
+            several = len(bounds) > 1
+            mean = torch.stack([b.folds[candidate][score] for b in bounds]).nanmean(0) if several else values
+            stem = f"{name_column(score, candidate)}_fold"
+            columns |= {f"{stem}{r}": column for r, column in enumerate(mean.T.numpy())}
+    return columns
 
 
 def _candidates(bounds: Sequence[Bounds]) -> dict[str, list[dict[str, torch.Tensor]]]:

@@ -77,7 +77,7 @@ def test_percentile_interval_is_close_to_scipys():
 
 
 def test_blocks_do_not_change_the_shape(monkeypatch):
-    monkeypatch.setattr("irrbench.inference._BLOCK", 100)
+    monkeypatch.setattr("irrbench.inference.resampling._BLOCK", 100)
     assert resampled_means(np.ones((40, 3)), resamples=33).shape == (33, 3)
 
 

@@ -64,10 +64,10 @@ def test_columns_are_those_that_scripts_rely_on():
 def slow_samples(columns: list[list[float]], groups: list[str], resamples: int, seed: int) -> list[list[float]]:
     """Draw groups with replacement, list their images, take the mean: no array operation but the draw."""
     names = list(dict.fromkeys(groups))
-    weights = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), size=resamples)
+    draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
     samples = []
-    for drawn in weights.tolist():
-        chosen = [i for name, times in zip(names, drawn, strict=True) for i in times * where(groups, name)]
+    for drawn in draws.tolist():
+        chosen = [i for place in drawn for i in where(groups, names[place])]
         means = []
         for column in columns:
             values = [column[i] for i in chosen if not math.isnan(column[i])]

@@ -1,0 +1,48 @@
+"""How sure one can be of a mean over images, of a difference of two, and of a model's place between its bounds.
+
+Axes: ``N`` images, ``G`` groups of images that were drawn independently (patients), ``M`` quantities on the same
+images, ``T`` resamples, ``R`` raters.
+"""
+
+from irrbench.inference.alternative import AlternativeAnnotator, alternative_annotator_test
+from irrbench.inference.corrections import benjamini_yekutieli, holm
+from irrbench.inference.intervals import (
+    IntervalMethod,
+    interval,
+    mean_interval,
+    p_above,
+    p_two_sided,
+    percentile_interval,
+    two_sided_p,
+)
+from irrbench.inference.normalized import Normalized, normalized_score
+from irrbench.inference.ratios import Ratios
+from irrbench.inference.resampling import (
+    Floats,
+    group_sums,
+    resampled_fold_sums,
+    resampled_means,
+    resampled_sums,
+)
+
+__all__ = [
+    "AlternativeAnnotator",
+    "Floats",
+    "IntervalMethod",
+    "Normalized",
+    "Ratios",
+    "alternative_annotator_test",
+    "benjamini_yekutieli",
+    "group_sums",
+    "holm",
+    "interval",
+    "mean_interval",
+    "normalized_score",
+    "p_above",
+    "p_two_sided",
+    "percentile_interval",
+    "resampled_fold_sums",
+    "resampled_means",
+    "resampled_sums",
+    "two_sided_p",
+]

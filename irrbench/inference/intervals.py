@@ -1,0 +1,203 @@
+"""Intervals and p-values of ratios of sums; each p-value belongs to the interval of its method.
+
+``method`` is one of
+
+- ``"percentile"``: the resamples' quantiles. Too short with few groups.
+- ``"expanded"``: quantiles further out, by as much as Student's interval is wider than the normal one.
+- ``"bca"``: bias-corrected and accelerated quantiles, for skewed statistics. Too short with few groups as well.
+- ``"student"``: estimate and standard error, no resamples.
+
+Sources: Davison and Hinkley 1997, Bootstrap Methods and their Application, chapter 5; Efron 1987, doi
+10.1080/01621459.1987.10478410 (BCa); Hesterberg 2015, doi 10.1080/00031305.2015.1089789 (expanded).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from irrbench.inference.ratios import Ratios
+from irrbench.inference.resampling import Floats
+from irrbench.scores import check_choice
+
+IntervalMethod = Literal["expanded", "percentile", "bca", "student"]
+
+
+def interval(ratios: Ratios, *, level: float = 0.95, method: IntervalMethod = "expanded") -> tuple[Floats, Floats]:
+    """Confidence intervals of ratios.
+
+    Args:
+        ratios: ``M`` ratios with their resamples.
+        level: confidence level.
+        method: see the module.
+
+    Returns:
+        Low ``(M,)`` and high ``(M,)``; infinite with fewer than two groups, NaN where the ratio is undefined.
+
+    Raises:
+        ValueError: if the method is unknown.
+    """
+    from scipy.stats import t  # noqa: PLC0415 (a third of the package's import time)
+
+    check_choice("method", method, IntervalMethod)
+    tails = np.array([[(1 - level) / 2], [(1 + level) / 2]])
+    if method == "student":
+        degrees = np.maximum(ratios.num_groups - 1, 1)
+        ends = ratios.values + t.ppf(tails, degrees) * ratios.standard_errors
+    else:
+        ends = _quantiles(ratios.samples, _shares(ratios, tails, method))
+    ends = np.where(ratios.num_groups >= 2, ends, [[-math.inf], [math.inf]])
+    low, high = np.where(np.isnan(ratios.values), np.nan, ends)
+    return low, high
+
+
+def p_above(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "expanded") -> Floats:
+    """One-sided p-values of "the ratio is `null` or less", ``(M,)``: small ones say that it is above.
+
+    From resamples it starts at ``(b + 1) / (T + 1)``, with ``b`` the resamples at or below `null`, and is carried
+    through the method as the interval's ends are: it is below ``(1 - level) / 2`` where the interval lies above `null`
+    (but for the one in ``T + 1``).
+
+    Args:
+        ratios: ``M`` ratios with their resamples.
+        null: ``(M,)`` or one value for all.
+        method: see the module.
+
+    Returns:
+        1 with fewer than two groups; NaN where the ratio is undefined.
+    """
+    return _p(ratios, np.asarray(null, float), method)[0]
+
+
+def p_two_sided(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "expanded") -> Floats:
+    """Two-sided p-values of "the ratio is `null`", ``(M,)``: the smaller of the two sides, doubled.
+
+    Args:
+        ratios: ``M`` ratios with their resamples.
+        null: ``(M,)`` or one value for all.
+        method: see the module.
+    """
+    p: Floats = np.minimum(1.0, 2 * np.minimum(*_p(ratios, np.asarray(null, float), method)))
+    return p
+
+
+def mean_interval(values: ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
+    """Student's interval of a mean over independent images.
+
+    Args:
+        values: ``(N,)``; NaN are left out.
+        level: confidence level.
+
+    Returns:
+        Low and high end; infinite where fewer than two values are defined.
+    """
+    defined = np.asarray(values, float)
+    defined = defined[~np.isnan(defined), None]
+    if len(defined) < 2:
+        return -math.inf, math.inf
+    low, high = interval(Ratios(defined, np.ones_like(defined), defined), level=level, method="student")
+    return float(low[0]), float(high[0])
+
+
+def percentile_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Percentile bootstrap interval of each column, low ``(M,)`` and high ``(M,)``, NaN left out.
+
+    Args:
+        samples: ``(T, M)`` as :func:`~irrbench.inference.resampling.resampled_means` gives.
+        level: confidence level.
+    """
+    table = np.asarray(samples, float)
+    low, high = _quantiles(table, np.repeat([[(1 - level) / 2], [(1 + level) / 2]], table.shape[1], axis=1))
+    return low, high
+
+
+def two_sided_p(samples: ArrayLike) -> Floats:
+    """Bootstrap p-value of "the mean is 0", ``(M,)``: ``(b + 1) / (T + 1)`` for the rarer side, doubled.
+
+    Args:
+        samples: ``(T, M)`` resampled means of paired differences.
+    """
+    table = np.asarray(samples, float)
+    rarer = np.minimum((table <= 0).sum(axis=0), (table >= 0).sum(axis=0))
+    p: Floats = np.minimum(1.0, 2 * (rarer + 1) / (len(table) + 1))
+    return p
+
+
+def _shares(ratios: Ratios, tails: Floats, method: IntervalMethod) -> Floats:
+    """Which quantiles of the resamples end the interval, ``(2, M)``."""
+    from scipy.special import ndtr, ndtri  # noqa: PLC0415
+
+    if method == "expanded":
+        return np.asarray(ndtr(_widening(ratios, tails)), float)
+    if method == "bca":
+        bias, acceleration = _bias(ratios), ratios.acceleration
+        shifted = bias + ndtri(tails)
+        return np.asarray(ndtr(bias + shifted / (1 - acceleration * shifted)), float)
+    return np.repeat(tails, ratios.samples.shape[1], axis=1)
+
+
+def _widening(ratios: Ratios, tails: Floats) -> Floats:
+    """Normal deviates that take the resamples' spread, which is short by ``sqrt((G - 1) / G)``, to Student's ends."""
+    from scipy.special import stdtrit  # noqa: PLC0415
+
+    groups = np.maximum(ratios.num_groups, 2)
+    return np.asarray(np.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, tails), float)
+
+
+def _bias(ratios: Ratios) -> Floats:
+    """By how much the resamples' median misses the estimate, in normal deviates, ``(M,)``."""
+    from scipy.special import ndtri  # noqa: PLC0415
+
+    below = (ratios.samples < ratios.values).mean(axis=0) + (ratios.samples <= ratios.values).mean(axis=0)
+    edge = 0.5 / len(ratios.samples)
+    return np.asarray(ndtri(np.clip(below / 2, edge, 1 - edge)), float)
+
+
+def _p(ratios: Ratios, null: Floats, method: IntervalMethod) -> tuple[Floats, Floats]:
+    """p-values of "at most" and "at least" `null`, each ``(M,)``."""
+    from scipy.special import stdtr  # noqa: PLC0415
+
+    check_choice("method", method, IntervalMethod)
+    if method == "student":
+        away = ratios.values - null
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic = np.where(away == 0, 0.0, away / ratios.standard_errors)
+        p = stdtr(np.maximum(ratios.num_groups - 1, 1), np.stack([-statistic, statistic]))
+    else:
+        hits = np.stack([(ratios.samples <= null).sum(axis=0), (ratios.samples >= null).sum(axis=0)])
+        p = _carried((hits + 1) / (len(ratios.samples) + 1), ratios, method)
+    p = np.where(ratios.num_groups >= 2, p, 1.0)
+    at_most, at_least = np.where(np.isnan(ratios.values), np.nan, p)
+    return at_most, at_least
+
+
+def _carried(p: Floats, ratios: Ratios, method: IntervalMethod) -> Floats:
+    """Shares of the resamples beyond the null as p-values of the method, the inverse of :func:`_shares`."""
+    from scipy.special import ndtr, ndtri, stdtr  # noqa: PLC0415
+
+    if method == "percentile":
+        return p
+    with np.errstate(divide="ignore"):
+        deviate = ndtri(p)
+    if method == "expanded":
+        groups = np.maximum(ratios.num_groups, 2)
+        return np.asarray(stdtr(groups - 1, np.sqrt((groups - 1) / groups) * deviate), float)
+    sign = np.array([[1.0], [-1.0]])  # seen from above, bias and skewness turn round
+    bias, acceleration = sign * _bias(ratios), sign * ratios.acceleration
+    away = np.clip(deviate, -40, 40) - bias
+    return np.asarray(ndtr(away / (1 + acceleration * away) - bias), float)
+
+
+def _quantiles(samples: Floats, shares: Floats) -> Floats:
+    """Quantiles of each column, ``(Q, M)``, by linear interpolation between order statistics; NaN are left out."""
+    ordered = np.sort(samples, axis=0)  # NaN last
+    last = (~np.isnan(samples)).sum(axis=0) - 1
+    place = shares * np.maximum(last, 0)
+    below = np.floor(place).astype(np.intp)
+    low = np.take_along_axis(ordered, below, axis=0)
+    high = np.take_along_axis(ordered, np.minimum(below + 1, np.maximum(last, 0)), axis=0)
+    quantiles: Floats = low + (place - below) * (high - low)
+    return quantiles

@@ -1,0 +1,143 @@
+"""Bootstrap resamples of whole groups of images, and of raters, the same ones for everything that is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Rng = np.random.Generator | int
+_BLOCK = 2**22  # weights drawn at once, so that memory does not grow with images x resamples
+
+
+def group_sums(values: ArrayLike, groups: Sequence[Hashable] | None = None) -> Floats:
+    """Sums over the images of each group.
+
+    Args:
+        values: ``(N, M)``.
+        groups: ``(N,)`` labels of what was drawn independently (patients); each image on its own if not given.
+
+    Returns:
+        ``(G, M)``, groups in the order in which they first appear.
+
+    Raises:
+        ValueError: if `values` and `groups` differ in length.
+
+    Example:
+        >>> group_sums([[1.0], [2.0], [4.0]], ["a", "b", "a"])
+        array([[5.],
+               [2.]])
+    """
+    table = np.asarray(values, float)
+    labels = range(len(table)) if groups is None else groups
+    if len(labels) != len(table):
+        raise ValueError(f"`groups` must have one label an image: {len(table)} expected, {len(labels)} found.")
+    codes = {label: code for code, label in enumerate(dict.fromkeys(labels))}
+    if len(codes) == len(table):
+        return table
+    index = np.array([codes[label] for label in labels], dtype=np.intp)
+    order = np.argsort(index, kind="stable")
+    starts = np.searchsorted(index[order], np.arange(len(codes)))
+    sums: Floats = np.add.reduceat(table[order], starts, axis=0)
+    return sums
+
+
+def resampled_sums(sums: ArrayLike, *, resamples: int = 2000, rng: Rng = 0) -> Floats:
+    """Sums over bootstrap resamples of whole groups; all columns see the same resamples, so they stay paired.
+
+    Args:
+        sums: ``(G, M)`` as :func:`group_sums` gives.
+        resamples: ``T``.
+        rng: generator, or the seed of one.
+
+    Returns:
+        ``(T, M)``.
+
+    Source: Davison and Hinkley 1997, Bootstrap Methods and their Application, section 2.4 and 3.8.
+    """
+    table = np.asarray(sums, float)
+    return np.concatenate([weights @ table for weights in _group_weights(len(table), resamples, rng)])
+
+
+def resampled_means(
+    values: ArrayLike, *, groups: Sequence[Hashable] | None = None, resamples: int = 2000, rng: Rng = 0
+) -> Floats:
+    """Means over bootstrap resamples of whole groups, all columns over the same ones.
+
+    Args:
+        values: ``(N, M)``; NaN are left out of their column's mean.
+        groups: ``(N,)`` labels of what was drawn independently (patients); each image on its own if not given.
+        resamples: ``T``.
+        rng: generator, or the seed of one.
+
+    Returns:
+        ``(T, M)``; NaN where a resample holds no defined value.
+
+    Raises:
+        ValueError: if `values` and `groups` differ in length.
+    """
+    table = np.asarray(values, float)
+    defined = ~np.isnan(table)
+    both = np.concatenate([np.where(defined, table, 0.0), defined.astype(float)], axis=1)
+    sums, sizes = np.split(resampled_sums(group_sums(both, groups), resamples=resamples, rng=rng), 2, axis=1)
+    with np.errstate(invalid="ignore"):
+        means: Floats = sums / sizes
+    return means
+
+
+def resampled_fold_sums(
+    folds: Sequence[ArrayLike], *, groups: Sequence[Hashable] | None = None, resamples: int = 2000, rng: int = 0
+) -> list[Floats]:
+    """Sums over resamples of groups of images and, at the same time, of raters.
+
+    The raters are drawn once for all images of a resample. An image's value is the mean over the drawn raters' folds;
+    the references stay those of the raters who were there.
+
+    Args:
+        folds: for each score ``(N, R, M)``: the candidates on each rater's reference, NaN where it is undefined. A
+            fold counts where all candidates are defined.
+        groups: ``(N,)`` labels; each image on its own if not given.
+        resamples: ``T``.
+        rng: seed; groups are drawn as :func:`resampled_sums` draws them from it.
+
+    Returns:
+        For each score ``(T, M + 1)``: sums over images, last the number of images with a drawn fold.
+
+    Source: Owen 2007, The pigeonhole bootstrap, doi 10.1214/07-AOAS122.
+    """
+    tables = [np.asarray(table, float) for table in folds]
+    num_images, num_raters = tables[0].shape[:2]
+    raters = np.random.default_rng([rng, 1])
+    num_groups = len(group_sums(np.zeros((num_images, 1)), groups))
+    parts: list[list[Floats]] = [[] for _ in tables]
+    for weights in _group_weights(num_groups, resamples, rng):
+        drawn = raters.multinomial(num_raters, np.full(num_raters, 1 / num_raters), size=len(weights))
+        distinct, which = np.unique(drawn, axis=0, return_inverse=True)
+        for part, table in zip(parts, tables, strict=True):
+            sums = np.empty((len(weights), table.shape[2] + 1))
+            for number, times in enumerate(distinct):
+                rows = which.ravel() == number
+                sums[rows] = weights[rows] @ group_sums(_mean_of_folds(table, times), groups)
+            part.append(sums)
+    return [np.concatenate(part) for part in parts]
+
+
+def _mean_of_folds(folds: Floats, times: NDArray[np.int64]) -> Floats:
+    """Each image's mean over the folds drawn so many times, ``(N, M)``, and whether there is one, ``(N, 1)``."""
+    weights = times * ~np.isnan(folds).any(axis=2)
+    sizes = weights.sum(axis=1, keepdims=True)
+    sums = np.einsum("nr,nrm->nm", weights, np.nan_to_num(folds))
+    return np.concatenate([sums / np.maximum(sizes, 1), (sizes > 0).astype(float)], axis=1)
+
+
+def _group_weights(num_groups: int, resamples: int, rng: Rng) -> Iterator[Floats]:
+    """How often each group is drawn, ``(t, G)`` a block; the blocks' size does not change what is drawn."""
+    generator = np.random.default_rng(rng)
+    block = max(1, _BLOCK // max(num_groups, 1))
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn = generator.integers(num_groups, size=(size, num_groups))
+        drawn += num_groups * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * num_groups).reshape(size, num_groups).astype(float)
