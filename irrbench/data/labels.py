@@ -1,8 +1,7 @@
 """Label strategies: which label a model is trained on where raters disagree.
 
 A new strategy is one function in this file, under ``@label_strategy("name")``; a name with an argument ("rater:anna")
-reaches it as ``request.argument``. Costlier ones (STAPLE) fit here as well: the masks of
-one image are all they need. All strategies are scored alike, on the leave-one-out references.
+reaches it as ``request.argument``. All strategies are scored alike, on the leave-one-out references.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from irrbench.consensus import majority, vote_share
+from irrbench.consensus import majority, staple_probability, vote_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,13 +19,23 @@ if TYPE_CHECKING:
 
 
 class LabelRequest(NamedTuple):
-    """What a strategy may look at: masks ``(R, *S)`` bool, presence ``(R,)`` bool, and a generator of its own."""
+    """What a strategy may look at.
+
+    Attributes:
+        masks: ``(R, *S)`` bool.
+        present: ``(R,)`` bool.
+        raters: ``R`` names.
+        argument: what follows the colon in the label's name.
+        rng: a generator of its own.
+        roi: ``(*S)`` bool, pixels that count; None: all.
+    """
 
     masks: Tensor
     present: Tensor
     raters: tuple[str, ...]
     argument: str
     rng: np.random.Generator
+    roi: Tensor | None = None
 
 
 LABEL_STRATEGIES: dict[str, Callable[[LabelRequest], Tensor]] = {}
@@ -79,3 +88,11 @@ def _soft(request: LabelRequest) -> Tensor:
 @label_strategy("rater")
 def _rater(request: LabelRequest) -> Tensor:
     return request.masks[request.raters.index(request.argument)].float()
+
+
+@label_strategy("staple")
+def _staple(request: LabelRequest) -> Tensor:
+    roi = None if request.roi is None else request.roi[None]
+    probability = staple_probability(request.masks[None], roi=roi, present=request.present[None])[0]
+    # One rater alone, or no pixel that counts: nothing to weigh the raters by.
+    return _majority(request) if probability.isnan().any() else probability.gt(0.5).float()

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 READERS = 4
 SCORES = ("subtlety", "texture", "malignancy", "margin", "spiculation", "lobulation", "sphericity", "calcification")
 _ANNOTATIONS = f"""
-    SELECT scans.patient_id, scans.id, scans.pixel_spacing, scans.slice_thickness, annotations.id, {", ".join(SCORES)}
+    SELECT scans.patient_id, scans.id, scans.pixel_spacing, scans.slice_thickness, scans.series_instance_uid,
+    annotations.id, {", ".join(SCORES)}
     FROM annotations JOIN scans ON scans.id = annotations.scan_id ORDER BY scans.patient_id, scans.id, annotations.id
 """  # noqa: S608  # the columns are constants
 _CONTOURS = "SELECT annotation_id, inclusion, image_z_position, coords FROM contours ORDER BY id"
@@ -53,12 +54,13 @@ class Annotation(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """A patient's scan and all that was drawn on it; lengths in mm."""
+    """A patient's scan and all that was drawn on it; lengths in mm; ``series`` is DICOM's series instance UID."""
 
     patient: str
     pixel_spacing: float
     slice_thickness: float
     annotations: list[Annotation]
+    series: str = ""
 
 
 def find_database() -> Path:
@@ -85,13 +87,13 @@ def read_scans(path: Path, *, order: Callable[[str], str] = str) -> Iterator[Sca
         for annotation, *contour in connection.execute(_CONTOURS):
             contours[annotation].append(contour)
         rows = connection.execute(_ANNOTATIONS).fetchall()
-    rows = [row for row in rows if row[4] in contours]
-    for head, group in groupby(sorted(rows, key=lambda row: order(row[0])), key=lambda row: row[:4]):
-        patient, _, spacing, thickness = head
+    rows = [row for row in rows if row[5] in contours]
+    for head, group in groupby(sorted(rows, key=lambda row: order(row[0])), key=lambda row: row[:5]):
+        patient, _, spacing, thickness, series = head
         annotations = [
-            Annotation(row[4], dict(zip(SCORES, row[5:], strict=True)), _slices(contours[row[4]])) for row in group
+            Annotation(row[5], dict(zip(SCORES, row[6:], strict=True)), _slices(contours[row[5]])) for row in group
         ]
-        yield Scan(patient, spacing, thickness, annotations)
+        yield Scan(patient, spacing, thickness, annotations, series or "")
 
 
 def _slices(contours: Sequence[tuple[int, float, str]]) -> dict[float, list[Polygon]]:

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from irrbench.data import load_lidc
-from irrbench.data.lidc import _window_start
 from irrbench.data.lidc_contours import (
     Annotation,
     Polygon,
@@ -23,6 +22,7 @@ from irrbench.data.lidc_contours import (
     read_scans,
     shared_slices,
 )
+from irrbench.data.lidc_nodules import _window_start
 from irrbench.data.manifest import hashed_split
 from irrbench.data.render import render_nodule
 

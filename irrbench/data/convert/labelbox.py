@@ -1,0 +1,209 @@
+"""Labelbox's export: one JSON object a line (a data row), in it each labeller's polygons and masks.
+
+Source: Labelbox documentation, "Export image annotations" and "Export composite masks".
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from irrbench.data.convert.fetching import Store
+from irrbench.data.convert.labelbox_objects import Ignored, ObjectRules, draw_objects
+from irrbench.data.convert.writing import Converted, Options, Picture, Source, attempt, write_folder
+from irrbench.data.problems import DataError, Problem, ReadError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+Row = dict[str, Any]
+
+
+class _Reading(NamedTuple):
+    images: Store
+    rules: ObjectRules
+    project: str | None
+
+
+def convert_labelbox(
+    export: str | Path,
+    output: str | Path,
+    *,
+    images: str | Path,
+    masks: str | Path | None = None,
+    download: bool = False,
+    objects: Sequence[str] = (),
+    boxes: bool = False,
+    project: str | None = None,
+    anonymize: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Converted:
+    """Convert a Labelbox export (NDJSON, with ``label_details``) into a data folder; each labeller becomes a rater.
+
+    All objects of a label make one mask. A label without objects says that nothing was marked; a skipped one, or none,
+    that the rater did not draw. A second label by the same person is a repeat (``masks/<rater>@2``). Images and
+    masks are looked for by global key, external id, data row id and file name; masks by feature id, composite masks by
+    their id. Metadata fields become columns of the manifest.
+
+    Args:
+        export: the export.
+        output: the new data folder.
+        images: the folder of the images.
+        masks: the folder of mask files, where objects are masks.
+        download: whether to fetch files that are not there into ``images`` and ``masks``; the key for Labelbox is read
+            from the environment variable ``LABELBOX_API_KEY`` and sent to Labelbox alone.
+        objects: names of the objects that count; all by default.
+        boxes: whether bounding boxes are filled; by default they are left out, for a box is no outline.
+        project: name or id, where the export holds several projects.
+        anonymize: whether raters become r1, r2, ...; nothing that is written leads back to their names.
+        overwrite: whether an earlier data folder at ``output`` is replaced.
+        progress: whether to show a bar where it takes over two seconds.
+
+    Raises:
+        DataError: an export that cannot be read, or nothing in it that can be converted.
+    """
+    rows = _read_rows(Path(export))
+    _check_project(rows, project)
+    ignored = Ignored()
+    files = None if masks is None else Store(Path(masks), download=download)
+    rules = ObjectRules(frozenset(objects), files, boxes, ignored)
+    reading = _Reading(Store(Path(images), download=download), rules, project)
+    entries = [attempt(f"{Path(export).name}, line {number}", partial(_source, row, reading)) for number, row in rows]
+    options = Options(Path(output), overwrite, anonymize, progress)
+    facts = {"format": "Labelbox", "source": Path(export).name, "objects": sorted(objects)}
+    return write_folder(entries, options, facts=facts, notes=ignored)
+
+
+def _read_rows(export: Path) -> list[tuple[int, Row]]:
+    parsed = [(number, _parse(text)) for number, text in _lines(export)]
+    problems = [_bad_line(export, number, found) for number, found in parsed if isinstance(found, str)]
+    rows = [(number, row) for number, row in parsed if not isinstance(row, str)]
+    if problems:
+        raise DataError(problems)
+    if not rows:
+        raise DataError([Problem(str(export), "an empty file", "one JSON object a line", "export again")])
+    return rows
+
+
+def _parse(text: str) -> Row | str:
+    """A data row, or what is wrong with the line."""
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return "JSON nested too deep" if isinstance(error, RecursionError) else f"no JSON ({error})"
+    if isinstance(row, dict) and isinstance(row.get("data_row"), dict) and isinstance(row.get("projects"), dict):
+        return row
+    return "no data_row with projects"
+
+
+def _lines(export: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with export.open(encoding="utf-8-sig") as file:
+            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        found = f"a file that cannot be read ({error})"
+        raise DataError([Problem(str(export), found, "a Labelbox export in UTF-8", "export again")]) from error
+
+
+def _bad_line(export: Path, number: int, found: str) -> Problem:
+    return Problem(
+        f"{export.name}, line {number}",
+        found,
+        "an object of Labelbox's NDJSON export",
+        "export with export_v2 or later",
+    )
+
+
+def _check_project(rows: Sequence[tuple[int, Row]], project: str | None) -> None:
+    there = {key: str(_dict(value).get("name", key)) for _, row in rows for key, value in row["projects"].items()}
+    names = ", ".join(sorted({*there.values()}))
+    if project is not None and project not in {*there, *there.values()}:
+        raise DataError([Problem("project", repr(project), f"one of {names}", "correct the name")])
+    if project is None and len(there) > 1:
+        found = f"an export of {len(there)} projects ({names})"
+        raise DataError([Problem("project", found, "one project", "choose with --project")])
+
+
+def _source(row: Row, reading: _Reading) -> Source:
+    data_row = row["data_row"]
+    keys = [str(data_row[key]) for key in ("global_key", "external_id", "id") if data_row.get(key)]
+    if not keys:
+        raise ReadError("a data row without id", "global_key, external_id or id", "export again")
+    by_rater = _labels_by_rater(row, reading.project)
+    if not by_rater:
+        raise ReadError(f"no label for {keys[0]}", "a label by someone", "label it, or leave it out")
+    media = _dict(row.get("media_attributes"))
+    height, width = media.get("height"), media.get("width")
+    declared = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    return Source(
+        keys[0],
+        tuple(by_rater),
+        _covariates(row),
+        partial(_picture, reading, keys, data_row.get("row_data"), declared, by_rater),
+    )
+
+
+def _picture(
+    reading: _Reading,
+    keys: Sequence[str],
+    address: object,
+    declared: tuple[int, int] | None,
+    by_rater: Mapping[str, list[list[Row]]],
+) -> Picture:
+    url = address if isinstance(address, str) else ""
+    file = reading.images.get([*keys, unquote(urlsplit(url).path).rpartition("/")[2]], url)
+
+    def draw(shape: tuple[int, int]) -> dict[str, list[NDArray[np.bool_]]]:
+        return {
+            rater: [draw_objects(objects, shape, reading.rules) for objects in labels]
+            for rater, labels in by_rater.items()
+        }
+
+    return Picture(file, declared, draw)
+
+
+def _labels_by_rater(row: Row, project: str | None) -> dict[str, list[list[Row]]]:
+    """Each rater's labels (lists of objects), the oldest first; skipped ones are not there."""
+    found: dict[str, list[tuple[str, list[Row]]]] = defaultdict(list)
+    for key, content in row["projects"].items():
+        if project is not None and project not in (key, _dict(content).get("name")):
+            continue
+        for label in _list(_dict(content).get("labels")):
+            details = _dict(_dict(label).get("label_details"))
+            if _dict(label.get("performance_details")).get("skipped"):
+                continue
+            if not details.get("created_by"):
+                raise ReadError("a label without label_details.created_by", "who drew it", "export with label_details")
+            found[str(details["created_by"])].append((str(details.get("created_at", "")), _objects(label)))
+    return {
+        rater: [objects for _, objects in sorted(labels, key=lambda pair: pair[0])] for rater, labels in found.items()
+    }
+
+
+def _objects(label: Row) -> list[Row]:
+    annotations = _dict(label.get("annotations"))
+    if annotations.get("frames"):
+        raise ReadError("a label of a video", "labels of images", "export single images")
+    return [_dict(item) for item in _list(annotations.get("objects"))]
+
+
+def _covariates(row: Row) -> dict[str, object]:
+    fields = [_dict(field) for field in _list(row.get("metadata_fields"))]
+    return {str(field["schema_name"]): field.get("value", "") for field in fields if field.get("schema_name")}
+
+
+def _dict(value: object) -> Row:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
