@@ -8,40 +8,51 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from irrbench.agreement import ClassVotes as ClassVotes
     from irrbench.agreement import cohen_kappa as cohen_kappa
     from irrbench.agreement import fleiss_kappa as fleiss_kappa
     from irrbench.agreement import gwet_ac1 as gwet_ac1
     from irrbench.agreement import krippendorff_alpha as krippendorff_alpha
     from irrbench.agreement import percent_agreement as percent_agreement
     from irrbench.agreement import prevalence as prevalence
+    from irrbench.agreement import why_undefined as why_undefined
     from irrbench.bounds import Bounds as Bounds
     from irrbench.bounds import segmentation_bounds as segmentation_bounds
     from irrbench.consensus import majority as majority
+    from irrbench.consensus import staple_probability as staple_probability
     from irrbench.consensus import vote_share as vote_share
+    from irrbench.icc import PixelICCFit as PixelICCFit
+    from irrbench.icc import pixel_icc as pixel_icc
     from irrbench.metrics import SegmentationBounds as SegmentationBounds
     from irrbench.patterns import VotePatterns as VotePatterns
     from irrbench.scores import DEFAULT_SCORES as DEFAULT_SCORES
     from irrbench.scores import SCORES as SCORES
     from irrbench.summary import ScoreSummary as ScoreSummary
     from irrbench.summary import summarize as summarize
+    from irrbench.truth import StapleFit as StapleFit
+    from irrbench.truth import staple as staple
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "agreement": (
+        "ClassVotes",
         "cohen_kappa",
         "fleiss_kappa",
         "gwet_ac1",
         "krippendorff_alpha",
         "percent_agreement",
         "prevalence",
+        "why_undefined",
     ),
     "bounds": ("Bounds", "segmentation_bounds"),
-    "consensus": ("majority", "vote_share"),
+    "consensus": ("majority", "staple_probability", "vote_share"),
+    "icc": ("PixelICCFit", "pixel_icc"),
     "metrics": ("SegmentationBounds",),
     "patterns": ("VotePatterns",),
     "scores": ("DEFAULT_SCORES", "SCORES"),
     "summary": ("ScoreSummary", "summarize"),
+    "truth": ("StapleFit", "staple"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

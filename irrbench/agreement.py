@@ -1,13 +1,15 @@
 """Agreement of the raters with each other, from vote patterns.
 
 Every measure takes the patterns of binary masks, or the tuple of one-class-against-the-rest patterns that
-:meth:`~irrbench.patterns.VotePatterns.from_labels` gives for label maps. An image with fewer than two present raters is
-NaN. All results are float64 on the CPU.
+:meth:`~irrbench.patterns.VotePatterns.from_labels` gives for label maps. Those that need not know who voted also take
+:class:`ClassVotes`. Pixels are the units. All results are float64 on the CPU; NaN where undefined, and
+:func:`why_undefined` says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,13 +17,48 @@ from torch import Tensor
 
 from irrbench.patterns import VotePatterns, pattern_bits
 
+
+@dataclass(frozen=True)
+class ClassVotes:
+    """How many raters put each unit into each class, for data that come so, or with more raters than patterns allow.
+
+    Attributes:
+        votes: ``(B, N, C)`` integers from 0 on: ``B`` images or tables, ``N`` units, ``C`` classes. All units of a
+            table have the same number of raters.
+
+    Raises:
+        ValueError: if that is not so.
+
+    Example:
+        >>> fleiss_kappa(ClassVotes(torch.tensor([[[3, 0], [0, 3], [3, 0], [1, 2]]])))
+        tensor([0.6571], dtype=torch.float64)
+    """
+
+    votes: Tensor
+
+    def __post_init__(self) -> None:
+        votes = self.votes
+        if votes.ndim != 3 or votes.shape[2] < 2 or votes.is_floating_point() or (votes < 0).any():
+            raise ValueError(
+                "`votes` must be integers from 0 on, (B, N, C): tables, units, two classes or more; "
+                f"found {votes.dtype} {tuple(votes.shape)}."
+            )
+        found = votes.sum(2)
+        if (found != found[:, :1]).any():
+            raise ValueError(
+                f"All units of a table must have the same number of raters, found {found.unique().tolist()}. "
+                "Leave out the units that some did not rate, or make them a table of their own."
+            )
+
+
 Patterns = VotePatterns | Sequence[VotePatterns]
+Votes = Patterns | ClassVotes
 
 
-def krippendorff_alpha(patterns: Patterns) -> Tensor:
-    """Krippendorff's alpha for nominal data, ``(B,)``; pixels are the units.
+def krippendorff_alpha(votes: Votes) -> Tensor:
+    """Krippendorff's alpha for nominal data, ``(B,)``.
 
-    NaN where all raters together used one class only.
+    NaN where fewer than two raters are present, the region of interest is empty, or all used one class only.
 
     Source: Krippendorff 2011, Computing Krippendorff's Alpha-Reliability.
 
@@ -30,90 +67,146 @@ def krippendorff_alpha(patterns: Patterns) -> Tensor:
         >>> krippendorff_alpha(VotePatterns.from_masks(masks))
         tensor([0.0952], dtype=torch.float64)
     """
-    r = _ratings(patterns)
-    size = (r.pixels * r.raters)[:, None]
-    observed = r.disagreeing / (r.raters - 1)
-    expected = (r.marks * (size - r.marks)).sum(1) / (size[:, 0] - 1)
-    return _nan_where(1 - observed / expected, (expected == 0) | (r.raters < 2))
+    r = _ratings(votes)
+    without_replacement = r.size / (r.size - 1)
+    return 1 - r.disagreement / (_chance_disagreement(r) * without_replacement)
 
 
-def fleiss_kappa(patterns: Patterns) -> Tensor:
-    """Fleiss' kappa, ``(B,)``. NaN where all raters together used one class only.
+def fleiss_kappa(votes: Votes) -> Tensor:
+    """Fleiss' kappa, ``(B,)``. NaN where :func:`krippendorff_alpha` is.
 
     Source: Fleiss 1971, doi 10.1037/h0031619.
     """
-    expected = (_shares(patterns) ** 2).sum(1)
-    return _nan_where((percent_agreement(patterns) - expected) / (1 - expected), expected == 1)
+    r = _ratings(votes)
+    return 1 - r.disagreement / _chance_disagreement(r)
 
 
-def gwet_ac1(patterns: Patterns) -> Tensor:
+def gwet_ac1(votes: Votes) -> Tensor:
     """Gwet's AC1, ``(B,)``: chance agreement that does not explode when a class is rare.
+
+    NaN where fewer than two raters are present or the region of interest is empty; 1 where all used one class only.
 
     Source: Gwet 2008, doi 10.1348/000711006X126600.
     """
-    shares = _shares(patterns)
-    expected = (shares * (1 - shares)).sum(1) / (shares.shape[1] - 1)
-    return (percent_agreement(patterns) - expected) / (1 - expected)
+    r = _ratings(votes)
+    chance = _unlike(r) / (r.marks.shape[1] - 1)
+    return 1 - r.disagreement / (1 - chance)
 
 
-def percent_agreement(patterns: Patterns) -> Tensor:
-    """Share of agreeing pairs of raters, averaged over pixels, ``(B,)``."""
-    r = _ratings(patterns)
-    pairs = r.pixels * r.raters * (r.raters - 1)
-    return _nan_where(1 - r.disagreeing / pairs, pairs <= 0)
+def percent_agreement(votes: Votes) -> Tensor:
+    """Share of agreeing pairs of raters, averaged over pixels, ``(B,)``. NaN where :func:`gwet_ac1` is."""
+    return 1 - _ratings(votes).disagreement
 
 
-def cohen_kappa(patterns: VotePatterns) -> Tensor:
+def cohen_kappa(patterns: Patterns) -> Tensor:
     """Cohen's kappa of each pair of raters, ``(B, R, R)``.
 
-    NaN where one of the two is absent or both used the same one class throughout; 1 on the diagonal otherwise.
+    NaN where one of the two is absent, the region of interest is empty, or both used the same one class throughout; 1
+    on the diagonal otherwise.
 
     Source: Cohen 1960, doi 10.1177/001316446002000104.
     """
-    totals, bits = patterns.totals.cpu().double(), pattern_bits(patterns.num_raters).double()
-    size = totals.sum(1)[:, None, None]
-    both = torch.einsum("bk,kr,ks->brs", totals, bits, bits)
-    first = (totals @ bits)[:, :, None].expand_as(both)
-    second = first.transpose(1, 2)
-    observed = size - first - second + 2 * both
-    expected = (first * second + (size - first) * (size - second)) / size
-    there = patterns.present.cpu()
-    undefined = (size == expected) | ~(there[:, :, None] & there[:, None, :])
-    return _nan_where((observed - expected) / (size - expected), undefined)
+    sets = _sets(patterns)
+    bits = pattern_bits(sets[0].num_raters).double()
+    totals = torch.stack([p.totals.cpu().double() for p in sets], 1)
+    size = totals[:, 0].sum(1)[:, None, None]
+    marks, both = totals @ bits, torch.einsum("bck,kr,ks->bcrs", totals, bits, bits)
+    if len(sets) == 1:  # the other class is implied
+        marks = torch.cat([marks, size - marks], 1)
+        both = torch.cat([both, size[:, None] - marks[:, :1, :, None] - marks[:, :1, None, :] + both], 1)
+    expected = torch.einsum("bcr,bcs->brs", marks, size - marks) / size
+    there = sets[0].present.cpu()
+    undefined = (expected == 0) | ~(there[:, :, None] & there[:, None, :])
+    return (1 - (size - both.sum(1)) / expected).masked_fill(undefined, torch.nan)
 
 
 def prevalence(patterns: VotePatterns) -> Tensor:
-    """Share of the region of interest that each rater marked, ``(B, R)``; NaN where absent."""
+    """Share of the region of interest that each rater marked, ``(B, R)``; NaN where absent, or where it is empty."""
     totals = patterns.totals.cpu().double()
     marked = totals @ pattern_bits(patterns.num_raters).double()
-    return _nan_where(marked / totals.sum(1, keepdim=True), ~patterns.present.cpu())
+    return (marked / totals.sum(1, keepdim=True)).masked_fill(~patterns.present.cpu(), torch.nan)
+
+
+def why_undefined(values: Tensor, votes: Votes) -> tuple[str, ...]:
+    """Why a measure of some images is NaN.
+
+    Args:
+        values: ``(B,)``, what a measure gave for these votes.
+        votes: of the same images.
+
+    Returns:
+        ``B`` strings, empty where the value is a number.
+
+    Raises:
+        ValueError: if there are not as many values as images.
+
+    Example:
+        >>> patterns = VotePatterns.from_counts(torch.tensor([[5, 0, 0, 0], [3, 1, 0, 1]]), num_raters=2)
+        >>> why_undefined(krippendorff_alpha(patterns), patterns)
+        ('nobody marked anything', '')
+    """
+    r = _ratings(votes)
+    if values.shape != r.raters.shape:
+        raise ValueError(f"`values` must be one an image, {tuple(r.raters.shape)}, found {tuple(values.shape)}.")
+    used = r.marks > 0
+    binary = isinstance(votes, VotePatterns) or (not isinstance(votes, ClassVotes) and len(votes) == 1)
+    rules = (
+        ("fewer than two raters", r.raters < 2),
+        ("the region of interest is empty", r.size == 0),
+        ("nobody marked anything", binary & ~used[:, 0]),
+        ("everybody marked everything", binary & ~used[:, 1]),
+        ("all raters used one class only", used.sum(1) == 1),
+    )
+    return tuple(
+        next((why for why, images in rules if images[b]), "undefined") if missing else ""
+        for b, missing in enumerate(values.isnan().tolist())
+    )
 
 
 class _Ratings(NamedTuple):
     raters: Tensor  # (B,) present raters
-    pixels: Tensor  # (B,) pixels of the region of interest
-    marks: Tensor  # (B, C) ratings by class; two classes for binary masks
-    disagreeing: Tensor  # (B,) ordered pairs of raters who chose differently, summed over pixels
+    size: Tensor  # (B,) ratings: pixels times raters
+    marks: Tensor  # (B, C) ratings by class; two classes, marked first, for binary masks
+    disagreement: Tensor  # (B,) share of disagreeing pairs of raters, averaged over pixels; NaN without pairs
 
 
-def _ratings(patterns: Patterns) -> _Ratings:
-    sets = [patterns] if isinstance(patterns, VotePatterns) else patterns
+def _ratings(votes: Votes) -> _Ratings:
+    raters, pixels, marks, squares = _class_votes(votes) if isinstance(votes, ClassVotes) else _patterns(_sets(votes))
+    size = raters * pixels
+    disagreement = (raters * size - squares) / (size * (raters - 1))
+    return _Ratings(raters, size, marks, disagreement.masked_fill(raters < 2, torch.nan))
+
+
+def _class_votes(table: ClassVotes) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Raters, pixels, ratings by class, and votes squared, summed over pixels and classes."""
+    votes = table.votes.cpu().double()
+    pixels = torch.full((len(votes),), float(votes.shape[1]), dtype=torch.float64)
+    return votes.sum((1, 2)) / pixels, pixels, votes.sum(1), (votes**2).sum((1, 2))
+
+
+def _patterns(sets: Sequence[VotePatterns]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     votes = pattern_bits(sets[0].num_raters).sum(1).double()
     raters = sets[0].present.sum(1).cpu().double()
-    totals = [p.totals.cpu().double() for p in sets]
-    pixels = totals[0].sum(1)
-    marks = torch.stack([t @ votes for t in totals], 1)
-    # A rater who marks and one who does not disagree; summed over classes, every such ordered pair is met once.
-    disagreeing = raters * marks.sum(1) - torch.stack(totals).sum(0) @ votes**2
-    if len(sets) == 1:  # the other class is implied
-        marks, disagreeing = torch.cat([marks, (pixels * raters)[:, None] - marks], 1), 2 * disagreeing
-    return _Ratings(raters, pixels, marks, disagreeing)
+    totals = torch.stack([p.totals.cpu().double() for p in sets], 1)
+    pixels = totals[:, 0].sum(1)
+    marks, squares = totals @ votes, (totals @ votes**2).sum(1)
+    if len(sets) == 1:  # the other class is implied: raters - votes
+        rest = (pixels * raters)[:, None] - marks
+        squares = 2 * squares + raters * (rest - marks)[:, 0]
+        marks = torch.cat([marks, rest], 1)
+    return raters, pixels, marks, squares
 
 
-def _shares(patterns: Patterns) -> Tensor:
-    r = _ratings(patterns)
-    return r.marks / (r.pixels * r.raters)[:, None]
+def _sets(patterns: Patterns) -> Sequence[VotePatterns]:
+    return [patterns] if isinstance(patterns, VotePatterns) else patterns
 
 
-def _nan_where(values: Tensor, undefined: Tensor) -> Tensor:
-    return values.masked_fill(undefined, torch.nan)
+def _chance_disagreement(r: _Ratings) -> Tensor:
+    """What disagreement would be if any rating could meet any other; NaN where there is one class only."""
+    unlike = _unlike(r)
+    return unlike.masked_fill(unlike == 0, torch.nan)
+
+
+def _unlike(r: _Ratings) -> Tensor:
+    """Sum of ``p (1 - p)`` over classes of share ``p``; not from ``p`` itself, as rare classes would lose digits."""
+    return (r.marks * (r.size[:, None] - r.marks)).sum(1) / r.size**2

@@ -11,7 +11,7 @@ import irrbench
 
 PACKAGE = Path(irrbench.__file__).parent
 LAYERS = (
-    ("patterns", "scores", "bounds", "agreement", "consensus", "inference", "summary", "icc"),
+    ("patterns", "scores", "bounds", "agreement", "consensus", "inference", "summary", "icc", "simulate", "truth"),
     ("plots",),
     ("metrics",),
     ("tracking",),
