@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from irrbench.icc.draws import draw_counts
 from irrbench.icc.pixel import Engine, PixelICCFit, estimate, fit, pixel_icc
-from irrbench.icc.quadrature import pattern_probabilities
 from irrbench.icc.ratio import Expect, Scale, check_option
 from irrbench.icc.votes import Votes, count
 from irrbench.patterns import VotePatterns
-
-_BLOCK = 2**21  # pattern counts drawn at once
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,7 @@ def pixel_icc_interval(
     Raises:
         ValueError: if ``level`` is not between 0 and 1, ``resamples`` is below 1, or an option has no such value.
     """
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(f"Expected 0 < `level` < 1 and `resamples` >= 1, found {level} and {resamples}.")
+    check_bootstrap(level, resamples)
     rng = np.random.default_rng(rng)
     best = pixel_icc(patterns, engine=engine, expect=expect, scale=scale)
     samples = torch.full((len(patterns), resamples), torch.nan, dtype=torch.float64)
@@ -98,8 +95,7 @@ def pixel_icc_interval(
         start = theta[:, b, None].expand(-1, resamples)
         drawn = simulate_votes(start, num_raters=raters[b], pixels=sizes[b], rng=rng)
         samples[b] = estimate(drawn, engine=engine, expect=expect, scale=scale, start=start).icc
-    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = samples.nanquantile(ends, 1)
+    low, high = percentiles(samples, level)
     return PixelICCInterval(low, high, samples, best, best.reason)
 
 
@@ -133,6 +129,22 @@ def pixel_icc_test(patterns: VotePatterns, *, engine: Engine = "laplace") -> Pix
     return PixelICCTest(statistic, torch.where(statistic > 0, tail, statistic + 1), reason)
 
 
+def check_bootstrap(level: float, resamples: int) -> None:
+    """Refuse options of a bootstrap that make no sense.
+
+    Raises:
+        ValueError: saying what was expected and what came.
+    """
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(f"Expected 0 < `level` < 1 and `resamples` >= 1, found {level} and {resamples}.")
+
+
+def percentiles(samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    """Both ends ``(B,)`` of the percentile interval of resamples ``(B, N)``; undefined ones do not count."""
+    low, high = samples.nanquantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=samples.dtype), 1)
+    return low, high
+
+
 def simulate_votes(theta: Tensor, *, num_raters: int, pixels: int, rng: np.random.Generator) -> Votes:
     """Draw images from the crossed logistic model, raters and pixels anew for each.
 
@@ -142,13 +154,10 @@ def simulate_votes(theta: Tensor, *, num_raters: int, pixels: int, rng: np.rando
         pixels: of each image.
         rng: generator.
     """
-    parts = []
-    for some in theta.split(max(1, _BLOCK // 2**num_raters), 1):
-        v = torch.from_numpy(rng.standard_normal((num_raters, some.shape[1])))
-        chances = pattern_probabilities(some, v).numpy()
-        parts.append(torch.from_numpy(rng.multinomial(pixels, chances)))
-    drawn, marks = count(torch.cat(parts).double(), num_raters)
-    return Votes(drawn.T.contiguous(), marks.T.contiguous())
+    v = torch.from_numpy(rng.standard_normal((num_raters, theta.shape[1])))
+    drawn = draw_counts(theta[0] + theta[2] * v, theta[1], pixels=pixels, rng=rng)
+    totals, marks = count(drawn.double(), num_raters)
+    return Votes(totals.T.contiguous(), marks.T.contiguous())
 
 
 def _without_pixels(votes: Votes, engine: Engine) -> Tensor:
