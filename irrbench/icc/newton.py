@@ -28,6 +28,7 @@ _RADIUS = 1.0  # a factor e of a standard deviation
 _SPREAD = 1 / 3  # about how much the intercept stretches with the variance, for a logistic curve
 LARGEST_SD = 1e3
 _NEXT_TO_ZERO = 0.03
+_OFF_ZERO = 0.1  # at exactly zero the slope by an SD is zero by symmetry, and no search would leave it
 _FREE = 1e-6
 
 
@@ -71,6 +72,8 @@ def minimise(criterion: Criterion, theta: Tensor, *, free: Sequence[int] | None 
         ``LARGEST_SD``.
     """
     theta, free = theta.clone(), list(range(len(theta)) if free is None else free)
+    sds = [i for i in free if i]
+    theta[sds] = theta[sds].clamp_min(_OFF_ZERO)
     deviance, converged = torch.full_like(theta[0], torch.inf), torch.zeros_like(theta[0], dtype=torch.bool)
     images, radius = torch.arange(theta.shape[1]), torch.full_like(theta[0], _RADIUS)
     rest, point = criterion, _evaluate(criterion, _straighten(theta), criterion.modes())
