@@ -1,4 +1,4 @@
-"""The command ``irrbench``: ``ui`` opens the newest charts, ``sync`` delivers what waits, ``convert`` makes data folders."""
+"""The command ``irrbench``: ``ui`` opens the newest charts, ``sync`` delivers what waits, ``convert`` makes data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -119,9 +119,13 @@ def _convert(options: argparse.Namespace) -> int:
     """Convert; 0 when all of it can be used, 1 when something was left out or the folder has problems."""
     from irrbench.data import convert  # noqa: PLC0415  # it takes seconds, and only this command needs it
 
-    functions = {"labelbox": convert.convert_labelbox, "coco": convert.convert_coco, "lidc": convert.convert_lidc}
+    functions: dict[str, Callable[..., Converted]] = {
+        "labelbox": convert.convert_labelbox,
+        "coco": convert.convert_coco,
+        "lidc": convert.convert_lidc,
+    }
     given = {key: value for key, value in vars(options).items() if key not in ("command", "format", "source")}
-    done: Converted = functions[options.format](options.source, **given)
+    done = functions[options.format](options.source, **given)
     for problem in done.left_out:
         _say(f"left out: {problem}")
     for note in done.notes:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from irrbench.cli import main
 from irrbench.tracking import ReferenceRuns, RunAddress, open_store
@@ -214,3 +215,50 @@ def test_sync_leaves_a_running_training_alone(tmp_path, capsys) -> None:
     assert main(["sync", "--spool", str(tmp_path / "spool")]) == 1
     assert "the training that wrote them still runs" in capsys.readouterr().out
     session.close()
+
+
+COCO = """{"images": [{"id": 1, "file_name": "a.png", "height": 3, "width": 4}], "categories": [],
+"annotations": [{"id": 1, "image_id": 1, "category_id": 1, "annotator": "anna", "segmentation": [[0, 0, 2, 0, 2, 2]]},
+{"id": 2, "image_id": 1, "category_id": 1, "annotator": "ben", "segmentation": [[0, 0, 2, 0, 2, 2]]}]}"""
+
+
+def test_convert_says_what_it_wrote_and_that_it_was_checked(tmp_path, capsys) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("L", (4, 3)).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "coco.json").write_text(COCO)
+    command = ["convert", "coco", f"{tmp_path}/coco.json", "--images", f"{tmp_path}/photos", "--output"]
+    assert main([*command, f"{tmp_path}/data"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{tmp_path}/data: 1 images by 2 raters (anna, ben)" in printed
+    assert "checked: no problems found" in printed
+    assert main([*command, f"{tmp_path}/data"]) == 2
+    assert "found a folder in use" in capsys.readouterr().err
+    assert main([*command, f"{tmp_path}/data", "--overwrite", "--anonymize"]) == 0
+    assert "2 raters (r1, r2)" in capsys.readouterr().out
+
+
+def test_convert_ends_with_code_1_when_something_is_left_out(tmp_path, capsys) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("L", (4, 3)).save(tmp_path / "photos" / "a.png")
+    entry = '{"id": 2, "file_name": "b.png", "height": 3, "width": 4, "annotators": ["anna"]}'
+    (tmp_path / "coco.json").write_text(COCO.replace('"width": 4}]', f'"width": 4}}, {entry}]'))
+    command = ["convert", "coco", f"{tmp_path}/coco.json", "--images", f"{tmp_path}/photos"]
+    assert main([*command, "--output", f"{tmp_path}/data"]) == 1
+    printed = capsys.readouterr().out
+    assert "left out: b.png: found no file" in printed
+    assert "1 images by 2 raters" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["coco", "none.json", "--images", ".", "--output", "data"], "none.json: found a file that cannot be read"),
+        (["labelbox", "none.ndjson", "--images", ".", "--output", "data"], "none.ndjson: found a file that cannot be"),
+        (["lidc", "none", "--output", "data", "--size", "8"], "size=8: expected 32 to 512 pixels"),
+    ],
+)
+def test_convert_refuses_what_it_cannot_read(arguments, message, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()

@@ -20,6 +20,7 @@ from irrbench.data.formats import (
     kind_of,
     picture_orientation,
     upright_pixels,
+    without_ending,
 )
 from irrbench.data.problems import ReadError
 
@@ -42,6 +43,7 @@ __all__ = [
     "read_plane",
     "read_upright",
     "two_valued",
+    "without_ending",
 ]
 
 LOSSY = (".jpg", ".jpeg")

@@ -46,6 +46,17 @@ def extension(name: str) -> str | None:
     return next((known for known in EXTENSIONS if name.lower().endswith(known)), None)
 
 
+def without_ending(name: str) -> str:
+    """``name`` without the known extension that it ends with.
+
+    Example:
+        >>> without_ending("scan.NII.gz"), without_ending("notes.txt")
+        ('scan', 'notes.txt')
+    """
+    ending = extension(name)
+    return name[: -len(ending)] if ending else name
+
+
 def kind_of(path: Path) -> str:
     """The kind of a file: picture, numpy or nifti."""
     ending = extension(path.name)

@@ -8,7 +8,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 LONGEST = 80
 _UNSAFE = re.compile(r"[^\w.+-]+")
@@ -26,8 +26,10 @@ def safe_name(name: str) -> str:
     return f"_{safe}" if not safe or _RESERVED.fullmatch(safe) else safe
 
 
-def safe_names(names: Iterable[str]) -> dict[str, str]:
+def safe_names(names: Iterable[str], *, shorten: Callable[[str], str] = str) -> dict[str, str]:
     """A safe name for each different name, in their order; where two would be alike (letter case apart), numbers.
+
+    ``shorten`` takes off what should not be in the safe name, such as a file's ending.
 
     Example:
         >>> safe_names(["a/b", "A b", "c"])
@@ -36,7 +38,7 @@ def safe_names(names: Iterable[str]) -> dict[str, str]:
     taken: set[str] = set()
     chosen: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        safe, number = safe_name(name), 1
+        safe, number = safe_name(shorten(name)), 1
         free = safe
         while free.casefold() in taken:
             number += 1

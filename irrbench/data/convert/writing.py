@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from irrbench.data.convert.names import anonymous_names, safe_names
 from irrbench.data.convert.pictures import place_image, save_mask
+from irrbench.data.files import without_ending
 from irrbench.data.folder import check_folder
 from irrbench.data.problems import DataError, Problem, ReadError
 from irrbench.data.progress import in_threads
@@ -109,7 +110,7 @@ def write_folder(
         DataError: nothing could be converted, or the output folder is in use.
     """
     sources, left_out = _sort_out(entries)
-    ids = safe_names(source.name for source in sources)
+    ids = safe_names((source.name for source in sources), shorten=without_ending)
     names = sorted({rater for source in sources for rater in source.raters})
     raters = anonymous_names(names) if options.anonymize else safe_names(names)
     with _new_folder(options) as root:
