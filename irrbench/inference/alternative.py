@@ -129,7 +129,7 @@ def _p_values(top: Floats, bottom: Floats, epsilon: float) -> Floats:
     """One-sided p-values of "the mean of ``d`` is `epsilon` or more", ``(R,)``."""
     ratios = Ratios(-top, bottom, np.empty((0, top.shape[1])))
     p = p_above(ratios, -epsilon, method="student")
-    mean, groups = -ratios.values, (bottom > 0).sum(axis=0)
+    mean, groups = -ratios.estimates, (bottom > 0).sum(axis=0)
     # With a mean of `epsilon` or more, at most this share of the groups can lie at or below a value under `epsilon`.
     most = np.clip((1 - epsilon) / (1 - np.minimum(mean, epsilon)), 0, 1)
     constant = (np.abs(top - mean * bottom) < 1e-12).all(axis=0)

@@ -23,7 +23,7 @@ class Ratios:
 
     Example:
         >>> ratios = Ratios(np.array([[1.0], [5.0]]), np.array([[1.0], [2.0]]), np.empty((0, 1)))
-        >>> ratios.values, ratios.standard_errors.round(3)
+        >>> ratios.estimates, ratios.standard_errors.round(3)
         (array([2.]), array([0.667]))
     """
 
@@ -32,7 +32,7 @@ class Ratios:
     samples: Floats
 
     @property
-    def values(self) -> Floats:
+    def estimates(self) -> Floats:
         """The ratios, ``(M,)``; NaN where the denominator is 0."""
         return divide(self.top.sum(axis=0), self.bottom.sum(axis=0))
 
@@ -50,7 +50,7 @@ class Ratios:
 
         Source: Cochran 1977, Sampling Techniques, section 9A.3 (ratio estimator of cluster samples).
         """
-        influence = divide(self.top - self.values * self.bottom, self.bottom.sum(axis=0))
+        influence = divide(self.top - self.estimates * self.bottom, self.bottom.sum(axis=0))
         groups = self.num_groups
         return np.asarray(np.sqrt(divide(groups, groups - 1) * (influence**2).sum(axis=0)), float)
 

@@ -31,17 +31,7 @@ def group_sums(values: ArrayLike, groups: Sequence[Hashable] | None = None) -> F
                [2.]])
     """
     table = np.asarray(values, float)
-    labels = range(len(table)) if groups is None else groups
-    if len(labels) != len(table):
-        raise ValueError(f"`groups` must have one label an image: {len(table)} expected, {len(labels)} found.")
-    codes = {label: code for code, label in enumerate(dict.fromkeys(labels))}
-    if len(codes) == len(table):
-        return table
-    index = np.array([codes[label] for label in labels], dtype=np.intp)
-    order = np.argsort(index, kind="stable")
-    starts = np.searchsorted(index[order], np.arange(len(codes)))
-    sums: Floats = np.add.reduceat(table[order], starts, axis=0)
-    return sums
+    return _Grouping(len(table), groups).sums(table)
 
 
 def resampled_sums(sums: ArrayLike, *, resamples: int = 2000, rng: Rng = 0) -> Floats:
@@ -110,18 +100,37 @@ def resampled_fold_sums(
     tables = [np.asarray(table, float) for table in folds]
     num_images, num_raters = tables[0].shape[:2]
     raters = np.random.default_rng([rng, 1])
-    num_groups = len(group_sums(np.zeros((num_images, 1)), groups))
+    grouping = _Grouping(num_images, groups)
     parts: list[list[Floats]] = [[] for _ in tables]
-    for weights in _group_weights(num_groups, resamples, rng):
+    for weights in _group_weights(grouping.num_groups, resamples, rng):
         drawn = raters.multinomial(num_raters, np.full(num_raters, 1 / num_raters), size=len(weights))
         distinct, which = np.unique(drawn, axis=0, return_inverse=True)
         for part, table in zip(parts, tables, strict=True):
             sums = np.empty((len(weights), table.shape[2] + 1))
             for number, times in enumerate(distinct):
                 rows = which.ravel() == number
-                sums[rows] = weights[rows] @ group_sums(_mean_of_folds(table, times), groups)
+                sums[rows] = weights[rows] @ grouping.sums(_mean_of_folds(table, times))
             part.append(sums)
     return [np.concatenate(part) for part in parts]
+
+
+class _Grouping:
+    """Which images belong together, worked out once."""
+
+    def __init__(self, num_images: int, groups: Sequence[Hashable] | None) -> None:
+        if groups is not None and len(groups) != num_images:
+            raise ValueError(f"`groups` must have one label an image: {num_images} expected, {len(groups)} found.")
+        codes = {} if groups is None else {label: code for code, label in enumerate(dict.fromkeys(groups))}
+        self.num_groups = num_images if groups is None else len(codes)
+        self._single = self.num_groups == num_images
+        if groups is not None and not self._single:
+            index = np.array([codes[label] for label in groups], dtype=np.intp)
+            self._order = np.argsort(index, kind="stable")
+            self._starts = np.searchsorted(index[self._order], np.arange(self.num_groups))
+
+    def sums(self, table: Floats) -> Floats:
+        """``(N, M)`` to ``(G, M)``."""
+        return table if self._single else np.add.reduceat(table[self._order], self._starts, axis=0)
 
 
 def _mean_of_folds(folds: Floats, times: NDArray[np.int64]) -> Floats:
