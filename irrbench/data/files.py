@@ -18,6 +18,7 @@ from irrbench.data.formats import (
     absurd_size,
     extension,
     kind_of,
+    numpy_values,
     picture_orientation,
     upright_pixels,
     without_ending,
@@ -35,6 +36,7 @@ __all__ = [
     "LOSSY",
     "Header",
     "extension",
+    "kind_of",
     "read_colours",
     "read_header",
     "read_image",
@@ -42,6 +44,7 @@ __all__ = [
     "read_orientation",
     "read_plane",
     "read_upright",
+    "read_values",
     "two_valued",
     "without_ending",
 ]
@@ -82,6 +85,14 @@ def read_plane(path: Path) -> NDArray[Any]:
             f"{len(planes)} channels that differ", "one channel (or equal ones)", "save it as a single-channel file"
         )
     return np.ascontiguousarray(colours[0])
+
+
+def read_values(path: Path) -> NDArray[Any]:
+    """The stored values, with whatever axes a NumPy file has; of other files the one channel."""
+    if kind_of(path) != "numpy":
+        return read_plane(path)
+    values: NDArray[Any] = _guarded(numpy_values, path)
+    return values
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:

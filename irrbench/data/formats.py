@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import warnings
+import zipfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-EXTENSIONS = (*PICTURES, ".npy", ".nii.gz", ".nii")
+ARRAYS = (".npy", ".npz")
+EXTENSIONS = (*PICTURES, *ARRAYS, ".nii.gz", ".nii")
+MAIN_ARRAYS = ("probabilities", "softmax", "arr_0")  # of an archive of several: nnU-Net's names, and numpy's
 MAX_PIXELS = 2**28
 CHANNELS_LAST = (1, 3, 4)
 _ORIENTATION = 274  # EXIF's tag
@@ -62,7 +65,7 @@ def kind_of(path: Path) -> str:
     ending = extension(path.name)
     if ending is None:
         raise ReadError("an unknown file type", f"one of {', '.join(EXTENSIONS)}", "convert the file")
-    return "picture" if ending in PICTURES else "numpy" if ending == ".npy" else "nifti"
+    return "picture" if ending in PICTURES else "numpy" if ending in ARRAYS else "nifti"
 
 
 def absurd_size(found: str) -> ReadError:
@@ -141,11 +144,54 @@ def upright_pixels(path: Path) -> NDArray[np.uint8]:
         return np.asarray(upright if upright.mode == "L" else upright.convert("RGB"))
 
 
-def _numpy_plane(path: Path) -> NDArray[Any]:
+def numpy_values(path: Path) -> NDArray[Any]:
+    """The array of an npy file, or the main one of an npz archive, whatever its axes."""
+    if path.name.lower().endswith(".npz"):
+        return _main_array(path)
     array = np.lib.format.open_memmap(path, mode="r")  # maps, so that a declared size allocates nothing
-    if array.dtype.kind not in "buif":
-        raise ReadError(f"elements of type {array.dtype}", "booleans, integers or floats", "save it as a plain array")
-    _check_size(array.shape)
+    _check_array(array.shape, array.dtype)
+    return array
+
+
+def _check_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "buif":
+        raise ReadError(f"elements of type {dtype}", "booleans, integers or floats", "save it as a plain array")
+    _check_size(shape)
+
+
+def _main_array(path: Path) -> NDArray[Any]:
+    with zipfile.ZipFile(path) as archive:
+        member = _main_member(archive)
+        shape, dtype = _declared(archive, member)
+        _check_array(shape, dtype)
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ReadError("an array shorter than it declares", "a complete .npz file", "export or copy it again")
+        with archive.open(member) as file:
+            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+            if file.read(1):  # to the very end, where the checksum is compared
+                raise ReadError("an array longer than it declares", "a complete .npz file", "export it again")
+        return array
+
+
+def _declared(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _main_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    names = [name for name in MAIN_ARRAYS if name in members] or list(members)
+    if len(names) != 1 and names[:1] != ["probabilities"]:
+        found = f"{len(members)} arrays ({', '.join(list(members)[:4])})"
+        raise ReadError(found, f"one array, or one called {MAIN_ARRAYS[0]}", "save a single array")
+    return members[names[0]]
+
+
+def _numpy_plane(path: Path) -> NDArray[Any]:
+    array = numpy_values(path)
     if array.ndim - (_numpy_channels(array.shape) is not None) not in (2, 3):
         raise ReadError(f"shape {array.shape}", "(H, W), (D, H, W), or these with channels last", "reshape the array")
     return array
@@ -156,7 +202,7 @@ def _numpy_channels(shape: tuple[int, ...]) -> int | None:
 
 
 def _numpy_header(path: Path) -> Header:
-    shape = _numpy_plane(path).shape
+    shape = _numpy_plane(path).shape  # of an archive this reads it all, which is what tells whether it is whole
     channels = _numpy_channels(shape)
     return Header(shape, 1) if channels is None else Header(shape[:-1], channels)
 

@@ -11,7 +11,7 @@ from irrbench.data.problems import Problem
 from irrbench.patterns import MAX_RATERS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 Files = dict[str, "Path"]
@@ -53,8 +53,10 @@ def scan(root: Path, *, raters: Sequence[str] | None, allow_missing: bool) -> tu
     return Layout(images, masks, rois, repeats), problems + found
 
 
-def files_by_id(root: Path, folder: Path, *, purpose: str) -> tuple[Files, list[Problem]]:
-    """The files of one folder by id, and names that are double, foreign or lead out of ``root``."""
+def files_by_id(
+    root: Path, folder: Path, *, purpose: str, skip: Callable[[str], bool] | None = None
+) -> tuple[Files, list[Problem]]:
+    """The files of one folder by id, and names that are double, foreign or lead out of ``root``; some skipped."""
     label = shown(root, folder)
     if not folder.is_dir():
         return {}, [Problem(label, "no such folder", f"a folder with {purpose}", "create it or correct the path")]
@@ -63,7 +65,7 @@ def files_by_id(root: Path, folder: Path, *, purpose: str) -> tuple[Files, list[
     files: Files = {}
     problems = []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name.lower() in _CLUTTER:
+        if path.name.startswith(".") or path.name.lower() in _CLUTTER or (skip and skip(path.name)):
             continue
         ending = extension(path.name)
         name = path.name[: -len(ending)] if ending else path.name
