@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from irrbench.callbacks.advice import advise_on_masks
 from irrbench.metrics.rows import ImageIds
 
 Selector = str | int | Callable[[Any], Any]
@@ -29,10 +30,11 @@ class Sample(NamedTuple):
         channels = [(), (1,)] if num_classes is None else [(), (1,), (num_classes,)]
         return tuple(tensor.shape) in [(size, *channel, *space) for channel in channels]
 
-    def __str__(self) -> str:
-        size, space = len(self.masks), self.masks.shape[2:]
-        inner = ", ".join(map(str, space))
-        return f"({size}, {inner}) or ({size}, 1, {inner}), as the masks are {tuple(self.masks.shape)} = (B, R, *S)"
+    def expected(self, num_classes: int | None) -> str:
+        """The shapes that predictions for these masks may have, in words."""
+        inner = ", ".join(map(str, self.masks.shape[2:]))
+        shapes = [f"({len(self.masks)}, {channels}{inner})" for channels in ("", f"{num_classes or 1}, ")]
+        return f"{' or '.join(shapes)}, as the masks are {tuple(self.masks.shape)} = (B, R, *S)"
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,27 @@ def _check(sample: Sample, batch: Any) -> None:
         raise ValueError(
             f"The masks must be a tensor (B, R, *S), one mask a rater, found {describe(masks)} in {describe(batch)}."
         )
-    for name in ("roi", "present", "label"):
-        part = getattr(sample, name)
-        if part is not None and (not isinstance(part, Tensor) or len(part) != len(masks)):
+    parts = {name: getattr(sample, name) for name in ("roi", "present", "label", "image")}
+    there = {name: part for name, part in parts.items() if part is not None}
+    for name, part in there.items():
+        if not isinstance(part, Tensor) or len(part) != len(masks):
             raise ValueError(f"`{name}` must be a tensor for {len(masks)} images, found {describe(part)}.")
+    _check_axes(masks, {name: tuple(part.shape) for name, part in there.items()})
+
+
+def _check_axes(masks: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    size, raters, *space = masks.shape
+    advice = advise_on_masks(tuple(masks.shape), [shape for name, shape in shapes.items() if name != "present"])
+    if advice:
+        raise ValueError(f"The masks must be (B, R, *S), found {tuple(masks.shape)} beside {dict(shapes)}. {advice}")
+    fitting: dict[str, list[tuple[int, ...]]] = {
+        "roi": [(size, *space), (size, 1, *space)],
+        "label": [(size, *space), (size, 1, *space)],
+        "present": [(size, raters)],
+    }
+    for name, known in fitting.items():
+        if name in shapes and shapes[name] not in known:
+            raise ValueError(
+                f"`{name}` must be {' or '.join(map(str, known))}, as the masks are {tuple(masks.shape)} = (B, R, *S); "
+                f"found {shapes[name]}."
+            )

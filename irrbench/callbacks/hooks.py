@@ -20,7 +20,7 @@ class StageHooks(Callback):
         """An epoch of a stage begins; `loaders` as the trainer has them."""
 
     @abstractmethod
-    def before_step(self, stage: Stage, batch: Any) -> None:
+    def before_step(self, stage: Stage, pl_module: LightningModule, batch: Any) -> None:
         """A step is about to see a batch, and may change it."""
 
     @abstractmethod
@@ -34,6 +34,10 @@ class StageHooks(Callback):
         """An epoch of a stage has ended, and values can be logged."""
 
     @abstractmethod
+    def forget_stage(self, stage: Stage) -> None:
+        """An epoch of a stage has ended of which nothing is to be kept."""
+
+    @abstractmethod
     def close_stages(self, stages: Sequence[Stage], *, step: int) -> None:
         """No more epochs of these stages will come in this call of the trainer."""
 
@@ -43,7 +47,7 @@ class StageHooks(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Read the masks before the step can change the batch."""
-        self.before_step("train", batch)
+        self.before_step("train", pl_module, batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -67,13 +71,13 @@ class StageHooks(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Read the masks before the step can change the batch."""
-        self.before_step("validate", batch)
+        self.before_step("validate", pl_module, batch)
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Read the masks before the step can change the batch."""
-        self.before_step("test", batch)
+        self.before_step("test", pl_module, batch)
 
     def on_validation_batch_end(
         self,
@@ -100,8 +104,10 @@ class StageHooks(Callback):
         self.after_step("test", trainer, pl_module, outputs, batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the scores and their bounds."""
-        if not trainer.sanity_checking:
+        """Log the scores and their bounds; nothing of the sanity check."""
+        if trainer.sanity_checking:
+            self.forget_stage("validate")
+        else:
             self.log_stage("validate", trainer, pl_module, step=trainer.current_epoch)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from irrbench.bounds import Ties
 from irrbench.callbacks.batch import BatchReader, Sample, Selector
-from irrbench.callbacks.capture import ForwardCapture, find_predictions, read_predictions
 from irrbench.callbacks.hooks import PREFIXES, Stage, StageHooks
 from irrbench.callbacks.lightning import LightningModule, Trainer
 from irrbench.callbacks.panels import PanelKeeper
+from irrbench.callbacks.predictions import PredictionFinder, Predictions
 from irrbench.callbacks.publish import MlflowPublisher, is_mlflow
 from irrbench.callbacks.stage import LoaderState, split_names
 from irrbench.metrics import SegmentationBounds
@@ -45,8 +43,9 @@ class RaterBoundsMonitor(StageHooks):
             gives ``train/<score>_label``, the score against that very label, and ``train/<score>_noise_fit``, the same
             minus the ceiling: above 0 the model agrees with one label more than people agree with each other.
         image: where the image ``(B, C, *S)`` is, for pictures with contours; no pictures if not given.
-        predictions: key of the step's returned dict, or a function of (module, batch, outputs), called in the
-            precision's context. If not given: what the step returned, or a forward call's output, of the right shape.
+        predictions: key of the step's returned dict, or a function of (module, batch, outputs), called without
+            gradients in the precision's context, as :class:`~irrbench.callbacks.ForwardAgain`. If not given: what the
+            step returned, or a forward call's output, where exactly one tensor has the right shape.
         scores: names among :data:`irrbench.SCORES`; the first is the main one.
         num_classes: for label maps, background included.
         from_logits: floating-point predictions are logits (else probabilities).
@@ -58,6 +57,8 @@ class RaterBoundsMonitor(StageHooks):
         log_references: whether to log ``_floor`` and ``_ceiling`` beside the scores (other loggers than MLflow's).
         log_normalized: whether to log ``_normalized``.
         reference_runs: whether to keep runs for ceiling and floor in MLflow.
+        reliability: whether to add the raters' agreement on each image, ``icc_pixel``, ``ac1`` and ``agreement`` beside
+            ``alpha``, to the per-image tables: once a split, about a millisecond an image.
         num_panels: pictures a stage.
         data_name: name of the data in MLflow.
         print_link: whether to print the link to the charts when a fit or test ends.
@@ -78,7 +79,7 @@ class RaterBoundsMonitor(StageHooks):
         present: Selector | None = None,
         image: Selector | None = None,
         label: Selector | None = None,
-        predictions: str | Callable[[Any, Any, Any], Tensor] | None = None,
+        predictions: Predictions | None = None,
         scores: Iterable[str] = DEFAULT_SCORES,
         num_classes: int | None = None,
         from_logits: bool = True,
@@ -89,6 +90,7 @@ class RaterBoundsMonitor(StageHooks):
         log_references: bool = True,
         log_normalized: bool = True,
         reference_runs: bool = True,
+        reliability: bool = False,
         num_panels: int = 4,
         data_name: str = "data",
         print_link: bool = True,
@@ -100,7 +102,7 @@ class RaterBoundsMonitor(StageHooks):
             raise ValueError(f"`stages` must be among {', '.join(map(repr, PREFIXES))}; found {unknown}.")
         reader = BatchReader(masks=masks, roi=roi, image_id=image_id, present=present, image=image)
         self._readers = {stage: replace(reader, label=label if stage == "train" else None) for stage in self.stages}
-        self._predictions, self._capture = predictions, ForwardCapture()
+        self._finder = PredictionFinder(predictions, num_classes=num_classes)
         self._metric_options: dict[str, Any] = {
             "scores": tuple(scores),
             "num_classes": num_classes,
@@ -112,6 +114,7 @@ class RaterBoundsMonitor(StageHooks):
         SegmentationBounds(**self._metric_options)  # a wrong option is an error here and now
         self.log_references, self.log_normalized, self.reference_runs = log_references, log_normalized, reference_runs
         self.num_panels, self.data_name, self.print_link = num_panels, data_name, print_link
+        self.reliability = reliability
         self._loaders: dict[str, list[LoaderState]] = {}
         self._sample: Sample | None = None
         self._publishers: list[MlflowPublisher] | None = None
@@ -127,7 +130,8 @@ class RaterBoundsMonitor(StageHooks):
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """By split (``"val"``, ``"test"``): the latest per-image table, see :func:`irrbench.summary.bounds_table`."""
-        return {x.split: x.table for loaders in self._loaders.values() for x in loaders if x.table is not None}
+        tables = {x.split: x.full_table for loaders in self._loaders.values() for x in loaders}
+        return {split: table for split, table in tables.items() if table is not None}
 
     @property
     def summaries(self) -> dict[str, dict[str, ScoreSummary]]:
@@ -135,20 +139,31 @@ class RaterBoundsMonitor(StageHooks):
         return {x.split: x.summary for loaders in self._loaders.values() for x in loaders}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Watch the module's forward calls, unless the user says where the predictions are."""
+        """Get ready for a trainer."""
         self._publishers = None  # the next trainer may have other loggers
-        if self._predictions is None:
-            self._capture.attach(pl_module)
+        self._finder.setup(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was."""
-        self._capture.detach()
+        self._finder.teardown()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the module as it was, so that a notebook can go on with it."""
+        self._finder.teardown()
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Any) -> None:
+        """Look away from what checkpointing runs once more."""
+        self._finder.pause()
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look again: a step may have several backward passes."""
+        self._finder.go_on()
 
     def _new_loader(self, split: str) -> LoaderState:
         options = self._metric_options
         count = 0 if options["num_classes"] else self.num_panels
         panels = PanelKeeper(count, from_logits=options["from_logits"], threshold=options["threshold"])
-        return LoaderState(split, SegmentationBounds(**options), panels)
+        return LoaderState(split, SegmentationBounds(**options), panels, with_reliability=self.reliability)
 
     def begin(self, stage: str, loaders: Any, pl_module: LightningModule) -> None:
         """Start afresh, one state a data loader."""
@@ -160,38 +175,28 @@ class RaterBoundsMonitor(StageHooks):
         for loader in self._loaders[stage]:
             loader.begin(pl_module.device)
 
-    def before_step(self, stage: str, batch: Any) -> None:
+    def before_step(self, stage: str, pl_module: LightningModule, batch: Any) -> None:
         """Read the masks, and watch for predictions of their shape."""
-        if stage not in self.stages:
-            return
-        self._sample = sample = self._readers[stage].read(batch)
-        num_classes = self._metric_options["num_classes"]
-        self._capture.start(lambda tensor: sample.matches(tensor, num_classes))
+        if stage in self.stages:
+            self._sample = self._readers[stage].read(batch)
+            self._finder.before_step(pl_module, self._sample)
 
     def after_step(
         self, stage: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Take in the predictions."""
+        """Take in the predictions; also in the sanity check, which thus finds what does not fit."""
         if stage not in self.stages or self._sample is None:
             return
         sample, self._sample = self._sample, None
-        preds = self._find(trainer, pl_module, outputs, batch, sample)
-        if not trainer.sanity_checking:
-            self._loaders[stage][index].update(sample, preds)
-
-    def _find(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, sample: Sample) -> Tensor:
-        captured = self._capture.stop()
-        if callable(self._predictions):
-            with trainer.precision_plugin.forward_context():
-                return self._predictions(pl_module, batch, outputs).detach()
-        if self._predictions is not None:
-            return read_predictions(outputs, self._predictions)
-        return find_predictions(outputs, captured, sample, self._metric_options["num_classes"])
+        preds = self._finder.after_step(trainer, pl_module, outputs, batch, sample)
+        self._loaders[stage][index].update(sample, preds)
 
     def log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
         """Compute, and log to the module, to MLflow and to the other loggers."""
+        self._finder.release()
         publishers = self._find_publishers(trainer)
-        others = [x for x in trainer.loggers if not is_mlflow(x)] if publishers else []
+        mlflow = [publisher.logger for publisher in publishers]
+        others = [x for x in trainer.loggers if x not in mlflow] if mlflow else []
         for loader in self._loaders.get(stage, []):
             loader.finish()
             values = loader.values(references=self.log_references, normalized=self.log_normalized)
@@ -201,9 +206,15 @@ class RaterBoundsMonitor(StageHooks):
             usual_way = bool(trainer.loggers) and not publishers
             pl_module.log_dict(shown, logger=usual_way, sync_dist=trainer.world_size > 1)
             for other in others:
-                other.log_metrics(shown, step=trainer.global_step)
+                other.log_metrics({**shown, "epoch": trainer.current_epoch}, step=trainer.global_step)
             for publisher in publishers:
                 publisher.log_stage(loader, values, step=step)
+
+    def forget_stage(self, stage: str) -> None:
+        """Drop what the sanity check has gathered."""
+        self._finder.release()
+        for loader in self._loaders.get(stage, []):
+            loader.forget()
 
     def _without_unwatched_nan(
         self, values: Mapping[str, float], trainer: Trainer, loader: LoaderState
@@ -217,15 +228,8 @@ class RaterBoundsMonitor(StageHooks):
     def _find_publishers(self, trainer: Trainer) -> list[MlflowPublisher]:
         if self._publishers is None:
             loggers = [x for x in trainer.loggers if is_mlflow(x)] if trainer.is_global_zero else []
-            self._publishers = [
-                MlflowPublisher(
-                    x,
-                    scores=self.scores,
-                    data_name=self.data_name,
-                    reference_runs=self.reference_runs,
-                )
-                for x in loggers
-            ]
+            options: dict[str, Any] = {"data_name": self.data_name, "reference_runs": self.reference_runs}
+            self._publishers = [MlflowPublisher(x, scores=self.scores, **options) for x in loggers]
         return self._publishers
 
     def close_stages(self, stages: Sequence[str], *, step: int) -> None:

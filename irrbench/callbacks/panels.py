@@ -19,7 +19,7 @@ class PanelKeeper:
 
     def __init__(self, num_panels: int, *, from_logits: bool, threshold: float) -> None:
         self.num_panels, self.from_logits, self.threshold = num_panels, from_logits, threshold
-        self._kept: list[tuple[str, tuple[Tensor | None, ...]]] = []
+        self._kept: list[tuple[object, tuple[Tensor | None, ...]]] = []
 
     def reset(self) -> None:
         """Forget the images: a stage begins."""
@@ -34,7 +34,7 @@ class PanelKeeper:
             drop_channel(preds, sample.masks.ndim - 2), from_logits=self.from_logits, threshold=self.threshold
         )
         for i in range(wanted):
-            name = str(len(self._kept)) if sample.image_id is None else str(_item(sample.image_id[i]))
+            name = len(self._kept) if sample.image_id is None else sample.image_id[i]
             parts = (sample.image, sample.masks, mask, sample.roi)
             self._kept.append((name, tuple(None if part is None else part[i].detach().clone() for part in parts)))
 
@@ -43,7 +43,8 @@ class PanelKeeper:
         from irrbench.plots import contour_panel  # noqa: PLC0415 (drawn at the end of a stage only)
 
         pictures = {}
-        for name, parts in self._kept:
+        for image_id, parts in self._kept:
+            name = str(_item(image_id))  # an id on an accelerator is fetched here, not while batches pass
             image, masks, mask, roi = (None if part is None else part.cpu().float().numpy() for part in parts)
             pictures[name] = contour_panel(_to_unit(image), masks, mask, roi=roi, margin=16, title=name)
         return pictures

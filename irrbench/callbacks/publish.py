@@ -18,11 +18,30 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_ABSENT = object()
+
 
 def is_mlflow(other: Any) -> bool:
-    """Whether a logger writes to MLflow, by what it can do and not by its class."""
+    """Whether a logger writes to MLflow, by what it has and not by its class.
+
+    One that cannot even say so, because its store is down, costs a warning and no more.
+    """
+    try:
+        return _writes_to_mlflow(other)
+    except Exception as error:  # a logger may ask its store, and the store may do anything
+        logger.warning("irrbench cannot use the logger %s and leaves it out: %r", type(other).__name__, error)
+        return False
+
+
+def _writes_to_mlflow(other: Any) -> bool:
+    # A stand-in that takes every call, as Lightning's in `fast_dev_run`, has no run's id and no address of a store.
+    run_id = getattr(other, "run_id", _ABSENT)
+    if run_id is not None and not isinstance(run_id, str):
+        return False
     experiment = getattr(other, "experiment", None)
-    return isinstance(experiment, SpooledRun) or (hasattr(other, "run_id") and hasattr(experiment, "log_batch"))
+    if isinstance(experiment, SpooledRun):
+        return True
+    return isinstance(getattr(experiment, "tracking_uri", None), str) and hasattr(experiment, "log_batch")
 
 
 def spooled_run(mlflow_logger: Any) -> SpooledRun:
@@ -48,7 +67,7 @@ class MlflowPublisher:
     """
 
     def __init__(self, mlflow_logger: Any, *, scores: Sequence[str], data_name: str, reference_runs: bool) -> None:
-        self._logger, self._scores, self._data_name = mlflow_logger, tuple(scores), data_name
+        self.logger, self._scores, self._data_name = mlflow_logger, tuple(scores), data_name
         self._with_references = reference_runs
         self._digests: dict[str, str] = {}
         self._warned = False
@@ -78,7 +97,7 @@ class MlflowPublisher:
 
     @cached_property
     def _run(self) -> SpooledRun:
-        return spooled_run(self._logger)
+        return spooled_run(self.logger)
 
     def _log_stage(self, loader: LoaderState, values: Mapping[str, float], step: int) -> None:
         if loader.table is None:
@@ -117,9 +136,9 @@ class MlflowPublisher:
         self._run.log_bounds_line(split, self._digests[split], ceiling, floor, last_step=step)
 
     def _close_stage(self, loader: LoaderState, step: int) -> None:
-        if loader.table is not None:
+        if (table := loader.full_table) is not None:
             self._extend(loader, step)
-            self._run.log_per_image(loader.split, candidate_table(loader.table, "model", self._scores))
+            self._run.log_per_image(loader.split, candidate_table(table, "model", self._scores))
             if step:
                 self._log_panels(loader, step)
             self._run.save_view(self._scores)
@@ -130,7 +149,7 @@ class MlflowPublisher:
             self._run.log_panel(f"{loader.split}/{name}", picture, step=step)
 
     def _print_link(self) -> None:
-        experiment_id = self._logger.experiment_id
+        experiment_id = self.logger.experiment_id
         if experiment_id is None:
             return
         link = chart_link(self._run.tracking_uri, experiment_id)
@@ -139,6 +158,8 @@ class MlflowPublisher:
 
 def candidate_table(table: pd.DataFrame, candidate: str, scores: Sequence[str]) -> pd.DataFrame:
     """One candidate's scores per image, under the same column names for all; a model's with the bounds beside them.
+
+    A model's also have the raters' agreement, as far as the table has it.
 
     Args:
         table: per-image table.
@@ -149,5 +170,6 @@ def candidate_table(table: pd.DataFrame, candidate: str, scores: Sequence[str]) 
     chosen = table[["image_id", *columns]].rename(columns=columns)
     if candidate == "model":
         bounds = [name_column(score, c) for score in scores for c in REFERENCES]
-        chosen = chosen.join(table[[*bounds, "alpha", "n_raters"]])
+        agreement = [column for column in ("alpha", "icc_pixel", "ac1", "agreement") if column in table]
+        chosen = chosen.join(table[[*bounds, *agreement, "n_raters"]])
     return chosen

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from irrbench.callbacks.batch import Sample
 from irrbench.callbacks.panels import PanelKeeper
+from irrbench.callbacks.reliability import reliability_table
 from irrbench.metrics import SegmentationBounds
 from irrbench.summary import ScoreSummary, summarize
 
@@ -30,16 +31,33 @@ class LoaderState:
         panels: the pictures.
         table: latest per-image table; None before the first epoch has ended.
         summary: latest means over images.
+        reliability: the raters' agreement per image, where it is wanted; computed anew only when masks have changed.
     """
 
-    def __init__(self, split: str, metric: SegmentationBounds, panels: PanelKeeper) -> None:
-        self.split, self.metric, self.panels = split, metric, panels
+    def __init__(
+        self, split: str, metric: SegmentationBounds, panels: PanelKeeper, *, with_reliability: bool = False
+    ) -> None:
+        self.split, self.metric, self.panels, self.with_reliability = split, metric, panels, with_reliability
         self.table: pd.DataFrame | None = None
         self.summary: dict[str, ScoreSummary] = {}
+        self.reliability: pd.DataFrame | None = None
+        self._known: pd.DataFrame | None = None
+
+    @property
+    def full_table(self) -> pd.DataFrame | None:
+        """The per-image table with the raters' agreement, where it is wanted."""
+        if self.table is None or self.reliability is None:
+            return self.table
+        return self.table.merge(self.reliability, on="image_id", how="left", validate="one_to_one")
 
     def begin(self, device: torch.device) -> None:
         """Start an epoch."""
-        self.metric.to(device).reset()
+        self.metric.to(device)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was gathered."""
+        self.metric.reset()
         self.panels.reset()
 
     def update(self, sample: Sample, preds: Tensor) -> None:
@@ -57,6 +75,16 @@ class LoaderState:
             logger.warning("No bounds for %s this time: %s", self.split, error)
         else:
             self.summary = summarize(self.table)
+            self._see_to_reliability(self.table)
+
+    def _see_to_reliability(self, table: pd.DataFrame) -> None:
+        if not self.with_reliability:
+            return
+        # What the masks decide and the model does not, whatever the order: in all processes the same.
+        known = table[["image_id", "n_raters", "roi_pixels", "tied", "alpha"]].sort_values("image_id")
+        known = known.reset_index(drop=True)
+        if self._known is None or not known.equals(self._known):
+            self._known, self.reliability = known, reliability_table(self.metric.images())
 
     def values(self, *, references: bool, normalized: bool) -> dict[str, float]:
         """What to log: ``<split>/<score>``, with its bounds and normalized where asked for."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from irrbench.bounds import Ties, segmentation_bounds
+from irrbench.metrics.images import PatternsMetric
 from irrbench.metrics.predictions import count_unusable, drop_channel, to_labels, to_mask
-from irrbench.metrics.rows import ImageIds, Rows, decode, encode
+from irrbench.metrics.rows import ImageIds, encode
 from irrbench.patterns import VotePatterns
 from irrbench.scores import DEFAULT_SCORES, EmptyReference, check_choice, select_scores
 from irrbench.summary import bounds_table, flatten, summarize
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class SegmentationBounds(Metric):
+class SegmentationBounds(PatternsMetric):
     """Scores of a segmentation model between the naive rater (floor) and the average rater (ceiling).
 
     A state around :func:`~irrbench.bounds.segmentation_bounds`: a few hundred bytes an image, exact under merging and
@@ -56,17 +55,6 @@ class SegmentationBounds(Metric):
         0.667
     """
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
-
-    info: list[Tensor]
-    counts: list[Tensor]
-    codes: list[Tensor]
-    names: list[Tensor]
-
     def __init__(
         self,
         scores: Iterable[str] = DEFAULT_SCORES,
@@ -79,7 +67,7 @@ class SegmentationBounds(Metric):
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validate_args=validate_args, **kwargs)
         self.scores = tuple(score.name for score in select_scores(scores))
         check_choice("ties", ties, Ties)
         check_choice("empty_reference", empty_reference, EmptyReference)
@@ -88,10 +76,7 @@ class SegmentationBounds(Metric):
         if num_classes is not None and num_classes < 2:
             raise ValueError(f"`num_classes` must be 2 or more, background included, or None; found {num_classes}.")
         self.num_classes, self.from_logits, self.threshold = num_classes, from_logits, threshold
-        self.ties, self.empty_reference, self.validate_args = ties, empty_reference, validate_args
-        for name in Rows._fields:
-            self.add_state(name, default=[], dist_reduce_fx="cat")
-        self._seed()
+        self.ties, self.empty_reference = ties, empty_reference
 
     @property
     def rules(self) -> dict[str, str]:
@@ -118,8 +103,7 @@ class SegmentationBounds(Metric):
             label: ``(B, *S)`` or ``(B, 1, *S)``, the one label that the model was trained on, soft ones cut at .5: the
                 scores against it become the columns ``s_label`` of the table. For binary masks.
         """
-        on_cpu = masks.device.type == "cpu"
-        validate = self.validate_args and (on_cpu or self._update_count <= 1)
+        validate = self._validates(masks)
         with_label = None
         unusable = count_unusable(preds, from_logits=self.from_logits or self.num_classes is not None)
         if self.num_classes is None:
@@ -134,9 +118,7 @@ class SegmentationBounds(Metric):
             classes = VotePatterns.from_labels(
                 masks, num_classes=self.num_classes, roi=roi, preds=labels, present=present, validate=validate
             )
-        rows = encode(classes, unusable=unusable, image_id=image_id, label=with_label)
-        for name, value in rows._asdict().items():
-            getattr(self, name).append(value)
+        self._keep(encode(classes, unusable=unusable, image_id=image_id, label=with_label))
 
     def compute(self) -> dict[str, Tensor]:
         """The means over all images of all processes."""
@@ -148,11 +130,11 @@ class SegmentationBounds(Metric):
         """The table behind the means, one row an image; see :func:`irrbench.summary.bounds_table`.
 
         In several processes every one must call it, and every one gets all images.
+
+        Raises:
+            ValueError: see :meth:`compute`.
         """
-        with self.sync_context(
-            dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
-        ):
-            return self._table()
+        return super().per_image()
 
     def plot(self, val: Mapping[str, Tensor] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """Draw floor, ceiling and model, one row a score.
@@ -166,32 +148,10 @@ class SegmentationBounds(Metric):
         values = self.compute() if val is None else val
         return band_axes({key: float(value) for key, value in values.items()}, ax=ax)
 
-    def reset(self) -> None:
-        """Forget all images."""
-        super().reset()
-        self._seed()
-
-    def _seed(self) -> None:
-        # A process that never sees a batch must bring something of the right width and type to the gathering.
-        for name, value in Rows.empty(self.device)._asdict().items():
-            setattr(self, name, [value])
-
-    def _table(self) -> pd.DataFrame:
-        import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
-
-        rows = Rows(*(dim_zero_cat(getattr(self, name)) for name in Rows._fields))
-        tables = [
-            bounds_table(
-                images.image_ids,
-                images.classes,
-                [
-                    segmentation_bounds(c, self.scores, ties=self.ties, empty_reference=self.empty_reference)
-                    for c in images.classes
-                ],
-                label=images.label,
-            )
-            for images in decode(rows)
-        ]
-        if not tables:
-            raise ValueError("No image has come yet: call `update` before `compute`.")
-        return pd.concat(tables, ignore_index=True)
+    def _tables(self) -> Iterator[pd.DataFrame]:
+        for images in self._images():
+            bounds = [
+                segmentation_bounds(c, self.scores, ties=self.ties, empty_reference=self.empty_reference)
+                for c in images.classes
+            ]
+            yield bounds_table(images.image_ids, images.classes, bounds, label=images.label)

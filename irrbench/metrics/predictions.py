@@ -21,6 +21,8 @@ def to_mask(preds: Tensor, *, from_logits: bool, threshold: float) -> Tensor:
     """
     if not preds.is_floating_point():
         return preds
+    if preds.element_size() < 4:  # else the cut itself would be rounded to a half-precision number
+        preds = preds.float()
     return preds > (math.log(threshold / (1 - threshold)) if from_logits else threshold)
 
 

@@ -97,7 +97,7 @@ class Deep(Module):
 
 
 def test_deep_supervision_is_an_error_that_says_what_to_pass(tmp_path):
-    with pytest.raises(ValueError, match=r"2 tensors .*Step\[0\].*Step\[1\].*`predictions='<key>'`, or pass"):
+    with pytest.raises(ValueError, match=r"2 tensors .*Step\[0\].*Step\[1\].*`predictions='<key>'`"):
         validated_deep(tmp_path)
     first = validated_deep(tmp_path, predictions=lambda module, batch, _: module(batch["image"])[0])
     assert 0 <= first <= 1

@@ -1,0 +1,161 @@
+"""What watching a module's forward calls must not do to it, and what must not mislead it."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from irrbench.callbacks import ForwardAgain, RaterBoundsMonitor
+from irrbench.callbacks.capture import Capture, ForwardCapture, distinct, is_compiled
+from tests.callbacks.toys import Module, loader, trainer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+def monitor(**kwargs):
+    return RaterBoundsMonitor(roi="roi", image_id="id", print_link=False, **kwargs)
+
+
+def fit(module, path, watcher=None, **kwargs):
+    watcher = watcher or monitor()
+    torch.manual_seed(0)
+    trainer(watcher, path, **kwargs).fit(module, loader(), loader())
+    return watcher.history
+
+
+def there_and_back(value):
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 (our own)
+
+
+def test_equal_numbers_in_two_places_are_two():
+    a = torch.ones(2, 3)
+    assert len(distinct([Capture("a", a), Capture("b", a.clone()), Capture("c", a.detach()), Capture("d", a[:1])])) == 3
+
+
+class Late(Module):
+    """Its network comes into being after the callbacks' setup."""
+
+    def __init__(self, hook):
+        super().__init__(call="net")
+        network, self.net = self.net, None
+        setattr(self, hook, lambda *_: setattr(self, "net", network))
+
+
+@pytest.mark.parametrize("hook", ["configure_model", "setup"])
+def test_networks_made_late_are_watched_too(tmp_path, hook):
+    assert "val/iou" in fit(Late(hook), tmp_path)[-1]
+
+
+class Reentrant(Module):
+    def forward(self, x):
+        return checkpoint(self.net, x.requires_grad_(), use_reentrant=True)
+
+
+class NotReentrant(Module):
+    def forward(self, x):
+        return checkpoint(self.net, x, use_reentrant=False)
+
+
+class ByHand(Reentrant):
+    """Two backward passes a step, the network's after the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, index):
+        self.manual_backward(sum(p.square().sum() for p in self.parameters()))
+        self.manual_backward(super().training_step(batch, index))
+        self.optimizers().step()
+
+
+@pytest.mark.parametrize("kind", [Reentrant, NotReentrant, ByHand])
+def test_what_a_backward_pass_runs_once_more_is_not_taken_in(tmp_path, kind):
+    history = fit(kind(), tmp_path, monitor(stages=("train", "validate")), max_epochs=1)
+    assert [next(key for key in row if key.endswith("n_images")) for row in history] == [
+        "val/n_images",
+        "train/n_images",
+    ]
+
+
+class Exports(Module):
+    """Saves and scripts its network while it trains."""
+
+    def on_validation_epoch_end(self):
+        torch.jit.script(self.net)
+        self.copies = [there_and_back(self.net), copy.deepcopy(self.net)]
+
+    def on_train_batch_end(self, *_):
+        torch.jit.script(self.net)
+        assert not any(part._forward_hooks or part._forward_pre_hooks for part in self.modules())
+
+
+def test_a_network_can_be_saved_and_scripted_in_the_middle(tmp_path):
+    module = Exports()
+    assert len(fit(module, tmp_path)) == 2
+    assert not any(part._forward_hooks for net in module.copies for part in net.modules())
+
+
+@pytest.mark.parametrize("averaging", [lambda: StochasticWeightAveraging(1e-2, swa_epoch_start=1), EMAWeightAveraging])
+def test_weight_averaging_copies_the_module_and_trains_the_same(tmp_path, averaging):
+    weights = []
+    for watchers in ([], [monitor(stages=("train", "validate"))]):
+        torch.manual_seed(0)
+        module = Module()
+        trainer([*watchers, averaging()], tmp_path, max_epochs=4).fit(module, loader(), loader())
+        weights.append(module.state_dict())
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+class Breaks(Module):
+    def validation_step(self, batch, index):
+        self(batch["image"])
+        raise KeyboardInterrupt if self.give == "interrupt" else RuntimeError("broken")
+
+
+@pytest.mark.parametrize("give", ["interrupt", "error"])
+def test_a_training_that_breaks_leaves_no_hook_behind(tmp_path, give):
+    module = Breaks(give)
+    with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
+        fit(module, tmp_path)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+def test_the_monitor_can_be_sent_to_other_processes():
+    watcher = monitor(predictions=ForwardAgain("image"))
+    for other in (there_and_back(watcher), copy.deepcopy(watcher)):
+        assert other.scores == watcher.scores
+    assert there_and_back(monitor()).stages == ("validate", "test")
+
+
+def test_compiled_modules_are_told_from_others():
+    net = nn.Sequential(nn.Conv2d(1, 1, 1))
+    assert not is_compiled(net)
+    assert is_compiled(nn.Sequential(torch.compile(net, backend="eager")))
+    net.compile(backend="eager")
+    assert is_compiled(nn.Sequential(net))
+
+
+def test_hooks_of_a_compiled_module_stay_and_others_go():
+    capture, net = ForwardCapture(), nn.Sequential(nn.Conv2d(1, 1, 1))
+    capture.attach_to_compiled(net)
+    assert not net._forward_hooks
+    capture.attach(net)
+    capture.attach(net)
+    assert len(net._forward_hooks) == 1
+    capture.release()
+    assert not net._forward_hooks
+    compiled = nn.Sequential(torch.compile(net, backend="eager"))
+    capture.attach_to_compiled(compiled)
+    capture.release()
+    assert compiled._forward_hooks
+    capture.detach()
+    assert not compiled._forward_hooks
