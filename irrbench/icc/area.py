@@ -14,7 +14,7 @@ from irrbench.icc.blocks import block_counts
 from irrbench.icc.newton import LARGEST_SD, Minimum, minimise
 from irrbench.icc.ratio import Expect, check_option, repeatability
 
-_BLOCK = 2**21  # numbers in the largest intermediate result
+_BLOCK = 2**17  # counts at a time: what the cache holds
 _EFFECTS = ("blocks", "raters", "observations")
 SATURATED = "all raters mark the same whole blocks and nothing else: 1 by rule"
 
@@ -170,17 +170,12 @@ def fit(marks: Marks, *, start: Tensor | None = None) -> Minimum:
         prevalence = marks.over_all(marks.marked) / marks.over_all(marks.trials)
         start = torch.stack([prevalence.logit(), *torch.ones(3, len(prevalence), dtype=torch.float64)])
         start[2] /= 2
-    blocks, raters, images = marks.marked.shape
-    size = max(1, _BLOCK // (blocks * raters * max(raters, 4)))
-    parts = [
-        minimise(AreaCriterion(marks.select(some)), start[:, some])
-        for some in torch.arange(images).split(size)
-        if len(some)
-    ]
-    if not parts:
-        return Minimum(start, start[0], start[0].bool())
-    found = Minimum(*(torch.cat(columns, -1) for columns in zip(*parts, strict=True)))
-    return found._replace(deviance=found.deviance - 2 * marks.log_coefficients())
+    found = Minimum(start.clone(), -2 * marks.log_coefficients(), torch.zeros_like(start[0], dtype=torch.bool))
+    for images in marks.alike(_BLOCK):
+        theta, deviance, converged = minimise(AreaCriterion(marks.select(images).trim()), start[:, images])
+        found.theta[:, images], found.converged[images] = theta, converged
+        found.deviance[images] += deviance
+    return found
 
 
 def _by_rule(marks: Marks) -> list[str]:

@@ -48,6 +48,8 @@ class AreaCriterion:
         """Deviance ``(B,)`` and analytic gradient ``(4, B)`` at ``theta`` ``(4, B)``."""
 
         def newton(images: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+            if len(images) == theta.shape[1]:
+                return _State.at(self.marks, theta, guess).newton()
             return _State.at(self.marks.select(images), theta[:, images], guess).newton()
 
         modes = find_modes(newton, modes, steps=steps)
@@ -62,6 +64,7 @@ class _State(NamedTuple):
     u: Tensor  # (d, B)
     v: Tensor  # (r, B)
     w: Tensor  # (d, r, B)
+    trials: Tensor  # (d, r, B)
     eta: Tensor  # (d, r, B)
     mu: Tensor  # (d, r, B)
     surplus: Tensor  # (d, r, B) expected minus given marks
@@ -77,11 +80,12 @@ class _State(NamedTuple):
         w = modes[blocks + raters :].view(blocks, raters, -1)
         eta = (b + s * u)[:, None] + t * v + o * w
         mu = eta.sigmoid()
-        expected = marks.trials * mu
+        trials = marks.trials
+        expected = trials * mu
         weight = expected * (1 - mu)
         own = 1 + o * o * weight
         hessian = CrossedHessian.of(s, t, marks.number, weight / own)
-        return cls(marks, theta, u, v, w, eta, mu, expected - marks.marked, weight, own, hessian)
+        return cls(marks, theta, u, v, w, trials, eta, mu, expected - marks.marked, weight, own, hessian)
 
     @property
     def modes(self) -> Tensor:
@@ -100,26 +104,29 @@ class _State(NamedTuple):
 
     def evaluation(self) -> Evaluation:
         _, s, t, o = self.theta
+        left = self.hessian.weight
         du, dv, (inverse, logdet) = self.hessian.solve_all(*self.mixed())
-        shift = self.direct() + (s * du)[:, :, None] + (t * dv)[:, None]
-        dw = -o * self.hessian.weight * shift
-        dw[3] -= self.surplus / self.own
-        slope = shift + o * dw
-        gradient = 2 * self.explicit() + self.by_determinant(inverse, slope)
+        slopes = du.new_empty(4, len(self.u) + len(self.v) + self.w.shape[0] * self.w.shape[1], len(o))
+        slopes[:, : len(self.u)], slopes[:, len(self.u) : len(self.u) + len(self.v)] = du, dv
+        # One large array for all: first how `eta` moves while the observations' effects stand still, then they.
+        moved = slopes[:, len(self.u) + len(self.v) :].unflatten(1, self.w.shape[:2])
+        torch.add((s * du)[:, :, None], (t * dv)[:, None], out=moved)
+        moved[0] += 1
+        moved[1] += self.u[:, None]
+        moved[2] += self.v
+        moved[3] += self.w
+        gradient = 2 * self.explicit() + self.by_determinant(inverse, moved)
+        moved *= -o * left
+        moved[3] -= self.surplus / self.own
         deviance = self.penalised() + self.marks.over_all(self.own.log()) + logdet
-        return Evaluation(deviance, gradient, self.modes, torch.cat([du, dv, dw.flatten(1, 2)], 1))
+        return Evaluation(deviance, gradient, self.modes, slopes)
 
     def penalised(self) -> Tensor:
         """-2 log of the joint density at the modes, without constants."""
         # Beyond its threshold torch takes softplus(x) for x, which at the usual 20 costs 2e-9 a pixel.
-        expected = self.marks.trials * softplus(self.eta, threshold=700)
+        expected = self.trials * softplus(self.eta, threshold=700)
         fit = self.marks.over_all(2 * (expected - self.marks.marked * self.eta) + self.w**2)
         return fit + (self.marks.number * self.u**2).sum(0) + (self.v**2).sum(0)
-
-    def direct(self) -> Tensor:
-        """Derivatives of ``eta`` by ``theta`` at fixed effects, ``(4, d, r, B)``."""
-        shape = self.w.shape
-        return torch.stack([torch.ones_like(self.w), self.u[:, None].expand(shape), self.v.expand(shape), self.w])
 
     def explicit(self) -> Tensor:
         """Derivatives of half of :meth:`penalised` by ``theta`` at fixed effects, ``(4, B)``."""
@@ -134,20 +141,27 @@ class _State(NamedTuple):
         The observations' effects are eliminated.
         """
         _, s, t, o = self.theta
-        moved = self.hessian.weight * self.direct()
-        moved[3] -= o * self.hessian.weight * self.surplus
-        number = self.marks.number[:, None]
-        by_block, by_rater = s * moved.sum(2), t * (number * moved).sum(1)
+        number, left = self.marks.number[:, None], self.hessian.weight
+        bent = left * (self.w - o * self.surplus)
+        row, column = left.sum(1), (number * left).sum(0)
+        by_block = torch.stack([row, self.u * row, (left * self.v).sum(1), bent.sum(1)]) * s
         by_block[1] += self.surplus.sum(1)
+        by_rater = torch.stack(
+            [column, (number * self.u[:, None] * left).sum(0), self.v * column, (number * bent).sum(0)]
+        )
+        by_rater *= t
         by_rater[2] += (number * self.surplus).sum(0)
         return by_block, by_rater
 
-    def by_determinant(self, inverse: Tensor, slope: Tensor) -> Tensor:
-        """Derivatives of ``log det H`` by ``theta``, ``(4, B)``; the modes move along ``slope`` ``(4, d, r, B)``."""
+    def by_determinant(self, inverse: Tensor, moved: Tensor) -> Tensor:
+        """Derivatives of ``log det H`` by ``theta``, ``(4, B)``.
+
+        Linear predictors move along ``moved`` ``(4, d, r, B)`` before the observations' effects follow.
+        """
         o, left = self.theta[3], self.hessian.weight
         variance, by_sds = self.hessian.spread(inverse)
-        bend = self.weight * (1 - 2 * self.mu) * (o * o + variance / self.own) / self.own
-        gradient = self.marks.over_all(bend * slope)
+        bend = self.weight * (1 - 2 * self.mu) * (o * o + variance / self.own) / self.own**2
+        gradient = self.marks.over_all(bend * moved)
         gradient[1:3] += by_sds
-        gradient[3] += 2 * o * self.marks.over_all(left * (1 - variance * left))
+        gradient[3] += o * self.marks.over_all(2 * left * (1 - variance * left) - bend * self.surplus)
         return gradient

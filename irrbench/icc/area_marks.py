@@ -5,6 +5,7 @@ Arrays have the images last, ``(..., B)``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,25 @@ class Marks(NamedTuple):
     def select(self, images: Tensor) -> Marks:
         """Some of the images, by index or mask."""
         return Marks(*(part[..., images] for part in self))
+
+    def trim(self) -> Marks:
+        """Without the rows that no image needs."""
+        rows = int(self.kinds.max())
+        return Marks(self.marked[:rows], self.total[:rows], self.number[:rows], self.present)
+
+    def alike(self, most: int) -> Iterator[Tensor]:
+        """Indices of images with about as many kinds of blocks, as many at a time as hold ``most`` counts."""
+        kinds = self.kinds
+        order, raters = kinds.argsort(descending=True), len(self.present)
+        while len(order):
+            size = max(1, most // (raters * int(kinds[order[0]])))
+            yield order[:size]
+            order = order[size:]
+
+    @property
+    def kinds(self) -> Tensor:
+        """How many different blocks there are, ``(B,)``."""
+        return (self.number > 0).sum(0)
 
     def over_all(self, values: Tensor) -> Tensor:
         """Sum over all blocks and raters, from ``(..., D, R, B)`` to ``(..., B)``."""
