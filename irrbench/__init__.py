@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from irrbench.consensus import vote_share as vote_share
     from irrbench.icc import PixelICCFit as PixelICCFit
     from irrbench.icc import pixel_icc as pixel_icc
+    from irrbench.metrics import AreaICC as AreaICC
+    from irrbench.metrics import ExtentICC as ExtentICC
+    from irrbench.metrics import GwetAC1 as GwetAC1
+    from irrbench.metrics import KrippendorffAlpha as KrippendorffAlpha
+    from irrbench.metrics import PixelICC as PixelICC
     from irrbench.metrics import SegmentationBounds as SegmentationBounds
     from irrbench.patterns import VotePatterns as VotePatterns
     from irrbench.scores import DEFAULT_SCORES as DEFAULT_SCORES
@@ -48,7 +53,7 @@ _HOMES = {
     "bounds": ("Bounds", "segmentation_bounds"),
     "consensus": ("majority", "staple_probability", "vote_share"),
     "icc": ("PixelICCFit", "pixel_icc"),
-    "metrics": ("SegmentationBounds",),
+    "metrics": ("AreaICC", "ExtentICC", "GwetAC1", "KrippendorffAlpha", "PixelICC", "SegmentationBounds"),
     "patterns": ("VotePatterns",),
     "scores": ("DEFAULT_SCORES", "SCORES"),
     "summary": ("ScoreSummary", "summarize"),

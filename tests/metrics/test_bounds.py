@@ -1,5 +1,3 @@
-import pickle
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +5,7 @@ import torch
 
 from irrbench import SegmentationBounds, VotePatterns, segmentation_bounds
 from irrbench.summary import bounds_digest, summarize
+from tests.metrics.processes import among
 from tests.test_patterns import draw
 
 N = 9
@@ -62,19 +61,7 @@ def test_processes_one_of_them_without_a_batch():
         SegmentationBounds(),
         feed(SegmentationBounds(), [range(5, N)], *args),
     ]
-    calls = iter(range(100))
-
-    def gather(state, group=None):
-        # torchmetrics gathers state by state, in their order
-        name = list(ranks[0]._reductions)[next(calls) % len(ranks[0]._reductions)]
-        return [
-            torch.cat(getattr(rank, name)) if isinstance(getattr(rank, name), list) else getattr(rank, name)
-            for rank in ranks
-        ]
-
-    own, idle = (pickle.loads(pickle.dumps(ranks[i])) for i in (0, 1))  # noqa: S301
-    for metric in (own, idle):
-        metric.dist_sync_fn, metric.distributed_available_fn = gather, lambda: True
+    own, idle = among(ranks, (0, 1))
     equal(own.compute(), feed(SegmentationBounds(), [range(N)], *args).compute())
     pd.testing.assert_frame_equal(idle.per_image(), own.per_image())
     assert sorted(own.per_image()["image_id"]) == sorted(args[3])

@@ -1,0 +1,172 @@
+"""Intraclass correlations of the raters as torchmetrics metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+from torch import Tensor
+
+from irrbench.icc.area import area_icc_from_counts
+from irrbench.icc.blocks import block_counts
+from irrbench.icc.extent import extent_icc
+from irrbench.icc.pixel import Engine, pixel_icc
+from irrbench.icc.ratio import Expect, Scale, check_option
+from irrbench.metrics.raters import RaterPatternsMetric, RatersMetric
+from irrbench.metrics.rows import ImageIds, Images, Rows, decode_blocks, encode_blocks
+from irrbench.patterns import pattern_bits
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class PixelICC(RaterPatternsMetric):
+    """Intraclass correlation at pixel level, averaged over images.
+
+    A state around :func:`~irrbench.icc.pixel.pixel_icc`, for binary masks. ``per_image()`` gives a table of
+    ``image_id``, ``n_raters``, ``roi_pixels``, ``icc`` (NaN also where the fit did not converge), ``var_pixel``,
+    ``var_rater`` and ``reason``.
+
+    Args:
+        engine: see :func:`~irrbench.icc.pixel.pixel_icc`.
+        expect: see there.
+        scale: see there.
+        validate_args: whether to check the masks' values at every batch (first batch only, on an accelerator).
+        kwargs: of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: if an option has no such value.
+
+    Example:
+        >>> metric = PixelICC()
+        >>> metric.update(torch.tensor([[[0, 1, 0, 0, 0, 1, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]]]))
+        >>> metric.compute()
+        tensor(0.3063, dtype=torch.float64)
+    """
+
+    column = "icc"
+
+    def __init__(
+        self,
+        *,
+        engine: Engine = "laplace",
+        expect: Expect = "meanobs",
+        scale: Scale = "link",
+        validate_args: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(validate_args=validate_args, **kwargs)
+        for name, value, allowed in (("engine", engine, Engine), ("expect", expect, Expect), ("scale", scale, Scale)):
+            check_option(name, value, get_args(allowed))
+        self.engine, self.expect, self.scale = engine, expect, scale
+
+    def _columns(self, images: Images) -> dict[str, object]:
+        fit = pixel_icc(images.classes[0], engine=self.engine, expect=self.expect, scale=self.scale)
+        icc = fit.icc.masked_fill(~fit.converged, torch.nan)
+        return {
+            "icc": icc.numpy(),
+            "var_pixel": fit.var_pixel.numpy(),
+            "var_rater": fit.var_rater.numpy(),
+            "reason": fit.reason,
+        }
+
+
+class AreaICC(RatersMetric):
+    """Intraclass correlation over blocks of the image, averaged over images.
+
+    A state around :func:`~irrbench.icc.area.area_icc_from_counts`, for binary masks: marks and pixels by block.
+    ``per_image()`` gives a table of ``image_id``, ``n_raters``, ``roi_pixels``, ``icc`` (NaN also where the fit did not
+    converge), ``var_block``, ``var_rater``, ``var_over`` and ``reason``.
+
+    Args:
+        cells: blocks per axis, see :func:`~irrbench.icc.blocks.block_counts`.
+        expect: see :func:`~irrbench.icc.area.area_icc`.
+        validate_args: whether to check the masks' values at every batch (first batch only, on an accelerator).
+        kwargs: of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: if an option has no such value.
+
+    Example:
+        >>> place = torch.arange(60)
+        >>> disc = lambda x, r: ((place[:, None] - 30) ** 2 + (place - x) ** 2 < r**2)
+        >>> metric = AreaICC()
+        >>> metric.update(torch.stack([disc(28, 15), disc(31, 17), disc(30, 14)])[None])
+        >>> metric.compute()
+        tensor(0.9797, dtype=torch.float64)
+    """
+
+    column = "icc"
+
+    def __init__(
+        self, *, cells: int = 10, expect: Expect = "meanobs", validate_args: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(validate_args=validate_args, **kwargs)
+        if cells < 2:
+            raise ValueError(f"`cells` must be 2 or more (blocks per axis), found {cells}.")
+        check_option("expect", expect, get_args(Expect))
+        self.cells, self.expect = cells, expect
+
+    def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor | None) -> Rows:
+        blocks = block_counts(masks, roi=roi, cells=self.cells, validate=self._validates(masks))
+        if present is None:
+            present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
+        return encode_blocks(blocks, present, image_id=image_id)
+
+    def _tables(self) -> Iterator[pd.DataFrame]:
+        import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
+
+        for images in decode_blocks(self._rows()):
+            fit = area_icc_from_counts(*images.counts, expect=self.expect, present=images.present)
+            yield pd.DataFrame(
+                {
+                    "image_id": images.image_ids,
+                    "n_raters": images.present.sum(1).numpy(),
+                    "roi_pixels": images.counts.total.sum(1).numpy(),
+                    "icc": fit.icc.masked_fill(~fit.converged, torch.nan).numpy(),
+                    "var_block": fit.var_block.numpy(),
+                    "var_rater": fit.var_rater.numpy(),
+                    "var_over": fit.var_over.numpy(),
+                    "reason": fit.reason,
+                }
+            )
+
+
+class ExtentICC(RaterPatternsMetric):
+    """Intraclass correlation of how much of each image is marked, one number for all images.
+
+    A state around :func:`~irrbench.icc.extent.extent_icc`, for binary masks. ``per_image()`` gives a table of
+    ``image_id``, ``n_raters``, ``roi_pixels`` and the pixels that each rater marked, ``marked_0``, ... (NaN where
+    absent): what :func:`~irrbench.icc.extent.extent_icc` and its interval take.
+
+    Args:
+        validate_args: whether to check the masks' values at every batch (first batch only, on an accelerator).
+        kwargs: of ``torchmetrics.Metric``.
+
+    Example:
+        >>> masks = torch.arange(20) < torch.tensor([[[3], [4]], [[15], [14]], [[9], [12]]])  # (B, R, *S)
+        >>> metric = ExtentICC()
+        >>> metric.update(masks)
+        >>> metric.compute()
+        tensor(0.9460, dtype=torch.float64)
+    """
+
+    def __init__(self, *, validate_args: bool = True, **kwargs: Any) -> None:
+        super().__init__(validate_args=validate_args, **kwargs)
+
+    def compute(self) -> Tensor:
+        """The ICC of the images of all processes; a float64 scalar, NaN where undefined.
+
+        Raises:
+            ValueError: if no image has come, the number of raters changes, or an id comes again with other masks.
+        """
+        table = self._table()
+        marked = table.filter(regex=r"^marked_\d+$").to_numpy()
+        return extent_icc(marked, table["roi_pixels"].to_numpy()).icc
+
+    def _columns(self, images: Images) -> dict[str, object]:
+        patterns = images.classes[0]
+        marked = patterns.totals.double() @ pattern_bits(patterns.num_raters).double()
+        marked = marked.masked_fill(~patterns.present, torch.nan)
+        return {f"marked_{r}": rater.numpy() for r, rater in enumerate(marked.unbind(1))}
