@@ -86,5 +86,5 @@ def _disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written: {error.strerror or error}. Expected a folder with free space that this user "
-            "may write to; free some or choose another --output. Finished cells are kept."
+            "may write to; free some or choose another --output. What was finished before is kept."
         ) from error

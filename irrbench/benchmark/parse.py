@@ -1,4 +1,4 @@
-"""A benchmark's configuration out of YAML and flags, with errors that name the nearest known key."""
+"""Configurations out of YAML and flags, with errors that name the nearest known key."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
 from irrbench.benchmark.config import BenchmarkConfig, ConfigError
 from irrbench.scores import select_scores
 
+Config = TypeVar("Config")
+
 
 def load_config(
     path: str | Path | None = None, overrides: Sequence[str] = (), *, changes: Mapping[str, Any] | None = None
 ) -> BenchmarkConfig:
-    """Read a YAML file and lay flags and values over it.
+    """Read a benchmark's YAML file and lay flags and values over it.
 
     Args:
         path: of the file; defaults alone if not given.
@@ -33,22 +35,44 @@ def load_config(
         >>> load_config(None, ["--train.max_epochs", "3"]).train.max_epochs
         3
     """
-    known = list(_known_keys(BenchmarkConfig))
+    config = load_dataclass(BenchmarkConfig, path, overrides, changes=changes)
+    check_values(config)
+    return config
+
+
+def load_dataclass(
+    kind: type[Config],
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    changes: Mapping[str, Any] | None = None,
+) -> Config:
+    """The same for any configuration made of dataclasses; ranges of values are the caller's to check.
+
+    Args:
+        kind: the dataclass.
+        path: of the YAML file.
+        overrides: flags.
+        changes: values by dotted key.
+
+    Raises:
+        ConfigError: see :func:`load_config`.
+    """
+    known = list(_known_keys(kind))
     arguments = []
     if path is not None:
         content = _read_yaml(Path(path))
-        _check_keys(content, BenchmarkConfig, Path(path).name)
+        _check_keys(content, kind, Path(path).name)
         arguments = ["--config", str(path)] if content else []
     _check_flags(overrides, known)
-    values = _parse([*arguments, *overrides])
+    values = _parse(kind, [*arguments, *overrides])
     for key, value in (changes or {}).items():
         *parents, last = key.split(".")
         target = values
         for parent in parents:
             target = target[parent]
         target[last] = value
-    config: BenchmarkConfig = _build(BenchmarkConfig, values)
-    check_values(config)
+    config: Config = _build(kind, values)
     return config
 
 
@@ -125,12 +149,12 @@ def _check_flags(overrides: Sequence[str], known: Sequence[str]) -> None:
             raise ConfigError(f"unknown flag {flag!r}. {nearest.replace(chr(39), chr(39) + '--', 1)}")
 
 
-def _parse(arguments: list[str]) -> dict[str, Any]:
+def _parse(kind: type, arguments: list[str]) -> dict[str, Any]:
     from jsonargparse import ArgumentParser  # noqa: PLC0415
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
-    parser.add_class_arguments(BenchmarkConfig)
+    parser.add_class_arguments(kind)
     try:
         values = parser.parse_args(arguments).as_dict()
     except (argparse.ArgumentError, SystemExit) as error:

@@ -1,0 +1,126 @@
+"""Reliability across images: one number a data set, where :mod:`irrbench.reliability.measures` has one an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from irrbench.icc import ExtentICCFit, ICCForm, extent_icc_interval, shrout_fleiss
+from irrbench.icc.extent import logit_extent
+from irrbench.patterns import VotePatterns, pattern_bits
+from irrbench.reliability.counting import Counted
+from irrbench.reliability.options import StudyOptions
+
+COLUMNS = ["measure", "title", "value", "low", "high", "reason"]
+_FORMS = {
+    "ICC(1,1)": "other raters on each image",
+    "ICC(2,1)": "these raters as a sample, absolute agreement",
+    "ICC(3,1)": "these raters alone, consistency",
+    "ICC(1,k)": "mean of other raters on each image",
+    "ICC(2,k)": "mean of these raters as a sample",
+    "ICC(3,k)": "mean of these raters alone",
+}
+
+
+class Extents(NamedTuple):
+    """How much of each image every rater marked.
+
+    Attributes:
+        marked: ``(N, R)`` pixels; 0 where absent.
+        total: ``(N,)`` pixels of the region of interest.
+        present: ``(N, R)`` bool.
+        consensus: ``(N, R)`` pixels that the strict majority of the others marks.
+    """
+
+    marked: Tensor
+    total: Tensor
+    present: Tensor
+    consensus: Tensor
+
+
+def measure_extents(counted: Counted) -> Extents:
+    """Extents of all images, from vote patterns."""
+    parts = [_extents(chunk.patterns) for chunk in counted.chunks()]
+    return Extents(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _extents(patterns: VotePatterns) -> Extents:
+    totals, present = patterns.totals.double(), patterns.present
+    bits = pattern_bits(patterns.num_raters).double()
+    others = bits.sum(1, keepdim=True) - bits
+    peers = present.sum(1, keepdim=True) - present.long()
+    consensus = torch.stack(
+        [(totals * (2 * others[:, r] > peers[:, r, None])).sum(1) for r in range(patterns.num_raters)],
+        1,
+    )
+    return Extents(totals @ bits, totals.sum(1), present, consensus)
+
+
+def extent_table(
+    extents: Extents, groups: Sequence[Hashable], options: StudyOptions
+) -> tuple[pd.DataFrame, ExtentICCFit]:
+    """The extent ICC with its bootstrap interval and variances, and the six forms of Shrout and Fleiss.
+
+    Returns:
+        Columns ``measure``, ``title``, ``value``, ``low``, ``high``, ``reason``; and the fit, for
+        :func:`raters_needed`.
+    """
+    found = extent_icc_interval(
+        extents.marked,
+        extents.total,
+        present=extents.present,
+        groups=groups,
+        level=options.level,
+        resamples=options.resamples,
+        rng=options.seed,
+    )
+    best = found.estimate
+    rows: list[tuple[object, ...]] = [
+        ("extent_icc", "Extent ICC", float(best.icc), float(found.low), float(found.high), found.reason)
+    ]
+    for part in ("image", "rater", "residual"):
+        title = f"Extent: variance of {part if part == 'residual' else f'{part}s'} (logit)"
+        rows.append((f"extent_var_{part}", title, float(getattr(best, f"var_{part}")), *[math.nan] * 2, best.reason))
+    rows += _forms(extents, options.level)
+    return pd.DataFrame(rows, columns=COLUMNS), best
+
+
+def _forms(extents: Extents, level: float) -> list[tuple[object, ...]]:
+    ratings = np.asarray(logit_extent(extents.marked, extents.total, present=extents.present))
+    complete = ratings[~np.isnan(ratings).any(1)]
+    nothing = ICCForm(math.nan, math.nan, math.nan, math.nan, (0, 0), math.nan)
+    forms = shrout_fleiss(complete, level=level) if len(complete) > 1 else dict.fromkeys(_FORMS, nothing)
+    reason = "" if len(complete) > 1 else "fewer than two images that all raters drew"
+    return [
+        (name, f"{name} of extents: {meaning}", form.value, form.low, form.high, reason or _no_value(form))
+        for name, meaning in _FORMS.items()
+        for form in [forms[name]]
+    ]
+
+
+def _no_value(form: ICCForm) -> str:
+    return "images do not differ" if math.isnan(form.value) else ""
+
+
+def raters_needed(fit: ExtentICCFit, targets: Sequence[float]) -> pd.DataFrame:
+    """How many raters' mean extent reaches a reliability: ``(var_rater + var_residual) / var_image * t / (1 - t)``.
+
+    Returns:
+        Columns ``target``, ``raters`` (rounded up) and ``reason``, why there is no number.
+
+    Source: Spearman 1910 and Brown 1910; Hurault et al. 2022, doi 10.1016/j.xjidi.2022.100133.
+    """
+    noise, signal = float(fit.var_rater + fit.var_residual), float(fit.var_image)
+    rows = []
+    for target in targets:
+        reason = fit.reason or ("" if signal > 0 else "images do not differ in extent")
+        # Rounding must not ask for one rater more where the quotient is whole.
+        needed = math.nan if reason else max(1, math.ceil(noise / signal * target / (1 - target) - 1e-9))
+        rows.append((target, needed, reason))
+    return pd.DataFrame(rows, columns=["target", "raters", "reason"])

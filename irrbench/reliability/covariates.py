@@ -1,0 +1,142 @@
+"""Which manifest columns may explain a measure, and the table of numbers that a linear model is fitted on.
+
+A number enters standardised: its coefficient is the change of the measure for one standard deviation. Anything else is
+a category, coded by treatment: a coefficient is the difference from the most frequent category.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_LEVELS = 10
+FEW = 5  # images below which a category is put together with other rare ones
+OTHER = "(rare)"
+IMAGES_PER_TERM = 5
+
+
+class Term(NamedTuple):
+    """One column of the model: the covariate, and what a coefficient compares."""
+
+    covariate: str
+    contrast: str
+
+
+class Design(NamedTuple):
+    """The right-hand side of the model.
+
+    Attributes:
+        table: one row an image, a column for each term; NaN where the covariate is missing.
+        terms: of the columns.
+        skipped: why by column of the manifest that is no covariate.
+    """
+
+    table: pd.DataFrame
+    terms: dict[str, Term]
+    skipped: dict[str, str]
+
+
+def make_design(
+    manifest: pd.DataFrame, wanted: Sequence[str] | None, *, raters: Sequence[str], group_column: str | None
+) -> Design:
+    """Turn manifest columns into terms.
+
+    Args:
+        manifest: one row an image.
+        wanted: columns; by default those that look like covariates, see :func:`why_no_covariate`.
+        raters: names, as columns about single raters (``area_<rater>``) are no covariates by default.
+        group_column: which groups the images.
+
+    Raises:
+        ValueError: if a wanted column is not there.
+    """
+    unknown = [name for name in wanted or () if name not in manifest]
+    if unknown:
+        known = ", ".join(map(str, manifest.columns)) or "none"
+        raise ValueError(f"covariates: no column {unknown[0]!r} in the manifest; its columns are {known}.")
+    skipped = {} if wanted is not None else _unlikely(manifest, raters, group_column)
+    columns: dict[str, pd.Series] = {}
+    terms: dict[str, Term] = {}
+    for name in manifest.columns if wanted is None else wanted:
+        reason = skipped.get(name) or _no_contrast(manifest[name])
+        if reason:
+            skipped[name] = reason
+            continue
+        for term, column in _code(str(name), manifest[name]):
+            columns[f"{term.covariate}: {term.contrast}"] = column
+            terms[f"{term.covariate}: {term.contrast}"] = term
+    return Design(pd.DataFrame(columns, index=manifest.index), terms, skipped)
+
+
+def _unlikely(manifest: pd.DataFrame, raters: Sequence[str], group_column: str | None) -> dict[str, str]:
+    reasons = {str(name): why_no_covariate(manifest[name], raters) for name in manifest}
+    if group_column is not None:
+        reasons[group_column] = "groups the images"
+    return {name: why for name, why in reasons.items() if why}
+
+
+def why_no_covariate(column: pd.Series, raters: Sequence[str]) -> str:
+    """Why a column is left out unless it is asked for: splits, names, and what belongs to single raters.
+
+    Example:
+        >>> why_no_covariate(pd.Series([101, 102, 103, 104], name="annotation"), [])
+        'nearly every image has its own value'
+        >>> why_no_covariate(pd.Series([61.5, 40.0, 18.2, 33.3], name="age"), [])
+        ''
+    """
+    name = str(column.name)
+    if name == "split":
+        return "says how images are used"
+    if name in ("group", "patient", "patient_id", "image_id"):
+        return "a name"
+    if any(name.endswith(f"_{rater}") for rater in raters):
+        return "about a single rater"
+    levels = column.nunique()
+    if not is_float_dtype(column) and levels > 0.5 * column.notna().sum():
+        return "nearly every image has its own value"
+    if not is_numeric_dtype(column) and levels > MAX_LEVELS:
+        return f"{levels} categories, more than {MAX_LEVELS}"
+    return ""
+
+
+def _no_contrast(column: pd.Series) -> str:
+    if column.notna().sum() == 0:
+        return "no values"
+    return "one value only" if len(column.dropna().unique()) == 1 else ""
+
+
+def _code(name: str, column: pd.Series) -> Iterable[tuple[Term, pd.Series]]:
+    if is_numeric_dtype(column) and not is_bool_dtype(column):
+        numbers = column.astype(float).replace([np.inf, -np.inf], np.nan)
+        sd = numbers.std()
+        return [(Term(name, f"per SD ({sd:.3g})"), (numbers - numbers.mean()) / sd)]
+    texts = column.astype("string")
+    counts = texts.value_counts()
+    rare = counts[counts < FEW].index
+    texts = texts.mask(texts.isin(rare), OTHER) if len(rare) > 1 else texts
+    reference, *levels = texts.value_counts().index
+    return [
+        (Term(name, f"{level} vs {reference}"), (texts == level).astype(float).where(texts.notna())) for level in levels
+    ]
+
+
+def independent_columns(table: pd.DataFrame) -> tuple[list[str], Mapping[str, str]]:
+    """Columns that say something new beside the intercept and those before them, and why others are left out."""
+    kept: list[str] = []
+    dropped = {}
+    whole = np.ones((len(table), 1))
+    for name in table.columns:
+        column = table[[name]].to_numpy(float)
+        wider = np.column_stack([whole, column])
+        if np.linalg.matrix_rank(wider) == wider.shape[1]:
+            kept, whole = [*kept, name], wider
+        else:
+            dropped[name] = "follows from the terms before it"
+    return kept, dropped

@@ -1,0 +1,131 @@
+"""The raters one by one, average and naive rater, and the score in which they stand furthest apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from irrbench.bounds import segmentation_bounds
+from irrbench.patterns import VotePatterns
+from irrbench.reliability.across import Extents
+from irrbench.reliability.counting import Counted
+from irrbench.reliability.options import StudyOptions
+from irrbench.reliability.summaries import mean_over
+from irrbench.scores import SCORES
+from irrbench.truth import staple
+
+
+def rater_table(
+    counted: Counted, extents: Extents, raters: Sequence[str], groups: Sequence[Hashable], options: StudyOptions
+) -> pd.DataFrame:
+    """One row a rater: how far their extents are from the others' consensus, their scores, and STAPLE's estimate.
+
+    Returns:
+        Columns ``rater``, ``n`` (images drawn), ``extent`` (mean share of the ROI), ``consensus`` (that of the others'
+        majority), ``bias`` (their difference), ``rmse`` and ``rmse_relative`` (in units of the mean consensus),
+        ``sensitivity`` and ``specificity`` (means over images), then each score on the others' majority and its
+        standard error.
+    """
+    size = extents.total[:, None]
+    difference = ((extents.marked - extents.consensus) / size).numpy()
+    shares, consensus = (extents.marked / size).numpy(), (extents.consensus / size).numpy()
+    rates = _staple_rates(counted)
+    scores = _rater_scores(counted, options)
+    rows = []
+    for r, name in enumerate(raters):
+        there = extents.present[:, r].numpy()
+        mean_consensus = float(consensus[there, r].mean()) if there.any() else math.nan
+        rmse = float(np.sqrt((difference[there, r] ** 2).mean())) if there.any() else math.nan
+        row = {
+            "rater": name,
+            "n": int(there.sum()),
+            "extent": float(shares[there, r].mean()) if there.any() else math.nan,
+            "consensus": mean_consensus,
+            "bias": float(difference[there, r].mean()) if there.any() else math.nan,
+            "rmse": rmse,
+            "rmse_relative": rmse / mean_consensus if mean_consensus > 0 else math.nan,
+            **{rate: mean_over(values[:, r], groups).mean for rate, values in rates.items()},
+        }
+        for score, values in scores.items():
+            found = mean_over(values[:, r], groups, level=options.level)
+            row |= {score: found.mean, f"{score}_se": found.se}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _staple_rates(counted: Counted) -> dict[str, np.ndarray]:
+    fits = [staple(chunk.patterns) for chunk in counted.chunks()]
+    return {rate: torch.cat([getattr(fit, rate) for fit in fits]).numpy() for rate in ("sensitivity", "specificity")}
+
+
+def _rater_scores(counted: Counted, options: StudyOptions) -> dict[str, np.ndarray]:
+    parts = [
+        segmentation_bounds(
+            chunk.patterns, options.scores, ties=options.ties, empty_reference=options.empty_reference
+        ).raters
+        for chunk in counted.chunks()
+    ]
+    return {score: torch.cat([part[score] for part in parts]).numpy() for score in options.scores}
+
+
+def score_table(counted: Counted, groups: Sequence[Hashable], options: StudyOptions) -> pd.DataFrame:
+    """One row a score: average rater, the two rater who do not look, and how far they are apart.
+
+    The naive rater marks everything. Where lesions are small, marking nothing is the better careless strategy
+    (accuracy .98 on a lesion of 2 %), so a score is judged by its distance from both.
+
+    Returns:
+        Columns ``score``, ``title``, ``n``, ``ceiling``, ``ceiling_se``, ``floor``, ``floor_se``, ``blank`` (marks
+        nothing), ``blank_se``, ``gap`` (mean of ceiling - floor), ``gap_sd`` (its SD over images), ``gap_in_sd``,
+        ``margin_in_sd`` (the same with the better of naive and blank on each image), and ``monitor``, True for the
+        score with the largest of these.
+    """
+    tables = _bounds(counted, options)
+    rows = []
+    for score in options.scores:
+        ceiling, floor, blank = (tables[candidate][score] for candidate in ("ceiling", "floor", "model"))
+        means = {name: mean_over(v, groups) for name, v in (("ceiling", ceiling), ("floor", floor), ("blank", blank))}
+        gap = mean_over(ceiling - floor, groups)
+        margin = mean_over(ceiling - np.fmax(floor, blank), groups)
+        rows.append(
+            {
+                "score": score,
+                "title": SCORES[score].title,
+                "n": gap.n,
+                **{key: value for name, m in means.items() for key, value in ((name, m.mean), (f"{name}_se", m.se))},
+                "gap": gap.mean,
+                "gap_sd": gap.sd,
+                "gap_in_sd": _ratio(gap.mean, gap.sd),
+                "margin_in_sd": _ratio(margin.mean, margin.sd),
+            }
+        )
+    table = pd.DataFrame(rows)
+    best = table["margin_in_sd"].max()
+    return table.assign(monitor=(table["margin_in_sd"] == best) & (best > 0))
+
+
+def _bounds(counted: Counted, options: StudyOptions) -> dict[str, dict[str, np.ndarray]]:
+    parts = [
+        segmentation_bounds(
+            _with_blank(chunk.patterns), options.scores, ties=options.ties, empty_reference=options.empty_reference
+        )
+        for chunk in counted.chunks()
+    ]
+    return {
+        candidate: {score: torch.cat([getattr(p, candidate)[score] for p in parts]).numpy() for score in options.scores}
+        for candidate in ("ceiling", "floor", "model")
+    }
+
+
+def _with_blank(patterns: VotePatterns) -> VotePatterns:
+    """The same images with a prediction that marks nothing, so that it is scored by the same line as everybody."""
+    counts = torch.stack([patterns.totals, torch.zeros_like(patterns.totals)], 1)
+    return VotePatterns.from_counts(counts, num_raters=patterns.num_raters, present=patterns.present)
+
+
+def _ratio(mean: float, sd: float) -> float:
+    return mean / sd if sd > 0 else math.nan
