@@ -18,10 +18,14 @@ LAYERS = (
     ("callbacks",),
     ("data", "models"),
     ("report",),
-    ("benchmark", "performance"),
+    ("benchmark", "performance", "reliability"),
     ("cli",),
 )
-ONLY = {"mlflow": "tracking", "PIL": ("data", "plots", "report"), "segmentation_models_pytorch": "models"}
+ONLY = {
+    "mlflow": "tracking",
+    "PIL": ("data", "plots", "report", "performance"),
+    "segmentation_models_pytorch": "models",
+}
 
 
 def imported(source):
