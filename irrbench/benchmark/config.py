@@ -107,6 +107,25 @@ class RulesConfig:
 
 
 @dataclass(frozen=True)
+class FinishedConfig:
+    """How finished predictions are read.
+
+    Attributes:
+        threshold: probabilities above it are foreground; ``auto`` takes, for each model, the one with the best main
+            score on the validation images; by default that of ``rules``.
+        classes: class numbers that are foreground, where files hold numbers or probabilities of several classes.
+    """
+
+    threshold: float | Literal["auto"] | None = None
+    classes: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold that is no probability."""
+        if isinstance(self.threshold, float | int) and not 0 < self.threshold < 1:
+            raise ConfigError(f"finished.threshold must lie between 0 and 1, or be auto; found {self.threshold}.")
+
+
+@dataclass(frozen=True)
 class StatisticsConfig:
     """How intervals are made.
 
@@ -128,6 +147,7 @@ class BenchmarkConfig:
     Attributes:
         data: a data folder; without one, the embedded LIDC masks on rendered images.
         predictions: folder of finished predictions by name; with any, nothing is trained.
+        finished: how those are read.
         models: the models of the grid.
         labels: label strategies: ``majority``, ``random``, ``soft``, ``rater:<name>``.
         seeds: seeds of the grid.
@@ -146,6 +166,7 @@ class BenchmarkConfig:
 
     data: str | None = None
     predictions: dict[str, str] = field(default_factory=dict)
+    finished: FinishedConfig = field(default_factory=FinishedConfig)
     models: list[ModelConfig] = field(default_factory=lambda: [ModelConfig(), ModelConfig("linknet")])
     labels: list[str] = field(default_factory=lambda: ["majority", "random"])
     seeds: list[int] = field(default_factory=lambda: [0])

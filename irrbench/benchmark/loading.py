@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irrbench.benchmark.config import LIDC, BenchmarkConfig, ConfigError
-from irrbench.data import DataError, Problem, check_folder, load_folder, load_lidc, load_predictions
+from irrbench.benchmark.predictions import load_one
+from irrbench.data import DataError, Problem, check_folder, load_folder, load_lidc
 
 if TYPE_CHECKING:
     from irrbench.benchmark.training_data import ImageFacts
@@ -64,7 +65,7 @@ def data_digest(data: RaterData, facts: ImageFacts) -> str:
 
 def _check_predictions(config: BenchmarkConfig, data: RaterData, folder: str) -> list[Problem]:
     try:
-        load_predictions(folder, data, split=scored_split(config, data), threshold=config.rules.threshold)
+        load_one(folder, config, data, split=scored_split(config, data))
     except DataError as error:
         return list(error.problems)
     return []

@@ -122,12 +122,25 @@ def rules_in_words(benchmark: Benchmark) -> dict[str, str]:
         "References": "the strict majority of an image's other raters, one for each rater, the same for all",
         "Ties": f"{rules.ties}; {table['tied'].mean():.2%} of pixels are tied in a reference",
         "Empty references": empty,
-        "Threshold": f"probabilities above {rules.threshold:g} are foreground",
+        "Threshold": _threshold_in_words(benchmark),
         "Intervals": f"{statistics.level:.0%}, percentile bootstrap, {statistics.resamples} paired resamples of {unit}",
         "Comparisons": "two-sided bootstrap p-values, Holm's correction within each score: against the average rater, "
         "against the naive rater, and between models",
     }
     return words | ({"Remarks": " ".join(benchmark.results.notes)} if benchmark.results.notes else {})
+
+
+def _threshold_in_words(benchmark: Benchmark) -> str:
+    config = benchmark.config
+    if not config.predictions or config.finished.threshold is None:
+        return f"probabilities above {config.rules.threshold:g} are foreground"
+    if config.finished.threshold != "auto":
+        return f"probabilities above {config.finished.threshold:g} are foreground"
+    from irrbench.benchmark.predictions import Scored  # noqa: PLC0415 (torch)
+
+    chosen = {model.name: model.predictions.threshold for model in benchmark.models if isinstance(model, Scored)}
+    best = ", ".join(f"{name} {threshold:g}" for name, threshold in chosen.items())
+    return f"for each model the one with the best {config.scores[0]} on the validation images ({best})"
 
 
 def versions() -> dict[str, str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from irrbench.benchmark.config import ConfigError, RulesConfig
-from irrbench.data import load_predictions
+from irrbench.benchmark.config import BenchmarkConfig, ConfigError, RulesConfig
+from irrbench.data import choose_threshold, find_models, load_predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ class Store(NamedTuple):
 
 
 def parse_predictions(pairs: list[str]) -> dict[str, str]:
-    """Folders by name out of ``NAME=DIR``.
+    """Folders by name out of ``NAME=DIR``, or out of ``DIR`` with a folder for each model.
 
     Raises:
         ConfigError: if one is not of this form, or a name comes twice.
@@ -52,32 +52,65 @@ def parse_predictions(pairs: list[str]) -> dict[str, str]:
     """
     folders: dict[str, str] = {}
     for pair in pairs:
-        name, equals, folder = (part.strip() for part in pair.partition("="))
-        if not (name and equals and folder):
-            raise ConfigError(f"--predictions must be NAME=DIR, such as unet=outputs/unet; found {pair!r}.")
-        if name in folders:
-            raise ConfigError(f"--predictions names {name!r} twice; give each model its own name.")
-        folders[name] = folder
+        for name, folder in _named(pair):
+            if name in folders:
+                raise ConfigError(f"--predictions names {name!r} twice; give each model its own name.")
+            folders[name] = folder
     return folders
 
 
-def load_all(
-    folders: Mapping[str, str], data: RaterData, *, split: str | None, rules: RulesConfig
-) -> dict[str, Predictions]:
+def _named(pair: str) -> list[tuple[str, str]]:
+    name, equals, folder = (part.strip() for part in pair.partition("="))
+    if name and equals and folder:
+        return [(name, folder)]
+    if not equals and Path(name).is_dir():
+        return [(model, str(path)) for model, path in find_models(name).items()]
+    raise ConfigError(
+        f"--predictions must be NAME=DIR, such as unet=outputs/unet; found {pair!r}. "
+        "Or give a folder that holds a folder for each model."
+    )
+
+
+def load_all(config: BenchmarkConfig, data: RaterData, *, split: str | None) -> dict[str, Predictions]:
     """Read and check all predictions before anything is scored.
 
     Args:
-        folders: by name.
+        config: with folders by name, and how to read them.
         data: the raters' data.
         split: that must be complete; None for all images.
-        rules: whose threshold cuts probabilities.
 
     Raises:
         DataError: with every problem of the first folder that has some.
+        ConfigError: a threshold to be chosen where no images are kept for that.
     """
-    return {
-        name: load_predictions(folder, data, split=split, threshold=rules.threshold) for name, folder in folders.items()
-    }
+    return {name: load_one(folder, config, data, split=split) for name, folder in config.predictions.items()}
+
+
+def load_one(folder: str, config: BenchmarkConfig, data: RaterData, *, split: str | None) -> Predictions:
+    """Read one model's predictions, cut where the configuration says.
+
+    Raises:
+        DataError: with every problem of the folder.
+        ConfigError: a threshold to be chosen where no images are kept for that.
+    """
+    finished, rules = config.finished, config.rules
+    threshold = rules.threshold if finished.threshold is None else finished.threshold
+    if threshold == "auto":
+        if split != "test":
+            raise ConfigError(
+                "finished.threshold: auto chooses on validation images; expected a manifest with a column split, "
+                "found none. Write one, or give a threshold."
+            )
+        chosen = choose_threshold(
+            folder,
+            data,
+            score=config.scores[0],
+            ties=rules.ties,
+            empty_reference=rules.empty_reference,
+            classes=finished.classes,
+        )
+        threshold = chosen.threshold
+    return load_predictions(folder, data, split=split, threshold=threshold, classes=finished.classes)
 
 
 def score_predictions(
@@ -96,6 +129,7 @@ def score_predictions(
     from irrbench.callbacks.stage import LoaderState  # noqa: PLC0415
     from irrbench.metrics import SegmentationBounds  # noqa: PLC0415
 
+    rules = replace(rules, threshold=predictions.threshold)
     metric = SegmentationBounds(scores, from_logits=False, **asdict(rules))
     state = LoaderState("test", metric, PanelKeeper(4, from_logits=False, threshold=rules.threshold))
     for index in range(len(predictions)):

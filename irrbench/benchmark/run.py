@@ -141,9 +141,12 @@ def _score(
     config: BenchmarkConfig, data: RaterData, tracking: Tracking, *, console: Console
 ) -> tuple[Sequence[CellResult | Scored], list[Failure]]:
     split = scored_split(config, data)
-    predictions = load_all(config.predictions, data, split=split, rules=config.rules)
+    predictions = load_all(config, data, split=split)
     where = "all images (nobody made splits)" if split is None else f"the {split} images"
     console.print(f"scoring {len(predictions)} finished predictions on {where}")
+    if config.finished.threshold == "auto":
+        for name, found in predictions.items():
+            console.print(f"{name}: threshold {found.threshold:g}, the best on the validation images")
     scored = [
         score_predictions(
             name,

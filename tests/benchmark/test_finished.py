@@ -1,0 +1,73 @@
+"""How finished predictions are read: several models in one folder, a threshold for each, class numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from irrbench.benchmark import ConfigError, load_config
+from irrbench.benchmark.config import FinishedConfig
+from irrbench.benchmark.predictions import load_one, parse_predictions
+from irrbench.data import load_folder
+from tests.benchmark.conftest import run_recorded, small_config
+from tests.benchmark.study import SIZE, disk, ids, write_study
+
+
+def write_maps(folder, *, sure):
+    """Probabilities that are ``sure`` within what the raters draw, and a third of that around it."""
+    folder.mkdir(parents=True)
+    for image_id in [*ids("val"), *ids("test")]:
+        halo = disk(image_id, 6) * (sure / 3)
+        np.save(folder / f"{image_id}.npy", np.where(disk(image_id), sure, halo).astype(np.float32))
+    return folder
+
+
+def test_each_model_gets_its_own_threshold(study, store, tmp_path):
+    parent = tmp_path / "models"
+    for name, sure in (("bold", 0.9), ("shy", 0.3)):
+        write_maps(parent / name, sure=sure)
+    folders = parse_predictions([str(parent)])
+    assert folders == {"bold": str(parent / "bold"), "shy": str(parent / "shy")}
+    config = small_config(study, tmp_path / "out", store, predictions=folders, finished=FinishedConfig("auto"))
+    result = run_recorded(config)
+    assert result.code == 0
+    assert "bold: threshold 0.5, the best on the validation images" in result.text
+    assert "shy: threshold 0.29, the best" in result.text
+    board = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("name")
+    assert board.loc["bold", "iou"] == pytest.approx(board.loc["shy", "iou"])
+    assert board.loc["bold", "iou"] > 0.7
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "the best iou on the validation images (bold 0.5, shy 0.29)" in report
+
+
+def test_a_given_threshold_and_class_numbers_are_taken(study, store, tmp_path):
+    data = load_folder(study)
+    maps = write_maps(tmp_path / "shy", sure=0.3)
+    config = small_config(study, tmp_path / "out", store, finished=FinishedConfig(0.05))
+    wide = load_one(str(maps), config, data, split="test")
+    np.testing.assert_array_equal(wide.prediction(0), disk("test0", 6))
+    assert not load_one(str(maps), small_config(study, tmp_path, store), data, split="test").prediction(0).any()
+    for image_id in ids("test"):
+        np.save(tmp_path / "shy" / f"{image_id}.npy", disk(image_id) * 2 + np.eye(*SIZE, dtype=int) * ~disk(image_id))
+    config = small_config(study, tmp_path / "out", store, finished=FinishedConfig(classes=[2]))
+    np.testing.assert_array_equal(load_one(str(maps), config, data, split="test").prediction(4), disk("test4"))
+
+
+def test_no_threshold_is_chosen_on_the_images_that_are_scored(store, tmp_path):
+    root = write_study(tmp_path / "study", manifest=False)
+    folders = {"bold": str(write_maps(tmp_path / "bold", sure=0.9))}
+    config = small_config(root, tmp_path / "out", store, predictions=folders, finished=FinishedConfig("auto"))
+    with pytest.raises(ConfigError, match=r"expected a manifest with a column split, found none"):
+        run_recorded(config)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("auto", "auto"), ("0.3", 0.3), ("null", None)])
+def test_the_threshold_is_a_flag(value, expected):
+    assert load_config(None, ["--finished.threshold", value]).finished.threshold == expected
+
+
+@pytest.mark.parametrize("value", ["1", "0", "-0.2", "automatic"])
+def test_other_thresholds_are_refused(value):
+    with pytest.raises(ConfigError, match="threshold"):
+        load_config(None, ["--finished.threshold", value])
