@@ -10,20 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irrbench.data.formats import (
-    CHANNELS_LAST,
-    EXTENSIONS,
-    READERS,
-    Header,
-    absurd_size,
-    extension,
-    kind_of,
-    numpy_values,
-    picture_orientation,
-    upright_pixels,
-    without_ending,
-)
+from irrbench.data.formats import EXTENSIONS, READERS, extension, kind_of, without_ending
 from irrbench.data.problems import ReadError
+from irrbench.data.read_arrays import CHANNELS_LAST, numpy_values
+from irrbench.data.read_pictures import picture_orientation, upright_pixels
+from irrbench.data.sizes import Header, absurd_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
