@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import resource
 import signal
 import subprocess
 import sys
@@ -33,9 +34,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_help_comes_at_once_and_names_every_flag():
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     done = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True)
-    assert time.monotonic() - start < 2
+    # Processor time, which other work on the machine does not lengthen.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 2
     flags = ("config", "data", "predictions", "output", "tracking-uri", "max-epochs", "seed", "check", "resume")
     assert all(f"--{flag}" in done.stdout for flag in (*flags, "executor", "workers"))
 
@@ -127,7 +129,7 @@ def test_a_training_by_the_command(study, tmp_path):
 def test_an_interrupted_training_says_so(study, tmp_path, number):
     flags = ["--max-epochs", "5000", "--data", study, "--train.batch_size", "4", "--output", tmp_path / "out"]
     command = [sys.executable, SCRIPT, *flags]
-    running = subprocess.Popen(
+    with subprocess.Popen(
         command,
         cwd=tmp_path,
         text=True,
@@ -135,16 +137,15 @@ def test_an_interrupted_training_says_so(study, tmp_path, number):
         stderr=subprocess.PIPE,
         # a shell may have started the tests with Ctrl-C ignored, which children inherit
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
-    )
-    try:
-        deadline = time.monotonic() + 200
-        while not list(tmp_path.glob("out/cells/*/best.ckpt")) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        running.send_signal(number)
-        _, error = running.communicate(timeout=60)
-    finally:
-        running.kill()
-        running.wait()
+    ) as running:
+        try:
+            deadline = time.monotonic() + 400  # a busy machine is slow, and that is no failure
+            while not list(tmp_path.glob("out/cells/*/best.ckpt")) and time.monotonic() < deadline:
+                time.sleep(0.2)
+            running.send_signal(number)
+            _, error = running.communicate(timeout=200)
+        finally:
+            running.kill()
     assert running.returncode == 130
     assert "interrupted; finished cells are kept" in error
     assert "Traceback" not in error

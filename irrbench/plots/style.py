@@ -95,12 +95,14 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float, *, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(
+    width: float, height: float, *, columns: int = 1, rows: int = 1, share_x: bool = True
+) -> tuple[Figure, list[Axes]]:
     """Make a figure of ``rows x columns`` axes, in inches, unknown to pyplot."""
     from matplotlib.figure import Figure as NewFigure
 
     figure = NewFigure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=True)
     return figure, list(axes.flat)
 
 

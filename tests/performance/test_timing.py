@@ -1,0 +1,114 @@
+import math
+import time
+
+import pandas as pd
+import pytest
+
+from irrbench.performance import SECTIONS, Budget, exponents, machine, measure, scaling_figure, to_frame, to_markdown
+from irrbench.performance.timing import Row, against, compare, spell, without_peer
+
+
+def row(ours, peer, **others):
+    return Row("task", "size", ours, "peer", peer, peer / ours, peer / ours, **others)
+
+
+def test_the_ratio_says_how_many_times_our_time_the_peer_takes():
+    assert row(2.0, 6.0).ratio == 3
+    assert row(2.0, 6.0).verdict == ""
+    assert row(2.0, 6.0, goal=3).verdict == "met"
+    assert row(2.0, 6.0, goal=3.01).verdict == "missed"
+
+
+def test_sides_take_turns_and_the_first_call_does_not_count():
+    calls = []
+    found = compare(
+        "t",
+        "s",
+        ours=lambda: calls.append("ours"),
+        peer=lambda: (calls.append("peer"), time.sleep(0.02)),
+        peer_name="p",
+        equal=True,
+        budget=Budget(3, 60),
+    )
+    assert calls == ["ours", "peer"] * 4
+    assert found.peer > 0.019
+    assert found.low <= found.ratio * 1.0001
+    assert found.ratio <= found.high * 1.0001 or found.ratio == pytest.approx(found.high, rel=0.5)
+
+
+def test_no_round_begins_when_the_budget_is_spent():
+    calls = []
+    compare(
+        "t",
+        "s",
+        ours=lambda: calls.append(time.sleep(0.05)),
+        peer=lambda: None,
+        peer_name="p",
+        equal=None,
+        budget=Budget(100, 0.01),
+    )
+    assert len(calls) == 2  # the one that does not count, and the one that is always measured
+
+
+def test_against_a_number_of_seconds():
+    found = against("t", "s", action=lambda: time.sleep(0.01), seconds=1.0, peer_name="goal", budget=Budget(2), per=2)
+    assert 0.005 <= found.ours < 0.1
+    assert found.verdict == "met"
+
+
+def test_a_missing_peer_is_named_and_has_no_numbers():
+    missing = without_peer("STAPLE", "1 x 4", "SimpleITK", "SimpleITK is not installed")
+    assert math.isnan(missing.ratio)
+    assert missing.verdict == ""
+    cells = to_markdown([missing]).splitlines()[-1]
+    assert cells == "| STAPLE | 1 x 4 |  | SimpleITK |  |  |  |  |  | skipped: SimpleITK is not installed |"
+
+
+def test_durations_have_units():
+    assert [spell(x) for x in (12.34, 0.5, 2.5e-5, 1e-9)] == ["12.3 s", "500 ms", "25 µs", "0.001 µs"]
+
+
+def test_the_machine_names_versions():
+    assert "torch 2" in machine()
+    assert "Python 3." in machine()
+
+
+def test_frames_hold_ratio_and_verdict():
+    frame = to_frame([row(2.0, 6.0, equal=True, goal=2)])
+    assert frame[["ratio", "verdict", "equal"]].to_numpy().tolist() == [[3.0, "met", True]]
+
+
+def test_growth_is_the_slope_over_the_upper_half():
+    sizes = [1, 2, 4, 8, 16, 32]
+    frame = pd.DataFrame(
+        [("linear", "pixels", s, 3.0 * s) for s in sizes] + [("flat", "pixels", s, 0.1) for s in sizes],
+        columns=["task", "axis", "value", "seconds"],
+    )
+    assert exponents(frame) == {
+        ("linear", "pixels"): pytest.approx(1),
+        ("flat", "pixels"): pytest.approx(0, abs=1e-12),
+    }
+
+
+def test_the_figure_has_a_panel_for_each_axis():
+    frame = pd.DataFrame(
+        [(task, axis, v, 1e-3 * v) for task in ("a", "b") for axis in ("pixels", "images", "raters") for v in (1, 4)],
+        columns=["task", "axis", "value", "seconds"],
+    )
+    panels = scaling_figure(frame).axes
+    assert [panel.get_xlabel() for panel in panels] == ["pixels of an image", "images", "raters"]
+    assert all(len(panel.lines) == 2 for panel in panels)
+
+
+def test_unknown_sections_are_refused():
+    with pytest.raises(ValueError, match=r"`sections` must be among counting, bounds, .*; found speed"):
+        list(measure(["speed"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("section", [name for name in SECTIONS if name != "startup"])
+def test_every_row_finds_the_same_numbers_as_its_peer(section):
+    rows = list(measure([section], budget=Budget(1, 0.1)))
+    assert rows
+    assert all(found.equal in (True, None) or found.note.startswith("skipped") for found in rows)
+    assert [found for found in rows if found.equal] or all(found.note.startswith("skipped") for found in rows)
