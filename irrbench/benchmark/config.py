@@ -5,11 +5,12 @@ Nothing heavy is imported here. :func:`irrbench.benchmark.parse.load_config` mak
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from irrbench.scores import DEFAULT_SCORES
+from irrbench.scores import DEFAULT_SCORES, SCORES
 
 LIDC = "embedded LIDC"
 
@@ -127,17 +128,51 @@ class FinishedConfig:
 
 @dataclass(frozen=True)
 class StatisticsConfig:
-    """How intervals are made.
+    """How intervals are made, and what is asked of the results.
 
     Attributes:
         level: of the intervals.
         resamples: bootstrap resamples of the groups of test images.
         seed: of the resamples.
+        interval: how intervals are made of the resamples: ``expanded``, ``percentile``, ``bca`` or ``student``.
+        generalize: what is drawn anew beside the images: nothing (``images``), ``raters``, ``seeds`` or ``all``.
+        margins: by score, how far below the average rater a model may be and still count as equally good.
+        alternative_margin: what a model's lower cost is worth in the alternative annotator test.
+        blind: whether a prediction that never looks at the image stands beside the naive rater.
+        subgroups: manifest columns by which bounds and models are shown.
+        quantiles: into how many groups numbers are cut.
     """
 
     level: float = 0.95
     resamples: int = 2000
     seed: int = 0
+    interval: Literal["expanded", "percentile", "bca", "student"] = "expanded"
+    generalize: Literal["images", "raters", "seeds", "all"] = "images"
+    margins: dict[str, float] = field(default_factory=dict)
+    alternative_margin: float = 0.2
+    blind: bool = False
+    subgroups: list[str] = field(default_factory=list)
+    quantiles: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range and choices that do not go together."""
+        if self.generalize != "images" and self.interval in ("bca", "student"):
+            raise ConfigError(
+                f"statistics.interval must be expanded or percentile with statistics.generalize: {self.generalize}; "
+                f"found {self.interval}, which knows the spread over images alone."
+            )
+        for score, margin in self.margins.items():
+            if score not in SCORES or not 0 < margin < math.inf:
+                raise ConfigError(
+                    f"statistics.margins must give scores (among {', '.join(SCORES)}) a difference greater than 0, "
+                    f"such as {{iou: 0.02}}; found {score}: {margin}."
+                )
+        if not 0 <= self.alternative_margin < 1:
+            raise ConfigError(
+                f"statistics.alternative_margin must lie between 0 and 1 (below 1), found {self.alternative_margin}."
+            )
+        if self.quantiles < 2:
+            raise ConfigError(f"statistics.quantiles must be 2 or more, found {self.quantiles}.")
 
 
 @dataclass(frozen=True)

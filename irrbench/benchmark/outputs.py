@@ -9,9 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from irrbench.benchmark.conclude import resampling_of
 from irrbench.benchmark.config import BenchmarkConfig
 from irrbench.benchmark.files import prepare_folder, write_atomically, write_frame, write_yaml
-from irrbench.benchmark.leaderboard import Results
+from irrbench.benchmark.leaderboard import Results, resampling_in_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +50,7 @@ class Benchmark(NamedTuple):
 
 
 def write_outputs(benchmark: Benchmark) -> list[Path]:
-    """Write ``leaderboard.csv``, ``per_image.csv``, ``comparisons.csv``, ``config.yaml`` and ``report.html``.
+    """Write ``leaderboard.csv``, ``per_image.csv``, ``comparisons.csv``, ..., ``config.yaml`` and ``report.html``.
 
     Raises:
         ConfigError: if the disk does not take them.
@@ -57,9 +58,7 @@ def write_outputs(benchmark: Benchmark) -> list[Path]:
     output = prepare_folder(Path(benchmark.config.output))
     results = benchmark.results
     return [
-        write_frame(output / "leaderboard.csv", results.leaderboard),
-        write_frame(output / "per_image.csv", results.per_image),
-        write_frame(output / "comparisons.csv", results.comparisons),
+        *(write_frame(output / f"{name}.csv", frame) for name, frame in results.frames().items()),
         write_yaml(output / "config.yaml", benchmark.config.as_dict()),
         write_atomically(output / "report.html", lambda path: _write_report(path, benchmark)),
     ]
@@ -112,7 +111,7 @@ def _write_report(path: Path, benchmark: Benchmark) -> None:
 def rules_in_words(benchmark: Benchmark) -> dict[str, str]:
     """The rules behind the numbers, by name."""
     config, table = benchmark.config, benchmark.models[0].table
-    rules, statistics = config.rules, config.statistics
+    rules = config.rules
     column = benchmark.data.group_column
     unit = "images" if column is None else f"groups of images ({column})"
     empty = (
@@ -123,9 +122,9 @@ def rules_in_words(benchmark: Benchmark) -> dict[str, str]:
         "Ties": f"{rules.ties}; {table['tied'].mean():.2%} of pixels are tied in a reference",
         "Empty references": empty,
         "Threshold": _threshold_in_words(benchmark),
-        "Intervals": f"{statistics.level:.0%}, percentile bootstrap, {statistics.resamples} paired resamples of {unit}",
-        "Comparisons": "two-sided bootstrap p-values, Holm's correction within each score: against the average rater, "
-        "against the naive rater, and between models",
+        "Intervals": resampling_in_words(resampling_of(config, benchmark.data), unit=unit),
+        "Comparisons": "two-sided p-values that belong to the intervals, with Holm's correction within each score: "
+        "against the average rater, against the naive rater, and between models",
     }
     return words | ({"Remarks": " ".join(benchmark.results.notes)} if benchmark.results.notes else {})
 
@@ -164,7 +163,7 @@ def make_panels(benchmark: Benchmark) -> list[tuple[str, NDArray[np.uint8]]]:
 
     board = benchmark.results.leaderboard
     best = board.loc[board["role"] == "model", "name"].iloc[0]
-    model = next(model for model in benchmark.models if model.name == best)
+    model = next(model for model in benchmark.models if model.name == benchmark.results.members[best][0])
     places = {image_id: place for place, image_id in enumerate(benchmark.data.image_ids)}
     score = benchmark.config.scores[0]
     panels = []

@@ -11,10 +11,10 @@ from rich.console import Console
 
 import irrbench
 from irrbench.benchmark.cell import CellConfig, CellResult, Tracking, cell_folder
+from irrbench.benchmark.conclude import check_questions, conclude
 from irrbench.benchmark.config import BenchmarkConfig, ConfigError
 from irrbench.benchmark.files import prepare_folder
 from irrbench.benchmark.grid import Cell, Failure, cell_names, check_bounds, run_grid
-from irrbench.benchmark.leaderboard import Resampling, Results, build_results
 from irrbench.benchmark.loading import check_data, data_digest, describe, load_data, scored_split
 from irrbench.benchmark.outputs import Benchmark, log_artifacts, write_outputs
 from irrbench.benchmark.predictions import Scored, load_all, score_predictions
@@ -65,6 +65,7 @@ def _run(config: BenchmarkConfig, command: str, *, resume: bool, console: Consol
     _check_names(config)
     prepare_folder(Path(config.output))
     data = load_data(config)
+    check_questions(config, data)
     console.print(describe(config, data), soft_wrap=True)
     client, experiment_id, experiment = _open_store(config, data)
     tracking = Tracking(config.tracking_uri, experiment, MODEL_COLOURS[0])
@@ -163,12 +164,10 @@ def _score(
 def _conclude(
     config: BenchmarkConfig, data: RaterData, models: Sequence[CellResult | Scored], command: str
 ) -> Benchmark:
-    groups = dict(zip(data.image_ids, data.groups, strict=True))
-    options = config.statistics
-    resampling = Resampling(groups, resamples=options.resamples, seed=options.seed, level=options.level)
-    results: Results = build_results({model.name: model.table for model in models}, resampling)
+    results = conclude(config, data, models)
     curves = [model.curve.assign(name=model.name) for model in models if isinstance(model, CellResult)]
     colours = {model.name: _colour(number) for number, model in enumerate(models)}
+    colours |= {name: colours[seeds[0]] for name, seeds in results.members.items()}
     return Benchmark(config, data, models, results, pd.concat(curves) if curves else None, colours, command)
 
 
