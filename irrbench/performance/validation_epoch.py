@@ -37,9 +37,14 @@ class CallbackShare:
     num_batches: int
 
     @property
+    def callback(self) -> float:
+        """All that the callback took."""
+        return self.hooks + self.watching
+
+    @property
     def share(self) -> float:
         """The callback's part of the epoch, from 0 to 1."""
-        return (self.hooks + self.watching) / self.epoch
+        return self.callback / self.epoch
 
 
 def measure_validation_epoch(

@@ -1,0 +1,56 @@
+"""The measurement of the callback's share measures what it says."""
+
+import time
+
+import pytest
+
+from irrbench.callbacks import RaterBoundsMonitor
+from irrbench.performance import Budget, callback
+from irrbench.performance.validation_epoch import CallbackShare, measure_validation_epoch
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+SMALL = {"side": 32, "batch_size": 2, "num_batches": 3}
+
+
+def busy(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_time_in_a_hook_is_found_and_none_outside(monkeypatch):
+    bare = measure_validation_epoch(**SMALL)
+    take_in = RaterBoundsMonitor.after_step
+    monkeypatch.setattr(RaterBoundsMonitor, "after_step", lambda *a: (busy(0.5), take_in(*a))[1])
+    slow = measure_validation_epoch(**SMALL)
+    assert bare.batches <= bare.hooks <= bare.callback < bare.epoch
+    for part in ("batches", "hooks", "callback", "epoch"):
+        assert getattr(slow, part) - getattr(bare, part) > 1.4  # three batches, half a second each
+    assert slow.share > bare.share
+
+
+def test_share_is_hooks_and_watching_over_the_epoch():
+    assert CallbackShare(hooks=0.03, batches=0.02, watching=0.01, epoch=8.0, num_batches=2).share == pytest.approx(
+        0.005
+    )
+
+
+def test_the_row_compares_the_callback_with_its_epoch(monkeypatch):
+    found = CallbackShare(hooks=0.03, batches=0.02, watching=0.01, epoch=8.0, num_batches=4)
+    sides = []
+
+    def measure(*, side, num_batches):
+        sides.append(side)
+        return found
+
+    monkeypatch.setattr("irrbench.performance.validation_epoch.measure_validation_epoch", measure)
+    for seconds in (1.0, 10.0):
+        (row,) = callback.rows(Budget(5, seconds))
+        assert row.ratio == pytest.approx(200)
+        assert row.verdict == "met"
+        assert row.note == "0.50% of the epoch"
+    assert sides == [256, 512]
