@@ -1,11 +1,36 @@
-"""Whatever a test does not deliver waits in its own folder."""
+"""Whatever a test does not deliver waits in its own folder; stores are copies of one, as making one takes seconds."""
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
+
+from irrbench.tracking import open_store
 
 
 @pytest.fixture(autouse=True)
 def spool(tmp_path, monkeypatch):
     monkeypatch.setenv("IRRBENCH_SPOOL", str(tmp_path / "spool"))
     return tmp_path / "spool"
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory):
+    """An empty store."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    open_store(f"sqlite:///{path}", "other")
+    return path
+
+
+@pytest.fixture
+def uri(database, tmp_path):
+    shutil.copy(database, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Wait for a store as long as it takes, on a machine however busy; tests of outages have their own say."""
+    monkeypatch.setattr("irrbench.tracking.outbox.PATIENCE", 60.0)
+    monkeypatch.setattr("irrbench.tracking.outbox.LIMIT", 120.0)

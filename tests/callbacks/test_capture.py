@@ -46,7 +46,7 @@ class Late(Module):
     def __init__(self, hook):
         super().__init__(call="net")
         network, self.net = self.net, None
-        setattr(self, hook, lambda *_: setattr(self, "net", network))
+        setattr(self, hook, lambda *_, **__: setattr(self, "net", network))
 
 
 @pytest.mark.parametrize("hook", ["configure_model", "setup"])

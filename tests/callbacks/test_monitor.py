@@ -221,10 +221,9 @@ def test_options_are_checked_at_construction():
         RaterBoundsMonitor(scores=["dice"])
 
 
-def mlflow_run(tmp_path, module=None, epochs=3, name="fit"):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+def mlflow_run(tmp_path, uri, epochs=3, name="fit"):
     logger = MLFlowLogger("toys", run_name=name, tracking_uri=uri, artifact_location=(tmp_path / "artifacts").as_uri())
-    watcher, module = monitor(image="image", num_panels=2, data_name="toys"), module or Module()
+    watcher, module = monitor(image="image", num_panels=2, data_name="toys"), Module()
     run = trainer(watcher, tmp_path, max_epochs=epochs, logger=logger)
     run.fit(module, loader(), loader())
     run.test(module, loader(seed=3), verbose=False)
@@ -237,8 +236,8 @@ def points(client, run, key):
     return [(m.step, m.value) for m in sorted(client.get_metric_history(run.info.run_id, key), key=lambda m: m.step)]
 
 
-def test_mlflow_shows_models_between_the_two_reference_runs(tmp_path):
-    client, runs, watcher, logger = mlflow_run(tmp_path)
+def test_mlflow_shows_models_between_the_two_reference_runs(tmp_path, uri):
+    client, runs, watcher, logger = mlflow_run(tmp_path, uri)
     assert set(runs) == {"fit", "average rater (ceiling)", "naive rater (floor)"}
     roles = {name: r.data.tags["irrbench.role"] for name, r in runs.items()}
     assert roles == {"fit": "model", "average rater (ceiling)": "ceiling", "naive rater (floor)": "floor"}
@@ -258,8 +257,8 @@ def test_mlflow_shows_models_between_the_two_reference_runs(tmp_path):
     assert "mlflow.sharedViewState.irrbench" in experiment.tags
 
 
-def test_mlflow_has_tables_and_pictures(tmp_path):
-    client, runs, watcher, _ = mlflow_run(tmp_path, epochs=1)
+def test_mlflow_has_tables_and_pictures(tmp_path, uri):
+    client, runs, watcher, _ = mlflow_run(tmp_path, uri, epochs=1)
     for name in runs:
         table = mlflow.MlflowClient(client.tracking_uri).load_table(
             runs[name].info.experiment_id, "per_image/test.json", run_ids=[runs[name].info.run_id]
@@ -277,21 +276,21 @@ def test_mlflow_has_tables_and_pictures(tmp_path):
     assert len([path for path in images if path.endswith(".png")]) == 4  # two a split
 
 
-def test_a_second_run_finds_the_reference_runs(tmp_path):
-    mlflow_run(tmp_path, epochs=1, name="short")
-    client, runs, _, _ = mlflow_run(tmp_path, epochs=4, name="long")
-    assert len(client.search_runs(["1"])) == 4
+def test_a_second_run_finds_the_reference_runs(tmp_path, uri):
+    mlflow_run(tmp_path, uri, epochs=1, name="short")
+    client, runs, _, _ = mlflow_run(tmp_path, uri, epochs=4, name="long")
+    assert len(client.search_runs([client.get_experiment_by_name("toys").experiment_id])) == 4
     assert points(client, runs["naive rater (floor)"], "val/iou")[-1][0] == 3
 
 
-def test_a_store_that_fails_costs_one_warning_and_no_training(tmp_path, caplog, monkeypatch):
+def test_a_store_that_fails_costs_one_warning_and_no_training(tmp_path, uri, caplog, monkeypatch):
     def refuse(*_, **__):
         raise OSError("disk full")
 
     monkeypatch.setattr("irrbench.tracking.run.RunTracker.log_scores", refuse)
     monkeypatch.setattr("irrbench.tracking.run.RunTracker.log_per_image", refuse)
     with caplog.at_level(logging.WARNING):
-        _, _, watcher, _ = mlflow_run(tmp_path, epochs=2)
+        _, _, watcher, _ = mlflow_run(tmp_path, uri, epochs=2)
     assert len(watcher.history) == 3
     assert caplog.text.count("does not take what is logged") == 1
     assert "disk full" in caplog.text

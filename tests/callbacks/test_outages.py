@@ -11,7 +11,6 @@ import pytest
 import pytorch_lightning as pl
 
 from irrbench.cli import main
-from irrbench.tracking import open_store
 from irrbench.tracking.outbox import Outbox, outbox_for
 from irrbench.tracking.spool import Entry
 from tests.callbacks.outages import (
@@ -37,6 +36,11 @@ pytestmark = [
 SECONDS = 8  # lost at most, in all, on a busy machine; waiting for a store would be minutes
 
 
+@pytest.fixture(autouse=True)
+def patience():
+    """As it is for everybody."""
+
+
 @pytest.fixture
 def lost(monkeypatch):
     """The seconds that the training's own thread has spent on its tracking store."""
@@ -55,20 +59,6 @@ def lost(monkeypatch):
     for name in ("put", "drain"):
         monkeypatch.setattr(Outbox, name, timed(getattr(Outbox, name)))
     return spent
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """An empty store, made once because making takes seconds."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    open_store(f"sqlite:///{path}", "other")
-    return path
-
-
-@pytest.fixture
-def uri(database, tmp_path):
-    shutil.copy(database, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-def run(kind, strategy, devices, folder):
+def run(kind, strategy, devices, folder, *more):
     folder.mkdir()
     script = [
         sys.executable,
@@ -24,6 +25,7 @@ def run(kind, strategy, devices, folder):
         strategy,
         str(devices),
         str(folder),
+        *more,
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
@@ -38,6 +40,27 @@ def test_two_processes_give_the_numbers_of_one(tmp_path, kind, strategy):
     assert len(both) == 2
     for rank in both:
         assert rank["ids"] == alone["ids"]  # all images, each once
+        for split, icc in alone["icc"].items():
+            assert rank["icc"][split] == pytest.approx(icc, abs=1e-9, nan_ok=True)
         for mine, expected in zip(rank["history"], alone["history"], strict=True):
             assert mine == pytest.approx(expected, abs=1e-9, nan_ok=True)
         assert rank["logged"] == pytest.approx(alone["logged"], abs=1e-6, nan_ok=True)  # Lightning keeps float32
+
+
+def test_a_training_in_two_processes(tmp_path, uri):
+    """Both scored alike on training and validation images; one model and one pair of bounds in MLflow."""
+    first, second = run("trained", "ddp", 2, tmp_path / "two", uri)
+    assert first == second
+    alone = run("trained", "auto", 1, tmp_path / "one")[0]
+    for mine, expected in zip(first["history"], alone["history"], strict=True):
+        fixed = [key for key in expected if key.endswith(("_floor", "_ceiling", "n_images", "epoch"))]
+        assert len(fixed) == 12
+        assert {key: mine[key] for key in fixed} == pytest.approx({key: expected[key] for key in fixed}, abs=1e-9)
+    client = mlflow.MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("toys").experiment_id])
+    assert sorted(run.data.tags["irrbench.role"] for run in runs) == ["ceiling", "floor", "model"]
+    model = next(run for run in runs if run.data.tags["irrbench.role"] == "model")
+    points = client.get_metric_history(model.info.run_id, "val/iou")
+    assert [(p.step, p.value) for p in points] == [
+        (row["epoch"], pytest.approx(row["val/iou"])) for row in first["history"] if "val/iou" in row
+    ]

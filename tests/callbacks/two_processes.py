@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import MLFlowLogger
 from torch.utils.data import DataLoader, Subset
 
 from irrbench.callbacks import RaterBoundsMonitor
@@ -36,6 +37,14 @@ class Padded(Module):
         return DataLoader(Toy(9), batch_size=2)
 
 
+class Trained(Module):
+    """Trains in both processes, and returns its predictions beside the loss."""
+
+    def training_step(self, batch, _):
+        logits = self(batch["image"])
+        return {"loss": self.loss(logits, batch), "logits": logits}
+
+
 class Recorder(pl.Callback):
     """Writes what each process knows, as forked ones take it with them when they end."""
 
@@ -43,32 +52,48 @@ class Recorder(pl.Callback):
         self.watcher, self.folder = watcher, Path(folder)
 
     def on_validation_end(self, trainer, pl_module):
+        self.write(trainer)
+
+    def on_fit_end(self, trainer, pl_module):
+        self.write(trainer)
+
+    def write(self, trainer):
         result = {
             "history": self.watcher.history,
+            "icc": {
+                split: table.sort_values("image_id")["icc_pixel"].tolist()
+                for split, table in self.watcher.tables.items()
+            },
             "ids": {split: sorted(table["image_id"]) for split, table in self.watcher.tables.items()},
             "logged": {key: float(value) for key, value in trainer.callback_metrics.items()},
         }
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(result))
 
 
-def main(kind, strategy, devices, folder):
+def main(kind, strategy, devices, folder, store=None):
     torch.manual_seed(SEED)
-    watcher = RaterBoundsMonitor("masks", roi="roi", image_id="id", print_link=False)
+    watcher = RaterBoundsMonitor(
+        "masks", roi="roi", image_id="id", print_link=False, stages=("train", "validate"), reliability=True
+    )
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=devices,
         strategy=strategy,
         callbacks=[Recorder(watcher, folder), watcher],
-        logger=False,
+        max_epochs=2,
+        logger=MLFlowLogger("toys", tracking_uri=store, artifact_location=folder) if store else False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=kind == "padded",
+        use_distributed_sampler=kind != "uneven",
+        log_every_n_steps=1,
     )
-    module = {"uneven": Uneven, "padded": Padded}[kind]()
-    trainer.validate(module, verbose=False)
+    if kind == "trained":
+        trainer.fit(Trained(), DataLoader(Toy(9), batch_size=2), DataLoader(Toy(9, seed=4), batch_size=2))
+    else:
+        trainer.validate({"uneven": Uneven, "padded": Padded}[kind](), verbose=False)
 
 
 if __name__ == "__main__":
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
