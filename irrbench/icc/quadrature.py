@@ -50,12 +50,12 @@ class QuadratureCriterion:
         grid = Grid.around(theta[0] + theta[2] * modes, theta[1], self.nodes)
 
         def newton(images: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
-            return _State.at(self.votes.select(images), theta[:, images], guess, grid.select(images)).newton()
+            return QuadratureState.at(self.votes.select(images), theta[:, images], guess, grid.select(images)).newton()
 
         modes = find_modes(newton, modes, steps=steps)
         if steps > 1:
             grid = Grid.around(theta[0] + theta[2] * modes, theta[1], self.nodes)
-        return _State.at(self.votes, theta, modes, grid).evaluation()
+        return QuadratureState.at(self.votes, theta, modes, grid).evaluation()
 
 
 class Grid(NamedTuple):
@@ -123,7 +123,7 @@ def pattern_probabilities(theta: Tensor, v: Tensor, *, nodes: int = NODES) -> Te
     return chances / total
 
 
-class _State(NamedTuple):
+class QuadratureState(NamedTuple):
     """Everything at one ``theta`` and one guess of ``v``. Axes: votes ``m``, nodes ``q``, raters ``r``, images."""
 
     votes: Votes
@@ -139,7 +139,8 @@ class _State(NamedTuple):
     bend: Tensor  # (r, r, B) Hessian of the pixels' part by the raters' linear predictors
 
     @classmethod
-    def at(cls, votes: Votes, theta: Tensor, v: Tensor, grid: Grid) -> _State:
+    def at(cls, votes: Votes, theta: Tensor, v: Tensor, grid: Grid) -> QuadratureState:
+        """Integrate over the pixels."""
         b, s, t = theta
         n = votes.pixels
         log_mass, mu = _log_mass(n, b + t * v, s, grid)
@@ -155,14 +156,17 @@ class _State(NamedTuple):
 
     @property
     def hessian(self) -> Tensor:
+        """Of half the deviance by ``v``, ``(r, r, B)``."""
         return identity(len(self.v), self.v.shape[1]) + self.theta[2] ** 2 * self.bend
 
     def newton(self) -> tuple[Tensor, Tensor]:
+        """The step ``(r, B)`` towards the modes, and the largest change of a linear predictor by it ``(B,)``."""
         t = self.theta[2]
         step = solve(self.hessian, -(t * self.surplus + self.v)[:, None]).solution[:, 0]
         return step, (t * step).abs().amax(0)
 
     def evaluation(self) -> Evaluation:
+        """Deviance, gradient, and how the modes move."""
         t = self.theta[2]
         ones = torch.ones_like(self.mu)
         slope = torch.stack([ones, self.x[:, None] * ones, self.v * ones])

@@ -1,0 +1,154 @@
+"""One reliability for a whole data set: how much of the raters' marks is the image, the pixel, and the rater."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from irrbench.icc.joint_criterion import JointCriterion
+from irrbench.icc.joint_pixels import LaplacePixels, QuadraturePixels
+from irrbench.icc.newton import LARGEST_SD, Minimum, minimise
+from irrbench.icc.pixel import UNANIMOUS, Engine
+from irrbench.icc.ratio import Expect, check_option, repeatability
+from irrbench.icc.votes import count
+from irrbench.patterns import VotePatterns
+
+_NAMES = ("pixel", "image", "rater", "image_rater")
+
+
+@dataclass(frozen=True)
+class JointICC:
+    """Variances of one logistic model over all images, and their shares.
+
+    Attributes:
+        icc_image: scalar, the images' share of all variance: how much two marks in one image, by different raters on
+            different pixels, have in common.
+        icc_pixel: scalar, the share of images and pixels: how much two raters' marks on one pixel have in common.
+        var_image: scalar, variance of the images' effects on the logit scale.
+        var_pixel: scalar, of the pixels' effects within an image; infinite where all raters agree.
+        var_rater: scalar, of the raters' effects in all images.
+        var_image_rater: scalar, of what a rater does differently from image to image.
+        var_residual: scalar, what stands for the variance of a single mark.
+        shares: of all variance, by ``"image"``, ``"pixel"``, ``"rater"``, ``"image_rater"``, ``"residual"``; they add
+            up to 1.
+        intercept: scalar, on the logit scale.
+        deviance: scalar, -2 log-likelihood.
+        converged: False where undefined.
+        reason: empty where all is well.
+    """
+
+    icc_image: Tensor
+    icc_pixel: Tensor
+    var_image: Tensor
+    var_pixel: Tensor
+    var_rater: Tensor
+    var_image_rater: Tensor
+    var_residual: Tensor
+    shares: dict[str, Tensor]
+    intercept: Tensor
+    deviance: Tensor
+    converged: bool
+    reason: str
+
+
+def joint_icc(patterns: VotePatterns, *, engine: Engine = "laplace", expect: Expect = "meanobs") -> JointICC:
+    """Fit ``logit P(mark) = b0 + image + pixel + rater + image x rater`` to all images at once, all effects random.
+
+    Raters are the same people in all images; pixels belong to their image. The pattern counts of an image enter by
+    its numbers of pixels with 0 .. ``R`` votes and of marks by each rater, so that the images' size costs nothing.
+
+    Args:
+        patterns: of ``N`` images. An absent rater counts for nothing; an image without pixels or raters is left out.
+        engine: ``"laplace"`` is the criterion of R's lme4, with ``(1 | image) + (1 | image:pixel) + (1 | rater) + (1 |
+            image:rater)``; ``"quadrature"`` integrates the pixels' effects numerically and the others by Laplace.
+        expect: what stands for the residual variance, see :func:`~irrbench.icc.ratio.repeatability`; the mean is that
+            over all ratings.
+
+    Returns:
+        Scalars. NaN, with a reason, where fewer than two images or raters are left, no image has two raters, or all
+        marks are alike. Where all raters agree on every pixel and both classes occur, ``icc_pixel`` is 1 by rule, and
+        the images' part of it unknown. Where a variance has no finite optimum, ``converged`` is False, the reason says
+        so, and the values are those where the search gave up.
+
+    Raises:
+        ValueError: if an option has no such value.
+
+    With few raters Laplace is biased downwards in the pixels' variance, and blown up by nearly unanimous masks, where
+    the images' part may vanish altogether: see :func:`~irrbench.icc.pixel.pixel_icc`, and read both engines beside each
+    other. By maximum likelihood, as lme4 has it, variances of few raters or images come out low, by about a factor of
+    ``(R - 1) / R`` for raters. Pixels count as independent given these effects, which neighbours are not.
+
+    Example:
+        >>> from irrbench.simulate import draw_patterns
+        >>> drawn = draw_patterns(40, num_raters=4, pixels=500, var_pixel=2, var_rater=0.1, var_image=1, rng=3)
+        >>> found = joint_icc(drawn, engine="quadrature")
+        >>> f"{found.var_pixel:.1f} {found.shares['residual']:.2f} {found.converged}"
+        '2.1 0.53 True'
+    """
+    check_option("engine", engine, get_args(Engine))
+    check_option("expect", expect, get_args(Expect))
+    patterns = _usable(patterns)
+    pixels, marks = count(patterns.totals.cpu().double(), patterns.num_raters)
+    ratings = (pixels.sum(1) * patterns.present.sum(1).cpu()).sum()
+    prevalence = marks.sum() / ratings
+    nothing = Minimum(
+        torch.full((5, 1), torch.nan).double(), torch.full((1,), torch.nan).double(), torch.zeros(1).bool()
+    )
+    if reason := _by_rule(patterns, pixels):
+        return _result(nothing, prevalence, expect, reason)
+    kind = QuadraturePixels if engine == "quadrature" else LaplacePixels
+    start = torch.stack([prevalence.logit(), *torch.tensor([1.0, 1.0, 0.5, 0.5], dtype=torch.float64)])
+    found = minimise(JointCriterion(patterns, kind), start[:, None])
+    return _result(found, prevalence, expect, _troubles(found))
+
+
+def _usable(patterns: VotePatterns) -> VotePatterns:
+    """Without images that have no pixels or no raters."""
+    kept = (patterns.totals.sum(1) > 0) & patterns.present.any(1)
+    return VotePatterns(patterns.totals[kept], patterns.num_raters, patterns.present[kept])
+
+
+def _by_rule(patterns: VotePatterns, pixels: Tensor) -> str:
+    """Why data need or have no optimum; empty where they have one."""
+    raters = patterns.present.sum(1).cpu()
+    everybody = pixels.gather(1, raters[:, None])[:, 0]
+    rules = (
+        ("fewer than two images", len(pixels) < 2),
+        ("no image has two raters", bool((raters < 2).all())),
+        ("nobody marked anything", bool(pixels[:, 1:].sum() == 0)),
+        ("everybody marked everything", bool(everybody.sum() == pixels.sum())),
+        (UNANIMOUS, bool((pixels[:, 0] + everybody).sum() == pixels.sum())),
+    )
+    return next((why for why, holds in rules if holds), "")
+
+
+def _troubles(found: Minimum) -> str:
+    wide = [name for name, sd in zip(_NAMES, found.theta[1:, 0].tolist(), strict=True) if sd >= LARGEST_SD]
+    if wide:
+        return f"the variance of {wide[0].replace('_', ' x ')} grows without bound"
+    return "" if found.converged.item() else "the search did not converge"
+
+
+def _result(found: Minimum, prevalence: Tensor, expect: Expect, reason: str) -> JointICC:
+    intercept, *sds = found.theta
+    variances = dict(zip(_NAMES, (sd**2 for sd in sds), strict=True))
+    total = torch.stack([*variances.values()]).sum(0)
+    one = torch.ones_like(total)
+    whole = 1 / repeatability(one, total, intercept=intercept, mean=prevalence * one, expect=expect)
+    shares = {name: (v / whole)[0] for name, v in (*variances.items(), ("residual", whole - total))}
+    unanimous = reason == UNANIMOUS
+    return JointICC(
+        icc_image=shares["image"],
+        icc_pixel=one[0] if unanimous else shares["image"] + shares["pixel"],
+        **{f"var_{name}": v[0] for name, v in variances.items()}
+        | ({"var_pixel": one[0] * torch.inf} if unanimous else {}),
+        var_residual=(whole - total)[0],
+        shares={name: shares[name] for name in ("image", "pixel", "rater", "image_rater", "residual")},
+        intercept=intercept[0],
+        deviance=found.deviance[0],
+        converged=bool(found.converged.item()),
+        reason=reason,
+    )
