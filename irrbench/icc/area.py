@@ -63,9 +63,11 @@ def area_icc(
         expect: the variance of a single mark, see :func:`~irrbench.icc.ratio.repeatability`.
         smoothing: standard deviation in pixels of a Gaussian by which every rater's mask is smoothed within the ROI
             before blocks are counted (:func:`~irrbench.icc.blocks.block_counts`). What raters draw differently by less
-            than that no longer counts as disagreement, and neighbouring blocks share what lies at their border; so it
-            is another question, at a coarser scale, and its ICC mostly the higher one. Counts become fractional; the
-            binomial likelihood takes them as it is (a quasi-likelihood) with as many trials as the block has pixels.
+            than that no longer counts as disagreement, and a block takes part in what lies around it. That asks another
+            question, at a coarser scale: overdispersion falls, and so does the contrast between untouched and full
+            blocks, so that ICC may go either way. Counts become fractional; the binomial likelihood takes them as
+            they are (a quasi-likelihood) with as many trials as the block has pixels, so that deviances of different
+            smoothing do not compare.
 
     Returns:
         See :func:`area_icc_from_counts`.
@@ -164,12 +166,10 @@ def fit(marks: Marks, *, start: Tensor | None = None) -> Minimum:
 
     Args:
         marks: of ``B`` images with an optimum.
-        start: ``(4, B)``; by default standard deviations of 1 (a bit less for raters).
+        start: ``(4, B)``; by default a rough estimate by moments.
     """
     if start is None:
-        prevalence = marks.over_all(marks.marked) / marks.over_all(marks.trials)
-        start = torch.stack([prevalence.logit(), *torch.ones(3, len(prevalence), dtype=torch.float64)])
-        start[2] /= 2
+        start = marks.moments()
     found = Minimum(start.clone(), -2 * marks.log_coefficients(), torch.zeros_like(start[0], dtype=torch.bool))
     for images in marks.alike(_BLOCK):
         theta, deviance, converged = minimise(AreaCriterion(marks.select(images).trim()), start[:, images])

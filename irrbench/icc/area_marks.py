@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_SOME = 0.01  # pixels, so that the logits of nothing and of everything are finite
+
 
 class Marks(NamedTuple):
     """Marks by block and rater, images last. Blocks that look the same are kept once, with their number.
@@ -86,3 +88,16 @@ class Marks(NamedTuple):
         """Unweighted mean of the shares that were marked, over blocks and present raters, ``(B,)``."""
         shares = self.marked / self.total[:, None].clamp_min(1)
         return self.over_all(shares) / (self.number.sum(0) * self.present.sum(0))
+
+    def moments(self) -> Tensor:
+        """Intercept and standard deviations of blocks, raters and counts, ``(4, B)``, roughly: from the logits."""
+        logits = ((self.marked + _SOME) / (self.trials - self.marked + _SOME)).log() * self.present
+        blocks, raters = self.number.sum(0), self.present.sum(0)
+        by_block, by_rater = logits.sum(1) / raters, (self.number[:, None] * logits).sum(0) / blocks
+        mean = (self.number * by_block).sum(0) / blocks
+        rest = (logits - by_block[:, None] - (by_rater - mean)) * self.present
+        var_block = (self.number * (by_block - mean) ** 2).sum(0) / blocks
+        var_rater = (self.present * (by_rater - mean) ** 2).sum(0) / raters
+        return torch.stack(
+            [mean, *torch.stack([var_block, var_rater, self.over_all(rest**2) / (blocks * raters)]).sqrt()]
+        )

@@ -15,6 +15,7 @@ from torch import Tensor
 from irrbench.patterns import as_bits
 
 _BYTE = 255  # as many ones add up in one byte: masks are summed as bytes, at the speed of copying them
+_FEW = 8  # rows below which summing as bytes does not pay
 _REACH = 4.0  # standard deviations of the Gaussian
 
 
@@ -59,50 +60,57 @@ def block_counts(
     """
     _check(masks, roi, cells, smoothing)
     bits = as_bits(masks, "masks", validate=validate)
-    shape = tuple(masks.shape[2:])
-    inside = torch.ones_like(bits[:, 0]) if roi is None else as_bits(roi, "roi", validate=validate)
-    parts = [_marks(image, ones, cells, smoothing, whole=roi is None) for image, ones in zip(bits, inside, strict=True)]
-    total = [_sums(ones[None], cells)[0] for ones in (inside if roi is not None else inside[:1])]
-    blocks = cells ** len(shape)
-    if not parts:
-        return BlockCounts(torch.zeros(0, blocks, masks.shape[1]).long(), torch.zeros(0, blocks).long())
-    return BlockCounts(torch.stack(parts).mT, torch.stack(total).expand(len(parts), -1))
-
-
-def _marks(bits: Tensor, roi: Tensor, cells: int, smoothing: float | None, *, whole: bool) -> Tensor:
-    """Marks ``(R, D)`` of one image, while its pixels are in the cache."""
-    inside = bits if whole else bits & roi
-    if smoothing is None:
-        return _sums(inside, cells)
-    weight = _smooth(roi[None].float(), smoothing)
-    # Single precision can pass the whole by a hair.
-    share = (_smooth(inside.float(), smoothing) / weight).clamp_max(1).where(roi.bool(), 0)
-    return _sums(share, cells)
+    inside = torch.ones_like(bits[:1, :1]) if roi is None else as_bits(roi, "roi", validate=validate)[:, None]
+    total = _sums(inside, cells)[:, 0].expand(len(bits), -1)
+    if smoothing is not None:
+        return BlockCounts(_sums(_smoothed(bits, inside, smoothing), cells).mT, total)
+    if roi is None:
+        return BlockCounts(_sums(bits, cells).mT, total)
+    # Image by image, so that the pixels are still in the cache when they are summed.
+    marked = [_sums((image & ones)[None], cells) for image, ones in zip(bits, inside, strict=True)]
+    return BlockCounts(torch.cat([*marked, total.new_empty(0, masks.shape[1], total.shape[1])]).mT, total)
 
 
 def _sums(values: Tensor, cells: int) -> Tensor:
-    """Sums over the blocks ``(R, D)`` of ``(R, *S)``."""
-    for axis in range(1, values.ndim):
+    """Sums over the blocks ``(B, R, D)`` of ``(B, R, *S)``."""
+    largest = 1
+    for axis in range(2, values.ndim):
         edges = [i * values.shape[axis] // cells for i in range(cells + 1)]
-        values = torch.stack([_total(values.narrow(axis, a, b - a), axis) for a, b in pairwise(edges)], axis)
-    return values.flatten(1)
+        lengths = [b - a for a, b in pairwise(edges)]
+        rows = _BYTE // largest if values.dtype is torch.uint8 else 0
+        parts = [_total(part, axis, rows) for part in values.split(lengths, axis)]
+        largest *= max(lengths)
+        values = torch.stack(parts if largest <= _BYTE else [_wide(part) for part in parts], axis)
+    return values.flatten(2).to(torch.float64 if values.is_floating_point() else torch.int64)
 
 
-def _total(part: Tensor, axis: int) -> Tensor:
-    if part.dtype is not torch.uint8:
+def _total(part: Tensor, axis: int, rows: int) -> Tensor:
+    """Sum over an axis, as bytes where ``rows`` of them cannot overflow."""
+    if rows < _FEW:
         return part.sum(axis, dtype=torch.float64 if part.is_floating_point() else torch.int64)
-    bytewise = [rows.sum(axis, dtype=torch.uint8) for rows in part.split(_BYTE, axis)]
-    return torch.stack(bytewise).sum(0) if len(bytewise) > 1 else bytewise[0].long()
+    bytewise = [some.sum(axis, dtype=torch.uint8) for some in part.split(rows, axis)]
+    return bytewise[0] if len(bytewise) == 1 else torch.stack(bytewise).sum(0)
+
+
+def _wide(part: Tensor) -> Tensor:
+    return part if part.is_floating_point() else part.long()
+
+
+def _smoothed(bits: Tensor, inside: Tensor, sd: float) -> Tensor:
+    """Shares of marks around each pixel of the ROI, 0 outside, like ``bits``."""
+    around = _smooth((bits & inside).float(), sd) / _smooth(inside.float(), sd)
+    # Single precision can pass the whole by a hair.
+    return around.clamp_max(1).where(inside.bool(), 0)
 
 
 def _smooth(values: Tensor, sd: float) -> Tensor:
-    """A Gaussian over all but the first axis. A product with a matrix beats a convolution at any width."""
-    for length in values.shape[1:]:
+    """A Gaussian over all axes but two. A product with a matrix beats a convolution at any width."""
+    for length in values.shape[2:]:
         place = torch.arange(float(length), device=values.device)
         away = (place[:, None] - place) / sd
         # Cut where it is next to nothing, so that blocks far from any mark stay exactly empty.
         kernel = torch.exp(-(away**2) / 2).where(away.abs() <= _REACH, 0) / sd
-        values = torch.tensordot(values, kernel, dims=([1], [0]))  # the axis goes to the end: all in turn come back
+        values = torch.tensordot(values, kernel, dims=([2], [0]))  # the axis goes to the end: all in turn come back
     return values
 
 

@@ -283,7 +283,7 @@ def test_counts_are_those_of_each_pixel(shape, cells):
     assert full.total.sum(1).eq(math.prod(shape)).all()
 
 
-@pytest.mark.parametrize("shape", [(700, 3), (3, 700), (2, 2, 1200)])
+@pytest.mark.parametrize("shape", [(700, 3), (3, 700), (2, 2, 1200), (20, 60, 4), (20, 20, 30)])
 def test_blocks_longer_than_a_byte_counts(shape):
     found = block_counts(torch.ones(1, 2, *shape).bool(), cells=2)
     assert found.marked.sum() == 2 * math.prod(shape)
