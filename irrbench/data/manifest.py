@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
@@ -74,11 +75,17 @@ def _read_csv(path: Path, group_column: str | None) -> tuple[pd.DataFrame | None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            typed = pd.read_csv(path, index_col=False, encoding="utf-8-sig", skipinitialspace=True)
-            texts = pd.read_csv(path, index_col=False, encoding="utf-8-sig", dtype=str, na_filter=False)
+            read = partial(pd.read_csv, path, index_col=False, encoding="utf-8-sig", skipinitialspace=True)
+            names = read(header=None, nrows=1, dtype=str, na_filter=False).iloc[0].str.strip()
+            typed, texts = read(), read(dtype=str, na_filter=False)
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         found = f"a table that cannot be read ({type(error).__name__}: {error})"
         return None, [Problem(FILE, found, "a comma-separated table in UTF-8", "export it again")]
+    doubles = [name for name, times in Counter(names[names != ""]).items() if times > 1]
+    if doubles:
+        return None, [
+            Problem(FILE, f"column {name!r} more than once", "one of a name", "rename it") for name in doubles
+        ]
     typed.columns = texts.columns = texts.columns.str.strip()
     if "image_id" not in typed:
         columns = ", ".join(map(str, typed.columns[:8]))
