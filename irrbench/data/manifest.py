@@ -13,7 +13,7 @@ import pandas as pd
 from irrbench.data.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 SPLITS = ("train", "val", "test")
@@ -75,7 +75,9 @@ def _read_csv(path: Path, group_column: str | None) -> tuple[pd.DataFrame | None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            read = partial(pd.read_csv, path, index_col=False, encoding="utf-8-sig", skipinitialspace=True)
+            read: Callable[..., pd.DataFrame] = partial(
+                pd.read_csv, path, index_col=False, encoding="utf-8-sig", skipinitialspace=True
+            )
             names = read(header=None, nrows=1, dtype=str, na_filter=False).iloc[0].str.strip()
             typed, texts = read(), read(dtype=str, na_filter=False)
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
