@@ -157,7 +157,8 @@ def extent_icc_interval(
         rng: generator or seed.
 
     Returns:
-        NaN, with a reason, where the ICC is undefined.
+        NaN, with a reason, where the ICC is undefined. Resamples in which it is (few images, drawn over and over, may
+        leave no residual) are left out.
 
     Raises:
         ValueError: if an option has no such value, or for what :func:`extent_icc` refuses.
@@ -179,7 +180,7 @@ def extent_icc_interval(
     samples = torch.from_numpy(drawn)
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = samples.nanquantile(ends)
-    return ExtentICCInterval(low, high, samples, best, "")
+    return ExtentICCInterval(low, high, samples, best, "no resample defines it" if low.isnan() else "")
 
 
 def _usable(y: Floats) -> Floats:
