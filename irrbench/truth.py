@@ -17,7 +17,8 @@ from torch import Tensor
 from irrbench.patterns import VotePatterns, pattern_bits
 
 _START = 0.99999  # both rates of all raters; Warfield et al. advise close to 1, which tells foreground from background
-_TINY = 1e-300  # stands for 0 in logarithms
+_NEVER = -690.0  # stands for the logarithm of 0
+_SIDES = torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None, None]  # foreground, background
 ALONE = "fewer than two raters"
 EMPTY = "the region of interest is empty"
 NOBODY = "nobody marked anything"
@@ -137,8 +138,8 @@ class _State(NamedTuple):
 
 def _search(votes: _Votes, prior: Tensor, *, update_prior: bool, tolerance: float, max_iterations: int) -> StapleFit:
     """Iterate over images that are not done yet."""
-    start = torch.full_like(votes.there, _START)
-    state = _State(torch.stack([start, 1 - start]), prior)
+    # Whoever is absent marks nothing on either side, and so makes no difference.
+    state = _State(torch.stack([_START * votes.there, (1 - _START) * votes.there]), prior)
     best = _State(state.rates.clone(), prior.clone())
     iterations = torch.full_like(prior, max_iterations, dtype=torch.int64)
     converged = torch.zeros_like(prior, dtype=torch.bool)
@@ -154,30 +155,30 @@ def _search(votes: _Votes, prior: Tensor, *, update_prior: bool, tolerance: floa
             iterations[active[done]], converged[active[done]] = iteration, True
             active, some, state = active[~done], some.select(~done), state.select(~done)
     _write(best, active, state)
-    foreground = _log_odds(best, pattern_bits(votes.there.shape[1]).double(), votes.there).sigmoid()
+    foreground = _log_odds(best, pattern_bits(votes.there.shape[1]).double()).sigmoid()
     reason = ["" if ended else f"no convergence within {max_iterations} iterations" for ended in converged.tolist()]
     return StapleFit(foreground, best.rates[0], 1 - best.rates[1], best.prior, iterations, converged, tuple(reason))
 
 
 def _improve(state: _State, votes: _Votes, *, update_prior: bool) -> _State:
     """One iteration: how probable foreground is behind each pattern, then the rates that fit it best."""
-    log_odds = _log_odds(state, votes.marks, votes.there)
-    sides = votes.counts * torch.stack([log_odds, -log_odds]).sigmoid()  # pixels of foreground, and of background
+    sides = (_SIDES * _log_odds(state, votes.marks)).sigmoid() * votes.counts  # (2, B, K') pixels
     sizes = sides.sum(2, keepdim=True)
     prior = sizes[0, :, 0] / votes.counts.sum(1) if update_prior else state.prior
-    return _State((sides @ votes.marks) / sizes, prior)
+    rates = (sides @ votes.marks) / sizes
+    return _State(rates.clamp_max_(1), prior)  # sums in another order can pass the whole by a hair
 
 
-def _log_odds(state: _State, marks: Tensor, there: Tensor) -> Tensor:
-    """Of foreground against background behind each pattern, ``(B, K)``; an absent rater says nothing."""
-    logs = torch.stack([state.rates, 1 - state.rates]).clamp_min(_TINY).log()
-    marked, unmarked = (logs[:, 0] - logs[:, 1]) * there
-    base = state.prior.logit() + unmarked.sum(1)
-    return torch.addmm(base[:, None], marked - unmarked, marks.T)
+def _log_odds(state: _State, marks: Tensor) -> Tensor:
+    """Of foreground against background behind each pattern, ``(B, K)``."""
+    marked, unmarked = state.rates.log().clamp_min(_NEVER), (-state.rates).log1p().clamp_min(_NEVER)
+    yes, no = marked[0] - marked[1], unmarked[0] - unmarked[1]
+    return torch.addmm((state.prior.logit() + no.sum(1))[:, None], yes - no, marks.T)
 
 
 def _movement(old: _State, new: _State) -> Tensor:
-    return torch.maximum((new.rates - old.rates).abs().amax((0, 2)), (new.prior - old.prior).abs())
+    rates = (new.rates - old.rates).abs().amax((0, 2))
+    return rates if new.prior is old.prior else torch.maximum(rates, (new.prior - old.prior).abs())
 
 
 def _write(best: _State, images: Tensor, values: _State) -> None:

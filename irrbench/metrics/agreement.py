@@ -26,6 +26,7 @@ class KrippendorffAlpha(RaterPatternsMetric):
         tensor(0.0952, dtype=torch.float64)
     """
 
+    plot_lower_bound = -1.0
     column = "alpha"
 
     def _columns(self, images: Images) -> dict[str, object]:
@@ -53,6 +54,7 @@ class GwetAC1(RaterPatternsMetric):
         tensor(0.3103, dtype=torch.float64)
     """
 
+    plot_lower_bound = -1.0
     column = "ac1"
 
     def _columns(self, images: Images) -> dict[str, object]:

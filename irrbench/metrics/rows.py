@@ -87,7 +87,7 @@ def encode_blocks(blocks: BlockCounts, present: Tensor, *, image_id: ImageIds | 
     Raises:
         ValueError: if there are not as many ids as images.
     """
-    marked = blocks.marked * present[:, None]
+    marked = blocks.marked * present.to(blocks.marked.device)[:, None]
     table = torch.cat([marked, blocks.total[:, :, None]], 2)[:, :, None]
     info, names = _describe(table, present, image_id)
     return Rows(info, table.flatten(), table.new_empty(0), names)

@@ -1,5 +1,10 @@
 """What all metrics of the raters promise, and that they give what their functions give."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
@@ -110,6 +115,22 @@ def test_processes_one_of_them_without_a_batch(make, function):
     assert own.compute().item() == pytest.approx(feed(make(), [range(N)], *args).compute().item(), abs=1e-9)
     pd.testing.assert_frame_equal(idle.per_image(), own.per_image())
     assert sorted(own.per_image()["image_id"]) == args[2]
+
+
+@pytest.mark.slow
+def test_two_real_processes_give_the_numbers_of_one(tmp_path):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.metrics.two_processes"]
+    started = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], cwd=root, stdout=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    printed = [json.loads(process.communicate(timeout=240)[0].splitlines()[-1]) for process in started]
+    assert printed[0] == printed[1]
+    masks, roi, _, present = data()
+    for name, (_, function) in METRICS.items():
+        expected = function(masks, roi, present).item()
+        assert printed[0][name] == pytest.approx([expected, expected, N], abs=1e-9)
 
 
 @every_metric
