@@ -7,6 +7,7 @@ import random
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.special import expit, ndtri
 from scipy.stats import binom
 
@@ -47,6 +48,17 @@ def draw(truth, seed):
     return binom.ppf(uniform(truth.blocks, truth.raters), sizes[:, None], expit(eta)).astype(int), sizes
 
 
+def tensors(*drawn):
+    return tuple(torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
+
+
+def discs(centres, radii, size=64):
+    place = np.arange(size)
+    one = [(place[:, None] - y) ** 2 + (place - x) ** 2 < r * r for (y, x), r in zip(centres, radii, strict=True)]
+    return torch.from_numpy(np.array(one))[None]
+
+
+LESION = discs([(30, 28), (31, 33), (28, 30), (33, 31)], [15, 17, 14, 16])
 LME4 = [
     Case(Truth(100, 3, 80, 100, -1, 2, 0.3, 0), 6501, 1946.48458, 0.259577, 1.955041, 0.05140104, 0, -1.575461),
     Case(

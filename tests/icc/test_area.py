@@ -1,159 +1,24 @@
-"""The area ICC: its criterion against lme4 and against dense algebra, its rules, and what must not matter."""
+"""The area ICC: its rules, its interval, and what must not matter. Its criterion: `test_area_criterion.py`."""
 
 import math
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
-from scipy.stats import binom
 
 from irrbench.icc import AreaICCFit, area_icc, area_icc_from_counts, area_icc_interval, block_counts
 from irrbench.icc.area import SATURATED, estimate
-from irrbench.icc.area_laplace import AreaCriterion
 from irrbench.icc.area_marks import Marks
 from irrbench.icc.area_uncertainty import simulate_counts
-from tests.icc.area_cases import LME4, Truth, draw
+from tests.icc.area_cases import LESION, Truth, draw, tensors
 
 NUMBERS = ("icc", "var_block", "var_rater", "var_over", "intercept", "deviance", "converged")
-SCRIPT = r"""
-suppressMessages(library(lme4))
-for (line in readLines(file("stdin"))) {
-  x <- as.numeric(strsplit(line, " ")[[1]]); R <- x[1]; D <- x[2]; n <- rep(x[2 + 1:D], each = R); y <- x[-(1:(D + 2))]
-  d <- data.frame(y, n, block = factor(rep(1:D, each = R)), rater = factor(rep(1:R, D)), obs = factor(1:(D * R)))
-  m <- suppressMessages(suppressWarnings(glmer(
-    cbind(y, n - y) ~ (1 | block) + (1 | rater) + (1 | obs), d, binomial,
-    control = glmerControl(optimizer = "bobyqa", tolPwrss = 1e-10, optCtrl = list(rhoend = 1e-8, maxfun = 1e5)))))
-  v <- as.data.frame(VarCorr(m)); p <- mean(y / n); g <- function(k) v$vcov[v$grp == k]
-  icc <- g("block") / (g("block") + g("rater") + g("obs") + 1 / (p * (1 - p)))
-  cat(sprintf("%.12g %.12g\n", -2 * as.numeric(logLik(m)), icc))
-}
-"""
-FRESH = [
-    Truth(100, 4, 30, 60, -1, 3, 0.3, 0.5),
-    Truth(100, 3, 400, 400, -5, 2, 0, 0),
-    Truth(225, 6, 20, 30, 0.5, 8, 0.8, 0),
-]
-
-
-def tensors(*drawn):
-    return tuple(torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
 
 
 def same(one, other, *, atol=1e-6):
     for name in NUMBERS:
         torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-6, atol=atol, equal_nan=True)
     assert one.reason == other.reason
-
-
-def meets(found, deviance, icc):
-    assert found.converged.item()
-    assert found.reason == ("",)
-    assert found.deviance.item() < deviance + 1e-3
-    assert found.icc.item() == pytest.approx(icc, abs=1e-3)
-
-
-@pytest.mark.parametrize("seed", range(len(LME4)))
-def test_lme4s_criterion_is_met_or_beaten(seed):
-    case = LME4[seed]
-    marked, total = tensors(draw(case.truth, seed))
-    assert marked.sum() == case.marks
-    found = area_icc_from_counts(marked, total)
-    meets(found, case.deviance, case.icc)
-    assert found.deviance.item() > case.deviance - 0.02
-    for name in ("var_block", "var_rater", "var_over", "intercept"):
-        assert getattr(found, name).item() == pytest.approx(getattr(case, name), rel=2e-2, abs=1e-3)
-
-
-@pytest.mark.slow
-def test_lme4_itself_on_fresh_draws():
-    if shutil.which("Rscript") is None:
-        pytest.skip("R is not installed")
-    if subprocess.run(["Rscript", "-e", "library(lme4)"], capture_output=True, check=False).returncode:
-        pytest.skip("R has no lme4")
-    drawn = [draw(truth, 100 + seed) for seed, truth in enumerate(FRESH)]
-    lines = "\n".join(" ".join(map(str, (y.shape[1], len(n), *n, *y.ravel()))) for y, n in drawn)
-    ran = subprocess.run(
-        ["Rscript", "-e", SCRIPT], input=lines, capture_output=True, text=True, check=True, timeout=600
-    )
-    figures = [tuple(map(float, line.split())) for line in ran.stdout.splitlines()]
-    assert len(figures) == len(drawn)
-    for one, (deviance, icc) in zip(drawn, figures, strict=True):
-        meets(area_icc_from_counts(*tensors(one)), deviance, icc)
-
-
-# A reference that writes every effect into one dense design matrix.
-
-TINY = np.array([[9, 8, 10], [3, 2, 6], [0, 0, 1], [5, 4, 8], [0, 0, 1], [0, 0, 0]]), np.array([10, 10, 12, 9, 12, 7])
-
-
-def dense_deviance(theta, marked, total):
-    blocks, raters = marked.shape
-    y, n = marked.ravel(), np.repeat(total, raters)
-    b, *sds = theta
-    design = np.hstack(
-        [
-            sds[0] * np.kron(np.eye(blocks), np.ones((raters, 1))),
-            sds[1] * np.tile(np.eye(raters), (blocks, 1)),
-            sds[2] * np.eye(len(y)),
-        ]
-    )
-
-    def half(x):
-        eta = b + design @ x
-        return (n * np.logaddexp(0, eta) - y * eta).sum() + x @ x / 2
-
-    def slope(x):
-        return design.T @ (n / (1 + np.exp(-b - design @ x)) - y) + x
-
-    def curvature(x):
-        p = 1 / (1 + np.exp(-b - design @ x))
-        return design.T @ (design * (n * p * (1 - p))[:, None]) + np.eye(len(x))
-
-    x = minimize(half, np.zeros(design.shape[1]), method="trust-exact", jac=slope, hess=curvature, tol=1e-9).x
-    eta = b + design @ x
-    data = -2 * binom.logpmf(y, n, 1 / (1 + np.exp(-eta))).sum()
-    return data + x @ x + np.linalg.slogdet(curvature(x))[1]
-
-
-@pytest.mark.parametrize("theta", [(-0.5, 1.5, 0.6, 0.4), (-3.0, 4.0, 0.0, 2.0), (1.0, 0.0, 1.0, 0.0)])
-def test_the_deviance_is_that_of_dense_algebra(theta):
-    marked, total = tensors(TINY)
-    marks = Marks.gather(marked, total, torch.ones(1, 3, dtype=torch.bool))
-    assert marks.number.sum() == 6
-    assert len(marks.number) == 5
-    criterion = AreaCriterion(marks)
-    at = criterion.evaluate(torch.tensor(theta, dtype=torch.float64)[:, None], criterion.modes())
-    found = (at.deviance - 2 * marks.log_coefficients()).item()
-    assert found == pytest.approx(dense_deviance(theta, *TINY), abs=1e-7)
-
-
-def test_the_optimum_is_that_of_dense_algebra():
-    best = minimize(dense_deviance, (-0.5, 1.5, 0.6, 0.4), TINY, "Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-8})
-    found = area_icc_from_counts(*tensors(TINY))
-    assert found.deviance.item() == pytest.approx(best.fun, abs=1e-6)
-    assert found.intercept.item() == pytest.approx(best.x[0], abs=2e-3)
-    variances = [found.var_block.item(), found.var_rater.item(), found.var_over.item()]
-    assert variances == pytest.approx(best.x[1:] ** 2, abs=5e-3)
-    p = (TINY[0] / TINY[1][:, None]).mean()
-    assert found.icc.item() == pytest.approx(variances[0] / (sum(variances) + 1 / (p * (1 - p))), abs=1e-12)
-
-
-@pytest.mark.parametrize("theta", [(-0.5, 1.0, 0.4, 0.7), (0.2, 0.0, 0.7, 0.3), (-9.0, 12.0, 2.0, 0.0)])
-def test_the_gradient_is_the_slope_of_the_deviance(theta):
-    marked, total = tensors(*(draw(Truth(20, 3, 0, 40, -1, 4, 0.5, 0.6), seed) for seed in (1, 2)))
-    present = torch.tensor([[True, True, True], [True, False, True]])
-    criterion, h = AreaCriterion(Marks.gather(marked, total, present)), 1e-4
-    theta = torch.tensor(theta, dtype=torch.float64)[:, None].expand(-1, 2)
-    here = criterion.evaluate(theta, criterion.modes())
-    for i in range(4):
-        step = torch.zeros(4, 1, dtype=torch.float64)
-        step[i] = h
-        up, down = (criterion.evaluate(theta + sign * step, criterion.modes()) for sign in (1, -1))
-        torch.testing.assert_close(here.gradient[i], (up.deviance - down.deviance) / (2 * h), rtol=1e-5, atol=2e-5)
-        torch.testing.assert_close(here.slopes[i], (up.modes - down.modes) / (2 * h), rtol=1e-4, atol=1e-5)
 
 
 def test_equal_counts_have_no_variance_by_hand():
@@ -254,51 +119,6 @@ def test_true_variances_come_back():
     assert found.var_rater.mean().item() == pytest.approx(0.3 * 5 / 6, rel=0.3)  # maximum likelihood: R - 1 of R
 
 
-def naive_counts(masks, roi, cells):
-    """Pixel by pixel: the block that holds it on every axis."""
-    shape = masks.shape[2:]
-    marked = np.zeros((len(masks), *[cells] * len(shape), masks.shape[1]), int)
-    total = np.zeros(marked.shape[:-1], int)
-    for b in range(len(masks)):
-        for place in np.ndindex(*shape):
-            if roi[(b, *place)]:
-                block = tuple(
-                    max(i for i in range(cells) if i * n // cells <= x) for x, n in zip(place, shape, strict=True)
-                )
-                total[(b, *block)] += 1
-                marked[(b, *block)] += masks[(b, slice(None), *place)]
-    return marked.reshape(len(masks), -1, masks.shape[1]), total.reshape(len(masks), -1)
-
-
-@pytest.mark.parametrize(("shape", "cells"), [((13, 17), 5), ((7, 3), 4), ((5, 6, 9), 3)])
-def test_counts_are_those_of_each_pixel(shape, cells):
-    rng = np.random.default_rng(0)
-    masks, roi = rng.random((2, 3, *shape)) < 0.4, rng.random((2, *shape)) < 0.7
-    found = block_counts(torch.from_numpy(masks), roi=torch.from_numpy(roi), cells=cells)
-    marked, total = naive_counts(masks, roi, cells)
-    assert np.array_equal(found.marked, marked)
-    assert np.array_equal(found.total, total)
-    full = block_counts(torch.from_numpy(masks).to(torch.uint8) * 255, cells=cells)
-    assert np.array_equal(full.marked, naive_counts(masks, roi | True, cells)[0])
-    assert full.total.sum(1).eq(math.prod(shape)).all()
-
-
-@pytest.mark.parametrize("shape", [(700, 3), (3, 700), (2, 2, 1200), (20, 60, 4), (20, 20, 30)])
-def test_blocks_longer_than_a_byte_counts(shape):
-    found = block_counts(torch.ones(1, 2, *shape).bool(), cells=2)
-    assert found.marked.sum() == 2 * math.prod(shape)
-    assert torch.equal(found.marked[:, :, 0], found.total)
-
-
-def discs(centres, radii, size=64):
-    place = np.arange(size)
-    one = [(place[:, None] - y) ** 2 + (place - x) ** 2 < r * r for (y, x), r in zip(centres, radii, strict=True)]
-    return torch.from_numpy(np.array(one))[None]
-
-
-LESION = discs([(30, 28), (31, 33), (28, 30), (33, 31)], [15, 17, 14, 16])
-
-
 def test_masks_give_what_their_counts_give():
     roi = torch.ones(1, 64, 64).bool()
     roi[:, :, :9] = False
@@ -307,20 +127,6 @@ def test_masks_give_what_their_counts_give():
     same(area_icc(filled, roi=roi), area_icc(LESION, roi=roi))
     three = torch.tensor([[True, False, True, True]])
     same(area_icc(LESION, present=three, cells=8), area_icc(LESION[:, [0, 2, 3]], cells=8))
-
-
-def test_smoothing_is_a_gaussian_normalised_inside_the_roi():
-    from scipy.ndimage import gaussian_filter
-
-    roi = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0)) < 0.8
-    found = block_counts(LESION, roi=roi, cells=4, smoothing=2.5)
-    inside = roi[0].double().numpy()
-    weight = gaussian_filter(inside, 2.5, mode="constant", truncate=4)
-    for r in range(4):
-        share = gaussian_filter(LESION[0, r].numpy() * inside, 2.5, mode="constant", truncate=4) / weight * inside
-        expected = share.reshape(4, 16, 4, 16).sum((1, 3)).ravel()
-        np.testing.assert_allclose(found.marked[0, :, r], expected, atol=1e-3)
-    assert torch.equal(found.total, block_counts(LESION, roi=roi, cells=4).total)
 
 
 def test_smoothing_by_nothing_changes_nothing_and_by_more_forgives_more():
