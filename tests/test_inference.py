@@ -1,20 +1,46 @@
+"""Intervals, p-values and corrections against scipy, statsmodels and slow loops."""
+
+from __future__ import annotations
+
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from irrbench.inference import (
+    Ratios,
+    benjamini_yekutieli,
+    group_sums,
     holm,
+    interval,
     mean_interval,
     normalized_score,
+    p_above,
+    p_two_sided,
     percentile_interval,
+    resampled_fold_sums,
     resampled_means,
+    resampled_sums,
+    smallest_p,
     two_sided_p,
 )
 
 RNG = np.random.default_rng(0)
+METHODS = ("student", "expanded", "percentile", "bca")
+
+
+def means_of(values: np.ndarray, *, resamples: int = 999, seed: int = 0, groups: list[str] | None = None) -> Ratios:
+    """Means over images as ratios of sums, one a column."""
+    both = np.concatenate([values, np.ones_like(values)], axis=1)
+    sums = group_sums(both, groups)
+    draws = resampled_sums(sums, resamples=resamples, rng=seed)
+    (top, bottom), (top_draws, bottom_draws) = np.split(sums, 2, axis=1), np.split(draws, 2, axis=1)
+    return Ratios(top, bottom, top_draws / bottom_draws)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +68,136 @@ def test_mean_interval_is_students():
     assert mean_interval([0.5, np.nan]) == (-math.inf, math.inf)
 
 
+def test_students_test_of_single_images_is_scipys():
+    values = RNG.normal(0.3, 1, size=(15, 2))
+    ratios = means_of(values)
+    for column in range(2):
+        for null in (0.0, 0.5):
+            above = stats.ttest_1samp(values[:, column], null, alternative="greater").pvalue
+            both = stats.ttest_1samp(values[:, column], null).pvalue
+            assert p_above(ratios, null, method="student")[column] == pytest.approx(above)
+            assert p_two_sided(ratios, null, method="student")[column] == pytest.approx(both)
+
+
+def test_bca_is_scipys_on_the_same_resamples():
+    values = RNG.gamma(0.7, size=(14, 3))
+    ratios = means_of(values, resamples=1500)
+    low, high = interval(ratios, level=0.9, method="bca")
+    for column in range(3):
+        drawn = SimpleNamespace(bootstrap_distribution=ratios.samples[:, column])
+        expected = stats.bootstrap(
+            (values[:, column],), np.mean, n_resamples=0, bootstrap_result=drawn, confidence_level=0.9, method="BCa"
+        ).confidence_interval
+        assert (low[column], high[column]) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def slow_acceleration(top: list[float], bottom: list[float]) -> float:
+    without = [
+        sum(t for j, t in enumerate(top) if j != i) / sum(b for j, b in enumerate(bottom) if j != i)
+        for i in range(len(top))
+    ]
+    mean = sum(without) / len(without)
+    return sum((mean - w) ** 3 for w in without) / (6 * sum((mean - w) ** 2 for w in without) ** 1.5)
+
+
+def test_ratios_by_a_slow_loop():
+    top, bottom = RNG.uniform(1, 3, size=(7, 2)), RNG.uniform(2, 4, size=(7, 2))
+    ratios = Ratios(top, bottom, np.empty((0, 2)))
+    for m in range(2):
+        t, b = top[:, m].tolist(), bottom[:, m].tolist()
+        value = sum(t) / sum(b)
+        influence = [(x - value * y) / sum(b) for x, y in zip(t, b, strict=True)]
+        assert ratios.estimates[m] == pytest.approx(value)
+        assert ratios.standard_errors[m] == pytest.approx(math.sqrt(7 / 6 * sum(u * u for u in influence)))
+        assert ratios.acceleration[m] == pytest.approx(slow_acceleration(t, b))
+
+
+def test_expanded_by_hand():
+    """With 10 groups the ends are the quantiles of Phi(-sqrt(10 / 9) t(9)), as Hesterberg prints for n = 10: 0.0086."""
+    share = stats.norm.cdf(-math.sqrt(10 / 9) * stats.t.ppf(0.975, 9))
+    assert share == pytest.approx(0.0086, abs=5e-5)
+    ratios = means_of(RNG.normal(size=(10, 1)))
+    low, high = interval(ratios, method="expanded")
+    assert (low[0], high[0]) == pytest.approx(np.quantile(ratios.samples[:, 0], [share, 1 - share]))
+    hits = (ratios.samples[:, 0] <= -0.4).sum()
+    deviate = stats.norm.ppf((hits + 1) / 1000)
+    assert p_above(ratios, -0.4, method="expanded")[0] == pytest.approx(stats.t.cdf(math.sqrt(0.9) * deviate, 9))
+
+
+def test_percentile_by_hand():
+    samples = np.arange(1.0, 100.0)[:, None]  # 99 resamples
+    ratios = Ratios(np.array([[30.0], [70.0]]), np.array([[1.0], [1.0]]), samples)
+    low, high = interval(ratios, level=0.9, method="percentile")
+    assert (low[0], high[0]) == pytest.approx((5.9, 94.1))
+    assert p_above(ratios, 3.0, method="percentile")[0] == pytest.approx((3 + 1) / 100)
+    assert p_two_sided(ratios, 3.0, method="percentile")[0] == pytest.approx(2 * (3 + 1) / 100)
+    assert p_above(ratios, 98.0, method="percentile")[0] == pytest.approx((98 + 1) / 100)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), groups=st.integers(20, 40))
+def test_p_values_belong_to_their_intervals(method, seed, groups):
+    """The two-sided p-value is below 1 - level where the interval leaves out the null, but for a resample or two."""
+    values = np.random.default_rng(seed).gamma(2, size=(groups, 6))
+    ratios = means_of(values, resamples=1999, seed=seed)
+    low, high = interval(ratios, method=method)
+    width = high - low
+    for null, outside in (
+        (low - 0.1 * width, True),
+        (high + 0.1 * width, True),
+        (low + 0.1 * width, False),
+        (high - 0.1 * width, False),
+    ):
+        p = p_two_sided(ratios, null, method=method)
+        assert (p < 0.05).all() if outside else (p > 0.05).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_mirrored_values_mirror_everything(method):
+    values = RNG.gamma(1, size=(12, 4))
+    one, other = means_of(values, seed=3), means_of(-values, seed=3)
+    low, high = interval(one, method=method)
+    mirrored_low, mirrored_high = interval(other, method=method)
+    np.testing.assert_allclose(mirrored_low, -high, atol=1e-12)
+    np.testing.assert_allclose(mirrored_high, -low, atol=1e-12)
+    np.testing.assert_allclose(p_two_sided(one, 1.0, method=method), p_two_sided(other, -1.0, method=method))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_corner_cases(method):
+    samples = np.zeros((99, 3))
+    samples[:, 2] = np.nan
+    equal = np.array([[0.0, 0.2, np.nan], [0.0, 0.2, np.nan], [0.0, 0.2, np.nan]])
+    ratios = Ratios(equal, np.ones((3, 3)), samples + equal[:1])
+    low, high = interval(ratios, method=method)
+    assert (low[0], high[0], low[1], high[1]) == pytest.approx((0, 0, 0.2, 0.2))
+    assert np.isnan([low[2], high[2]]).all()
+    p = p_two_sided(ratios, method=method)
+    assert p[0] == 1
+    assert p[1] < 0.3
+    assert np.isnan(p[2])
+    alone = Ratios(equal[:1, :1], np.ones((1, 1)), samples[:, :1])
+    assert [end[0] for end in interval(alone, method=method)] == [-math.inf, math.inf]
+    assert p_two_sided(alone, method=method)[0] == 1
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(
+        ValueError, match="`method` must be one of 'student', 'expanded', 'percentile', 'bca'; found 'b'"
+    ):
+        interval(means_of(np.ones((3, 1))), method="b")
+    with pytest.raises(ValueError, match="found 'b'"):
+        p_above(means_of(np.ones((3, 1))), method="b")
+
+
+def test_the_smallest_p_is_what_comes_out_far_away():
+    ratios = means_of(RNG.normal(size=(9, 1)), resamples=499)
+    for method in ("percentile", "expanded"):
+        assert p_above(ratios, -1e9, method=method)[0] == pytest.approx(smallest_p(9, 499, method=method))
+    assert smallest_p(9, 499, method="student") == 0
+
+
 def test_resamples_are_whole_groups_and_paired():
     groups = ["a", "a", "b", "b", "b", "c"]
     values = np.stack([np.arange(6.0), 2 * np.arange(6.0)], 1)
@@ -54,6 +210,14 @@ def test_resamples_are_whole_groups_and_paired():
         for draw in [(x, y, z) for x in "abc" for y in "abc" for z in "abc"]
     }
     assert {round(m, 9) for m in means[:, 0]} == possible
+
+
+def test_group_sums_by_a_slow_loop():
+    values = RNG.normal(size=(40, 3))
+    groups = RNG.integers(0, 9, size=40).tolist()
+    names = list(dict.fromkeys(groups))
+    expected = [[sum(v for v, g in zip(values[:, m], groups, strict=True) if g == n) for m in range(3)] for n in names]
+    np.testing.assert_allclose(group_sums(values, groups), expected)
 
 
 def test_resamples_leave_out_nan_and_repeat_with_the_seed():
@@ -76,14 +240,64 @@ def test_percentile_interval_is_close_to_scipys():
     assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=0.02)
 
 
-def test_blocks_do_not_change_the_shape(monkeypatch):
+def test_percentile_interval_leaves_out_nan():
+    samples = RNG.normal(size=(51, 2))
+    samples[::7, 1] = np.nan
+    low, high = percentile_interval(samples, level=0.8)
+    np.testing.assert_allclose([low, high], np.nanpercentile(samples, [10, 90], axis=0))
+
+
+def test_blocks_do_not_change_what_is_drawn(monkeypatch):
+    values = RNG.normal(size=(40, 3))
+    whole = resampled_means(values, resamples=33)
     monkeypatch.setattr("irrbench.inference.resampling._BLOCK", 100)
-    assert resampled_means(np.ones((40, 3)), resamples=33).shape == (33, 3)
+    np.testing.assert_allclose(resampled_means(values, resamples=33), whole)
 
 
-def test_p_values_and_holm():
+def slow_folds(folds: np.ndarray, groups: list[str], resamples: int, seed: int) -> list[list[float]]:
+    """Draw groups, draw raters, list the drawn images and average the drawn folds: no array operation but the draws."""
+    names = list(dict.fromkeys(groups))
+    num_raters = folds.shape[1]
+    draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
+    raters = np.random.default_rng([seed, 1]).multinomial(num_raters, [1 / num_raters] * num_raters, size=resamples)
+    rows = []
+    for drawn, times in zip(draws.tolist(), raters.tolist(), strict=True):
+        chosen = [r for r, often in enumerate(times) for _ in range(often)]
+        sums, count = [0.0] * folds.shape[2], 0
+        for place in drawn:
+            for i in [i for i, g in enumerate(groups) if g == names[place]]:
+                there = [r for r in chosen if not any(math.isnan(x) for x in folds[i, r])]
+                if there:
+                    count += 1
+                    sums = [s + sum(folds[i, r, m] for r in there) / len(there) for m, s in enumerate(sums)]
+        rows.append([*sums, count])
+    return rows
+
+
+def test_images_and_raters_drawn_together_by_a_slow_loop():
+    folds, groups = RNG.random((7, 3, 2)), list("aabbcda")
+    folds[2, 1] = folds[4] = np.nan
+    folds[5, 0, 1] = np.nan  # undefined for one candidate: for all
+    found = resampled_fold_sums([folds, folds * 2], groups=groups, resamples=60, rng=4)
+    np.testing.assert_allclose(found[0], slow_folds(folds, groups, 60, 4))
+    np.testing.assert_allclose(found[1][:, :2], 2 * found[0][:, :2])
+
+
+def test_more_raters_are_drawn_with_the_same_images():
+    values = RNG.random((12, 1))
+    same = np.repeat(values[:, None], 4, axis=1)  # raters who agree change nothing
+    found = resampled_fold_sums([same], resamples=30, rng=7)[0]
+    np.testing.assert_allclose(found[:, :1] / found[:, 1:], resampled_means(values, resamples=30, rng=7))
+
+
+def test_p_values_and_corrections():
     shifted = resampled_means(RNG.normal(1, 1, size=(50, 1)), resamples=999)
     assert two_sided_p(shifted)[0] == pytest.approx(2 / 1000)
     assert two_sided_p(np.array([[-1.0], [1.0]]))[0] == 1
-    p = [0.01, 0.2, 0.03, 0.04]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_corrections_are_those_of_statsmodels(p):
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+    assert benjamini_yekutieli(p) == pytest.approx(multipletests(p, method="fdr_by")[1])

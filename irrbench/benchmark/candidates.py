@@ -42,7 +42,8 @@ class Resampling:
         resamples: ``T``.
         seed: of the resamples.
         level: confidence level of the intervals.
-        interval: how intervals and p-values are made of the resamples, see :mod:`irrbench.inference.intervals`.
+        interval: how intervals and p-values are made, see :mod:`irrbench.inference.intervals`: ``"auto"`` is Student's
+            where images alone are drawn, else expanded quantiles.
         generalize: what is drawn anew beside the images: nothing (``"images"``), ``"raters"``, ``"seeds"``, or both
             (``"all"``).
 
@@ -54,12 +55,19 @@ class Resampling:
     resamples: int = 2000
     seed: int = 0
     level: float = 0.95
-    interval: IntervalMethod = "expanded"
+    interval: IntervalMethod | Literal["auto"] = "auto"
     generalize: Generalize = "images"
 
     def __post_init__(self) -> None:
         """Check the choices."""
         check_resampling(self.interval, self.generalize)
+
+    @property
+    def method(self) -> IntervalMethod:
+        """How intervals are made."""
+        if self.interval != "auto":
+            return self.interval
+        return "student" if self.generalize == "images" else "expanded"
 
     @property
     def draws_raters(self) -> bool:
@@ -78,12 +86,13 @@ def check_resampling(interval: str, generalize: str) -> None:
     Raises:
         ValueError: saying what to choose.
     """
-    check_choice("interval", interval, IntervalMethod)
+    if interval != "auto":
+        check_choice("interval", interval, IntervalMethod)
     check_choice("generalize", generalize, Generalize)
     if generalize != "images" and interval in ("bca", "student"):
         raise ValueError(
-            f"`interval` must be 'expanded' or 'percentile' with generalize={generalize!r}; found {interval!r}, which "
-            "knows the spread over images alone."
+            f"`interval` must be 'auto', 'expanded' or 'percentile' with generalize={generalize!r}; found "
+            f"{interval!r}, which knows the spread over images alone."
         )
 
 
@@ -183,6 +192,8 @@ class Candidates:
     def _draws(self) -> dict[str, Floats]:
         """By score, ``(T, A + 1)``: the same over resamples."""
         options = self.resampling
+        if options.method == "student":  # asks for none
+            return {score: np.empty((0, len(self.names) + 1)) for score in self.scores}
         if options.draws_raters:
             folds = [np.where(self.counted(score)[:, None, None], self.folds[score], np.nan) for score in self.scores]
             drawn = resampled_fold_sums(folds, groups=self.groups, resamples=options.resamples, rng=options.seed)

@@ -34,8 +34,8 @@ def _family(candidates: Candidates, pairs: Sequence[tuple[int, int]], score: str
     options = candidates.resampling
     one, other = (list(side) for side in zip(*pairs, strict=True))
     ratios = candidates.differences(score, one, other)
-    low, high = interval(ratios, level=options.level, method=options.interval)
-    p = p_two_sided(ratios, method=options.interval)
+    low, high = interval(ratios, level=options.level, method=options.method)
+    p = p_two_sided(ratios, method=options.method)
     corrected = _holm(p)
     means = candidates.means(score).estimates
     floor, ceiling = (means[candidates.place(role)] for role in ("floor", "ceiling"))
@@ -91,7 +91,7 @@ def verdicts_frame(candidates: Candidates, margins: Mapping[str, float] | None =
 
 def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.DataFrame:
     options, models = candidates.resampling, candidates.models
-    method, alpha = options.interval, (1 - options.level) / 2
+    method, alpha = options.method, (1 - options.level) / 2
     columns: dict[str, object] = {"name": [candidates.names[m] for m in models], "score": score}
     for name, column in score_columns(candidates, score).items():
         columns[name.removeprefix(score).removeprefix("_") or "value"] = column[models]

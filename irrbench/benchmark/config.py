@@ -134,7 +134,8 @@ class StatisticsConfig:
         level: of the intervals.
         resamples: bootstrap resamples of the groups of test images.
         seed: of the resamples.
-        interval: how intervals are made of the resamples: ``expanded``, ``percentile``, ``bca`` or ``student``.
+        interval: how intervals are made: ``student``, or of the resamples ``expanded``, ``percentile`` or ``bca``;
+            ``auto`` is ``student`` where images alone are drawn, else ``expanded``.
         generalize: what is drawn anew beside the images: nothing (``images``), ``raters``, ``seeds`` or ``all``.
         margins: by score, how far below the average rater a model may be and still count as equally good.
         alternative_margin: what a model's lower cost is worth in the alternative annotator test.
@@ -146,7 +147,7 @@ class StatisticsConfig:
     level: float = 0.95
     resamples: int = 2000
     seed: int = 0
-    interval: Literal["expanded", "percentile", "bca", "student"] = "expanded"
+    interval: Literal["auto", "student", "expanded", "percentile", "bca"] = "auto"
     generalize: Literal["images", "raters", "seeds", "all"] = "images"
     margins: dict[str, float] = field(default_factory=dict)
     alternative_margin: float = 0.2
@@ -158,8 +159,8 @@ class StatisticsConfig:
         """Refuse values out of range and choices that do not go together."""
         if self.generalize != "images" and self.interval in ("bca", "student"):
             raise ConfigError(
-                f"statistics.interval must be expanded or percentile with statistics.generalize: {self.generalize}; "
-                f"found {self.interval}, which knows the spread over images alone."
+                "statistics.interval must be auto, expanded or percentile with statistics.generalize: "
+                f"{self.generalize}; found {self.interval}, which knows the spread over images alone."
             )
         for score, margin in self.margins.items():
             if score not in SCORES or not 0 < margin < math.inf:

@@ -18,7 +18,7 @@ def normalize(candidates: Candidates, score: str) -> list[Normalized]:
     floor, ceiling = candidates.place("floor"), candidates.place("ceiling")
     gap = candidates.differences(score, [ceiling], [floor])
     options = candidates.resampling
-    gap_low = float(interval(gap, level=options.level, method=options.interval)[0][0])
+    gap_low = float(interval(gap, level=options.level, method=options.method)[0][0])
     means = candidates.means(score).estimates
     return [normalized_score(mean, means[floor], means[ceiling], gap_low=gap_low) for mean in means]
 
@@ -27,9 +27,9 @@ def score_columns(candidates: Candidates, score: str) -> dict[str, Floats]:
     """One score's columns, ``(A,)`` each: mean, interval, floor and ceiling, normalized value and its interval."""
     options = candidates.resampling
     means = candidates.means(score)
-    low, high = interval(means, level=options.level, method=options.interval)
+    low, high = interval(means, level=options.level, method=options.method)
     normalized = np.array([n.value for n in normalize(candidates, score)])
-    ends = interval(candidates.normalized(score), level=options.level, method=options.interval)
+    ends = interval(candidates.normalized(score), level=options.level, method=options.method)
     # Of floor and ceiling 0 and 1 are the definition and no estimates.
     fixed = np.isin(candidates.roles, ("floor", "ceiling")) | np.isnan(normalized)
     return {
@@ -111,7 +111,7 @@ def separation_frame(candidates: Candidates) -> pd.DataFrame:
     rows = []
     for score in candidates.scores:
         gap = candidates.differences(score, [ceiling], [floor])
-        low, high = (float(end[0]) for end in interval(gap, level=options.level, method=options.interval))
+        low, high = (float(end[0]) for end in interval(gap, level=options.level, method=options.method))
         table = candidates.values(score)[candidates.counted(score)]
         gaps = table[:, ceiling] - table[:, floor]
         sd = float(gaps.std(ddof=1)) if len(gaps) > 1 else math.nan

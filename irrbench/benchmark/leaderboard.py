@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from irrbench.benchmark.candidates import Candidates, Resampling, make_candidate
 from irrbench.benchmark.comparisons import alternative_frame, comparisons_frame, verdicts_frame
 from irrbench.benchmark.frames import leaderboard_frame, normalize, per_image_frame, seeds_frame, separation_frame
 from irrbench.benchmark.subgroups import subgroups_frame
+from irrbench.inference import smallest_p
 
 __all__ = ["Questions", "Resampling", "Results", "build_results", "resampling_in_words"]
 
@@ -119,16 +119,18 @@ def resampling_in_words(resampling: Resampling, *, unit: str) -> str:
         unit: what is drawn: images, or groups of images.
 
     Example:
-        >>> resampling_in_words(Resampling(resamples=99), unit="images")
-        "95%, bootstrap quantiles widened as Student's, 99 paired resamples of images"
+        >>> resampling_in_words(Resampling(), unit="images")
+        "95%, Student's, by the spread over images"
+        >>> resampling_in_words(Resampling(resamples=99, generalize="raters"), unit="images")
+        "95%, bootstrap quantiles widened as Student's, 99 paired resamples of images and of raters"
     """
     how = {
         "expanded": "bootstrap quantiles widened as Student's",
         "percentile": "bootstrap quantiles",
         "bca": "bias-corrected and accelerated bootstrap quantiles",
         "student": "Student's, by the spread over",
-    }[resampling.interval]
-    if resampling.interval == "student":
+    }[resampling.method]
+    if resampling.method == "student":
         return f"{resampling.level:.0%}, {how} {unit}"
     more = {"images": "", "raters": " and of raters", "seeds": " and of seeds", "all": ", of raters and of seeds"}
     drawn = f"{resampling.resamples} paired resamples of {unit}{more[resampling.generalize]}"
@@ -182,12 +184,14 @@ def _wide(candidates: Candidates) -> list[str]:
 def _too_few_resamples(candidates: Candidates) -> list[str]:
     options, models = candidates.resampling, len(candidates.models)
     pairs = max(models, models * (models - 1) // 2)
-    needed = math.ceil(2 * pairs / (1 - options.level))
+    groups = max(len(set(candidates.groups)), 2)
     note = (
-        f"{pairs} comparisons of {models} models cannot become significant with {options.resamples} resamples, however "
-        f"large the differences: set statistics.resamples to {needed} or more."
+        f"{pairs} comparisons of {models} models on {groups} images or groups cannot become significant with "
+        f"{options.resamples} resamples, however large the differences: raise statistics.resamples, or take Student's "
+        "intervals."
     )
-    return [note] if options.interval != "student" and options.resamples < needed else []
+    smallest = 2 * pairs * smallest_p(groups, options.resamples, method=options.method)
+    return [note] if smallest >= 1 - options.level else []
 
 
 def _no_folds(candidates: Candidates) -> list[str]:

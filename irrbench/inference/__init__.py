@@ -13,6 +13,7 @@ from irrbench.inference.intervals import (
     p_above,
     p_two_sided,
     percentile_interval,
+    smallest_p,
     two_sided_p,
 )
 from irrbench.inference.normalized import Normalized, normalized_score
@@ -44,5 +45,6 @@ __all__ = [
     "resampled_fold_sums",
     "resampled_means",
     "resampled_sums",
+    "smallest_p",
     "two_sided_p",
 ]

@@ -2,10 +2,12 @@
 
 ``method`` is one of
 
+- ``"student"``: estimate and standard error, no resamples; of the four, nearest to its level with few groups.
+- ``"expanded"``: the resamples' quantiles, further out by as much as Student's interval is wider than the normal one.
 - ``"percentile"``: the resamples' quantiles. Too short with few groups.
-- ``"expanded"``: quantiles further out, by as much as Student's interval is wider than the normal one.
 - ``"bca"``: bias-corrected and accelerated quantiles, for skewed statistics. Too short with few groups as well.
-- ``"student"``: estimate and standard error, no resamples.
+
+How near, ``docs/statistics.md`` says.
 
 Sources: Davison and Hinkley 1997, Bootstrap Methods and their Application, chapter 5; Efron 1987, doi
 10.1080/01621459.1987.10478410 (BCa); Hesterberg 2015, doi 10.1080/00031305.2015.1089789 (expanded).
@@ -23,10 +25,10 @@ from irrbench.inference.ratios import Ratios
 from irrbench.inference.resampling import Floats
 from irrbench.scores import check_choice
 
-IntervalMethod = Literal["expanded", "percentile", "bca", "student"]
+IntervalMethod = Literal["student", "expanded", "percentile", "bca"]
 
 
-def interval(ratios: Ratios, *, level: float = 0.95, method: IntervalMethod = "expanded") -> tuple[Floats, Floats]:
+def interval(ratios: Ratios, *, level: float = 0.95, method: IntervalMethod = "student") -> tuple[Floats, Floats]:
     """Confidence intervals of ratios.
 
     Args:
@@ -54,7 +56,7 @@ def interval(ratios: Ratios, *, level: float = 0.95, method: IntervalMethod = "e
     return low, high
 
 
-def p_above(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "expanded") -> Floats:
+def p_above(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "student") -> Floats:
     """One-sided p-values of "the ratio is `null` or less", ``(M,)``: small ones say that it is above.
 
     From resamples it starts at ``(b + 1) / (T + 1)``, with ``b`` the resamples at or below `null`, and is carried
@@ -72,7 +74,7 @@ def p_above(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "
     return _p(ratios, np.asarray(null, float), method)[0]
 
 
-def p_two_sided(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "expanded") -> Floats:
+def p_two_sided(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "student") -> Floats:
     """Two-sided p-values of "the ratio is `null`", ``(M,)``: the smaller of the two sides, doubled.
 
     Args:
@@ -124,6 +126,22 @@ def two_sided_p(samples: ArrayLike) -> Floats:
     rarer = np.minimum((table <= 0).sum(axis=0), (table >= 0).sum(axis=0))
     p: Floats = np.minimum(1.0, 2 * (rarer + 1) / (len(table) + 1))
     return p
+
+
+def smallest_p(num_groups: float, resamples: int, *, method: IntervalMethod) -> float:
+    """The smallest one-sided p-value that can come out, by how many resamples there are.
+
+    Example:
+        >>> smallest_p(10, 999, method="percentile"), round(smallest_p(10, 999, method="expanded"), 4)
+        (0.001, 0.0084)
+    """
+    from scipy.special import ndtri, stdtr  # noqa: PLC0415
+
+    if method == "student":
+        return 0.0
+    if method != "expanded":
+        return 1 / (resamples + 1)
+    return float(stdtr(num_groups - 1, math.sqrt((num_groups - 1) / num_groups) * ndtri(1 / (resamples + 1))))
 
 
 def _shares(ratios: Ratios, tails: Floats, method: IntervalMethod) -> Floats:
