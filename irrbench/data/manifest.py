@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from irrbench.data.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 SPLITS = ("train", "val", "test")
@@ -75,11 +74,10 @@ def _read_csv(path: Path, group_column: str | None) -> tuple[pd.DataFrame | None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            read: Callable[..., pd.DataFrame] = partial(
-                pd.read_csv, path, index_col=False, encoding="utf-8-sig", skipinitialspace=True
-            )
-            names = read(header=None, nrows=1, dtype=str, na_filter=False).iloc[0].str.strip()
-            typed, texts = read(), read(dtype=str, na_filter=False)
+            options: dict[str, Any] = {"index_col": False, "encoding": "utf-8-sig", "skipinitialspace": True}
+            as_text: dict[str, Any] = options | {"dtype": str, "na_filter": False}
+            names = pd.read_csv(path, header=None, nrows=1, **as_text).iloc[0].str.strip()
+            typed, texts = pd.read_csv(path, **options), pd.read_csv(path, **as_text)
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         found = f"a table that cannot be read ({type(error).__name__}: {error})"
         return None, [Problem(FILE, found, "a comma-separated table in UTF-8", "export it again")]
