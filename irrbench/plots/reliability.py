@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ROW, _LANE, _FOOT = 0.34, 0.15, 0.55  # inches
+_ROW, _LANE, _FOOT = 0.34, 0.11, 0.55  # inches
 _DOT: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.7}
 _INK, _SPREAD = "#1B1F24", "#C4C9CE"
 _ENDS = (0.05, 0.95)
@@ -96,32 +96,31 @@ def average_and_naive(scores: pd.DataFrame) -> Figure:
 
 
 def left_out(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
-    """Draw each measure's mean with all raters as a line, and without each of them as dots with standard errors.
+    """Draw how each measure's mean changes without each of the raters, with intervals.
 
     Args:
-        table: columns ``left_out`` (empty: nobody), ``measure``, ``mean``, ``se``.
+        table: columns ``left_out`` (empty: nobody), ``measure``, ``change``, ``change_low``, ``change_high``.
         titles: of the measures to show, from top to bottom.
 
     Raises:
         ValueError: if a column is missing.
     """
-    need_columns(table, ("left_out", "measure", "mean", "se"), what="`table`")
+    need_columns(table, ("left_out", "measure", "change", "change_low", "change_high"), what="`table`")
     raters = [name for name in table["left_out"].unique() if name]
     styles = {name: _style(place) for place, name in enumerate(raters)}
     lanes = max(1, len(raters))
     with figure_style():
         figure, ax = _rows(list(titles.values()), lanes=lanes)
-        for y, measure in enumerate(titles):
-            rows = table[table["measure"] == measure]
-            whole = rows.loc[rows["left_out"] == "", "mean"]
-            ax.vlines(whole, y - 0.42, y + 0.42, color=_INK, linewidth=1.6, zorder=2)
-            for lane, (name, (colour, marker)) in enumerate(styles.items()):
-                for row in records(rows[rows["left_out"] == name]):
-                    place = y + 0.8 * ((lane + 0.5) / lanes - 0.5)
-                    _mean(ax, row.mean, row.se, place, colour=colour, marker=marker)
-        _unit_axis(ax, ax.dataLim.intervalx)
-        handles = [_handle(_INK, "|", _INK), *(_handle(colour, marker, colour) for colour, marker in styles.values())]
-        _legend(figure, handles, ["all raters", *(f"without {shorten(name, width=24)}" for name in raters)])
+        ax.axvline(0, color=_INK, linewidth=1.2, zorder=1)
+        for row in records(table[table["left_out"].isin(raters) & table["measure"].isin(list(titles))]):
+            lane, (colour, marker) = raters.index(row.left_out), styles[row.left_out]
+            y = list(titles).index(row.measure) + 0.8 * ((lane + 0.5) / lanes - 0.5)
+            ax.plot([row.change_low, row.change_high], [y, y], color=colour, linewidth=1.6, zorder=2)
+            ax.plot([row.change], [y], color=colour, marker=marker, zorder=3, **_DOT)
+        _grid_x(ax)
+        ax.set_xlabel("change of the mean from that of all raters", fontsize=9)
+        handles = [_handle(colour, marker, colour) for colour, marker in styles.values()]
+        _legend(figure, handles, [f"without {shorten(name, width=24)}" for name in raters])
     return figure
 
 
@@ -180,13 +179,17 @@ def _mean(ax: Axes, mean: float, se: float, y: float, *, colour: str, marker: st
 
 
 def _value(ax: Axes, value: float, y: float) -> None:
-    ax.annotate(number(value, digits=2), (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
+    ax.annotate(number(value), (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
                 textcoords="offset points", va="center", fontsize=9, annotation_clip=False)  # fmt: skip
 
 
 def _unit_axis(ax: Axes, interval: Any) -> None:
     low, high = (float(end) if math.isfinite(end) else edge for end, edge in zip(interval, (0.0, 1.0), strict=True))
     ax.set_xlim(min(0.0, low) - 0.03, max(1.0, high) + 0.03)
+    _grid_x(ax)
+
+
+def _grid_x(ax: Axes) -> None:
     ax.tick_params(axis="both", length=0)
     ax.grid(visible=True, axis="x")
     ax.set_axisbelow(True)
@@ -199,9 +202,7 @@ def _style(place: int) -> tuple[str, str]:
 def _handle(colour: str, marker: str, face: str) -> Any:
     from matplotlib.lines import Line2D
 
-    edge = colour if face == "white" or marker == "|" else "white"
-    look = {**_DOT, "markeredgecolor": edge, "markersize": 10 if marker == "|" else 6}
-    look["markeredgewidth"] = 1.6 if marker == "|" else 0.7
+    look = {**_DOT, "markeredgecolor": colour if face == "white" else "white"}
     return Line2D([], [], color=colour, marker=marker, markerfacecolor=face, **look)
 
 

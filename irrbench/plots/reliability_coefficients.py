@@ -68,5 +68,6 @@ def _panel(ax: Axes, rows: pd.DataFrame, terms: list[tuple[str, str]], title: st
 
 
 def _term(covariate: str, contrast: str) -> str:
-    contrast = "per SD" if contrast.startswith("per SD") else contrast
-    return f"{shorten(covariate, width=20)}: {shorten(contrast, width=18)}"
+    if contrast.startswith("per SD"):
+        return shorten(covariate, width=30)
+    return f"{shorten(covariate, width=18)}: {shorten(contrast, width=20)}"

@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from irrbench.icc import ExtentICCFit, ICCForm, extent_icc_interval, shrout_fleiss
+from irrbench.icc import ExtentICCFit, ICCForm, extent_icc, extent_icc_interval, joint_icc, shrout_fleiss
 from irrbench.icc.extent import logit_extent
+from irrbench.icc.pixel import Engine
 from irrbench.patterns import VotePatterns, pattern_bits
 from irrbench.reliability.counting import Counted
 from irrbench.reliability.options import StudyOptions
@@ -20,12 +21,20 @@ from irrbench.reliability.options import StudyOptions
 COLUMNS = ["measure", "title", "value", "low", "high", "reason"]
 _FORMS = {
     "ICC(1,1)": "other raters on each image",
-    "ICC(2,1)": "these raters as a sample, absolute agreement",
-    "ICC(3,1)": "these raters alone, consistency",
-    "ICC(1,k)": "mean of other raters on each image",
-    "ICC(2,k)": "mean of these raters as a sample",
-    "ICC(3,k)": "mean of these raters alone",
+    "ICC(2,1)": "raters as a sample",
+    "ICC(3,1)": "these raters alone",
+    "ICC(1,k)": "mean of other raters",
+    "ICC(2,k)": "mean of raters as a sample",
+    "ICC(3,k)": "mean of these raters",
 }
+_SHARES = {
+    "image": "Joint, share of images",
+    "pixel": "Joint, share of pixels",
+    "rater": "Joint, share of raters",
+    "image_rater": "Joint, share of raters on single images",
+    "residual": "Joint, share of single marks",
+}
+MOST_PATTERNS = 2**26
 
 
 class Extents(NamedTuple):
@@ -85,7 +94,7 @@ def extent_table(
         ("extent_icc", "Extent ICC", float(best.icc), float(found.low), float(found.high), found.reason)
     ]
     for part in ("image", "rater", "residual"):
-        title = f"Extent: variance of {part if part == 'residual' else f'{part}s'} (logit)"
+        title = f"Extent, variance of {part if part == 'residual' else f'{part}s'} (logit)"
         rows.append((f"extent_var_{part}", title, float(getattr(best, f"var_{part}")), *[math.nan] * 2, best.reason))
     rows += _forms(extents, options.level)
     return pd.DataFrame(rows, columns=COLUMNS), best
@@ -98,7 +107,7 @@ def _forms(extents: Extents, level: float) -> list[tuple[object, ...]]:
     forms = shrout_fleiss(complete, level=level) if len(complete) > 1 else dict.fromkeys(_FORMS, nothing)
     reason = "" if len(complete) > 1 else "fewer than two images that all raters drew"
     return [
-        (name, f"{name} of extents: {meaning}", form.value, form.low, form.high, reason or _no_value(form))
+        (name, f"Extent {name}, {meaning}", form.value, form.low, form.high, reason or _no_value(form))
         for name, meaning in _FORMS.items()
         for form in [forms[name]]
     ]
@@ -106,6 +115,51 @@ def _forms(extents: Extents, level: float) -> list[tuple[object, ...]]:
 
 def _no_value(form: ICCForm) -> str:
     return "images do not differ" if math.isnan(form.value) else ""
+
+
+def joint_table(counted: Counted, options: StudyOptions) -> pd.DataFrame:
+    """One model of all images: shares of the variance of single marks, by each engine; columns as `extent_table`."""
+    engines: tuple[Engine, ...] = ("laplace", "quadrature") if options.quadrature else ("laplace",)
+    if len(counted) * 2**counted.num_raters > MOST_PATTERNS:
+        reason = f"more than {MOST_PATTERNS:,} vote patterns in all images"
+        return pd.DataFrame([("joint_icc_pixel", "Joint ICC of pixels", *[math.nan] * 3, reason)], columns=COLUMNS)
+    patterns = counted.patterns()
+    return pd.DataFrame([row for engine in engines for row in _joint(patterns, engine)], columns=COLUMNS)
+
+
+def _joint(patterns: VotePatterns, engine: Engine) -> list[tuple[object, ...]]:
+    found, ending = joint_icc(patterns, engine=engine), "" if engine == "laplace" else f"_{engine}"
+    name = "Laplace" if engine == "laplace" else engine
+    values = {
+        "icc_pixel": ("Joint ICC of pixels", found.icc_pixel),
+        "icc_image": ("Joint ICC of images", found.icc_image),
+    }
+    values |= {f"share_{part}": (_SHARES[part], share) for part, share in found.shares.items()}
+    return [
+        (f"joint_{key}{ending}", f"{title} ({name})", float(value), math.nan, math.nan, found.reason)
+        for key, (title, value) in values.items()
+    ]
+
+
+def leave_out_extents(extents: Extents, raters: Sequence[str], left_out: Sequence[int]) -> pd.DataFrame:
+    """The extent ICC without each rater in turn, as rows of :func:`~irrbench.reliability.measuring.leave_one_out`."""
+    rows = []
+    whole = math.nan
+    for rater in (None, *left_out):
+        others = [r for r in range(len(raters)) if r != rater]
+        fit = extent_icc(extents.marked[:, others], extents.total, present=extents.present[:, others])
+        value = float(fit.icc)
+        whole = value if rater is None else whole
+        rows.append(
+            {
+                "left_out": "" if rater is None else raters[rater],
+                "measure": "extent_icc",
+                "n": len(extents.total),
+                "mean": value,
+                "change": value - whole,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def raters_needed(fit: ExtentICCFit, targets: Sequence[float]) -> pd.DataFrame:

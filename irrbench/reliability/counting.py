@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from irrbench.data.progress import in_threads
-from irrbench.icc.blocks import BlockCounts, block_counts
+from irrbench.icc import BlockCounts, block_counts
 from irrbench.patterns import VotePatterns
 
 if TYPE_CHECKING:

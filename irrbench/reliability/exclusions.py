@@ -54,9 +54,14 @@ def remark(excluded: pd.DataFrame, images: int, options: StudyOptions) -> str:
     counts = excluded["reason"].value_counts()
     listed = "; ".join(f"{count} because {_because(str(reason))}" for reason, count in counts.items())
     text = f"{len(excluded)} of {images} images left out: {listed}."
-    if len(excluded) <= MANY * images:
+    if not leaves_few(excluded, images):
         return text
     return f"{text} {_remedy(str(counts.index[0]), options)}"
+
+
+def leaves_few(excluded: pd.DataFrame, images: int) -> bool:
+    """Whether most images are left out, which a reader must be told before anything else."""
+    return len(excluded) > MANY * images
 
 
 def _because(reason: str) -> str:

@@ -20,8 +20,7 @@ from irrbench.agreement import (
     why_undefined,
 )
 from irrbench.bounds import segmentation_bounds
-from irrbench.icc import pixel_icc
-from irrbench.icc.area import area_icc_from_counts
+from irrbench.icc import area_icc_from_counts, pixel_icc
 from irrbench.icc.pixel import Engine
 from irrbench.patterns import VotePatterns
 from irrbench.reliability.counting import Chunk
@@ -80,7 +79,7 @@ def select_measures(options: StudyOptions) -> tuple[Measure, ...]:
         Measure("pixel_icc", "Pixel ICC (Laplace)", "icc", partial(_pixel_icc, engine="laplace"), is_main=True),
         *_quadrature(options),
         *(
-            Measure(f"area_icc_{d}", f"Area ICC ({d} x {d})", "icc", partial(_area_icc, cells=d), is_main=not place)
+            Measure(f"area_icc_{d}", f"Area ICC ({d}x{d})", "icc", partial(_area_icc, cells=d), is_main=not place)
             for place, d in enumerate(options.cells)
         ),
         *_scores(options),

@@ -18,6 +18,8 @@ from irrbench.reliability.summaries import mean_over
 from irrbench.scores import SCORES
 from irrbench.truth import staple
 
+ONE_SIDED = ("tpr", "ppv", "specificity")  # see one kind of error: a mask that avoids the other kind gets 1
+
 
 def rater_table(
     counted: Counted, extents: Extents, raters: Sequence[str], groups: Sequence[Hashable], options: StudyOptions
@@ -73,7 +75,7 @@ def _rater_scores(counted: Counted, options: StudyOptions) -> dict[str, np.ndarr
 
 
 def score_table(counted: Counted, groups: Sequence[Hashable], options: StudyOptions) -> pd.DataFrame:
-    """One row a score: average rater, the two rater who do not look, and how far they are apart.
+    """One row a score: average rater, two who do not look, and how far they are apart.
 
     The naive rater marks everything. Where lesions are small, marking nothing is the better careless strategy
     (accuracy .98 on a lesion of 2 %), so a score is judged by its distance from both.
@@ -82,7 +84,7 @@ def score_table(counted: Counted, groups: Sequence[Hashable], options: StudyOpti
         Columns ``score``, ``title``, ``n``, ``ceiling``, ``ceiling_se``, ``floor``, ``floor_se``, ``blank`` (marks
         nothing), ``blank_se``, ``gap`` (mean of ceiling - floor), ``gap_sd`` (its SD over images), ``gap_in_sd``,
         ``margin_in_sd`` (the same with the better of naive and blank on each image), and ``monitor``, True for the
-        score with the largest of these.
+        score with the largest of these among those that see both kinds of error.
     """
     tables = _bounds(counted, options)
     rows = []
@@ -104,8 +106,9 @@ def score_table(counted: Counted, groups: Sequence[Hashable], options: StudyOpti
             }
         )
     table = pd.DataFrame(rows)
-    best = table["margin_in_sd"].max()
-    return table.assign(monitor=(table["margin_in_sd"] == best) & (best > 0))
+    eligible = table["margin_in_sd"].where(~table["score"].isin(ONE_SIDED))
+    best = eligible.max()
+    return table.assign(monitor=(eligible == best) & (best > 0))
 
 
 def _bounds(counted: Counted, options: StudyOptions) -> dict[str, dict[str, np.ndarray]]:

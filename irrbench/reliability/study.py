@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from irrbench.data.problems import DataError, Problem
-from irrbench.reliability.across import extent_table, measure_extents, raters_needed
+from irrbench.reliability.across import extent_table, joint_table, leave_out_extents, measure_extents, raters_needed
 from irrbench.reliability.correlations import correlate_all
 from irrbench.reliability.counting import Counted, count_images
 from irrbench.reliability.covariates import make_design
-from irrbench.reliability.exclusions import exclude, remark
+from irrbench.reliability.exclusions import exclude, leaves_few, remark
 from irrbench.reliability.measures import Measure, select_measures
 from irrbench.reliability.measuring import leave_one_out, list_reasons, measure_all, without_each
 from irrbench.reliability.options import StudyOptions
@@ -49,6 +49,7 @@ class Study:
         scores: average and naive rater, and which score to monitor.
         within: within-rater reliability; empty where nobody drew twice.
         remarks: what must be said beside the tables.
+        warnings: what every reader must know before all else, such as that most images were left out.
     """
 
     data: RaterData
@@ -69,6 +70,7 @@ class Study:
     scores: pd.DataFrame
     within: pd.DataFrame
     remarks: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -137,7 +139,10 @@ def _study(
     table = measured[None].table
     extents = measure_extents(counted)
     across, fit = extent_table(extents, groups, options)
-    one_out = leave_one_out(measured, data.raters, measures, groups, level=level)
+    one_out = [
+        leave_one_out(measured, data.raters, measures, groups, level=level),
+        leave_out_extents(extents, data.raters, left_out),
+    ]
     return Study(
         data=data,
         n_images=n_images,
@@ -147,9 +152,9 @@ def _study(
         excluded=excluded,
         reasons=list_reasons(measured[None], data.image_ids),
         summary=summarize_measures(table, {m.name: m.title for m in measures}, groups, level=level),
-        across=across,
+        across=pd.concat([across, joint_table(counted, options)], ignore_index=True),
         raters_needed=raters_needed(fit, options.targets),
-        leave_one_out=one_out,
+        leave_one_out=pd.concat(one_out, ignore_index=True),
         correlations=correlate_all(table, groups, level=level),
         coefficients=regress_all(table, [m.name for m in measures], design, groups, level=level),
         skipped=design.skipped,
@@ -157,6 +162,7 @@ def _study(
         scores=score_table(counted, groups, options),
         within=within_raters(data, counted, measured[None], groups, options, progress=progress),
         remarks=tuple(filter(None, [text])),
+        warnings=(text,) if leaves_few(excluded, n_images) else (),
     )
 
 

@@ -106,15 +106,15 @@ def write_report(
     sections = [
         Section("band", "Between the naive and the average rater", _band(leaderboard, chosen, note, colours)),
         Section("leaderboard", "Leaderboard", _leaderboard(leaderboard, chosen, colours)),
-        Section("reading", "How to read this", _definitions(HOW_TO_READ)),
+        Section("reading", "How to read this", definitions(HOW_TO_READ)),
         Section("curves", "Learning curves", _curves(curves, chosen[0], colours)),
         Section("comparisons", "Comparisons", _comparisons(comparisons, chosen)),
         Section("agreement", "Score and agreement of the raters", _agreement(per_image, agreement, chosen[0], colours)),
         Section("images", "Images", panels_html(panels) if panels else ""),
-        Section("rules", "Rules used", _definitions(rules.items())),
-        Section("reproduce", "How to reproduce", _reproduce(command, config_yaml, versions)),
+        Section("rules", "Rules used", definitions(rules.items())),
+        Section("reproduce", "How to reproduce", reproduce(command, config_yaml, versions)),
     ]
-    return _write(Path(path), render(title, note, headline(leaderboard, chosen[0]), sections))
+    return write_page(Path(path), render(title, note, headline(leaderboard, chosen[0]), sections))
 
 
 def render(title: str, note: str, sentence: str, sections: Iterable[Section]) -> str:
@@ -184,12 +184,14 @@ def _has_pairs(per_image: pd.DataFrame, agreement: pd.Series, score: str) -> boo
     return bool(scored.isin(agreement.dropna().index).any())
 
 
-def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
+def definitions(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return terms and their explanations, in words, as HTML."""
     rows = "".join(f"<dt>{escape(str(term))}</dt><dd>{escape(str(text))}</dd>" for term, text in pairs)
     return f"<dl>{rows}</dl>" if rows else ""
 
 
-def _reproduce(command: str, config_yaml: str, versions: Mapping[str, str]) -> str:
+def reproduce(command: str, config_yaml: str, versions: Mapping[str, str]) -> str:
+    """Return what makes the report again as HTML: command, configuration, versions."""
     return (
         f'<p class="lead">Run again with this configuration and these versions:</p><pre>{escape(command)}</pre>'
         f"<details><summary>Configuration</summary><pre>{escape(config_yaml)}</pre></details>"
@@ -197,7 +199,8 @@ def _reproduce(command: str, config_yaml: str, versions: Mapping[str, str]) -> s
     )
 
 
-def _write(path: Path, text: str) -> Path:
+def write_page(path: Path, text: str) -> Path:
+    """Write a file that is either whole or not there, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from irrbench.plots.rows import score_columns
 from irrbench.plots.text import DASH, number, score_title, shorten
+from irrbench.report.tables import span
 from irrbench.report.words import FORMULA, share
 
 if TYPE_CHECKING:
@@ -65,3 +66,31 @@ def _float(value: Any) -> float:
 
 def _whole(value: Any) -> str:
     return "" if math.isnan(_float(value)) else str(int(value))
+
+
+def reliability_table(summary: pd.DataFrame, across: pd.DataFrame, *, note: str = "") -> Table:
+    """Return the measures of a study as a table for ``rich``: means over images, and values of all images together.
+
+    Args:
+        summary: columns ``title``, ``n``, ``mean``, ``se``, ``sd``, ``under_half``, ``over_nine_tenths``.
+        across: columns ``title``, ``value``, ``low``, ``high``.
+        note: a remark above the table, such as "rendered images".
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    remark = Text(note, justify="left") if note else None
+    table = Table(title=remark, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for title in ("n", "mean", "SE", "SD", "< .5", "> .9"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in summary.to_dict("records"):
+        numbers = [number(_float(row[key])) for key in ("mean", "se", "sd")]
+        shares = [share(_float(row[key])) for key in ("under_half", "over_nine_tenths")]
+        table.add_row(*map(Text, [str(row["title"]), _whole(row["n"]), *numbers, *shares]))
+    for row in across.to_dict("records"):
+        interval = span(_float(row["low"]), _float(row["high"]))
+        shown = interval if math.isfinite(_float(row["low"])) else ""
+        table.add_row(Text(str(row["title"])), "", Text(number(_float(row["value"]))), Text(shown))
+    return table

@@ -1,0 +1,129 @@
+"""What a study leaves behind: tables, figures, a report, a run in MLflow."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from irrbench.benchmark.files import prepare_folder, write_atomically, write_frame, write_yaml
+from irrbench.plots import save_figure
+from irrbench.reliability.config import ReliabilityConfig
+from irrbench.reliability.figures import Drawing, draw_figures
+from irrbench.reliability.study import Study
+from irrbench.reliability.words import HOW_TO_READ, findings, headline, limits
+
+logger = logging.getLogger(__name__)
+
+TABLES, FIGURES, REPORT = "tables", "figures", "report.html"
+FORMATS = (".png", ".svg")
+_PACKAGES = ("irrbench", "torch", "numpy", "pandas", "scipy", "statsmodels", "mlflow")
+
+
+def write_outputs(study: Study, config: ReliabilityConfig, *, command: str = "") -> list[Path]:
+    """Write ``report.html``, ``config.yaml``, ``tables/*.csv`` and ``figures/*.png`` and ``.svg``.
+
+    Args:
+        study: a finished study.
+        config: what made it.
+        command: that makes the report again, for the report.
+
+    Returns:
+        The files, the report first.
+
+    Raises:
+        ConfigError: if the disk does not take them.
+    """
+    output = prepare_folder(Path(config.output))
+    drawings = draw_figures(study, pictures=config.pictures)
+    report = write_atomically(output / REPORT, lambda path: _write_report(path, study, drawings, config, command))
+    files = [report, write_yaml(output / "config.yaml", config.as_dict())]
+    files += [write_frame(output / TABLES / f"{name}.csv", table) for name, table in study.tables.items()]
+    for name, drawing in drawings.items():
+        files += [_write_figure(output / FIGURES / f"{name}{ending}", drawing) for ending in FORMATS]
+    return files
+
+
+def _write_figure(path: Path, drawing: Drawing) -> Path:
+    return write_atomically(path, lambda place: save_figure(drawing.figure, place))
+
+
+def _write_report(
+    path: Path, study: Study, drawings: Mapping[str, Drawing], config: ReliabilityConfig, command: str
+) -> None:
+    import yaml  # noqa: PLC0415
+
+    from irrbench.report.reliability import Shown, Words, write_reliability_report  # noqa: PLC0415 (matplotlib)
+
+    write_reliability_report(
+        path,
+        title=f"Reliability of the raters: {study.data.name}",
+        note=" ".join(filter(None, [study.data.note, *study.warnings])),
+        words=Words(headline(study), findings(study), limits(study), study.remarks, HOW_TO_READ),
+        figures={name: Shown(*drawing) for name, drawing in drawings.items()},
+        tables=study.tables,
+        rules=rules_in_words(study),
+        versions=versions(),
+        config_yaml=yaml.safe_dump(config.as_dict(), sort_keys=False),
+        command=command,
+    )
+
+
+def rules_in_words(study: Study) -> dict[str, str]:
+    """The rules behind the numbers, by name."""
+    options, column = study.options, study.data.group_column
+    unit = "images" if column is None else f"groups of images ({column})"
+    robust = "HC3" if column is None else f"robust to likeness within {column}"
+    return {
+        "Images left out": f"fewer than two raters or an empty region of interest; more than half of the raters marked "
+        f"over {options.exclude_above:.0%} or under {options.exclude_below:.0%} of it",
+        "Standard errors and intervals of means": f"over {unit}, {options.level:.0%}, Student's",
+        "Interval of the extent ICC": f"percentile bootstrap, {options.resamples} resamples of {unit}; raters fixed",
+        "Correlations": f"Pearson's, Fisher's interval by the number of {unit}",
+        "Linear model": f"least squares, all covariates at once, numbers standardised, intervals {robust}",
+        "Scores": f"each rater on the strict majority of the others; ties {options.ties}; empty reference: "
+        f"{options.empty_reference}",
+        "ICC": "variance of one mark by its observed mean (meanobs), link scale",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Version by program."""
+    found = {name: metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "system": platform.platform(), **found}
+
+
+def metrics_of(study: Study) -> dict[str, float]:
+    """Means, standard errors and single values by key, for MLflow."""
+    values = {"n_images": float(len(study.data)), "n_raters": float(len(study.data.raters))}
+    for row in study.summary.to_dict("records"):
+        values |= {str(row["measure"]): float(row["mean"]), f"{row['measure']}_se": float(row["se"])}
+    for row in study.across.to_dict("records"):
+        # MLflow's keys have no parentheses or commas.
+        key = str(row["measure"]).translate(str.maketrans("(,", "__", ")"))
+        ends = {f"{key}_{end}": float(row[end]) for end in ("low", "high")}
+        values |= {key: float(row["value"]), **ends}
+    return values
+
+
+def log_study(client: Any, experiment_id: str, study: Study, files: list[Path]) -> str | None:
+    """Put the study into a run of its own; a store that refuses costs a warning and nothing else."""
+    from irrbench.tracking.reliability import log_reliability  # noqa: PLC0415 (MLflow)
+
+    try:
+        return log_reliability(
+            client,
+            experiment_id,
+            metrics=metrics_of(study),
+            per_image=study.per_image,
+            files=files,
+            note="\n\n".join([headline(study), *findings(study)]),
+            data_name=study.data.name,
+            digest=study.data.digest(),
+        )
+    except Exception as error:
+        logger.warning("MLflow does not take the study: %s. Everything is in the output folder.", error)
+        return None

@@ -1,0 +1,238 @@
+"""What a study says in plain words, with the limits of what it can say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from irrbench.plots.text import number
+
+if TYPE_CHECKING:
+    from irrbench.reliability.study import Study
+
+_FAR = 0.05  # between two estimates of the same thing
+_UNANIMOUS = 0.9
+KOO_LI = ((0.5, "poor"), (0.75, "moderate"), (0.9, "good"), (math.inf, "excellent"))
+CONVENTIONS = (
+    "The words for a value are conventions and no laws: below .5 poor, to .75 moderate, to .9 good, above excellent, "
+    "for an intraclass correlation (Koo & Li 2016, doi 10.1016/j.jcm.2016.02.012); .8 or more reliable, from .667 on "
+    "good for tentative conclusions, for alpha (Krippendorff 2004, Content Analysis). What is enough depends on what "
+    "the masks are for."
+)
+HOW_TO_READ: tuple[tuple[str, str], ...] = (
+    (
+        "Agreement",
+        (
+            "Percent agreement counts pairs of raters who say the same of a pixel; where lesions are small, that is "
+            "nearly all, as nearly all pixels are background. Alpha, Fleiss' and Cohen's kappa take off what chance "
+            "would give, and fall where lesions are rare. AC1 takes off less, and stays near 1 there. None alone is "
+            "right: read them together."
+        ),
+    ),
+    (
+        "Pixel ICC",
+        (
+            "How much of the variance of single marks, on the logit scale, is the pixel. Where nearly all pixels are "
+            "unanimous it is an extrapolation: pixels look extremely different, and what raters disagree on, the rim, "
+            "counts little. It grows with the background that the region of interest holds. Laplace is the usual "
+            "approximation (that of R's lme4), quadrature is nearly exact: where the two differ much, trust neither "
+            "to the second digit."
+        ),
+    ),
+    (
+        "Area ICC",
+        (
+            "The same for blocks of the image, with each rater's count of marks in each block: whether raters mark as "
+            "much in the same places. Disagreement that is finer than a block does not count."
+        ),
+    ),
+    (
+        "Extent ICC",
+        (
+            "Whether images differ in how much of them is marked, beside raters who mark more or less. It does not "
+            "look where the marks are, and it is high wherever lesions differ much in size."
+        ),
+    ),
+    (
+        "Average and naive rater",
+        (
+            "Each rater scored against the majority of the others, and somebody who marks everything. Where a careless "
+            "mask scores nearly as high as the average rater, the score cannot tell models apart. TPR, PPV and "
+            "specificity see one kind of error only, and are not to be monitored alone."
+        ),
+    ),
+    (
+        "Without one rater",
+        (
+            "A measure that rises when a rater is left out says that this rater draws differently from the others; not "
+            "that they are wrong. The average rater's score changes for another reason too: fewer peers make a "
+            "rougher reference."
+        ),
+    ),
+)
+
+
+def band(value: float) -> str:
+    """The word for an intraclass correlation by Koo and Li's convention.
+
+    Example:
+        >>> band(0.4), band(0.5), band(0.8), band(0.9)
+        ('poor', 'moderate', 'good', 'excellent')
+    """
+    return next(word for limit, word in KOO_LI if value < limit)
+
+
+def alpha_band(value: float) -> str:
+    """The words for Krippendorff's alpha by his convention.
+
+    Example:
+        >>> alpha_band(0.85), alpha_band(0.7), alpha_band(0.3)
+        ('reliable', 'good for tentative conclusions only', 'not reliable')
+    """
+    if value >= 0.8:
+        return "reliable"
+    return "good for tentative conclusions only" if value >= 0.667 else "not reliable"
+
+
+def headline(study: Study) -> str:
+    """One sentence: how many, and the three main numbers."""
+    rows = _by_measure(study)
+    extent = _across(study, "extent_icc")
+    return (
+        f"{len(study.data)} images drawn by {len(study.data.raters)} raters: Krippendorff's alpha "
+        f"{_mean(rows['alpha'])}, pixel ICC {_mean(rows['pixel_icc'])}, extent ICC {number(extent['value'], digits=2)}."
+    )
+
+
+def findings(study: Study) -> list[str]:
+    """What the numbers say, a sentence each."""
+    rows = _by_measure(study)
+    sentences = [
+        _alpha(rows["alpha"]),
+        _icc(rows["pixel_icc"], "Of single marks, the pixel's share of variance"),
+        _area(rows),
+        _extent(_across(study, "extent_icc")),
+        _needed(study),
+        _monitor(study),
+        _engines(rows),
+        _unanimous(rows),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def limits(study: Study) -> list[str]:
+    """What the numbers cannot say."""
+    column = study.data.group_column
+    unit = "images" if column is None else f"groups of images ({column})"
+    sentences = [
+        CONVENTIONS,
+        (
+            "Pixels of an image are not independent of each other, so a value of one image has no honest interval from "
+            f"its pixels. All intervals here are over {unit}."
+        ),
+        (
+            "They speak of these raters. Other raters may agree more or less, and with so few of them no interval can "
+            "say how much."
+        ),
+    ]
+    if study.options.raters_are_slots:
+        sentences.append(
+            "Raters' names are slots here, not persons: who is first on one image may be second on another. What "
+            "stands beside a single name, and ICC(2,...) and ICC(3,...), say nothing about a person; ICC(1,...) fits."
+        )
+    return sentences
+
+
+def _alpha(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["mean"]):
+        return ""
+    return f"Pixel by pixel, Krippendorff's alpha is {_interval(row)} on average: {alpha_band(row['mean'])}."
+
+
+def _icc(row: Mapping[str, Any], what: str) -> str:
+    if math.isnan(row["mean"]):
+        return ""
+    spread = f"{row['under_half']:.0%} of images are below .5 and {row['over_nine_tenths']:.0%} above .9"
+    return f"{what} is {_interval(row)} on average: {band(row['mean'])}; {spread}."
+
+
+def _area(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    found = [row for name, row in rows.items() if name.startswith("area_icc") and not math.isnan(row["mean"])]
+    if not found:
+        return ""
+    values = ", ".join(f"{number(row['mean'], digits=2)} ({name})" for row in found for name in [_grid(row["title"])])
+    return f"By blocks of the image: {values}."
+
+
+def _grid(title: str) -> str:
+    return title.partition("(")[2].rstrip(")")
+
+
+def _extent(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["value"]):
+        return f"No extent ICC: {row['reason']}."
+    low, high = band(row["low"]), band(row["high"])
+    words = low if low == high else f"{low} to {high}"
+    interval = f"({number(row['low'], digits=2)} to {number(row['high'], digits=2)})"
+    return f"In how much they mark of an image, ICC is {number(row['value'], digits=2)} {interval}: {words}."
+
+
+def _needed(study: Study) -> str:
+    known = study.raters_needed.dropna(subset=["raters"])
+    if known.empty:
+        return ""
+    parts = [f"{int(raters)} for {target:g}" for target, raters in zip(known["target"], known["raters"], strict=True)]
+    return f"Raters whose mean extent has a given reliability: {', '.join(parts)}."
+
+
+def _monitor(study: Study) -> str:
+    chosen = study.scores[study.scores["monitor"]].to_dict("records")
+    if not chosen:
+        return "No score sets the average rater above both careless masks: no score can be trusted here on its own."
+    row = chosen[0]
+    ceiling, floor, blank = (number(row[name], digits=2) for name in ("ceiling", "floor", "blank"))
+    return (
+        f"To monitor: {row['title']}. Of the scores that see both kinds of error it sets the average rater ({ceiling}) "
+        f"furthest above whoever marks everything ({floor}) or nothing ({blank}): by "
+        f"{number(row['margin_in_sd'], digits=1)} standard deviations over images."
+    )
+
+
+def _engines(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    exact = rows.get("pixel_icc_quadrature")
+    if exact is None or not abs(exact["mean"] - rows["pixel_icc"]["mean"]) > _FAR:
+        return ""
+    return (
+        f"The nearly exact pixel ICC is {number(exact['mean'], digits=2)} on average, the usual approximation "
+        f"{number(rows['pixel_icc']['mean'], digits=2)}: here the approximation matters."
+    )
+
+
+def _unanimous(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    share = rows["unanimous"]["mean"]
+    if not share > _UNANIMOUS:
+        return ""
+    return (
+        f"All raters agree on {share:.1%} of an image's pixels, most of them background. Percent agreement and AC1 are "
+        "near 1 for that alone, and the pixel ICC hinges on the few others: read alpha and the scores beside it."
+    )
+
+
+def _by_measure(study: Study) -> dict[str, dict[str, Any]]:
+    return {str(row["measure"]): {str(k): v for k, v in row.items()} for row in study.summary.to_dict("records")}
+
+
+def _across(study: Study, measure: str) -> dict[str, Any]:
+    rows = study.across[study.across["measure"] == measure].to_dict("records")
+    return {str(key): value for key, value in rows[0].items()}
+
+
+def _mean(row: Mapping[str, Any]) -> str:
+    return number(row["mean"], digits=2)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["low"]):
+        return _mean(row)
+    return f"{_mean(row)} ({number(row['low'], digits=2)} to {number(row['high'], digits=2)})"

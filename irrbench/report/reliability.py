@@ -1,0 +1,218 @@
+"""The report on raters: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from irrbench.report.frames import Column, frame_table
+from irrbench.report.page import Section, definitions, render, reproduce, write_page
+from irrbench.report.pictures import figure_html
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_MEASURE = Column("measure", "text")
+_TABLES: dict[str, dict[str, Column]] = {
+    "measures": {
+        "title": _MEASURE,
+        "mean": Column("mean", interval=("low", "high")),
+        "se": Column("SE"),
+        "sd": Column("SD"),
+        "median": Column("median"),
+        "under_half": Column("under .5", "percent"),
+        "over_nine_tenths": Column("over .9", "percent"),
+        "n": Column("images", "count"),
+        "n_undefined": Column("undefined", "count"),
+    },
+    "across_images": {
+        "title": _MEASURE,
+        "value": Column("value", interval=("low", "high")),
+        "reason": Column("remark", "text"),
+    },
+    "raters_needed": {
+        "target": Column("reliability of the mean extent"),
+        "raters": Column("raters", "count"),
+        "reason": Column("remark", "text"),
+    },
+    "scores": {
+        "title": Column("score", "text"),
+        "ceiling": Column("average rater"),
+        "ceiling_se": Column("SE"),
+        "floor": Column("naive rater"),
+        "floor_se": Column("SE"),
+        "blank": Column("marks nothing"),
+        "gap_in_sd": Column("average - naive, in SD"),
+        "margin_in_sd": Column("above both, in SD"),
+        "n": Column("images", "count"),
+    },
+    "raters": {
+        "rater": Column("rater", "text"),
+        "n": Column("images", "count"),
+        "extent": Column("marked", "percent"),
+        "consensus": Column("others' majority", "percent"),
+        "bias": Column("difference", "percent"),
+        "rmse": Column("RMSE", "percent"),
+        "rmse_relative": Column("RMSE / majority"),
+        "sensitivity": Column("sensitivity (STAPLE)"),
+        "specificity": Column("specificity (STAPLE)"),
+    },
+    "coefficients": {
+        "measure": _MEASURE,
+        "covariate": Column("covariate", "text"),
+        "contrast": Column("contrast", "text"),
+        "estimate": Column("change", interval=("low", "high")),
+        "p": Column("p"),
+        "n": Column("images", "count"),
+        "reason": Column("remark", "text"),
+    },
+    "skipped_covariates": {"column": Column("column", "text"), "reason": Column("why it is no covariate", "text")},
+    "leave_one_out": {
+        "left_out": Column("without", "text"),
+        "measure": _MEASURE,
+        "mean": Column("mean"),
+        "se": Column("SE"),
+        "change": Column("change", interval=("change_low", "change_high")),
+    },
+    "within_raters": {
+        "rater": Column("rater", "text"),
+        "measure": _MEASURE,
+        "within": Column("within"),
+        "within_se": Column("SE"),
+        "between": Column("between"),
+        "between_se": Column("SE"),
+        "difference": Column("difference", interval=("low", "high")),
+        "n": Column("images", "count"),
+    },
+    "excluded": {
+        "image_id": Column("image", "text"),
+        "mean_prevalence": Column("marked", "percent"),
+        "reason": Column("why", "text"),
+    },
+    "undefined": {
+        "image_id": Column("image", "text"),
+        "measure": _MEASURE,
+        "value": Column("value"),
+        "reason": Column("remark", "text"),
+    },
+}
+
+
+class Shown(NamedTuple):
+    """A figure with what it shows in words and the caption under it."""
+
+    figure: Figure
+    alt: str
+    caption: str
+
+
+class Words(NamedTuple):
+    """The texts of the report.
+
+    Attributes:
+        headline: the most important sentence.
+        findings: what the numbers say.
+        limits: what they cannot say.
+        remarks: what must be said beside the tables, such as images left out.
+        reading: terms and their explanations.
+    """
+
+    headline: str
+    findings: Sequence[str]
+    limits: Sequence[str]
+    remarks: Sequence[str]
+    reading: Sequence[tuple[str, str]]
+
+
+def write_reliability_report(
+    path: str | Path,
+    *,
+    title: str,
+    note: str,
+    words: Words,
+    figures: Mapping[str, Shown],
+    tables: Mapping[str, pd.DataFrame],
+    rules: Mapping[str, str],
+    versions: Mapping[str, str],
+    config_yaml: str,
+    command: str,
+) -> Path:
+    """Write the report as one file and return its path; a reader never finds half a file.
+
+    Args:
+        path: of the HTML file.
+        title: heading of the page.
+        note: what every reader must know, such as "rendered images"; may be empty.
+        words: the texts.
+        figures: by name: ``masks``, ``measures``, ``average_and_naive_rater``, ``leave_one_out``, ``pairs``,
+            ``coefficients``, ``within_raters``; those that are missing are left out.
+        tables: by name, as a study gives them.
+        rules: rule by name.
+        versions: version by program.
+        config_yaml: the resolved configuration.
+        command: what makes this report again.
+    """
+    pictures = {name: figure_html(s.figure, alt=s.alt, caption=s.caption) for name, s in figures.items()}
+    page = _Page(pictures, tables)
+    sections = [
+        Section("findings", "What was found", _list(words.findings)),
+        Section("limits", "What this cannot say", _list(words.limits)),
+        Section("masks", "Images with every rater's mask", page.picture("masks")),
+        Section("measures", "Agreement and reliability, image by image", page.both("measures", "measures")),
+        Section("across", "Reliability across images", page.table("across_images") + page.table("raters_needed")),
+        Section("scores", "Average and naive rater", page.both("average_and_naive_rater", "scores")),
+        Section("raters", "Raters one by one", page.table("raters") + page.folded("leave_one_out", "leave_one_out")),
+        Section("within", "Within raters", page.both("within_raters", "within_raters")),
+        Section("pairs", "How measures go together", page.picture("pairs")),
+        Section("covariates", "What goes with reliability", page.covariates()),
+        Section("excluded", "Images left out", _list(words.remarks) + page.hidden("excluded", "All images left out")),
+        Section("undefined", "Undefined values and remarks", page.hidden("undefined", "All of them, image by image")),
+        Section("reading", "How to read this", definitions(words.reading)),
+        Section("rules", "Rules used", definitions(rules.items())),
+        Section("reproduce", "How to reproduce", reproduce(command, config_yaml, versions)),
+    ]
+    return write_page(Path(path), render(title, note, words.headline, sections))
+
+
+class _Page(NamedTuple):
+    """Figures and tables as HTML, empty where there are no data."""
+
+    pictures: Mapping[str, str]
+    tables: Mapping[str, pd.DataFrame]
+
+    def picture(self, name: str) -> str:
+        return self.pictures.get(name, "")
+
+    def table(self, name: str) -> str:
+        frame = self.tables.get(name)
+        if frame is None or frame.empty:
+            return ""
+        if "reason" in frame and not (frame["reason"] != "").any():
+            frame = frame.drop(columns="reason")
+        return frame_table(frame, _TABLES[name], label=name.replace("_", " "))
+
+    def both(self, picture: str, table: str) -> str:
+        return self.picture(picture) + self.table(table) if not self.tables[table].empty else ""
+
+    def hidden(self, table: str, summary: str) -> str:
+        body = self.table(table)
+        return f"<details><summary>{escape(summary)}</summary>{body}</details>" if body else ""
+
+    def folded(self, picture: str, table: str) -> str:
+        drawn = self.picture(picture)
+        return drawn + self.hidden(table, "All numbers without each rater") if drawn else ""
+
+    def covariates(self) -> str:
+        tables = self.hidden("coefficients", "All coefficients")
+        if not tables:
+            return ""
+        skipped = self.hidden("skipped_covariates", "Columns of the manifest that are no covariates here")
+        return self.picture("coefficients") + tables + skipped
+
+
+def _list(sentences: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f"<ul>{items}</ul>" if items else ""
