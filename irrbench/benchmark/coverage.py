@@ -25,6 +25,7 @@ from irrbench.inference import (
     interval,
     p_above,
     p_two_sided,
+    resampled_fold_sums,
     resampled_sums,
 )
 
@@ -39,6 +40,7 @@ _IMAGES = 2  # of a patient
 _MODELS = 4
 _RATERS = 4
 _EPSILON = 0.2
+_FEWER = 500  # data sets where raters are drawn, which takes longer
 
 
 class Kind(NamedTuple):
@@ -87,7 +89,8 @@ def measure(simulation: Simulation, sizes: Sequence[int] = SIZES) -> pd.DataFram
 
     rows = [row for groups in sizes for row in _measure_size(simulation, groups)]
     frame = pd.DataFrame(rows)
-    frame["error"] = np.sqrt(frame["found"] * (1 - frame["found"]) / simulation.datasets)
+    datasets = np.where(frame["quantity"].str.contains("other raters"), _FEWER, simulation.datasets)
+    frame["error"] = np.sqrt(frame["found"] * (1 - frame["found"]) / np.minimum(datasets, simulation.datasets))
     return frame
 
 
@@ -140,7 +143,8 @@ class _Drawn(NamedTuple):
 def _measure_size(simulation: Simulation, groups: int) -> Iterator[dict[str, object]]:
     rng = np.random.default_rng([simulation.seed, groups])
     drawn = _draw([CEILING, FLOOR, *[MODEL] * _MODELS], simulation, groups, rng)
-    for row in (*_coverage(drawn), *_sizes(drawn), *_family(drawn), *_alternative(simulation, groups, rng)):
+    tests = (*_sizes(drawn), *_family(drawn), *_alternative(simulation, groups, rng))
+    for row in (*_coverage(drawn), *tests, *_other_raters(simulation, groups, rng)):
         yield {"groups": groups, **row}
 
 
@@ -207,6 +211,26 @@ def _alternative(simulation: Simulation, groups: int, rng: np.random.Generator) 
         "alternative annotator: half of the raters": passed,
     }.items():
         yield _false_positives(quantity, "student", 1 - _LEVEL, count / simulation.datasets)
+
+
+def _other_raters(simulation: Simulation, groups: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
+    """Raters who differ: how often does the interval hold the mean over all raters there might be?"""
+    datasets = min(simulation.datasets, _FEWER)
+    for raters in (3, 8):
+        image, rater = 0.1 * rng.normal(size=(groups, 1, datasets)), 0.05 * rng.normal(size=(1, raters, datasets))
+        folds = image + rater + 0.05 * rng.normal(size=(groups, raters, datasets))
+        sums, ones = folds.mean(axis=1), np.ones((groups, datasets))
+        draws = {
+            "images": resampled_sums(sums, resamples=simulation.resamples, rng=rng) / groups,
+            "images and raters": resampled_fold_sums([folds], resamples=simulation.resamples, rng=simulation.seed)[0],
+        }
+        draws["images and raters"] = draws["images and raters"][:, :-1] / groups
+        for method, samples in draws.items():
+            low, high = interval(Ratios(sums, ones, samples), level=_LEVEL, method="expanded")
+            found = float(((low <= 0) & (high >= 0)).mean())
+            quantity = f"mean over other raters too ({raters} seen)"
+            row = {"measure": "coverage", "quantity": quantity, "method": method, "nominal": _LEVEL, "found": found}
+            yield row | {"width": float((high - low).mean())}
 
 
 def _draw(kinds: Sequence[Kind], simulation: Simulation, groups: int, rng: np.random.Generator) -> _Drawn:

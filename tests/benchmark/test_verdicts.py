@@ -1,0 +1,255 @@
+"""Verdicts, the alternative annotator test, seeds, raters drawn anew, separation: by hand and against slow loops."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from irrbench.benchmark.leaderboard import Questions, Resampling, build_results, resampling_in_words
+from irrbench.inference import alternative_annotator_test
+from tests.benchmark.test_leaderboard import CEILING, FLOOR, random_tables, row, table
+
+N = 24
+
+
+def tables(*shifts: float, seed: int = 0, noise: float = 0.05) -> dict[str, pd.DataFrame]:
+    """Models that differ from the average rater by so much, on images of the same difficulty."""
+    rng = np.random.default_rng(seed)
+    ceiling = rng.uniform(0.6, 0.8, N)
+    bounds = {"ceiling": ceiling.tolist(), "floor": rng.uniform(0, 0.1, N).tolist()}
+    return {
+        f"m{i}": table((ceiling + shift + noise * rng.normal(size=N)).tolist(), **bounds)
+        for i, shift in enumerate(shifts)
+    }
+
+
+def one_sided(frame: pd.DataFrame, versus: str, null: float) -> float:
+    difference = frame["iou"] - frame[f"iou_{versus}"]
+    return stats.ttest_1samp(difference, null, alternative="greater").pvalue
+
+
+def test_verdicts_are_one_sided_t_tests_with_holm():
+    made = tables(0.0, -0.02, -0.2)
+    verdicts = build_results(made, questions=Questions(margins={"iou": 0.05})).verdicts
+    for versus, null in (("floor", 0.0), ("ceiling", -0.05)):
+        p = np.array([one_sided(frame, versus, null) for frame in made.values()])
+        assert verdicts[f"{versus}_p"].tolist() == pytest.approx(p)
+        order = np.argsort(p)
+        stepped = np.minimum(1, np.maximum.accumulate(p[order] * [3, 2, 1]))
+        assert verdicts[f"{versus}_p_holm"].to_numpy()[order] == pytest.approx(stepped)
+    difference = made["m1"]["iou"] - made["m1"]["iou_ceiling"]
+    expected = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+    found = row(verdicts, "m1")
+    assert [found["ceiling_difference_low"], found["ceiling_difference_high"]] == pytest.approx(list(expected))
+    assert found["ceiling_difference"] == pytest.approx(difference.mean())
+    assert found["value"] == pytest.approx(made["m1"]["iou"].mean())
+
+
+@pytest.mark.parametrize(
+    ("shift", "margin", "verdict"),
+    [
+        (0.3, 0.05, "better than the average rater"),
+        (0.0, 0.05, "non-inferior to the average rater"),
+        (-0.2, 0.05, "inferior to the average rater"),
+        (-0.05, 0.05, "inconclusive"),
+        (0.3, None, "no margin declared"),
+    ],
+)
+def test_words_against_the_average_rater(shift, margin, verdict):
+    questions = Questions(margins=None if margin is None else {"iou": margin})
+    results = build_results(tables(shift), questions=questions)
+    assert results.verdicts["ceiling_verdict"].tolist() == [verdict]
+    assert any("No margin is declared" in note for note in results.notes) == (margin is None)
+    assert results.verdicts["margin"].isna().all() == (margin is None)
+
+
+def test_a_margin_of_another_score_is_none():
+    assert build_results(tables(0.0), questions=Questions(margins={"f1": 0.1})).verdicts["ceiling_verdict"][0] == (
+        "no margin declared"
+    )
+
+
+def test_words_against_the_naive_rater():
+    bounds = {"ceiling": [0.7] * 6, "floor": [0.1, 0.2, 0.1, 0.2, 0.1, 0.2]}
+    made = {
+        "bad": table([0.2, 0.1, 0.1, 0.2, 0.2, 0.1], **bounds),
+        "good": table([0.5, 0.6, 0.5, 0.4, 0.6, 0.5], **bounds),
+    }
+    verdicts = build_results(made).verdicts.set_index("name")["floor_verdict"]
+    assert verdicts["bad"] == "not shown to be better than the naive rater"
+    assert verdicts["good"] == "better than the naive rater"
+
+
+def test_a_score_that_no_image_defines_has_no_verdict():
+    nothing = [math.nan] * 3
+    verdicts = build_results({"m": table(nothing, ceiling=nothing, floor=nothing)}).verdicts
+    assert verdicts[["floor_verdict", "ceiling_verdict"]].to_numpy().tolist() == [["undefined", "undefined"]]
+
+
+def test_the_normalized_interval_is_the_delta_method():
+    made = tables(-0.1)["m0"]
+    found = row(build_results({"m": made}).leaderboard, "m")
+    top, bottom = made["iou"] - made["iou_floor"], made["iou_ceiling"] - made["iou_floor"]
+    value = top.mean() / bottom.mean()
+    error = (top - value * bottom).std(ddof=1) / bottom.mean() / math.sqrt(N)
+    half = stats.t.ppf(0.975, N - 1) * error
+    assert found["iou_normalized"] == pytest.approx(value)
+    ends = [found["iou_normalized_low"], found["iou_normalized_high"]]
+    assert ends == pytest.approx([value - half, value + half])
+
+
+def test_normalized_values_stand_beside_raw_ones_everywhere():
+    results = build_results(tables(-0.1, 0.1), models={"m0": "m", "m1": "m"})
+    assert {"floor", "ceiling", "normalized", "mean"} <= set(results.seeds)
+    assert {"floor", "ceiling", "normalized", "value"} <= set(results.verdicts)
+    assert {"floor", "ceiling", "value", "normalized_difference"} <= set(results.comparisons)
+    pair = results.comparisons.iloc[0]
+    gap = pair["ceiling"] - pair["floor"]
+    assert pair["normalized_difference"] == pytest.approx(pair["difference"] / gap)
+    assert pair["value"] - pair["versus_value"] == pytest.approx(pair["difference"])
+
+
+def test_the_alternative_annotator_test_reads_the_folds():
+    made = tables(0.02)["m0"]
+    columns = [f"iou_fold{r}" for r in range(3)], [f"iou_ceiling_fold{r}" for r in range(3)]
+    rng = np.random.default_rng(2)
+    for column in columns[1]:
+        made[column] += 0.05 * rng.normal(size=N)
+    groups = {f"image{i}": i // 2 for i in range(N)}
+    ordered = made.sort_values("image_id")  # results are sorted by id
+    labels = [groups[i] for i in ordered["image_id"]]
+    expected = alternative_annotator_test(
+        ordered[columns[0]].to_numpy(), ordered[columns[1]].to_numpy(), epsilon=0.1, groups=labels
+    )
+    questions = Questions(alternative_margin=0.1, raters=["anna", "ben", "cem"])
+    found = build_results({"m": made}, Resampling(groups), questions=questions).alternative
+    assert found["rater"].tolist() == ["anna", "ben", "cem"]
+    for name in ("p", "p_corrected", "advantage", "rater_advantage"):
+        assert found[name].tolist() == pytest.approx(getattr(expected, name).tolist())
+    assert found["winning_rate"].tolist() == [expected.winning_rate] * 3
+    assert found["n_groups"].tolist() == [12] * 3
+    stands = "may stand in for a rater" if expected.winning_rate >= 0.5 else "not shown to stand in for a rater"
+    assert found["verdict"].unique().tolist() == [stands]
+
+
+def test_tables_without_folds_say_so():
+    made = tables(0.0)["m0"]
+    bare = made.drop(columns=[c for c in made if "_fold" in c])
+    results = build_results({"m": bare})
+    assert results.alternative.empty
+    assert any(note.startswith("No alternative annotator test") for note in results.notes)
+    assert "alternative" not in results.frames()
+    with pytest.raises(ValueError, match=r"generalize='raters' needs the scores on each rater's .*iou_fold0"):
+        build_results({"m": bare}, Resampling(generalize="raters"))
+
+
+def test_seeds_are_averaged_and_their_spread_is_reported():
+    made = tables(0.0, 0.05, 0.1, -0.2)
+    results = build_results(made, models={"m0": "net", "m1": "net", "m2": "net"})
+    board = results.leaderboard
+    assert board.query("role == 'model'")["name"].tolist() == ["net", "m3"]
+    means = [made[name]["iou"].mean() for name in ("m0", "m1", "m2")]
+    assert row(board, "net")["iou"] == pytest.approx(np.mean(means))
+    seeds = results.seeds
+    assert seeds["name"].tolist() == ["net"]
+    assert seeds.loc[0, ["n_seeds", "mean", "lowest", "highest"]].tolist() == pytest.approx(
+        [3, np.mean(means), min(means), max(means)]
+    )
+    assert seeds.loc[0, "seed_sd"] == pytest.approx(np.std(means, ddof=1))
+    assert results.members == {"net": ("m0", "m1", "m2"), "m3": ("m3",)}
+    average = results.per_image.query("name == 'net'").set_index("image_id")["iou"]
+    expected = sum(made[name].set_index("image_id")["iou"] for name in ("m0", "m1", "m2")) / 3
+    pd.testing.assert_series_equal(average, expected.sort_index(), check_names=False)
+
+
+def test_a_single_seed_has_no_spread():
+    assert build_results(tables(0.0, 0.1)).seeds.empty
+
+
+def test_seeds_drawn_anew_by_a_slow_loop():
+    made = tables(0.0, 0.3, -0.1)
+    options = Resampling(resamples=200, seed=3, generalize="seeds", interval="percentile", level=0.8)
+    board = build_results(made, options, models={"m0": "a", "m1": "a"}).leaderboard
+    values = [made[name].sort_values("image_id")["iou"].tolist() for name in ("m0", "m1")]
+    images = np.random.default_rng(3).integers(N, size=(200, N)).tolist()
+    rng = np.random.default_rng([3, 2])
+    for _ in range(3):  # the bounds have one table each
+        rng.multinomial(1, [1.0], size=200)
+    times = rng.multinomial(2, [0.5, 0.5], size=200).tolist()
+    samples = []
+    for drawn, often in zip(images, times, strict=True):
+        chosen = [s for s, count in enumerate(often) for _ in range(count)]
+        samples.append(sum(values[s][i] for s in chosen for i in drawn) / (2 * N))
+    found = row(board, "a")
+    assert [found["iou_low"], found["iou_high"]] == pytest.approx(np.quantile(samples, [0.1, 0.9]).tolist())
+    alone = row(build_results({"m2": made["m2"]}, options).leaderboard, "m2")
+    assert row(board, "m2")[["iou_low", "iou_high"]].tolist() == pytest.approx(alone[["iou_low", "iou_high"]].tolist())
+
+
+def test_other_raters_make_intervals_wider_and_say_so():
+    made = tables(0.0)
+    for frame in made.values():
+        for r, shift in enumerate((-0.2, 0.0, 0.2)):
+            for column in (f"iou_fold{r}", f"iou_ceiling_fold{r}", f"iou_upper_fold{r}", f"iou_floor_fold{r}"):
+                frame[column] = frame[column.partition("_fold")[0]] + shift
+    options = [Resampling(generalize=g, interval="expanded") for g in ("images", "raters")]
+    images, raters = (build_results(made, option) for option in options)
+    width = [row(r.leaderboard, "m0")["iou_high"] - row(r.leaderboard, "m0")["iou_low"] for r in (images, raters)]
+    assert width[1] > 3 * width[0]
+    # all shift together: a difference knows nothing of it
+    pairs = [r.comparisons.set_index("versus").loc[CEILING] for r in (images, raters)]
+    assert pairs[1]["high"] - pairs[1]["low"] == pytest.approx(pairs[0]["high"] - pairs[0]["low"], rel=0.02)
+    assert any("on the word of 3" in note for note in raters.notes)
+    assert not any("on the word of" in note for note in images.notes)
+
+
+def test_which_score_separates_models():
+    rng = np.random.default_rng(4)
+    sharp, dull = table([0.5] * 9, ceiling=[0.8, 0.82, 0.78] * 3, floor=[0.1] * 9), None
+    dull = table([0.5] * 9, ceiling=rng.uniform(0.4, 1, 9).tolist(), floor=[0.3] * 9, score="f1")
+    hopeless = table([0.5] * 9, ceiling=rng.uniform(0.6, 0.9, 9).tolist(), floor=[1.0] * 9, score="tpr")
+    both = hopeless.merge(dull.merge(sharp, on=["image_id", "alpha", "tied"]), on=["image_id", "alpha", "tied"])
+    frame = build_results({"m": both}).separation
+    assert frame["score"].tolist() == ["iou", "f1", "tpr"]
+    gaps = (sharp["iou_ceiling"] - sharp["iou_floor"]).tolist()
+    mean = sum(gaps) / 9
+    sd = math.sqrt(sum((g - mean) ** 2 for g in gaps) / 8)
+    first = frame.iloc[0]
+    assert [first["gap"], first["gap_sd"], first["separation"]] == pytest.approx([mean, sd, mean / sd])
+    assert frame["remark"].tolist() == ["", "", "the naive rater scores as high as the average rater"]
+    assert first["gap_low"] < first["gap"] < first["gap_high"]
+
+
+def test_a_model_that_lacks_an_image_loses_it_for_everybody():
+    made = tables(0.0, 0.1)
+    made["m1"].loc[3, "iou"] = math.nan
+    results = build_results(made)
+    rest = made["m0"].drop(index=3)
+    assert row(results.leaderboard, "m0")["iou"] == pytest.approx(rest["iou"].mean())
+    assert row(results.leaderboard, FLOOR)["iou"] == pytest.approx(rest["iou_floor"].mean())
+    assert "iou is defined on 23 of 24 test images." in results.notes
+
+
+def test_too_few_resamples_are_named():
+    many = random_tables(5, 30)
+    notes = build_results(many, Resampling(resamples=99, interval="percentile")).notes
+    assert any(note.startswith("10 comparisons of 5 models on 30 images") for note in notes)
+    assert not any("comparisons of" in note for note in build_results(many, Resampling(resamples=99)).notes)
+
+
+def test_choices_that_do_not_go_together_are_refused():
+    with pytest.raises(ValueError, match=r"`interval` must be 'auto', .* with generalize='raters'; found 'bca'"):
+        Resampling(generalize="raters", interval="bca")
+    with pytest.raises(ValueError, match=r"`generalize` must be one of 'images', .*; found 'people'"):
+        Resampling(generalize="people")
+    with pytest.raises(ValueError, match=r"`interval` must be one of .*; found 'wide'"):
+        Resampling(interval="wide")
+
+
+def test_resampling_is_told_in_words():
+    words = resampling_in_words(Resampling(resamples=50, generalize="all", interval="percentile"), unit="patients")
+    assert words == "95%, bootstrap quantiles, 50 paired resamples of patients, of raters and of seeds"
