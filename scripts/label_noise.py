@@ -1,0 +1,45 @@
+#!/usr/bin/env python
+"""Show how long training fits one rater's hand: docs/label_noise.svg and the numbers behind it, in minutes."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from irrbench.benchmark.label_noise import LABELS, NAMES, label_noise_curves, label_noise_table
+from irrbench.data import load_lidc
+from irrbench.plots import save_figure
+from irrbench.plots.noise import noise_fit_curves
+
+
+def main() -> None:
+    """Train, draw, print."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--epochs", type=int, default=100, help="of each label strategy (default: 100)")
+    parser.add_argument("--images", type=int, default=32, help="training images (default: 32)")
+    parser.add_argument("--nodules", type=int, default=240, help="of which the rest validates (default: 240)")
+    parser.add_argument("--size", type=int, default=32, help="side of the images in pixels (default: 32)")
+    parser.add_argument("--labels", nargs="+", default=list(LABELS), help="label strategies")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("docs"), help="where label_noise.svg and .csv go")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    console = Console()
+    with console.status("training") as status:
+        curves = label_noise_curves(
+            load_lidc(size=options.size, limit=options.nodules),
+            labels=options.labels,
+            num_images=options.images,
+            max_epochs=options.epochs,
+            seed=options.seed,
+            on_epoch=lambda label, epoch: status.update(f"{label}: epoch {epoch + 1} of {options.epochs}"),
+        )
+    options.output.mkdir(parents=True, exist_ok=True)
+    curves.round(5).to_csv(options.output / "label_noise.csv", index=False)
+    save_figure(noise_fit_curves(curves, score="iou", names=NAMES), options.output / "label_noise.svg")
+    console.print(label_noise_table(curves).to_string(float_format="{:.3f}".format))
+
+
+if __name__ == "__main__":
+    main()
