@@ -116,6 +116,9 @@ def area_icc_from_counts(
         ValueError: if shapes do not belong together, a count is negative or exceeds its total, or ``expect`` has no
             such value.
 
+    Blocks of one or two pixels cannot tell overdispersion from the marks' own variance, and the criterion then has
+    several optima; take fewer ``cells``. Untouched and full blocks stretch the block variance, as at pixel level.
+
     Example:
         >>> marked = torch.tensor([[[9, 8, 10], [3, 2, 6], [0, 0, 1], [5, 4, 8]]])
         >>> area_icc_from_counts(marked, torch.tensor([[10, 10, 10, 10]])).icc
