@@ -223,9 +223,9 @@ def _as_bits_of_bytes(values: Tensor, name: str) -> Tensor:
     # Read as signed bytes, 255 is -1: one look at the extremes tells 0/1 from 0/255 from anything else.
     signed = values.view(torch.int8)
     low, high = (x.item() for x in torch.aminmax(signed)) if values.numel() else (0, 0)
-    if low == 0 and high <= 1:
+    if low >= 0 and high <= 1:
         return values.view(torch.uint8)
-    if low == -1 and high == 0:
+    if low == -1 and high <= 0:
         return signed.neg().view(torch.uint8)
     raise _not_a_mask(values, name)
 

@@ -74,6 +74,14 @@ def test_any_dtype_and_0_255(dtype, top):
         assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32])
+@pytest.mark.parametrize("value", [0, 1, 255])
+def test_masks_of_one_value(dtype, value):
+    masks = torch.full((2, 3, 4, 5), value, dtype=dtype)
+    code = 7 if value else 0
+    assert VotePatterns.from_masks(masks).counts.nonzero().tolist() == [[0, code], [1, code]]
+
+
 def test_not_contiguous():
     masks, roi, preds = draw(4)
     turned = VotePatterns.from_masks(masks.permute(0, 1, 3, 2), roi=roi.mT, preds=preds.mT)

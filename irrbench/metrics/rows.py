@@ -2,7 +2,7 @@
 
 Flat tensors have one width whatever the number of raters, so that a process that never saw a batch can take part in a
 gathering, and string ids travel with them. An image's counts are a table of ``classes x splits x cells``: vote patterns
-(cells) by prediction (splits, one without) and class, or marks and pixels (cells) by block (classes). Up to 12 raters
+(cells) by prediction (splits, one without) and class, or marks and pixels (cells) by block (classes). Up to 11 raters
 vote patterns are stored as they are; above, only those that occur.
 """
 
@@ -19,7 +19,7 @@ from irrbench.icc.blocks import BlockCounts
 from irrbench.patterns import VotePatterns
 
 ImageIds = Sequence[str | int] | Tensor
-DENSE_RATERS = 12
+DENSE_RATERS = 11  # 32 KiB an image and class, with predictions
 _CHUNK = 2**23  # counts made dense at a time
 _WIDTH = 14
 _ID, _ID_KIND, _NAME_LENGTH, _PRESENT, _RATERS, _CLASSES, _SPLITS, _CELLS, _UNUSABLE, _ENTRIES, *_ = range(_WIDTH)
