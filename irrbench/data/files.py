@@ -26,6 +26,7 @@ __all__ = [
     "EXTENSIONS",
     "LOSSY",
     "Header",
+    "check_image",
     "extension",
     "kind_of",
     "read_colours",
@@ -55,12 +56,19 @@ def read_image(path: Path) -> NDArray[np.float32]:
     8-bit is divided by 255, 16-bit unsigned by 65535; any other type and every NIfTI volume is scaled from its own
     1st to 99th percentile and clipped. Alpha is dropped.
     """
-    array = _guarded(READERS[kind_of(path)].image, path)
+    array = _decoded(path)
     planes = np.moveaxis(array, -1, 0) if _has_channels(array, path) else array[None]
     channels = len(planes) - _alphas(planes, path)
-    if not np.isfinite(planes).all():
-        raise ReadError("NaN or infinite pixels", "finite numbers", "export the image again or replace them")
     return _unit_range(planes[:channels], by_type=kind_of(path) != "nifti")
+
+
+def check_image(path: Path) -> None:
+    """Decode an image, so that a damaged one is found, and keep nothing.
+
+    Raises:
+        ReadError: an image that :func:`read_image` would refuse.
+    """
+    _decoded(path)
 
 
 def read_plane(path: Path) -> NDArray[Any]:
@@ -132,6 +140,13 @@ def two_valued(plane: NDArray[Any]) -> bool:
     top, low = plane.max(), plane.min()
     value = top if top != 0 else low
     return bool(np.isfinite(value)) and bool(((plane == 0) | (plane == value)).all())
+
+
+def _decoded(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = _guarded(READERS[kind_of(path)].image, path)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ReadError("NaN or infinite pixels", "finite numbers", "export the image again or replace them")
+    return array
 
 
 def _guarded(read: Callable[[Path], Any], path: Path) -> Any:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from irrbench.data.files import Header, read_header, read_image, read_mask
+from irrbench.data.files import Header, check_image, read_header, read_image, read_mask
 from irrbench.data.layout import Layout, scan, shown
 from irrbench.data.manifest import Manifest, read_manifest
 from irrbench.data.packing import PackedMasks, pack_masks, small_shape
@@ -198,7 +198,7 @@ def _attempt(read: Callable[[Path], Content], root: Path, path: Path, problems: 
 def _read_checked_header(path: Path, *, decode: bool) -> Header:
     header = read_header(path)
     if decode:
-        read_image(path)
+        check_image(path)
     return header
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -36,8 +37,12 @@ class Foreground(NamedTuple):
 
     def cut(self, threshold: float) -> NDArray[np.bool_]:
         """The mask: probabilities above ``threshold`` are foreground."""
-        mask: NDArray[np.bool_] = self.values if self.certain is None else self.values > threshold * self.certain
-        return np.asarray(mask, dtype=bool)
+        if self.certain is None:
+            return np.asarray(self.values, dtype=bool)
+        edge = threshold * self.certain
+        # whole numbers exceed an edge where they exceed its floor, and need no conversion for that
+        above: NDArray[np.bool_] = self.values > (edge if self.values.dtype.kind == "f" else math.floor(edge))
+        return np.asarray(above)
 
 
 def read_foreground(path: Path, packed: PackedMasks, reading: Reading) -> Foreground:
