@@ -15,6 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from irrbench.inference import (
     Ratios,
     benjamini_yekutieli,
+    crossed_errors,
     group_sums,
     holm,
     interval,
@@ -288,6 +289,32 @@ def test_more_raters_are_drawn_with_the_same_images():
     same = np.repeat(values[:, None], 4, axis=1)  # raters who agree change nothing
     found = resampled_fold_sums([same], resamples=30, rng=7)[0]
     np.testing.assert_allclose(found[:, :1] / found[:, 1:], resampled_means(values, resamples=30, rng=7))
+
+
+def test_crossed_errors_are_those_of_the_analysis_of_variance():
+    """Images + raters without interaction: the variance of the mean is the sum of both parts, n - 1 below."""
+    images, raters = RNG.normal(size=(20, 1)), RNG.normal(size=(1, 4))
+    folds = (images + raters)[:, :, None]
+    both = resampled_fold_sums([folds], resamples=20_000, rng=1)[0][:, :1] / 20
+    alone = resampled_means(folds.mean(axis=1), resamples=20_000, rng=1)
+    errors, degrees = crossed_errors(both, alone, num_groups=20, num_raters=4)
+    by_images, by_raters = images.var(ddof=1) / 20, raters.var(ddof=1) / 4
+    assert errors[0] ** 2 == pytest.approx(by_images + by_raters, rel=0.05)
+    expected = (by_images + by_raters) ** 2 / (by_images**2 / 19 + by_raters**2 / 3)
+    assert degrees[0] == pytest.approx(expected, rel=0.1)
+    ratios = Ratios(folds.mean(axis=1), np.ones((20, 1)), both, errors, degrees)
+    low, high = interval(ratios, method="student")
+    assert high[0] - low[0] == pytest.approx(2 * stats.t.ppf(0.975, degrees[0]) * errors[0])
+
+
+def test_raters_who_agree_add_nothing():
+    samples = resampled_means(RNG.normal(size=(15, 2)), resamples=50)
+    samples[3, 1] = np.nan
+    errors, degrees = crossed_errors(samples, samples, num_groups=15, num_raters=3)
+    assert errors == pytest.approx(np.nanstd(samples, axis=0) * math.sqrt(15 / 14))
+    assert degrees == pytest.approx([14, 14])
+    nothing = np.zeros((5, 1))
+    assert [x[0] for x in crossed_errors(nothing, nothing, num_groups=4, num_raters=3)] == [0, 3]
 
 
 def test_p_values_and_corrections():

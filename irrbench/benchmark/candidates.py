@@ -6,7 +6,7 @@ one, then the models), ``P`` their tables (a model has one for each seed), ``T``
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -18,10 +18,12 @@ from irrbench.inference import (
     Floats,
     IntervalMethod,
     Ratios,
+    crossed_errors,
     group_sums,
     resampled_fold_sums,
     resampled_sums,
 )
+from irrbench.inference.ratios import divide
 from irrbench.plots import DISPLAY_NAMES
 from irrbench.scores import check_choice
 from irrbench.summary import fold_columns, name_column, score_names
@@ -42,8 +44,8 @@ class Resampling:
         resamples: ``T``.
         seed: of the resamples.
         level: confidence level of the intervals.
-        interval: how intervals and p-values are made, see :mod:`irrbench.inference.intervals`: ``"auto"`` is Student's
-            where images alone are drawn, else expanded quantiles.
+        interval: how intervals and p-values are made, see :mod:`irrbench.inference.intervals`: ``"auto"`` is Student's,
+            and expanded quantiles where seeds alone are drawn beside the images.
         generalize: what is drawn anew beside the images: nothing (``"images"``), ``"raters"``, ``"seeds"``, or both
             (``"all"``).
 
@@ -67,7 +69,7 @@ class Resampling:
         """How intervals are made."""
         if self.interval != "auto":
             return self.interval
-        return "student" if self.generalize == "images" else "expanded"
+        return "expanded" if self.generalize == "seeds" else "student"
 
     @property
     def draws_raters(self) -> bool:
@@ -89,11 +91,16 @@ def check_resampling(interval: str, generalize: str) -> None:
     if interval != "auto":
         check_choice("interval", interval, IntervalMethod)
     check_choice("generalize", generalize, Generalize)
-    if generalize != "images" and interval in ("bca", "student"):
+    if not goes_with(interval, generalize):
         raise ValueError(
             f"`interval` must be 'auto', 'expanded' or 'percentile' with generalize={generalize!r}; found "
             f"{interval!r}, which knows the spread over images alone."
         )
+
+
+def goes_with(interval: str, generalize: str) -> bool:
+    """Whether an interval takes into account all that is drawn."""
+    return generalize == "images" or interval not in {"bca", *(["student"] if generalize == "seeds" else [])}
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,21 +161,27 @@ class Candidates:
 
     def means(self, score: str) -> Ratios:
         """Means over images, ``(A,)``."""
-        sums, draws = self._sums[score], self._draws[score]
-        return _ratios(sums[:, :-1], sums[:, -1:], draws[:, :-1], draws[:, -1:])
+        return self._ratios(score, lambda sums: (sums[:, :-1], sums[:, -1:]))
 
     def differences(self, score: str, one: Sequence[int], other: Sequence[int]) -> Ratios:
         """Paired differences of means, one candidate less the other."""
-        sums, draws = self._sums[score], self._draws[score]
-        return _ratios(sums[:, one] - sums[:, other], sums[:, -1:], draws[:, one] - draws[:, other], draws[:, -1:])
+        return self._ratios(score, lambda sums: (_rounded(sums[:, one] - sums[:, other]), sums[:, -1:]))
 
     def normalized(self, score: str) -> Ratios:
         """Normalized scores, ``(A,)``, whether they mean something or not."""
-        floor, ceiling = self.place("floor"), self.place("ceiling")
-        parts = []
-        for table in (self._sums[score], self._draws[score]):
-            parts += [table[:, :-1] - table[:, [floor]], table[:, [ceiling]] - table[:, [floor]]]
-        return _ratios(*parts)
+        floor, ceiling = [self.place("floor")], [self.place("ceiling")]
+        return self._ratios(score, lambda sums: (sums[:, :-1] - sums[:, floor], sums[:, ceiling] - sums[:, floor]))
+
+    def _ratios(self, score: str, parts: Callable[[Floats], tuple[Floats, Floats]]) -> Ratios:
+        """Ratios of what a function makes of sums over images."""
+        top, bottom = parts(self._sums[score])
+        bottom = np.broadcast_to(bottom, top.shape)
+        samples = divide(*parts(self._draws[score]))
+        if not self.resampling.draws_raters:
+            return Ratios(top, bottom, samples)
+        groups, raters = max(len(set(self.groups)), 2), self.folds[score].shape[1]
+        by_images = divide(*parts(self._image_draws[score]))
+        return Ratios(top, bottom, samples, *crossed_errors(samples, by_images, num_groups=groups, num_raters=raters))
 
     def subset(self, chosen: Sequence[int]) -> Candidates:
         """The same on some of the images."""
@@ -192,18 +205,27 @@ class Candidates:
     def _draws(self) -> dict[str, Floats]:
         """By score, ``(T, A + 1)``: the same over resamples."""
         options = self.resampling
-        if options.method == "student":  # asks for none
-            return {score: np.empty((0, len(self.names) + 1)) for score in self.scores}
-        if options.draws_raters:
-            folds = [np.where(self.counted(score)[:, None, None], self.folds[score], np.nan) for score in self.scores]
-            drawn = resampled_fold_sums(folds, groups=self.groups, resamples=options.resamples, rng=options.seed)
-        else:
-            together = np.concatenate(list(self._table_sums.values()), axis=1)
-            drawn = np.split(
-                resampled_sums(together, resamples=options.resamples, rng=options.seed), len(self.scores), axis=1
-            )
-        seeds = self._seed_weights() if options.draws_seeds else None
-        return {score: self._of_members(sums, seeds) for score, sums in zip(self.scores, drawn, strict=True)}
+        if not options.draws_raters:
+            # Student's interval of images asks for no resamples.
+            return self._image_draws if options.method != "student" else self._no_draws
+        folds = [np.where(self.counted(score)[:, None, None], self.folds[score], np.nan) for score in self.scores]
+        drawn = resampled_fold_sums(folds, groups=self.groups, resamples=options.resamples, rng=options.seed)
+        return self._by_score(drawn)
+
+    @cached_property
+    def _image_draws(self) -> dict[str, Floats]:
+        """The same, raters as they are."""
+        together = np.concatenate(list(self._table_sums.values()), axis=1)
+        drawn = resampled_sums(together, resamples=self.resampling.resamples, rng=self.resampling.seed)
+        return self._by_score(np.split(drawn, len(self.scores), axis=1))
+
+    @property
+    def _no_draws(self) -> dict[str, Floats]:
+        return {score: np.empty((0, len(self.names) + 1)) for score in self.scores}
+
+    def _by_score(self, drawn: Sequence[Floats]) -> dict[str, Floats]:
+        weights = self._seed_weights() if self.resampling.draws_seeds else None
+        return {score: self._of_members(sums, weights) for score, sums in zip(self.scores, drawn, strict=True)}
 
     @cached_property
     def _table_sums(self) -> dict[str, Floats]:
@@ -308,13 +330,6 @@ def _align(tables: Mapping[str, pd.DataFrame], *, count: int) -> dict[str, pd.Da
             )
     order = sorted(first.index)
     return {name: table.loc[order] for name, table in indexed.items()}
-
-
-def _ratios(top: Floats, bottom: Floats, top_draws: Floats, bottom_draws: Floats) -> Ratios:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        samples = _rounded(top_draws) / bottom_draws
-    top = _rounded(top)
-    return Ratios(top, np.broadcast_to(bottom, top.shape), np.where(np.isinf(samples), np.nan, samples))
 
 
 def _rounded(sums: Floats) -> Floats:

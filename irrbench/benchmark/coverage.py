@@ -21,6 +21,7 @@ from irrbench.inference import (
     IntervalMethod,
     Ratios,
     alternative_annotator_test,
+    crossed_errors,
     holm,
     interval,
     p_above,
@@ -225,8 +226,10 @@ def _other_raters(simulation: Simulation, groups: int, rng: np.random.Generator)
             "images and raters": resampled_fold_sums([folds], resamples=simulation.resamples, rng=simulation.seed)[0],
         }
         draws["images and raters"] = draws["images and raters"][:, :-1] / groups
+        crossed = crossed_errors(draws["images and raters"], draws["images"], num_groups=groups, num_raters=raters)
         for method, samples in draws.items():
-            low, high = interval(Ratios(sums, ones, samples), level=_LEVEL, method="expanded")
+            ratios = Ratios(sums, ones, samples, *(crossed if "raters" in method else ()))
+            low, high = interval(ratios, level=_LEVEL, method="student")
             found = float(((low <= 0) & (high >= 0)).mean())
             quantity = f"mean over other raters too ({raters} seen)"
             row = {"measure": "coverage", "quantity": quantity, "method": method, "nominal": _LEVEL, "found": found}

@@ -121,8 +121,8 @@ def resampling_in_words(resampling: Resampling, *, unit: str) -> str:
     Example:
         >>> resampling_in_words(Resampling(), unit="images")
         "95%, Student's, by the spread over images"
-        >>> resampling_in_words(Resampling(resamples=99, generalize="raters"), unit="images")
-        "95%, bootstrap quantiles widened as Student's, 99 paired resamples of images and of raters"
+        >>> resampling_in_words(Resampling(resamples=99, generalize="seeds"), unit="images")
+        "95%, bootstrap quantiles widened as Student's, 99 paired resamples of images and of seeds"
     """
     how = {
         "expanded": "bootstrap quantiles widened as Student's",
@@ -131,7 +131,8 @@ def resampling_in_words(resampling: Resampling, *, unit: str) -> str:
         "student": "Student's, by the spread over",
     }[resampling.method]
     if resampling.method == "student":
-        return f"{resampling.level:.0%}, {how} {unit}"
+        raters = f" and raters ({resampling.resamples} resamples of both)" if resampling.draws_raters else ""
+        return f"{resampling.level:.0%}, {how} {unit}{raters}"
     more = {"images": "", "raters": " and of raters", "seeds": " and of seeds", "all": ", of raters and of seeds"}
     drawn = f"{resampling.resamples} paired resamples of {unit}{more[resampling.generalize]}"
     return f"{resampling.level:.0%}, {how}, {drawn}"
@@ -178,7 +179,7 @@ def _wide(candidates: Candidates) -> list[str]:
     if not candidates.resampling.draws_raters:
         return []
     raters = next(iter(candidates.folds.values())).shape[1]
-    return [f"Intervals speak of other raters too, on the word of {raters}: they are wide, and cautious."]
+    return [f"Intervals speak of other raters too, on the word of {raters}: they are wide."]
 
 
 def _too_few_resamples(candidates: Candidates) -> list[str]:

@@ -6,6 +6,7 @@ images, ``T`` resamples, ``R`` raters.
 
 from irrbench.inference.alternative import AlternativeAnnotator, alternative_annotator_test
 from irrbench.inference.corrections import benjamini_yekutieli, holm
+from irrbench.inference.crossed import crossed_errors
 from irrbench.inference.intervals import (
     IntervalMethod,
     interval,
@@ -34,6 +35,7 @@ __all__ = [
     "Ratios",
     "alternative_annotator_test",
     "benjamini_yekutieli",
+    "crossed_errors",
     "group_sums",
     "holm",
     "interval",

@@ -47,8 +47,7 @@ def interval(ratios: Ratios, *, level: float = 0.95, method: IntervalMethod = "s
     check_choice("method", method, IntervalMethod)
     tails = np.array([[(1 - level) / 2], [(1 + level) / 2]])
     if method == "student":
-        degrees = np.maximum(ratios.num_groups - 1, 1)
-        ends = ratios.estimates + stdtrit(degrees, tails) * ratios.standard_errors
+        ends = ratios.estimates + stdtrit(ratios.degrees_of_freedom, tails) * ratios.standard_errors
     else:
         ends = _quantiles(ratios.samples, _shares(ratios, tails, method))
     ends = np.where(ratios.num_groups >= 2, ends, [[-math.inf], [math.inf]])
@@ -183,7 +182,7 @@ def _p(ratios: Ratios, null: Floats, method: IntervalMethod) -> tuple[Floats, Fl
         away = ratios.estimates - null
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = np.where(away == 0, 0.0, away / ratios.standard_errors)
-        p = stdtr(np.maximum(ratios.num_groups - 1, 1), np.stack([-statistic, statistic]))
+        p = stdtr(ratios.degrees_of_freedom, np.stack([-statistic, statistic]))
     else:
         hits = np.stack([(ratios.samples <= null).sum(axis=0), (ratios.samples >= null).sum(axis=0)])
         p = _carried((hits + 1) / (len(ratios.samples) + 1), ratios, method)

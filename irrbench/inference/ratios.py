@@ -20,6 +20,8 @@ class Ratios:
         top: ``(G, M)`` each group's part of the numerator.
         bottom: ``(G, M)`` of the denominator.
         samples: ``(T, M)`` ratios in the resamples; NaN where the denominator is 0.
+        errors: ``(M,)`` standard errors, where more than the groups was drawn; by the groups alone if not given.
+        degrees: ``(M,)`` their degrees of freedom.
 
     Example:
         >>> ratios = Ratios(np.array([[1.0], [5.0]]), np.array([[1.0], [2.0]]), np.empty((0, 1)))
@@ -30,6 +32,8 @@ class Ratios:
     top: Floats
     bottom: Floats
     samples: Floats
+    errors: Floats | None = None
+    degrees: Floats | None = None
 
     @property
     def estimates(self) -> Floats:
@@ -50,9 +54,16 @@ class Ratios:
 
         Source: Cochran 1977, Sampling Techniques, section 9A.3 (ratio estimator of cluster samples).
         """
+        if self.errors is not None:
+            return self.errors
         influence = divide(self.top - self.estimates * self.bottom, self.bottom.sum(axis=0))
         groups = self.num_groups
         return np.asarray(np.sqrt(divide(groups, groups - 1) * (influence**2).sum(axis=0)), float)
+
+    @property
+    def degrees_of_freedom(self) -> Floats:
+        """Of the standard errors, ``(M,)``."""
+        return np.maximum(self.num_groups - 1, 1) if self.degrees is None else self.degrees
 
     @property
     def acceleration(self) -> Floats:

@@ -28,7 +28,7 @@ def test_flags_reach_the_resampling():
     resampling = resampling_of(config, data)
     assert (resampling.generalize, resampling.method, resampling.groups) == (
         "raters",
-        "expanded",
+        "student",
         {"image00000": "image00000"},
     )
     assert resampling_of(load_config(), data).method == "student"

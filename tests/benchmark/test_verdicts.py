@@ -207,6 +207,19 @@ def test_other_raters_make_intervals_wider_and_say_so():
     assert not any("on the word of" in note for note in images.notes)
 
 
+def test_other_raters_by_default_add_their_own_variance():
+    made = tables(0.0)["m0"]
+    for r, shift in enumerate((-0.2, 0.0, 0.2)):
+        for column in (f"iou_fold{r}", f"iou_ceiling_fold{r}", f"iou_upper_fold{r}", f"iou_floor_fold{r}"):
+            made[column] = made[column.partition("_fold")[0]] + shift
+    found = row(build_results({"m": made}, Resampling(generalize="raters", resamples=5000)).leaderboard, "m")
+    # variance of a mean of 3 raters as Student's interval has it, and of the images: no interaction here
+    images, raters = made["iou"].var(ddof=1) / N, np.var([-0.2, 0, 0.2], ddof=1) / 3
+    degrees = (images + raters) ** 2 / (images**2 / (N - 1) + raters**2 / 2)
+    half = stats.t.ppf(0.975, degrees) * math.sqrt(images + raters)
+    assert (found["iou_high"] - found["iou_low"]) / 2 == pytest.approx(half, rel=0.05)
+
+
 def test_which_score_separates_models():
     rng = np.random.default_rng(4)
     sharp, dull = table([0.5] * 9, ceiling=[0.8, 0.82, 0.78] * 3, floor=[0.1] * 9), None
