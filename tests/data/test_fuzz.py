@@ -28,7 +28,7 @@ MASK = np.random.default_rng(4).random((12, 20)) < 0.4
 CHECKED = (".png", ".npz", ".nii.gz")
 ENDINGS = (*CHECKED, ".npy", ".tif", "-lzw.tif", ".jpg", ".nii")
 READ = (read_header, read_image, read_values, read_mask)
-fast = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fast = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 long = settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -79,7 +79,7 @@ def test_a_file_that_was_cut_short_is_noticed_or_whole_enough(tmp_path, ending):
     path = tmp_path / f"a{ending}"
     content = write(path, ending)
     right = sound(path)
-    for length in [*range(0, len(content), max(1, len(content) // 60)), *range(len(content) - 9, len(content))]:
+    for length in [*range(0, len(content), max(1, len(content) // 25)), *range(len(content) - 9, len(content))]:
         header, *pixels = right
         check(path, content[:length], {read: right[read] for read in pixels}, exact=ending != ".jpg")
         check(path, content[:length], {header: right[header]}, exact=True)
@@ -97,7 +97,7 @@ def fuzz_bits(tmp_path, ending, bits):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_changed_bit_is_noticed_wherever_there_are_checksums(tmp_path, ending):
-    fuzz_bits(tmp_path, ending, lambda count: range(0, count, max(1, count // 150) | 1))
+    fuzz_bits(tmp_path, ending, lambda count: range(0, count, max(1, count // 80) | 1))
 
 
 @pytest.mark.slow
