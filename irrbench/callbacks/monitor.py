@@ -113,9 +113,10 @@ class RaterBoundsMonitor(StageHooks):
         }
         SegmentationBounds(**self._metric_options)  # a wrong option is an error here and now
         self.log_references, self.log_normalized, self.reference_runs = log_references, log_normalized, reference_runs
-        self.num_panels, self.data_name, self.print_link = num_panels, data_name, print_link
-        self.reliability = reliability
+        self.num_panels, self.reliability = num_panels, reliability
+        self.data_name, self.print_link = data_name, print_link
         self._loaders: dict[str, list[LoaderState]] = {}
+        self._running: set[str] = set()
         self._sample: Sample | None = None
         self._publishers: list[MlflowPublisher] | None = None
         self._warned: set[str] = set()
@@ -124,8 +125,7 @@ class RaterBoundsMonitor(StageHooks):
     @property
     def scores(self) -> tuple[str, ...]:
         """Names of the scores, the main one first."""
-        names: tuple[str, ...] = self._metric_options["scores"]
-        return names
+        return tuple(self._metric_options["scores"])
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -174,12 +174,16 @@ class RaterBoundsMonitor(StageHooks):
             self._loaders[stage] = [self._new_loader(split) for split in splits]
         for loader in self._loaders[stage]:
             loader.begin(pl_module.device)
+        self._running.add(stage)
 
     def before_step(self, stage: str, pl_module: LightningModule, batch: Any) -> None:
         """Read the masks, and watch for predictions of their shape."""
-        if stage in self.stages:
-            self._sample = self._readers[stage].read(batch)
-            self._finder.before_step(pl_module, self._sample)
+        if stage not in self.stages:
+            return
+        if stage not in self._running:  # a training that goes on within an epoch does not begin it
+            self.begin(stage, None, pl_module)
+        self._sample = self._readers[stage].read(batch)
+        self._finder.before_step(pl_module, self._sample)
 
     def after_step(
         self, stage: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
@@ -193,7 +197,7 @@ class RaterBoundsMonitor(StageHooks):
 
     def log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
         """Compute, and log to the module, to MLflow and to the other loggers."""
-        self._finder.release()
+        self._end(stage)
         publishers = self._find_publishers(trainer)
         mlflow = [publisher.logger for publisher in publishers]
         others = [x for x in trainer.loggers if x not in mlflow] if mlflow else []
@@ -210,9 +214,13 @@ class RaterBoundsMonitor(StageHooks):
             for publisher in publishers:
                 publisher.log_stage(loader, values, step=step)
 
+    def _end(self, stage: str) -> None:
+        self._running.discard(stage)
+        self._finder.release()
+
     def forget_stage(self, stage: str) -> None:
         """Drop what the sanity check has gathered."""
-        self._finder.release()
+        self._end(stage)
         for loader in self._loaders.get(stage, []):
             loader.forget()
 
@@ -228,8 +236,8 @@ class RaterBoundsMonitor(StageHooks):
     def _find_publishers(self, trainer: Trainer) -> list[MlflowPublisher]:
         if self._publishers is None:
             loggers = [x for x in trainer.loggers if is_mlflow(x)] if trainer.is_global_zero else []
-            options: dict[str, Any] = {"data_name": self.data_name, "reference_runs": self.reference_runs}
-            self._publishers = [MlflowPublisher(x, scores=self.scores, **options) for x in loggers]
+            named: dict[str, Any] = {"scores": self.scores, "data_name": self.data_name}
+            self._publishers = [MlflowPublisher(x, reference_runs=self.reference_runs, **named) for x in loggers]
         return self._publishers
 
     def close_stages(self, stages: Sequence[str], *, step: int) -> None:
