@@ -76,6 +76,7 @@ def segmentation_bounds(
         Scores per image. An image is NaN where no fold defines the score, and where fewer than two raters are present.
 
     Raises:
+        TypeError: if masks come in the place of patterns.
         ValueError: if a score or a rule is unknown.
 
     Example:
@@ -86,6 +87,11 @@ def segmentation_bounds(
         >>> bounds.floor["iou"], bounds.ceiling["iou"].round(decimals=3)
         (tensor([0.3333], dtype=torch.float64), tensor([0.4440], dtype=torch.float64))
     """
+    if not isinstance(patterns, VotePatterns):
+        raise TypeError(
+            f"`patterns` must be VotePatterns, found {type(patterns).__name__}. Masks (B, R, *S) become patterns by "
+            "`VotePatterns.from_masks(masks)`."
+        )
     chosen = select_scores(scores)
     check_choice("ties", ties, Ties)
     check_choice("empty_reference", empty_reference, EmptyReference)

@@ -65,6 +65,7 @@ class VotePatterns:
 
         Raises:
             ValueError: if shapes do not belong together, a mask has other values, or ``R`` is not from 2 to 16.
+            TypeError: if something is no tensor.
         """
         _check_shapes(masks, roi, preds, present)
         num_raters = masks.shape[1]
@@ -209,6 +210,19 @@ def as_bits(values: Tensor, name: str, *, validate: bool) -> Tensor:
     return _as_bits_of_numbers(values, name)
 
 
+def require_tensors(**parts: object) -> None:
+    """Refuse what is neither a tensor nor None.
+
+    Raises:
+        TypeError: naming the argument and what came.
+    """
+    for name, part in parts.items():
+        if part is not None and not isinstance(part, Tensor):
+            raise TypeError(
+                f"`{name}` must be a torch.Tensor, found {type(part).__name__}. Arrays go through torch.from_numpy."
+            )
+
+
 def _as_bits_of_numbers(values: Tensor, name: str) -> Tensor:
     # Cutting off decimals and asking for "not 0" agree on whole numbers alone; comparing bytes is a cheap way to tell.
     low, high = (x.item() for x in torch.aminmax(values)) if values.numel() else (0, 0)
@@ -231,7 +245,7 @@ def _as_bits_of_bytes(values: Tensor, name: str) -> Tensor:
 
 
 def _not_a_mask(values: Tensor, name: str) -> ValueError:
-    found = [f"{v:g}" for v in values.unique()[:6].tolist()]
+    found = dict.fromkeys(f"{v:g}" for v in values.unique()[:6].tolist())  # NaN is never the same twice
     return ValueError(
         f"`{name}` must hold 0 and 1 (or 0 and 255, or bool), found the values {', '.join(found)}. Label maps go "
         "through `from_labels` (metrics: `num_classes`); probabilities must be cut at a threshold first."
@@ -303,9 +317,20 @@ def _check_num_raters(num_raters: int) -> None:
 
 
 def _check_shapes(masks: Tensor, roi: Tensor | None, preds: Tensor | None, present: Tensor | None) -> None:
+    require_tensors(masks=masks, roi=roi, preds=preds, present=present)
     if masks.ndim < 3 or not math.prod(masks.shape[2:]):
         raise ValueError(
             f"`masks` must be (B, R, *S): images, raters, then the pixels of one image; found {tuple(masks.shape)}."
+        )
+    if masks.shape[1] > MAX_RATERS >= masks.shape[-1]:
+        raise ValueError(
+            f"`masks` must be (B, R, *S), at most {MAX_RATERS} raters on axis 1; found {tuple(masks.shape)}, which "
+            f"looks like {masks.shape[-1]} raters on the last axis. Pass `masks.movedim(-1, 1)`."
+        )
+    if masks.shape[1] > MAX_RATERS and masks.ndim == 3:
+        raise ValueError(
+            f"`masks` must be (B, R, *S), at most {MAX_RATERS} raters on axis 1; found {tuple(masks.shape)}, which "
+            "has an axis too few. One image is `masks[None]`; one rater's masks cannot be judged."
         )
     _check_num_raters(masks.shape[1])
     expected = (masks.shape[0], *masks.shape[2:])

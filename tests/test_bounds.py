@@ -138,6 +138,11 @@ def test_refuses_unknown_names():
         segmentation_bounds(patterns, empty_reference="one")
 
 
+def test_masks_are_no_patterns():
+    with pytest.raises(TypeError, match=r"must be VotePatterns, found Tensor. .*VotePatterns.from_masks"):
+        segmentation_bounds(draw()[0])
+
+
 def test_accuracy_and_kappa_agree_with_scikit_learn():
     masks, _, preds = draw(11, (1, 3, 8, 9))
     bounds = segmentation_bounds(VotePatterns.from_masks(masks, preds=preds), ["kappa", "f1", "iou"])

@@ -82,6 +82,24 @@ def test_masks_of_one_value(dtype, value):
     assert VotePatterns.from_masks(masks).counts.nonzero().tolist() == [[0, code], [1, code]]
 
 
+def test_axes_in_another_order_are_recognised():
+    with pytest.raises(
+        ValueError, match=r"at most 16 raters on axis 1; found \(2, 64, 48, 4\), which looks like 4 raters"
+    ):
+        VotePatterns.from_masks(torch.zeros(2, 64, 48, 4))
+    with pytest.raises(
+        ValueError, match=r"found \(4, 64, 48\), which has an axis too few. One image is `masks\[None\]`"
+    ):
+        VotePatterns.from_masks(torch.zeros(4, 64, 48))
+    with pytest.raises(ValueError, match=r"from 2 to 16, found 20\. Leave some raters out"):
+        VotePatterns.from_masks(torch.zeros(2, 20, 64, 48))
+
+
+def test_arrays_are_no_tensors():
+    with pytest.raises(TypeError, match=r"`masks` must be a torch\.Tensor, found ndarray"):
+        VotePatterns.from_masks(np.zeros((2, 3, 4, 4)))
+
+
 def test_not_contiguous():
     masks, roi, preds = draw(4)
     turned = VotePatterns.from_masks(masks.permute(0, 1, 3, 2), roi=roi.mT, preds=preds.mT)
@@ -152,7 +170,7 @@ def test_refuses_shapes_that_do_not_belong_together():
     with pytest.raises(ValueError, match=r"from 2 to 16, found 1\. One rater has no peers"):
         VotePatterns.from_masks(masks[:, :1])
     with pytest.raises(ValueError, match=r"from 2 to 16, found 17\. Leave some raters out"):
-        VotePatterns.from_masks(torch.zeros(1, 17, 2, 2))
+        VotePatterns.from_masks(torch.zeros(1, 17, 20, 20))
 
 
 def test_from_counts():

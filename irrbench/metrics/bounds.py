@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torchmetrics.utilities import rank_zero_warn
 
 from irrbench.bounds import Ties, segmentation_bounds
 from irrbench.metrics.images import PatternsMetric
 from irrbench.metrics.predictions import count_unusable, drop_channel, to_labels, to_mask
 from irrbench.metrics.rows import ImageIds, encode
-from irrbench.patterns import VotePatterns
+from irrbench.patterns import VotePatterns, require_tensors
 from irrbench.scores import DEFAULT_SCORES, EmptyReference, check_choice, select_scores
 from irrbench.summary import bounds_table, flatten, summarize
 
@@ -77,6 +78,7 @@ class SegmentationBounds(PatternsMetric):
             raise ValueError(f"`num_classes` must be 2 or more, background included, or None; found {num_classes}.")
         self.num_classes, self.from_logits, self.threshold = num_classes, from_logits, threshold
         self.ties, self.empty_reference = ties, empty_reference
+        self._floating = False  # whether predictions came that a threshold cuts
 
     @property
     def rules(self) -> dict[str, str]:
@@ -103,7 +105,9 @@ class SegmentationBounds(PatternsMetric):
             label: ``(B, *S)`` or ``(B, 1, *S)``, the one label that the model was trained on, soft ones cut at .5: the
                 scores against it become the columns ``s_label`` of the table. For binary masks.
         """
+        require_tensors(preds=preds, masks=masks, label=label)
         validate = self._validates(masks)
+        self._floating = self._floating or preds.is_floating_point()
         with_label = None
         unusable = count_unusable(preds, from_logits=self.from_logits or self.num_classes is not None)
         if self.num_classes is None:
@@ -149,9 +153,19 @@ class SegmentationBounds(PatternsMetric):
         return band_axes({key: float(value) for key, value in values.items()}, ax=ax)
 
     def _tables(self) -> Iterator[pd.DataFrame]:
+        left = marked = 0
         for images in self._images():
             bounds = [
                 segmentation_bounds(c, self.scores, ties=self.ties, empty_reference=self.empty_reference)
                 for c in images.classes
             ]
+            left, marked = (
+                n + int(x) for n, x in zip((left, marked), images.classes[0].counts.sum((0, 2)), strict=True)
+            )
             yield bounds_table(images.image_ids, images.classes, bounds, label=images.label)
+        if marked and not left and self._floating and self.from_logits and self.num_classes is None:
+            # Probabilities taken for logits are all above the threshold. Said, never guessed.
+            rank_zero_warn(
+                "The model marks every pixel of every image, as the naive rater does. Its predictions are taken for "
+                "logits: if they are probabilities, pass `from_logits=False`."
+            )

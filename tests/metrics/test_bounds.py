@@ -233,3 +233,23 @@ def test_scores_against_the_label_it_was_trained_on():
     without = feed(SegmentationBounds(["iou", "f1"]), [range(N)], logits, masks, roi, ids).per_image()
     assert "iou_label" not in without
     assert bounds_digest(table, metric.rules) == bounds_digest(without, metric.rules)
+
+
+def test_probabilities_taken_for_logits_are_told():
+    masks, _, preds = draw()
+    metric = SegmentationBounds()
+    metric.update(preds.float(), masks)  # 0 is no mark, so that this may well be a poor model
+    metric.compute()
+    metric = SegmentationBounds()
+    metric.update(preds.float() * 0.8 + 0.1, masks)
+    with pytest.warns(UserWarning, match=r"marks every pixel .*if they are probabilities, pass `from_logits=False`"):
+        metric.compute()
+    honest = SegmentationBounds(from_logits=False)
+    honest.update(preds.float() * 0.8 + 0.1, masks)
+    assert honest.compute()["iou"] > 0
+
+
+def test_arrays_are_refused():
+    masks, _, preds = draw()
+    with pytest.raises(TypeError, match=r"`preds` must be a torch\.Tensor, found ndarray"):
+        SegmentationBounds().update(preds.numpy(), masks)
