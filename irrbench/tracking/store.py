@@ -9,11 +9,13 @@ from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+_PATIENCE = 10.0  # seconds, for a server to say that it is there
 
 
 def open_store(tracking_uri: str, experiment: str, *, artifact_location: str | None = None) -> tuple[Any, str]:
@@ -54,7 +56,10 @@ def connect(tracking_uri: str) -> Any:
 
     Raises:
         ValueError: if the URI is no store that MLflow can open, or no database is behind it.
+        ConnectionError: if nothing answers at a server's address within seconds; MLflow itself asks for minutes.
     """
+    if is_server(tracking_uri) and (silence := why_silent(tracking_uri, seconds=_PATIENCE)):
+        raise unreadable(tracking_uri, ConnectionError(silence))
     from mlflow import MlflowClient  # noqa: PLC0415
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
@@ -90,7 +95,7 @@ def sqlite_file(tracking_uri: str) -> Path | None:
 
 def unreadable(tracking_uri: str, error: Exception) -> Exception:
     """Return the error to raise when a store does not answer: what was expected, what MLflow said, and the remedy."""
-    said = str(error).split("\n")[0][:200]
+    said = shorten(str(error).split("\n")[0], 200, placeholder=" ...")
     if is_server(tracking_uri):
         return ConnectionError(
             f"expected a tracking server at {tracking_uri}, found none that answers ({said}). "
