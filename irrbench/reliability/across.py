@@ -27,12 +27,13 @@ _FORMS = {
     "ICC(2,k)": "mean of raters as a sample",
     "ICC(3,k)": "mean of these raters",
 }
-_SHARES = {
-    "image": "Joint, share of images",
-    "pixel": "Joint, share of pixels",
-    "rater": "Joint, share of raters",
-    "image_rater": "Joint, share of raters on single images",
-    "residual": "Joint, share of single marks",
+_JOINT = {
+    "icc_pixel": "ICC of pixels",
+    "image": "share of images",
+    "pixel": "share of pixels within images",
+    "rater": "share of raters",
+    "image_rater": "share of raters on single images",
+    "residual": "share of single marks",
 }
 MOST_PATTERNS = 2**26
 
@@ -118,27 +119,22 @@ def _no_value(form: ICCForm) -> str:
 
 
 def joint_table(counted: Counted, options: StudyOptions) -> pd.DataFrame:
-    """One model of all images: shares of the variance of single marks, by each engine; columns as `extent_table`."""
+    """One model of all images: the shares of the variance of single marks, a column for each engine.
+
+    Returns:
+        Columns ``part``, ``title``, ``laplace``, where asked for ``quadrature``, and ``reason``. ``icc_pixel`` is what
+        two raters' marks on one pixel have in common: the shares of images and pixels.
+    """
     engines: tuple[Engine, ...] = ("laplace", "quadrature") if options.quadrature else ("laplace",)
+    table = pd.DataFrame({"part": list(_JOINT), "title": list(_JOINT.values())})
     if len(counted) * 2**counted.num_raters > MOST_PATTERNS:
-        reason = f"more than {MOST_PATTERNS:,} vote patterns in all images"
-        return pd.DataFrame([("joint_icc_pixel", "Joint ICC of pixels", *[math.nan] * 3, reason)], columns=COLUMNS)
-    patterns = counted.patterns()
-    return pd.DataFrame([row for engine in engines for row in _joint(patterns, engine)], columns=COLUMNS)
-
-
-def _joint(patterns: VotePatterns, engine: Engine) -> list[tuple[object, ...]]:
-    found, ending = joint_icc(patterns, engine=engine), "" if engine == "laplace" else f"_{engine}"
-    name = "Laplace" if engine == "laplace" else engine
-    values = {
-        "icc_pixel": ("Joint ICC of pixels", found.icc_pixel),
-        "icc_image": ("Joint ICC of images", found.icc_image),
-    }
-    values |= {f"share_{part}": (_SHARES[part], share) for part, share in found.shares.items()}
-    return [
-        (f"joint_{key}{ending}", f"{title} ({name})", float(value), math.nan, math.nan, found.reason)
-        for key, (title, value) in values.items()
-    ]
+        return table.assign(**dict.fromkeys(engines, math.nan), reason=f"more than {MOST_PATTERNS:,} vote patterns")
+    patterns, reasons = counted.patterns(), []
+    for engine in engines:
+        found = joint_icc(patterns, engine=engine)
+        table[engine] = [float(value) for value in (found.icc_pixel, *(found.shares[part] for part in [*_JOINT][1:]))]
+        reasons += [f"{engine}: {found.reason}"] if found.reason else []
+    return table.assign(reason="; ".join(reasons))
 
 
 def leave_out_extents(extents: Extents, raters: Sequence[str], left_out: Sequence[int]) -> pd.DataFrame:

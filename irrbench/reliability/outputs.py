@@ -64,12 +64,17 @@ def _write_report(
         note=" ".join(filter(None, [study.data.note, *study.warnings])),
         words=Words(headline(study), findings(study), limits(study), study.remarks, HOW_TO_READ),
         figures={name: Shown(*drawing) for name, drawing in drawings.items()},
-        tables=study.tables,
+        tables=study.tables | {"measures": study.summary[~study.summary["measure"].isin(_scores(study))]},
         rules=rules_in_words(study),
         versions=versions(),
         config_yaml=yaml.safe_dump(config.as_dict(), sort_keys=False),
         command=command,
     )
+
+
+def _scores(study: Study) -> list[str]:
+    """The measures that have a table of their own in the report."""
+    return [measure.name for measure in study.measures if measure.kind == "score"]
 
 
 def rules_in_words(study: Study) -> dict[str, str]:
@@ -106,6 +111,9 @@ def metrics_of(study: Study) -> dict[str, float]:
         key = str(row["measure"]).translate(str.maketrans("(,", "__", ")"))
         ends = {f"{key}_{end}": float(row[end]) for end in ("low", "high")}
         values |= {key: float(row["value"]), **ends}
+    for engine in [name for name in ("laplace", "quadrature") if name in study.joint]:
+        parts = zip(study.joint["part"], study.joint[engine], strict=True)
+        values |= {f"joint_{part}_{engine}": float(value) for part, value in parts}
     return values
 
 

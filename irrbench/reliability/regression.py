@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from irrbench.reliability.covariates import IMAGES_PER_TERM, Design, independent_columns
 
+Floats = NDArray[np.float64]
+ALONE = "one image or group alone determines it"
+_SINGULAR = 1e-9
 COLUMNS = ["measure", "covariate", "contrast", "estimate", "low", "high", "p", "n", "units", "reason"]
+
+
+class Estimate(NamedTuple):
+    """A coefficient, its interval and p-value; NaN with a reason."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    reason: str
 
 
 def regress_all(
@@ -45,42 +60,52 @@ def _regress(
     labels = [label for label, kept in zip(groups, there, strict=True) if kept]
     x, y = table[there], values.to_numpy(float)[there]
     units = len(set(labels))
-    kept, dropped = independent_columns(x)
+    kept, reasons = independent_columns(x)
     reason = _too_few(len(x), units, len(kept), y)
     fitted = {} if reason else _fit(x[kept], y, labels, level)
-    nothing = (math.nan,) * 4
-    return [
-        dict(
-            zip(
-                COLUMNS,
-                (measure, *term, *fitted.get(name, nothing), len(x), units, reason or dropped.get(name, "")),
-                strict=True,
-            )
-        )
-        for name, term in design.terms.items()
-    ]
+    nothing = Estimate(math.nan, math.nan, math.nan, math.nan, "")
+    rows = []
+    for name, term in design.terms.items():
+        found = fitted.get(name, nothing)
+        why = reason or reasons.get(name) or found.reason
+        rows.append(dict(zip(COLUMNS, (measure, *term, *found[:4], len(x), units, why), strict=True)))
+    return rows
 
 
-def _too_few(n: int, units: int, terms: int, y: np.ndarray) -> str:
+def _too_few(n: int, units: int, terms: int, y: Floats) -> str:
     if min(n, units) < IMAGES_PER_TERM * (terms + 1):
         what = f"{n} images" if n == units else f"{n} images of {units} groups"
         return f"{what} for {terms} terms, expected {IMAGES_PER_TERM} or more for each and for the intercept"
     return "the measure does not vary" if np.ptp(y) == 0 else ""
 
 
-def _fit(
-    x: pd.DataFrame, y: np.ndarray, groups: Sequence[Hashable], level: float
-) -> Mapping[str, tuple[float, float, float, float]]:
-    """Estimate, interval and p-value by term."""
+def _fit(x: pd.DataFrame, y: Floats, groups: Sequence[Hashable], level: float) -> dict[str, Estimate]:
     import statsmodels.api as sm  # noqa: PLC0415 (seconds)
 
-    model = sm.OLS(y, sm.add_constant(x.to_numpy(float), has_constant="add"))
+    table = sm.add_constant(x.to_numpy(float), has_constant="add")
     codes = pd.factorize(np.array(groups, dtype=object))[0]
-    if len(set(groups)) < len(groups):
-        fitted = model.fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
-    else:
-        with np.errstate(all="ignore"):  # one image alone may determine a term: then HC3 has no variance for it
+    model, alone = sm.OLS(y, table), _resting_on_one_group(table, codes)
+    with np.errstate(all="ignore"):  # where one image determines a term, HC3 divides by zero
+        if len(set(groups)) < len(groups):
+            fitted = model.fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
+        else:
             fitted = model.fit(cov_type="HC3", use_t=True)
-    ends = fitted.conf_int(alpha=1 - level)
-    rows = zip(fitted.params[1:], ends[1:, 0], ends[1:, 1], fitted.pvalues[1:], strict=True)
-    return {name: tuple(map(float, row)) for name, row in zip(x.columns, rows, strict=True)}  # type: ignore[misc]
+        ends = fitted.conf_int(alpha=1 - level)
+        columns = np.column_stack([fitted.params, ends, fitted.pvalues])[1:]
+    return {
+        str(name): Estimate(value, math.nan, math.nan, math.nan, ALONE) if lone else Estimate(value, low, high, p, "")
+        for name, (value, low, high, p), lone in zip(x.columns, columns.tolist(), alone[1:], strict=True)
+    }
+
+
+def _resting_on_one_group(table: Floats, codes: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which columns one group alone tells apart from the others: nothing says how much such a coefficient varies."""
+    whole = table.T @ table
+    scale = np.sqrt(np.diag(whole))
+    alone = np.zeros(table.shape[1], bool)
+    parts = [table[codes == code] for code in range(codes.max() + 1)]
+    without = np.array([whole - part.T @ part for part in parts]) / np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(without)
+    for value, vector in zip(values, vectors, strict=True):
+        alone |= (np.abs(vector[:, value < _SINGULAR]) > _SINGULAR**0.5).any(1)
+    return alone

@@ -87,7 +87,9 @@ def _show(found: Study, config: ReliabilityConfig, console: Console, experiment_
 
     for remark in found.remarks:
         console.print(remark)
-    console.print(reliability_table(found.summary, found.across, note=found.data.note))
+    scores = [measure.name for measure in found.measures if measure.kind == "score"]
+    measures, single = ~found.summary["measure"].isin(scores), found.across["measure"] == "extent_icc"
+    console.print(reliability_table(found.summary[measures], found.across[single], note=found.data.note))
     console.print(headline(found))
     for sentence in findings(found):
         console.print(f"- {sentence}")

@@ -39,7 +39,8 @@ class Study:
         excluded: the images left out, and why.
         reasons: every value that is undefined, or about which something must be known.
         summary: each measure over images.
-        across: extent ICC, its variances and forms, and the joint ICC: one number a data set.
+        across: extent ICC, its variances and forms: one number a data set.
+        joint: one model of all images' marks, its shares of variance.
         raters_needed: how many raters reach a reliability of extents.
         leave_one_out: each measure without each rater.
         correlations: between measures, over images.
@@ -61,6 +62,7 @@ class Study:
     reasons: pd.DataFrame
     summary: pd.DataFrame
     across: pd.DataFrame
+    joint: pd.DataFrame
     raters_needed: pd.DataFrame
     leave_one_out: pd.DataFrame
     correlations: pd.DataFrame
@@ -79,6 +81,7 @@ class Study:
         return {
             "measures": self.summary,
             "across_images": self.across,
+            "joint": self.joint,
             "raters_needed": self.raters_needed,
             "scores": self.scores,
             "raters": self.raters,
@@ -152,7 +155,8 @@ def _study(
         excluded=excluded,
         reasons=list_reasons(measured[None], data.image_ids),
         summary=summarize_measures(table, {m.name: m.title for m in measures}, groups, level=level),
-        across=pd.concat([across, joint_table(counted, options)], ignore_index=True),
+        across=across,
+        joint=joint_table(counted, options),
         raters_needed=raters_needed(fit, options.targets),
         leave_one_out=pd.concat(one_out, ignore_index=True),
         correlations=correlate_all(table, groups, level=level),

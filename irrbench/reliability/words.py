@@ -95,6 +95,18 @@ def alpha_band(value: float) -> str:
     return "good for tentative conclusions only" if value >= 0.667 else "not reliable"
 
 
+def percent(part: float) -> str:
+    """A share in percent; never 0 or 100 for what is neither.
+
+    Example:
+        >>> percent(0.004), percent(0.5), percent(0.997), percent(1.0)
+        ('<1 %', '50 %', '>99 %', '100 %')
+    """
+    if 0 < part < 0.01:
+        return "<1 %"
+    return ">99 %" if 0.99 < part < 1 else f"{100 * part:.0f} %"
+
+
 def headline(study: Study) -> str:
     """One sentence: how many, and the three main numbers."""
     rows = _by_measure(study)
@@ -153,7 +165,7 @@ def _alpha(row: Mapping[str, Any]) -> str:
 def _icc(row: Mapping[str, Any], what: str) -> str:
     if math.isnan(row["mean"]):
         return ""
-    spread = f"{row['under_half']:.0%} of images are below .5 and {row['over_nine_tenths']:.0%} above .9"
+    spread = f"{percent(row['under_half'])} of images are below .5 and {percent(row['over_nine_tenths'])} above .9"
     return f"{what} is {_interval(row)} on average: {band(row['mean'])}; {spread}."
 
 
@@ -214,7 +226,7 @@ def _unanimous(rows: Mapping[str, Mapping[str, Any]]) -> str:
     if not share > _UNANIMOUS:
         return ""
     return (
-        f"All raters agree on {share:.1%} of an image's pixels, most of them background. Percent agreement and AC1 are "
+        f"All raters agree on {100 * share:.1f} % of an image's pixels, most of them background. Percent agreement and AC1 are "
         "near 1 for that alone, and the pixel ICC hinges on the few others: read alpha and the scores beside it."
     )
 

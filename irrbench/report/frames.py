@@ -21,7 +21,7 @@ class Column(NamedTuple):
 
     Attributes:
         title: above it.
-        kind: ``"text"``, ``"number"`` (three digits), ``"count"`` or ``"percent"``.
+        kind: ``"text"``, ``"number"`` (three digits), ``"fine"`` (four), ``"count"`` or ``"percent"``.
         interval: the columns of the ends of its interval, shown beside it.
     """
 
@@ -72,7 +72,7 @@ def _text(row: Mapping[Any, Any], name: str, column: Column) -> str:
     if column.kind == "count":
         return f"{int(value)}"
     if column.kind == "percent":
-        return f"{100 * float(value):.1f} %"
+        return f"{number(100 * float(value), digits=2)} %"
     ends = [float(row.get(end, math.nan)) for end in column.interval or ()]
     inside = f'<br><span class="interval">{span(*ends)}</span>' if ends and math.isfinite(sum(ends)) else ""
-    return f"{number(float(value))}{inside}"
+    return f"{number(float(value), digits=4 if column.kind == 'fine' else 3)}{inside}"

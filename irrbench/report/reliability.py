@@ -20,7 +20,7 @@ _TABLES: dict[str, dict[str, Column]] = {
     "measures": {
         "title": _MEASURE,
         "mean": Column("mean", interval=("low", "high")),
-        "se": Column("SE"),
+        "se": Column("SE", "fine"),
         "sd": Column("SD"),
         "median": Column("median"),
         "under_half": Column("under .5", "percent"),
@@ -33,6 +33,12 @@ _TABLES: dict[str, dict[str, Column]] = {
         "value": Column("value", interval=("low", "high")),
         "reason": Column("remark", "text"),
     },
+    "joint": {
+        "title": Column("one model of all images", "text"),
+        "laplace": Column("Laplace"),
+        "quadrature": Column("quadrature"),
+        "reason": Column("remark", "text"),
+    },
     "raters_needed": {
         "target": Column("reliability of the mean extent"),
         "raters": Column("raters", "count"),
@@ -41,9 +47,9 @@ _TABLES: dict[str, dict[str, Column]] = {
     "scores": {
         "title": Column("score", "text"),
         "ceiling": Column("average rater"),
-        "ceiling_se": Column("SE"),
+        "ceiling_se": Column("SE", "fine"),
         "floor": Column("naive rater"),
-        "floor_se": Column("SE"),
+        "floor_se": Column("SE", "fine"),
         "blank": Column("marks nothing"),
         "gap_in_sd": Column("average - naive, in SD"),
         "margin_in_sd": Column("above both, in SD"),
@@ -65,7 +71,7 @@ _TABLES: dict[str, dict[str, Column]] = {
         "covariate": Column("covariate", "text"),
         "contrast": Column("contrast", "text"),
         "estimate": Column("change", interval=("low", "high")),
-        "p": Column("p"),
+        "p": Column("p", "fine"),
         "n": Column("images", "count"),
         "reason": Column("remark", "text"),
     },
@@ -74,16 +80,16 @@ _TABLES: dict[str, dict[str, Column]] = {
         "left_out": Column("without", "text"),
         "measure": _MEASURE,
         "mean": Column("mean"),
-        "se": Column("SE"),
+        "se": Column("SE", "fine"),
         "change": Column("change", interval=("change_low", "change_high")),
     },
     "within_raters": {
         "rater": Column("rater", "text"),
         "measure": _MEASURE,
         "within": Column("within"),
-        "within_se": Column("SE"),
+        "within_se": Column("SE", "fine"),
         "between": Column("between"),
-        "between_se": Column("SE"),
+        "between_se": Column("SE", "fine"),
         "difference": Column("difference", interval=("low", "high")),
         "n": Column("images", "count"),
     },
@@ -162,7 +168,7 @@ def write_reliability_report(
         Section("limits", "What this cannot say", _list(words.limits)),
         Section("masks", "Images with every rater's mask", page.picture("masks")),
         Section("measures", "Agreement and reliability, image by image", page.both("measures", "measures")),
-        Section("across", "Reliability across images", page.table("across_images") + page.table("raters_needed")),
+        Section("across", "Reliability across images", page.across()),
         Section("scores", "Average and naive rater", page.both("average_and_naive_rater", "scores")),
         Section("raters", "Raters one by one", page.table("raters") + page.folded("leave_one_out", "leave_one_out")),
         Section("within", "Within raters", page.both("within_raters", "within_raters")),
@@ -196,6 +202,9 @@ class _Page(NamedTuple):
 
     def both(self, picture: str, table: str) -> str:
         return self.picture(picture) + self.table(table) if not self.tables[table].empty else ""
+
+    def across(self) -> str:
+        return "".join(self.table(name) for name in ("across_images", "joint", "raters_needed"))
 
     def hidden(self, table: str, summary: str) -> str:
         body = self.table(table)
