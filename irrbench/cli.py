@@ -1,4 +1,4 @@
-"""The command ``irrbench``: ``ui`` opens the newest charts, ``sync`` delivers what waits, ``convert`` makes data."""
+"""The command irrbench: opens charts, delivers what waits for a tracking store, makes data folders."""
 
 from __future__ import annotations
 
@@ -173,6 +173,7 @@ def _ui(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace, experiment_id: str | None) -> int:
     for number in _ending_signals():
         signal.signal(number, _interrupt)
+    _say("Starting a local server, which takes some seconds.", to_error=True)
     try:
         with local_server(options.tracking_uri, host=options.host, port=options.port) as server:
             _open(page_address(options.host, options.port, experiment_id), browser=not options.no_browser)
@@ -195,6 +196,7 @@ def _ending_signals() -> list[signal.Signals]:
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     for number in _ending_signals():  # a second Ctrl-C must not stop the clearing up
         signal.signal(number, signal.SIG_IGN)
+    _say("Ending the server.", to_error=True)
     raise KeyboardInterrupt
 
 
