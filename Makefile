@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: benchmark test lint figures clean
+.PHONY: setup benchmark test lint clean
+
+setup: $(VENV)/run.stamp  ## .venv, to run the scripts on your own data
 
 benchmark: $(VENV)/run.stamp  ## train and score the default grid between floor and ceiling
 	$(BIN)/python scripts/benchmark.py --config configs/default.yaml
