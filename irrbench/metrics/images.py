@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -15,6 +16,8 @@ from irrbench.metrics.rows import Images, Rows, decode
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MOST_PIECES = 64
 
 
 class ImagesMetric(Metric):
@@ -81,7 +84,10 @@ class ImagesMetric(Metric):
 
     def _keep(self, rows: Rows) -> None:
         for name, value in rows._asdict().items():
-            getattr(self, name).append(value)
+            pieces = getattr(self, name)
+            pieces.append(value)
+            if len(pieces) >= MOST_PIECES:
+                _merge_tail(pieces)
 
     def _rows(self) -> Rows:
         return Rows(*(dim_zero_cat(getattr(self, name)) for name in Rows._fields))
@@ -93,6 +99,19 @@ class ImagesMetric(Metric):
         return self.sync_context(
             dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
         )
+
+
+def _merge_tail(pieces: list[Tensor]) -> None:
+    """Join the latest pieces to one, and with those before as long as they are not much larger.
+
+    Small tensors that live on between the large ones of a batch keep the allocator from using their room again: a
+    batch's worth of memory would be lost with each batch. So few pieces, each copied a few times only, are kept.
+    """
+    start, size = len(pieces) - 1, pieces[-1].numel()
+    while start and pieces[start - 1].numel() <= 2 * size:
+        start -= 1
+        size += pieces[start].numel()
+    pieces[start:] = [torch.cat(pieces[start:])]
 
 
 class PatternsMetric(ImagesMetric):
