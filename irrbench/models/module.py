@@ -1,8 +1,7 @@
-"""Segmentation networks of segmentation-models-pytorch, by name, in a LightningModule."""
+"""The LightningModule that trains a network on labels that may be soft."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from irrbench.models.networks import create_network
 
 Batch = Mapping[str, Any]
 
@@ -29,6 +30,7 @@ class SegmentationModule(pl.LightningModule):
         std: of each channel, divided by.
         lr: highest learning rate.
         weight_decay: of AdamW.
+        network: any network for images ``(B, C, H, W)`` that gives logits ``(B, 1, H, W)``, in place of the above.
 
     Raises:
         ValueError: if there is no such architecture, encoder or combination, with the closest names.
@@ -53,10 +55,13 @@ class SegmentationModule(pl.LightningModule):
         std: Sequence[float] = (1.0,),
         lr: float = 2e-3,  # noqa: ARG002 (kept in hparams)
         weight_decay: float = 1e-4,  # noqa: ARG002
+        network: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.network = create_network(architecture, encoder, in_channels=in_channels, encoder_weights=encoder_weights)
+        self.save_hyperparameters(ignore="network")
+        if network is None:
+            network = create_network(architecture, encoder, in_channels=in_channels, encoder_weights=encoder_weights)
+        self.network = network
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
@@ -99,6 +104,7 @@ class SegmentationModule(pl.LightningModule):
 
     def _loss(self, batch: Batch, split: str) -> tuple[Tensor, Tensor]:
         logits = self(batch["image"])
+        check_logits(logits, batch["label"])
         loss = segmentation_loss(logits, batch["label"], batch["roi"].unsqueeze(1))
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
         return loss, logits
@@ -124,49 +130,16 @@ def segmentation_loss(logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
     return entropy / weight.sum().clamp_min(1) + distance / (size + 1)
 
 
-def create_network(
-    architecture: str, encoder: str, *, in_channels: int, encoder_weights: str | None = None
-) -> nn.Module:
-    """A network for one class.
+def check_logits(logits: Any, label: Tensor) -> None:
+    """Refuse what is no logit for each pixel.
 
     Raises:
-        ValueError: if there is no such architecture, encoder or combination, with the closest names.
+        ValueError: with both shapes.
     """
-    import segmentation_models_pytorch as smp  # noqa: PLC0415 (seconds)
-
-    check_network(architecture, encoder)
-    try:
-        network: nn.Module = smp.create_model(
-            architecture, encoder_name=encoder, encoder_weights=encoder_weights, in_channels=in_channels, classes=1
-        )
-    except (KeyError, ValueError, RuntimeError, AssertionError, TypeError) as error:
+    expected = tuple(label.shape)
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"segmentation-models-pytorch cannot make {architecture!r} with encoder {encoder!r}, "
-            f"encoder_weights={encoder_weights!r} and {in_channels} channels: {error}. Choose another combination."
-        ) from error
-    return network
-
-
-def check_network(architecture: str, encoder: str) -> None:
-    """Refuse unknown names without making the network.
-
-    Raises:
-        ValueError: with the closest names.
-    """
-    import segmentation_models_pytorch as smp  # noqa: PLC0415 (seconds)
-
-    _check_name("architecture", architecture, sorted(smp.MODEL_ARCHITECTURES_MAPPING))
-    if encoder.startswith("tu-"):
-        import timm  # noqa: PLC0415 (comes with segmentation-models-pytorch)
-
-        _check_name("encoder", encoder.partition(".")[0], [f"tu-{name}" for name in timm.list_models()])
-    else:
-        _check_name("encoder", encoder, smp.encoders.get_encoder_names())
-
-
-def _check_name(kind: str, name: str, known: Sequence[str]) -> None:
-    if name in known or (kind == "architecture" and name.lower() in known):
-        return
-    close = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.4)
-    shown = f"did you mean {', '.join(close)}?" if close else f"known are {', '.join(known[:12])}, ..."
-    raise ValueError(f"There is no {kind} {name!r} among the {len(known)} of segmentation-models-pytorch: {shown}")
+            f"The model must give one logit a pixel, (B, 1, H, W) = {expected}; found {found}. Let the forward return "
+            "logits of one class in the size of the image."
+        )
