@@ -16,9 +16,11 @@ from irrbench.plots.noise import noise_fit_curves
 def main() -> None:
     """Train, draw, print."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--epochs", type=int, default=100, help="of each label strategy (default: 100)")
-    parser.add_argument("--images", type=int, default=32, help="training images (default: 32)")
-    parser.add_argument("--nodules", type=int, default=240, help="of which the rest validates (default: 240)")
+    parser.add_argument("--epochs", type=int, default=120, help="of each label strategy (default: 120)")
+    parser.add_argument("--images", type=int, default=96, help="training images (default: 96)")
+    parser.add_argument(
+        "--nodules", type=int, default=400, help="in all; their test and validation splits validate (default: 400)"
+    )
     parser.add_argument("--size", type=int, default=32, help="side of the images in pixels (default: 32)")
     parser.add_argument("--labels", nargs="+", default=list(LABELS), help="label strategies")
     parser.add_argument("--seed", type=int, default=0)

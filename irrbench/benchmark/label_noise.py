@@ -31,8 +31,8 @@ def label_noise_curves(
     *,
     labels: Sequence[str] = LABELS,
     score: str = "iou",
-    num_images: int = 40,
-    max_epochs: int = 100,
+    num_images: int = 96,
+    max_epochs: int = 120,
     seed: int = 0,
     on_epoch: Callable[[str, int], None] | None = None,
 ) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.utils.checkpoint import checkpoint
 
 from irrbench import VotePatterns, segmentation_bounds
@@ -74,18 +75,46 @@ def test_networks_called_in_other_ways(tmp_path, kind):
     assert validated(module, tmp_path) == pytest.approx(right, abs=1e-9)
 
 
+def compiled(module, part, backend):
+    if part == "module":
+        return torch.compile(module, backend=backend)
+    if part == "net":
+        module.net = torch.compile(module.net, backend=backend)
+    else:
+        module.net.compile(backend=backend)
+    return module
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("part", ["module", "net"])
-def test_compiled(tmp_path, part):
-    module = Module()
+@pytest.mark.parametrize(
+    ("part", "backend"), [("module", "eager"), ("net", "eager"), ("in place", "eager"), ("module", "inductor")]
+)
+@pytest.mark.parametrize("give", ["nothing", "tensor"])
+def test_compiled(tmp_path, part, backend, give):
+    """The right numbers, and as many graphs as without the callback."""
+    weights, graphs = [], []
+    for watchers in ([], [monitor(stages=("train", "validate"))]):
+        torch._dynamo.reset()
+        counters.clear()
+        torch.manual_seed(1)
+        module = Module(give, "self" if part == "module" else "net")
+        trainer(watchers, tmp_path, max_epochs=3).fit(compiled(module, part, backend), loader(), loader())
+        weights.append([p.detach().clone() for p in module.parameters()])
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] > 0
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
     with torch.no_grad():
-        right = expected(module(Toy().image))
-    if part == "net":
-        module.net = torch.compile(module.net, backend="eager")
-    else:
-        module = torch.compile(module, backend="eager")
-    assert validated(module, tmp_path) == pytest.approx(right, abs=1e-9)
+        right = expected(Module.run_net(restored(weights[1]), Toy().image))
+    assert watchers[0].history[-2]["val/iou"] == pytest.approx(right, abs=1e-9)
+    assert 0 < right < 1
+
+
+def restored(weights):
+    module = Module()
+    for parameter, value in zip(module.parameters(), weights, strict=True):
+        parameter.data = value
+    return module
 
 
 class Deep(Module):

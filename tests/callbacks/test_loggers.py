@@ -33,9 +33,20 @@ def make(kind, loggers, path, uri):
     return loggers.CSVLogger(path)
 
 
-@pytest.mark.parametrize("namespace", ["pytorch_lightning", "lightning.pytorch"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("namespace", ["pytorch_lightning", pytest.param("lightning.pytorch", marks=SLOW)])
 @pytest.mark.parametrize(
-    "kinds", [[], ["csv"], ["tensorboard"], ["mlflow"], ["csv", "mlflow"], ["mlflow", "tensorboard"]]
+    "kinds",
+    [
+        [],
+        ["csv"],
+        ["tensorboard"],
+        pytest.param(["mlflow"], marks=SLOW),
+        ["csv", "mlflow"],
+        pytest.param(["mlflow", "tensorboard"], marks=SLOW),
+    ],
 )
 def test_every_logger_gets_the_scores(tmp_path, uri, namespace, kinds):
     lightning, loggers = importlib.import_module(namespace), importlib.import_module(f"{namespace}.loggers")
