@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,96 +20,77 @@ from irrbench.truth import staple
 _GOAL = 50
 
 
+class _Pair(NamedTuple):
+    """Two ways from masks ``(B, R, H, W)`` to the same numbers, and how far these may differ."""
+
+    ours: Callable[[], Tensor]
+    peer: Callable[[], Tensor]
+    tolerance: float
+
+
 def rows(budget: Budget) -> Iterator[Row]:
-    """Masks to coefficients, counting included, one image of 512 x 512 and four raters."""
-    masks = Images.draw(num_images=1, num_raters=4).masks
+    """Masks to coefficients, counting included, on one thread."""
     with threads(1):
-        for peer, row in (("krippendorff", _alpha), ("statsmodels", _fleiss), ("SimpleITK", _staple)):
-            if find_spec(peer) is None:
-                yield without_peer(_TASKS[peer], _size(masks), peer, f"{peer} is not installed")
-            else:
-                yield row(masks, budget)
+        for num_images in (1, 8):
+            images = Images.draw(num_images=num_images)
+            for task, (peer, make) in _PEERS.items():
+                if find_spec(peer) is None:
+                    yield without_peer(task, images.size, peer, f"{peer} is not installed")
+                else:
+                    yield _row(task, images, peer, make(images.masks), budget)
 
 
-_TASKS = {"krippendorff": "Krippendorff's alpha", "statsmodels": "Fleiss' kappa", "SimpleITK": "STAPLE"}
+def _row(task: str, images: Images, peer: str, pair: _Pair, budget: Budget) -> Row:
+    equal = torch.allclose(pair.ours(), pair.peer(), rtol=0, atol=pair.tolerance)
+    return compare(
+        task, images.size, ours=pair.ours, peer=pair.peer, peer_name=peer, equal=equal, budget=budget, goal=_GOAL
+    )
 
 
-def _alpha(masks: Tensor, budget: Budget) -> Row:
+def _alpha(masks: Tensor) -> _Pair:
     import krippendorff  # noqa: PLC0415
 
-    ratings = masks[0].flatten(1).numpy().astype(float)
+    ratings = masks.flatten(2).numpy().astype(float)
 
-    def peer() -> float:
-        return float(krippendorff.alpha(reliability_data=ratings, level_of_measurement="nominal"))
+    def peer() -> Tensor:
+        alphas = [krippendorff.alpha(reliability_data=r, level_of_measurement="nominal") for r in ratings]
+        return torch.tensor(alphas, dtype=torch.float64)
 
-    def ours() -> float:
-        return float(krippendorff_alpha(VotePatterns.from_masks(masks))[0])
-
-    equal = abs(ours() - peer()) < 1e-9
-    return compare(
-        _TASKS["krippendorff"],
-        _size(masks),
-        ours=ours,
-        peer=peer,
-        peer_name="krippendorff",
-        equal=equal,
-        budget=budget,
-        goal=_GOAL,
-    )
+    return _Pair(lambda: krippendorff_alpha(VotePatterns.from_masks(masks)), peer, 1e-9)
 
 
-def _fleiss(masks: Tensor, budget: Budget) -> Row:
+def _fleiss(masks: Tensor) -> _Pair:
     from statsmodels.stats.inter_rater import aggregate_raters  # noqa: PLC0415
-    from statsmodels.stats.inter_rater import fleiss_kappa as peer_kappa  # noqa: PLC0415
+    from statsmodels.stats.inter_rater import fleiss_kappa as kappa  # noqa: PLC0415
 
-    ratings = masks[0].flatten(1).T.numpy().astype(int)
+    ratings = masks.flatten(2).mT.numpy().astype(int)
 
-    def peer() -> float:
-        return float(peer_kappa(aggregate_raters(ratings)[0]))
+    def peer() -> Tensor:
+        return torch.tensor([kappa(aggregate_raters(r)[0]) for r in ratings], dtype=torch.float64)
 
-    def ours() -> float:
-        return float(fleiss_kappa(VotePatterns.from_masks(masks))[0])
-
-    equal = abs(ours() - peer()) < 1e-9
-    return compare(
-        _TASKS["statsmodels"],
-        _size(masks),
-        ours=ours,
-        peer=peer,
-        peer_name="statsmodels",
-        equal=equal,
-        budget=budget,
-        goal=_GOAL,
-    )
+    return _Pair(lambda: fleiss_kappa(VotePatterns.from_masks(masks)), peer, 1e-9)
 
 
-def _staple(masks: Tensor, budget: Budget) -> Row:
+def _staple(masks: Tensor) -> _Pair:
     import SimpleITK as sitk  # noqa: N813, PLC0415
 
-    images = [sitk.GetImageFromArray(mask.numpy().astype(np.uint8)) for mask in masks[0]]
+    images = [[sitk.GetImageFromArray(mask.numpy().astype(np.uint8)) for mask in raters] for raters in masks]
 
-    def peer() -> list[float]:
-        method = sitk.STAPLEImageFilter()
-        method.SetForegroundValue(1)
-        method.Execute(images)
-        return list(method.GetSensitivity())
-
-    def ours() -> Tensor:
-        return staple(VotePatterns.from_masks(masks)).sensitivity[0]
+    def peer() -> Tensor:
+        rates = []
+        for raters in images:
+            method = sitk.STAPLEImageFilter()
+            method.SetForegroundValue(1)
+            method.Execute(raters)
+            rates.append(list(method.GetSensitivity()))
+        return torch.tensor(rates, dtype=torch.float64)
 
     # Both stop where the rates no longer move, but not at the same digit.
-    equal = torch.allclose(ours(), torch.tensor(peer(), dtype=torch.float64), atol=1e-5)
-    return compare(
-        _TASKS["SimpleITK"],
-        _size(masks),
-        ours=ours,
-        peer=peer,
-        peer_name="SimpleITK",
-        equal=equal,
-        budget=budget,
-        goal=_GOAL,
-    )
+    return _Pair(lambda: staple(VotePatterns.from_masks(masks)).sensitivity, peer, 1e-5)
 
 
-def _size(masks: Tensor) -> str:
-    return " x ".join(map(str, masks.shape))
+_PEERS: dict[str, tuple[str, Callable[[Tensor], _Pair]]] = {
+    "Krippendorff's alpha": ("krippendorff", _alpha),
+    "Fleiss' kappa": ("statsmodels", _fleiss),
+    "STAPLE": ("SimpleITK", _staple),
+}
