@@ -74,6 +74,7 @@ def _fleiss(masks: Tensor) -> _Pair:
 def _staple(masks: Tensor) -> _Pair:
     import SimpleITK as sitk  # noqa: N813, PLC0415
 
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # as ours
     images = [[sitk.GetImageFromArray(mask.numpy().astype(np.uint8)) for mask in raters] for raters in masks]
 
     def peer() -> Tensor:
