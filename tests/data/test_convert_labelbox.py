@@ -147,6 +147,21 @@ def test_masks_come_from_files(convert, tmp_path):
     np.testing.assert_array_equal(masks, [expected, whole, expected])
 
 
+@pytest.mark.parametrize("background", ["black", "transparent"])
+def test_masks_may_be_in_colour_with_an_alpha(convert, tmp_path, background):
+    whole = fill_polygon(TRIANGLE, SIZE)
+    pixels = np.full((*SIZE, 4), 255, np.uint8)
+    pixels[~whole] = (0, 0, 0, 255) if background == "black" else (255, 255, 255, 0)
+    save(tmp_path / "masks" / "f.png", pixels)
+    item = {"feature_id": "f", "mask": {"url": "https://x.test/f"}}
+    convert(row("a", label(ANNA, item), label(BEN)), masks=tmp_path / "masks")
+    np.testing.assert_array_equal(load_folder(tmp_path / "data").masks(0)[1], whole)
+    pixels[0, :2] = [(9, 9, 9, 255), (8, 9, 9, 255)]
+    save(tmp_path / "masks" / "f.png", pixels)
+    with pytest.raises(DataError, match=r"a: found f\.png of several colours"):
+        convert(row("a", label(ANNA, item)), masks=tmp_path / "masks", overwrite=True)
+
+
 def test_raters_are_made_anonymous_in_all_that_is_written(convert, tmp_path):
     done = convert(row("a", label(ANNA, polygon()), label(BEN)), anonymize=True)
     assert done.raters == {"r1": "r1", "r2": "r2"}

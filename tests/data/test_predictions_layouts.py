@@ -154,3 +154,12 @@ def test_a_folder_of_folders_is_several_models(predictions, tmp_path):
     assert list(find_models(tmp_path / "all")) == ["nnunet", "unet"]
     with pytest.raises(DataError, match="none: found no such folder"):
         find_models(tmp_path / "none")
+
+
+def test_masks_and_images_of_a_folder_may_be_archives(folder):
+    for path in (folder / "masks" / "ben" / "a.png", folder / "images" / "a.png"):
+        path.unlink()
+        np.savez(path.with_suffix(".npz"), MASK if "masks" in str(path) else PROBABILITY)
+    data = load_folder(folder)
+    np.testing.assert_array_equal(data.masks(0)[1], MASK)
+    assert data.image(0).shape == (1, *SIZES["a"])

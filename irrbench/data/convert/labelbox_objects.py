@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from irrbench.data.convert.shapes import fill_box, fill_polygon
-from irrbench.data.files import read_colours, read_mask
+from irrbench.data.files import LOSSY, extension, read_colours, read_mask
 from irrbench.data.problems import ReadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -94,7 +95,23 @@ def _draw_mask(item: Object, shape: tuple[int, int], store: Store | None) -> NDA
         if "composite_mask" not in item:
             raise
         return _pick_colour(item["composite_mask"], shape, store)
-    return _checked(read_mask(path), shape, path.name)
+    return _checked(_read_single(path), shape, path.name)
+
+
+def _read_single(path: Path) -> NDArray[np.bool_]:
+    """One object's mask: what is neither black nor transparent, of one colour."""
+    colours = read_colours(path)
+    if colours.ndim == 2 or extension(path.name) in LOSSY:
+        return read_mask(path)
+    marked = _opaque(colours) & colours[..., :3].any(-1)
+    if len(np.unique(colours[marked], axis=0)) > 1:
+        raise ReadError(f"{path.name} of several colours", "a mask in one colour on black", "export again")
+    return marked
+
+
+def _opaque(colours: NDArray[Any]) -> NDArray[np.bool_]:
+    has_alpha = colours.shape[-1] in (2, 4)
+    return colours[..., -1] > 0 if has_alpha else np.ones(colours.shape[:-1], bool)
 
 
 def _pick_colour(composite: Object, shape: tuple[int, int], store: Store) -> NDArray[np.bool_]:
@@ -107,7 +124,7 @@ def _pick_colour(composite: Object, shape: tuple[int, int], store: Store) -> NDA
     wanted = np.array([int(value) for value in composite["color_rgb"]])
     if wanted.shape != (3,):
         raise ReadError(f"{len(wanted)} values of color_rgb", "three", "export again")
-    return _checked((colours[..., :3] == wanted).all(-1), shape, path.name)
+    return _checked(_opaque(colours) & (colours[..., :3] == wanted).all(-1), shape, path.name)
 
 
 def _composite_id(url: str) -> str:
