@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from irrbench.benchmark.coverage import SIZES, Simulation, measure, to_table
+from irrbench.benchmark.coverage import SIZES, measure, to_table
+from irrbench.benchmark.simulated import Simulation
 
 
 def main() -> None:

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from irrbench.benchmark.blind import BlindError, blind_table
-from irrbench.benchmark.candidates import Resampling
 from irrbench.benchmark.cell import CellResult
 from irrbench.benchmark.config import BenchmarkConfig, ConfigError
 from irrbench.benchmark.leaderboard import Questions, Results, build_results
+from irrbench.benchmark.resampling import Resampling
 from irrbench.benchmark.subgroups import check_columns
 
 if TYPE_CHECKING:

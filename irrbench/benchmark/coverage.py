@@ -1,23 +1,18 @@
 """How often intervals hold the truth and tests are wrong, by simulation with known truth.
 
-Scores are drawn on the logit scale as patients' difficulty + images' difficulty + each candidate's own deviation, so
-that floor, ceiling and models are paired as real ones are. The true means are integrals over one normal distribution.
 Each simulated data set is a column of the same functions that the benchmark calls.
-
-Axes: ``D`` data sets, ``G`` groups (patients) of ``n`` images, ``T`` resamples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from irrbench.benchmark.simulated import CEILING, FLOOR, IMAGES, MODEL, Drawn, Simulation, draw, true_mean
 from irrbench.inference import (
-    Floats,
     IntervalMethod,
     Ratios,
     alternative_annotator_test,
@@ -37,42 +32,10 @@ if TYPE_CHECKING:
 METHODS: tuple[IntervalMethod, ...] = ("student", "expanded", "percentile", "bca")
 SIZES = (5, 10, 20, 50, 200)
 _LEVEL = 0.95
-_IMAGES = 2  # of a patient
 _MODELS = 4
 _RATERS = 4
 _EPSILON = 0.2
 _FEWER = 500  # data sets where raters are drawn, which takes longer
-
-
-class Kind(NamedTuple):
-    """A candidate on the logit scale."""
-
-    level: float
-    patient: float  # how much of the patients' difficulty it feels
-    image: float
-    own_patient: float  # standard deviation of its own deviation from patient to patient
-    own: float  # and from image to image
-
-
-CEILING = Kind(1.6, 1.0, 1.0, 0.1, 0.4)
-MODEL = Kind(1.2, 1.0, 1.0, 0.25, 0.5)
-FLOOR = Kind(-2.5, 1.5, 0.0, 0.0, 0.3)
-_PATIENT, _IMAGE = 0.5, 0.5  # standard deviations of the difficulty
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """How much is simulated.
-
-    Attributes:
-        datasets: ``D`` of each size.
-        resamples: ``T``.
-        seed: of everything.
-    """
-
-    datasets: int = 2000
-    resamples: int = 1999
-    seed: int = 0
 
 
 def measure(simulation: Simulation, sizes: Sequence[int] = SIZES) -> pd.DataFrame:
@@ -109,47 +72,15 @@ def to_table(frame: pd.DataFrame) -> Table:
     return table
 
 
-def true_mean(kind: Kind) -> float:
-    """Expected score of a candidate: the mean of a logistic-normal distribution, by Gauss-Hermite quadrature.
-
-    Example:
-        >>> round(true_mean(Kind(0.0, 1.0, 1.0, 0.1, 0.4)), 6), round(true_mean(FLOOR), 3)
-        (0.5, 0.095)
-    """
-    spread = np.sqrt((kind.patient * _PATIENT) ** 2 + (kind.image * _IMAGE) ** 2 + kind.own_patient**2 + kind.own**2)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
-    return float((_logistic(kind.level + spread * nodes) * weights).sum() / weights.sum())
-
-
-class _Drawn(NamedTuple):
-    """Group sums of candidates, each ``(G, D)``, and the same in resamples, ``(T, D)``."""
-
-    sums: list[Floats]
-    draws: list[Floats]
-    images: int
-
-    def difference(self, one: int, other: int) -> Ratios:
-        sums, draws = self.sums[one] - self.sums[other], self.draws[one] - self.draws[other]
-        return Ratios(sums, np.full_like(sums, _IMAGES), draws / self.images)
-
-    def mean(self, place: int) -> Ratios:
-        sums = self.sums[place]
-        return Ratios(sums, np.full_like(sums, _IMAGES), self.draws[place] / self.images)
-
-    def normalized(self, model: int, floor: int, ceiling: int) -> Ratios:
-        gap, gap_draws = self.sums[ceiling] - self.sums[floor], self.draws[ceiling] - self.draws[floor]
-        return Ratios(self.sums[model] - self.sums[floor], gap, (self.draws[model] - self.draws[floor]) / gap_draws)
-
-
 def _measure_size(simulation: Simulation, groups: int) -> Iterator[dict[str, object]]:
     rng = np.random.default_rng([simulation.seed, groups])
-    drawn = _draw([CEILING, FLOOR, *[MODEL] * _MODELS], simulation, groups, rng)
+    drawn = draw([CEILING, FLOOR, *[MODEL] * _MODELS], simulation, groups, rng)
     tests = (*_sizes(drawn), *_family(drawn), *_alternative(simulation, groups, rng))
     for row in (*_coverage(drawn), *tests, *_other_raters(simulation, groups, rng)):
         yield {"groups": groups, **row}
 
 
-def _coverage(drawn: _Drawn) -> Iterator[dict[str, object]]:
+def _coverage(drawn: Drawn) -> Iterator[dict[str, object]]:
     ceiling, floor, model = (true_mean(kind) for kind in (CEILING, FLOOR, MODEL))
     cases = {
         "mean of a model": (drawn.mean(2), model),
@@ -166,7 +97,7 @@ def _coverage(drawn: _Drawn) -> Iterator[dict[str, object]]:
             yield row | {"width": float((high - low).mean())}
 
 
-def _sizes(drawn: _Drawn) -> Iterator[dict[str, object]]:
+def _sizes(drawn: Drawn) -> Iterator[dict[str, object]]:
     """Tests whose null hypothesis is just true: the model as good as what it is tested against."""
     ceiling, floor, model = (true_mean(kind) for kind in (CEILING, FLOOR, MODEL))
     cases = {
@@ -180,7 +111,7 @@ def _sizes(drawn: _Drawn) -> Iterator[dict[str, object]]:
             yield _false_positives(quantity, method, (1 - _LEVEL) / 2, found)
 
 
-def _family(drawn: _Drawn) -> Iterator[dict[str, object]]:
+def _family(drawn: Drawn) -> Iterator[dict[str, object]]:
     """Models that are equally good, all pairs: how often is any pair told apart?"""
     pairs = list(combinations(range(2, 2 + _MODELS), 2))
     for method in METHODS:
@@ -196,7 +127,7 @@ def _alternative(simulation: Simulation, groups: int, rng: np.random.Generator) 
     rater, own_patient, own = 0.4, 0.25, 0.5
     # With P(model ahead) = (1 - epsilon) / 2 and no ties the two advantages differ by epsilon.
     shift = ndtri((1 - _EPSILON) / 2) * np.sqrt(rater**2 + own_patient**2 + own**2)
-    labels = np.repeat(np.arange(groups), _IMAGES)
+    labels = np.repeat(np.arange(groups), IMAGES)
     single, passed, any_win = 0, 0, 0
     for _ in range(simulation.datasets):
         model = shift + own_patient * rng.normal(size=groups)[labels] + own * rng.normal(size=len(labels))
@@ -236,18 +167,6 @@ def _other_raters(simulation: Simulation, groups: int, rng: np.random.Generator)
             yield row | {"width": float((high - low).mean())}
 
 
-def _draw(kinds: Sequence[Kind], simulation: Simulation, groups: int, rng: np.random.Generator) -> _Drawn:
-    shape = (groups, _IMAGES, simulation.datasets)
-    patient = _PATIENT * rng.normal(size=(groups, 1, simulation.datasets))
-    image = _IMAGE * rng.normal(size=shape)
-    sums = []
-    for kind in kinds:
-        own = kind.own * rng.normal(size=shape) + kind.own_patient * rng.normal(size=(groups, 1, simulation.datasets))
-        sums.append(_logistic(kind.level + kind.patient * patient + kind.image * image + own).sum(axis=1))
-    draws = resampled_sums(np.concatenate(sums, axis=1), resamples=simulation.resamples, rng=rng)
-    return _Drawn(sums, np.split(draws, len(kinds), axis=1), groups * _IMAGES)
-
-
 def _false_positives(quantity: str, method: str, nominal: float, found: float) -> dict[str, object]:
     return {
         "measure": "false positives",
@@ -257,7 +176,3 @@ def _false_positives(quantity: str, method: str, nominal: float, found: float) -
         "found": found,
         "width": np.nan,
     }
-
-
-def _logistic(x: Floats) -> Floats:
-    return 1 / (1 + np.exp(-x))

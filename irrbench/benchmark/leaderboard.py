@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from irrbench.benchmark.candidates import Candidates, Resampling, make_candidates
+from irrbench.benchmark.align import make_candidates
+from irrbench.benchmark.candidates import Candidates
 from irrbench.benchmark.comparisons import alternative_frame, comparisons_frame, verdicts_frame
 from irrbench.benchmark.frames import leaderboard_frame, normalize, per_image_frame, seeds_frame, separation_frame
+from irrbench.benchmark.resampling import Resampling, resampling_in_words
 from irrbench.benchmark.subgroups import subgroups_frame
 from irrbench.inference import smallest_p
 
@@ -109,33 +111,6 @@ def build_results(
             for place in candidates.models
         },
     )
-
-
-def resampling_in_words(resampling: Resampling, *, unit: str) -> str:
-    """How the intervals were made.
-
-    Args:
-        resampling: the options.
-        unit: what is drawn: images, or groups of images.
-
-    Example:
-        >>> resampling_in_words(Resampling(), unit="images")
-        "95%, Student's, by the spread over images"
-        >>> resampling_in_words(Resampling(resamples=99, generalize="seeds"), unit="images")
-        "95%, bootstrap quantiles widened as Student's, 99 paired resamples of images and of seeds"
-    """
-    how = {
-        "expanded": "bootstrap quantiles widened as Student's",
-        "percentile": "bootstrap quantiles",
-        "bca": "bias-corrected and accelerated bootstrap quantiles",
-        "student": "Student's, by the spread over",
-    }[resampling.method]
-    if resampling.method == "student":
-        raters = f" and raters ({resampling.resamples} resamples of both)" if resampling.draws_raters else ""
-        return f"{resampling.level:.0%}, {how} {unit}{raters}"
-    more = {"images": "", "raters": " and of raters", "seeds": " and of seeds", "all": ", of raters and of seeds"}
-    drawn = f"{resampling.resamples} paired resamples of {unit}{more[resampling.generalize]}"
-    return f"{resampling.level:.0%}, {how}, {drawn}"
 
 
 def _notes(candidates: Candidates, asked: Questions) -> tuple[str, ...]:

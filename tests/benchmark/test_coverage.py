@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from irrbench.benchmark import coverage
-from irrbench.benchmark.coverage import CEILING, FLOOR, MODEL, Simulation, measure, to_table, true_mean
+from irrbench.benchmark.coverage import measure, to_table
+from irrbench.benchmark.simulated import CEILING, FLOOR, MODEL, Simulation, draw, true_mean
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "coverage.py"
 
@@ -23,7 +24,7 @@ def frame() -> pd.DataFrame:
 
 @pytest.mark.parametrize("kind", [CEILING, MODEL, FLOOR])
 def test_the_truth_by_drawing(kind):
-    drawn = coverage._draw([kind], Simulation(datasets=2000, resamples=1), 100, np.random.default_rng(0))
+    drawn = draw([kind], Simulation(datasets=2000, resamples=1), 100, np.random.default_rng(0))
     assert drawn.mean(0).estimates.mean() == pytest.approx(true_mean(kind), abs=0.002)
 
 
