@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import torch
 
 from irrbench.data.problems import DataError, Problem
 from irrbench.reliability.across import extent_table, joint_table, leave_out_extents, measure_extents, raters_needed
@@ -113,6 +115,23 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
     """
     options = options or StudyOptions()
     options.check()
+    with _one_thread():
+        return _study(data, options, workers, progress=progress)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # Thousands of operations on a few kilobytes: handing each to several threads costs more than it saves, and on a
+    # busy machine many times more.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _study(data: RaterData, options: StudyOptions, workers: int, *, progress: bool) -> Study:
     everything = count_images(data, cells=options.cells, progress=progress)
     excluded = exclude(everything, data.image_ids, options)
     text = remark(excluded, len(data), options)
@@ -121,10 +140,11 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
     if not kept:
         raise DataError([Problem(data.name, f"no image to study. {text}", "one or more", "see there")])
     counted, part = everything.subset(kept), data.subset(kept)
-    return _study(part, counted, excluded.drop(columns="place"), options, len(data), text, workers, progress=progress)
+    excluded = excluded.drop(columns="place")
+    return _study_kept(part, counted, excluded, options, len(data), text, workers, progress=progress)
 
 
-def _study(
+def _study_kept(
     data: RaterData,
     counted: Counted,
     excluded: pd.DataFrame,

@@ -226,8 +226,9 @@ def _unanimous(rows: Mapping[str, Mapping[str, Any]]) -> str:
     if not share > _UNANIMOUS:
         return ""
     return (
-        f"All raters agree on {100 * share:.1f} % of an image's pixels, most of them background. Percent agreement and AC1 are "
-        "near 1 for that alone, and the pixel ICC hinges on the few others: read alpha and the scores beside it."
+        f"All raters agree on {100 * share:.1f} % of an image's pixels, most of them background. Percent agreement "
+        "and AC1 are near 1 for that alone, and the pixel ICC hinges on the few others: read alpha and the scores "
+        "beside it."
     )
 
 

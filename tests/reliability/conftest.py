@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from irrbench.data import RaterData
 from irrbench.reliability import Study, StudyOptions, study
@@ -13,6 +16,7 @@ from irrbench.simulate import draw_lesions
 RATERS = ("anna", "ben", "cem")
 IMAGES, SIZE = 24, (20, 28)
 OPTIONS = StudyOptions(cells=[4, 5], resamples=50, scores=["iou", "accuracy", "tpr"])
+QUICK = replace(OPTIONS, cells=[3], quadrature=False)
 
 
 def make_data(images: int = IMAGES, *, roi: bool = True, seed: int = 0, prevalence: float = 0.3) -> RaterData:
@@ -41,6 +45,14 @@ def make_data(images: int = IMAGES, *, roi: bool = True, seed: int = 0, prevalen
         manifest=manifest,
         group_column="group",
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,139 @@
+"""Extents, raters one by one, average and naive rater."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from irrbench.data import RaterData
+from irrbench.icc import extent_icc, joint_icc, shrout_fleiss
+from irrbench.reliability import across as across_module
+from irrbench.reliability import study
+from irrbench.reliability.across import joint_table, measure_extents, raters_needed
+from irrbench.reliability.counting import count_images
+from irrbench.reliability.raters import ONE_SIDED
+from tests.reliability.conftest import OPTIONS, QUICK, RATERS
+
+
+def fit_with(image: float, rater: float, residual: float):
+    found = extent_icc([[1, 2], [3, 5], [7, 6]], [9, 9, 9])
+    variances = {"var_image": image, "var_rater": rater, "var_residual": residual}
+    return replace(found, **{name: torch.tensor(value, dtype=torch.float64) for name, value in variances.items()})
+
+
+def test_number_of_raters_by_hand():
+    # (1 + 2) / 4 * t / (1 - t): .75 * 3 = 2.25, .75 * 1 = .75, .75 * 9 = 6.75
+    table = raters_needed(fit_with(4.0, 1.0, 2.0), [0.75, 0.5, 0.9])
+    assert table["raters"].tolist() == [3, 1, 7]
+
+
+def test_a_whole_quotient_is_not_rounded_up():
+    assert raters_needed(fit_with(1.0, 0.1, 0.1), [1 - 1 / 11])["raters"].tolist() == [2]
+
+
+def test_no_number_has_a_reason():
+    row = raters_needed(fit_with(0.0, 1.0, 1.0), [0.9]).iloc[0]
+    assert math.isnan(row["raters"])
+    assert row["reason"] == "images do not differ in extent"
+
+
+def test_extents_by_loops(found):
+    data = found.data
+    extents = measure_extents(count_images(data, cells=[2]))
+    for i in range(3):
+        masks, roi = data.masks(i), data.roi(i)
+        assert extents.total[i] == roi.sum()
+        for r in range(3):
+            others = np.delete(masks, r, axis=0)[:, roi].sum(0)
+            assert extents.marked[i, r] == masks[r][roi].sum()
+            assert extents.consensus[i, r] == (others > 1).sum()
+
+
+def test_extent_icc_and_forms_are_those_of_the_masks(found):
+    data = found.data
+    marked = [[(m & data.roi(i)).sum() for m in data.masks(i)] for i in range(len(data))]
+    total = [data.roi(i).sum() for i in range(len(data))]
+    values = found.across.set_index("measure")["value"]
+    assert values["extent_icc"] == pytest.approx(extent_icc(marked, total).icc.item())
+    logits = np.log((np.array(marked) + 1) / (np.array(total)[:, None] - marked + 1))
+    for name, form in shrout_fleiss(logits).items():
+        assert values[name] == pytest.approx(form.value)
+    interval = found.across.set_index("measure").loc["extent_icc", ["low", "high"]]
+    assert interval["low"] < values["extent_icc"] < interval["high"]
+
+
+def test_one_image_has_no_extent_icc_and_says_so():
+    masks = np.random.default_rng(0).random((1, 3, 6, 8)) < 0.5
+    found = study(RaterData.from_arrays([np.zeros((1, 6, 8))], list(masks)), QUICK, progress=False)
+    table = found.across.set_index("measure")
+    assert table.loc["extent_icc", "reason"] == "fewer than two images"
+    assert table.loc["ICC(2,1)", "reason"] == "fewer than two images that all raters drew"
+    assert math.isnan(table.loc["extent_icc", "value"])
+    assert found.correlations["r"].isna().all()
+
+
+def test_joint_shares_are_one_model_of_all_images(found, monkeypatch):
+    counted = count_images(found.data, cells=[2])
+    fit = joint_icc(counted.patterns())
+    table = found.joint.set_index("part")
+    assert table.loc["icc_pixel", "laplace"] == pytest.approx(fit.icc_pixel.item(), abs=1e-6)
+    for engine in ("laplace", "quadrature"):
+        assert table[engine].iloc[1:].sum() == pytest.approx(1)
+    monkeypatch.setattr(across_module, "MOST_PATTERNS", 10)
+    assert joint_table(counted, OPTIONS)["reason"].unique().tolist() == ["more than 10 vote patterns"]
+
+
+def test_rater_table_by_loops(found):
+    data = found.data
+    for r, row in enumerate(found.raters.to_dict("records")):
+        gaps, own, consensus = [], [], []
+        for i in range(len(data)):
+            masks, roi = data.masks(i), data.roi(i)
+            own.append(masks[r][roi].mean())
+            consensus.append((np.delete(masks, r, axis=0)[:, roi].sum(0) > 1).mean())
+            gaps.append(own[-1] - consensus[-1])
+        assert row["rater"] == RATERS[r]
+        assert row["rmse"] == pytest.approx(math.sqrt(np.mean(np.square(gaps))))
+        assert row["bias"] == pytest.approx(np.mean(gaps))
+        assert row["rmse_relative"] == pytest.approx(row["rmse"] / np.mean(consensus))
+    assert found.raters["sensitivity"].between(0, 1).all()
+    assert found.raters["iou"].mean() == pytest.approx(found.scores.set_index("score").loc["iou", "ceiling"])
+
+
+def test_score_table_by_hand():
+    # Three raters, four pixels: A 1100, B 1100, C 1000; references AB, AC, BC without a tie: 1100, 1000, 1000.
+    masks = np.array([[[[1, 1, 0, 0]], [[1, 1, 0, 0]], [[1, 0, 0, 0]]]], bool)
+    found = study(RaterData.from_arrays([np.zeros((1, 1, 4))], list(masks)), QUICK, progress=False)
+    scores = found.scores.set_index("score")
+    assert scores.loc["iou", ["ceiling", "floor", "blank"]].tolist() == pytest.approx([(0.5 + 0.5 + 0.5) / 3, 1 / 3, 0])
+    # blank: 3/4 of C's reference's pixels are ... background: 2/4, 3/4, 3/4
+    assert scores.loc["accuracy", "blank"] == pytest.approx((0.5 + 0.75 + 0.75) / 3)
+    assert scores.loc["tpr", ["floor", "blank"]].tolist() == [1, 0]
+
+
+def test_which_score_to_monitor(found):
+    scores = found.scores.set_index("score")
+    gap = found.per_image["iou_ceiling"] - found.per_image["iou_floor"]
+    assert scores.loc["iou", "gap_in_sd"] == pytest.approx(gap.mean() / gap.std())
+    chosen = scores.index[scores["monitor"]].tolist()
+    assert len(chosen) == 1
+    assert chosen[0] not in ONE_SIDED
+    eligible = scores.drop(index=list(ONE_SIDED), errors="ignore")["margin_in_sd"]
+    assert eligible.idxmax() == chosen[0]
+
+
+def test_accuracy_of_small_lesions_is_no_score_to_monitor():
+    masks = np.zeros((8, 3, 20, 20), bool)
+    rng = np.random.default_rng(0)
+    for image in masks:
+        for mask in image:
+            y, x = rng.integers(8, 10, 2)
+            mask[y : y + 3, x : x + 3] = True
+    data = RaterData.from_arrays([np.zeros((1, 20, 20))] * 8, list(masks))
+    scores = study(data, replace(QUICK, exclude_below=0), progress=False).scores.set_index("score")
+    assert scores.loc["accuracy", "gap_in_sd"] > scores.loc["iou", "gap_in_sd"]
+    assert scores.index[scores["monitor"]].tolist() == ["iou"]
