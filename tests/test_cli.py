@@ -262,3 +262,9 @@ def test_convert_refuses_what_it_cannot_read(arguments, message, tmp_path, monke
     assert main(["convert", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
+
+
+def test_convert_names_the_package_that_is_missing(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    assert main(["convert", "lidc", str(tmp_path), "--output", str(tmp_path / "data")]) == 2
+    assert "DICOM files need pydicom. Remedy: pip install 'irrbench[dicom]'" in capsys.readouterr().err

@@ -106,12 +106,13 @@ def _load(path: Path) -> Entry:
 def _category_ids(content: Entry, wanted: Sequence[str], path: Path) -> set[object] | None:
     if not wanted:
         return None
-    entries = [entry for entry in content.get("categories") or [] if isinstance(entry, dict)]
+    listed = content.get("categories")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     unknown = [name for name in wanted if not any(name in _names(entry) for entry in entries)]
     if unknown:
         there = ", ".join(str(entry.get("name")) for entry in entries) or "none"
         raise DataError([Problem(path.name, f"no category {unknown[0]!r}", f"some of {there}", "correct the name")])
-    return {entry.get("id") for entry in entries if set(wanted) & _names(entry)}
+    return {_key(entry.get("id")) for entry in entries if set(wanted) & _names(entry)}
 
 
 def _names(category: Entry) -> set[str]:
@@ -167,7 +168,7 @@ def _source(entry: Entry, coco: _Coco, folder: ImageFolder, rules: _Rules) -> So
         by_rater[rater] = []
     for annotation in coco.annotations.get(_key(entry.get("id")), []):
         mine = by_rater[str(_field(annotation, rules.annotator))]
-        if rules.wanted is None or annotation.get("category_id") in rules.wanted:
+        if rules.wanted is None or _key(annotation.get("category_id")) in rules.wanted:
             mine.append(annotation)
     if not by_rater:
         remedy = f"list them in the image's field {rules.looked!r}, or leave the image out"

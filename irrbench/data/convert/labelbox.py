@@ -177,8 +177,11 @@ def _labels_by_rater(row: Row, project: str | None) -> dict[str, list[list[Row]]
     for key, content in row["projects"].items():
         if project is not None and project not in (key, _dict(content).get("name")):
             continue
-        for label in _list(_dict(content).get("labels")):
-            details = _dict(_dict(label).get("label_details"))
+        labels = _dict(content).get("labels")
+        if not isinstance(labels, list) or not all(isinstance(label, dict) for label in labels):
+            raise ReadError("a project without a list of labels", "Labelbox's export format", "export again")
+        for label in labels:
+            details = _dict(label.get("label_details"))
             if _dict(label.get("performance_details")).get("skipped"):
                 continue
             if not details.get("created_by"):
@@ -193,7 +196,10 @@ def _objects(label: Row) -> list[Row]:
     annotations = _dict(label.get("annotations"))
     if annotations.get("frames"):
         raise ReadError("a label of a video", "labels of images", "export single images")
-    return [_dict(item) for item in _list(annotations.get("objects"))]
+    objects = annotations.get("objects")
+    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
+        raise ReadError("a label without a list of objects", "annotations.objects, empty or not", "export again")
+    return objects
 
 
 def _covariates(row: Row) -> dict[str, object]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 OURS = {"images", "masks", "roi", "manifest.csv", "conversion.json"}
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 Drawings = dict[str, "list[NDArray[np.bool_]]"]
@@ -89,6 +90,8 @@ def attempt(label: str, make: Callable[[], Source]) -> Source | Problem:
         return make()
     except ReadError as error:
         return error.at(label)
+    except _MALFORMED as error:
+        return _malformed(error).at(label)
 
 
 def write_folder(
@@ -129,6 +132,11 @@ def write_folder(
     missing = sum(len(names) - len(set(source.raters)) for source in written)
     found = check_folder(options.output, allow_missing=missing > 0, progress=options.progress)
     return Converted(options.output, len(written), known, missing, tuple(problems), tuple(notes), tuple(found))
+
+
+def _malformed(error: Exception) -> ReadError:
+    """What foreign JSON means that has something else where a value should be."""
+    return ReadError(f"an entry of another form ({error!r})", "the format as documented", "export again")
 
 
 def _sort_out(entries: Sequence[Source | Problem]) -> tuple[list[Source], list[Problem]]:
@@ -184,6 +192,8 @@ def _write(root: Path, ids: Mapping[str, str], raters: Mapping[str, str], source
         drawings = picture.draw(image.shape)
     except ReadError as error:
         return error.at(source.name)
+    except _MALFORMED as error:
+        return _malformed(error).at(source.name)
     for rater, masks in drawings.items():
         for number, mask in enumerate(masks, start=1):
             folder = raters[rater] if number == 1 else f"{raters[rater]}@{number}"
