@@ -33,7 +33,8 @@ class ForwardAgain:
         image: where the input of the forward is in a batch: key, index, dotted path or function of the batch.
 
     Example:
-        >>> monitor = RaterBoundsMonitor(masks="masks", predictions=ForwardAgain("image"))  # doctest: +SKIP
+        >>> ForwardAgain("image")(nn.Softplus(threshold=0), {"image": torch.ones(2)})  # as the monitor calls it
+        tensor([1., 1.])
     """
 
     image: Selector = "image"

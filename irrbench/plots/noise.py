@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irrbench.plots.rows import need_columns
 from irrbench.plots.style import (
@@ -25,13 +25,13 @@ _PANELS = (
     ("train_label", "train_ceiling", "Training images:\nscore against the label trained on"),
     ("val", "val_ceiling", "Validation images:\nscore against the raters"),
 )
-_SMOOTH = 5  # epochs of the median that the line shows
+_SMOOTH = 5  # dots of the median that the line shows
 
 
 def noise_fit_curves(curves: pd.DataFrame, *, score: str, names: Mapping[str, str] | None = None) -> Figure:
     """Draw, side by side, how well each model fits its own label and how well it does on images that it never saw.
 
-    Every epoch is a faint dot; lines are running medians of five epochs. The black line is the average rater.
+    Every epoch is a faint dot; lines are running medians of five dots. The black line is the average rater.
 
     Args:
         curves: columns ``name``, ``epoch``, ``train_label``, ``train_ceiling``, ``val`` and ``val_ceiling``.
@@ -49,7 +49,9 @@ def noise_fit_curves(curves: pd.DataFrame, *, score: str, names: Mapping[str, st
         for ax, (column, ceiling, title) in zip(axes, _PANELS, strict=True):
             for name, style in model_styles(curves["name"]).items():
                 _draw_line(ax, curves[curves["name"] == name], column, style, label=names.get(name, name))
-            _draw_ceiling(ax, float(curves[ceiling].mean()))
+            level = float(curves[ceiling].mean())
+            last = curves.dropna(subset=[column]).groupby("name")[column].last()
+            _draw_ceiling(ax, level, named_above=bool((last < level).all()))
             ax.set_title(title, fontsize=10, fontweight="normal")
             ax.set_xlabel("epoch")
         axes[0].set_ylabel(score_title(score))
@@ -66,11 +68,12 @@ def _draw_line(ax: Axes, rows: pd.DataFrame, column: str, style: ModelStyle, *, 
     ax.plot(epochs, smooth, color=style.colour, linewidth=1.8, label=label, zorder=3)
 
 
-def _draw_ceiling(ax: Axes, value: float) -> None:
+def _draw_ceiling(ax: Axes, value: float, *, named_above: bool) -> None:
     ax.axhline(value, color=ROLE_COLOURS["ceiling"], linewidth=2, zorder=1, gid="ceiling")
-    ax.annotate(f"average rater {value:.2f}", (1, value), xytext=(0, -4), xycoords=("axes fraction", "data"),
-                textcoords="offset points", ha="right", va="top", fontsize=9,
-                bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5, "alpha": 0.8})  # fmt: skip
+    place: dict[str, Any] = {"xytext": (0, 3), "va": "bottom"} if named_above else {"xytext": (0, -4), "va": "top"}
+    ax.annotate(f"average rater {value:.2f}", (1, value), xycoords=("axes fraction", "data"), ha="right", fontsize=9,
+                textcoords="offset points", bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5, "alpha": 0.8},
+                **place)  # fmt: skip
     ax.grid(visible=True, axis="y")
     ax.set_axisbelow(True)
     ax.tick_params(length=0)
