@@ -19,8 +19,8 @@ def safe_name(name: str) -> str:
     """``name`` as the name of a file on any system: no separators, no ``@`` (which marks repeats), no hidden files.
 
     Example:
-        >>> safe_name("../Dr. Müller@clinic.org"), safe_name("CON"), safe_name("///")
-        ('Dr.-Müller-clinic.org', '_CON', '_')
+        >>> safe_name("../Anna Ö@clinic.org"), safe_name("CON"), safe_name("///")
+        ('Anna-Ö-clinic.org', '_CON', '_')
     """
     safe = _UNSAFE.sub("-", unicodedata.normalize("NFC", name)).strip("-.")[:LONGEST].rstrip("-.")
     return f"_{safe}" if not safe or _RESERVED.fullmatch(safe) else safe
