@@ -1,0 +1,261 @@
+"""The command line: messages, exit codes, files, MLflow."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from irrbench.benchmark import ConfigError
+from irrbench.benchmark.files import read_frame
+from irrbench.plots.text import DASH
+from irrbench.reliability.config import ReliabilityConfig, load_config
+from irrbench.reliability.outputs import log_study, metrics_of
+from irrbench.report.frames import Column, frame_table
+from irrbench.tracking import open_store
+from tests.benchmark.study import ids, save, write_study
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
+SCRIPT = Path(__file__).parents[2] / "scripts" / "reliability.py"
+CONFIG = Path(__file__).parents[2] / "configs" / "reliability.yaml"
+QUICKLY = ["--study.cells", "[3]", "--study.quadrature", "false", "--study.resamples", "20"]
+EVIL = "<script>alert('&')</script>"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("reliability_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = write_study(tmp_path_factory.mktemp("data") / "toy")
+    for image_id in ids("test"):
+        mask = np.zeros((32, 40), np.uint8)
+        mask[8:20, 10:22] = 255
+        save(root / "masks" / "anna@2" / f"{image_id}.png", mask)
+    manifest = pd.read_csv(root / "manifest.csv")
+    manifest.assign(age=np.arange(len(manifest)) * 1.5, site=[EVIL, "B"] * (len(manifest) // 2)).to_csv(
+        root / "manifest.csv", index=False
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def done(script, folder, tmp_path_factory):
+    """One run of the command for all tests that only look at what it left."""
+    place = tmp_path_factory.mktemp("run")
+    uri = f"sqlite:///{place / 'mlflow.db'}"
+    flags = [
+        "--data",
+        str(folder),
+        "--output",
+        str(place / "out"),
+        "--tracking-uri",
+        uri,
+        "--covariates",
+        "age",
+        "site",
+    ]
+    assert script.main([*flags, *QUICKLY]) == 0
+    return place
+
+
+@pytest.mark.slow
+def test_help_loads_nothing_heavy():
+    code = f"import runpy, sys; sys.argv = ['r', '--help']\ntry: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+    code += "except SystemExit: print(sorted({'torch', 'irrbench', 'numpy', 'mlflow'} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip().endswith("[]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["--study.cell", "[3]"], "unknown flag '--study.cell'. Did you mean '--study.cells'?"),
+        (["--study.resamples", "some"], "study.resamples"),
+        (["toy"], "expected flags, found 'toy'"),
+        (["--data", "nowhere"], "nowhere: found nothing; expected a data folder"),
+        (
+            ["--exclude-below", "0.99"],
+            "study: exclude_below and exclude_above must be 0 <= exclude_below < exclude_above",
+        ),
+        (["--targets", "1.5"], "study: targets must lie between 0 and 1, found 1.5"),
+        (["--workers", "0"], "workers must be 1 or more and pictures 0 or more, found 0 and 4"),
+    ],
+)
+def test_bad_usage_is_one_message_and_code_2(script, capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert script.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("reliability: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_unknown_covariates_are_named_with_the_columns(script, capsys, folder, tmp_path):
+    flags = ["--data", str(folder), "--output", str(tmp_path), "--tracking-uri", "none", "--covariates", "agee"]
+    assert script.main([*flags, *QUICKLY]) == 2
+    assert "no column 'agee' in the manifest; its columns are split, group, age, site" in capsys.readouterr().err
+
+
+def test_nothing_left_is_code_2_with_the_remedy(script, capsys, folder, tmp_path):
+    flags = ["--data", str(folder), "--output", str(tmp_path), "--tracking-uri", "none", "--exclude-below", "0.9"]
+    assert script.main([*flags, *QUICKLY]) == 2
+    assert "no image to study. 16 of 16 images left out" in capsys.readouterr().err
+
+
+def test_a_store_that_cannot_be_opened_is_code_2_before_anything_is_measured(script, capsys, folder, tmp_path):
+    flags = ["--data", str(folder), "--output", str(tmp_path), "--tracking-uri", "nonsense://x"]
+    assert script.main([*flags, *QUICKLY]) == 2
+    assert "--tracking-uri: expected a tracking URI" in capsys.readouterr().err
+
+
+def test_check_lists_problems(script, capsys, folder, tmp_path):
+    assert script.main(["--check", "--data", str(folder)]) == 0
+    root = write_study(tmp_path / "broken")
+    save(root / "masks" / "anna@2" / "test0.png", np.zeros((3, 4), np.uint8))
+    assert script.main(["--check", "--data", str(root)]) == 2
+    assert "anna@2/test0.png" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_configuration_file_states_the_defaults():
+    assert load_config(CONFIG) == ReliabilityConfig()
+
+
+def test_unknown_key_in_yaml_is_refused(tmp_path):
+    (tmp_path / "c.yaml").write_text("study: {exclude_belo: 0}\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'exclude_belo'\. Did you mean 'exclude_below'\?"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_everything_is_left_behind(done):
+    output = done / "out"
+    assert {path.name for path in output.iterdir()} == {"report.html", "config.yaml", "tables", "figures"}
+    tables = {path.stem for path in (output / "tables").iterdir()}
+    assert {"measures", "across_images", "joint", "scores", "raters", "leave_one_out", "per_image"} <= tables
+    figures = {path.name for path in (output / "figures").iterdir()}
+    names = ("masks", "measures", "average_and_naive_rater", "leave_one_out", "pairs", "within_raters")
+    assert {f"{name}{ending}" for name in names for ending in (".png", ".svg")} <= figures
+    assert load_config(output / "config.yaml").study.covariates == ["age", "site"]
+
+
+def test_tables_come_back_as_they_were(done):
+    per_image = read_frame(done / "out" / "tables" / "per_image.csv")
+    measures = pd.read_csv(done / "out" / "tables" / "measures.csv").set_index("measure")
+    assert len(per_image) == 16 - len(pd.read_csv(done / "out" / "tables" / "excluded.csv"))
+    assert per_image["alpha"].mean() == pytest.approx(measures.loc["alpha", "mean"])
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_report_needs_nothing_and_runs_nothing(done):
+    text = (done / "out" / "report.html").read_text()
+    parsed = Page(text)
+    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in parsed.tags}
+    for _, attributes in parsed.tags:
+        for key in ("src", "href", "xlink:href"):
+            assert (attributes.get(key) or "#").startswith(("#", "data:"))
+    assert "<script" not in text
+    assert f"{EVIL} vs B" in parsed.text
+    sections = {attributes.get("id") for tag, attributes in parsed.tags if tag == "section"}
+    assert {"findings", "limits", "masks", "measures", "across", "scores", "raters", "within", "pairs"} <= sections
+    for part in ("conventions and no laws", "Krippendorff's alpha", "anna", "--covariates age site"):
+        assert part in parsed.text
+
+
+def test_the_run_has_metrics_tables_and_files(done):
+    client, experiment_id = open_store(f"sqlite:///{done / 'mlflow.db'}", "irrbench: toy")
+    (run,) = client.search_runs([experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["irrbench.role"] == "reliability"
+    measures = pd.read_csv(done / "out" / "tables" / "measures.csv").set_index("measure")
+    assert all("/" in key for key in run.data.metrics)
+    assert run.data.metrics["reliability/alpha"] == pytest.approx(measures.loc["alpha", "mean"])
+    assert {"reliability/ICC_2_1", "reliability/extent_icc_low", "reliability/joint_icc_pixel_laplace"} <= set(
+        run.data.metrics
+    )
+    artifacts = {item.path for item in client.list_artifacts(run.info.run_id, "reliability")}
+    assert {"reliability/report.html", "reliability/tables", "reliability/figures"} <= artifacts
+    assert [item.path for item in client.list_artifacts(run.info.run_id, "per_image")] == [
+        "per_image/reliability.json",
+        "per_image/reliability.parquet",
+    ]
+
+
+def test_a_store_that_fails_later_costs_a_warning(found, tmp_path, caplog):
+    class Broken:
+        def create_run(self, *_, **__):
+            raise ConnectionError("gone")
+
+    assert log_study(Broken(), "0", found, [tmp_path / "x"]) is None
+    assert "MLflow does not take the study: gone. Everything is in the output folder." in caplog.text
+
+
+def test_metrics_have_names_that_mlflow_takes(found):
+    import re
+
+    assert all(re.fullmatch(r"[\w./ -]+", key) for key in metrics_of(found))
+
+
+def test_most_images_left_out_stands_on_top(script, capsys, folder, tmp_path):
+    save_to = tmp_path / "out"
+    flags = ["--data", str(folder), "--output", str(save_to), "--tracking-uri", "none", "--exclude-below", "0.09"]
+    assert script.main([*flags, *QUICKLY]) == 0
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "of 16 images left out" in said
+    note = (save_to / "report.html").read_text().partition('<p class="note"')[2].partition("</p>")[0]
+    assert "--exclude-below 0" in note
+    assert yaml.safe_load((save_to / "config.yaml").read_text())["study"]["exclude_below"] == 0.09
+
+
+class TestTables:
+    FRAME = pd.DataFrame(
+        {"name": [EVIL, "b"], "value": [0.12345, np.nan], "low": [0.1, np.nan], "high": [0.2, 1], "n": [3, 4]}
+    )
+
+    def test_values_intervals_and_dashes(self):
+        columns = {
+            "name": Column("name", "text"),
+            "value": Column("value", interval=("low", "high")),
+            "n": Column("n", "count"),
+            "missing": Column("not there"),
+        }
+        text = frame_table(self.FRAME, columns, label="table")
+        assert "<script" not in text
+        assert '0.123<br><span class="interval">0.100 to 0.200</span>' in text
+        assert f"<td>{DASH}</td><td>4</td>" in text
+        assert "not there" not in text
+
+    def test_percent_and_fine(self):
+        text = frame_table(self.FRAME, {"name": Column("", "text"), "value": Column("", "percent")}, label="t")
+        assert "12.35 %" in text
+        assert "0.1235" in frame_table(self.FRAME, {"n": Column(""), "value": Column("", "fine")}, label="t")
+
+    def test_long_tables_are_cut_and_say_so(self):
+        frame = pd.DataFrame({"name": [f"i{n}" for n in range(230)]})
+        text = frame_table(frame, {"name": Column("name", "text")}, label="t")
+        assert text.count('scope="row"') == 200
+        assert "and 30 more rows" in text

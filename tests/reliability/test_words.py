@@ -1,0 +1,101 @@
+"""What is said, and that its limits are said too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from irrbench.reliability.words import alpha_band, band, findings, headline, limits, percent
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [(-0.1, "poor"), (0.499, "poor"), (0.5, "moderate"), (0.75, "good"), (0.9, "excellent"), (1, "excellent")],
+)
+def test_bands_of_icc(value, word):
+    assert band(value) == word
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.8, "reliable"),
+        (0.799, "good for tentative conclusions only"),
+        (0.667, "good for tentative conclusions only"),
+        (0.6, "not reliable"),
+    ],
+)
+def test_bands_of_alpha(value, words):
+    assert alpha_band(value) == words
+
+
+@pytest.mark.parametrize(
+    ("part", "text"), [(0, "0 %"), (0.001, "<1 %"), (0.204, "20 %"), (0.995, ">99 %"), (1, "100 %")]
+)
+def test_percent(part, text):
+    assert percent(part) == text
+
+
+def changed(found, **values):
+    summary = found.summary.copy()
+    for key, value in values.items():
+        measure, _, column = key.partition("__")
+        summary.loc[summary["measure"] == measure, column] = value
+    return replace(found, summary=summary)
+
+
+def test_the_headline_has_the_main_numbers(found):
+    rows = found.summary.set_index("measure")["mean"]
+    text = headline(found)
+    assert text.startswith("24 images drawn by 3 raters: Krippendorff's alpha ")
+    assert f"{rows['alpha']:.2f}, pixel ICC {rows['pixel_icc']:.2f}, extent ICC" in text
+
+
+def test_findings_follow_the_numbers(found):
+    text = " ".join(findings(changed(found, alpha__mean=0.7, pixel_icc__mean=0.4)))
+    assert "good for tentative conclusions only" in text
+    assert "on average: poor" in text
+    assert "To monitor: " in text
+    assert "Raters whose mean extent has a given reliability: " in text
+
+
+@pytest.mark.parametrize(("laplace", "said"), [(0.52, False), (0.6, True)])
+def test_engines_that_differ_are_said(found, laplace, said):
+    sentences = findings(changed(found, pixel_icc_quadrature__mean=0.5, pixel_icc__mean=laplace))
+    assert any("approximation matters" in sentence for sentence in sentences) == said
+
+
+def test_nearly_unanimous_images_are_said(found):
+    assert any("agree on 99.5 % of an image's pixels" in s for s in findings(changed(found, unanimous__mean=0.995)))
+    assert not any("agree on" in s for s in findings(changed(found, unanimous__mean=0.6)))
+
+
+def test_an_undefined_measure_is_not_judged(found):
+    text = " ".join(findings(changed(found, alpha__mean=np.nan, pixel_icc__mean=np.nan)))
+    assert "nan" not in text
+    assert "Krippendorff" not in text
+
+
+def test_no_score_to_monitor_is_said(found):
+    text = " ".join(findings(replace(found, scores=found.scores.assign(monitor=False))))
+    assert "no score can be trusted here on its own" in text
+
+
+def test_limits_are_always_said(found):
+    text = " ".join(limits(found))
+    for part in (
+        "conventions and no laws",
+        "not independent of each other",
+        "groups of images (group)",
+        "Other raters",
+    ):
+        assert part in text
+    assert "slots" not in text
+
+
+def test_slots_are_no_persons(found):
+    text = " ".join(limits(replace(found, options=replace(found.options, raters_are_slots=True))))
+    assert "slots here, not persons" in text
+    assert "ICC(1,...) fits" in text
