@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ class LoaderState:
         self.summary: dict[str, ScoreSummary] = {}
         self.reliability: pd.DataFrame | None = None
         self._known: pd.DataFrame | None = None
+        self._said: set[str] = set()
 
     @property
     def full_table(self) -> pd.DataFrame | None:
@@ -69,13 +71,23 @@ class LoaderState:
         """End an epoch; every process must come here."""
         self.table, self.summary = None, {}
         try:
-            self.table = self.metric.per_image()
+            self.table = self._ask_metric()
         except ValueError as error:
             # A diverged model must not cost the training; whoever watches a score sees that it is not a number.
             logger.warning("No bounds for %s this time: %s", self.split, error)
         else:
             self.summary = summarize(self.table)
             self._see_to_reliability(self.table)
+
+    def _ask_metric(self) -> pd.DataFrame:
+        """The table; what the metric warns of is said once, and is no error where a script makes warnings errors."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            table = self.metric.per_image()
+        for text in {str(warning.message) for warning in caught} - self._said:
+            logger.warning("%s: %s", self.split, text)
+            self._said.add(text)
+        return table
 
     def _see_to_reliability(self, table: pd.DataFrame) -> None:
         if not self.with_reliability:

@@ -196,6 +196,19 @@ def test_a_diverged_model_does_not_end_the_training(tmp_path, caplog):
     assert caplog.text.count("val/iou is watched by a callback and is NaN: the predictions could not be scored") == 1
 
 
+class MarksAll(Module):
+    def validation_step(self, batch, _):
+        return self.net(batch["image"]).sigmoid() + 0.1
+
+
+def test_probabilities_taken_for_logits_are_said_once_and_are_no_error(tmp_path, caplog):
+    watcher = monitor()
+    trainer(watcher, tmp_path, max_epochs=3).fit(MarksAll(), loader(), loader())
+    assert len(watcher.history) == 3
+    assert caplog.text.count("val: The model marks every pixel of every image") == 1
+    assert "pass `from_logits=False`" in caplog.text
+
+
 def test_nan_is_not_logged_unwatched(tmp_path):
     run = trainer(monitor(), tmp_path, max_epochs=1)
     run.fit(Module(), loader(), loader())
