@@ -71,6 +71,7 @@ def select_measures(options: StudyOptions) -> tuple[Measure, ...]:
     return (
         Measure("prevalence", "Prevalence", "description", _of_patterns(_mean_prevalence), is_main=True),
         Measure("unanimous", "Pixels on which all raters agree", "description", _of_patterns(_unanimous)),
+        Measure("marked_by_all", "Marked by all, of what anyone marks", "description", _of_patterns(_marked_by_all)),
         Measure("percent_agreement", "Percent agreement", "agreement", _of_patterns(percent_agreement)),
         Measure("alpha", "Krippendorff's alpha", "agreement", _of_patterns(krippendorff_alpha), is_main=True),
         Measure("fleiss_kappa", "Fleiss' kappa", "agreement", _of_patterns(fleiss_kappa)),
@@ -116,10 +117,20 @@ def _mean_prevalence(patterns: VotePatterns) -> Tensor:
 
 
 def _unanimous(patterns: VotePatterns) -> Tensor:
-    everybody = (patterns.present.long() << torch.arange(patterns.num_raters)).sum(1)
     totals = patterns.totals.double()
-    agreed = totals[:, 0] + totals.gather(1, everybody[:, None])[:, 0]
+    agreed = totals[:, 0] + _by_everybody(patterns)
     return (agreed / totals.sum(1)).masked_fill(patterns.present.sum(1) < 2, torch.nan)
+
+
+def _marked_by_all(patterns: VotePatterns) -> Tensor:
+    anyone = patterns.totals[:, 1:].sum(1).double()
+    return (_by_everybody(patterns) / anyone).masked_fill(patterns.present.sum(1) < 2, torch.nan)
+
+
+def _by_everybody(patterns: VotePatterns) -> Tensor:
+    """Pixels that all present raters mark, ``(B,)``."""
+    code = (patterns.present.long() << torch.arange(patterns.num_raters)).sum(1, keepdim=True)
+    return patterns.totals.double().gather(1, code)[:, 0]
 
 
 def _mean_cohen(patterns: VotePatterns) -> Tensor:

@@ -34,10 +34,11 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
         "Pixel ICC",
         (
             "How much of the variance of single marks, on the logit scale, is the pixel. Where nearly all pixels are "
-            "unanimous it is an extrapolation: pixels look extremely different, and what raters disagree on, the rim, "
-            "counts little. It grows with the background that the region of interest holds. Laplace is the usual "
-            "approximation (that of R's lme4), quadrature is nearly exact: where the two differ much, trust neither "
-            "to the second digit."
+            "unanimous it is an extrapolation: the pixels' variance runs into the hundreds, and what raters disagree "
+            "on, the rim, counts little. It changes with how much background the region of interest holds, so compare "
+            "it only between data sets with like regions. Laplace is the usual approximation (that of R's lme4), "
+            "quadrature is nearly exact: where the two differ much, trust neither to the second digit. Laplace also "
+            "depends on the number of raters."
         ),
     ),
     (
@@ -225,10 +226,11 @@ def _unanimous(rows: Mapping[str, Mapping[str, Any]]) -> str:
     share = rows["unanimous"]["mean"]
     if not share > _UNANIMOUS:
         return ""
+    rim = rows["marked_by_all"]["mean"]
     return (
-        f"All raters agree on {100 * share:.1f} % of an image's pixels, most of them background. Percent agreement "
-        "and AC1 are near 1 for that alone, and the pixel ICC hinges on the few others: read alpha and the scores "
-        "beside it."
+        f"All raters agree on {100 * share:.1f} % of an image's pixels, most of them background; of the pixels that "
+        f"anyone marks, all mark {percent(rim)}. Percent agreement and AC1 are near 1 for the background alone, and "
+        "the pixel ICC hinges on it: read alpha and the scores beside it."
     )
 
 

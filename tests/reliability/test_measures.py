@@ -54,6 +54,8 @@ def test_unanimous_pixels_and_prevalence_by_loops(found):
         masks, roi = found.data.masks(i), found.data.roi(i)
         votes = [int(masks[:, y, x].sum()) for y, x in zip(*np.nonzero(roi), strict=True)]
         assert found.per_image["unanimous"][i] == pytest.approx(np.mean([v in (0, 3) for v in votes]))
+        anyone = [v for v in votes if v]
+        assert found.per_image["marked_by_all"][i] == pytest.approx(np.mean([v == 3 for v in anyone]))
         assert found.per_image["prevalence"][i] == pytest.approx(np.mean(votes) / 3)
 
 
@@ -61,8 +63,9 @@ def test_unanimous_counts_present_raters_alone():
     masks = np.array([[[[1, 1, 0, 0]], [[1, 0, 0, 0]], [[0, 1, 1, 1]]]], bool)
     data = RaterData.from_arrays([np.zeros((1, 1, 4))], list(masks), present=np.array([[True, True, False]]))
     counted = count_images(data, cells=[2])
-    measure = next(m for m in select_measures(OPTIONS) if m.name == "unanimous")
-    assert measure.compute(next(iter(counted.chunks())))[0].tolist() == [0.75]
+    measures = {m.name: m for m in select_measures(OPTIONS)}
+    for name, value in (("unanimous", 0.75), ("marked_by_all", 0.5)):
+        assert measures[name].compute(next(iter(counted.chunks())))[0].tolist() == [value]
 
 
 def test_undefined_values_have_reasons():
