@@ -24,20 +24,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"expected flags, found {stray[0]!r}; see --help")
     # Threads that wait in a busy loop make training four times slower as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from irrbench.benchmark import ConfigError, check, load_config, run_benchmark  # noqa: PLC0415 (--help must not wait)
+    from irrbench.benchmark import ConfigError, check, load_config, run_benchmark, to_yaml  # noqa: PLC0415 (--help must not wait)
     from irrbench.data import DataError  # noqa: PLC0415
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         config = load_config(options.config, overrides, changes=_changes(options))
+        if options.print_config:
+            print(to_yaml(config), end="")
+            return 0
         if options.check:
             return check(config)
         command = shlex.join(["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)])
-        return run_benchmark(config, command=command, resume=options.resume)
+        return run_benchmark(config, command=command, resume=options.resume, part=_part(options.cells))
     except (ConfigError, DataError, OSError) as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
-        print("interrupted; finished cells are kept, the same command goes on with the rest", file=sys.stderr)
+        print(
+            "interrupted; finished cells are kept and so are the epochs of the others: the same command goes on there",
+            file=sys.stderr,
+        )
         return INTERRUPTED
 
 
@@ -63,9 +69,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-epochs", metavar="N", type=int, help="epochs of each cell")
     add("--seed", metavar="N", type=int, help="one seed in place of the configured ones")
     add("--check", action="store_true", help="only check the data folder and list all problems")
-    add("--resume", action=argparse.BooleanOptionalAction, default=True, help="keep finished cells (default: yes)")
-    add("--executor", metavar="NAME", choices=["loky"], help="how several cells run at once: loky (processes)")
+    add("--print-config", action="store_true", help="only print the resolved configuration, as YAML for --config")
+    add(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep finished cells, go on with killed ones (default: yes)",
+    )
+    add("--cells", metavar="N/M", help="train only part N of M of the cells, as in a job array")
+    add(
+        "--executor",
+        choices=["loky", "dask", "ray"],
+        help="where several cells run at once: loky (processes here), ...",
+    )
     add("--workers", metavar="N", type=int, help="cells at once (default: 1)")
+    add("--address", metavar="ADDRESS", help="of a Dask or Ray cluster (default: a local one)")
     return parser
 
 
@@ -80,9 +98,21 @@ def _changes(options: argparse.Namespace) -> dict[str, object]:
         "seeds": None if options.seed is None else [options.seed],
         "executor": options.executor,
         "workers": options.workers,
+        "address": options.address,
         "predictions": None if options.predictions is None else parse_predictions(options.predictions),
     }
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    from irrbench.benchmark import ConfigError  # noqa: PLC0415
+
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ConfigError(f"--cells must be N/M with N from 1 to M, such as 1/8; found {text!r}.")
+    return int(number), int(count)
 
 
 def _refuse(message: str) -> int:

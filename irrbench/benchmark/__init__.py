@@ -2,7 +2,7 @@
 
 from irrbench.benchmark.config import BenchmarkConfig, ConfigError, ModelConfig
 from irrbench.benchmark.leaderboard import Resampling, Results, build_results
-from irrbench.benchmark.parse import load_config
+from irrbench.benchmark.parse import load_config, to_yaml
 from irrbench.benchmark.run import check, run_benchmark
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "check",
     "load_config",
     "run_benchmark",
+    "to_yaml",
 ]

@@ -1,16 +1,13 @@
 """One cell of the grid: a model, a label strategy and a seed, trained and tested.
 
 A cell is a function of its resolved configuration, whose digest names its folder. ``done.json`` is written last: with
-it the results are whole, without it the cell starts again.
+it the results are whole, without it the cell goes on from the last epoch that was kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,11 +24,9 @@ if TYPE_CHECKING:
 
     from irrbench.data import RaterData
 
-logger = logging.getLogger(__name__)
-
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 OnEpoch = Callable[[int, float], None]
-DONE, RUN, MASKS = "done.json", "run.json", "predictions.npz"
+DONE, RUN, LOCK, MASKS = "done.json", "run.json", "lock", "predictions.npz"
 
 
 class CellError(RuntimeError):
@@ -52,6 +47,7 @@ class CellConfig:
         data: name of the data.
         data_digest: digest of masks, splits and images.
         version: of this package.
+        code: digests of the users' own classes, by import path.
     """
 
     model: ModelConfig
@@ -63,6 +59,7 @@ class CellConfig:
     data: str
     data_digest: str
     version: str
+    code: tuple[tuple[str, str], ...] = ()
 
     @property
     def digest(self) -> str:
@@ -130,20 +127,34 @@ def run_cell(
         tracking: MLflow store, experiment and colour.
         on_epoch: told the epochs done and the main validation score.
 
+    An attempt that was killed is taken up where its last epoch ended, in the same run of MLflow, and gives the same
+    results as if nothing had happened.
+
     Raises:
         CellError: if the model has no usable predictions in the end.
     """
-    from irrbench.benchmark.training import train_and_test  # noqa: PLC0415 (Lightning and MLflow take seconds)
+    from irrbench.benchmark.checkpoints import LAST  # noqa: PLC0415 (Lightning and MLflow take seconds)
+    from irrbench.benchmark.training import train_and_test  # noqa: PLC0415
 
-    begin = time.monotonic()
-    _clear(folder, tracking)
     with seeded(config.seed):
         trained = train_and_test(name, config, data, folder, tracking, on_epoch)
+    if trained is None:
+        return
     write_frame(folder / "per_image.csv", trained.table)
     write_frame(folder / "curve.csv", trained.curve)
     write_atomically(folder / MASKS, lambda place: np.savez_compressed(place, **_packed(trained.predictions)))
-    facts = {"name": name, "config": asdict(config), "digest": config.digest, **trained.facts}
-    write_json(folder / DONE, facts | {"seconds": round(time.monotonic() - begin, 1)})
+    write_json(folder / DONE, {"name": name, "config": asdict(config), "digest": config.digest, **trained.facts})
+    (folder / LAST).unlink(missing_ok=True)
+
+
+def start_anew(folder: Path, tracking: Tracking) -> None:
+    """Remove what earlier attempts left, their run in MLflow too, so that no model is listed twice."""
+    from irrbench.benchmark.run_logger import delete_run  # noqa: PLC0415
+
+    delete_run(folder, tracking)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name != LOCK:
+            path.unlink()
 
 
 def _packed(masks: Mapping[str, Mask]) -> dict[str, Any]:
@@ -153,20 +164,6 @@ def _packed(masks: Mapping[str, Mask]) -> dict[str, Any]:
         "shapes": np.array([mask.shape for mask in masks.values()]),
         "bits": np.packbits(np.concatenate([mask.ravel() for mask in masks.values()])),
     }
-
-
-def _clear(folder: Path, tracking: Tracking) -> None:
-    """Remove what an unfinished attempt left, its run in MLflow too, so that no model is listed twice."""
-    from irrbench.tracking import open_store  # noqa: PLC0415
-
-    if (folder / RUN).is_file():
-        run_id = json.loads((folder / RUN).read_text())["run_id"]
-        try:
-            open_store(tracking.uri, tracking.experiment)[0].delete_run(run_id)
-        except Exception as error:  # another store than last time, or none: no reason not to train
-            logger.warning("the run of an unfinished attempt at %s stays in MLflow: %s", folder.name, error)
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 @contextmanager

@@ -57,18 +57,23 @@ class ModelConfig:
         architecture: name in segmentation-models-pytorch, such as ``unet``.
         encoder: name of its encoder, such as ``resnet18``; ``tu-<name>`` for one of timm.
         encoder_weights: pretrained weights to download, such as ``imagenet``; none by default.
-        name: how results call it; by default ``<architecture>-<encoder>``.
+        class_path: import path of a class of one's own in place of these, see :func:`irrbench.models.create_module`.
+        init_args: arguments of the class, or further ones of the architecture.
+        name: how results call it; by default ``<architecture>-<encoder>``, or the name of the class.
     """
 
     architecture: str = "unet"
     encoder: str = "resnet18"
     encoder_weights: str | None = None
+    class_path: str | None = None
+    init_args: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
 
     @property
     def label(self) -> str:
         """The name in results."""
-        return self.name or f"{self.architecture}-{self.encoder}"
+        given = f"{self.architecture}-{self.encoder}" if self.class_path is None else self.class_path.rpartition(".")[2]
+        return self.name or given
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,13 @@ class TrainConfig:
         lr: highest learning rate (AdamW, one cycle).
         weight_decay: of AdamW.
         augment: whether training images are flipped and turned at random, with their masks.
+        transforms: what else changes training images together with their masks, in this order: ``class_path`` and
+            ``init_args`` of transforms of torchvision (``torchvision.transforms.v2``) or albumentations, or one's own.
         num_workers: processes that load images; 0 loads them in the training process.
+        accelerator: of Lightning: ``cpu``, ``gpu``, ``auto``, ...
+        devices: how many, or ``auto`` for all; with several a cell is trained by several processes.
+        strategy: of Lightning, such as ``ddp``.
+        precision: of Lightning, such as ``16-mixed``.
     """
 
     max_epochs: int = 8
@@ -89,7 +100,12 @@ class TrainConfig:
     lr: float = 2e-3
     weight_decay: float = 1e-4
     augment: bool = True
+    transforms: list[dict[str, Any]] = field(default_factory=list)
     num_workers: int = 0
+    accelerator: str = "auto"
+    devices: int | str = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
 
 
 @dataclass(frozen=True)
@@ -186,7 +202,7 @@ class BenchmarkConfig:
         predictions: folder of finished predictions by name; with any, nothing is trained.
         finished: how those are read.
         models: the models of the grid.
-        labels: label strategies: ``majority``, ``random``, ``soft``, ``rater:<name>``.
+        labels: label strategies: ``majority``, ``random``, ``soft``, ``staple``, ``rater:<name>``.
         seeds: seeds of the grid.
         scores: scores, the main one first.
         folder: how the data folder is read.
@@ -197,8 +213,10 @@ class BenchmarkConfig:
         experiment: name in MLflow; by default that of the data.
         output: folder of the results.
         tracking_uri: MLflow store.
-        executor: how several cells run at once: a joblib backend.
+        executor: where several cells run at once: ``loky`` (processes here), ``dask`` or ``ray``.
         workers: cells at once.
+        address: of a Dask or Ray cluster; without one, a local cluster is started, and closed in the end.
+        executor_options: of joblib's backend, such as ``{ray_remote_args: {num_gpus: 1}}``.
     """
 
     data: str | None = None
@@ -216,8 +234,10 @@ class BenchmarkConfig:
     experiment: str | None = None
     output: str = "outputs/benchmark"
     tracking_uri: str = "sqlite:///mlflow.db"
-    executor: Literal["loky"] = "loky"
+    executor: Literal["loky", "dask", "ray"] = "loky"
     workers: int = 1
+    address: str | None = None
+    executor_options: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they are stored beside the results."""

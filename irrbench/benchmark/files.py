@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irrbench.benchmark.config import ConfigError
+from irrbench.benchmark.locks import lock_descriptor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,21 +21,44 @@ if TYPE_CHECKING:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a file beside ``path``, then put it in its place in one step.
 
+    What a killed process has left half-written beside it is removed; what others are writing is left alone.
+
     Raises:
         ConfigError: if the disk does not take it.
     """
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-        os.close(handle)
-        try:
-            write(Path(name))
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        remove_drafts(path)
+        with _draft(path) as (handle, draft):
+            write(draft)
+            os.fsync(handle)
+            draft.chmod(0o644)
+            draft.replace(path)
     return path
+
+
+def remove_drafts(path: Path) -> None:
+    """Remove the drafts of a file whose processes are no more."""
+    for draft in path.parent.glob(f".{glob.escape(path.stem)}.*.part{glob.escape(path.suffix)}"):
+        with suppress(OSError), draft.open("rb") as file:
+            if lock_descriptor(file.fileno()):
+                draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[tuple[int, Path]]:
+    """An empty file that is locked, so that others see that its process lives; gone in the end, if not moved."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".part{path.suffix}")
+        lock_descriptor(handle)
+        if Path(name).exists():  # else it was taken for a leftover in the moment before it was locked
+            break
+        os.close(handle)
+    try:
+        yield handle, Path(name)
+    finally:
+        os.close(handle)
+        Path(name).unlink(missing_ok=True)
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> Path:

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import os
+import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from irrbench.benchmark.cell import CellConfig, CellResult, OnEpoch, Tracking, is_finished, load_cell, run_cell
+from irrbench.benchmark.cell import (
+    LOCK,
+    CellConfig,
+    CellResult,
+    OnEpoch,
+    Tracking,
+    is_finished,
+    load_cell,
+    run_cell,
+    start_anew,
+)
 from irrbench.benchmark.config import BenchmarkConfig, ConfigError, ModelConfig
+from irrbench.benchmark.executors import Executor
+from irrbench.benchmark.locks import try_lock
+from irrbench.benchmark.processes import has_processes, run_in_processes
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
 
 OnStart = Callable[["Cell"], OnEpoch | None]
+_one_at_a_time = threading.Lock()  # torch's random numbers belong to the process, and a worker may have threads
 
 
 class Cell(NamedTuple):
@@ -38,11 +55,32 @@ class Failure(NamedTuple):
         return self.traceback.strip().rpartition("\n")[2]
 
 
+class Elsewhere(NamedTuple):
+    """A cell that another process is at."""
+
+    name: str
+
+
+Ending = Failure | Elsewhere | None
+
+
 class Outcome(NamedTuple):
-    """What a grid gave."""
+    """What a grid gave.
+
+    Attributes:
+        results: of the finished cells, whoever has finished them.
+        failures: of this call.
+        unfinished: names of all cells without results.
+    """
 
     results: list[CellResult]
     failures: list[Failure]
+    unfinished: list[str]
+
+    def waits(self, part: tuple[int, int] | None) -> bool:
+        """Whether cells are left to others: of other parts, or at work in another process."""
+        missing = len(self.unfinished) > len(self.failures)
+        return missing or (part is not None and bool(self.unfinished))
 
 
 def cell_names(config: BenchmarkConfig) -> list[tuple[str, ModelConfig, str, int]]:
@@ -72,75 +110,101 @@ def cell_names(config: BenchmarkConfig) -> list[tuple[str, ModelConfig, str, int
     return rows
 
 
+def shard(cells: Sequence[Cell], part: tuple[int, int] | None) -> list[Cell]:
+    """Every ``M``-th cell from the ``N``-th on, for ``part`` (N, M); all if None."""
+    return list(cells) if part is None else list(cells[part[0] - 1 :: part[1]])
+
+
 def run_grid(
     cells: Sequence[Cell],
     data: RaterData,
     *,
+    part: tuple[int, int] | None = None,
     resume: bool = True,
-    workers: int = 1,
-    executor: str = "loky",
+    executor: Executor | None = None,
     on_start: OnStart | None = None,
-    on_end: Callable[[Cell, Failure | None], None] | None = None,
+    on_end: Callable[[Cell, Ending], None] | None = None,
 ) -> Outcome:
     """Run the cells that are not finished, and read the results of all.
 
     Args:
         cells: the grid.
         data: what they train and are tested on.
-        resume: whether finished cells keep their results.
-        workers: cells at once.
-        executor: joblib backend for more than one.
+        part: run only the cells of part N of M.
+        resume: whether finished cells keep their results, and unfinished ones go on.
+        executor: where they run; here, one after another, if not given.
         on_start: told each cell that starts in this process; what it returns is told the epochs.
-        on_end: told each cell that ended, with the failure where there is one.
+        on_end: told each cell that ended, with what became of it.
     """
     failures = []
-    for cell, failure in _attempts(cells, data, resume=resume, workers=workers, executor=executor, on_start=on_start):
+    own = shard(cells, part)
+    done = [cell for cell in own if resume and is_finished(cell.folder)]
+    todo = [cell for cell in own if cell not in done]
+    endings = _run_here if executor is None or executor.is_here else _run_by
+    finished: list[tuple[Cell, Ending]] = [(cell, None) for cell in done]
+    for cell, ending in chain(finished, endings(todo, data, executor or Executor(), on_start, resume=resume)):
         if on_end is not None:
-            on_end(cell, failure)
-        if failure is not None:
-            failures.append(failure)
+            on_end(cell, ending)
+        if isinstance(ending, Failure):
+            failures.append(ending)
     failed = {failure.name for failure in failures}
-    return Outcome([load_cell(cell.name, cell.folder) for cell in cells if cell.name not in failed], failures)
+    ended = [cell for cell in cells if is_finished(cell.folder) and cell.name not in failed]
+    results = [load_cell(cell.name, cell.folder) for cell in ended]
+    return Outcome(results, failures, [cell.name for cell in cells if cell not in ended])
 
 
-def _attempts(
-    cells: Sequence[Cell],
-    data: RaterData,
-    *,
-    resume: bool,
-    workers: int,
-    executor: str,
-    on_start: OnStart | None,
-) -> Iterable[tuple[Cell, Failure | None]]:
-    finished = [cell for cell in cells if resume and is_finished(cell.folder)]
-    open_ = [cell for cell in cells if cell not in finished]
-    yield from ((cell, None) for cell in finished)
-    if workers == 1:
-        for cell in open_:
-            yield cell, attempt(cell, data, on_start(cell) if on_start is not None else None)
-        return
-    from joblib import Parallel, delayed  # noqa: PLC0415
-
-    parallel = Parallel(n_jobs=min(workers, max(len(open_), 1)), backend=executor, return_as="generator")
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    yield from zip(open_, parallel(delayed(attempt)(cell, data, None, threads) for cell in open_), strict=True)
+def _run_here(
+    cells: Sequence[Cell], data: RaterData, _: Executor, on_start: OnStart | None, *, resume: bool
+) -> Iterator[tuple[Cell, Ending]]:
+    for cell in cells:
+        yield cell, attempt(cell, data, on_start(cell) if on_start is not None else None, resume=resume)
 
 
-def attempt(cell: Cell, data: RaterData, on_epoch: OnEpoch | None = None, threads: int | None = None) -> Failure | None:
-    """Run one cell; a failure is returned and not raised.
+def _run_by(
+    cells: Sequence[Cell], data: RaterData, executor: Executor, _: OnStart | None, *, resume: bool
+) -> Iterator[tuple[Cell, Ending]]:
+    threads = max(1, (os.cpu_count() or 1) // executor.workers) if executor.address is None else None
+    results = executor.map(partial(_attempt_there, resume=resume, threads=threads), [(cell, data) for cell in cells])
+    ended = 0
+    try:
+        for cell, ending in zip(cells, results, strict=False):
+            ended += 1
+            yield cell, ending
+    except ConfigError:
+        raise
+    except Exception:  # workers that died, a cluster that went away
+        trace = traceback.format_exc()
+        yield from ((cell, None if is_finished(cell.folder) else Failure(cell.name, trace)) for cell in cells[ended:])
+
+
+def _attempt_there(cell: Cell, data: RaterData, *, resume: bool, threads: int | None) -> Ending:
+    """:func:`attempt` in a worker that shares its machine with others."""
+    if threads is not None:
+        import torch  # noqa: PLC0415
+
+        torch.set_num_threads(threads)
+    return attempt(cell, data, resume=resume)
+
+
+def attempt(cell: Cell, data: RaterData, on_epoch: OnEpoch | None = None, *, resume: bool = True) -> Ending:
+    """Run one cell, unless another process is at it or has just ended it; a failure is returned and not raised.
 
     Args:
         cell: the cell.
         data: what it trains and is tested on.
         on_epoch: see :func:`irrbench.benchmark.cell.run_cell`.
-        threads: of torch in this process, where several share the machine.
+        resume: whether it may keep or take up what is there.
     """
     try:
-        if threads is not None:
-            import torch  # noqa: PLC0415
-
-            torch.set_num_threads(threads)
-        run_cell(cell.name, cell.config, data, cell.folder, cell.tracking, on_epoch)
+        with _one_at_a_time, try_lock(cell.folder / LOCK) as ours:
+            if not ours:
+                return Elsewhere(cell.name)
+            if resume and is_finished(cell.folder):
+                return None
+            if not resume:
+                start_anew(cell.folder, cell.tracking)
+            run = run_in_processes if has_processes(cell.config) else run_cell
+            run(cell.name, cell.config, data, cell.folder, cell.tracking, on_epoch)
     except Exception:
         return Failure(cell.name, traceback.format_exc())
     return None

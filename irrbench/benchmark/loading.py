@@ -24,7 +24,9 @@ def load_data(config: BenchmarkConfig) -> RaterData:
         ConfigError: if the embedded data cannot be used.
     """
     if config.data is not None:
-        return load_folder(config.data, **_folder_options(config), max_side=config.folder.max_side)
+        # Workers of a cluster may have another working directory.
+        root = config.data if config.executor == "loky" else Path(config.data).absolute()
+        return load_folder(root, **_folder_options(config), max_side=config.folder.max_side)
     try:
         return load_lidc(size=config.lidc.size, limit=config.lidc.images)
     except ModuleNotFoundError as error:

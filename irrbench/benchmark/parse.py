@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -76,6 +77,11 @@ def load_dataclass(
     return config
 
 
+def to_yaml(config: BenchmarkConfig) -> str:
+    """A configuration as YAML, which :func:`load_config` reads as the same configuration."""
+    return yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True)
+
+
 def check_values(config: BenchmarkConfig) -> None:
     """Refuse values out of range, before any data are read.
 
@@ -96,12 +102,24 @@ def check_values(config: BenchmarkConfig) -> None:
             raise ConfigError(f"{key} must lie between 0 and 1, found {share}.")
     if not config.train.lr > 0:
         raise ConfigError(f"train.lr must be greater than 0, found {config.train.lr}.")
+    for transform in config.train.transforms:
+        if not isinstance(transform.get("class_path"), str) or not set(transform) <= {"class_path", "init_args"}:
+            raise ConfigError(
+                "train.transforms must be a list of {class_path: ..., init_args: {...}}, such as {class_path: "
+                f"torchvision.transforms.v2.ColorJitter, init_args: {{brightness: 0.2}}}}; found {transform}."
+            )
     if any(seed < 0 for seed in config.seeds):
         raise ConfigError(f"seeds must be 0 or more, found {config.seeds}.")
+    if config.train.devices not in ("auto", "-1") and not _is_count(config.train.devices):
+        raise ConfigError(f"train.devices must be 1 or more, or auto; found {config.train.devices!r}.")
     try:
         select_scores(config.scores)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _is_count(value: int | str) -> bool:
+    return str(value).isdecimal() and int(value) > 0
 
 
 def _read_yaml(path: Path) -> Any:
@@ -152,15 +170,55 @@ def _check_flags(overrides: Sequence[str], known: Sequence[str]) -> None:
 def _parse(kind: type, arguments: list[str]) -> dict[str, Any]:
     from jsonargparse import ArgumentParser  # noqa: PLC0415
 
+    described = _described_fields(kind)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
-    parser.add_class_arguments(kind)
-    try:
+    parser.add_class_arguments(kind, skip=set(described))
+    for name in described:
+        parser.add_argument(f"--{name}", type=list[dict[str, Any]])
+    with _in_words():
         values = parser.parse_args(arguments).as_dict()
+    for name, inner in described.items():
+        items = values.pop(name)
+        values |= {} if items is None else {name: [_parse_described(inner, item, name) for item in items]}
+    return {key: value for key, value in values.items() if key != "config"}
+
+
+def _described_fields(kind: type) -> dict[str, type]:
+    """Fields that are lists of dataclasses with ``class_path`` and ``init_args``.
+
+    To jsonargparse such a mapping is an object to be made, here and now; it must not see them together.
+    """
+    lists = {name: get_args(hint) for name, hint in get_type_hints(kind).items() if get_origin(hint) is list}
+    inner = {name: args[0] for name, args in lists.items() if isinstance(args[0], type) and is_dataclass(args[0])}
+    return {name: each for name, each in inner.items() if "init_args" in [field.name for field in fields(each)]}
+
+
+def _parse_described(kind: type, item: Mapping[str, Any], name: str) -> dict[str, Any]:
+    from jsonargparse import ArgumentParser  # noqa: PLC0415
+
+    _check_keys(item, kind, f"--{name}")
+    rest = dict(item)
+    class_path, init_args = rest.pop("class_path", None), rest.pop("init_args", None)
+    if not isinstance(class_path, str | None) or not isinstance(init_args, Mapping | None):
+        raise ConfigError(
+            f"{name}: class_path must be an import path and init_args keys and values; found {class_path!r} and "
+            f"{init_args!r}."
+        )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, skip={"class_path", "init_args"})
+    with _in_words(f"{name}: "):
+        values: dict[str, Any] = parser.parse_object(rest).as_dict()
+    return {**values, "class_path": class_path, "init_args": dict(init_args or {})}
+
+
+@contextmanager
+def _in_words(place: str = "") -> Iterator[None]:
+    try:
+        yield
     except (argparse.ArgumentError, SystemExit) as error:
         text = " ".join(str(error).replace("Parser key", "key").split())
-        raise ConfigError(f"the configuration cannot be used: {text}") from error
-    return {key: value for key, value in values.items() if key != "config"}
+        raise ConfigError(f"the configuration cannot be used: {place}{text}") from error
 
 
 def _build(kind: type, values: Any) -> Any:

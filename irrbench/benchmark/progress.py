@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from irrbench.benchmark.cell import is_finished, load_cell
-from irrbench.benchmark.grid import Cell, Failure
+from irrbench.benchmark.grid import Cell, Elsewhere, Ending, Failure
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -60,17 +60,19 @@ class GridProgress:
 
         return on_epoch
 
-    def end(self, cell: Cell, failure: Failure | None) -> None:
+    def end(self, cell: Cell, ending: Ending) -> None:
         """A cell ended, or was finished before."""
         self._ended += 1
         if cell.name not in self._skipped:
             self._bar.update(self._task, advance=cell.config.train.max_epochs - self._open)
             self._open = 0
-        self._console.print(f"[{self._ended}/{self._total}] {cell.name}: {self._describe(cell, failure)}")
+        self._console.print(f"[{self._ended}/{self._total}] {cell.name}: {self._describe(cell, ending)}")
 
-    def _describe(self, cell: Cell, failure: Failure | None) -> str:
-        if failure is not None:
-            return f"failed: {failure.reason}"
+    def _describe(self, cell: Cell, ending: Ending) -> str:
+        if isinstance(ending, Failure):
+            return f"failed: {ending.reason}"
+        if isinstance(ending, Elsewhere):
+            return "another process is at it; left to that one"
         result = load_cell(cell.name, cell.folder)
         score = cell.config.scores[0]
         value = f"test {score} {result.table[score].mean():.3f}"

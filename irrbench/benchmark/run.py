@@ -12,15 +12,17 @@ from rich.console import Console
 import irrbench
 from irrbench.benchmark.cell import CellConfig, CellResult, Tracking, cell_folder
 from irrbench.benchmark.conclude import check_questions, conclude
-from irrbench.benchmark.config import BenchmarkConfig, ConfigError
+from irrbench.benchmark.config import BenchmarkConfig, ConfigError, ModelConfig
+from irrbench.benchmark.executors import Executor, check_executor
 from irrbench.benchmark.files import prepare_folder
-from irrbench.benchmark.grid import Cell, Failure, cell_names, check_bounds, run_grid
+from irrbench.benchmark.grid import Cell, Failure, Outcome, cell_names, check_bounds, run_grid, shard
 from irrbench.benchmark.loading import check_data, data_digest, describe, load_data, scored_split
 from irrbench.benchmark.outputs import Benchmark, log_artifacts, write_outputs
 from irrbench.benchmark.predictions import Scored, load_all, score_predictions
 from irrbench.benchmark.progress import GridProgress
 from irrbench.benchmark.quiet import quiet
 from irrbench.plots import DISPLAY_NAMES, MODEL_COLOURS
+from irrbench.tracking.store import absolute_uri
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -40,14 +42,20 @@ def check(config: BenchmarkConfig, *, console: Console | None = None) -> int:
 
 
 def run_benchmark(
-    config: BenchmarkConfig, *, command: str = "", resume: bool = True, console: Console | None = None
+    config: BenchmarkConfig,
+    *,
+    command: str = "",
+    resume: bool = True,
+    part: tuple[int, int] | None = None,
+    console: Console | None = None,
 ) -> int:
     """Train and test the grid, or score finished predictions, and write everything.
 
     Args:
         config: what to do.
         command: that makes the report again, for the report.
-        resume: whether finished cells keep their results.
+        resume: whether finished cells keep their results, and unfinished ones go on where they were killed.
+        part: train only the cells of part N of M; whoever ends the last cell of the grid writes the tables.
         console: for the table and the messages; standard output if not given.
 
     Returns:
@@ -58,21 +66,26 @@ def run_benchmark(
         DataError: for unusable data or predictions, with every problem.
     """
     with quiet():
-        return _run(config, command, resume=resume, console=console or _console())
+        return _run(config, command, part, resume=resume, console=console or _console())
 
 
-def _run(config: BenchmarkConfig, command: str, *, resume: bool, console: Console) -> int:
+def _run(config: BenchmarkConfig, command: str, part: tuple[int, int] | None, *, resume: bool, console: Console) -> int:
     _check_names(config)
+    check_executor(config.executor, config.address)
     prepare_folder(Path(config.output))
     data = load_data(config)
     check_questions(config, data)
     console.print(describe(config, data), soft_wrap=True)
     client, experiment_id, experiment = _open_store(config, data)
-    tracking = Tracking(config.tracking_uri, experiment, MODEL_COLOURS[0])
+    tracking = Tracking(absolute_uri(config.tracking_uri), experiment, MODEL_COLOURS[0])
     if config.predictions:
         models, failures = _score(config, data, tracking, console=console)
     else:
-        models, failures = _train(config, data, tracking, resume=resume, console=console)
+        outcome = _train(config, data, tracking, part, resume=resume, console=console)
+        models, failures = outcome.results, outcome.failures
+        if outcome.waits(part):
+            _show_waiting(outcome, console)
+            models = []
     if models:
         benchmark = _conclude(config, data, models, command)
         files = write_outputs(benchmark)
@@ -90,16 +103,18 @@ def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> 
         ConfigError: for unknown models or labels, or data that cannot be trained on.
     """
     from irrbench.benchmark.training_data import check_splits, image_facts  # noqa: PLC0415 (torch)
+    from irrbench.benchmark.transforms import check_transforms  # noqa: PLC0415
     from irrbench.data.labels import parse_label  # noqa: PLC0415
-    from irrbench.models import check_network  # noqa: PLC0415 (seconds)
+    from irrbench.models import check_model  # noqa: PLC0415 (seconds)
 
     try:
         for choice in config.models:
-            check_network(choice.architecture, choice.encoder)
+            check_model(choice.architecture, choice.encoder, choice.class_path, choice.init_args)
         for label in config.labels:
             parse_label(label, data.raters)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    check_transforms(config.train.transforms)
     check_splits(data)
     digest = data_digest(data, image_facts(data))
     cells = []
@@ -114,28 +129,45 @@ def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> 
             data=data.name,
             data_digest=digest,
             version=irrbench.__version__,
+            code=_digests_of_code(config, model),
         )
-        folder = cell_folder(Path(config.output), name, resolved)
+        folder = cell_folder(Path(config.output).absolute(), name, resolved)
         cells.append(Cell(name, resolved, folder, tracking._replace(colour=_colour(number))))
     return cells
 
 
+def _digests_of_code(config: BenchmarkConfig, model: ModelConfig) -> tuple[tuple[str, str], ...]:
+    from irrbench.models import source_digest  # noqa: PLC0415
+
+    paths = [model.class_path, *(transform["class_path"] for transform in config.train.transforms)]
+    return tuple((path, source_digest(path)) for path in paths if path is not None)
+
+
 def _train(
-    config: BenchmarkConfig, data: RaterData, tracking: Tracking, *, resume: bool, console: Console
-) -> tuple[Sequence[CellResult | Scored], list[Failure]]:
+    config: BenchmarkConfig,
+    data: RaterData,
+    tracking: Tracking,
+    part: tuple[int, int] | None,
+    *,
+    resume: bool,
+    console: Console,
+) -> Outcome:
     cells = make_cells(config, data, tracking)
-    with GridProgress(cells, resume=resume, console=console) as progress:
+    own = shard(cells, part)
+    if part is not None:
+        console.print(f"part {part[0]} of {part[1]}: {len(own)} of {len(cells)} cells")
+    with GridProgress(own, resume=resume, console=console) as progress:
         outcome = run_grid(
             cells,
             data,
+            part=part,
             resume=resume,
-            workers=config.workers,
-            executor=config.executor,
+            executor=Executor(config.executor, config.workers, config.address, config.executor_options),
             on_start=progress.start,
             on_end=progress.end,
         )
     check_bounds(outcome.results)
-    return outcome.results, outcome.failures
+    return outcome
 
 
 def _score(
@@ -210,6 +242,13 @@ def _show(benchmark: Benchmark, console: Console, experiment_id: str) -> None:
     output = Path(config.output)
     console.print(f"report: {output / 'report.html'}; tables: {output}/*.csv", soft_wrap=True)
     console.print(f"charts: {chart_link(config.tracking_uri, experiment_id)}", soft_wrap=True)
+
+
+def _show_waiting(outcome: Outcome, console: Console) -> None:
+    console.print(
+        f"{len(outcome.unfinished)} cells are not finished yet: {', '.join(outcome.unfinished)}. The process that ends "
+        "the last one writes the tables; so does the same command once more, without --cells."
+    )
 
 
 def _show_failures(failures: Sequence[Failure], console: Console) -> None:

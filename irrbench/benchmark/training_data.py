@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from irrbench.benchmark.config import ConfigError, TrainConfig
+from irrbench.benchmark.transforms import Transforms
 from irrbench.data import SegmentationDataset, collate
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
 
 _SAMPLE = 256  # images that the statistics are taken from
+# What random numbers are for. The random rater's have no such number, and none of these is 0, which would add nothing.
+TURN, ORDER, TRANSFORM, TORCH = 1, 2, 3, 4
 
 
 class ImageFacts(NamedTuple):
@@ -27,12 +31,18 @@ class ImageFacts(NamedTuple):
 
 
 class Loaders(NamedTuple):
-    """Batches of the three splits, and the training set, which wants to know the epoch."""
+    """Batches of the three splits, and what wants to know the epoch: the training set and its order."""
 
     train: DataLoader[dict[str, Any]]
     val: DataLoader[dict[str, Any]]
     test: DataLoader[dict[str, Any]]
     training: TrainingSet
+    order: EpochOrder
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw order, labels and augmentation for an epoch."""
+        self.training.set_epoch(epoch)
+        self.order.set_epoch(epoch)
 
 
 def check_splits(data: RaterData) -> None:
@@ -84,11 +94,21 @@ class TrainingSet(Dataset[dict[str, Any]]):
         label: label strategy.
         seed: of labels and turns.
         augment: whether to flip and turn.
+        transforms: what else is done to them, see :mod:`irrbench.benchmark.transforms`.
     """
 
-    def __init__(self, data: RaterData, *, label: str, seed: int, augment: bool) -> None:
+    def __init__(
+        self,
+        data: RaterData,
+        *,
+        label: str,
+        seed: int,
+        augment: bool,
+        transforms: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self._items = SegmentationDataset(data, label=label, seed=seed)
         self._seed, self._augment = seed, augment
+        self._transforms = Transforms(transforms) if transforms else None
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on
 
     def __len__(self) -> int:
@@ -100,12 +120,47 @@ class TrainingSet(Dataset[dict[str, Any]]):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self._items[index]
-        if not self._augment:
-            return item
-        # The last number keeps these draws apart from those of the random rater.
-        turn = int(np.random.default_rng([self._seed, int(self._epoch), index, 1]).integers(8))
-        return item | {key: turned(item[key], turn) for key in ("image", "label", "masks", "roi")}
+        item, epoch = self._items[index], int(self._epoch)
+        if self._augment:
+            turn = int(draws(self._seed, epoch, index, TURN).integers(8))
+            item |= {key: turned(item[key], turn) for key in ("image", "label", "masks", "roi")}
+        if self._transforms is not None:
+            item = self._transforms(item, int(draws(self._seed, epoch, index, TRANSFORM).integers(2**32)))
+        return item
+
+
+class EpochOrder(Sampler[int]):
+    """A random order for each epoch that depends on seed and epoch alone, and not on the epochs before.
+
+    Args:
+        size: number of images.
+        seed: of the orders.
+
+    Example:
+        >>> order = EpochOrder(4, seed=0)
+        >>> first = list(order)
+        >>> order.set_epoch(1)
+        >>> list(order) == first, sorted(order)
+        (False, [0, 1, 2, 3])
+    """
+
+    def __init__(self, size: int, *, seed: int) -> None:
+        self._size, self._seed, self._epoch = size, seed, 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[int]:
+        yield from draws(self._seed, self._epoch, 0, ORDER).permutation(self._size).tolist()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the epoch."""
+        self._epoch = epoch
+
+
+def draws(seed: int, epoch: int, index: int, kind: int) -> np.random.Generator:
+    """Random numbers that depend on seed, epoch, index and what they are for."""
+    return np.random.default_rng([seed, epoch, index, kind])
 
 
 def turned(plane: Tensor, turn: int) -> Tensor:
@@ -123,20 +178,25 @@ def turned(plane: Tensor, turn: int) -> Tensor:
 
 def make_loaders(data: RaterData, *, label: str, seed: int, train: TrainConfig) -> Loaders:
     """Batches of the three splits; the order of training is drawn from the seed."""
-    training = TrainingSet(data.split("train"), label=label, seed=seed, augment=train.augment)
+    training = TrainingSet(
+        data.split("train"), label=label, seed=seed, augment=train.augment, transforms=train.transforms
+    )
+    order = EpochOrder(len(training), seed=seed)
     options: dict[str, Any] = {"num_workers": train.num_workers, "persistent_workers": train.num_workers > 0}
+    # Iterators of loaders without one draw from torch's own generator, once more or less in a process that resumes.
+    options["generator"] = torch.Generator().manual_seed(seed)
     return Loaders(
         train=DataLoader(
             training,
             batch_size=train.batch_size,
-            shuffle=True,
+            sampler=order,
             # Batch norm cannot learn from a last batch of one image.
             drop_last=len(training) > train.batch_size,
             collate_fn=collate,
-            generator=torch.Generator().manual_seed(seed),
             **options,
         ),
         val=DataLoader(SegmentationDataset(data.split("val")), train.batch_size, collate_fn=collate, **options),
         test=DataLoader(SegmentationDataset(data.split("test")), train.batch_size, collate_fn=collate, **options),
         training=training,
+        order=order,
     )

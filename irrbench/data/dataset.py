@@ -27,7 +27,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     Args:
         data: a split of the raters' data.
         label: what to train on: ``majority`` (a tie is background), ``random`` (one rater drawn anew in each epoch, see
-            :meth:`set_epoch`), ``soft`` (the share of votes) or ``rater:<name>``.
+            :meth:`set_epoch`), ``soft`` (the share of votes), ``staple`` or ``rater:<name>``.
         seed: of the random rater; the draw depends on seed, epoch and index alone, not on workers or order.
 
     Raises:
@@ -55,12 +55,13 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         present = torch.from_numpy(self.data.present(index))
         roi = self.data.roi(index)
         rng = np.random.default_rng([self.seed, int(self._epoch), index])
-        request = LabelRequest(masks, present, self.data.raters, self._argument, rng)
+        region = None if roi is None else torch.from_numpy(roi)
+        request = LabelRequest(masks, present, self.data.raters, self._argument, rng, region)
         return {
             "image": image,
             "label": LABEL_STRATEGIES[self._strategy](request)[None],
             "masks": masks.to(torch.uint8),
-            "roi": torch.ones(masks.shape[1:], dtype=torch.bool) if roi is None else torch.from_numpy(roi),
+            "roi": torch.ones(masks.shape[1:], dtype=torch.bool) if region is None else region,
             "present": present,
             "id": self.data.image_ids[index],
         }

@@ -1,0 +1,337 @@
+"""A cell that is killed goes on where its last epoch ended, and gives what it would have given anyway."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from irrbench.benchmark import attendant as attendant_module
+from irrbench.benchmark.cell import LOCK
+from irrbench.benchmark.checkpoints import BEST, LAST, find_checkpoint
+from irrbench.benchmark.files import read_frame, write_atomically
+from irrbench.benchmark.locks import try_lock
+from irrbench.tracking import open_store
+from tests.benchmark.conftest import run_recorded, small_config
+from tests.benchmark.test_run import runs
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
+ROOT = Path(__file__).parents[2]
+
+NET = """
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, in_channels: int, width: int = 4):
+        super().__init__(
+            nn.Conv2d(in_channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout2d(0.2),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+
+
+class OnPlateau(pl.LightningModule):
+    def __init__(self, in_channels: int):
+        super().__init__()
+        self.net = Net(in_channels)
+
+    def forward(self, image):
+        return self.net(image)
+
+    def training_step(self, batch, _):
+        loss = nn.functional.binary_cross_entropy_with_logits(self(batch["image"]), batch["label"])
+        self.log("train/loss", loss, on_epoch=True, on_step=False, batch_size=len(batch["image"]))
+        return loss
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), 0.5, momentum=0.9)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor=0.1, patience=0, threshold=1.0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val/iou"}}
+"""
+
+
+class Killed(BaseException):
+    """Stands for a kill that leaves the test's own process alive."""
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nets")
+    (folder / "tiny_nets.py").write_text(NET)
+    return folder
+
+
+@pytest.fixture
+def with_nets(nets, monkeypatch):
+    monkeypatch.syspath_prepend(str(nets))
+
+
+def tiny(study, place: Path, store: str, **changes):
+    given = {"models": [{"class_path": "tiny_nets.Net"}], "labels": ["random"], "train.max_epochs": 4, **changes}
+    return small_config(study, place, store, **given)
+
+
+def killed_run(config, epoch: int) -> None:
+    """Run until an epoch has ended that is not yet kept."""
+
+    def die(self, trainer, module):
+        if trainer.current_epoch == epoch:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attendant_module.Attendant, "on_train_epoch_end", die)
+        with pytest.raises(Killed):
+            run_recorded(config)
+
+
+def only_cell(output: Path) -> Path:
+    (folder,) = (output / "cells").iterdir()
+    return folder
+
+
+def steps(store: str, config, key: str) -> list[int]:
+    client, _ = open_store(store, "irrbench: study")
+    (run,) = [run for run in runs(store, config) if run.data.tags["irrbench.role"] == "model"]
+    return sorted({metric.step for metric in client.get_metric_history(run.info.run_id, key)})
+
+
+@pytest.mark.parametrize("model", ["Net", "OnPlateau"])
+def test_a_killed_cell_goes_on_to_the_same_results_in_the_same_run(study, with_nets, store, tmp_path, model):
+    changes = {"models": [{"class_path": f"tiny_nets.{model}"}]}
+    undisturbed = tiny(study, tmp_path / "undisturbed", store, experiment="other", **changes)
+    first = run_recorded(undisturbed)
+    assert first.code == 0, first.text
+    config = tiny(study, tmp_path / "out", store, **changes)
+    killed_run(config, 2)
+    folder = only_cell(tmp_path / "out")
+    assert torch.load(folder / LAST, weights_only=False)["epoch"] == 1
+    weights = torch.load(folder / LAST, weights_only=False)["state_dict"]
+    noted = json.loads((folder / "run.json").read_text())
+    assert run_recorded(config).code == 0
+    assert not all(
+        torch.equal(x, weights[k]) for k, x in torch.load(folder / BEST, weights_only=False)["state_dict"].items()
+    )
+    for name in ("leaderboard.csv", "per_image.csv", "comparisons.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), name
+    one, two = (read_frame(only_cell(tmp_path / name) / "curve.csv") for name in ("out", "undisturbed"))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    assert json.loads((folder / "run.json").read_text()) == noted
+    found = [run.info.run_name for run in runs(store, config)]
+    assert sorted(found) == [f"{model} random", "average rater (ceiling)", "naive rater (floor)"]
+    assert {run.info.status for run in runs(store, config)} == {"FINISHED"}
+    assert steps(store, config, "val/iou") == steps(store, config, "train/loss") == [0, 1, 2, 3]
+    assert {path.name for path in folder.iterdir()} == {
+        "done.json", "run.json", "lock", "best.ckpt", "per_image.csv", "curve.csv", "predictions.npz"
+    }  # fmt: skip
+
+
+def test_rates_of_a_resumed_plateau_are_those_of_one_that_was_not(study, with_nets, store, tmp_path):
+    rates: dict[str, list[float]] = {"whole": [], "resumed": []}
+
+    def note(kind):
+        def start(self, trainer, module):
+            begin(self, trainer, module)
+            rates[kind].append(trainer.optimizers[0].param_groups[0]["lr"])
+
+        return start
+
+    begin = attendant_module.Attendant.on_train_epoch_start
+    model = [{"class_path": "tiny_nets.OnPlateau"}]
+    for kind, epoch in (("whole", None), ("resumed", 2)):
+        config = tiny(study, tmp_path / kind, store, models=model)
+        if epoch is not None:
+            killed_run(config, epoch)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(attendant_module.Attendant, "on_train_epoch_start", note(kind))
+            assert run_recorded(config).code == 0
+    assert rates["resumed"] == rates["whole"][2:]
+    assert len(set(rates["whole"])) > 1
+
+
+def test_a_damaged_checkpoint_starts_the_cell_again_in_the_same_run(study, with_nets, store, tmp_path, caplog):
+    config = tiny(study, tmp_path / "out", store)
+    killed_run(config, 1)
+    folder = only_cell(tmp_path / "out")
+    content = (folder / LAST).read_bytes()
+    (folder / LAST).write_bytes(content[: len(content) // 2])
+    result = run_recorded(config)
+    assert result.code == 0
+    assert "cannot go on from its checkpoint" in caplog.text
+    assert len(runs(store, config)) == 3
+    assert len(read_frame(folder / "curve.csv")) == 4
+
+
+@pytest.mark.parametrize("name", [BEST, LAST])
+def test_a_checkpoint_needs_its_best_weights_too(tmp_path, name):
+    for each in (BEST, LAST):
+        torch.save({"epoch": 1}, tmp_path / each)
+    assert find_checkpoint(tmp_path) == tmp_path / LAST
+    (tmp_path / name).unlink()
+    assert find_checkpoint(tmp_path) is None
+
+
+def test_a_kill_between_the_run_and_its_note_leaves_no_second_run(study, with_nets, store, tmp_path, monkeypatch):
+    config = tiny(study, tmp_path / "out", store, **{"train.max_epochs": 1})
+
+    def die(*_, **__):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("irrbench.benchmark.training.make_loaders", die)
+        with pytest.raises(Killed):
+            run_recorded(config)
+    assert [run.info.status for run in runs(store, config)] == ["FAILED"]
+    assert run_recorded(config).code == 0
+    assert sorted(run.info.status for run in runs(store, config)) == ["FINISHED"] * 3
+
+
+def test_without_resume_the_cell_and_its_run_are_made_anew(study, with_nets, store, tmp_path):
+    config = tiny(study, tmp_path / "out", store, **{"train.max_epochs": 2})
+    killed_run(config, 1)
+    first = json.loads((only_cell(tmp_path / "out") / "run.json").read_text())["key"]
+    assert run_recorded(config, resume=False).code == 0
+    models = [run for run in runs(store, config) if run.data.tags["irrbench.role"] == "model"]
+    assert [run.data.tags["irrbench.run_key"] != first for run in models] == [True]
+
+
+def test_a_cell_at_which_another_process_is_is_left_to_it(study, with_nets, store, tmp_path):
+    config = tiny(study, tmp_path / "out", store, labels=["random", "soft"], **{"train.max_epochs": 1})
+    killed_run(config, 0)
+    folder = only_cell(tmp_path / "out")
+    with try_lock(folder / LOCK) as ours:
+        assert ours
+        result = run_recorded(config)
+    assert result.code == 0
+    assert "[1/2] Net random: another process is at it; left to that one" in result.text
+    assert "1 cells are not finished yet: Net random" in result.text
+    assert not (tmp_path / "out" / "leaderboard.csv").exists()
+    assert run_recorded(config).code == 0
+    assert (tmp_path / "out" / "leaderboard.csv").exists()
+
+
+def test_locks_hold_between_processes_and_end_with_them(tmp_path):
+    code = "import sys, time\nfrom pathlib import Path\nfrom irrbench.benchmark.locks import try_lock\n"
+    code += "with try_lock(Path(sys.argv[1])) as ours: print(ours, flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path / "l"], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "True\n"
+        with try_lock(tmp_path / "l") as ours:
+            assert not ours
+        other.kill()
+    with try_lock(tmp_path / "l") as ours:
+        assert ours
+
+
+def test_drafts_of_killed_writers_are_removed_and_those_of_others_left(tmp_path):
+    (tmp_path / ".table.abc.part.csv").write_text("half a fi")
+    (tmp_path / ".other.abc.part.csv").write_text("of another file")
+    with try_lock(tmp_path / ".table.def.part.csv") as ours:
+        assert ours
+        write_atomically(tmp_path / "table.csv", lambda path: path.write_text("whole"))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"table.csv", ".other.abc.part.csv", ".table.def.part.csv"}
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    (tmp_path / "table.csv").write_text("old")
+
+    def fail(path):
+        path.write_text("half")
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_atomically(tmp_path / "table.csv", fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+    assert (tmp_path / "table.csv").read_text() == "old"
+
+
+class Restarts:
+    """A process that starts the same benchmark again whenever it is told."""
+
+    def __init__(self, place: Path, study: Path, nets: Path) -> None:
+        changes = {
+            "models": [{"class_path": "tiny_nets.Net"}], "labels": ["random", "soft"], "train.max_epochs": 12
+        }  # fmt: skip
+        self.place = place
+        self._line = json.dumps({"place": str(place), "study": str(study), "path": str(nets), "changes": changes})
+
+    def begin(self, server) -> int:
+        server.stdin.write(self._line + "\n")
+        server.stdin.flush()
+        return int(server.stdout.readline())
+
+    def signature(self) -> list[tuple[str, int]]:
+        """Changes whenever an epoch, or anything else of a cell, has been kept."""
+        found = sorted((self.place / "out").glob("cells/*/*")) if (self.place / "out").exists() else []
+        return [(str(path), path.stat().st_mtime_ns) for path in found if path.exists()]
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_change_nothing(study, nets, empty_database, tmp_path):
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork, to start within a second")
+    places = {}
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+        shutil.copy(empty_database, tmp_path / name / "mlflow.db")
+        places[name] = Restarts(tmp_path / name, study, nets)
+    rng = random.Random(5)
+    moments = []
+    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmark.restarting"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        places["undisturbed"].begin(server)
+        assert server.stdout.readline() == "0\n"
+        killed = places["killed"]
+        while len(moments) < 10:
+            before = killed.signature()
+            process = killed.begin(server)
+            # Some die while they start, most after something new was kept, a random moment later.
+            while len(moments) % 4 and killed.signature() == before:
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0, 1))
+            os.kill(process, signal.SIGKILL)
+            code = int(server.stdout.readline())
+            assert code == -signal.SIGKILL, f"ended with {code} before it could be killed"
+            moments.append(sorted(path.name for path in (killed.place / "out").glob("cells/*/*")))
+        killed.begin(server)
+        assert server.stdout.readline() == "0\n"
+        server.stdin.close()
+    check_equal(places["undisturbed"].place, killed.place)
+    # The kills met what they were meant for: cells with checkpoints, and the second cell too.
+    assert sum(LAST in names for names in moments) >= 5
+
+
+def check_equal(one: Path, two: Path) -> None:
+    for name in ("leaderboard.csv", "per_image.csv", "comparisons.csv"):
+        assert (one / "out" / name).read_bytes() == (two / "out" / name).read_bytes(), name
+    for place in (one, two):
+        client, experiment_id = open_store(f"sqlite:///{place / 'mlflow.db'}", "irrbench: study")
+        found = client.search_runs([experiment_id], run_view_type=3)  # deleted ones too
+        assert sorted(run.info.run_name for run in found) == [
+            "Net random", "Net soft", "average rater (ceiling)", "naive rater (floor)"
+        ]  # fmt: skip
+        assert {run.info.status for run in found} == {"FINISHED"}
+        for run in found[:]:
+            if run.data.tags["irrbench.role"] == "model":
+                for key in ("train/loss", "val/iou"):
+                    history = client.get_metric_history(run.info.run_id, key)
+                    assert sorted({metric.step for metric in history}) == list(range(12))
+                    by_step = {(metric.step, metric.value) for metric in history}
+                    assert len(by_step) == 12, "an epoch done again gave another value"
+        files = {path.name for path in (place / "out").rglob("*") if path.is_file()}
+        stray = {name for name in files if name.startswith(".") or ".part" in name or name.endswith((".tmp", ".op"))}
+        assert not stray
+        assert LAST not in files
+    kept = [{path.name for path in (place / "out").iterdir()} for place in (one, two)]
+    assert kept[0] == kept[1]
