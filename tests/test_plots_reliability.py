@@ -181,7 +181,7 @@ class TestNumbers:
         (lambda: left_out(without().drop(columns="change"), TITLES), "missing change"),
         (lambda: within_and_between(within().drop(columns="rater"), TITLES), "missing rater"),
         (lambda: pair_plot(per_image(), correlations().drop(columns="r"), TITLES), "missing r"),
-        (lambda: coefficient_plot(coefficients(), {"other": "x"}), "rows of a measure in `titles`"),
+        (lambda: coefficient_plot(coefficients(), {"other": "x"}), "estimates of a measure in `titles`; found none"),
         (lambda: mask_figure([], ["a"]), "one image or more"),
         (lambda: mask_figure([drawn()], ["a", "b"]), r"masks of 'image 1' must be \(2, 40, 40\), found \(3, 40, 40\)"),
     ],

@@ -29,12 +29,13 @@ def coefficient_plot(coefficients: pd.DataFrame, titles: Mapping[str, str]) -> F
         titles: of the measures to show, in this order.
 
     Raises:
-        ValueError: if a column is missing, or no measure is left.
+        ValueError: if a column is missing, or no measure has estimates.
     """
     need_columns(coefficients, ("measure", "covariate", "contrast", "estimate", "low", "high"), what="`coefficients`")
-    shown = [name for name in titles if (coefficients["measure"] == name).any()]
+    there = coefficients.loc[coefficients["estimate"].notna(), "measure"]
+    shown = [name for name in titles if (there == name).any()]
     if not shown:
-        raise ValueError("`coefficients` must have rows of a measure in `titles`; found none.")
+        raise ValueError("`coefficients` must have estimates of a measure in `titles`; found none.")
     terms = list(dict.fromkeys(zip(coefficients["covariate"], coefficients["contrast"], strict=True)))
     columns = min(_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)

@@ -64,7 +64,7 @@ def _grid(count: int) -> tuple[Figure, list[list[Axes]]]:
 def _histogram(ax: Axes, values: pd.Series) -> None:
     defined = values.dropna().to_numpy(float)
     if len(defined):
-        ax.hist(defined, bins=20, color="#9AA0A6")
+        ax.hist(defined, bins=int(np.clip(1.5 * len(defined) ** 0.5, 5, 20)), color="#9AA0A6")
     ax.set_yticks([])
 
 

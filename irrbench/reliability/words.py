@@ -123,7 +123,7 @@ def findings(study: Study) -> list[str]:
     rows = _by_measure(study)
     sentences = [
         _alpha(rows["alpha"]),
-        _icc(rows["pixel_icc"], "Of single marks, the pixel's share of variance"),
+        _pixel(rows),
         _area(rows),
         _extent(_across(study, "extent_icc")),
         _needed(study),
@@ -163,11 +163,15 @@ def _alpha(row: Mapping[str, Any]) -> str:
     return f"Pixel by pixel, Krippendorff's alpha is {_interval(row)} on average: {alpha_band(row['mean'])}."
 
 
-def _icc(row: Mapping[str, Any], what: str) -> str:
+def _pixel(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    row = rows["pixel_icc"]
     if math.isnan(row["mean"]):
         return ""
+    word = band(row["mean"])
+    if rows["unanimous"]["mean"] > _UNANIMOUS and word != KOO_LI[0][1]:
+        word += " by the usual convention, which masks with much background meet too easily"
     spread = f"{percent(row['under_half'])} of images are below .5 and {percent(row['over_nine_tenths'])} above .9"
-    return f"{what} is {_interval(row)} on average: {band(row['mean'])}; {spread}."
+    return f"Of single marks, the pixel's share of variance is {_interval(row)} on average: {word}; {spread}."
 
 
 def _area(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -201,6 +205,8 @@ def _needed(study: Study) -> str:
 
 def _monitor(study: Study) -> str:
     chosen = study.scores[study.scores["monitor"]].to_dict("records")
+    if study.scores["margin_in_sd"].isna().all():
+        return ""
     if not chosen:
         return "No score sets the average rater above both careless masks: no score can be trusted here on its own."
     row = chosen[0]

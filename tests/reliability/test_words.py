@@ -72,6 +72,18 @@ def test_nearly_unanimous_images_are_said(found):
     assert not any("agree on" in s for s in findings(changed(found, unanimous__mean=0.6)))
 
 
+def test_a_high_pixel_icc_of_much_background_is_no_praise(found):
+    praised = " ".join(findings(changed(found, pixel_icc__mean=0.95, unanimous__mean=0.6)))
+    warned = " ".join(findings(changed(found, pixel_icc__mean=0.95, unanimous__mean=0.99)))
+    assert "on average: excellent; " in praised
+    assert "excellent by the usual convention, which masks with much background meet too easily" in warned
+
+
+def test_one_image_names_no_score(found):
+    undefined = replace(found, scores=found.scores.assign(monitor=False, margin_in_sd=np.nan))
+    assert not any("score" in sentence for sentence in findings(undefined))
+
+
 def test_an_undefined_measure_is_not_judged(found):
     text = " ".join(findings(changed(found, alpha__mean=np.nan, pixel_icc__mean=np.nan)))
     assert "nan" not in text
