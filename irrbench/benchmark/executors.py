@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from irrbench.benchmark.config import ConfigError
 
 Result = TypeVar("Result")
+PATIENCE = 30  # seconds for a cluster to answer
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Executor:
         from joblib import Parallel, delayed  # noqa: PLC0415
 
         with self._backend() as workers:
-            parallel = Parallel(n_jobs=workers, return_as="generator", pre_dispatch="n_jobs", batch_size=1)
+            # Ray's backend gives results only all together.
+            return_as = "list" if self.name == "ray" else "generator"
+            parallel = Parallel(n_jobs=workers, return_as=return_as, pre_dispatch="n_jobs", batch_size=1)
             results: Iterable[Result] = parallel(delayed(function)(*call) for call in calls)
             yield from results
 
@@ -83,7 +86,7 @@ def _start_dask(executor: Executor, stack: ExitStack) -> int:
         options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.ERROR}
         target = stack.enter_context(distributed.LocalCluster(n_workers=executor.workers, **options))
     try:
-        client = stack.enter_context(distributed.Client(target, timeout=30))
+        client = stack.enter_context(distributed.Client(target, timeout=PATIENCE))
     except (OSError, ValueError) as error:
         raise _unreachable(executor, error) from error
     if executor.address is None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from irrbench.benchmark import BenchmarkConfig, load_config, run_benchmark
 from irrbench.tracking import open_store
+from tests.benchmark.nets import write_nets
 from tests.benchmark.study import write_study
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -35,6 +36,18 @@ def store(empty_database: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
+@pytest.fixture(scope="session")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_nets(tmp_path_factory.mktemp("nets"))
+
+
+@pytest.fixture
+def with_nets(nets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `tiny_nets` importable, here and in processes that are started from here."""
+    monkeypatch.syspath_prepend(str(nets))
+    monkeypatch.setenv("PYTHONPATH", f"{nets}{os.pathsep}{Path(__file__).parents[2]}")
+
+
 class Grid:
     """A grid that was run once, for all tests that only look at it."""
 
@@ -50,9 +63,9 @@ def small_config(study: Path, output: Path, uri: str, **changes: object) -> Benc
     return load_config(None, flags, changes=values)
 
 
-def run_recorded(config: BenchmarkConfig, *, resume: bool = True) -> Grid:
+def run_recorded(config: BenchmarkConfig, *, resume: bool = True, part: tuple[int, int] | None = None) -> Grid:
     console = Console(record=True, file=io.StringIO(), width=160)
-    code = run_benchmark(config, command="python scripts/benchmark.py", resume=resume, console=console)
+    code = run_benchmark(config, command="python scripts/benchmark.py", resume=resume, part=part, console=console)
     return Grid(config, code, console.export_text())
 
 

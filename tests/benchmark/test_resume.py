@@ -28,54 +28,9 @@ from tests.benchmark.test_run import runs
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
 ROOT = Path(__file__).parents[2]
 
-NET = """
-import pytorch_lightning as pl
-import torch
-from torch import nn
-
-
-class Net(nn.Sequential):
-    def __init__(self, in_channels: int, width: int = 4):
-        super().__init__(
-            nn.Conv2d(in_channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout2d(0.2),
-            nn.Conv2d(width, 1, 3, padding=1),
-        )
-
-
-class OnPlateau(pl.LightningModule):
-    def __init__(self, in_channels: int):
-        super().__init__()
-        self.net = Net(in_channels)
-
-    def forward(self, image):
-        return self.net(image)
-
-    def training_step(self, batch, _):
-        loss = nn.functional.binary_cross_entropy_with_logits(self(batch["image"]), batch["label"])
-        self.log("train/loss", loss, on_epoch=True, on_step=False, batch_size=len(batch["image"]))
-        return loss
-
-    def configure_optimizers(self):
-        optimizer = torch.optim.SGD(self.parameters(), 0.5, momentum=0.9)
-        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor=0.1, patience=0, threshold=1.0)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val/iou"}}
-"""
-
 
 class Killed(BaseException):
     """Stands for a kill that leaves the test's own process alive."""
-
-
-@pytest.fixture(scope="module")
-def nets(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nets")
-    (folder / "tiny_nets.py").write_text(NET)
-    return folder
-
-
-@pytest.fixture
-def with_nets(nets, monkeypatch):
-    monkeypatch.syspath_prepend(str(nets))
 
 
 def tiny(study, place: Path, store: str, **changes):

@@ -1,0 +1,61 @@
+"""A module as users write them, in a folder of its own that is on no path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SOURCE = """
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, in_channels: int, width: int = 4):
+        super().__init__(
+            nn.Conv2d(in_channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout2d(0.2),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+
+
+class OnPlateau(pl.LightningModule):
+    def __init__(self, in_channels: int):
+        super().__init__()
+        self.net = Net(in_channels)
+
+    def forward(self, image):
+        return self.net(image)
+
+    def training_step(self, batch, _):
+        loss = nn.functional.binary_cross_entropy_with_logits(self(batch["image"]), batch["label"])
+        self.log("train/loss", loss, on_epoch=True, on_step=False, batch_size=len(batch["image"]))
+        return loss
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), 0.5, momentum=0.9)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor=0.1, patience=0, threshold=1.0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val/iou"}}
+
+
+class Broken(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, image):
+        raise RuntimeError("out of luck")
+
+
+class TwoClasses(nn.Conv2d):
+    def __init__(self, in_channels: int):
+        super().__init__(in_channels, 2, 1)
+
+
+class NoModule:
+    pass
+"""
+
+
+def write_nets(folder: Path) -> Path:
+    (folder / "tiny_nets.py").write_text(SOURCE)
+    return folder

@@ -1,0 +1,148 @@
+"""Where cells run: here, in processes, on clusters, in parts of a grid; and what comes back of those that fail."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from irrbench.benchmark import ConfigError, load_config
+from irrbench.benchmark import grid as grid_module
+from irrbench.benchmark.executors import Executor, check_executor
+from irrbench.benchmark.files import read_frame
+from irrbench.benchmark.grid import Failure, shard
+from tests.benchmark.conftest import run_recorded, small_config
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
+
+MODULES = {"dask": "distributed", "ray": "ray"}
+CLUSTERS = [
+    pytest.param(
+        name,
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(
+                importlib.util.find_spec(module) is None, reason=f"needs pip install 'irrbench[{name}]'"
+            ),
+        ],
+    )
+    for name, module in MODULES.items()
+]
+NETS = [{"class_path": "tiny_nets.Net"}]
+
+
+def tiny(study, place: Path, store: str, **changes):
+    given = {"models": NETS, "labels": ["random", "soft"], "train.max_epochs": 2, **changes}
+    return small_config(study, place, store, **given)
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_a_missing_extra_is_named(monkeypatch, name):
+    def missing(module):
+        raise ImportError(module)
+
+    monkeypatch.setattr("irrbench.benchmark.executors.import_module", missing)
+    with pytest.raises(ConfigError, match=rf"--executor {name} needs .*: pip install 'irrbench\[{name}\]'"):
+        check_executor(name, None)
+
+
+def test_processes_of_this_machine_have_no_address():
+    with pytest.raises(ConfigError, match="--address tcp://x:1 is that of a cluster; choose --executor dask or ray"):
+        check_executor("loky", "tcp://x:1")
+    check_executor("loky", None)
+
+
+def test_an_unknown_executor_is_refused():
+    with pytest.raises(ConfigError, match="executor"):
+        load_config(None, ["--executor", "slurm"])
+
+
+def test_parts_are_disjoint_and_make_up_the_whole():
+    cells = list(range(7))
+    parts = [shard(cells, (n, 3)) for n in (1, 2, 3)]
+    assert parts == [[0, 3, 6], [1, 4], [2, 5]]
+    assert shard(cells, None) == cells
+    assert shard(cells, (9, 9)) == []
+
+
+def test_parts_of_a_grid_and_the_tables_by_whoever_ends_last(study, with_nets, store, tmp_path):
+    config = tiny(study, tmp_path / "out", store, **{"train.max_epochs": 1})
+    first = run_recorded(config, part=(2, 2))
+    assert first.code == 0
+    assert "part 2 of 2: 1 of 2 cells" in first.text
+    assert "1 cells are not finished yet: Net random." in first.text
+    assert not (tmp_path / "out" / "leaderboard.csv").exists()
+    second = run_recorded(config, part=(1, 2))
+    assert second.code == 0
+    assert "not finished" not in second.text
+    assert set(read_frame(tmp_path / "out" / "leaderboard.csv")["name"]) >= {"Net random", "Net soft"}
+
+
+def test_workers_that_die_make_failures_of_what_was_left(monkeypatch):
+    cells = [type("Cell", (), {"name": n, "folder": Path(n)})() for n in "abc"]
+
+    def results(self, function, calls):
+        yield None
+        raise RuntimeError("the cluster went away")
+
+    monkeypatch.setattr(Executor, "map", results)
+    found = list(grid_module._run_by(cells, None, Executor(workers=2), None, resume=True))
+    assert [ending for _, ending in found[:1]] == [None]
+    assert [(cell.name, ending.name) for cell, ending in found[1:]] == [("b", "b"), ("c", "c")]
+    assert all(isinstance(ending, Failure) for _, ending in found[1:])
+    assert found[2][1].reason == "RuntimeError: the cluster went away"
+
+
+@pytest.fixture(scope="module")
+def alone(study, nets, empty_database, tmp_path_factory):
+    """The same grid, one cell after another in this process."""
+    place = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(nets))
+        result = run_recorded(tiny(study, place / "out", f"sqlite:///{place / 'mlflow.db'}"))
+    assert result.code == 0
+    return place / "out"
+
+
+@pytest.mark.parametrize("name", [pytest.param("loky", marks=pytest.mark.slow), *CLUSTERS])
+def test_cells_give_the_same_wherever_they_run(study, with_nets, store, tmp_path, alone, name):
+    config = tiny(study, tmp_path / "out", store, executor=name, workers=2)
+    result = run_recorded(config)
+    assert result.code == 0, result.text
+    for table in ("per_image.csv", "leaderboard.csv"):
+        one, two = (read_frame(place / table) for place in (alone, tmp_path / "out"))
+        numbers = one.select_dtypes("number").columns
+        assert (one[numbers] - two[numbers]).abs().max().max() < 0.02  # other numbers of threads
+        assert one[["name", "role"]].equals(two[["name", "role"]])
+
+
+@pytest.mark.parametrize("name", [pytest.param("loky", marks=pytest.mark.slow), *CLUSTERS])
+def test_failures_come_back_with_their_traceback(study, with_nets, store, tmp_path, name):
+    models = [{"class_path": "tiny_nets.Broken"}, *NETS]
+    changes = {"models": models, "labels": ["soft"], "train.max_epochs": 1, "executor": name, "workers": 2}
+    result = run_recorded(tiny(study, tmp_path / "out", store, **changes))
+    assert result.code == 1
+    assert "Broken soft: failed: RuntimeError: out of luck" in result.text
+    assert "tiny_nets.py" in result.text
+    assert "1 cells failed: Broken soft. The rest stands." in result.text
+    assert "Net soft" in set(read_frame(tmp_path / "out" / "leaderboard.csv")["name"])
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_that_is_there_already(study, with_nets, store, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="needs pip install 'irrbench[dask]'")
+    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster:
+        config = tiny(study, tmp_path / "out", store, executor="dask", address=cluster.scheduler_address)
+        assert run_recorded(config).code == 0
+        assert cluster.scheduler_info["workers"], "a cluster of others is not closed"
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer(study, store, tmp_path, monkeypatch):
+    pytest.importorskip("distributed", reason="needs pip install 'irrbench[dask]'")
+    monkeypatch.setattr("irrbench.benchmark.executors.PATIENCE", 1)
+    config = tiny(study, tmp_path / "out", store, executor="dask", address="tcp://127.0.0.1:9", models=[{}])
+    with pytest.raises(ConfigError, match=r"--address tcp://127\.0\.0\.1:9: no dask cluster answers there"):
+        run_recorded(config)
