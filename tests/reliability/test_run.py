@@ -20,6 +20,7 @@ from irrbench.reliability.config import ReliabilityConfig, load_config
 from irrbench.reliability.outputs import log_study, metrics_of
 from irrbench.report.frames import Column, frame_table
 from irrbench.tracking import open_store
+from irrbench.tracking.reliability import log_reliability
 from tests.benchmark.study import ids, save, write_study
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
@@ -259,3 +260,39 @@ class TestTables:
         text = frame_table(frame, {"name": Column("name", "text")}, label="t")
         assert text.count('scope="row"') == 200
         assert "and 30 more rows" in text
+
+
+def test_the_terminal_shows_measures_intervals_and_the_note(found):
+    import io
+
+    from rich.console import Console
+
+    from irrbench.report.terminal import reliability_table
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(reliability_table(found.summary, found.across, note="rendered [images]"))
+    text = console.export_text()
+    alpha = found.summary.set_index("measure").loc["alpha"]
+    line = next(line for line in text.splitlines() if "Krippendorff" in line)
+    assert line.split()[2:4] == ["24", f"{alpha['mean']:.3f}"]
+    assert "rendered [images]" in text
+    extent = found.across.iloc[0]
+    assert f"{extent['low']:.3f} to {extent['high']:.3f}" in text
+
+
+def test_a_run_that_cannot_be_finished_is_marked_as_failed(found, tmp_path):
+    client, experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", "toy")
+    with pytest.raises(Exception, match="nothing-there"):
+        log_reliability(
+            client,
+            experiment_id,
+            metrics={"alpha": 0.5, "undefined": np.nan},
+            per_image=found.per_image,
+            files=[tmp_path / "nothing-there.html"],
+            note="a note",
+            data_name="toy",
+            digest="1f3a",
+        )
+    (run,) = client.search_runs([experiment_id])
+    assert run.info.status == "FAILED"
+    assert run.data.metrics == {"reliability/alpha": 0.5}
