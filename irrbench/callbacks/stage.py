@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,7 @@ class LoaderState:
         self.summary: dict[str, ScoreSummary] = {}
         self.reliability: pd.DataFrame | None = None
         self._known: pd.DataFrame | None = None
-        self._said: set[str] = set()
+        self._trouble = ""
 
     @property
     def full_table(self) -> pd.DataFrame | None:
@@ -71,23 +70,14 @@ class LoaderState:
         """End an epoch; every process must come here."""
         self.table, self.summary = None, {}
         try:
-            self.table = self._ask_metric()
+            self.table = self.metric.per_image()
         except ValueError as error:
             # A diverged model must not cost the training; whoever watches a score sees that it is not a number.
             logger.warning("No bounds for %s this time: %s", self.split, error)
+            self._trouble = str(error)
         else:
             self.summary = summarize(self.table)
             self._see_to_reliability(self.table)
-
-    def _ask_metric(self) -> pd.DataFrame:
-        """The table; what the metric warns of is said once, and is no error where a script makes warnings errors."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            table = self.metric.per_image()
-        for text in {str(warning.message) for warning in caught} - self._said:
-            logger.warning("%s: %s", self.split, text)
-            self._said.add(text)
-        return table
 
     def _see_to_reliability(self, table: pd.DataFrame) -> None:
         if not self.with_reliability:
@@ -115,7 +105,7 @@ class LoaderState:
     def why_nan(self, key: str) -> str:
         """Why the value of a key is not a number."""
         if self.table is None:
-            return "the predictions could not be scored"
+            return f"the images could not be scored ({self._trouble or 'none has come'})"
         summary = self.summary.get(key.rpartition("/")[2].removesuffix("_normalized"))
         return summary.reason if summary and summary.reason else "no image defines it"
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities import rank_zero_warn
 
 from irrbench.bounds import Ties, segmentation_bounds
 from irrbench.metrics.images import PatternsMetric
@@ -16,6 +16,8 @@ from irrbench.metrics.rows import ImageIds, encode
 from irrbench.patterns import VotePatterns, require_tensors
 from irrbench.scores import DEFAULT_SCORES, EmptyReference, check_choice, select_scores
 from irrbench.summary import bounds_table, flatten, summarize
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +58,8 @@ class SegmentationBounds(PatternsMetric):
         0.667
     """
 
+    largest: Tensor
+
     def __init__(
         self,
         scores: Iterable[str] = DEFAULT_SCORES,
@@ -78,7 +82,9 @@ class SegmentationBounds(PatternsMetric):
             raise ValueError(f"`num_classes` must be 2 or more, background included, or None; found {num_classes}.")
         self.num_classes, self.from_logits, self.threshold = num_classes, from_logits, threshold
         self.ties, self.empty_reference = ties, empty_reference
-        self._floating = False  # whether predictions came that a threshold cuts
+        # A logit above 1 tells logits from probabilities; read at the end, so that no batch waits for a device.
+        self.add_state("largest", default=torch.tensor(-torch.inf), dist_reduce_fx="max")
+        self._told = False
 
     @property
     def rules(self) -> dict[str, str]:
@@ -107,7 +113,8 @@ class SegmentationBounds(PatternsMetric):
         """
         require_tensors(preds=preds, masks=masks, label=label)
         validate = self._validates(masks)
-        self._floating = self._floating or preds.is_floating_point()
+        if preds.is_floating_point() and preds.numel():
+            self.largest = torch.maximum(self.largest, preds.detach().amax().float())
         with_label = None
         unusable = count_unusable(preds, from_logits=self.from_logits or self.num_classes is not None)
         if self.num_classes is None:
@@ -163,9 +170,14 @@ class SegmentationBounds(PatternsMetric):
                 n + int(x) for n, x in zip((left, marked), images.classes[0].counts.sum((0, 2)), strict=True)
             )
             yield bounds_table(images.image_ids, images.classes, bounds, label=images.label)
-        if marked and not left and self._floating and self.from_logits and self.num_classes is None:
-            # Probabilities taken for logits are all above the threshold. Said, never guessed.
-            rank_zero_warn(
-                "The model marks every pixel of every image, as the naive rater does. Its predictions are taken for "
-                "logits: if they are probabilities, pass `from_logits=False`."
+        if marked and not left and self.from_logits and self.num_classes is None and 0 <= self.largest <= 1:
+            self._tell_of_probabilities()
+
+    def _tell_of_probabilities(self) -> None:
+        # Said, never guessed; and by logging, as a warning may be an error where a training should go on.
+        if not self._told:
+            logger.warning(
+                "The model marks every pixel of every image, as the naive rater does, and its predictions, taken for "
+                "logits, lie between 0 and 1. If they are probabilities, pass `from_logits=False`."
             )
+        self._told = True

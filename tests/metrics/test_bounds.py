@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from irrbench import SegmentationBounds, VotePatterns, segmentation_bounds
+from irrbench.metrics.rows import Rows
 from irrbench.summary import bounds_digest, summarize
 from tests.metrics.processes import among
 from tests.test_patterns import draw
@@ -171,14 +172,19 @@ def test_refuses_what_does_not_fit():
         mixed.compute()
 
 
+def bytes_an_image(metric):
+    pieces = [t for name in Rows._fields for t in getattr(metric, name)]
+    return sum(t.numel() * t.element_size() for t in pieces) / N
+
+
 def test_state_is_small():
     logits, masks, roi, ids = data()
     metric = feed(SegmentationBounds(), [range(N)], logits, masks, roi, ids)
-    bytes_used = sum(t.numel() * t.element_size() for name in metric._reductions for t in getattr(metric, name))
-    assert bytes_used / N < 400
-    sixteen = SegmentationBounds()
-    sixteen.update(logits, masks.repeat(1, 4, 1, 1), roi)
-    assert sum(t.numel() * t.element_size() for name in sixteen._reductions for t in getattr(sixteen, name)) / N < 65536
+    assert bytes_an_image(metric) < 400
+    for num_raters in (11, 12, 16):
+        many = SegmentationBounds()
+        many.update(logits, masks.repeat(1, 4, 1, 1)[:, :num_raters], roi)
+        assert bytes_an_image(many) < 65536
 
 
 def test_plot_draws_the_band():
@@ -235,18 +241,20 @@ def test_scores_against_the_label_it_was_trained_on():
     assert bounds_digest(table, metric.rules) == bounds_digest(without, metric.rules)
 
 
-def test_probabilities_taken_for_logits_are_told():
+def test_probabilities_taken_for_logits_are_told_once(caplog):
     masks, _, preds = draw()
-    metric = SegmentationBounds()
-    metric.update(preds.float(), masks)  # 0 is no mark, so that this may well be a poor model
-    metric.compute()
-    metric = SegmentationBounds()
-    metric.update(preds.float() * 0.8 + 0.1, masks)
-    with pytest.warns(UserWarning, match=r"marks every pixel .*if they are probabilities, pass `from_logits=False`"):
+    probabilities = preds.float() * 0.8 + 0.1
+    for shift, options in ((0.0, {"from_logits": False}), (-0.5, {}), (2.0, {})):  # as they are; logits; sure logits
+        metric = SegmentationBounds(**options)
+        metric.update(probabilities + shift, masks)
         metric.compute()
-    honest = SegmentationBounds(from_logits=False)
-    honest.update(preds.float() * 0.8 + 0.1, masks)
-    assert honest.compute()["iou"] > 0
+    assert not caplog.records
+    metric = SegmentationBounds()
+    metric.update(probabilities, masks)
+    metric.compute()
+    metric.per_image()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "lie between 0 and 1. If they are probabilities, pass `from_logits=False`" in caplog.text
 
 
 def test_arrays_are_refused():
