@@ -13,8 +13,9 @@ from irrbench.benchmark.files import prepare_folder, write_atomically, write_fra
 from irrbench.plots import save_figure
 from irrbench.reliability.config import ReliabilityConfig
 from irrbench.reliability.figures import Drawing, draw_figures
+from irrbench.reliability.reading import HOW_TO_READ
 from irrbench.reliability.study import Study
-from irrbench.reliability.words import HOW_TO_READ, findings, headline, limits
+from irrbench.reliability.words import findings, headline, limits
 
 logger = logging.getLogger(__name__)
 
