@@ -138,11 +138,12 @@ class _Albumentations:
         planes = [np.ascontiguousarray(plane) for key in (item["label"], item["masks"], roi) for plane in key.numpy()]
         image = np.ascontiguousarray(item["image"].permute(1, 2, 0).numpy())
         done = self._compose(image=image, masks=planes)
+        # They come back as one type of number.
         label, *masks, region = (torch.from_numpy(np.ascontiguousarray(plane)) for plane in done["masks"])
         changed = np.atleast_3d(done["image"]).transpose(2, 0, 1)
         return item | {
             "image": torch.from_numpy(np.ascontiguousarray(changed)),
-            "label": label[None],
-            "masks": torch.stack(masks),
-            "roi": region.bool(),
+            "label": label[None].float(),
+            "masks": (torch.stack(masks) > 0.5).to(torch.uint8),
+            "roi": region > 0.5,
         }
