@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from irrbench.models import SegmentationModule, check_network, create_network, segmentation_loss
+from irrbench.models import (
+    SegmentationModule,
+    check_network,
+    create_module,
+    create_network,
+    predictions_of,
+    segmentation_loss,
+    source_digest,
+)
 
 
 def tiny(**options) -> SegmentationModule:
@@ -133,3 +142,135 @@ def test_unknown_names_get_the_closest(architecture, encoder, message):
 def test_a_combination_that_cannot_be():
     with pytest.raises(ValueError, match=r"cannot make 'unet' with encoder 'resnet18', encoder_weights='nothing'"):
         create_network("unet", "resnet18", in_channels=1, encoder_weights="nothing")
+
+
+OWN = """
+import lightning.pytorch
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+
+class Net(nn.Conv2d):
+    def __init__(self, in_channels: int, width: int = 1):
+        super().__init__(in_channels, width, 1)
+
+
+class Nested(nn.Sequential):
+    def __init__(self, inner: nn.Module, name: str = "x"):
+        super().__init__(inner)
+
+
+class Own(pl.LightningModule):
+    def __init__(self, in_channels: int = 1):
+        super().__init__()
+        self.net = Net(in_channels)
+
+    def forward(self, image):
+        return self.net(image)
+
+    def test_step(self, batch, _):
+        return {"preds": self(batch["image"]) + 1}
+
+
+class Foreign(lightning.pytorch.LightningModule):
+    pass
+
+
+class Fails(nn.Module):
+    def __init__(self):
+        raise RuntimeError("no such weights")
+
+
+def function():
+    pass
+
+
+class Data:
+    pass
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_models.py").write_text(OWN)
+    (tmp_path / "broken_models.py").write_text("import a_library_nobody_has\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("own_models", None)
+
+
+def test_a_network_by_import_path_is_trained_like_any_other(own):
+    module = create_module(in_channels=3, class_path="own_models.Net", lr=0.1, mean=[0.5] * 3, std=[2.0] * 3)
+    assert isinstance(module, SegmentationModule)
+    assert module.hparams.lr == 0.1
+    image = torch.rand(2, 3, 4, 6)
+    assert torch.allclose(module(image), module.network((image - 0.5) / 2))
+
+
+def test_described_arguments_are_built_first(own):
+    inner = {"class_path": "own_models.Net", "init_args": {"in_channels": 2}}
+    module = create_module(in_channels=2, class_path="own_models.Nested", init_args={"inner": inner})
+    assert module(torch.zeros(1, 2, 3, 5)).shape == (1, 1, 3, 5)
+
+
+def test_further_arguments_of_an_architecture():
+    channels = [16, 8, 8, 4, 2]
+    module = create_module("unet", "resnet18", init_args={"decoder_channels": channels})
+    assert module.network.segmentation_head[0].in_channels == 2
+    with pytest.raises(ValueError, match=r"unet: unknown argument 'decoder_chanels'. Did you mean 'decoder_chann"):
+        create_module("unet", "resnet18", init_args={"decoder_chanels": channels})
+
+
+def test_a_lightning_module_keeps_its_own_steps_and_is_given_those_it_lacks(own):
+    module = create_module(in_channels=2, class_path="own_models.Own")
+    batch = {"image": torch.rand(1, 2, 4, 6), "label": torch.zeros(1, 1, 4, 6)}
+    assert torch.equal(module.validation_step(batch, 0)["preds"], module(batch["image"]))
+    assert torch.equal(module.test_step(batch, 0)["preds"], module(batch["image"]) + 1)
+    assert type(module).__name__ == "Own"
+    assert torch.equal(predictions_of(module, batch, None), module(batch["image"]))
+
+
+@pytest.mark.parametrize("logits", [torch.zeros(2, 2, 4, 6), torch.zeros(2, 4, 6), [1], None])
+def test_what_is_no_logit_a_pixel_is_refused(logits):
+    batch = {"image": torch.zeros(2, 1, 4, 6), "label": torch.zeros(2, 1, 4, 6)}
+    with pytest.raises(ValueError, match=r"one logit a pixel, \(B, 1, H, W\) = \(2, 1, 4, 6\); found .*"):
+        predictions_of(lambda _: logits, batch, {"preds": logits})
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "message"),
+    [
+        ("own_models.Nett", {}, "own_models has no class 'Nett'. Did you mean 'Net'?"),
+        ("own_models.function", {}, "must name a class, found function"),
+        (
+            "own_models.Net",
+            {"widht": 2},
+            "init_args of own_models.Net: unknown argument 'widht'. Did you mean 'width'?",
+        ),
+        ("own_models.Net", {"width": "a"}, r"own_models.Net\(width='a', in_channels=1\) cannot be made: TypeError"),
+        ("own_models.Fails", {}, "cannot be made: RuntimeError: no such weights"),
+        ("own_models.Data", {}, "must be a torch.nn.Module whose forward gives logits .*; found a Data"),
+        ("own_models.Foreign", {}, "must inherit from pytorch_lightning.LightningModule, found lightning.pytorch"),
+        ("own_model.Net", {}, "there is no module 'own_model'. Install it, or put its folder on PYTHONPATH"),
+        ("broken_models.Net", {}, "broken_models cannot be imported: No module named 'a_library_nobody_has'"),
+        (
+            "torch.nn.modules.convv.Conv2d",
+            {},
+            "no module 'torch.nn.modules.convv'. Did you mean 'torch.nn.modules.conv'",
+        ),
+        ("Net", {}, "must be an import path such as my_package.my_module.MyClass, found 'Net'"),
+        ("own_models.Nested", {"inner": {"class_path": "own_models.Nat"}}, "has no class 'Nat'. Did you mean 'Net'"),
+    ],
+)
+def test_wrong_paths_and_arguments(own, path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        create_module(class_path=path, init_args=arguments)
+
+
+def test_another_version_of_a_file_has_another_digest(own, tmp_path):
+    first = source_digest("own_models.Net")
+    assert source_digest("own_models.Own") == first
+    (tmp_path / "own_models.py").write_text(OWN + "\n# changed\n")
+    assert source_digest("own_models.Net") != first
+    assert source_digest("collections.OrderedDict") == source_digest("collections.Counter")

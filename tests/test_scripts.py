@@ -39,7 +39,8 @@ def test_help_comes_at_once_and_names_every_flag():
     # Processor time, which other work on the machine does not lengthen.
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 2
     flags = ("config", "data", "predictions", "output", "tracking-uri", "max-epochs", "seed", "check", "resume")
-    assert all(f"--{flag}" in done.stdout for flag in (*flags, "executor", "workers"))
+    more = ("executor", "workers", "address", "cells", "print-config")
+    assert all(f"--{flag}" in done.stdout for flag in (*flags, *more))
 
 
 def test_help_loads_nothing_heavy():
@@ -59,6 +60,9 @@ def test_help_loads_nothing_heavy():
         (["--predictions", "folder"], "--predictions must be NAME=DIR, such as unet=outputs/unet; found 'folder'"),
         (["--data", "nowhere"], "nowhere: found nothing; expected a data folder"),
         (["--max-epochs", "0"], "train.max_epochs must be 1 or more, found 0"),
+        (["--cells", "3/2"], "--cells must be N/M with N from 1 to M, such as 1/8; found '3/2'"),
+        (["--cells", "two"], "--cells must be N/M"),
+        (["--address", "tcp://x:1"], "--address tcp://x:1 is that of a cluster; choose --executor dask or ray"),
     ],
 )
 def test_bad_usage_is_one_message_and_code_2(script, capsys, tmp_path, monkeypatch, arguments, message):
@@ -75,6 +79,26 @@ def test_a_wrong_number_is_refused_by_the_parser(script, capsys):
         script.main(["--max-epochs", "many"])
     assert caught.value.code == 2
     assert "invalid int value: 'many'" in capsys.readouterr().err
+
+
+def test_the_printed_configuration_can_be_used_again(script, capsys, tmp_path):
+    flags = [
+        "--data",
+        "d",
+        "--max-epochs",
+        "3",
+        "--models",
+        "[{class_path: a.B}]",
+        "--executor",
+        "dask",
+        "--print-config",
+    ]
+    assert script.main(flags) == 0
+    text = capsys.readouterr().out
+    assert "max_epochs: 3" in text
+    (tmp_path / "c.yaml").write_text(text)
+    assert script.main(["--config", str(tmp_path / "c.yaml"), "--print-config"]) == 0
+    assert capsys.readouterr().out == text
 
 
 def test_check_of_a_sound_folder(script, capsys, study):
@@ -147,5 +171,5 @@ def test_an_interrupted_training_says_so(study, tmp_path, number):
         finally:
             running.kill()
     assert running.returncode == 130
-    assert "interrupted; finished cells are kept" in error
+    assert "interrupted; finished cells are kept and so are the epochs of the others" in error
     assert "Traceback" not in error

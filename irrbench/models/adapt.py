@@ -31,7 +31,7 @@ def check_model(architecture: str, encoder: str, class_path: str | None, init_ar
         ValueError: with the nearest names.
     """
     if class_path is None:
-        check_network(architecture, encoder)
+        check_network(architecture, encoder, init_args)
         return
     found = check_class(class_path, init_args)
     if not issubclass(found, nn.Module):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
+
+from irrbench.models.classes import nearest
 
 
 def create_network(
@@ -26,7 +29,7 @@ def create_network(
     """
     import segmentation_models_pytorch as smp  # noqa: PLC0415 (seconds)
 
-    check_network(architecture, encoder)
+    check_network(architecture, encoder, options)
     try:
         network: nn.Module = smp.create_model(
             architecture,
@@ -44,8 +47,13 @@ def create_network(
     return network
 
 
-def check_network(architecture: str, encoder: str) -> None:
+def check_network(architecture: str, encoder: str, options: Iterable[str] = ()) -> None:
     """Refuse unknown names without making the network.
+
+    Args:
+        architecture: name in segmentation-models-pytorch.
+        encoder: name of its encoder.
+        options: names of further arguments.
 
     Raises:
         ValueError: with the closest names.
@@ -57,8 +65,14 @@ def check_network(architecture: str, encoder: str) -> None:
         import timm  # noqa: PLC0415 (comes with segmentation-models-pytorch)
 
         _check_name("encoder", encoder.partition(".")[0], [f"tu-{name}" for name in timm.list_models()])
-    else:
-        _check_name("encoder", encoder, smp.encoders.get_encoder_names())
+        return  # which takes further arguments of its own
+    _check_name("encoder", encoder, smp.encoders.get_encoder_names())
+    taken = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[architecture.lower()]).parameters.values()
+    known = [parameter.name for parameter in taken if parameter.kind is not parameter.VAR_KEYWORD]
+    for name in options:
+        # What it does not know it leaves to timm, and else ignores.
+        if name not in known:
+            raise ValueError(f"init_args of {architecture}: unknown argument {name!r}. {nearest(name, known)}")
 
 
 def _check_name(kind: str, name: str, known: Sequence[str]) -> None:

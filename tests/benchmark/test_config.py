@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from irrbench.benchmark import BenchmarkConfig, ConfigError, ModelConfig, load_config
+from irrbench.benchmark import BenchmarkConfig, ConfigError, ModelConfig, load_config, to_yaml
 from irrbench.benchmark.cell import CellConfig
 from irrbench.benchmark.config import RulesConfig, TrainConfig, slug
 from irrbench.benchmark.grid import cell_names
@@ -44,6 +44,32 @@ def test_what_is_stored_loads_again(tmp_path):
     assert load_config(file) == config
 
 
+OWN = "[{class_path: a.B, init_args: {x: 1, y: {class_path: c.D, init_args: {z: [1, 2]}}}}, {encoder: resnet34}]"
+
+
+@pytest.mark.parametrize("equals", [True, False])
+def test_models_by_import_path_in_files_and_flags(tmp_path, equals):
+    expected = [
+        ModelConfig(class_path="a.B", init_args={"x": 1, "y": {"class_path": "c.D", "init_args": {"z": [1, 2]}}}),
+        ModelConfig(encoder="resnet34"),
+    ]
+    flags = [f"--models={OWN}"] if equals else ["--models", OWN]
+    assert load_config(None, flags).models == expected
+    file = write(tmp_path / "c.yaml", f"models: {OWN}")
+    assert load_config(file).models == expected
+    assert load_config(file, ["--models", "[{class_path: e.F}]"]).models == [ModelConfig(class_path="e.F")]
+
+
+def test_the_printed_configuration_is_the_same_configuration(tmp_path):
+    blur = "[{class_path: torchvision.transforms.v2.GaussianBlur, init_args: {kernel_size: 3}}]"
+    flags = ["--models", OWN, "--train.transforms", blur, "--train.devices", "2", "--statistics.margins", "{iou: 0.02}"]
+    config = load_config(None, flags, changes={"predictions": {"a b": "x"}, "data": "é/d"})
+    text = to_yaml(config)
+    assert "é/d" in text
+    assert load_config(write(tmp_path / "c.yaml", text)) == config
+    assert to_yaml(load_config(tmp_path / "c.yaml")) == text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -61,6 +87,20 @@ def test_what_is_stored_loads_again(tmp_path):
         ("rules: {threshold: 1.5}", "rules.threshold must lie between 0 and 1, found 1.5"),
         ("scores: [dice]", "dice"),
         ("seeds: [-1]", "seeds must be 0 or more"),
+        ("models: [{class_pth: a.B}]", "c.yaml: models: unknown key 'class_pth'. Did you mean 'class_path'?"),
+        (
+            "models: [{class_path: 3}]",
+            "models: class_path must be an import path and init_args keys and values; found 3",
+        ),
+        ("models: [{class_path: a.B, init_args: [1]}]", "init_args keys and values; found 'a.B' and [1]"),
+        ("models: [{architecture: [1]}]", "models: "),
+        (
+            "train: {transforms: [{class: a.B}]}",
+            "train.transforms must be a list of {class_path: ..., init_args: {...}}",
+        ),
+        ("train: {transforms: [a.B]}", "train.transforms"),
+        ("train: {devices: 0}", "train.devices must be 1 or more, or auto; found 0"),
+        ("executor: slurm", "executor"),
     ],
 )
 def test_unusable_files(tmp_path, text, message):
@@ -123,6 +163,8 @@ def test_the_folder_file_explains_every_key():
 def test_names_of_cells():
     config = BenchmarkConfig(models=[ModelConfig(), ModelConfig(name="mine")], labels=["soft", "rater:a"])
     names = [name for name, *_ in cell_names(config)]
+    own = BenchmarkConfig(models=[ModelConfig(class_path="a.b.Net")], labels=["soft"])
+    assert cell_names(own)[0][0] == "Net soft"
     assert names == ["unet-resnet18 soft", "unet-resnet18 rater:a", "mine soft", "mine rater:a"]
     assert cell_names(replace(config, seeds=[0, 7]))[1][0] == "unet-resnet18 soft seed 7"
 
@@ -156,6 +198,11 @@ def test_the_digest_is_of_what_the_numbers_depend_on():
         replace(CELL, rules=RulesConfig(ties="positive")),
         replace(CELL, model=ModelConfig("fpn")),
         replace(CELL, scores=("f1",)),
+        replace(CELL, code=(("a.B", "0123"),)),
+        replace(CELL, model=ModelConfig(class_path="a.B")),
+        replace(CELL, model=ModelConfig(init_args={"decoder_channels": [8]})),
+        replace(CELL, train=TrainConfig(transforms=[{"class_path": "a.B"}])),
+        replace(CELL, train=TrainConfig(precision="16-mixed")),
     ]
     assert len({CELL.digest, *(cell.digest for cell in changed)}) == len(changed) + 1
 

@@ -90,3 +90,60 @@ def test_empty_splits(splits, empty):
 def test_volumes():
     with pytest.raises(ConfigError, match=r"images have 3 axes; the built-in models train on 2-D images"):
         check_splits(make_data(["train", "val", "test"], shape=(4, 6, 8)))
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    data = make_data(["train"] * 12 + ["val"] * 2 + ["test"] * 2)
+    train = TrainConfig(batch_size=5, augment=False)
+    orders = {}
+    for seed, epochs in ((0, (0, 1, 2)), (0, (2, 0, 1)), (1, (0, 1, 2))):
+        loaders = make_loaders(data, label="soft", seed=seed, train=train)
+        for epoch in epochs:
+            loaders.set_epoch(epoch)
+            ids = [name for batch in loaders.train for name in batch["id"]]
+            assert len(set(ids)) == len(ids) == 10  # the last two would make a batch of their own
+            assert orders.setdefault((seed, epoch), ids) == ids
+    assert len({tuple(ids) for ids in orders.values()}) == 6
+
+
+def test_loaders_leave_torchs_generator_alone():
+    data = make_data(["train"] * 4 + ["val"] * 2 + ["test"] * 2)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    loaders = make_loaders(data, label="soft", seed=0, train=TrainConfig(batch_size=2))
+    for loader in (loaders.train, loaders.val, loaders.test):
+        assert list(loader)
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("label", ["majority", "random", "soft", "staple", "rater:r2"])
+def test_labels_of_every_strategy(label):
+    data = make_data(["train"] * 3)
+    item = TrainingSet(data, label=label, seed=0, augment=False)[1]
+    votes = data.masks(1)
+    expected = {
+        "majority": votes.mean(0) > 0.5,
+        "soft": votes.mean(0),
+        "rater:r2": votes[1],
+    }
+    if label in expected:
+        assert item["label"][0].numpy() == pytest.approx(expected[label].astype(float))
+    elif label == "random":
+        assert sum(np.array_equal(item["label"][0].numpy(), vote) for vote in votes) == 1
+    else:
+        assert set(item["label"].unique().tolist()) <= {0.0, 1.0}
+
+
+def test_staple_weighs_raters_inside_the_roi_alone():
+    """Outside, the third rater is alone right; inside, all agree but for one pixel of the third."""
+    rng = np.random.default_rng(0)
+    inside = rng.random((8, 10)) < 0.5
+    masks = np.stack([inside, inside, inside])
+    roi = np.zeros((8, 10), bool)
+    roi[:4] = True
+    masks[2, 0, 0] = ~masks[2, 0, 0]
+    masks[:2, 4:] = rng.random((2, 4, 10)) < 0.5
+    data = RaterData.from_arrays([np.zeros((1, 8, 10), np.float32)], [masks], rois=[roi])
+    label = TrainingSet(data, label="staple", seed=0, augment=False)[0]["label"][0].numpy().astype(bool)
+    assert np.array_equal(label[:4], inside[:4])
