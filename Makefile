@@ -12,7 +12,7 @@ benchmark: $(VENV)/run.stamp  ## train and score the default grid between floor 
 	$(BIN)/python scripts/benchmark.py --config configs/default.yaml
 
 test: lint  ## every check that must hold
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
 	$(BIN)/python -m pytest -q -m slow tests
 
 lint: $(VENV)/test.stamp
