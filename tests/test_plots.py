@@ -14,7 +14,9 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from irrbench import plots
-from irrbench.plots.style import model_styles
+from irrbench.plots.band_rows import UPSIDE_DOWN
+from irrbench.plots.style import legend_columns, legend_labels, model_styles
+from irrbench.plots.text import columns, isolate, shorten
 from tests.report.frames import CEILING, FLOOR, UPPER, curves, leaderboard, per_image
 
 IMPORTS = (ast.Import, ast.ImportFrom)
@@ -57,7 +59,7 @@ class TestColours:
         figures = [
             plots.band_plot(leaderboard(MODELS), colours=colours),
             plots.learning_curves(curves(MODELS), 0.04, 0.71, score="iou", colours=colours),
-            plots.score_against_agreement(per_image(MODELS), agreement(), score="iou", colours=colours),
+            plots.score_against_agreement(per_image(MODELS, 12), agreement(12), score="iou", colours=colours),
         ]
         for figure in figures:
             assert any(line.get_color() == "#123456" for ax in figure.axes for line in ax.lines)
@@ -76,6 +78,41 @@ class TestBand:
     def test_a_band_upside_down_is_hatched(self):
         ax = plots.band_plot(leaderboard(MODELS)).axes[0]
         assert [bool(band.get_hatch()) for band in ax.collections] == [False, True]
+
+    def test_hatching_is_in_the_legend_where_there_is_some(self):
+        labels = [text.get_text() for text in plots.band_plot(leaderboard(MODELS)).legends[0].get_texts()]
+        assert UPSIDE_DOWN in labels
+        only = plots.band_plot(leaderboard(MODELS), scores=["iou"])
+        assert UPSIDE_DOWN not in [text.get_text() for text in only.legends[0].get_texts()]
+
+    @pytest.mark.parametrize(
+        ("floor", "ceiling"), [(0.21, 0.21), (0.21, 0.213), (0.01, 0.03), (0.98, 1.0), (1.0, 0.97), (0.4, 0.48)]
+    )
+    def test_the_numbers_of_floor_and_ceiling_never_touch(self, floor, ceiling):
+        figure, ax = plots.band_axes({"iou": 0.5, "iou_floor": floor, "iou_ceiling": ceiling})
+        figure.draw_without_rendering()
+        one, other = (text.get_window_extent() for text in ax.texts)
+        assert not one.overlaps(other)
+        assert min(one.x0, other.x0) >= ax.get_window_extent().x0 - 20  # the names of scores are further left
+
+    def test_endless_intervals_do_not_squeeze_the_band(self):
+        frame = leaderboard(MODELS)
+        frame.loc[frame["role"] == "model", ["iou_low", "iou_high"]] = [-4.0, 5.0]
+        low, high = plots.band_plot(frame).axes[0].get_xlim()
+        assert low > -0.1
+        assert high < 1.1
+
+    def test_means_out_of_range_are_shown(self):
+        frame = leaderboard({"m": -0.4})
+        assert plots.band_plot(frame).axes[0].get_xlim()[0] < -0.4
+
+    def test_a_blind_guess_is_a_line_and_no_model(self):
+        frame = leaderboard(MODELS)
+        blind = frame[frame["role"] == "floor"].assign(role="blind", name="best blind guess (blind)", iou=0.3)
+        figure = plots.band_plot(pd.concat([frame, blind]), scores=["iou"])
+        assert [line.get_xdata()[0] for line in lines(figure.axes[0], gid="blind")] == [0.3]
+        assert len(dots(figure.axes[0])) == len(MODELS)
+        assert "best blind guess (blind)" in [text.get_text() for text in figure.legends[0].get_texts()]
 
     def test_lanes_do_not_overlap(self):
         ax = plots.band_plot(leaderboard({f"m{place}": 0.5 for place in range(12)})).axes[0]
@@ -128,6 +165,26 @@ class TestBand:
         assert len(dots(ax)) == 6
 
 
+class TestSubgroups:
+    def frame(self):
+        large, small = leaderboard({"unet": 0.6, "fpn": 0.5}), leaderboard({"unet": 0.4, "fpn": 0.3})
+        small.loc[small["role"] == "ceiling", "iou"] = 0.55
+        parts = [large.assign(column="site", subgroup="A"), small.assign(column="site", subgroup="B", n_images=7)]
+        return pd.concat(parts, ignore_index=True)
+
+    def test_each_has_its_own_bounds_models_and_count(self):
+        ax = plots.subgroup_plot(self.frame(), score="iou", note="rendered images").axes[0]
+        titles = [label.get_text() for label in ax.get_yticklabels()]
+        assert titles == ["site:\nA\n(120 images)", "site:\nB\n(7 images)"]
+        assert [line.get_xdata()[0] for line in lines(ax, gid="ceiling")] == [CEILING["iou"], 0.55]
+        assert [dot.get_xdata()[0] for dot in dots(ax)] == [0.6, 0.5, 0.4, 0.3]
+        assert "rendered images" in texts(ax.figure)
+
+    def test_refuses_a_missing_column(self):
+        with pytest.raises(ValueError, match=r"`subgroups` must have the columns.*missing subgroup"):
+            plots.subgroup_plot(self.frame().drop(columns="subgroup"), score="iou")
+
+
 class TestBandAxes:
     def test_of_one_score(self):
         figure, ax = plots.band_axes(
@@ -164,6 +221,36 @@ class TestCurves:
         assert high > 0.75
         assert [lines(ax, gid=role)[0].get_ydata()[0] for role in ("floor", "ceiling")] == [0.04, 0.71]
 
+    @pytest.mark.parametrize(("epochs", "expected"), [(1, [0]), (2, [0, 1]), (8, [*range(8)])])
+    def test_epochs_are_whole_numbers(self, epochs, expected):
+        figure = plots.learning_curves(curves(MODELS, epochs), 0.04, 0.71, score="iou")
+        figure.draw_without_rendering()
+        low, high = figure.axes[0].get_xlim()
+        shown = [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high]
+        assert shown == expected
+        assert low < 0
+        assert high > epochs - 1
+
+    def test_many_epochs_have_fewer_ticks(self):
+        ticks = plots.learning_curves(curves(MODELS, 400), 0.04, 0.71, score="iou").axes[0].get_xticks()
+        assert 2 < len(ticks) < 20
+        assert all(tick == round(tick) for tick in ticks)
+
+    def test_each_seed_has_a_line_and_each_model_one_colour_and_one_name(self):
+        frame = pd.concat([curves(MODELS).assign(seed=seed) for seed in range(2)])
+        figure = plots.learning_curves(frame, 0.04, 0.71, score="iou")
+        drawn = [line for line in figure.axes[0].lines if line.get_gid() is None]
+        assert len(drawn) == 2 * len(MODELS)
+        assert len({line.get_color() for line in drawn}) == len(MODELS)
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == list(MODELS)
+
+    @pytest.mark.parametrize(("floor", "ceiling"), [(0.3, 0.3), (0.5, 0.4), (0.1, 0.7)])
+    def test_the_names_of_the_bounds_are_on_their_own_sides(self, floor, ceiling):
+        figure = plots.learning_curves(curves(MODELS), floor, ceiling, score="iou")
+        figure.draw_without_rendering()
+        one, other = (text.get_window_extent() for text in figure.axes[0].texts)
+        assert not one.overlaps(other)
+
     def test_undefined_bounds_are_left_out(self):
         ax = plots.learning_curves(curves(MODELS), np.nan, 0.71, score="iou").axes[0]
         assert lines(ax, gid="floor") == []
@@ -185,8 +272,27 @@ class TestAgreement:
         np.testing.assert_allclose(raters.get_offsets()[:, 1], 0.7 + 0.01 * np.arange(7))
 
     def test_line_joins_medians(self):
-        ax = plots.score_against_agreement(per_image({"m": 0.0}, 10), agreement(10), score="iou").axes[0]
-        np.testing.assert_allclose(ax.lines[1].get_ydata(), [0.005, 0.025, 0.045, 0.065, 0.085])
+        ax = plots.score_against_agreement(per_image({"m": 0.0}, 25), agreement(25), score="iou").axes[0]
+        np.testing.assert_allclose(ax.lines[1].get_ydata(), [0.02, 0.07, 0.12, 0.17, 0.22])
+
+    @pytest.mark.parametrize(("images", "lines"), [(4, 0), (9, 0), (10, 2)])
+    def test_few_images_are_no_trend(self, images, lines):
+        frame = per_image({"m": 0.0}, images)
+        ax = plots.score_against_agreement(frame, agreement(images), score="iou").axes[0]
+        assert len(ax.lines) == lines
+
+    @pytest.mark.parametrize("note", ["", "rendered images"])
+    def test_legend_note_and_titles_lie_on_no_data_and_not_on_each_other(self, note):
+        frame, x = per_image({f"m{place}": 0.5 for place in range(4)}, 30), agreement(30)
+        figure = plots.score_against_agreement(frame, x, score="iou", note=note)
+        figure.draw_without_rendering()
+        legend = figure.legends[0].get_window_extent()
+        boxes = [ax.get_window_extent() for ax in figure.axes]
+        boxes += [ax.title.get_window_extent() for ax in figure.axes]
+        if note:
+            boxes += [text.get_window_extent() for text in figure.texts if text.get_text() == note]
+            assert len(boxes) == 9
+        assert not any(legend.overlaps(box) for box in boxes)
 
     def test_images_without_agreement_are_left_out(self):
         known = agreement().drop(["i0", "i1"])
@@ -196,6 +302,27 @@ class TestAgreement:
     def test_refuses_foreign_ids(self):
         with pytest.raises(ValueError, match="index `agreement` by the frame's image_id"):
             plots.score_against_agreement(per_image(MODELS), agreement().add_prefix("x"), score="iou")
+
+
+class TestLabels:
+    def test_wide_letters_count_twice(self):
+        assert columns("unet") == 4
+        assert columns("日本") == 4
+        assert shorten("日本語のモデルの名前", width=11) == "日本…名前"
+        assert columns(shorten("日本語のモデルの名前", width=11)) <= 11
+        assert legend_columns(["日" * 20] * 4) < legend_columns(["a" * 20] * 4)
+
+    def test_many_labels_are_shorter_but_never_the_same(self):
+        many = [f"{'x' * 20}{place}{'y' * 20}" for place in range(9)]
+        assert len(set(legend_labels(many))) == 9
+        distinct = [f"{place}{'x' * 40}" for place in range(9)]
+        assert max(map(len, legend_labels(distinct))) == 28
+        assert max(map(len, legend_labels(distinct[:6]))) == 41
+
+    def test_names_from_right_to_left_are_isolated_in_sentences(self):
+        assert isolate("unet") == "unet"
+        name = "\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET}"
+        assert isolate(name) == f"\N{FIRST STRONG ISOLATE}{name}\N{POP DIRECTIONAL ISOLATE}"
 
 
 class TestFiles:

@@ -39,11 +39,32 @@ def test_an_enlarged_contour_follows_the_enlarged_pixels():
 
 
 def test_the_models_contour_is_thicker_and_under_the_raters():
-    image, rater, model = np.zeros((1, 20, 20)), box(2, 6, 2, 6, (20, 20)), box(4, 18, 4, 18, (20, 20))
+    shape = (40, 40)
+    image, rater, model = np.zeros((1, *shape)), box(2, 6, 2, 6, shape), box(4, 18, 4, 18, shape)
     panel = contour_panel(image, rater[None], model, scale=1)
-    line = rater & ~box(3, 5, 3, 5, (20, 20))
+    line = rater & ~box(3, 5, 3, 5, shape)
     np.testing.assert_array_equal(painted(panel, RATER_COLOURS[0]), line)
-    np.testing.assert_array_equal(painted(panel, MODEL_CONTOUR), model & ~box(7, 15, 7, 15, (20, 20)) & ~line)
+    np.testing.assert_array_equal(painted(panel, MODEL_CONTOUR), model & ~box(7, 15, 7, 15, shape) & ~line)
+
+
+def test_a_contour_that_would_fill_the_picture_is_thin():
+    stripes = np.zeros((40, 40), bool)
+    stripes[:, 2::10] = stripes[:, 3::10] = stripes[:, 4::10] = stripes[:, 5::10] = True  # two of five pixels
+    panel = contour_panel(np.zeros((1, 40, 40)), np.zeros((2, 40, 40)), stripes, scale=1)
+    edges = stripes & ~(np.roll(stripes, 1, axis=1) & np.roll(stripes, -1, axis=1))
+    np.testing.assert_array_equal(painted(panel, MODEL_CONTOUR), edges)
+
+
+def test_a_model_that_marks_specks_all_over_is_faint_and_raters_stay_in_front_of_it():
+    specks = np.indices((40, 40)).sum(axis=0) % 2 == 0
+    rater = box(10, 20, 10, 20, (40, 40))
+    panel = contour_panel(np.full((1, 40, 40), 0.5), rater[None], specks, scale=1)
+    line = rater & ~box(11, 19, 11, 19, (40, 40))
+    assert painted(panel, RATER_COLOURS[0])[line].all()
+    assert not painted(panel, MODEL_CONTOUR).any()
+    between = (np.array(rgb(MODEL_CONTOUR)) + 128) / 2
+    np.testing.assert_allclose(panel[0, 0], between, atol=1)
+    assert panel[0, 1].tolist() == [128, 128, 128]
 
 
 def test_raters_who_agree_share_the_line():

@@ -31,6 +31,8 @@ _LARGEST = 1024
 _DASH = 6  # pixels a rater keeps of a line that several share
 _TITLE_HEIGHT = 22
 _SHADE = 0.45
+_FULL = 0.25  # share of the picture; a contour that covers more hides what it is drawn on
+_FAINT = 0.5
 
 
 def contour_panel(
@@ -45,7 +47,8 @@ def contour_panel(
 ) -> Picture:
     """Draw raters' contours thin in light colours and the model's thick in a strong one, on the image.
 
-    A contour is the mask's own outermost pixels. Where raters' contours coincide they share the line in dashes.
+    A contour is the mask's own outermost pixels. Where raters' contours coincide they share the line in dashes. The
+    contour of a model that marks specks all over is drawn thinner, or faint, so that the image can still be seen.
 
     Args:
         image: (C, H, W) or (C, D, H, W) float in [0, 1]; three channels are colours, any other number becomes grey.
@@ -154,12 +157,23 @@ def _draw(picture: NDArray[np.float64], masks: Mask, prediction: Mask | None, *,
     # A dark edge keeps light lines visible on light images.
     picture[contour(masks, thin + 1).any(axis=0)] *= _SHADE
     if prediction is not None:
-        picture[contour(prediction, 2 * thin + 1)] = _rgb(MODEL_CONTOUR)
+        _draw_model(picture, prediction, widths=(2 * thin + 1, thin, 1))
     lines = contour(masks, thin)
     rows, columns = (np.arange(size) for size in lines.shape[1:])
     turn = ((rows[:, None] + columns) // (_DASH * thin)) % np.maximum(lines.sum(axis=0), 1)
     for rater, own in enumerate(lines & (lines.cumsum(axis=0) - 1 == turn)):
         picture[own] = _rgb(RATER_COLOURS[rater % len(RATER_COLOURS)])
+
+
+def _draw_model(picture: NDArray[np.float64], prediction: Mask, *, widths: tuple[int, ...]) -> None:
+    """Draw the first contour that leaves enough of the picture to see; where none does, the thinnest, faint."""
+    lines = (contour(prediction, width) for width in widths)
+    line = next((line for line in lines if line.mean() <= _FULL), None)
+    if line is not None:
+        picture[line] = _rgb(MODEL_CONTOUR)
+        return
+    line = contour(prediction, widths[-1])
+    picture[line] = _FAINT * picture[line] + (1 - _FAINT) * np.array(_rgb(MODEL_CONTOUR))
 
 
 def _rgb(colour: str) -> tuple[int, ...]:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Number = Any  # a float, or what float() takes: a numpy scalar, a tensor of one value
-NOT_SCORES = ("name", "role", "n_images", "rank", "image_id", "epoch", "group")
+NOT_SCORES = (
+    *("name", "role", "n_images", "n_groups", "rank", "image_id", "epoch", "seed", "group"),
+    *("column", "subgroup", "cut", "warning"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,25 @@ class Row:
     floor: float
     ceiling: float
     upper: float = math.nan
+    blind: float = math.nan
     dots: tuple[Dot, ...] = ()
 
     @property
+    def is_upside_down(self) -> bool:
+        """Whether the floor is at or above the ceiling."""
+        return self.floor >= self.ceiling
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """All finite means in the row."""
+        values = (self.floor, self.ceiling, self.upper, self.blind, *(dot.value for dot in self.dots))
+        return tuple(value for value in values if math.isfinite(value))
+
+    @property
     def numbers(self) -> tuple[float, ...]:
-        """All finite numbers in the row."""
-        dots = (value for dot in self.dots for value in (dot.value, dot.low, dot.high))
-        return tuple(value for value in (self.floor, self.ceiling, self.upper, *dots) if math.isfinite(value))
+        """All finite numbers in the row, the ends of intervals too."""
+        ends = (end for dot in self.dots for end in (dot.low, dot.high))
+        return (*self.means, *(value for value in ends if math.isfinite(value)))
 
 
 def score_columns(frame: pd.DataFrame) -> tuple[str, ...]:
@@ -82,11 +97,11 @@ def rows_of_scores(values: Mapping[str, Number]) -> list[Row]:
 def _mapped_row(values: Mapping[str, Number], name: str) -> Row:
     floor, ceiling, upper = (float(values.get(f"{name}_{role}", math.nan)) for role in ("floor", "ceiling", "upper"))
     dots = (Dot("model", float(values[name])),) if name in values else ()
-    return Row(score_title(name.rpartition("/")[2]), floor, ceiling, upper, dots)
+    return Row(score_title(name.rpartition("/")[2]), floor, ceiling, upper, dots=dots)
 
 
-def row_of_leaderboard(leaderboard: pd.DataFrame, score: str) -> Row:
-    """Return the row of one score.
+def row_of_leaderboard(leaderboard: pd.DataFrame, score: str, *, title: str | None = None) -> Row:
+    """Return the row of one score; it is called as the score where no title is given.
 
     Raises:
         ValueError: if the frame lacks a column, or the row of the floor or the ceiling.
@@ -97,7 +112,8 @@ def row_of_leaderboard(leaderboard: pd.DataFrame, score: str) -> Row:
     filled = [[math.nan] * len(models) if column is None else column.astype(float) for column in columns]
     dots = tuple(Dot(str(name), *values) for name, *values in zip(models["name"], *filled, strict=True))
     floor, ceiling = (bound(leaderboard, score, role) for role in ("floor", "ceiling"))
-    return Row(score_title(score), floor, ceiling, bound(leaderboard, score, "upper", needed=False), dots)
+    upper, blind = (bound(leaderboard, score, role, needed=False) for role in ("upper", "blind"))
+    return Row(score_title(score) if title is None else title, floor, ceiling, upper, blind, dots)
 
 
 def bound(leaderboard: pd.DataFrame, score: str, role: str, *, needed: bool = True) -> float:

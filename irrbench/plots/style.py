@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from irrbench.plots.text import columns, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +24,7 @@ MODEL_COLOURS: tuple[str, ...] = (
 )  # fmt: skip
 # A second sign beside the colour, for whom colours are not enough.
 MODEL_MARKERS: tuple[str, ...] = ("o", "s", "D", "^", "v", "P", "X", "p", "<", ">", "h", "d")
-ROLE_COLOURS: dict[str, str] = {"ceiling": "#000000", "floor": "#888888", "upper": "#5A5A5A"}
+ROLE_COLOURS: dict[str, str] = {"ceiling": "#000000", "floor": "#888888", "upper": "#5A5A5A", "blind": "#A0673C"}
 # Grey lines carry on thin text badly.
 ROLE_TEXT_COLOURS: dict[str, str] = {**ROLE_COLOURS, "floor": "#666666"}
 BAND_COLOUR = "#E9ECEF"
@@ -29,9 +32,20 @@ DISPLAY_NAMES: dict[str, str] = {
     "ceiling": "average rater (ceiling)",
     "floor": "naive rater (floor)",
     "upper": "majority of raters (upper)",
+    "blind": "best blind guess (blind)",
 }
+NOTE_COLOUR = "#9A3412"
+_NOTE_LETTERS = 60  # a line
 FIGURE_WIDTH = 6.4  # inches: legible when a phone shows all of it
+COMPACT_WIDTH = 5.4  # inches: on a phone its letters are nearly nine pixels high
+_LEGEND_LETTERS, _MANY_NAMES, _MANY_LETTERS = 44, 6, 28
 
+# For Chinese, Japanese and Korean names, where one of them is there.
+_MORE_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Source Han Sans"),
+    *("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic"),
+    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "IPAexGothic", "IPAGothic", "NanumGothic"),
+)
 _FIGURE_STYLE = {
     "figure.dpi": 100,
     "font.family": ["sans-serif"],
@@ -84,13 +98,21 @@ def model_styles(names: Iterable[str], colours: Mapping[str, str] | None = None)
     }
 
 
+def _installed(fonts: Iterable[str]) -> list[str]:
+    from matplotlib import font_manager
+
+    known = set(font_manager.get_font_names())
+    return [font for font in fonts if font in known]
+
+
 @contextmanager
 def figure_style() -> Iterator[None]:
     """Draw in the package's style, whatever the caller's matplotlib settings, and leave those as they were."""
     from matplotlib import style
 
-    # A label in a script that the default font lacks is drawn by the browser's font: no reason to warn.
-    with style.context(["default", _FIGURE_STYLE]), warnings.catch_warnings():
+    # A label in a script that all these fonts lack is drawn by the browser's font: no reason to warn.
+    fonts = {"font.sans-serif": ["DejaVu Sans", *_installed(_MORE_FONTS)]}
+    with style.context(["default", _FIGURE_STYLE, fonts]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
 
@@ -106,6 +128,21 @@ def new_figure(
     return figure, list(axes.flat)
 
 
+def wrap_note(note: str) -> list[str]:
+    """Return a remark as lines that fit a figure's width."""
+    return textwrap.wrap(note, _NOTE_LETTERS)
+
+
+def write_note(axes: Axes, note: str) -> None:
+    """Write a remark above axes, in the colour of a warning."""
+    lines = wrap_note(note)
+    if lines:
+        # An empty title makes the layout leave room.
+        axes.set_title(" ", fontsize=9, pad=13 * len(lines) - 6)
+        axes.annotate("\n".join(lines), (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points",
+                      color=NOTE_COLOUR, fontsize=9)  # fmt: skip
+
+
 def figure_of(axes: Axes) -> Figure:
     """Return the figure that holds axes, through subfigures.
 
@@ -118,9 +155,21 @@ def figure_of(axes: Axes) -> Figure:
     return figure
 
 
+def legend_labels(names: Iterable[str]) -> list[str]:
+    """Return names as a legend shows them: of many, shorter ones, so that two columns fit, if they stay distinct.
+
+    >>> legend_labels(["unet", "a" * 50])[1] == "a" * 22 + "…" + "a" * 21
+    True
+    """
+    names = list(names)
+    short = [shorten(name, width=_MANY_LETTERS) for name in names]
+    is_distinct = len(set(short)) == len(set(names))
+    return short if len(names) > _MANY_NAMES and is_distinct else [shorten(n, width=_LEGEND_LETTERS) for n in names]
+
+
 def legend_columns(labels: Sequence[str], *, width: float = FIGURE_WIDTH) -> int:
     """Return how many columns of these labels fit a width in inches at the package's font size."""
-    longest = max((len(label) for label in labels), default=1)
+    longest = max((columns(label) for label in labels), default=1)
     return max(1, min(len(labels), int(width / (0.48 + 0.068 * longest))))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unicodedata import bidirectional, east_asian_width
 
 from irrbench.scores import SCORES
 
@@ -26,9 +27,26 @@ def shorten(text: str, *, width: int = 44) -> str:
     'unet-r…eed-1'
     """
     text = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
-    if len(text) <= width:
+    if columns(text) <= width:
         return text
-    return f"{text[: width // 2]}…{text[len(text) - (width - width // 2 - 1) :]}"
+    return f"{_beginning(text, width // 2)}…{_beginning(text[::-1], width - width // 2 - 1)[::-1]}"
+
+
+def columns(text: str) -> int:
+    """Return how wide a text is in letters of the Latin script; those of some scripts are twice as wide.
+
+    >>> columns("unet"), columns("\N{CJK UNIFIED IDEOGRAPH-6A21}")
+    (4, 2)
+    """
+    return sum(2 if east_asian_width(letter) in ("W", "F") else 1 for letter in text)
+
+
+def _beginning(text: str, width: int) -> str:
+    """The first letters that are no wider than that."""
+    end = 0
+    while end < len(text) and columns(text[: end + 1]) <= width:
+        end += 1
+    return text[:end]
 
 
 def number(value: float, *, digits: int = 3) -> str:
@@ -44,3 +62,13 @@ def number(value: float, *, digits: int = 3) -> str:
     text = f"{value:.{digits}f}"
     size = text.removeprefix("-")
     return MINUS + size if text != size and float(size) else size
+
+
+def isolate(text: str) -> str:
+    """Return a name that can stand in a sentence: one written from right to left turns nothing around it.
+
+    >>> isolate("unet"), len(isolate("\N{HEBREW LETTER ALEF}"))
+    ('unet', 3)
+    """
+    is_turned = any(bidirectional(letter) in ("R", "AL") for letter in text)
+    return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}" if is_turned else text

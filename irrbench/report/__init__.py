@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from irrbench.report.page import write_report
+from irrbench.report.benchmark import write_report
+from irrbench.report.content import Gallery, Picture, Report
 from irrbench.report.terminal import terminal_table
 
-__all__ = ["terminal_table", "write_report"]
+__all__ = ["Gallery", "Picture", "Report", "terminal_table", "write_report"]

@@ -22,6 +22,13 @@ a { color: var(--accent); }
 .headline { font-size: 1.2rem; line-height: 1.45; margin: 0 0 1rem; }
 .note { background: var(--warn); color: var(--warn-ink); border: 1px solid var(--warn-line); border-radius: 6px;
   padding: .6rem .9rem; margin: 0 0 1rem; font-weight: 600; max-width: none; }
+.findings { max-width: 46rem; margin: 0 0 1rem; }
+.caution { border-left: 4px solid var(--warn-line); background: var(--warn); color: var(--warn-ink);
+  padding: .5rem .9rem; margin: 0 0 1rem; max-width: none; }
+.remark, caption { color: var(--warn-ink); font-size: .8rem; font-weight: 600; text-align: left; margin: 0;
+  max-width: none; }
+caption { padding: .3rem .5rem; background: var(--warn); position: sticky; left: 0; }
+h3 { font-size: 1rem; margin: 1.5rem 0 .25rem; overflow-wrap: anywhere; }
 .formula { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .9rem; background: var(--soft);
   padding: .5rem .75rem; border-radius: 6px; max-width: none; }
 .quiet { color: var(--quiet); font-size: .9rem; }
@@ -47,11 +54,12 @@ thead th { background: var(--soft); font-weight: 600; vertical-align: bottom; }
 thead .text { font-weight: 600; white-space: nowrap; }
 tbody .name { position: sticky; left: 0; background: var(--page); max-width: 22rem; }
 thead .name { position: sticky; left: 0; font-weight: 600; }
-tr.ceiling > *, tr.floor > *, tr.upper > * { background: var(--soft) !important; }
+tr.ceiling > *, tr.floor > *, tr.upper > *, tr.blind > * { background: var(--soft) !important; }
 tr.ceiling .name { font-weight: 600; border-left: 4px solid #000; }
 tr.floor .name { font-weight: 600; border-left: 4px solid #888; }
 .share { display: inline-block; min-width: 3.4em; color: var(--accent); font-weight: 600; }
 .interval { color: var(--quiet); font-size: .8rem; }
+.interval.ends { color: var(--accent); }
 .dot { float: left; width: .7em; height: .7em; border-radius: 50%; margin: .4em .45em 0 0; }
 dt { font-weight: 600; margin-top: .6rem; }
 dd { margin: 0; }
@@ -66,19 +74,20 @@ summary { cursor: pointer; padding: .3rem 0; }
   main { max-width: none; padding: 0; }
   nav { display: none; }
   body { font-size: 10pt; }
-  h2, dt, summary, .lead { break-after: avoid; }
+  h2, h3, dt, summary, .lead, .remark { break-after: avoid; }
+  details:not([open]) > summary { display: none; }
+  #reproduce details > summary { display: list-item; }
   h2 { margin-top: 1.5rem; }
   figure, tr { break-inside: avoid; }
   .box, .drawing, pre { overflow: visible; border: 0; padding: 0; }
-  .drawing svg { min-width: 0 !important; max-height: 16.5cm; }
+  .drawing svg { min-width: 0 !important; max-height: 14cm; }
   table { font-size: 7pt; }
   th, td { padding: .15rem .25rem; position: static !important; }
-  .name, .text { min-width: 0; }
+  .name, .text { min-width: 5em; overflow-wrap: break-word; }
   .interval { font-size: .85em; }
   pre { white-space: pre-wrap; }
   .panels { grid-template-columns: repeat(3, 1fr); }
   #reproduce details::details-content { content-visibility: visible; }
-  #comparisons summary { display: none; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+MOST_SCORES = 5  # that fit 80 columns
+_NAME_WIDTH = 24
+_NAME_LETTERS = 60
+
+
 def terminal_table(leaderboard: pd.DataFrame, *, scores: Iterable[str] | None = None, note: str = "") -> Table:
     """Return the leaderboard as a table for ``rich``: means, under them the normalized score of each model.
 
     Args:
         leaderboard: the rows in the order in which they are shown.
-        scores: which, the one that counts first (it shows its interval); all in the frame by default.
+        scores: which, the one that counts first (it shows its intervals); all in the frame by default. Five are shown.
         note: a remark above the table, such as "rendered images".
     """
     from rich import box
@@ -30,29 +36,60 @@ def terminal_table(leaderboard: pd.DataFrame, *, scores: Iterable[str] | None = 
     from rich.text import Text
 
     chosen = score_columns(leaderboard) if scores is None else tuple(scores)
-    caption = f"n: images. Under each mean: {FORMULA}"
+    shown = chosen[:MOST_SCORES]
     remark = Text(note, justify="left") if note else None
-    table = Table(title=remark, caption=Text(caption, justify="left"), box=box.SIMPLE_HEAD, pad_edge=False)
+    caption = Text(_caption(leaderboard, chosen[MOST_SCORES:]), justify="left")
+    table = Table(title=remark, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
-    for title in _titles(chosen):
+    table.add_column("", no_wrap=True)
+    for title in _titles(shown):
         table.add_column(title, justify="right", no_wrap=True)
     for row in leaderboard.to_dict("records"):
-        table.add_row(*map(Text, _cells(row, chosen)), style=None if row["role"] == "model" else "bold")
+        table.add_row(*map(Text, _cells(row, shown)), style=None if row["role"] == "model" else "bold")
     return table
+
+
+def _caption(leaderboard: pd.DataFrame, left_out: Sequence[str]) -> str:
+    counts = [
+        f"{int(leaderboard[column].max())} {word}"
+        for column, word in (("n_images", "images"), ("n_groups", "groups"))
+        if column in leaderboard and len(leaderboard)
+    ]
+    more = f" Not shown: {', '.join(map(score_title, left_out))}." if left_out else ""
+    where = f"{' of '.join(counts)}. " if counts else ""
+    return f"{where}Under each mean: {FORMULA}.{more}"
 
 
 def _titles(scores: Sequence[str]) -> list[str]:
     titles = [score_title(score).partition(" (")[0] for score in scores]
-    return ["n", *titles[:1], "interval", *titles[1:]]
+    return [*titles[:1], "interval", *titles[1:]]
 
 
 def _cells(row: Mapping[Any, Any], scores: Sequence[str]) -> list[str]:
-    low, high = (_float(row.get(f"{scores[0]}_{end}")) for end in ("low", "high"))
-    interval = f"{number(low, digits=2)}{DASH}{number(high, digits=2)}" if math.isfinite(low + high) else ""
     values = [_value(row, score) for score in scores]
-    name = shorten(str(row["name"]), width=60)
-    return [_whole(row.get("rank")), name, _whole(row.get("n_images")), *values[:1], interval, *values[1:]]
+    return [_whole(row.get("rank")), wrap_name(str(row["name"])), *values[:1], _intervals(row, scores[0]), *values[1:]]
+
+
+def wrap_name(name: str) -> str:
+    r"""Return a name in lines that fit its column, cut between words; a word that is too long loses its middle.
+
+    >>> wrap_name("deeplabv3plus-resnet18 rater:first")
+    'deeplabv3plus-resnet18\nrater:first'
+    """
+    name = shorten(name, width=_NAME_LETTERS)
+    lines = textwrap.wrap(name, _NAME_WIDTH, break_long_words=False, break_on_hyphens=True)
+    return "\n".join(shorten(line, width=_NAME_WIDTH) for line in lines)
+
+
+def _intervals(row: Mapping[Any, Any], score: str) -> str:
+    """The interval of the mean, and under it that of the normalized score."""
+    low, high, low_share, high_share = (
+        _float(row.get(f"{score}_{end}")) for end in ("low", "high", "normalized_low", "normalized_high")
+    )
+    interval = f"{number(low, digits=2)}{DASH}{number(high, digits=2)}" if math.isfinite(low + high) else ""
+    if row["role"] != "model" or not math.isfinite(low_share + high_share):
+        return interval
+    return f"{interval}\n{share(low_share).removesuffix(' %')}{DASH}{share(high_share)}"
 
 
 def _value(row: Mapping[Any, Any], score: str) -> str:
@@ -87,7 +124,7 @@ def reliability_table(summary: pd.DataFrame, across: pd.DataFrame, *, note: str 
         table.add_column(title, justify="right", no_wrap=True)
     for row in summary.to_dict("records"):
         numbers = [number(_float(row[key])) for key in ("mean", "se", "sd")]
-        shares = [share(_float(row[key])) for key in ("under_half", "over_nine_tenths")]
+        shares = [f"{number(100 * _float(row[key]), digits=1)} %" for key in ("under_half", "over_nine_tenths")]
         table.add_row(*map(Text, [str(row["title"]), _whole(row["n"]), *numbers, *shares]))
     for row in across.to_dict("records"):
         interval = span(_float(row["low"]), _float(row["high"]))

@@ -31,9 +31,9 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
     (
         "Model",
         (
-            "Scored against the same references in the same way, so the three can be compared. The whisker is the "
-            "confidence interval of the mean. The normalized score says how far the model has come from the naive "
-            "(0 %) to the average rater (100 %)."
+            "Scored against the same references in the same way, so the three can be compared. The line through its "
+            "symbol is the confidence interval of the mean. The normalized score says how far the model has come from "
+            "the naive (0 %) to the average rater (100 %)."
         ),
     ),
     (
@@ -53,6 +53,13 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
         ),
     ),
     (
+        "Best blind guess (blind, dotted)",
+        (
+            "Where it is given: the best mask that is the same for every image and was made without looking at any. "
+            "What it reaches is had for knowing where things usually are."
+        ),
+    ),
+    (
         "Hatched band",
         (
             "The naive rater is at or above the average rater. This score cannot tell a good model from a "
@@ -60,36 +67,6 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
         ),
     ),
 )
-
-
-def headline(leaderboard: pd.DataFrame, score: str) -> str:
-    """Say in one or two sentences how far the best model is between the naive and the average rater.
-
-    Args:
-        leaderboard: columns ``name``, ``role``, the score and ``<score>_normalized``.
-        score: the one that counts.
-    """
-    models = leaderboard[leaderboard["role"] == "model"].dropna(subset=[score])
-    floor, ceiling = (number(bound(leaderboard, score, role), digits=2) for role in ("floor", "ceiling"))
-    title = score_title(score)
-    bounds = f"the average rater reaches {ceiling}, the naive rater {floor}"
-    if models.empty:
-        return f"No model has a defined {title}; {bounds}."
-    best = models.nlargest(1, score).to_dict("records")[0]
-    reached = f"The best model, {best['name']}, reaches {title} {number(best[score], digits=2)}"
-    normalized = float(best.get(f"{score}_normalized", math.nan))
-    if math.isnan(normalized):
-        return f"{reached}; {bounds}. No normalized score is given: {why_no_share(leaderboard, score)}."
-    return f"{reached}; {bounds}: {_way(normalized)}."
-
-
-def _way(normalized: float) -> str:
-    if normalized < 0:
-        return "the model is below the naive rater"
-    if normalized > 1:
-        way = f"{share(normalized)} of the way from naive to average"
-        return f"the model passes the average rater ({way}), which can be honest: see below"
-    return f"{share(normalized)} of the way from the naive to the average rater"
 
 
 def share(normalized: float) -> str:
@@ -102,6 +79,15 @@ def share(normalized: float) -> str:
         return ">99 %"
     text = number(100 * normalized, digits=0)
     return f"{text} %" if math.isfinite(normalized) else text
+
+
+def percent(level: float) -> str:
+    """Return a confidence level in percent.
+
+    >>> percent(0.95), percent(0.999)
+    ('95 %', '99.9 %')
+    """
+    return f"{100 * level:.10g} %"
 
 
 def why_no_share(leaderboard: pd.DataFrame, score: str) -> str:

@@ -16,8 +16,11 @@ def row(name: str, role: str, values: dict[str, float], **more: float) -> dict[s
     for score, value in values.items():
         share = (value - FLOOR[score]) / (CEILING[score] - FLOOR[score])
         scores |= {score: value, f"{score}_low": value - 0.02, f"{score}_high": value + 0.03}
-        scores[f"{score}_normalized"] = share if FLOOR[score] < CEILING[score] else math.nan
-    return {"name": name, "role": role, "n_images": 120, **scores, **more}
+        known = FLOOR[score] < CEILING[score]
+        ends = (share - 0.05, share + 0.04) if role == "model" else (math.nan, math.nan)
+        shares = (share, *ends) if known else (math.nan,) * 3
+        scores |= dict(zip((f"{score}_normalized{end}" for end in ("", "_low", "_high")), shares, strict=True))
+    return {"name": name, "role": role, "n_images": 120, "n_groups": 60, **scores, **more}
 
 
 def leaderboard(models: dict[str, float]) -> pd.DataFrame:
@@ -59,20 +62,44 @@ def curves(models: dict[str, float], epochs: int = 4) -> pd.DataFrame:
 
 
 def comparisons(models: dict[str, float]) -> pd.DataFrame:
+    """Each model against the average rater, and each pair."""
+    names = list(models)
+    pairs = [(name, "average rater (ceiling)", -0.03, "below") for name in names]
+    pairs += [
+        (one, other, models[one] - models[other], "not distinguishable")
+        for place, one in enumerate(names)
+        for other in names[place + 1 :]
+    ]
     return pd.DataFrame(
         [
-            {
-                "name": name,
-                "versus": "average rater",
-                "score": score,
-                "difference": -0.03,
-                "low": -0.05,
-                "high": -0.01,
-                "p": 0.0004,
-                "p_holm": 0.012,
-                "verdict": "below",
-            }
-            for name in models
+            {"name": name, "versus": versus, "score": score, "difference": difference}
+            | {"low": difference - 0.02, "high": difference + 0.02, "p": 0.0004, "p_holm": 0.012, "verdict": verdict}
+            | {"value": 0.6, "versus_value": 0.5, "normalized_difference": difference / 0.67}
+            for name, versus, difference, verdict in pairs
             for score in ("iou", "tpr")
         ]
     )
+
+
+def verdicts(models: dict[str, float], *, margin: float = math.nan) -> pd.DataFrame:
+    rows = []
+    for score in ("iou", "tpr"):
+        for name, value in models.items():
+            row = {"name": name, "score": score, "value": value, "margin": margin}
+            for bound, level in (("floor", 0.04), ("ceiling", 0.71)):
+                gap = value - level
+                row |= {f"{bound}_difference{end}": gap + by for end, by in (("", 0), ("_low", -0.02), ("_high", 0.02))}
+            row |= {"floor_p_holm": 0.0001, "floor_verdict": "better than the naive rater", "ceiling_p_holm": 0.4}
+            rows.append(row | {"ceiling_verdict": "inconclusive" if margin > 0 else "no margin declared"})
+    return pd.DataFrame(rows)
+
+
+def subgroups(models: dict[str, float], counts: dict[str, int]) -> pd.DataFrame:
+    """A leaderboard for each site with that many images."""
+    parts = [
+        leaderboard(models).assign(
+            column="site", subgroup=site, n_images=n, n_groups=n, cut="", warning=f"only {n} images" if n < 10 else ""
+        )
+        for site, n in counts.items()
+    ]
+    return pd.concat(parts, ignore_index=True)

@@ -11,15 +11,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from irrbench.plots.text import DASH
-from irrbench.report import page, write_report
-from tests.report.frames import comparisons, curves, leaderboard, per_image
+from irrbench.plots.text import DASH, MINUS
+from irrbench.report import Gallery, Picture, Report, page, write_report
+from irrbench.report.pictures import picture_uri
+from tests.report.frames import comparisons, curves, leaderboard, per_image, subgroups, verdicts
 
 MODELS = {"unet": 0.6, "fpn": 0.5}
 EVIL = "<script>alert('&')</script>"
 
 
-LIGHT = {"curves": None, "agreement": None, "panels": None}
+LIGHT = {"curves": None, "agreement": None, "galleries": [], "subgroups": None}
 
 
 class Page(HTMLParser):
@@ -47,23 +48,31 @@ class Page(HTMLParser):
             self.cells[-1] += data
 
 
-def write(tmp_path, models=MODELS, **changes):
+def content(models=MODELS, **changes):
     picture = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
-    content = {
+    return {
         "title": "Nodules",
         "note": "rendered images",
         "leaderboard": leaderboard(models),
         "per_image": per_image(models),
         "comparisons": comparisons(models),
+        "verdicts": verdicts(models, margin=0.02),
+        "subgroups": subgroups(models, {"A": 100, "B": 20}),
         "curves": curves(models),
-        "panels": [("worst image", picture)],
+        "galleries": [Gallery("ranked", "Worst", "by rank", [Picture("worst image", picture)])],
+        "raters": ["anna", "ben"],
         "agreement": pd.Series({f"i{image}": image / 7 for image in range(7)}, name="alpha"),
         "rules": {"Ties": "background"},
         "versions": {"torch": "2.4"},
+        "digests": {"data": "0123abcd"},
         "config_yaml": "seed: 3\n",
         "command": "python scripts/benchmark.py",
+        "unit": "patient",
     } | changes
-    path = write_report(tmp_path / "deep" / "report.html", **content)
+
+
+def write(tmp_path, models=MODELS, **changes):
+    path = write_report(tmp_path / "deep" / "report.html", Report(**content(models, **changes)))
     text = path.read_text(encoding="utf-8")
     return text, Page(text)
 
@@ -76,19 +85,38 @@ def whole(tmp_path_factory):
 
 def test_everything_is_there(whole):
     text, parsed = whole
-    for part in ("Nodules", "rendered images", "worst image", "Ties", "2.4", "seed: 3", "scripts/benchmark.py"):
+    for part in ("Nodules", "worst image", "anna", "Ties", "2.4", "0123abcd", "seed: 3", "scripts/benchmark.py"):
         assert part in parsed.text + text
-    assert text.count("<svg") == 3
-    assert {"band", "leaderboard", "curves", "comparisons", "agreement", "images", "rules", "reproduce"} <= {
-        attributes.get("id") for _, attributes in parsed.tags
-    }
+    assert text.count("<svg") == 4
+    assert {
+        *("band", "leaderboard", "verdicts", "comparisons", "subgroups", "curves", "agreement"),
+        *("images", "rules", "reproduce"),
+    } <= {attributes.get("id") for _, attributes in parsed.tags}
+
+
+def test_the_result_with_its_uncertainty_comes_first(whole):
+    _, parsed = whole
+    start = (
+        "The best of 2 models, unet, reaches IoU 0.60 (95 % interval 0.58 to 0.63) on 120 images of 60 groups (patient)"
+    )
+    assert start in parsed.text
+    assert parsed.text.index(start) < parsed.text.index("Between the naive and the average rater")
+
+
+def test_every_table_and_figure_says_the_note(whole):
+    text, parsed = whole
+    tables = [tag for tag, _ in parsed.tags if tag == "table"]
+    plain = 2  # versions and digests have no results
+    assert text.count("<caption>rendered images</caption>") == len(tables) - plain
+    assert text.count(">rendered images</text>") == text.count("<svg")
+    assert '<p class="remark">rendered images</p>' in text
 
 
 def test_curves_are_of_the_validation_images_and_drawn_on_their_own_bounds(whole):
     text, _ = whole
     section = text[text.index('id="curves"') :]
     section = section[: section.index("</section>")] if "</section>" in section else section
-    assert "Validation images, with their own bounds." in section
+    assert "Validation images, with their own naive and average rater." in section
     assert "0.77" in section  # the validation ceiling; the test images' is another
 
 
@@ -116,7 +144,12 @@ def test_labels_are_escaped(tmp_path):
     text, parsed = write(
         tmp_path,
         models={EVIL: 0.5, '"><img src=x>': 0.4},
-        panels=[(EVIL, np.zeros((3, 3, 3), np.uint8))],
+        galleries=[Gallery("g", EVIL, EVIL, [Picture(EVIL, np.zeros((3, 3, 3), np.uint8))])],
+        raters=[EVIL],
+        remarks=[EVIL],
+        digests={EVIL: EVIL},
+        unit=EVIL,
+        subgroups=subgroups({EVIL: 0.5}, {EVIL: 3}).assign(column=EVIL, cut=EVIL, warning=EVIL),
         rules={EVIL: EVIL},
         versions={EVIL: EVIL},
         agreement=pd.Series({"i0": 0.5}, name=EVIL),
@@ -130,11 +163,115 @@ def test_labels_are_escaped(tmp_path):
 def test_table_prints_mean_interval_and_normalized(whole):
     _, parsed = whole
     place = parsed.cells.index("unet")
-    assert parsed.cells[place + 1] == "0.600 84 %0.580 to 0.630"
+    assert parsed.cells[place + 1] == "0.600 84 %0.580 to 0.63079 % to 88 %"
     assert parsed.cells[place + 2] == f"0.700 {DASH}0.680 to 0.730"
-    assert parsed.cells[place + 3] == "120"
+    assert parsed.cells[place + 3 : place + 5] == ["120", "60"]
     assert parsed.cells[parsed.cells.index("naive rater (floor)") + 1] == "0.040 0.020 to 0.070"
     assert "No normalized score for TPR (sensitivity): the naive rater is not below the average rater." in parsed.text
+
+
+def test_remarks_of_the_statistics_are_shown(tmp_path):
+    _, parsed = write(
+        tmp_path, **LIGHT, remarks=["No normalized tpr: because.", "iou is defined on 3 of 4 test images."]
+    )
+    assert "iou is defined on 3 of 4 test images." in parsed.text
+    assert "No normalized score for" not in parsed.text  # said once
+
+
+@pytest.fixture(scope="module")
+def thin(tmp_path_factory):
+    board = leaderboard(MODELS).assign(n_groups=9)
+    alternative = pd.DataFrame(
+        [
+            {"name": name, "score": "iou", "rater": "anna", "value": 0.5, "rater_value": 0.6, "floor": 0.1}
+            | {"n_images": 9, "n_groups": 9, "advantage": 0.4, "rater_advantage": 0.6, "p_corrected": 0.2}
+            | {
+                "wins": True,
+                "winning_rate": 1.0,
+                "average_advantage": 0.4,
+                "epsilon": 0.2,
+                "verdict": "may stand in",
+            }
+            for name in MODELS
+        ]
+    )
+    return write(tmp_path_factory.mktemp("thin"), leaderboard=board, alternative=alternative)
+
+
+class TestFewGroups:
+    def test_are_a_caution_before_everything_else(self, thin):
+        text, parsed = thin
+        assert "Only 9 independent groups of images (patient): fewer than 10" in parsed.text
+        assert text.index('class="caution"') < text.index('id="band"')
+
+    def test_have_no_p_values_and_no_verdicts(self, thin):
+        _, parsed = thin
+        titles = set(parsed.cells)
+        assert not {"p (Holm)", "p (corrected)", "verdict", "wins", "raters it wins against"} & titles
+        words = (
+            "better than the naive rater",
+            "inconclusive",
+            "not distinguishable",
+            "may stand in",
+            "0.012",
+            "lead of",
+        )
+        assert [word for word in words if word in parsed.text.replace("It may stand in for a rater", "")] == []
+
+    def test_keep_differences_with_their_intervals(self, thin):
+        _, parsed = thin
+        assert f"{MINUS}0.110{MINUS}0.130 to {MINUS}0.090" in parsed.cells
+
+    def test_ten_groups_are_enough(self, tmp_path):
+        text, parsed = write(tmp_path, **LIGHT, leaderboard=leaderboard(MODELS).assign(n_groups=10))
+        assert 'class="caution"' not in text
+        assert {"p (Holm)", "verdict"} <= set(parsed.cells)
+
+
+class TestSections:
+    def test_verdicts_stand_in_the_leaderboards_order(self, whole):
+        text, _ = whole
+        section = Page(text[text.index('id="verdicts"') : text.index('id="comparisons"')])
+        rows = section.cells[section.cells.index("unet") :]
+        assert rows[: len(rows) // 2].index("unet") < rows[: len(rows) // 2].index("fpn")
+        assert "inconclusive" in rows
+        assert "< 0.001" in rows
+
+    def test_without_a_margin_nothing_is_said_of_it(self, tmp_path):
+        _, parsed = write(tmp_path, **LIGHT, verdicts=verdicts(MODELS))
+        assert "margin" not in parsed.cells
+        assert "no margin declared" not in parsed.cells
+
+    def test_pairs_of_many_models_are_folded(self, tmp_path):
+        models = {f"m{place}": 0.5 for place in range(7)}
+        _, parsed = write(tmp_path, models, **LIGHT)
+        assert "All 21 pairs of models" in parsed.text
+
+    def test_small_subgroups_are_a_caution_and_have_one_in_their_rows(self, tmp_path):
+        _, parsed = write(tmp_path, **LIGHT | {"subgroups": subgroups(MODELS, {"A": 100, "B": 9})})
+        assert "Subgroups of fewer than 10 images say little: site B (9)." in parsed.text
+        assert parsed.cells.count("only 9 images") == len(MODELS)
+
+    def test_large_subgroups_are_none(self, whole):
+        text, parsed = whole
+        assert 'class="caution"' not in text
+        assert "caution" not in parsed.cells
+
+    def test_of_many_models_the_best_are_drawn_and_all_are_in_the_table(self, tmp_path):
+        models = {f"m{place}": 0.6 - place / 100 for place in range(7)}
+        text, parsed = write(tmp_path, models, **LIGHT | {"subgroups": subgroups(models, {"A": 100})})
+        assert "The best 5 models are drawn; the table has all." in parsed.text
+        section = text[text.index('id="subgroups"') :]
+        assert {f"m{place}" for place in range(7)} <= set(Page(section).cells)
+
+    def test_which_score_separates_and_how_much_seeds_matter(self, tmp_path):
+        separation = pd.DataFrame(
+            {"score": ["iou"], "separation": [8.4], "gap": [0.7], "gap_sd": [0.1], "remark": [""]}
+        )
+        spread = pd.DataFrame({"name": ["unet"], "score": ["iou"], "n_seeds": [3], "seed_sd": [0.0123], "mean": [0.6]})
+        _, parsed = write(tmp_path, **LIGHT, separation=separation, seeds=spread)
+        assert {"gap / SD", "8.400", "SD of seeds", "0.0123"} <= set(parsed.cells)
+        assert "remark" not in parsed.cells
 
 
 def test_formula_stands_once(whole):
@@ -144,21 +281,28 @@ def test_formula_stands_once(whole):
 
 def test_parts_without_data_are_left_out(tmp_path):
     frame = leaderboard({})
-    text, parsed = write(
-        tmp_path, models={}, leaderboard=frame, comparisons=None, curves=None, panels=[], agreement=None, note=""
-    )
-    assert not {"curves", "comparisons", "agreement", "images"} & {
+    text, parsed = write(tmp_path, models={}, leaderboard=frame, comparisons=None, verdicts=None, note="", **LIGHT)
+    assert not {"curves", "comparisons", "verdicts", "subgroups", "agreement", "images"} & {
         attributes.get("id") for _, attributes in parsed.tags
     }
     assert '<p class="note"' not in text
     assert "No model has a defined IoU" in parsed.text
 
 
-def test_panels_are_png_inside_the_page(whole):
+def test_pictures_are_png_inside_the_page(whole):
     _, parsed = whole
     (source,) = [attributes["src"] for tag, attributes in parsed.tags if tag == "img"]
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))))
     np.testing.assert_array_equal(picture, np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
+
+
+def test_large_photographs_are_jpeg_with_every_pixels_colour():
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    uri = picture_uri(noise)
+    assert uri.startswith("data:image/jpeg")
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert picture.size == (400, 300)
+    assert picture.layer[0][1:3] == picture.layer[1][1:3] == (1, 1)  # sampling of brightness and of colour
 
 
 def test_same_input_same_bytes(whole, tmp_path):

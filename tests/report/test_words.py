@@ -1,17 +1,27 @@
-"""The headline and the terminal table say what the numbers say."""
+"""The first sentences and the terminal table say what the numbers say."""
 
 from __future__ import annotations
 
 import io
+import re
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from irrbench.plots.text import DASH, MINUS
-from irrbench.report import terminal_table
-from irrbench.report.words import dashes, headline, share
-from tests.report.frames import leaderboard
+from irrbench.report import Report, terminal_table
+from irrbench.report.headline import cautions, findings, headline
+from irrbench.report.terminal import wrap_name
+from irrbench.report.words import dashes, share
+from tests.report.frames import comparisons, leaderboard, per_image, subgroups, verdicts
+
+
+def report(frame, **changes):
+    texts = {"title": "", "note": "", "rules": {}, "versions": {}, "config_yaml": "", "command": ""}
+    return Report(leaderboard=frame, per_image=per_image({}), **texts, **{"unit": "patient_id"} | changes)
 
 
 def changed(frame, role, **values):
@@ -22,35 +32,95 @@ def changed(frame, role, **values):
 
 class TestHeadline:
     def test_between_the_bounds(self):
-        text = headline(leaderboard({"fpn": 0.5, "unet": 0.62}), "iou")
+        text = headline(report(leaderboard({"fpn": 0.5, "unet": 0.62})))
         assert text == (
-            "The best model, unet, reaches IoU 0.62; the average rater reaches 0.71, the naive rater 0.04: "
-            "87 % of the way from the naive to the average rater."
+            "The best of 2 models, unet, reaches IoU 0.62 (95 % interval 0.60 to 0.65) on 120 images of 60 groups "
+            "(patient_id); the average rater reaches 0.71, the naive rater 0.04: 87 % (82 % to 91 %) of the way from "
+            "the naive to the average rater."
         )
 
+    def test_without_groups_intervals_and_counts(self):
+        frame = leaderboard({"unet": 0.62})[["name", "role", "iou", "iou_normalized"]]
+        assert headline(report(frame, unit="")) == (
+            "The model, unet, reaches IoU 0.62; the average rater reaches 0.71, the naive rater 0.04: 87 % of the way "
+            "from the naive to the average rater."
+        )
+
+    def test_level_is_the_configurations(self):
+        assert "(90 % interval 0.60" in headline(report(leaderboard({"unet": 0.62}), level=0.9))
+
     def test_above_the_ceiling(self):
-        assert "passes the average rater (103 % of the way" in headline(leaderboard({"unet": 0.73}), "iou")
+        assert "passes the average rater (103 % (98 % to 107 %) of the way" in headline(
+            report(leaderboard({"unet": 0.73}))
+        )
 
     def test_below_the_floor(self):
-        assert "the model is below the naive rater" in headline(leaderboard({"unet": 0.01}), "iou")
+        assert "the model is below the naive rater" in headline(report(leaderboard({"unet": 0.01})))
 
     def test_floor_above_the_ceiling(self):
-        text = headline(leaderboard({"unet": 0.6}), "tpr")
+        text = headline(report(leaderboard({"unet": 0.6}), scores=["tpr"]))
         assert text.endswith("No normalized score is given: the naive rater is not below the average rater.")
 
     def test_bounds_too_close(self):
         frame = changed(leaderboard({"unet": 0.6}), "model", iou_normalized=np.nan)
-        assert "cannot be told from zero" in headline(frame, "iou")
+        assert "cannot be told from zero" in headline(report(frame))
 
     def test_undefined_bounds(self):
         frame = changed(leaderboard({"unet": 0.6}), "model", iou_normalized=np.nan)
         frame = changed(frame, "ceiling", iou=np.nan)
-        assert "floor or ceiling is undefined on all images" in headline(frame, "iou")
+        assert "floor or ceiling is undefined on all images" in headline(report(frame))
 
     def test_undefined_models_are_not_the_best(self):
         frame = leaderboard({"unet": 0.6, "fpn": 0.5})
         frame.loc[frame["name"] == "unet", "iou"] = np.nan
-        assert headline(frame, "iou").startswith("The best model, fpn,")
+        assert headline(report(frame)).startswith("The best of 2 models, fpn,")
+
+    def test_endless_intervals_are_left_out(self):
+        frame = changed(leaderboard({"unet": 0.6}), "model", iou_low=-np.inf, iou_high=np.inf)
+        assert "reaches IoU 0.60 on 120 images" in headline(report(frame))
+
+
+class TestFindings:
+    MODELS: ClassVar = {"unet": 0.62, "fpn": 0.5}
+
+    def test_say_how_far_from_the_ceiling_and_whether_the_lead_is_chance(self):
+        found = findings(
+            report(
+                leaderboard(self.MODELS),
+                verdicts=verdicts(self.MODELS, margin=0.02),
+                comparisons=comparisons(self.MODELS),
+            )
+        )
+        interval = f"95 % interval {MINUS}0.11 to {MINUS}0.07"
+        distance, lead = found
+        assert distance == (
+            f"Its difference from the average rater is {MINUS}0.090 ({interval}): inconclusive, by a margin of 0.02."
+        )
+        assert lead == (
+            "Its lead of 0.120 over the next, fpn, is no more than chance may give (p = 0.012 after Holm's correction)."
+        )
+
+    def test_a_lead_is_found_whichever_way_round_the_pair_stands(self):
+        frame = comparisons({"fpn": 0.5, "unet": 0.62}).replace({"not distinguishable": "below"})
+        (found,) = findings(report(leaderboard(self.MODELS), comparisons=frame.assign(p_holm=0.0002)))
+        assert found == "Its lead of 0.120 over the next, fpn, is more than chance (p < 0.001 after Holm's correction)."
+
+    def test_nothing_with_few_groups(self):
+        thin = leaderboard(self.MODELS).assign(n_groups=9)
+        assert findings(report(thin, comparisons=comparisons(self.MODELS))) == []
+
+
+class TestCautions:
+    def test_few_groups(self):
+        (text,) = cautions(report(leaderboard({"unet": 0.6}).assign(n_groups=3)))
+        assert text.startswith("Only 3 independent groups of images (patient_id): fewer than 10")
+
+    def test_few_images(self):
+        (text,) = cautions(report(leaderboard({"unet": 0.6}).assign(n_groups=1), unit=""))
+        assert text.startswith("Only 1 image: fewer than 10")
+
+    def test_none(self):
+        assert cautions(report(leaderboard({"unet": 0.6}), subgroups=subgroups({"unet": 0.6}, {"A": 10}))) == []
 
 
 def test_reasons_are_grouped():
@@ -76,24 +146,50 @@ def rendered(table, width=80):
 
 
 class TestTerminal:
-    def test_rows_in_order_with_dash_and_formula(self):
+    def test_rows_in_order_with_dash_formula_and_counts(self):
         text = rendered(terminal_table(leaderboard({"unet": 0.6, "fpn": 0.5}), note="rendered images"))
-        places = [
-            text.index(part) for part in ("rendered images", "average rater", "unet", "fpn", "naive rater", "mean")
-        ]
+        parts = ("rendered images", "average rater", "unet", "fpn", "naive rater", "120 images of 60 groups", "mean")
+        places = [text.index(part) for part in parts]
         assert places == sorted(places)
         lines = text.splitlines()
         place = next(place for place, line in enumerate(lines) if "unet" in line)
-        assert lines[place].split() == ["1", "unet", "120", "0.600", f"0.58{DASH}0.63", "0.700"]
-        assert lines[place + 1].split() == ["84", "%", DASH]
+        assert lines[place].split() == ["1", "unet", "0.600", f"0.58{DASH}0.63", "0.700"]
+        assert lines[place + 1].split() == ["84", "%", f"79{DASH}88", "%", DASH]
+
+    def test_shares_stand_under_their_means_and_intervals_under_intervals(self):
+        lines = rendered(terminal_table(leaderboard({"unet": 0.6}))).splitlines()
+        place = next(place for place, line in enumerate(lines) if "unet" in line)
+        mean, shares = lines[place], lines[place + 1]
+        assert mean.index("0.600") + 5 == shares.index("84 %") + 4
+        assert mean.index("0.63") + 4 == shares.index("88 %") + 4
+        assert shares[shares.index("84 %") + 4 :].startswith("  ")
 
     def test_names_are_no_markup(self):
         assert "[red]x[/red]" in rendered(terminal_table(leaderboard({"[red]x[/red]": 0.6})))
 
-    def test_fits_eighty_columns_with_five_scores(self):
-        frame = leaderboard({"unet-resnet18-majority": 0.6})
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "linknet-resnet18 random",
+            "deeplabv3plus-efficientnet-b7 rater:first seed 3",
+            "a_name_of_one_word_that_is_far_too_long_for_its_column",
+            "日本語のモデルの名前はとても長い",
+        ],
+    )
+    def test_fits_eighty_columns_with_five_scores_and_breaks_no_word(self, name):
+        frame = leaderboard({name: 0.6, **{f"m{place}": 0.5 for place in range(11)}})
         for score in ("accuracy", "ppv", "f1"):
             frame[score] = 0.512
         text = rendered(terminal_table(frame, scores=["iou", "accuracy", "tpr", "ppv", "f1"]))
-        assert "…" not in text
-        assert text.count("0.512") == 12
+        assert text.count("0.512") == 3 * len(frame)
+        assert max(map(cell_len, text.splitlines())) <= 80
+        pieces = wrap_name(name).split("\n")
+        assert all(piece in text for piece in pieces)
+        ends = set(re.split(r"[ -]", name))
+        words = [word for piece in pieces for word in re.split(r"[ -]", piece) if word and "…" not in word]
+        assert set(words) <= ends
+
+    def test_more_scores_are_named(self):
+        frame = leaderboard({"unet": 0.6}).assign(**{f"score{place}": 0.5 for place in range(5)})
+        text = rendered(terminal_table(frame))
+        assert "Not shown: score3, score4." in " ".join(text.split())

@@ -1,0 +1,191 @@
+"""What a benchmark writes, from made-up predictions: nothing is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from irrbench.benchmark.cell import CellResult
+from irrbench.benchmark.conclude import conclude
+from irrbench.benchmark.config import BenchmarkConfig, StatisticsConfig
+from irrbench.benchmark.outputs import Benchmark, log_artifacts, write_outputs
+from irrbench.benchmark.reporting import make_report, with_groups
+from irrbench.data import RaterData
+from irrbench.metrics import SegmentationBounds
+
+RATERS = ["anna", "ben", "cem"]
+SIZE = (20, 26)
+TEST, TRAIN = 24, 3
+
+
+class Cell(CellResult):
+    """A cell whose test masks are at hand."""
+
+    shifts: dict[str, np.ndarray]
+
+    def prediction(self, image_id):
+        return self.shifts[image_id]
+
+
+def disk(rng, wider=0.0):
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    return np.hypot(y - 10 + rng.integers(-2, 3), x - 13) < 5 + wider
+
+
+def make_data(groups):
+    rng = np.random.default_rng(0)
+    count = TEST + TRAIN
+    masks = [np.stack([disk(rng, rng.normal(0, 1)) for _ in RATERS]) for _ in range(count)]
+    manifest = pd.DataFrame(
+        {
+            "split": ["test"] * TEST + ["train"] * TRAIN,
+            "patient": [f"p{place % groups}" for place in range(TEST)] + ["t"] * TRAIN,
+            "site": ["A" if place % 8 else "B" for place in range(count)],
+        },
+        index=[f"i{place}" for place in range(count)],
+    )
+    images = [rng.random((1, *SIZE), dtype=np.float32) for _ in range(count)]
+    return RaterData.from_arrays(
+        images,
+        masks,
+        image_ids=list(manifest.index),
+        manifest=manifest,
+        raters=RATERS,
+        group_column="patient",
+        name="disks",
+        note="made up",
+    )
+
+
+def make_cell(data, config, name, seed, shift):
+    metric, shifts = SegmentationBounds(tuple(config.scores), from_logits=False), {}
+    for place in range(TEST):
+        masks = torch.from_numpy(data.masks(place))
+        image_id = data.image_ids[place]
+        shifts[image_id] = np.roll(data.masks(place)[0], shift, axis=1)
+        metric.update(torch.from_numpy(shifts[image_id])[None], masks[None], image_id=[image_id])
+    ends = {f"{score}_{end}": value for score in config.scores for end, value in (("floor", 0.1), ("ceiling", 0.8))}
+    curve = pd.DataFrame({"epoch": [0, 1], **{score: [0.2, 0.5] for score in config.scores}, **ends})
+    facts = {"config": {"seed": seed, "data_digest": "0123456789abcdef"}, "digest": f"{name}-digest", "run_id": "r"}
+    cell = Cell(f"{name} seed {seed}", None, metric.per_image(), curve, facts)
+    cell.shifts = shifts
+    return cell
+
+
+def make_benchmark(output, *, groups=12):
+    config = BenchmarkConfig(
+        output=str(output), scores=["iou", "tpr"], statistics=StatisticsConfig(subgroups=["site"], margins={"iou": 0.3})
+    )
+    data = make_data(groups)
+    models = [
+        make_cell(data, config, name, seed, shift + seed)
+        for name, shift in (("near", 1), ("far", 5))
+        for seed in (0, 1)
+    ]
+    curves = pd.concat([model.curve.assign(name=model.name) for model in models])
+    colours = {"near": "#007896", "far": "#C30F1E"}
+    return Benchmark(config, data, models, conclude(config, data, models), curves, colours, "python benchmark.py")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    output = tmp_path_factory.mktemp("outputs") / "out"
+    (output / "figures").mkdir(parents=True)
+    for name in ("ranked-99.png", "mine.txt"):
+        (output / "figures" / name).touch()
+    return output, make_benchmark(output), write_outputs(make_benchmark(output))
+
+
+def test_everything_is_written_and_single_images_are_not_for_mlflow(written):
+    output, _, files = written
+    tables = ("leaderboard", "per_image", "comparisons", "verdicts", "alternative", "separation", "seeds", "subgroups")
+    figures = [
+        f"figures/{name}.{kind}" for name in ("band", "curves", "agreement", "subgroups") for kind in ("png", "svg")
+    ]
+    expected = {*(f"{name}.csv" for name in tables), *figures, "config.yaml", "report.html"}
+    assert {path.relative_to(output).as_posix() for path in files} == expected
+    pictures = {path.name for path in (output / "figures").iterdir()} - {path.name for path in files} - {"mine.txt"}
+    assert {name.rpartition("-")[0] for name in pictures} == {"ranked", "failures", "disagreement"}
+
+
+def test_figures_are_pictures(written):
+    output, _, _ = written
+    for path in (output / "figures").glob("*.png"):
+        assert np.asarray(Image.open(path)).std() > 0
+    assert "made up" in (output / "figures" / "band.svg").read_text()
+
+
+def test_images_and_groups_are_counted(written):
+    output, _, _ = written
+    board = pd.read_csv(output / "leaderboard.csv")
+    assert (board["n_images"] == TEST).all()
+    assert (board["n_groups"] == 12).all()
+
+
+def test_a_count_of_groups_that_is_there_already_is_kept(written):
+    _, benchmark, _ = written
+    board = benchmark.results.leaderboard.assign(n_groups=7)
+    assert with_groups(board, benchmark) is board
+
+
+def test_the_page_says_everything(written):
+    output, _, _ = written
+    page = (output / "report.html").read_text()
+    for text in (
+        *("made up", "24 images of 12 groups (patient)", "anna", "python benchmark.py", "0123456789abcdef"),
+        *("near-digest", "margins: iou 0.3", "Krippendorff", "Numbers are means over seeds", "SD of seeds"),
+        *("Subgroups of fewer than 10 images say little: site B (3).", "Worst: i", "student", "alternative annotator"),
+    ):
+        assert text.lower() in page.lower(), text
+
+
+def test_curves_have_the_models_names_and_a_line_for_each_seed(written):
+    _, benchmark, _ = written
+    curves = make_report(benchmark).curves
+    assert set(zip(curves["name"], curves["seed"], strict=True)) == {(n, s) for n in ("near", "far") for s in (0, 1)}
+
+
+def test_contours_are_of_the_best_model(written):
+    _, benchmark, _ = written
+    ranked = make_report(benchmark).galleries[0]
+    assert "the best model, near," in ranked.lead
+    assert len(ranked.pictures) == 9
+
+
+def test_few_patients_have_no_verdicts_on_the_page(tmp_path):
+    write_outputs(make_benchmark(tmp_path, groups=4))
+    page = (tmp_path / "report.html").read_text()
+    assert "Only 4 independent groups of images (patient)" in page
+    assert "p (Holm)" not in page
+    assert "inconclusive" not in page
+
+
+def test_pictures_of_an_earlier_run_are_gone_and_other_files_stay(written):
+    output, _, _ = written
+    assert not (output / "figures" / "ranked-99.png").exists()
+    assert (output / "figures" / "mine.txt").exists()
+
+
+class Client:
+    """Takes what it is given, and from one run nothing."""
+
+    def __init__(self):
+        self.logged = []
+
+    def log_artifact(self, run_id, path, folder):
+        if run_id == "full":
+            raise OSError("disk full")
+        self.logged.append((run_id, path.rpartition("/")[2], folder))
+
+
+def test_a_store_that_refuses_costs_a_warning(written, caplog):
+    _, _, files = written
+    client = Client()
+    log_artifacts(client, {"unet": "full", "fpn": "good"}, files)
+    assert "unet: MLflow does not take the report into run full: disk full" in caplog.text
+    assert {run for run, _, _ in client.logged} == {"good"}
+    logged = {(name, folder) for _, name, folder in client.logged}
+    assert {("report.html", "benchmark"), ("band.svg", "benchmark/figures")} <= logged
