@@ -21,8 +21,16 @@ if TYPE_CHECKING:
     from irrbench.consensus import majority as majority
     from irrbench.consensus import staple_probability as staple_probability
     from irrbench.consensus import vote_share as vote_share
+    from irrbench.icc import AreaICCFit as AreaICCFit
+    from irrbench.icc import ExtentICCFit as ExtentICCFit
+    from irrbench.icc import JointICC as JointICC
     from irrbench.icc import PixelICCFit as PixelICCFit
+    from irrbench.icc import area_icc as area_icc
+    from irrbench.icc import area_icc_from_counts as area_icc_from_counts
+    from irrbench.icc import extent_icc as extent_icc
+    from irrbench.icc import joint_icc as joint_icc
     from irrbench.icc import pixel_icc as pixel_icc
+    from irrbench.icc import shrout_fleiss as shrout_fleiss
     from irrbench.metrics import AreaICC as AreaICC
     from irrbench.metrics import ExtentICC as ExtentICC
     from irrbench.metrics import GwetAC1 as GwetAC1
@@ -52,7 +60,18 @@ _HOMES = {
     ),
     "bounds": ("Bounds", "segmentation_bounds"),
     "consensus": ("majority", "staple_probability", "vote_share"),
-    "icc": ("PixelICCFit", "pixel_icc"),
+    "icc": (
+        "AreaICCFit",
+        "ExtentICCFit",
+        "JointICC",
+        "PixelICCFit",
+        "area_icc",
+        "area_icc_from_counts",
+        "extent_icc",
+        "joint_icc",
+        "pixel_icc",
+        "shrout_fleiss",
+    ),
     "metrics": ("AreaICC", "ExtentICC", "GwetAC1", "KrippendorffAlpha", "PixelICC", "SegmentationBounds"),
     "patterns": ("VotePatterns",),
     "scores": ("DEFAULT_SCORES", "SCORES"),
