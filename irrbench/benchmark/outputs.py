@@ -79,11 +79,11 @@ def _write_figures(folder: Path, drawings: Mapping[str, Drawing]) -> list[Path]:
 
 def _write_images(folder: Path, report: Report) -> None:
     """Write the galleries' pictures, and leave none of an earlier run among them."""
-    from PIL import Image  # noqa: PLC0415
+    from irrbench.report.pictures import save_picture  # noqa: PLC0415 (matplotlib)
 
     for gallery in report.galleries:
         written = [
-            write_atomically(folder / f"{gallery.name}-{number}.png", Image.fromarray(picture.pixels).save)
+            write_atomically(folder / f"{gallery.name}-{number}.png", partial(save_picture, picture.pixels))
             for number, picture in enumerate(gallery.pictures, start=1)
         ]
         for path in set(folder.glob(f"{gallery.name}-*.png")) - set(written):

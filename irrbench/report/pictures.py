@@ -88,6 +88,11 @@ def picture_uri(picture: NDArray[np.uint8]) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
+def save_picture(picture: NDArray[np.uint8], path: Path) -> None:
+    """Write a picture as PNG."""
+    path.write_bytes(_encoded(picture, **_PNG))
+
+
 def _encoded(picture: NDArray[np.uint8], **options: Any) -> bytes:
     from PIL import Image  # noqa: PLC0415 - only where pictures are drawn
 
