@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"expected flags, found {stray[0]!r}; see --help")
     # Threads that wait in a busy loop make training four times slower as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # one link in the end is enough
     from irrbench.benchmark import ConfigError, check, load_config, run_benchmark, to_yaml  # noqa: PLC0415 (--help must not wait)
     from irrbench.data import DataError  # noqa: PLC0415
 

@@ -7,6 +7,7 @@ import logging
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from irrbench.callbacks import SpoolingMLFlowLogger
 from irrbench.callbacks.logger import rank_zero_only
 from irrbench.tracking import RunAddress, SpooledRun, open_store
 from irrbench.tracking.names import COLOUR_TAG, KEY_TAG
-from irrbench.tracking.spool import DEFAULT_SPOOL, SPOOL_VARIABLE
+from irrbench.tracking.records import SpoolError
+from irrbench.tracking.spool import DEFAULT_SPOOL, SPOOL_VARIABLE, Session, sessions
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +55,13 @@ def open_run(name: str, config: CellConfig, tracking: Tracking, folder: Path) ->
 
     Its key is written down before it is created, so that no moment of a kill leaves a run that nobody knows of.
     """
+    spool = _spool(folder)
+    _forget_drafts(spool)
     known = _read_key(folder, tracking)
     key = known or uuid.uuid4().hex
     if rank_zero_only.rank == 0:
         write_json(folder / RUN, {"key": key, "tracking_uri": tracking.uri, "experiment": tracking.experiment})
-    opened = CellLogger(name, config, tracking, key, _spool(folder))
+    opened = CellLogger(name, config, tracking, key, spool)
     values = {"label": config.label, "seed": config.seed, "data": config.data}
     opened.log_hyperparams({**values, **{f"train/{key}": value for key, value in asdict(config.train).items()}})
     opened.experiment.log_text(yaml.safe_dump(asdict(config), sort_keys=False), "config.yaml")
@@ -82,6 +86,17 @@ def delete_run(folder: Path, tracking: Tracking) -> None:
 def _spool(folder: Path) -> Path:
     """Beside the results, where another process finds it that works on another machine or in another folder."""
     return Path(os.environ.get(SPOOL_VARIABLE) or folder.parents[1] / DEFAULT_SPOOL).absolute()
+
+
+def _forget_drafts(spool: Path) -> None:
+    """Remove what killed processes were just writing down: whatever a cell had not kept is done and written again."""
+    for session_folder in sessions(spool):
+        with suppress(OSError, SpoolError):
+            session = Session.claim(session_folder)
+            for draft in session.half_written() if session is not None else ():
+                draft.unlink()
+            if session is not None:
+                session.close()
 
 
 def _read_key(folder: Path, tracking: Tracking) -> str | None:

@@ -211,6 +211,18 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert (tmp_path / "table.csv").read_text() == "old"
 
 
+def test_what_a_killed_process_was_writing_down_for_mlflow_is_forgotten(study, with_nets, store, tmp_path, caplog):
+    config = tiny(study, tmp_path / "out", store, **{"train.max_epochs": 2})
+    killed_run(config, 1)
+    session = tmp_path / "out" / "irrbench-spool" / "01795632038111509695-99999-0"
+    session.mkdir(parents=True)
+    (session / "store.json").write_text(json.dumps({"tracking_uri": store, "version": 1}))
+    (session / "00000018-metrics-9d98.tmp").write_text('{"kind": "met')
+    assert run_recorded(config).code == 0
+    assert not (tmp_path / "out" / "irrbench-spool").exists()
+    assert "cannot be sent" not in caplog.text
+
+
 class Restarts:
     """A process that starts the same benchmark again whenever it is told."""
 
