@@ -10,16 +10,16 @@ Axes: ``B`` images, ``R`` raters, ``S`` pixels of one image (any spatial shape),
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from irrbench.counting import count_codes
+
 MIN_RATERS = 2
 MAX_RATERS = 16
-_LANES = 64  # histogram copies per image on accelerators: neighbouring pixels are alike and would queue for one counter
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class VotePatterns:
         if present is None:
             present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
         planes = [as_bits(x, name, validate=validate).flatten(2) for name, x in _planes(masks, preds, roi)]
-        counts = _count(planes, present)
+        counts = count_codes(planes, present)
         if roi is not None:
             counts = counts.unflatten(1, (2, -1))[:, 1]
         if preds is not None:
@@ -257,55 +257,6 @@ def _planes(masks: Tensor, preds: Tensor | None, roi: Tensor | None) -> list[tup
     planes += [] if preds is None else [("preds", preds.unsqueeze(1))]
     planes += [] if roi is None else [("roi", roi.unsqueeze(1))]
     return planes
-
-
-def _count(planes: Sequence[Tensor], present: Tensor) -> Tensor:
-    """Counts ``(B, 2**bits)`` of the codes whose bits are, from low to high, the planes' channels."""
-    num_bits = sum(plane.shape[1] for plane in planes)
-    if planes[0].device.type == "cpu":
-        return _count_by_image(planes, present.tolist(), num_bits)
-    return _count_by_lanes(planes, present, num_bits)
-
-
-def _count_by_image(planes: Sequence[Tensor], present: list[list[bool]], num_bits: int) -> Tensor:
-    # Image by image, so that the codes are still in the cache when they are counted.
-    counts = torch.zeros(len(present), 2**num_bits, dtype=torch.int64)
-    num_raters = planes[0].shape[1]
-    for b, there in enumerate(present):
-        channels = [channel for plane in planes for channel in plane[b]]
-        codes = torch.zeros(channels[0].shape, dtype=_code_dtype(num_bits))
-        for i, channel in enumerate(channels):
-            if i >= num_raters or there[i]:
-                codes.add_(channel, alpha=1 << i)
-        counts[b] = torch.bincount(codes, minlength=2**num_bits)
-    return counts
-
-
-def _count_by_lanes(planes: Sequence[Tensor], present: Tensor, num_bits: int) -> Tensor:
-    # On an accelerator `bincount` asks the device for the largest code and so makes the host wait; adding ones at
-    # computed places does not, and integers add up the same in any order.
-    num_images, num_pixels = planes[0].shape[0], planes[0].shape[2]
-    lanes = _LANES if num_bits <= 12 else 1
-    channels = torch.cat(list(planes), 1)
-    weights = 2 ** torch.arange(num_bits, dtype=torch.int32, device=channels.device).expand(num_images, -1)
-    weights = torch.cat([weights[:, : present.shape[1]] * present, weights[:, present.shape[1] :]], 1)
-    codes = torch.zeros(num_images, num_pixels, dtype=torch.int32, device=channels.device)
-    for i in range(num_bits):
-        codes.addcmul_(channels[:, i].int(), weights[:, i, None])
-    lane = torch.arange(num_pixels, device=codes.device) % lanes
-    image = torch.arange(num_images, device=codes.device)[:, None]
-    places = (image * lanes + lane) * 2**num_bits + codes
-    counts = torch.zeros(num_images * lanes * 2**num_bits, dtype=torch.int64, device=codes.device)
-    counts.scatter_add_(
-        0, places.flatten(), torch.ones((), dtype=torch.int64, device=codes.device).expand(places.numel())
-    )
-    return counts.view(num_images, lanes, -1).sum(1)
-
-
-def _code_dtype(num_bits: int) -> torch.dtype:
-    if num_bits <= 8:
-        return torch.uint8
-    return torch.int16 if num_bits <= 15 else torch.int32
 
 
 def _check_num_raters(num_raters: int) -> None:

@@ -11,7 +11,8 @@ import irrbench
 
 PACKAGE = Path(irrbench.__file__).parent
 LAYERS = (
-    ("patterns", "scores", "bounds", "agreement", "consensus", "inference", "summary", "icc", "simulate", "truth"),
+    ("counting", "patterns", "scores", "bounds", "agreement", "consensus", "truth"),
+    ("inference", "summary", "icc", "simulate"),
     ("plots",),
     ("metrics",),
     ("tracking",),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irrbench import VotePatterns
-from irrbench.patterns import _count_by_image, _count_by_lanes
+from irrbench.counting import _count_by_image, _count_by_lanes, _histogram
 
 B, R, H, W = 3, 4, 5, 7
 
@@ -124,6 +124,14 @@ def test_absent_raters_are_ignored_whatever_their_mask_says():
     found = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present)
     assert torch.equal(found.counts, VotePatterns.from_masks(blank, roi=roi, preds=preds).counts)
     assert torch.equal(found.present, present)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 255), st.integers(1, 40)), min_size=1, max_size=30), st.sampled_from([256, 300])
+)
+def test_counting_by_words_is_counting_by_pixels(runs, size):
+    codes = torch.cat([torch.full((length,), code, dtype=torch.uint8) for code, length in runs])
+    assert _histogram(codes, size).tolist() == [codes.tolist().count(code) for code in range(size)]
 
 
 def test_both_ways_of_counting_agree():
