@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from irrbench.benchmark.attendant import Attendant, Predicted
 from irrbench.benchmark.cell import CellConfig, CellError, Mask, OnEpoch, Tracking
 from irrbench.benchmark.checkpoints import LastEpoch, WholeCheckpoints, best_weights, find_checkpoint
+from irrbench.benchmark.processes import has_processes
 from irrbench.benchmark.quiet import quiet
 from irrbench.benchmark.run_logger import CellLogger, open_run
 from irrbench.benchmark.training_data import image_facts, make_loaders
@@ -42,7 +47,7 @@ def train_and_test(
     Returns:
         The results; None in the helping processes of a cell that has several.
     """
-    with quiet():
+    with quiet(), _own_rank(config):
         logger = open_run(name, config, tracking, folder)
         try:
             trained = _train(config, data, folder, logger, on_epoch)
@@ -52,7 +57,18 @@ def train_and_test(
         except BaseException:
             logger.finalize("failed")
             raise
-    return trained if rank_zero_only.rank == 0 else None
+        return trained if rank_zero_only.rank == 0 else None
+
+
+@contextmanager
+def _own_rank(config: CellConfig) -> Iterator[None]:
+    """Be the first process, or one of the cell's helpers, whatever number a job of several tasks gives this one."""
+    before = rank_zero_only.rank
+    rank_zero_only.rank = int(os.environ.get("LOCAL_RANK", "0")) if has_processes(config) else 0
+    try:
+        yield
+    finally:
+        rank_zero_only.rank = before
 
 
 def _train(config: CellConfig, data: RaterData, folder: Path, logger: CellLogger, on_epoch: OnEpoch | None) -> Trained:
@@ -108,7 +124,8 @@ def _make_trainer(config: CellConfig, callbacks: list[pl.Callback], logger: Cell
         precision=precision,
         logger=logger,
         callbacks=callbacks,
-        plugins=[WholeCheckpoints()],
+        # Not that of a job array's task, which would start no processes and have checkpoints of its own.
+        plugins=[WholeCheckpoints(), LightningEnvironment()],
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -12,6 +12,7 @@ from irrbench.benchmark import grid as grid_module
 from irrbench.benchmark.executors import Executor, check_executor
 from irrbench.benchmark.files import read_frame
 from irrbench.benchmark.grid import Failure, shard
+from irrbench.tracking import open_store
 from tests.benchmark.conftest import run_recorded, small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
@@ -77,6 +78,17 @@ def test_parts_of_a_grid_and_the_tables_by_whoever_ends_last(study, with_nets, s
     assert second.code == 0
     assert "not finished" not in second.text
     assert set(read_frame(tmp_path / "out" / "leaderboard.csv")["name"]) >= {"Net random", "Net soft"}
+
+
+def test_a_task_of_a_job_array_is_a_process_of_its_own(study, with_nets, store, tmp_path, monkeypatch):
+    """Whatever its number among the tasks: Lightning takes tasks for the processes of one training."""
+    for name, value in {"NTASKS": "8", "PROCID": "3", "LOCALID": "3", "JOB_NAME": "a", "JOB_ID": "5"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setattr("irrbench.callbacks.logger.rank_zero_only.rank", 3)
+    result = run_recorded(tiny(study, tmp_path / "out", store, labels=["soft"], **{"train.max_epochs": 1}))
+    assert result.code == 0, result.text
+    assert (tmp_path / "out" / "leaderboard.csv").exists()
+    assert len(open_store(store, "irrbench: study")[0].search_runs(["1", "2"])) == 3
 
 
 def test_workers_that_die_make_failures_of_what_was_left(monkeypatch):

@@ -62,7 +62,7 @@ def steps(store: str, config, key: str) -> list[int]:
     return sorted({metric.step for metric in client.get_metric_history(run.info.run_id, key)})
 
 
-@pytest.mark.parametrize("model", ["Net", "OnPlateau"])
+@pytest.mark.parametrize("model", ["Net", pytest.param("OnPlateau", marks=pytest.mark.slow)])
 def test_a_killed_cell_goes_on_to_the_same_results_in_the_same_run(study, with_nets, store, tmp_path, model):
     changes = {"models": [{"class_path": f"tiny_nets.{model}"}]}
     undisturbed = tiny(study, tmp_path / "undisturbed", store, experiment="other", **changes)
@@ -92,6 +92,7 @@ def test_a_killed_cell_goes_on_to_the_same_results_in_the_same_run(study, with_n
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rates_of_a_resumed_plateau_are_those_of_one_that_was_not(study, with_nets, store, tmp_path):
     rates: dict[str, list[float]] = {"whole": [], "resumed": []}
 
@@ -115,6 +116,7 @@ def test_rates_of_a_resumed_plateau_are_those_of_one_that_was_not(study, with_ne
     assert len(set(rates["whole"])) > 1
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_starts_the_cell_again_in_the_same_run(study, with_nets, store, tmp_path, caplog):
     config = tiny(study, tmp_path / "out", store)
     killed_run(config, 1)
@@ -152,6 +154,7 @@ def test_a_kill_between_the_run_and_its_note_leaves_no_second_run(study, with_ne
     assert sorted(run.info.status for run in runs(store, config)) == ["FINISHED"] * 3
 
 
+@pytest.mark.slow
 def test_without_resume_the_cell_and_its_run_are_made_anew(study, with_nets, store, tmp_path):
     config = tiny(study, tmp_path / "out", store, **{"train.max_epochs": 2})
     killed_run(config, 1)
@@ -211,6 +214,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert (tmp_path / "table.csv").read_text() == "old"
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_was_writing_down_for_mlflow_is_forgotten(study, with_nets, store, tmp_path, caplog):
     config = tiny(study, tmp_path / "out", store, **{"train.max_epochs": 2})
     killed_run(config, 1)
