@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import pytorch_lightning as pl
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from irrbench.benchmark.attendant import Attendant, Predicted
 from irrbench.benchmark.cell import CellConfig, CellError, Mask, OnEpoch, Tracking
