@@ -56,9 +56,8 @@ def _ranked(numbers: pd.DataFrame, score: str, best: str) -> Choice:
     known = numbers.dropna(subset=["best"]).sort_values("best", kind="stable")
     words = rank_words(len(known))
     captions = {
-        str(image_id): f"{words[place]}: {_caption(row, str(image_id), score)}"
-        for place, (image_id, row) in enumerate(known.iterrows())
-        if place in words
+        str(image_id): f"{word}: {_caption(row, str(image_id), score)}"
+        for word, (image_id, row) in zip(words.values(), known.iloc[list(words)].iterrows(), strict=True)
     }
     lead = f"Images on which the best model, {isolate(best)}, does worst, middling and best by {score_title(score)}."
     return Choice("ranked", "Worst, median, best", lead, captions)

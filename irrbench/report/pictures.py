@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _PNG: dict[str, Any] = {"format": "PNG", "optimize": True}
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 88, "subsampling": 0}
 _LARGE = 60_000  # bytes
+_TALL = 1.6  # a figure this much taller than wide needs a printed page of its own
 
 
 def figure_html(figure: Figure, *, alt: str, caption: str = "") -> str:
@@ -31,11 +32,12 @@ def figure_html(figure: Figure, *, alt: str, caption: str = "") -> str:
         svg = save_figure(figure, Path(folder) / "figure.svg").read_text(encoding="utf-8")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     # Whole on a phone, and not too large on a wide screen.
-    width = figure.get_figwidth()
+    width, height = figure.get_size_inches()
+    tall = " tall" if height > _TALL * width else ""
     size = f"min-width:{3.35 * width:.1f}rem;max-width:{7.5 * width:.1f}rem"
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}" style="{size}"', 1)
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><div class="drawing" tabindex="0">{svg}</div>{below}</figure>'
+    return f'<figure><div class="drawing{tall}" tabindex="0">{svg}</div>{below}</figure>'
 
 
 def galleries_html(galleries: Iterable[Gallery], *, raters: Sequence[str] = (), note: str = "") -> str:

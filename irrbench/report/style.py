@@ -75,12 +75,14 @@ summary { cursor: pointer; padding: .3rem 0; }
   nav { display: none; }
   body { font-size: 10pt; }
   h2, h3, dt, summary, .lead, .remark { break-after: avoid; }
-  details:not([open]) > summary { display: none; }
-  #reproduce details > summary { display: list-item; }
+  summary { list-style: none; color: var(--quiet); font-size: .9em; }
+  details:not([open]) > summary::after { content: " (open it on the screen before printing)"; }
+  #reproduce details > summary::after { content: ""; }
   h2 { margin-top: 1.5rem; }
   figure, tr { break-inside: avoid; }
   .box, .drawing, pre { overflow: visible; border: 0; padding: 0; }
   .drawing svg { min-width: 0 !important; max-height: 14cm; }
+  .drawing.tall svg { max-height: 22cm; }
   table { font-size: 7pt; }
   th, td { padding: .15rem .25rem; position: static !important; }
   .name, .text { min-width: 5em; overflow-wrap: break-word; }
