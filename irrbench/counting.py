@@ -7,14 +7,19 @@ of interest. ``B`` images, ``N`` pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _LANES = 64  # histogram copies per image on accelerators: neighbouring pixels are alike and would queue for one counter
+_TILE = 2**18  # pixels whose codes stay in a core's cache
+_GRAIN = 2**15  # up to here torch works on the calling thread; above, every call would wait for a team of threads
 _EIGHT_TIMES = np.int64(0x0101010101010101)  # times a byte: a word of eight such bytes
-_MANY = 0.25  # of all words being mixed, it is quicker to count pixel by pixel
+_FOR_SEVERAL = 2**26  # bytes, some ten milliseconds of work, that are worth starting threads
 
 
 def count_codes(planes: Sequence[Tensor], present: Tensor) -> Tensor:
@@ -24,54 +29,89 @@ def count_codes(planes: Sequence[Tensor], present: Tensor) -> Tensor:
         planes: each ``(B, channels, N)`` uint8 of zeros and ones; the first holds the raters.
         present: ``(B, R)``; whatever an absent rater's channel says is taken for 0.
     """
-    num_bits = sum(plane.shape[1] for plane in planes)
     if planes[0].device.type == "cpu":
-        return _count_by_image(planes, present.tolist(), num_bits)
-    return _count_by_lanes(planes, present, num_bits)
+        return _count_by_tiles(planes, present)
+    return _count_by_lanes(planes, present)
 
 
-def _count_by_image(planes: Sequence[Tensor], present: list[list[bool]], num_bits: int) -> Tensor:
-    # Image by image, so that the codes are still in the cache when they are counted.
-    counts = torch.empty(len(present), 2**num_bits, dtype=torch.int64)
-    num_raters, num_pixels = planes[0].shape[1:]
-    codes = torch.empty(num_pixels, dtype=_code_dtype(num_bits))
-    for row, channels, there in zip(counts, _channels(planes), present, strict=True):
-        codes.zero_()
-        for i, channel in enumerate(channels):
-            if i >= num_raters or there[i]:
-                codes.add_(channel, alpha=1 << i)
-        row.copy_(_histogram(codes, 2**num_bits))
+class _Tile(NamedTuple):
+    """Some pixels of one image: its channels from the highest bit to the lowest, None for an absent rater."""
+
+    image: int
+    channels: list[NDArray[np.uint8] | None]
+
+
+def _count_by_tiles(planes: Sequence[Tensor], present: Tensor) -> Tensor:
+    # Tile by tile, so that codes are still in the cache when they are counted, on as many threads as torch has.
+    num_bits = sum(plane.shape[1] for plane in planes)
+    tiles = list(_tiles([plane.numpy() for plane in planes], present.tolist()))
+    counts = torch.zeros(len(present), 2**num_bits, dtype=torch.int64)
+    threads = min(torch.get_num_threads(), len(tiles))
+    if threads == 1 or sum(plane.numel() for plane in planes) < _FOR_SEVERAL:
+        for tile in tiles:
+            counts[tile.image] += _count_tile(tile, num_bits)
+        return counts
+    with ThreadPoolExecutor(threads) as pool:
+        for tile, histogram in zip(tiles, pool.map(lambda tile: _count_tile(tile, num_bits), tiles), strict=True):
+            counts[tile.image] += histogram
     return counts
 
 
-def _channels(planes: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Image by image, the planes' channels ``(N,)`` from low to high."""
-    for parts in zip(*planes, strict=True):
-        yield [channel for part in parts for channel in part.unbind()]
+def _tiles(planes: Sequence[NDArray[np.uint8]], present: Sequence[Sequence[bool]]) -> Iterator[_Tile]:
+    num_raters, num_pixels = planes[0].shape[1:]
+    for image, there in enumerate(present):
+        rows = [row for plane in planes for row in plane[image]]
+        counted = [row if bit >= num_raters or there[bit] else None for bit, row in enumerate(rows)][::-1]
+        for start in range(0, num_pixels, _TILE):
+            yield _Tile(image, [None if row is None else row[start : start + _TILE] for row in counted])
 
 
-def _histogram(codes: Tensor, size: int) -> Tensor:
+def _count_tile(tile: _Tile, num_bits: int) -> Tensor:
+    dtype = np.uint8 if num_bits <= 8 else np.int16 if num_bits <= 15 else np.int32
+    return _histogram(_codes(tile.channels, dtype), 2**num_bits)
+
+
+def _codes(channels: Sequence[NDArray[np.uint8] | None], dtype: type) -> NDArray[Any]:
+    size = next((len(channel) for channel in channels if channel is not None), 0)
+    codes: NDArray[Any] = np.zeros(size, dtype)
+    for place, channel in enumerate(channels):
+        if place:
+            np.add(codes, codes, out=codes)
+        if channel is not None:
+            np.bitwise_or(codes, channel, out=codes)
+    return codes
+
+
+def _histogram(codes: NDArray[Any], size: int) -> Tensor:
     # Masks are smooth: most runs of eight pixels have one code. Eight one-byte codes are a word, and a word that
     # repeats its first byte is counted by that byte.
     whole = len(codes) // 8 * 8
-    if codes.dtype is not torch.uint8 or not whole:
-        return torch.bincount(codes, minlength=size)
-    words = codes[:whole].numpy().view(np.int64)
+    if codes.dtype != np.uint8 or not whole:
+        return _bincount(codes, size)
+    words = codes[:whole].view(np.int64)
     repeated = words & 255
     repeated *= _EIGHT_TIMES
     is_mixed = words != repeated
-    if np.count_nonzero(is_mixed) > _MANY * len(words):
-        return torch.bincount(codes, minlength=size)
-    mixed = torch.from_numpy(words.compress(is_mixed).view(np.uint8))
-    first, first_of_mixed = (torch.bincount(some[::8], minlength=size) for some in (codes[:whole], mixed))
-    rest = torch.bincount(torch.cat([mixed, codes[whole:]]), minlength=size)
+    if 8 * np.count_nonzero(is_mixed) > len(words):  # then it is quicker to count pixel by pixel
+        return _bincount(codes, size)
+    mixed = words.compress(is_mixed).view(np.uint8)
+    first, first_of_mixed = (_bincount(np.ascontiguousarray(some[::8]), size) for some in (codes[:whole], mixed))
+    rest = _bincount(mixed, size) + _bincount(codes[whole:], size)
     return rest.add_(first - first_of_mixed, alpha=8)
 
 
-def _count_by_lanes(planes: Sequence[Tensor], present: Tensor, num_bits: int) -> Tensor:
+def _bincount(codes: NDArray[Any], size: int) -> Tensor:
+    counts = torch.zeros(size, dtype=torch.int64)
+    for part in torch.from_numpy(codes).split(_GRAIN):
+        counts += torch.bincount(part, minlength=size)
+    return counts
+
+
+def _count_by_lanes(planes: Sequence[Tensor], present: Tensor) -> Tensor:
     # On an accelerator `bincount` asks the device for the largest code and so makes the host wait; adding ones at
     # computed places does not, and integers add up the same in any order.
     num_images, num_pixels = planes[0].shape[0], planes[0].shape[2]
+    num_bits = sum(plane.shape[1] for plane in planes)
     lanes = _LANES if num_bits <= 12 else 1
     channels = torch.cat(list(planes), 1)
     weights = 2 ** torch.arange(num_bits, dtype=torch.int32, device=channels.device).expand(num_images, -1)
@@ -87,9 +127,3 @@ def _count_by_lanes(planes: Sequence[Tensor], present: Tensor, num_bits: int) ->
         0, places.flatten(), torch.ones((), dtype=torch.int64, device=codes.device).expand(places.numel())
     )
     return counts.view(num_images, lanes, -1).sum(1)
-
-
-def _code_dtype(num_bits: int) -> torch.dtype:
-    if num_bits <= 8:
-        return torch.uint8
-    return torch.int16 if num_bits <= 15 else torch.int32

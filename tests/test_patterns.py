@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irrbench import VotePatterns
-from irrbench.counting import _count_by_image, _count_by_lanes, _histogram
+from irrbench import VotePatterns, counting
+from irrbench.counting import _count_by_lanes, _count_by_tiles, _histogram
 
 B, R, H, W = 3, 4, 5, 7
 
@@ -126,19 +126,28 @@ def test_absent_raters_are_ignored_whatever_their_mask_says():
     assert torch.equal(found.present, present)
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 255), st.integers(1, 40)), min_size=1, max_size=30), st.sampled_from([256, 300])
-)
+@given(st.lists(st.tuples(st.integers(0, 255), st.integers(1, 40)), max_size=30), st.sampled_from([256, 300]))
 def test_counting_by_words_is_counting_by_pixels(runs, size):
-    codes = torch.cat([torch.full((length,), code, dtype=torch.uint8) for code, length in runs])
+    codes = np.repeat(*np.array(runs, int).reshape(-1, 2).T).astype(np.uint8)
     assert _histogram(codes, size).tolist() == [codes.tolist().count(code) for code in range(size)]
+
+
+@pytest.mark.parametrize("num_raters", [4, 9, 14])
+def test_tiles_and_threads_add_up(monkeypatch, num_raters):
+    masks, roi, preds = draw(12, (3, num_raters, 15, 17))
+    present = torch.rand(3, num_raters, generator=torch.Generator().manual_seed(1)) < 0.7
+    whole = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts
+    monkeypatch.setattr(counting, "_TILE", 64)
+    monkeypatch.setattr(counting, "_FOR_SEVERAL", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts, whole)
 
 
 def test_both_ways_of_counting_agree():
     masks, roi, preds = draw(6)
     present = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]]).bool()
     planes = [x.to(torch.uint8).flatten(2) for x in (masks, preds[:, None], roi[:, None])]
-    assert torch.equal(_count_by_lanes(planes, present, R + 2), _count_by_image(planes, present.tolist(), R + 2))
+    assert torch.equal(_count_by_lanes(planes, present), _count_by_tiles(planes, present))
 
 
 @given(st.integers(2, 6), st.integers(0, 5), st.integers(0, 2**31))
