@@ -6,7 +6,7 @@ import io
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -110,15 +110,21 @@ def _step_plateau_schedulers(trainer: pl.Trainer, epoch: int, metrics: Mapping[s
             trainer.lightning_module.lr_scheduler_step(each.scheduler, metrics[each.monitor])
 
 
-def find_checkpoint(folder: Path) -> Path | None:
+class Kept(NamedTuple):
+    """A checkpoint from which a cell goes on, and the epoch that comes next."""
+
+    path: Path
+    next_epoch: int
+
+
+def find_checkpoint(folder: Path) -> Kept | None:
     """The checkpoint from which a cell can go on; None where there is none, or one that cannot be read."""
     path = folder / LAST
     if not path.is_file():
         return None
     try:
-        for name in (BEST, LAST):
-            torch.load(folder / name, map_location="cpu", weights_only=False)
+        torch.load(folder / BEST, map_location="cpu", weights_only=False)
+        return Kept(path, int(torch.load(path, map_location="cpu", weights_only=False)["epoch"]) + 1)
     except Exception as error:  # torch, zip and pickle raise whatever they like on broken files
         logger.warning("%s cannot go on from its checkpoint (%s: %s); it starts again", folder.name, path.name, error)
         return None
-    return path

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich.console import Console
 
-import irrbench
-from irrbench.benchmark.cell import CellConfig, CellResult, Tracking, cell_folder
+from irrbench.benchmark.cell import CellResult, Tracking
 from irrbench.benchmark.conclude import check_questions, conclude
-from irrbench.benchmark.config import BenchmarkConfig, ConfigError, ModelConfig
+from irrbench.benchmark.config import BenchmarkConfig, ConfigError
 from irrbench.benchmark.executors import Executor, check_executor
 from irrbench.benchmark.files import prepare_folder
-from irrbench.benchmark.grid import Cell, Failure, Outcome, cell_names, check_bounds, run_grid, shard
-from irrbench.benchmark.loading import check_data, data_digest, describe, load_data, scored_split
+from irrbench.benchmark.grid import Failure, Outcome, check_bounds, run_grid, shard
+from irrbench.benchmark.loading import check_data, describe, load_data, scored_split
 from irrbench.benchmark.outputs import Benchmark, log_artifacts, write_outputs
 from irrbench.benchmark.predictions import Scored, load_all, score_predictions
 from irrbench.benchmark.progress import GridProgress
 from irrbench.benchmark.quiet import quiet
+from irrbench.benchmark.resolve import make_cells, model_colour
 from irrbench.plots import DISPLAY_NAMES, MODEL_COLOURS
 from irrbench.tracking.store import absolute_uri
 
@@ -96,53 +96,6 @@ def _run(config: BenchmarkConfig, command: str, part: tuple[int, int] | None, *,
     return SOME_FAILED if failures else WELL
 
 
-def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> list[Cell]:
-    """The grid's cells, each resolved.
-
-    Raises:
-        ConfigError: for unknown models or labels, or data that cannot be trained on.
-    """
-    from irrbench.benchmark.training_data import check_splits, image_facts  # noqa: PLC0415 (torch)
-    from irrbench.benchmark.transforms import check_transforms  # noqa: PLC0415
-    from irrbench.data.labels import parse_label  # noqa: PLC0415
-    from irrbench.models import check_model  # noqa: PLC0415 (seconds)
-
-    try:
-        for choice in config.models:
-            check_model(choice.architecture, choice.encoder, choice.class_path, choice.init_args)
-        for label in config.labels:
-            parse_label(label, data.raters)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    check_transforms(config.train.transforms)
-    check_splits(data)
-    digest = data_digest(data, image_facts(data))
-    cells = []
-    for number, (name, model, label, seed) in enumerate(cell_names(config)):
-        resolved = CellConfig(
-            model=model,
-            label=label,
-            seed=seed,
-            train=config.train,
-            scores=tuple(config.scores),
-            rules=config.rules,
-            data=data.name,
-            data_digest=digest,
-            version=irrbench.__version__,
-            code=_digests_of_code(config, model),
-        )
-        folder = cell_folder(Path(config.output).absolute(), name, resolved)
-        cells.append(Cell(name, resolved, folder, tracking._replace(colour=_colour(number))))
-    return cells
-
-
-def _digests_of_code(config: BenchmarkConfig, model: ModelConfig) -> tuple[tuple[str, str], ...]:
-    from irrbench.models import source_digest  # noqa: PLC0415
-
-    paths = [model.class_path, *(transform["class_path"] for transform in config.train.transforms)]
-    return tuple((path, source_digest(path)) for path in paths if path is not None)
-
-
 def _train(
     config: BenchmarkConfig,
     data: RaterData,
@@ -186,7 +139,7 @@ def _score(
             found,
             scores=tuple(config.scores),
             rules=config.rules,
-            tracking=tracking._replace(colour=_colour(number)),
+            tracking=tracking._replace(colour=model_colour(number)),
         )
         for number, (name, found) in enumerate(predictions.items())
     ]
@@ -198,7 +151,7 @@ def _conclude(
 ) -> Benchmark:
     results = conclude(config, data, models)
     curves = [model.curve.assign(name=model.name) for model in models if isinstance(model, CellResult)]
-    colours = {model.name: _colour(number) for number, model in enumerate(models)}
+    colours = {model.name: model_colour(number) for number, model in enumerate(models)}
     colours |= {name: colours[seeds[0]] for name, seeds in results.members.items()}
     return Benchmark(config, data, models, results, pd.concat(curves) if curves else None, colours, command)
 
@@ -258,10 +211,6 @@ def _show_failures(failures: Sequence[Failure], console: Console) -> None:
         console.print(
             f"{len(failures)} cells failed: {', '.join(failure.name for failure in failures)}. The rest stands."
         )
-
-
-def _colour(number: int) -> str:
-    return MODEL_COLOURS[number % len(MODEL_COLOURS)]
 
 
 def _console() -> Console:

@@ -80,7 +80,10 @@ def _train(config: CellConfig, data: RaterData, folder: Path, logger: CellLogger
     best = best_weights(folder, main)
     module = _make_module(config, data)
     trainer = _make_trainer(config, [monitor, attendant, best, LastEpoch(folder, monitor)], logger)
-    trainer.fit(module, loaders.train, loaders.val, ckpt_path=find_checkpoint(folder))
+    kept = find_checkpoint(folder)
+    if kept is not None:
+        loaders.set_epoch(kept.next_epoch)  # workers load ahead, before the epoch has begun
+    trainer.fit(module, loaders.train, loaders.val, ckpt_path=kept and kept.path)
     trainer.test(module, loaders.test, ckpt_path=best.best_model_path or None, verbose=False)
     if "test" not in monitor.tables:
         raise CellError(

@@ -62,9 +62,18 @@ def steps(store: str, config, key: str) -> list[int]:
     return sorted({metric.step for metric in client.get_metric_history(run.info.run_id, key)})
 
 
-@pytest.mark.parametrize("model", ["Net", pytest.param("OnPlateau", marks=pytest.mark.slow)])
-def test_a_killed_cell_goes_on_to_the_same_results_in_the_same_run(study, with_nets, store, tmp_path, model):
-    changes = {"models": [{"class_path": f"tiny_nets.{model}"}]}
+@pytest.mark.parametrize(
+    ("model", "workers"),
+    [
+        ("Net", 0),
+        pytest.param("OnPlateau", 0, marks=pytest.mark.slow),
+        pytest.param("Net", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_cell_goes_on_to_the_same_results_in_the_same_run(study, with_nets, store, tmp_path, model, workers):
+    noise = {"class_path": "torchvision.transforms.v2.GaussianNoise", "init_args": {"sigma": 0.05}}
+    model_changes = {"models": [{"class_path": f"tiny_nets.{model}"}]}
+    changes = {**model_changes, "train.num_workers": workers, "train.transforms": [noise]}
     undisturbed = tiny(study, tmp_path / "undisturbed", store, experiment="other", **changes)
     first = run_recorded(undisturbed)
     assert first.code == 0, first.text
@@ -134,7 +143,7 @@ def test_a_damaged_checkpoint_starts_the_cell_again_in_the_same_run(study, with_
 def test_a_checkpoint_needs_its_best_weights_too(tmp_path, name):
     for each in (BEST, LAST):
         torch.save({"epoch": 1}, tmp_path / each)
-    assert find_checkpoint(tmp_path) == tmp_path / LAST
+    assert find_checkpoint(tmp_path) == (tmp_path / LAST, 2)
     (tmp_path / name).unlink()
     assert find_checkpoint(tmp_path) is None
 

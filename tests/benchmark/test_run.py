@@ -139,14 +139,21 @@ def test_a_failing_cell_is_reported_and_the_others_stand(study, store, tmp_path,
             raise RuntimeError("out of luck")
         train(name, config, *args)
 
+    config = small_config(study, tmp_path / "out", store, **{"train.max_epochs": 1})
     monkeypatch.setattr("irrbench.benchmark.grid.run_cell", breaks)
-    result = run_recorded(small_config(study, tmp_path / "out", store, **{"train.max_epochs": 1}))
+    result = run_recorded(config)
     assert result.code == 1
     assert "[1/2] fpn-resnet18 majority: failed: RuntimeError: out of luck" in result.text
     assert "Traceback" in result.text
     assert "1 cells failed: fpn-resnet18 majority. The rest stands." in result.text
     board = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert board.query("role == 'model'")["name"].tolist() == ["fpn-resnet18 random"]
+    monkeypatch.undo()
+    again = run_recorded(config)
+    assert again.code == 0
+    assert "fpn-resnet18 random: test iou" in again.text
+    assert again.text.count("finished before") == 1
+    assert len(cells(tmp_path / "out")) == 2
 
 
 def test_all_cells_failing_leaves_no_leaderboard(study, store, tmp_path):
