@@ -224,12 +224,11 @@ def require_tensors(**parts: object) -> None:
 
 
 def _as_bits_of_numbers(values: Tensor, name: str) -> Tensor:
-    # Cutting off decimals and asking for "not 0" agree on whole numbers alone; comparing bytes is a cheap way to tell.
-    low, high = (x.item() for x in torch.aminmax(values)) if values.numel() else (0, 0)
-    if low >= 0 and high <= 255:
-        bits = _as_bits_of_bytes(values.to(torch.uint8), name)
-        if not bits.numel() or (bits ^ values.bool()).max() == 0:
-            return bits
+    # Two values, of which one is 0: whatever is not 0 is the largest.
+    bits = values != 0
+    top = values.max().item() if values.numel() else 0
+    if (top in (1, 255) and torch.equal(bits, values == top)) or (top == 0 and not bits.any()):
+        return bits.view(torch.uint8)
     raise _not_a_mask(values, name)
 
 

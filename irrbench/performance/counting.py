@@ -35,7 +35,7 @@ def rows(budget: Budget) -> Iterator[Row]:
             yield _row(images.cast(how), name, budget)
         yield _from_memory(images, budget)
     if torch.get_num_threads() > 1:
-        yield _by_threads(images, budget)
+        yield _by_threads(Images.draw(num_images=64), budget)
     if torch.cuda.is_available():
         yield _on_cuda(Images.draw(num_images=64), budget)
 
