@@ -142,6 +142,25 @@ def test_failures_come_back_with_their_traceback(study, with_nets, store, tmp_pa
 
 
 @pytest.mark.slow
+def test_a_worker_that_dies_is_reported_and_the_rest_is_done_next_time(study, with_nets, store, tmp_path):
+    models = [{"class_path": "tiny_nets.Deadly"}, *NETS]
+    changes = {"labels": ["soft"], "train.max_epochs": 1, "workers": 2}
+    result = run_recorded(tiny(study, tmp_path / "out", store, models=models, **changes))
+    assert result.code == 1
+    assert "Deadly soft: failed" in result.text
+    assert "Terminated" in result.text
+    assert run_recorded(tiny(study, tmp_path / "out", store, **changes)).code == 0
+    assert "Net soft" in set(read_frame(tmp_path / "out" / "leaderboard.csv")["name"])
+
+
+def test_two_classes_are_refused_at_the_first_batch(study, with_nets, store, tmp_path):
+    changes = {"models": [{"class_path": "tiny_nets.TwoClasses"}], "labels": ["soft"]}
+    result = run_recorded(tiny(study, tmp_path / "out", store, **changes))
+    assert result.code == 1
+    assert "one logit a pixel, (B, 1, H, W) = (4, 1, 64, 64); found (4, 2, 64, 64)" in result.text
+
+
+@pytest.mark.slow
 def test_a_dask_cluster_that_is_there_already(study, with_nets, store, tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs pip install 'irrbench[dask]'")
     options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
