@@ -20,7 +20,8 @@ from irrbench.benchmark.outputs import Benchmark, log_artifacts, write_outputs
 from irrbench.benchmark.predictions import Scored, load_all, score_predictions
 from irrbench.benchmark.progress import GridProgress
 from irrbench.benchmark.quiet import quiet
-from irrbench.benchmark.resolve import make_cells, model_colour
+from irrbench.benchmark.reporting import with_groups
+from irrbench.benchmark.resolve import make_cells
 from irrbench.plots import DISPLAY_NAMES, MODEL_COLOURS
 from irrbench.tracking.store import absolute_uri
 
@@ -35,9 +36,10 @@ def check(config: BenchmarkConfig, *, console: Console | None = None) -> int:
     console = console or _console()
     problems = check_data(config)
     for problem in problems:
-        console.print(str(problem))
+        console.print(f"- {problem}", soft_wrap=True)
     where = config.data or "the embedded data"
-    console.print(f"{where}: {len(problems)} problems" if problems else f"{where}: no problems found")
+    found = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}" if problems else "no problems found"
+    console.print(f"{where}: {found}", soft_wrap=True)
     return UNUSABLE if problems else WELL
 
 
@@ -78,8 +80,10 @@ def _run(config: BenchmarkConfig, command: str, part: tuple[int, int] | None, *,
     console.print(describe(config, data), soft_wrap=True)
     client, experiment_id, experiment = _open_store(config, data)
     tracking = Tracking(absolute_uri(config.tracking_uri), experiment, MODEL_COLOURS[0])
+    palette: Sequence[str] = MODEL_COLOURS
     if config.predictions:
-        models, failures = _score(config, data, tracking, console=console)
+        palette = _palette(client, experiment_id, config)
+        models, failures = _score(config, data, tracking, palette, console=console)
     else:
         outcome = _train(config, data, tracking, part, resume=resume, console=console)
         models, failures = outcome.results, outcome.failures
@@ -87,7 +91,7 @@ def _run(config: BenchmarkConfig, command: str, part: tuple[int, int] | None, *,
             _show_waiting(outcome, console)
             models = []
     if models:
-        benchmark = _conclude(config, data, models, command)
+        benchmark = _conclude(config, data, models, palette, command)
         files = write_outputs(benchmark)
         log_artifacts(client, _run_ids(models), files)
         _save_view(client, experiment_id, config)
@@ -124,7 +128,7 @@ def _train(
 
 
 def _score(
-    config: BenchmarkConfig, data: RaterData, tracking: Tracking, *, console: Console
+    config: BenchmarkConfig, data: RaterData, tracking: Tracking, palette: Sequence[str], *, console: Console
 ) -> tuple[Sequence[CellResult | Scored], list[Failure]]:
     split = scored_split(config, data)
     predictions = load_all(config, data, split=split)
@@ -139,7 +143,7 @@ def _score(
             found,
             scores=tuple(config.scores),
             rules=config.rules,
-            tracking=tracking._replace(colour=model_colour(number)),
+            tracking=tracking._replace(colour=palette[number % len(palette)]),
         )
         for number, (name, found) in enumerate(predictions.items())
     ]
@@ -147,11 +151,15 @@ def _score(
 
 
 def _conclude(
-    config: BenchmarkConfig, data: RaterData, models: Sequence[CellResult | Scored], command: str
+    config: BenchmarkConfig,
+    data: RaterData,
+    models: Sequence[CellResult | Scored],
+    palette: Sequence[str],
+    command: str,
 ) -> Benchmark:
     results = conclude(config, data, models)
     curves = [model.curve.assign(name=model.name) for model in models if isinstance(model, CellResult)]
-    colours = {model.name: model_colour(number) for number, model in enumerate(models)}
+    colours = {model.name: palette[number % len(palette)] for number, model in enumerate(models)}
     colours |= {name: colours[seeds[0]] for name, seeds in results.members.items()}
     return Benchmark(config, data, models, results, pd.concat(curves) if curves else None, colours, command)
 
@@ -173,6 +181,13 @@ def _open_store(config: BenchmarkConfig, data: RaterData) -> tuple[Any, str, str
     return client, experiment_id, experiment
 
 
+def _palette(client: Any, experiment_id: str, config: BenchmarkConfig) -> list[str]:
+    """Colours for finished predictions that the experiment's other models leave free."""
+    from irrbench.tracking import palette_beside  # noqa: PLC0415
+
+    return palette_beside(client, experiment_id, config.predictions)
+
+
 def _run_ids(models: Sequence[CellResult | Scored]) -> dict[str, str]:
     ids = {m.name: m.facts["run_id"] if isinstance(m, CellResult) else m.run_id for m in models}
     return {name: str(run_id) for name, run_id in ids.items() if run_id}
@@ -189,7 +204,11 @@ def _show(benchmark: Benchmark, console: Console, experiment_id: str) -> None:
     from irrbench.tracking import chart_link  # noqa: PLC0415
 
     config = benchmark.config
-    console.print(terminal_table(benchmark.results.leaderboard, scores=config.scores, note=benchmark.data.note))
+    console.print(
+        terminal_table(
+            with_groups(benchmark.results.leaderboard, benchmark), scores=config.scores, note=benchmark.data.note
+        )
+    )
     for note in benchmark.results.notes:
         console.print(note)
     output = Path(config.output)

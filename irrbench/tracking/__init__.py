@@ -4,7 +4,7 @@ The bounds of a data set are two runs of their own with the *same metric keys* a
 default chart of MLflow draws together. MLflow itself is imported when a function is called, not with this package.
 """
 
-from irrbench.tracking.colours import default_palette_colour
+from irrbench.tracking.colours import default_palette_colour, palette_beside
 from irrbench.tracking.links import chart_link
 from irrbench.tracking.records import RunAddress
 from irrbench.tracking.reference import ReferenceRuns
@@ -22,5 +22,6 @@ __all__ = [
     "chart_link",
     "default_palette_colour",
     "open_store",
+    "palette_beside",
     "save_chart_view",
 ]

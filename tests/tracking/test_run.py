@@ -9,7 +9,8 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from irrbench.tracking import RunTracker, default_palette_colour
+from irrbench.plots import MODEL_COLOURS
+from irrbench.tracking import RunTracker, default_palette_colour, palette_beside
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -38,6 +39,16 @@ def test_scores_are_logged_at_their_step_and_undefined_ones_reported(tracker) ->
 
 def test_only_undefined_scores_send_nothing() -> None:
     assert RunTracker(client=None, run_id="none").log_scores({"val/iou": float("nan")}, step=0) == ("val/iou",)
+
+
+def test_a_palette_beside_other_models_begins_with_free_colours(store) -> None:
+    for name in ("unet", "fpn", "mine"):
+        RunTracker(store.client, store.client.create_run(store.experiment_id, run_name=name).info.run_id).set_role(
+            "model"
+        )
+    palette = palette_beside(store.client, store.experiment_id, ["mine"])
+    assert palette == [*MODEL_COLOURS[2:], *MODEL_COLOURS[:2]]
+    assert palette_beside(store.client, store.experiment_id, ["unet", "fpn", "mine"]) == list(MODEL_COLOURS)
 
 
 def test_models_get_the_least_used_colour_and_keep_it(store) -> None:
