@@ -7,7 +7,6 @@ of interest. ``B`` images, ``N`` pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,6 @@ _LANES = 64  # histogram copies per image on accelerators: neighbouring pixels a
 _TILE = 2**18  # pixels whose codes stay in a core's cache
 _GRAIN = 2**15  # up to here torch works on the calling thread; above, every call would wait for a team of threads
 _EIGHT_TIMES = np.int64(0x0101010101010101)  # times a byte: a word of eight such bytes
-_FOR_SEVERAL = 2**26  # bytes, some ten milliseconds of work, that are worth starting threads
 
 
 def count_codes(planes: Sequence[Tensor], present: Tensor) -> Tensor:
@@ -42,18 +40,13 @@ class _Tile(NamedTuple):
 
 
 def _count_by_tiles(planes: Sequence[Tensor], present: Tensor) -> Tensor:
-    # Tile by tile, so that codes are still in the cache when they are counted, on as many threads as torch has.
+    # Tile by tile, so that codes are still in the cache when they are counted. Threads of Python make it no faster: calls
+    # of microseconds queue for the interpreter.
     num_bits = sum(plane.shape[1] for plane in planes)
-    tiles = list(_tiles([plane.numpy() for plane in planes], present.tolist()))
+    dtype = np.uint8 if num_bits <= 8 else np.int16 if num_bits <= 15 else np.int32
     counts = torch.zeros(len(present), 2**num_bits, dtype=torch.int64)
-    threads = min(torch.get_num_threads(), len(tiles))
-    if threads == 1 or sum(plane.numel() for plane in planes) < _FOR_SEVERAL:
-        for tile in tiles:
-            counts[tile.image] += _count_tile(tile, num_bits)
-        return counts
-    with ThreadPoolExecutor(threads) as pool:
-        for tile, histogram in zip(tiles, pool.map(lambda tile: _count_tile(tile, num_bits), tiles), strict=True):
-            counts[tile.image] += histogram
+    for tile in _tiles([plane.numpy() for plane in planes], present.tolist()):
+        counts[tile.image] += _histogram(_codes(tile.channels, dtype), 2**num_bits)
     return counts
 
 
@@ -64,11 +57,6 @@ def _tiles(planes: Sequence[NDArray[np.uint8]], present: Sequence[Sequence[bool]
         counted = [row if bit >= num_raters or there[bit] else None for bit, row in enumerate(rows)][::-1]
         for start in range(0, num_pixels, _TILE):
             yield _Tile(image, [None if row is None else row[start : start + _TILE] for row in counted])
-
-
-def _count_tile(tile: _Tile, num_bits: int) -> Tensor:
-    dtype = np.uint8 if num_bits <= 8 else np.int16 if num_bits <= 15 else np.int32
-    return _histogram(_codes(tile.channels, dtype), 2**num_bits)
 
 
 def _codes(channels: Sequence[NDArray[np.uint8] | None], dtype: type) -> NDArray[Any]:

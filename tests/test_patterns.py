@@ -133,13 +133,11 @@ def test_counting_by_words_is_counting_by_pixels(runs, size):
 
 
 @pytest.mark.parametrize("num_raters", [4, 9, 14])
-def test_tiles_and_threads_add_up(monkeypatch, num_raters):
+def test_tiles_add_up(monkeypatch, num_raters):
     masks, roi, preds = draw(12, (3, num_raters, 15, 17))
     present = torch.rand(3, num_raters, generator=torch.Generator().manual_seed(1)) < 0.7
     whole = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts
     monkeypatch.setattr(counting, "_TILE", 64)
-    monkeypatch.setattr(counting, "_FOR_SEVERAL", 0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert torch.equal(VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts, whole)
 
 

@@ -25,7 +25,7 @@ DTYPES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def rows(budget: Budget) -> Iterator[Row]:
-    """By number of raters, by dtype, out of memory and not out of a cache, and by threads."""
+    """By number of raters, by dtype, and out of memory instead of out of a cache."""
     with threads(1):
         for num_raters in (2, 4, 6):
             images = Images.draw(num_raters=num_raters)
@@ -34,8 +34,6 @@ def rows(budget: Budget) -> Iterator[Row]:
         for name, how in DTYPES.items():
             yield _row(images.cast(how), name, budget)
         yield _from_memory(images, budget)
-    if torch.get_num_threads() > 1:
-        yield _by_threads(Images.draw(num_images=64), budget)
     if torch.cuda.is_available():
         yield _on_cuda(Images.draw(num_images=64), budget)
 
@@ -87,23 +85,6 @@ def _in_turns(actions: Sequence[Action]) -> Action:
         next(rest)()
 
     return act
-
-
-def _by_threads(images: Images, budget: Budget) -> Row:
-    def single() -> None:
-        with threads(1):
-            images.count()
-
-    number = torch.get_num_threads()
-    return compare(
-        f"count vote patterns on {number} threads",
-        f"{images.size} bool",
-        ours=images.count,
-        peer=single,
-        peer_name="one thread",
-        equal=_right(images),
-        budget=budget,
-    )
 
 
 def _on_cuda(images: Images, budget: Budget) -> Row:
