@@ -40,8 +40,8 @@ class _Tile(NamedTuple):
 
 
 def _count_by_tiles(planes: Sequence[Tensor], present: Tensor) -> Tensor:
-    # Tile by tile, so that codes are still in the cache when they are counted. Threads of Python make it no faster: calls
-    # of microseconds queue for the interpreter.
+    # Tile by tile, so that codes are still in the cache when they are counted. Threads of Python make it no faster:
+    # calls of microseconds queue for the interpreter.
     num_bits = sum(plane.shape[1] for plane in planes)
     dtype = np.uint8 if num_bits <= 8 else np.int16 if num_bits <= 15 else np.int32
     counts = torch.zeros(len(present), 2**num_bits, dtype=torch.int64)
