@@ -79,7 +79,7 @@ def _peer(root: Path) -> dict[tuple[str, str], torch.Tensor]:
             )
         )
         for key, value in by_torchmetrics(Images(masks[None], roi[None], preds[None])).items():
-            scores.setdefault(key, []).append(value.double())
+            scores.setdefault(key, []).append(value.double().reshape(-1))
     return {key: torch.cat(values) for key, values in scores.items()}
 
 
