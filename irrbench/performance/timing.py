@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Action = Callable[[], Any]
+_LONG_ENOUGH = 5e-3  # seconds of a measurement
+_MOST_CALLS = 100
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ def compare(
     goal: float = math.nan,
     note: str = "",
 ) -> Row:
-    """Time both sides in turns, after one call of each that does not count.
+    """Time both sides in turns, after calls of each that do not count.
 
-    The turns make a machine that slows down or is shared slow for both sides. The ratio's range is that of the rounds.
+    What takes microseconds is called some times in a row, for a few milliseconds. The turns make a machine that slows
+    down or is shared slow for both sides. The ratio's range is that of the rounds.
 
     Example:
         >>> compare("nothing", "-", ours=list, peer=list, peer_name="list", equal=True, budget=Budget(3)).equal
@@ -153,9 +156,22 @@ def spell(seconds: float) -> str:
 def _rounds(ours: Action, peer: Action, budget: Budget) -> tuple[list[float], list[float]]:
     begin = time.perf_counter()
     spent = seconds_of(ours) + seconds_of(peer)
+    sides = [(action, _calls(action)) for action in (ours, peer)]
     mine: list[float] = []
     theirs: list[float] = []
     while not mine or (len(mine) < budget.repeats and time.perf_counter() - begin + spent < budget.seconds):
-        mine.append(seconds_of(ours))
-        theirs.append(seconds_of(peer))
+        for times, (action, calls) in zip((mine, theirs), sides, strict=True):
+            times.append(_mean_seconds(action, calls))
     return mine, theirs
+
+
+def _calls(action: Action) -> int:
+    """How many calls in a row make a measurement of some milliseconds, as one of microseconds is mostly noise."""
+    return max(1, min(_MOST_CALLS, round(_LONG_ENOUGH / seconds_of(action))))
+
+
+def _mean_seconds(action: Action, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        action()
+    return (time.perf_counter() - start) / calls

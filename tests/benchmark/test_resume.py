@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +28,9 @@ from tests.benchmark.test_run import runs
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
 ROOT = Path(__file__).parents[2]
+
+
+EPOCHS = 20
 
 
 class Killed(BaseException):
@@ -251,6 +255,10 @@ class Restarts:
         server.stdin.flush()
         return int(server.stdout.readline())
 
+    def seconds_of_an_epoch(self) -> float:
+        (first, *_) = (self.place / "out").glob("cells/*/done.json")
+        return json.loads(first.read_text())["seconds"] / EPOCHS
+
     def signature(self) -> list[tuple[str, int]]:
         """Changes whenever an epoch, or anything else of a cell, has been kept."""
         found = sorted((self.place / "out").glob("cells/*/*")) if (self.place / "out").exists() else []
@@ -272,15 +280,18 @@ def test_ten_kills_at_random_moments_change_nothing(study, nets, empty_database,
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         places["undisturbed"].begin(server)
         assert server.stdout.readline() == "0\n"
+        epoch = places["undisturbed"].seconds_of_an_epoch()
         killed = places["killed"]
         while len(moments) < 10:
             before = killed.signature()
             process = killed.begin(server)
             # Some die while they start, most after something new was kept, a random moment later.
-            while len(moments) % 4 and killed.signature() == before:
+            deadline = time.monotonic() + 60
+            while len(moments) % 4 and killed.signature() == before and time.monotonic() < deadline:
                 time.sleep(0.005)
-            time.sleep(rng.uniform(0, 1))
-            os.kill(process, signal.SIGKILL)
+            time.sleep(rng.uniform(0, 1.5 * epoch))
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
             code = int(server.stdout.readline())
             assert code == -signal.SIGKILL, f"ended with {code} before it could be killed"
             moments.append(sorted(path.name for path in (killed.place / "out").glob("cells/*/*")))
@@ -306,9 +317,9 @@ def check_equal(one: Path, two: Path) -> None:
             if run.data.tags["irrbench.role"] == "model":
                 for key in ("train/loss", "val/iou"):
                     history = client.get_metric_history(run.info.run_id, key)
-                    assert sorted({metric.step for metric in history}) == list(range(12))
+                    assert sorted({metric.step for metric in history}) == list(range(EPOCHS))
                     by_step = {(metric.step, metric.value) for metric in history}
-                    assert len(by_step) == 12, "an epoch done again gave another value"
+                    assert len(by_step) == EPOCHS, "an epoch done again gave another value"
         files = {path.name for path in (place / "out").rglob("*") if path.is_file()}
         stray = {name for name in files if name.startswith(".") or ".part" in name or name.endswith((".tmp", ".op"))}
         assert not stray
