@@ -11,7 +11,7 @@ from torch import Tensor
 
 from irrbench.bounds import Ties, segmentation_bounds
 from irrbench.metrics.images import PatternsMetric
-from irrbench.metrics.predictions import count_unusable, drop_channel, to_labels, to_mask
+from irrbench.metrics.predictions import drop_channel, extremes, to_labels, to_mask
 from irrbench.metrics.rows import ImageIds, encode
 from irrbench.patterns import VotePatterns, require_tensors
 from irrbench.scores import DEFAULT_SCORES, EmptyReference, check_choice, select_scores
@@ -113,10 +113,10 @@ class SegmentationBounds(PatternsMetric):
         """
         require_tensors(preds=preds, masks=masks, label=label)
         validate = self._validates(masks)
-        if preds.is_floating_point() and preds.numel():
-            self.largest = torch.maximum(self.largest, preds.detach().amax().float())
-        with_label = None
-        unusable = count_unusable(preds, from_logits=self.from_logits or self.num_classes is not None)
+        with_label = unusable = None
+        if (ends := extremes(preds)) is not None:
+            unusable = ends.are_unusable(from_logits=self.from_logits or self.num_classes is not None)
+            self.largest = torch.maximum(self.largest, ends.high.amax().float())
         if self.num_classes is None:
             mask = to_mask(drop_channel(preds, masks.ndim - 2), from_logits=self.from_logits, threshold=self.threshold)
             patterns = VotePatterns.from_masks(masks, roi=roi, preds=mask, present=present, validate=validate)

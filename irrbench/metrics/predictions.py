@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -68,14 +68,32 @@ def drop_channel(preds: Tensor, num_spatial: int) -> Tensor:
     return preds.squeeze(1)
 
 
-def count_unusable(preds: Tensor, *, from_logits: bool) -> Tensor:
-    """Pixels of each image that are NaN or infinite, or no probabilities, ``(B,)`` int64.
+class Extremes(NamedTuple):
+    """Smallest and largest prediction of each image, ``(B,)``; NaN where one of them is NaN."""
 
-    Args:
-        preds: ``(B, ...)``.
-        from_logits: whether floating-point numbers are logits; else they must lie in [0, 1].
+    low: Tensor
+    high: Tensor
+
+    def are_unusable(self, *, from_logits: bool) -> Tensor:
+        """Which images have NaN or infinite predictions, or other ones than probabilities, ``(B,)`` bool.
+
+        Args:
+            from_logits: whether predictions are logits; else they must lie in [0, 1].
+        """
+        if from_logits:
+            return ~(self.low.isfinite() & self.high.isfinite())
+        return ~((self.low >= 0) & (self.high <= 1))
+
+
+def extremes(preds: Tensor) -> Extremes | None:
+    """Of floating-point predictions ``(B, ...)``, in two quick passes; None of masks and of no pixels.
+
+    Example:
+        >>> import torch
+        >>> extremes(torch.tensor([[0.5, 1.5], [0.0, float("nan")]])).are_unusable(from_logits=False)
+        tensor([True, True])
     """
-    if not preds.is_floating_point():
-        return torch.zeros(len(preds), dtype=torch.int64, device=preds.device)
-    usable = torch.isfinite(preds) if from_logits else (preds >= 0) & (preds <= 1)
-    return usable[0].numel() - usable.flatten(1).sum(1)
+    if not preds.is_floating_point() or not preds.numel():
+        return None
+    flat = preds.detach().flatten(1)
+    return Extremes(flat.amin(1), flat.amax(1))

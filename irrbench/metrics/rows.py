@@ -55,7 +55,7 @@ def encode(
     Args:
         classes: vote patterns, one set a class.
         image_id: ``B`` strings or integers, or none.
-        unusable: ``(B,)`` predictions that are not numbers.
+        unusable: ``(B,)`` whether predictions are not numbers.
         label: ``(B, 4)`` pixels by prediction and training label, see :class:`Images`.
 
     Raises:
@@ -231,9 +231,9 @@ def _check_constant(info: Tensor) -> None:
 
 
 def _check_usable(info: Tensor, ids: list[str]) -> None:
-    bad = [(ids[i], n) for i, n in enumerate(info[:, _UNUSABLE].tolist()) if n]
+    bad = [ids[i] for i, is_bad in enumerate(info[:, _UNUSABLE].tolist()) if is_bad]
     if bad:
         raise ValueError(
             f"Predictions must be finite (and lie in [0, 1] with from_logits=False): {len(bad)} of {len(ids)} images "
-            f"have others, first {bad[0][0]!r} with {bad[0][1]} pixels. Has the model diverged, is `from_logits` wrong?"
+            f"have others, first {bad[0]!r}. Has the model diverged, is `from_logits` wrong?"
         )

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from irrbench.metrics.predictions import count_unusable, drop_channel, to_labels, to_mask
+from irrbench.metrics.predictions import drop_channel, extremes, to_labels, to_mask
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -39,8 +39,10 @@ def test_one_channel_is_dropped_and_two_are_an_error():
         drop_channel(torch.zeros(2, 3, 4, 5), 2)
 
 
-def test_what_is_no_number_or_no_probability_is_counted():
-    preds = torch.tensor([[0.2, math.nan, math.inf], [0.0, 1.0, 1.5]])
-    assert count_unusable(preds, from_logits=True).tolist() == [2, 0]
-    assert count_unusable(preds, from_logits=False).tolist() == [2, 1]
-    assert count_unusable(preds > 0, from_logits=False).tolist() == [0, 0]
+def test_what_is_no_number_or_no_probability_is_found():
+    preds = torch.tensor([[0.2, math.nan, 0.1], [0.0, 1.0, 1.5], [-math.inf, 0.5, 0.5], [0.0, 0.5, 1.0]])
+    assert extremes(preds).are_unusable(from_logits=True).tolist() == [True, False, True, False]
+    assert extremes(preds).are_unusable(from_logits=False).tolist() == [True, True, True, False]
+    assert extremes(preds[:, None] - 1).are_unusable(from_logits=False).tolist() == [True] * 4
+    assert extremes(preds > 0) is None
+    assert extremes(preds[:0]) is None
