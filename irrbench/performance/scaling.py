@@ -17,6 +17,7 @@ from irrbench.performance.timing import Action, Budget, seconds_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _TITLES = {"pixels": "pixels of an image", "images": "images", "raters": "raters"}
@@ -57,24 +58,31 @@ def exponents(measured: pd.DataFrame) -> dict[tuple[str, str], float]:
 
 
 def scaling_figure(measured: pd.DataFrame) -> Figure:
-    """Seconds over each axis, both logarithmic, with a dotted line of slope 1."""
-    from irrbench.plots.style import model_styles, new_figure  # noqa: PLC0415
+    """Milliseconds over each axis, both logarithmic."""
+    from irrbench.plots.style import figure_style, model_styles, new_figure  # noqa: PLC0415
 
-    figure, axes = new_figure(10, 3.6, columns=3, share_x=False)
     styles = model_styles(dict.fromkeys(measured["task"]))
-    for panel, axis in zip(axes, _TITLES, strict=True):
-        part = measured[measured["axis"] == axis]
-        for task, rows in part.groupby("task", sort=False):
-            style = styles[str(task)]
-            panel.plot(
-                rows["value"], rows["seconds"] * 1e3, color=style.colour, marker=style.marker, label=task, markersize=4
-            )
-        panel.set(xscale="log", yscale="log", xlabel=_TITLES[axis])
-        panel.grid(visible=True, which="major")
-    axes[0].set_ylabel("ms")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    with figure_style():
+        figure, axes = new_figure(9, 3.4, columns=len(_TITLES), share_x=False)
+        for panel, axis in zip(axes, _TITLES, strict=True):
+            part = measured[measured["axis"] == axis]
+            for task, rows in part.groupby("task", sort=False):
+                colour, marker = styles[str(task)]
+                panel.plot(rows["value"], rows["seconds"] * 1e3, color=colour, marker=marker, label=task, markersize=4)
+            _label(panel, axis, sorted(set(part["value"])))
+        axes[0].set_ylabel("ms")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=9)
     return figure
+
+
+def _label(panel: Axes, axis: str, values: Sequence[int]) -> None:
+    panel.set(xscale="log", yscale="log", xlabel=_TITLES[axis])
+    names = [f"{math.isqrt(value)}\u00b2" if axis == "pixels" else str(value) for value in values]
+    panel.set_xticks(values, labels=names)
+    panel.minorticks_off()
+    panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    panel.grid(visible=True)
 
 
 def _measure(images: Images, axis: str, value: int, budget: Budget) -> Iterator[Point]:
