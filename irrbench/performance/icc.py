@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from irrbench.icc import AreaICCFit, BlockCounts, PixelICCFit, area_icc_from_counts, block_counts, pixel_icc
+from irrbench.icc import AreaICCFit, BlockCounts, PixelICCFit, area_icc_from_counts, block_counts, joint_icc, pixel_icc
 from irrbench.patterns import VotePatterns
 from irrbench.performance.counting import threads
 from irrbench.performance.timing import Budget, Row, against, without_peer
@@ -20,6 +20,7 @@ from irrbench.simulate import draw_masks, draw_patterns
 
 NUM_RATERS = 4
 _LIMIT = 1e-3  # seconds an image
+_JOINT_LIMIT = 5.0  # seconds a data set
 _PIXELS = 5000  # of the image that lme4 fits
 _SIZES = (500, 1000, 2000, 4000, 8000, 12_000, 16_000, 24_000, 36_000, 50_000)
 _FIT = """
@@ -42,6 +43,16 @@ R <- x[1]; D <- x[2]; n <- x[2 + seq_len(D)]; k <- x[2 + D + seq_len(D * R)]
 d <- data.frame(k = k, n = rep(n, each = R), unit = factor(rep(1:D, each = R)), rater = factor(rep(1:R, D)),
                 single = factor(seq_len(D * R))); p <- mean(k / rep(n, each = R))
 """
+_IMAGE_DATA = """
+R <- x[1]; N <- x[2]; counts <- matrix(x[-(1:2)], nrow = N, byrow = TRUE); d <- NULL
+for (i in seq_len(N)) {
+  code <- rep(seq_len(ncol(counts)) - 1, counts[i, ]); S <- length(code)
+  y <- as.vector(sapply(seq_len(R) - 1, function(r) floor(code / 2^r) %% 2))
+  d <- rbind(d, data.frame(y = y, image = i, unit = paste(i, rep(1:S, R)), rater = rep(1:R, each = S)))
+}
+for (name in c("image", "unit", "rater")) d[[name]] <- factor(d[[name]])
+p <- mean(d$y)
+"""
 
 
 def rows(budget: Budget) -> Iterator[Row]:
@@ -51,6 +62,7 @@ def rows(budget: Budget) -> Iterator[Row]:
         yield _batch(_draw(1000, 1_000_000), "1,000,000 pixels", budget)
         yield from _pixel(budget)
         yield from _area(budget)
+        yield from _joint(budget)
 
 
 def _draw(images: int, pixels: int, seed: int = 0) -> VotePatterns:
@@ -107,6 +119,39 @@ def _area(budget: Budget) -> Iterator[Row]:
         yield _against_lme4(f"area ICC, {task}", size, peer, action, per=per, budget=budget)
 
 
+def _joint(budget: Budget) -> Iterator[Row]:
+    """Of the pixels' share: eight images against lme4, and a size that lme4 cannot do against a goal."""
+    few, many = (
+        draw_patterns(
+            images, num_raters=NUM_RATERS, pixels=pixels, var_pixel=4.0, var_rater=0.25, var_image=1.0,
+            var_image_rater=0.25, intercept=-1.0, rng=2,
+        )
+        for images, pixels in ((8, 100), (200, 250_000))
+    )  # fmt: skip
+    numbers = torch.cat([torch.tensor([NUM_RATERS, len(few)]), few.counts.flatten()])
+    peer = _lme4(_IMAGE_DATA, "y ~ (1 | image) + (1 | unit) + (1 | rater) + (1 | image:rater)", numbers)
+    size = f"{len(few)} images x {NUM_RATERS} raters x 100 pixels"
+    yield _against_lme4("joint ICC", size, peer, partial(_joint_fit, few), budget=budget)
+    yield against(
+        "joint ICC",
+        f"200 images x {NUM_RATERS} raters x 250,000 pixels",
+        action=partial(joint_icc, many),
+        seconds=_JOINT_LIMIT,
+        peer_name="goal",
+        budget=budget,
+    )
+
+
+def _joint_fit(patterns: VotePatterns) -> _Fit:
+    found = joint_icc(patterns)
+    return _Fit(found.shares["pixel"][None], found.deviance[None])
+
+
+class _Fit(NamedTuple):
+    icc: Tensor
+    deviance: Tensor
+
+
 class _Peer(NamedTuple):
     seconds: float
     icc: float
@@ -117,7 +162,7 @@ def _against_lme4(
     task: str,
     size: str,
     peer: _Peer | None,
-    ours: Callable[[], PixelICCFit | AreaICCFit],
+    ours: Callable[[], PixelICCFit | AreaICCFit | _Fit],
     *,
     per: int = 1,
     goal: float = math.nan,
