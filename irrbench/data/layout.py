@@ -159,9 +159,7 @@ def _rater_problem(name: str, there: Sequence[str]) -> Problem:
 
 
 def _missing_masks(rater: str, masks: Files, images: Files) -> list[Problem]:
-    remedy = (
-        "add it (all zero where nothing was marked), or declare allow_missing=True (--folder.allow_missing true)"
-    )
+    remedy = "add it (all zero where nothing was marked), or declare allow_missing=True (--folder.allow_missing true)"
     return [
         Problem(f"masks/{rater}/{name}", "no file", "a mask by each rater for each image", remedy)
         for name in images
