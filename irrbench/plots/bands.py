@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_TITLE_LETTERS = 46  # a line
+_TITLE_LETTERS = 40  # a line
 
 
 def band_plot(
