@@ -106,14 +106,21 @@ def _bounds_entry(split: str, digest: str) -> str:
 def _run_of(role: str, client: Any, experiment_id: str, own: str, sibling: str | None) -> str:
     found = _search(client, experiment_id, role, own)
     if found:
+        _end(client, found[0])
         return str(found[0].info.run_id)
     split = own.partition(":")[0]
     for run in _search(client, experiment_id, role, sibling) if sibling else ():
         entries = _entries(run)
         if not any(entry.startswith(f"{split}:") for entry in entries):
             client.set_tag(run.info.run_id, BOUNDS_TAG, " ".join([*entries, own]))
+            _end(client, run)
             return str(run.info.run_id)
     return _create(client, experiment_id, role, own)
+
+
+def _end(client: Any, run: Any) -> None:
+    if run.info.status == "RUNNING":  # whoever created it was killed before it could end it
+        client.set_terminated(run.info.run_id, "FINISHED")
 
 
 def _search(client: Any, experiment_id: str, role: str, entry: str) -> list[Any]:

@@ -45,6 +45,15 @@ def test_the_same_data_finds_the_same_pair(store) -> None:
     assert len(store.client.search_runs([store.experiment_id])) == 2
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_pair_whose_maker_was_killed_is_ended_by_whoever_finds_it(store, split) -> None:
+    pair = find(store)
+    for run_id in ids(pair):
+        store.client.update_run(run_id, status="RUNNING")
+    assert ids(find(store, split, "1f" if split == "val" else "9c", sibling="val:1f")) == ids(pair)
+    assert {store.client.get_run(run_id).info.status for run_id in ids(pair)} == {"FINISHED"}
+
+
 @pytest.mark.parametrize("other", ["2f", "1f0", "f", "1_"])
 def test_other_data_gets_another_pair(store, other) -> None:
     assert not set(ids(find(store))) & set(ids(find(store, bounds_id=other)))
