@@ -1,0 +1,54 @@
+"""Files are whole or not there, whatever the disk does."""
+
+import errno
+
+import pandas as pd
+import pytest
+
+from irrbench.benchmark.config import ConfigError
+from irrbench.benchmark.files import prepare_folder, read_frame, write_atomically, write_frame
+
+
+def full_disk(place):
+    place.write_text("image_id,iou\na,")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_named_and_costs_nothing_that_was_there(tmp_path):
+    path = tmp_path / "per_image.csv"
+    table = pd.DataFrame({"image_id": ["007", "NA"], "iou": [0.1, 0.25]})
+    write_frame(path, table)
+    message = (
+        r"per_image\.csv cannot be written: No space left on device\. Expected a folder with free space .*"
+        r"choose another --output\. What was finished before is kept"
+    )
+    with pytest.raises(ConfigError, match=message):
+        write_atomically(path, full_disk)
+    pd.testing.assert_frame_equal(read_frame(path), table)
+    assert [file.name for file in tmp_path.iterdir()] == ["per_image.csv"]
+
+
+def test_a_file_that_never_was_is_not_there_in_half(tmp_path):
+    with pytest.raises(ConfigError, match="No space left"):
+        write_atomically(tmp_path / "new" / "per_image.csv", full_disk)
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_folder_that_takes_no_files_is_found_before_anything_is_trained(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(ConfigError, match=r"taken cannot be written: .*choose another --output"):
+        prepare_folder(tmp_path / "taken")
+
+
+def test_an_interrupt_leaves_the_old_file(tmp_path):
+    path = tmp_path / "done.json"
+    path.write_text("{}")
+
+    def interrupted(place):
+        place.write_text("{")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, interrupted)
+    assert path.read_text() == "{}"
+    assert [file.name for file in tmp_path.iterdir()] == ["done.json"]
