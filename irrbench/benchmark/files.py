@@ -82,8 +82,11 @@ def read_frame(path: Path) -> pd.DataFrame:
     """Read what :func:`write_frame` wrote; ids stay text."""
     import pandas as pd  # noqa: PLC0415
 
-    # A converter, because an image may be called "NA" or "007".
-    frame: pd.DataFrame = pd.read_csv(path, converters={"image_id": str}, **_exact_floats(pd.__version__))
+    # An image may be called "NA" or "007"; in all other columns an empty field is a missing number.
+    columns = pd.read_csv(path, nrows=0).columns
+    empty = {column: [""] for column in columns if column != "image_id"}
+    options: dict[str, Any] = {"dtype": {"image_id": str}, "na_values": empty, "keep_default_na": False}
+    frame: pd.DataFrame = pd.read_csv(path, **options, **_exact_floats(pd.__version__))
     return frame
 
 

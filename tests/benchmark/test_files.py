@@ -1,6 +1,7 @@
 """Files are whole or not there, whatever the disk does."""
 
 import errno
+import math
 
 import pandas as pd
 import pytest
@@ -26,6 +27,21 @@ def test_a_full_disk_is_named_and_costs_nothing_that_was_there(tmp_path):
         write_atomically(path, full_disk)
     assert read_frame(path).to_dict("list") == table.to_dict("list")
     assert [file.name for file in tmp_path.iterdir()] == ["per_image.csv"]
+
+
+def test_tables_come_back_as_they_were(tmp_path):
+    table = pd.DataFrame(
+        {
+            "image_id": ["007", "NA", "", "nan", "a,b"],
+            "iou": [0.1, math.nan, 1 / 3, 1e-300, 1.0],
+            "iou_floor": [math.nan] * 5,
+            "n_raters": [4, 3, 4, 4, 2],
+        }
+    )
+    found = read_frame(write_frame(tmp_path / "t.csv", table))
+    assert found["image_id"].tolist() == table["image_id"].tolist()
+    numbers = ["iou", "iou_floor", "n_raters"]
+    pd.testing.assert_frame_equal(found[numbers], table[numbers], check_exact=True)
 
 
 def test_a_file_that_never_was_is_not_there_in_half(tmp_path):
