@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from irrbench.patterns import VotePatterns, as_bits
+from irrbench.marks import as_bits
+from irrbench.patterns import VotePatterns
 from irrbench.truth import staple
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from irrbench.counting import count_codes
+from irrbench.marks import as_marks
 
 MIN_RATERS = 2
 MAX_RATERS = 16
@@ -71,10 +72,11 @@ class VotePatterns:
         num_raters = masks.shape[1]
         if present is None:
             present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
-        planes = [as_bits(x, name, validate=validate).flatten(2) for name, x in _planes(masks, preds, roi)]
-        counts = count_codes(planes, present)
-        if roi is not None:
-            counts = counts.unflatten(1, (2, -1))[:, 1]
+        planes = [as_marks(masks, "masks", validate=validate).flatten(2)]
+        if preds is not None:
+            planes += [as_marks(preds, "preds", validate=validate).flatten(1).unsqueeze(1)]
+        inside = None if roi is None else as_marks(roi, "roi", validate=validate).flatten(1)
+        counts = count_codes(planes, present, inside)
         if preds is not None:
             counts = counts.unflatten(1, (2, -1))
         return cls(counts, num_raters, present.to(torch.bool))
@@ -190,26 +192,6 @@ def pattern_bits(num_raters: int) -> Tensor:
     return (codes[:, None] >> torch.arange(num_raters)).bitwise_and(1).bool()
 
 
-def as_bits(values: Tensor, name: str, *, validate: bool) -> Tensor:
-    """0/1 as uint8, without touching the pixels where the dtype allows it.
-
-    Args:
-        values: bool, or numbers that are 0 and 1, or 0 and 255.
-        name: of the argument, for the error.
-        validate: whether to look at every value; without it anything but 0 is a mark.
-
-    Raises:
-        ValueError: if there are other values.
-    """
-    if values.dtype is torch.bool:
-        return values.view(torch.uint8)
-    if not validate:
-        return values.ne(0).view(torch.uint8)
-    if values.dtype in (torch.uint8, torch.int8):
-        return _as_bits_of_bytes(values, name)
-    return _as_bits_of_numbers(values, name)
-
-
 def require_tensors(**parts: object) -> None:
     """Refuse what is neither a tensor nor None.
 
@@ -221,41 +203,6 @@ def require_tensors(**parts: object) -> None:
             raise TypeError(
                 f"`{name}` must be a torch.Tensor, found {type(part).__name__}. Arrays go through torch.from_numpy."
             )
-
-
-def _as_bits_of_numbers(values: Tensor, name: str) -> Tensor:
-    # Two values, of which one is 0: whatever is not 0 is the largest.
-    bits = values != 0
-    top = values.max().item() if values.numel() else 0
-    if (top in (1, 255) and torch.equal(bits, values == top)) or (top == 0 and not bits.any()):
-        return bits.view(torch.uint8)
-    raise _not_a_mask(values, name)
-
-
-def _as_bits_of_bytes(values: Tensor, name: str) -> Tensor:
-    # Read as signed bytes, 255 is -1: one look at the extremes tells 0/1 from 0/255 from anything else.
-    signed = values.view(torch.int8)
-    low, high = (x.item() for x in torch.aminmax(signed)) if values.numel() else (0, 0)
-    if low >= 0 and high <= 1:
-        return values.view(torch.uint8)
-    if low == -1 and high <= 0:
-        return signed.neg().view(torch.uint8)
-    raise _not_a_mask(values, name)
-
-
-def _not_a_mask(values: Tensor, name: str) -> ValueError:
-    found = dict.fromkeys(f"{v:g}" for v in values.unique()[:6].tolist())  # NaN is never the same twice
-    return ValueError(
-        f"`{name}` must hold 0 and 1 (or 0 and 255, or bool), found the values {', '.join(found)}. Label maps go "
-        "through `from_labels` (metrics: `num_classes`); probabilities must be cut at a threshold first."
-    )
-
-
-def _planes(masks: Tensor, preds: Tensor | None, roi: Tensor | None) -> list[tuple[str, Tensor]]:
-    planes = [("masks", masks)]
-    planes += [] if preds is None else [("preds", preds.unsqueeze(1))]
-    planes += [] if roi is None else [("roi", roi.unsqueeze(1))]
-    return planes
 
 
 def _check_num_raters(num_raters: int) -> None:

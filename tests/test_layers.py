@@ -11,7 +11,7 @@ import irrbench
 
 PACKAGE = Path(irrbench.__file__).parent
 LAYERS = (
-    ("counting", "patterns", "scores", "bounds", "agreement", "consensus", "truth"),
+    ("counting", "marks", "patterns", "scores", "bounds", "agreement", "consensus", "truth"),
     ("inference", "summary", "icc", "simulate"),
     ("plots",),
     ("metrics",),

@@ -3,11 +3,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irrbench import VotePatterns, counting
-from irrbench.counting import _count_by_lanes, _count_by_tiles, _histogram
+from irrbench.counting import _count_by_lanes, _count_by_words, _histogram
 
 B, R, H, W = 3, 4, 5, 7
 
@@ -132,6 +132,36 @@ def test_counting_by_words_is_counting_by_pixels(runs, size):
     assert _histogram(codes, size).tolist() == [codes.tolist().count(code) for code in range(size)]
 
 
+def runs_of_marks(rng, shape, longest):
+    """Bool marks whose neighbours are alike, as in masks: whole words of one code, and words of several."""
+    flips = rng.random(shape) < 1 / rng.integers(1, longest, (*shape[:-1], 1))
+    return torch.from_numpy(np.logical_xor.accumulate(flips, axis=-1))
+
+
+def counted_one_by_one(masks, roi, preds, present):
+    counts = np.zeros((len(masks), 2, 2 ** masks.shape[1]), int)
+    for b, n in np.argwhere(roi.numpy()):
+        votes = [bool(masks[b, r, n]) and bool(present[b, r]) for r in range(masks.shape[1])]
+        counts[b, int(preds[b, n]), sum(vote << r for r, vote in enumerate(votes))] += 1
+    return counts.tolist()
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(2, 8), st.integers(1, 5), st.integers(1, 300), st.sampled_from([64, 256, 2**21]), st.integers(0, 2**31)
+)
+def test_counting_by_words_is_counting_one_by_one(num_raters, num_images, num_pixels, tile, seed):
+    rng = np.random.default_rng(seed)
+    masks = runs_of_marks(rng, (num_images, num_raters, num_pixels), 100)
+    preds, roi = (runs_of_marks(rng, (num_images, num_pixels), 200) for _ in range(2))
+    present = torch.from_numpy(rng.random((num_images, num_raters)) < 0.8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "_TILE", tile)
+        patch.setattr(counting, "_SOME", 2)
+        found = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts
+    assert found.tolist() == counted_one_by_one(masks, roi, preds, present)
+
+
 @pytest.mark.parametrize("num_raters", [4, 9, 14])
 def test_tiles_add_up(monkeypatch, num_raters):
     masks, roi, preds = draw(12, (3, num_raters, 15, 17))
@@ -141,11 +171,13 @@ def test_tiles_add_up(monkeypatch, num_raters):
     assert torch.equal(VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts, whole)
 
 
-def test_both_ways_of_counting_agree():
+@pytest.mark.parametrize("with_roi", [False, True])
+def test_both_ways_of_counting_agree(with_roi):
     masks, roi, preds = draw(6)
     present = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]]).bool()
-    planes = [x.to(torch.uint8).flatten(2) for x in (masks, preds[:, None], roi[:, None])]
-    assert torch.equal(_count_by_lanes(planes, present), _count_by_tiles(planes, present))
+    planes = [(255 * x.to(torch.uint8)).flatten(2) for x in (masks, preds[:, None])]
+    inside = roi.flatten(1) if with_roi else None
+    assert torch.equal(_count_by_lanes(planes, present, inside), _count_by_words(planes, present, inside))
 
 
 @given(st.integers(2, 6), st.integers(0, 5), st.integers(0, 2**31))

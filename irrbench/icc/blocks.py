@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from irrbench.patterns import as_bits
+from irrbench.marks import as_bits
 
 _BYTE = 255  # as many ones add up in one byte: masks are summed as bytes, at the speed of copying them
 _FEW = 8  # rows below which summing as bytes does not pay

@@ -5,9 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from irrbench import SegmentationBounds, VotePatterns, counting, segmentation_bounds
+from irrbench import SegmentationBounds, VotePatterns, counting, marks, segmentation_bounds
 from irrbench.performance.images import Images
 
 
@@ -34,23 +35,29 @@ def tape_of(action, at_least):
 
 
 class Calls:
-    """Stands in for numpy and notes the calls on arrays of at least so many numbers."""
+    """Stands in for numpy and notes the calls that read or write arrays of at least so many numbers."""
 
-    def __init__(self, at_least):
-        self.at_least, self.names = at_least, Counter()
+    def __init__(self, at_least, of=np, names=None):
+        self.at_least, self.of, self.names = at_least, of, Counter() if names is None else names
 
     def __getattr__(self, name):
-        value = getattr(np, name)
-        if isinstance(value, type) or not callable(value):
-            return value
+        value = getattr(self.of, name)
+        return value if isinstance(value, type) or not callable(value) else Call(self, name, value)
 
-        def call(*args, **kwargs):
-            result = value(*args, **kwargs)
-            if any(isinstance(x, np.ndarray) and x.size >= self.at_least for x in (*args, result)):
-                self.names[name] += 1
-            return result
 
-        return call
+class Call(Calls):
+    """One function of numpy; a ufunc has methods, which are noted too."""
+
+    def __init__(self, calls, name, function):
+        super().__init__(calls.at_least, function, calls.names)
+        self.name = name
+
+    def __call__(self, *args, **kwargs):
+        result = self.of(*args, **kwargs)
+        touched = any(isinstance(x, np.ndarray) and x.size >= self.at_least for x in (*args, result))
+        if touched and self.name != "empty":
+            self.names[self.name] += 1
+        return result
 
 
 @pytest.fixture
@@ -60,28 +67,47 @@ def calls(monkeypatch):
     return noted.names
 
 
-@pytest.mark.parametrize("num_raters", [2, 4, 6])
+@pytest.mark.parametrize("num_raters", [2, 4])
 def test_bool_masks_are_read_once(num_raters, calls):
     images = Images.draw(num_images=3, num_raters=num_raters, side=256)
     tape = tape_of(images.count, 256 * 256)
-    planes = num_raters + 2
-    # Image by image: a plane of codes, each mask joined to it. Of what is counted, no run of pixels with one code is
-    # looked at pixel by pixel; and torch, whose calls of that size would wait for a team of threads, has no part in it.
-    assert calls == {"zeros": 3, "add": 3 * (planes - 1), "bitwise_or": 3 * planes}
+    # Each mask is packed, all images at once; what follows works on words of 64 pixels. Torch, whose calls of that size
+    # would wait for a team of threads, has no part in it.
+    assert calls == {"packbits": num_raters + 2}
     assert tape.names == []
 
 
-def test_noise_is_counted_pixel_by_pixel_in_one_pass(calls):
-    masks = torch.rand(3, 4, 256, 256, generator=torch.Generator().manual_seed(0)) < 0.5
+def test_a_large_image_is_read_once_too(calls, monkeypatch):
+    monkeypatch.setattr(counting, "_TILE", 256 * 256)
+    Images.draw(num_images=2, num_raters=4, side=512).count()
+    assert calls == {"packbits": 2 * 4 * 6}
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_noise_is_counted_in_one_pass(calls, many):
+    num_raters = 8 if many else 4
+    masks = torch.rand(3, num_raters, 256, 256, generator=torch.Generator().manual_seed(0)) < 0.5
     patterns = tape_of(lambda: VotePatterns.from_masks(masks), counting._GRAIN)
-    assert calls == {"zeros": 3, "add": 3 * 3, "bitwise_or": 3 * 4}
-    assert Counter(patterns.names) == {"bincount": 3 * 256 * 256 // counting._GRAIN}
+    by_pixel = {"unpackbits": 3, "zeros": 3, "add": 3 * 8, "bitwise_or": 3 * 8} if many else {}  # image by image
+    assert calls == Counter({"packbits": num_raters}) + Counter(by_pixel)
+    assert Counter(patterns.names) == ({"bincount": 3 * 256 * 256 // counting._GRAIN} if many else {})
 
 
-def test_bytes_are_looked_at_once_more_and_never_copied(calls):
-    images = Images.draw(num_images=3, num_raters=4, side=256).cast(lambda part: part.to(torch.uint8))
+@pytest.mark.parametrize("top", [1, 255])
+def test_bytes_are_looked_at_once_more_and_never_copied(calls, top):
+    images = Images.draw(num_images=3, num_raters=4, side=256).cast(lambda part: top * part.to(torch.uint8))
     assert tape_of(images.count, 256 * 256).names == ["aminmax"] * 3
-    assert calls == {"zeros": 3, "add": 3 * 5, "bitwise_or": 3 * 6}
+    assert calls == {"packbits": 6}
+
+
+def test_floats_are_looked_at_once_more_in_parts_that_a_cache_holds():
+    images = Images.draw(num_images=3, num_raters=4, side=256).cast(Tensor.float)
+    noted = Calls(marks._TILE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(marks, "np", noted)
+        assert tape_of(images.count, 256 * 256).names == []
+    tiles = 3 * 6 * 256 * 256 // marks._TILE
+    assert noted.names == {"equal": tiles, "count_nonzero": 2 * tiles}
 
 
 def test_after_counting_no_operation_grows_with_the_image():
@@ -134,5 +160,6 @@ def test_the_way_for_accelerators_counts_the_same():
     images = Images.draw(num_images=3, num_raters=4, side=33)
     planes = [x.view(torch.uint8).flatten(2) for x in (images.masks, images.preds[:, None], images.roi[:, None])]
     present = torch.tensor([[True] * 4, [False, True, True, True], [True, False, False, True]])
-    assert torch.equal(_count_by_lanes(planes, present), count_codes(planes, present))
+    *planes, roi = planes
+    assert torch.equal(_count_by_lanes(planes, present, roi[:, 0]), count_codes(planes, present, roi[:, 0]))
     assert VotePatterns.from_masks(images.masks).counts.sum() == 3 * 33 * 33
