@@ -25,7 +25,8 @@ Counts = NDArray[np.int64]
 _LANES = 64  # histogram copies per image on accelerators: neighbouring pixels are alike and would queue for one counter
 _TILE = 2**21  # pixels whose packed channels stay near the core, and enough for calls to cost little
 _CODES = 2**15  # counters of all images of a tile together, to stay there too
-_FEW_BITS = 6  # up to here mixed words are counted by subsets of channels, above pixel by pixel
+_FEW_BITS = 7  # up to here mixed words are counted by subsets of channels, above pixel by pixel
+_JOINT = 2**17  # words of subsets at a time: more, and they leave the cache; fewer, and calls cost more than work
 _SOME = 2**12  # mixed words whose pixels a core's cache holds
 _GRAIN = 2**15  # up to here torch works on the calling thread; above, every call would wait for a team of threads
 _ONE = np.uint64(1)
@@ -84,14 +85,13 @@ class _Desk(NamedTuple):
 
     words: Words  # (bits * G * W,)
     scratch: Words  # the same
-    joint: Words  # (K * G * W,), where subsets are counted
+    joint: Words  # (K * some words,), where subsets are counted
     pixels: NDArray[np.uint8]  # the same
 
     @classmethod
     def of(cls, num_bits: int, num_words: int) -> _Desk:
-        some, many = num_bits * num_words, num_words << num_bits if num_bits <= _FEW_BITS else 0
-        words, scratch, joint = (np.empty(size, np.uint64) for size in (some, some, many))
-        return cls(words, scratch, joint, np.empty(many, np.uint8))
+        words, scratch, joint = (np.empty(size, np.uint64) for size in (*[num_bits * num_words] * 2, _JOINT))
+        return cls(words, scratch, joint, np.empty(_JOINT, np.uint8))
 
 
 class _Stack(NamedTuple):
@@ -156,15 +156,18 @@ def _count_uniform(words: Words, counts: Counts, desk: _Desk) -> tuple[Words, Co
 
 def _count_subsets(words: Words, bounds: Counts, at_least: Counts, desk: _Desk) -> None:
     """Add, for each set of channels, the pixels that all of them marked, ``(G, K)``."""
-    shape = at_least.shape[1], words.shape[1]
-    joint: Words = _shaped(desk.joint, *shape)
-    joint[0] = ~np.uint64(0)
-    for bit, channel in enumerate(words):
-        np.bitwise_and(joint[: 1 << bit], channel, out=joint[1 << bit : 2 << bit])
-    some = np.flatnonzero(bounds[1:] > bounds[:-1])
-    if len(some):
-        pixels = np.bitwise_count(joint, out=_shaped(desk.pixels, *shape))
-        at_least[some] += np.add.reduceat(pixels, bounds[some], axis=1, dtype=np.uint32).T
+    size, num_words = at_least.shape[1], words.shape[1]
+    step = len(desk.joint) // size
+    for start in range(0, num_words, step):
+        some = words[:, start : start + step]
+        joint: Words = _shaped(desk.joint, size, some.shape[1])
+        joint[0] = ~np.uint64(0)
+        for bit, channel in enumerate(some):
+            np.bitwise_and(joint[: 1 << bit], channel, out=joint[1 << bit : 2 << bit])
+        pixels = np.bitwise_count(joint, out=_shaped(desk.pixels, *joint.shape))
+        inside = np.minimum(np.maximum(bounds - start, 0), some.shape[1])
+        images = np.flatnonzero(inside[1:] > inside[:-1])
+        at_least[images] += np.add.reduceat(pixels, inside[images], axis=1, dtype=np.uint32).T
 
 
 def _exactly(at_least: Counts) -> Counts:

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from irrbench.patterns import VotePatterns, pattern_bits
 
+Array = NDArray[Any]
+
 _START = 0.99999  # both rates of all raters; Warfield et al. advise close to 1, which tells foreground from background
 _NEVER = -690.0  # stands for the logarithm of 0
-_SIDES = torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None, None]  # foreground, background
+_SIDES = np.array([1.0, -1.0])[:, None, None]  # foreground, background
 ALONE = "fewer than two raters"
 EMPTY = "the region of interest is empty"
 NOBODY = "nobody marked anything"
@@ -90,26 +95,28 @@ def staple(
     votes = _Votes.of(patterns)
     priors = _priors(votes, prior)
     reason = _by_rule(votes)
-    open_ = torch.tensor([not why for why in reason]).nonzero().flatten()
-    found = _search(
-        votes.select(open_),
-        priors[open_],
-        update_prior=update_prior,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-    )
-    fit = _ruled(votes, priors, reason)
-    for name in ("foreground", "sensitivity", "specificity", "prior", "iterations", "converged"):
-        getattr(fit, name)[open_] = getattr(found, name)
-    for b, why in zip(open_.tolist(), found.reason, strict=True):
-        reason[b] = why
+    search = partial(_search, update_prior=update_prior, tolerance=tolerance, max_iterations=max_iterations)
+    if any(reason):
+        open_ = torch.tensor([not why for why in reason]).nonzero().flatten()
+        fit = _together(_ruled(votes, priors, reason), search(votes.select(open_), priors[open_]), open_)
+    else:
+        fit = search(votes, priors)
     absent = ~patterns.present.cpu()
     return replace(
         fit,
         sensitivity=fit.sensitivity.masked_fill(absent, torch.nan),
         specificity=fit.specificity.masked_fill(absent, torch.nan),
-        reason=tuple(reason),
     )
+
+
+def _together(fit: StapleFit, found: StapleFit, images: Tensor) -> StapleFit:
+    """What the rules gave, and what was found for these images."""
+    for name in ("foreground", "sensitivity", "specificity", "prior", "iterations", "converged"):
+        getattr(fit, name)[images] = getattr(found, name)
+    reason = list(fit.reason)
+    for b, why in zip(images.tolist(), found.reason, strict=True):
+        reason[b] = why
+    return replace(fit, reason=tuple(reason))
 
 
 class _Votes(NamedTuple):
@@ -129,60 +136,87 @@ class _Votes(NamedTuple):
 
 
 class _State(NamedTuple):
-    rates: Tensor  # (2, B, R) chance to mark foreground, and background
-    prior: Tensor  # (B,)
+    rates: Array  # (2, B, 2R) behind foreground, and background: each rater's chance to mark it, then to leave it out
+    prior: Array  # (B,)
 
-    def select(self, images: Tensor) -> _State:
+    def select(self, images: Array) -> _State:
         return _State(self.rates[:, images], self.prior[images])
 
 
 def _search(votes: _Votes, prior: Tensor, *, update_prior: bool, tolerance: float, max_iterations: int) -> StapleFit:
-    """Iterate over images that are not done yet."""
-    # Whoever is absent marks nothing on either side, and so makes no difference.
-    state = _State(torch.stack([_START * votes.there, (1 - _START) * votes.there]), prior)
-    best = _State(state.rates.clone(), prior.clone())
-    iterations = torch.full_like(prior, max_iterations, dtype=torch.int64)
-    converged = torch.zeros_like(prior, dtype=torch.bool)
-    active, some = torch.arange(len(prior)), votes
+    """Iterate over images that are not done yet. In numpy, whose calls on so few numbers cost half of torch's."""
+    state = _start(votes, prior)
+    best = _State(state.rates.copy(), state.prior.copy())
+    iterations, converged = np.full(len(prior), max_iterations), np.zeros(len(prior), bool)
+    active, counts, outcomes = np.arange(len(prior)), votes.counts.numpy(), _outcomes(votes.marks)
     for iteration in range(1, max_iterations + 1):
         if not len(active):
             break
-        new = _improve(state, some, update_prior=update_prior)
+        new = _improve(state, counts, outcomes, update_prior=update_prior)
         done = _movement(state, new) <= tolerance
         state = new
         if done.any():
             _write(best, active[done], state.select(done))
             iterations[active[done]], converged[active[done]] = iteration, True
-            active, some, state = active[~done], some.select(~done), state.select(~done)
+            active, counts, state = active[~done], counts[~done], state.select(~done)
     _write(best, active, state)
-    foreground = _log_odds(best, pattern_bits(votes.there.shape[1]).double()).sigmoid()
-    reason = ["" if ended else f"no convergence within {max_iterations} iterations" for ended in converged.tolist()]
-    return StapleFit(foreground, best.rates[0], 1 - best.rates[1], best.prior, iterations, converged, tuple(reason))
+    return _fit(best, torch.from_numpy(iterations), torch.from_numpy(converged))
 
 
-def _improve(state: _State, votes: _Votes, *, update_prior: bool) -> _State:
+def _start(votes: _Votes, prior: Tensor) -> _State:
+    # Whoever is absent marks nothing on either side, and so makes no difference.
+    there = votes.there.numpy()
+    marking = np.stack([_START * there, (1 - _START) * there])
+    return _State(np.concatenate([marking, 1 - marking], axis=2), prior.numpy())
+
+
+def _outcomes(marks: Tensor) -> Array:
+    """Who marks in each pattern, who does not, and a one: ``(K', 2R + 1)``."""
+    return torch.cat([marks, 1 - marks, torch.ones_like(marks[:, :1])], 1).numpy()
+
+
+def _improve(state: _State, counts: Array, outcomes: Array, *, update_prior: bool) -> _State:
     """One iteration: how probable foreground is behind each pattern, then the rates that fit it best."""
-    sides = (_SIDES * _log_odds(state, votes.marks)).sigmoid() * votes.counts  # (2, B, K') pixels
-    sizes = sides.sum(2, keepdim=True)
-    prior = sizes[0, :, 0] / votes.counts.sum(1) if update_prior else state.prior
-    rates = (sides @ votes.marks) / sizes
-    return _State(rates.clamp_max_(1), prior)  # sums in another order can pass the whole by a hair
+    against = np.minimum(-_SIDES * _log_odds(state, outcomes), -_NEVER)
+    sides = counts / (1 + np.exp(against))  # (2, B, K') pixels
+    sums = sides @ outcomes
+    sizes = sums[..., -1:]
+    prior = sizes[0, :, 0] / counts.sum(1) if update_prior else state.prior
+    return _State(np.minimum(sums[..., :-1] / sizes, 1), prior)  # sums in another order can pass the whole by a hair
 
 
-def _log_odds(state: _State, marks: Tensor) -> Tensor:
-    """Of foreground against background behind each pattern, ``(B, K)``."""
-    marked, unmarked = state.rates.log().clamp_min(_NEVER), (-state.rates).log1p().clamp_min(_NEVER)
-    yes, no = marked[0] - marked[1], unmarked[0] - unmarked[1]
-    return torch.addmm((state.prior.logit() + no.sum(1))[:, None], yes - no, marks.T)
+def _log_odds(state: _State, outcomes: Array) -> Array:
+    """Of foreground against background behind each pattern, ``(B, K')``."""
+    with np.errstate(divide="ignore"):
+        logs = np.maximum(np.log(state.rates), _NEVER)
+        prior = np.log(state.prior) - np.log1p(-state.prior)
+    odds: Array = prior[:, None] + (logs[0] - logs[1]) @ outcomes[:, :-1].T
+    return odds
 
 
-def _movement(old: _State, new: _State) -> Tensor:
-    rates = (new.rates - old.rates).abs().amax((0, 2))
-    return rates if new.prior is old.prior else torch.maximum(rates, (new.prior - old.prior).abs())
+def _movement(old: _State, new: _State) -> Array:
+    num_raters = old.rates.shape[2] // 2
+    rates: Array = np.abs(new.rates - old.rates)[..., :num_raters].max((0, 2))
+    return rates if new.prior is old.prior else np.maximum(rates, np.abs(new.prior - old.prior))
 
 
-def _write(best: _State, images: Tensor, values: _State) -> None:
+def _write(best: _State, images: Array, values: _State) -> None:
     best.rates[:, images], best.prior[images] = values
+
+
+def _fit(best: _State, iterations: Tensor, converged: Tensor) -> StapleFit:
+    num_raters = best.rates.shape[2] // 2
+    odds = _log_odds(best, _outcomes(pattern_bits(num_raters).double()))
+    reason = ["" if ended else f"no convergence within {max(iterations)} iterations" for ended in converged.tolist()]
+    return StapleFit(
+        foreground=torch.from_numpy(odds).sigmoid(),
+        sensitivity=torch.from_numpy(best.rates[0, :, :num_raters]),
+        specificity=torch.from_numpy(best.rates[1, :, num_raters:]),
+        prior=torch.from_numpy(best.prior),
+        iterations=iterations,
+        converged=converged,
+        reason=tuple(reason),
+    )
 
 
 def _priors(votes: _Votes, prior: float | Tensor | None) -> Tensor:

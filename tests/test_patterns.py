@@ -158,6 +158,7 @@ def test_counting_by_words_is_counting_one_by_one(num_raters, num_images, num_pi
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counting, "_TILE", tile)
         patch.setattr(counting, "_SOME", 2)
+        patch.setattr(counting, "_JOINT", 2**8)
         found = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts
     assert found.tolist() == counted_one_by_one(masks, roi, preds, present)
 
