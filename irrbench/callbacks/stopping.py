@@ -12,7 +12,7 @@ from rich.console import Console
 
 from irrbench.callbacks.lightning import Callback, LightningModule, Trainer
 from irrbench.callbacks.monitor import RaterBoundsMonitor
-from irrbench.inference import percentile_interval, resampled_means
+from irrbench.inference import mean_interval
 from irrbench.scores import SCORES
 from irrbench.summary import name_column, score_names
 
@@ -50,11 +50,9 @@ class CeilingStopping(Callback):
         patience: checks in a row.
         level: confidence level of the interval.
         groups: what was drawn independently (patients), for each image id: a mapping, or a function of the id (a
-            string). Whole groups are resampled; each image on its own if not given.
+            string); each image on its own if not given.
         split: which validation data, where there are several loaders: ``"val/<loader>"``.
         monitor: which one, where the trainer has several.
-        resamples: of the bootstrap.
-        seed: of the bootstrap, the same in all processes.
         verbose: whether to say on the terminal why it stops; it is logged at level INFO anyway.
 
     Attributes:
@@ -87,15 +85,13 @@ class CeilingStopping(Callback):
         groups: Groups | None = None,
         split: str = "val",
         monitor: RaterBoundsMonitor | None = None,
-        resamples: int = 2000,
-        seed: int = 0,
         verbose: bool = True,
     ) -> None:
         super().__init__()
-        _check_options(score=score, margin=margin, patience=patience, level=level, resamples=resamples)
+        _check_options(score=score, margin=margin, patience=patience, level=level)
         self.score, self.margin, self.patience, self.level = score, margin, patience, level
         self.groups, self.split, self.monitor = groups, split, monitor
-        self.resamples, self.seed, self.verbose = resamples, seed, verbose
+        self.verbose = verbose
         self._found: RaterBoundsMonitor | None = None
         self._begin()
 
@@ -152,9 +148,7 @@ class CeilingStopping(Callback):
         self.interval = _UNKNOWN
         if table is not None:
             self._scored = self.score or score_names(table)[0]
-            self.interval = advantage_interval(
-                table, self._scored, groups=self.groups, level=self.level, resamples=self.resamples, seed=self.seed
-            )
+            self.interval = advantage_interval(table, self._scored, groups=self.groups, level=self.level)
         self.passes = self.passes + 1 if self.interval.low > -self.margin else 0
         return self.passes >= self.patience
 
@@ -177,23 +171,15 @@ class CeilingStopping(Callback):
 
 
 def advantage_interval(
-    table: pd.DataFrame,
-    score: str,
-    *,
-    groups: Groups | None = None,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    table: pd.DataFrame, score: str, *, groups: Groups | None = None, level: float = 0.95
 ) -> Interval:
-    """Bootstrap interval of the mean of ``model - ceiling``, paired over images, whatever their order.
+    """Student's interval of the mean of ``model - ceiling``, paired over images, whatever their order.
 
     Args:
         table: per-image table, see :func:`irrbench.summary.bounds_table`.
         score: one of its scores.
         groups: what was drawn independently, by image id; each image on its own if not given.
         level: confidence level.
-        resamples: bootstrap resamples of whole groups.
-        seed: of the bootstrap.
 
     Returns:
         Low and high end; infinite where fewer than two groups have the score.
@@ -207,11 +193,7 @@ def advantage_interval(
     difference = (table[score] - table[name_column(score, "ceiling")]).to_numpy(dtype=float)
     defined = ~np.isnan(difference)
     labels = [_label(str(name), groups) for name in table["image_id"][defined]]
-    if len(set(labels)) < 2:
-        return Interval(-math.inf, math.inf)
-    means = resampled_means(difference[defined, None], groups=labels, resamples=resamples, rng=seed)
-    low, high = percentile_interval(means, level=level)
-    return Interval(float(low[0]), float(high[0]))
+    return Interval(*mean_interval(difference[defined], groups=labels, level=level))
 
 
 def find_monitor(callbacks: Sequence[Any], given: RaterBoundsMonitor | None = None) -> RaterBoundsMonitor:
@@ -269,16 +251,15 @@ def _check_split(monitor: RaterBoundsMonitor, split: str) -> None:
         )
 
 
-def _check_options(*, score: str | None, margin: float, patience: int, level: float, resamples: int) -> None:
+def _check_options(*, score: str | None, margin: float, patience: int, level: float) -> None:
     if score is not None and _without_class(score) not in SCORES:
         raise ValueError(
             f"`score` must be among {', '.join(SCORES)}, or None for the monitor's first; found {score!r}."
         )
     if not math.isfinite(margin):
         raise ValueError(f"`margin` must be a number in units of the score, as 0.01; found {margin}.")
-    for name, count in (("patience", patience), ("resamples", resamples)):
-        if count != int(count) or count < 1:
-            raise ValueError(f"`{name}` must be a whole number, 1 or more; found {count}.")
+    if patience != int(patience) or patience < 1:
+        raise ValueError(f"`patience` must be a whole number, 1 or more; found {patience}.")
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie between 0 and 1, as 0.95; found {level}.")
 

@@ -16,13 +16,14 @@ Sources: Davison and Hinkley 1997, Bootstrap Methods and their Application, chap
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from irrbench.inference.ratios import Ratios
-from irrbench.inference.resampling import Floats
+from irrbench.inference.resampling import Floats, group_sums
 from irrbench.scores import check_choice
 
 IntervalMethod = Literal["student", "expanded", "percentile", "bca"]
@@ -85,21 +86,31 @@ def p_two_sided(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod
     return p
 
 
-def mean_interval(values: ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
-    """Student's interval of a mean over independent images.
+def mean_interval(
+    values: ArrayLike, *, groups: Sequence[Hashable] | None = None, level: float = 0.95
+) -> tuple[float, float]:
+    """Student's interval of a mean over images.
 
     Args:
         values: ``(N,)``; NaN are left out.
+        groups: ``N`` labels of what was drawn independently (patients); each image on its own if not given.
         level: confidence level.
 
     Returns:
-        Low and high end; infinite where fewer than two values are defined.
+        Low and high end; infinite where fewer than two images, or groups, are defined.
+
+    Example:
+        >>> low, high = mean_interval([0.1, 0.3, 0.2, 0.2], groups=["a", "a", "b", "c"])
+        >>> round(low, 3), round(high, 3)
+        (0.2, 0.2)
     """
-    defined = np.asarray(values, float)
-    defined = defined[~np.isnan(defined), None]
-    if len(defined) < 2:
+    column = np.asarray(values, float)
+    defined = ~np.isnan(column)
+    labels = None if groups is None else [label for label, there in zip(groups, defined, strict=True) if there]
+    top, bottom = (group_sums(part[defined, None], labels) for part in (column, np.ones_like(column)))
+    if len(top) < 2:
         return -math.inf, math.inf
-    low, high = interval(Ratios(defined, np.ones_like(defined), defined), level=level, method="student")
+    low, high = interval(Ratios(top, bottom, top), level=level, method="student")
     return float(low[0]), float(high[0])
 
 
