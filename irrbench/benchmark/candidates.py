@@ -6,7 +6,7 @@ one, then the models), ``P`` their tables (a model has one for each seed), ``T``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,11 +15,14 @@ import numpy as np
 from irrbench.benchmark.resampling import Resampling
 from irrbench.inference import (
     Floats,
+    Part,
     Ratios,
-    crossed_errors,
     group_sums,
+    rater_parts,
     resampled_fold_sums,
     resampled_sums,
+    seed_part,
+    summed_errors,
 )
 from irrbench.inference.ratios import divide
 
@@ -101,11 +104,26 @@ class Candidates:
         top, bottom = parts(self._sums[score])
         bottom = np.broadcast_to(bottom, top.shape)
         samples = divide(*parts(self._draws[score]))
-        if not self.resampling.draws_raters:
-            return Ratios(top, bottom, samples)
-        groups, raters = max(len(set(self.groups)), 2), self.folds[score].shape[1]
-        by_images = divide(*parts(self._image_draws[score]))
-        return Ratios(top, bottom, samples, *crossed_errors(samples, by_images, num_groups=groups, num_raters=raters))
+        ratios = Ratios(top, bottom, samples)
+        if self.resampling.generalize == "images":
+            return ratios
+        if self.resampling.draws_raters:
+            groups, raters = max(len(set(self.groups)), 2), self.folds[score].shape[1]
+            by_images = divide(*parts(self._image_draws[score]))
+            drawn = list(rater_parts(samples, by_images, num_groups=groups, num_raters=raters))
+        else:
+            drawn = [Part(ratios.standard_errors**2, ratios.degrees_of_freedom)]
+        return Ratios(top, bottom, samples, *summed_errors([*drawn, *self._seed_parts(score, parts)]))
+
+    def _seed_parts(self, score: str, parts: Callable[[Floats], tuple[Floats, Floats]]) -> Iterator[Part]:
+        """What the seeds of each candidate that has several add."""
+        if self.resampling.draws_seeds:
+            each, together = (sums[score].sum(axis=0) for sums in (self._table_sums, self._sums))
+            for number, places in enumerate(self.members):
+                if len(places) > 1:
+                    one_seed = np.tile(together, (len(places), 1))
+                    one_seed[:, number] = each[list(places)]
+                    yield seed_part(divide(*parts(one_seed)))
 
     def subset(self, chosen: Sequence[int]) -> Candidates:
         """The same on some of the images."""
@@ -130,7 +148,7 @@ class Candidates:
         """By score, ``(T, A + 1)``: the same over resamples."""
         options = self.resampling
         if not options.draws_raters:
-            # Student's interval of images asks for no resamples.
+            # Student's interval asks for no resamples of images, and none of seeds.
             return self._image_draws if options.method != "student" else self._no_draws
         folds = [np.where(self.counted(score)[:, None, None], self.folds[score], np.nan) for score in self.scores]
         drawn = resampled_fold_sums(folds, groups=self.groups, resamples=options.resamples, rng=options.seed)
@@ -148,7 +166,8 @@ class Candidates:
         return {score: np.empty((0, len(self.names) + 1)) for score in self.scores}
 
     def _by_score(self, drawn: Sequence[Floats]) -> dict[str, Floats]:
-        weights = self._seed_weights() if self.resampling.draws_seeds else None
+        by_resamples = self.resampling.draws_seeds and self.resampling.method != "student"
+        weights = self._seed_weights() if by_resamples else None
         return {score: self._of_members(sums, weights) for score, sums in zip(self.scores, drawn, strict=True)}
 
     @cached_property

@@ -151,7 +151,7 @@ class StatisticsConfig:
         resamples: bootstrap resamples of the groups of test images.
         seed: of the resamples.
         interval: how intervals are made: ``student``, or of the resamples ``expanded``, ``percentile`` or ``bca``;
-            ``auto`` is ``student``, and ``expanded`` where seeds alone are drawn beside the images.
+            ``auto`` is ``student``.
         generalize: what is drawn anew beside the images: nothing (``images``), ``raters``, ``seeds`` or ``all``.
         margins: by score, how far below the average rater a model may be and still count as equally good.
         alternative_margin: what a model's lower cost is worth in the alternative annotator test.
@@ -173,10 +173,9 @@ class StatisticsConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range and choices that do not go together."""
-        lacking = self.interval == "bca" or (self.interval == "student" and self.generalize == "seeds")
-        if self.generalize != "images" and lacking:
+        if self.generalize != "images" and self.interval == "bca":
             raise ConfigError(
-                "statistics.interval must be auto, expanded or percentile with statistics.generalize: "
+                "statistics.interval must be auto, student, expanded or percentile with statistics.generalize: "
                 f"{self.generalize}; found {self.interval}, which knows the spread over images alone."
             )
         for score, margin in self.margins.items():

@@ -14,6 +14,7 @@ import numpy as np
 from irrbench.benchmark.simulated import CEILING, FLOOR, IMAGES, MODEL, Drawn, Simulation, draw, true_mean
 from irrbench.inference import (
     IntervalMethod,
+    Part,
     Ratios,
     alternative_annotator_test,
     crossed_errors,
@@ -23,6 +24,8 @@ from irrbench.inference import (
     p_two_sided,
     resampled_fold_sums,
     resampled_sums,
+    seed_part,
+    summed_errors,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +79,8 @@ def _measure_size(simulation: Simulation, groups: int) -> Iterator[dict[str, obj
     rng = np.random.default_rng([simulation.seed, groups])
     drawn = draw([CEILING, FLOOR, *[MODEL] * _MODELS], simulation, groups, rng)
     tests = (*_sizes(drawn), *_family(drawn), *_alternative(simulation, groups, rng))
-    for row in (*_coverage(drawn), *tests, *_other_raters(simulation, groups, rng)):
+    others = (*_other_raters(simulation, groups, rng), *_other_seeds(simulation, groups, rng))
+    for row in (*_coverage(drawn), *tests, *others):
         yield {"groups": groups, **row}
 
 
@@ -163,6 +167,24 @@ def _other_raters(simulation: Simulation, groups: int, rng: np.random.Generator)
             low, high = interval(ratios, level=_LEVEL, method="student")
             found = float(((low <= 0) & (high >= 0)).mean())
             quantity = f"mean over other raters too ({raters} seen)"
+            row = {"measure": "coverage", "quantity": quantity, "method": method, "nominal": _LEVEL, "found": found}
+            yield row | {"width": float((high - low).mean())}
+
+
+def _other_seeds(simulation: Simulation, groups: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
+    """Seeds that differ: how often does the interval hold the mean over all seeds there might be?"""
+    for seeds in (2, 3, 5, 10):
+        shape = (groups, seeds, simulation.datasets)
+        image, seed = 0.1 * rng.normal(size=(groups, 1, shape[2])), 0.02 * rng.normal(size=(1, seeds, shape[2]))
+        scores = image + seed + 0.05 * rng.normal(size=shape)
+        sums = scores.mean(axis=1)
+        ratios = Ratios(sums, np.ones_like(sums), np.empty((0, shape[2])))
+        by_images = Part(ratios.standard_errors**2, ratios.degrees_of_freedom)
+        errors = {"images": (), "images and seeds": summed_errors([by_images, seed_part(scores.mean(axis=0))])}
+        for method, drawn in errors.items():
+            low, high = interval(Ratios(ratios.top, ratios.bottom, ratios.samples, *drawn), level=_LEVEL)
+            found = float(((low <= 0) & (high >= 0)).mean())
+            quantity = f"mean over other seeds too ({seeds} seen)"
             row = {"measure": "coverage", "quantity": quantity, "method": method, "nominal": _LEVEL, "found": found}
             yield row | {"width": float((high - low).mean())}
 

@@ -120,6 +120,7 @@ def _notes(candidates: Candidates, asked: Questions) -> tuple[str, ...]:
         *_few_groups(candidates),
         *_no_margin(candidates, asked),
         *_wide(candidates),
+        *_few_seeds(candidates),
         *_too_few_resamples(candidates),
         *_no_folds(candidates),
     )
@@ -155,6 +156,16 @@ def _wide(candidates: Candidates) -> list[str]:
         return []
     raters = next(iter(candidates.folds.values())).shape[1]
     return [f"Intervals speak of other raters too, on the word of {raters}: they are wide."]
+
+
+def _few_seeds(candidates: Candidates) -> list[str]:
+    if not candidates.resampling.draws_seeds:
+        return []
+    single = [candidates.names[place] for place in candidates.models if len(candidates.members[place]) == 1]
+    note = (
+        f"Of one seed only, so that nothing is known of others: {', '.join(single)}. Train several (seeds: [0, 1, 2])."
+    )
+    return [note] if single else []
 
 
 def _too_few_resamples(candidates: Candidates) -> list[str]:

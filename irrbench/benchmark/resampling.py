@@ -21,8 +21,7 @@ class Resampling:
         resamples: ``T``.
         seed: of the resamples.
         level: confidence level of the intervals.
-        interval: how intervals and p-values are made, see :mod:`irrbench.inference.intervals`: ``"auto"`` is Student's,
-            and expanded quantiles where seeds alone are drawn beside the images.
+        interval: how intervals and p-values are made, see :mod:`irrbench.inference.intervals`: ``"auto"`` is Student's.
         generalize: what is drawn anew beside the images: nothing (``"images"``), ``"raters"``, ``"seeds"``, or both
             (``"all"``).
 
@@ -44,9 +43,7 @@ class Resampling:
     @property
     def method(self) -> IntervalMethod:
         """How intervals are made."""
-        if self.interval != "auto":
-            return self.interval
-        return "expanded" if self.generalize == "seeds" else "student"
+        return "student" if self.interval == "auto" else self.interval
 
     @property
     def draws_raters(self) -> bool:
@@ -70,14 +67,14 @@ def check_resampling(interval: str, generalize: str) -> None:
     check_choice("generalize", generalize, Generalize)
     if not goes_with(interval, generalize):
         raise ValueError(
-            f"`interval` must be 'auto', 'expanded' or 'percentile' with generalize={generalize!r}; found "
+            f"`interval` must be 'auto', 'student', 'expanded' or 'percentile' with generalize={generalize!r}; found "
             f"{interval!r}, which knows the spread over images alone."
         )
 
 
 def goes_with(interval: str, generalize: str) -> bool:
     """Whether an interval takes into account all that is drawn."""
-    return generalize == "images" or interval not in {"bca", *(["student"] if generalize == "seeds" else [])}
+    return generalize == "images" or interval != "bca"
 
 
 def resampling_in_words(resampling: Resampling, *, unit: str) -> str:
@@ -90,8 +87,8 @@ def resampling_in_words(resampling: Resampling, *, unit: str) -> str:
     Example:
         >>> resampling_in_words(Resampling(), unit="images")
         "95%, Student's, by the spread over images"
-        >>> resampling_in_words(Resampling(resamples=99, generalize="seeds"), unit="images")
-        "95%, bootstrap quantiles widened as Student's, 99 paired resamples of images and of seeds"
+        >>> resampling_in_words(Resampling(resamples=99, generalize="all"), unit="images")
+        "95%, Student's, by the spread over images, over seeds and over raters (99 resamples)"
     """
     how = {
         "expanded": "bootstrap quantiles widened as Student's",
@@ -100,8 +97,9 @@ def resampling_in_words(resampling: Resampling, *, unit: str) -> str:
         "student": "Student's, by the spread over",
     }[resampling.method]
     if resampling.method == "student":
-        raters = f" and raters ({resampling.resamples} resamples of both)" if resampling.draws_raters else ""
-        return f"{resampling.level:.0%}, {how} {unit}{raters}"
+        seeds, raters = "over seeds", f"over raters ({resampling.resamples} resamples)"
+        over = {"images": "", "raters": f" and {raters}", "seeds": f" and {seeds}", "all": f", {seeds} and {raters}"}
+        return f"{resampling.level:.0%}, {how} {unit}{over[resampling.generalize]}"
     more = {"images": "", "raters": " and of raters", "seeds": " and of seeds", "all": ", of raters and of seeds"}
     drawn = f"{resampling.resamples} paired resamples of {unit}{more[resampling.generalize]}"
     return f"{resampling.level:.0%}, {how}, {drawn}"

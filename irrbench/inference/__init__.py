@@ -6,7 +6,7 @@ images, ``T`` resamples, ``R`` raters.
 
 from irrbench.inference.alternative import AlternativeAnnotator, alternative_annotator_test
 from irrbench.inference.corrections import benjamini_yekutieli, holm
-from irrbench.inference.crossed import crossed_errors
+from irrbench.inference.crossed import Part, crossed_errors, rater_parts, seed_part, summed_errors
 from irrbench.inference.intervals import (
     IntervalMethod,
     interval,
@@ -32,6 +32,7 @@ __all__ = [
     "Floats",
     "IntervalMethod",
     "Normalized",
+    "Part",
     "Ratios",
     "alternative_annotator_test",
     "benjamini_yekutieli",
@@ -44,9 +45,12 @@ __all__ = [
     "p_above",
     "p_two_sided",
     "percentile_interval",
+    "rater_parts",
     "resampled_fold_sums",
     "resampled_means",
     "resampled_sums",
+    "seed_part",
     "smallest_p",
+    "summed_errors",
     "two_sided_p",
 ]

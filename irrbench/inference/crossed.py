@@ -1,12 +1,60 @@
-"""Standard errors where images and raters were both drawn from many."""
+"""Standard errors where more than the images was drawn from many: raters, seeds."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from irrbench.inference.ratios import divide
 from irrbench.inference.resampling import Floats
+
+
+class Part(NamedTuple):
+    """What one thing that was drawn adds to the variance of ``M`` quantities."""
+
+    variance: Floats  # (M,)
+    degrees: Floats  # (M,) of freedom
+
+
+def summed_errors(parts: Sequence[Part]) -> tuple[Floats, Floats]:
+    """Standard errors and degrees of freedom of a sum of independent parts, by Satterthwaite's approximation.
+
+    Args:
+        parts: one or more.
+
+    Returns:
+        Standard errors ``(M,)`` and degrees of freedom ``(M,)``, the first part's where no part varies.
+
+    Example:
+        >>> images, seeds = Part(np.array([4.0]), np.array([99.0])), Part(np.array([4.0]), np.array([2.0]))
+        >>> errors, degrees = summed_errors([images, seeds])
+        >>> (errors**2).round(9), degrees.round(2)
+        (array([8.]), array([7.84]))
+
+    Source: Satterthwaite 1946, doi 10.2307/3002019.
+    """
+    total = np.asarray(sum(part.variance for part in parts), float)
+    squares = np.asarray(sum(part.variance**2 / part.degrees for part in parts), float)
+    degrees = np.where(squares > 0, divide(total**2, squares), parts[0].degrees)
+    return np.asarray(np.sqrt(total), float), np.where(np.isnan(total), np.nan, degrees)
+
+
+def seed_part(each_seed: ArrayLike) -> Part:
+    """What drawing training seeds adds to the variance of a mean over them.
+
+    Args:
+        each_seed: ``(k, M)`` the quantities with one seed in place of the mean, at least two.
+
+    Example:
+        >>> seed_part([[0.5], [0.7], [0.6]])
+        Part(variance=array([0.00333333]), degrees=array([2.]))
+    """
+    table = np.asarray(each_seed, float)
+    variance: Floats = table.var(axis=0, ddof=1) / len(table)
+    return Part(variance, np.full(variance.shape, len(table) - 1.0))
 
 
 def crossed_errors(
@@ -33,13 +81,17 @@ def crossed_errors(
 
     Sources: Owen 2007, The pigeonhole bootstrap, doi 10.1214/07-AOAS122; Satterthwaite 1946, doi 10.2307/3002019.
     """
+    return summed_errors(rater_parts(samples, image_samples, num_groups=num_groups, num_raters=num_raters))
+
+
+def rater_parts(samples: ArrayLike, image_samples: ArrayLike, *, num_groups: int, num_raters: int) -> tuple[Part, Part]:
+    """What images and raters add to the variance; arguments as of :func:`crossed_errors`."""
     both, images = (_variance(np.asarray(table, float)) for table in (samples, image_samples))
     by_images = images * num_groups / (num_groups - 1)
     by_raters = np.maximum(both - images, 0.0) * num_raters / (num_raters - 1)
-    total = by_images + by_raters
-    parts = by_images**2 / (num_groups - 1) + by_raters**2 / (num_raters - 1)
-    degrees = divide(total**2, parts)
-    return np.asarray(np.sqrt(total), float), np.where(parts > 0, degrees, float(num_groups - 1))
+    degrees = (np.full(by_images.shape, units - 1.0) for units in (num_groups, num_raters))
+    first, second = (Part(*pair) for pair in zip((by_images, by_raters), degrees, strict=True))
+    return first, second
 
 
 def _variance(samples: Floats) -> Floats:

@@ -37,7 +37,10 @@ def test_flags_reach_the_resampling():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["generalize=all", "interval=bca"], "interval must be auto, expanded or percentile with .*: all; found bca"),
+        (
+            ["generalize=all", "interval=bca"],
+            "interval must be auto, student, expanded or percentile with .*: all; found bca",
+        ),
         (["margins={iuo: 0.1}"], "margins must give scores .* found iuo: 0.1"),
         (["margins={iou: 0}"], "greater than 0, .* found iou: 0"),
         (["alternative_margin=1"], r"alternative_margin must lie between 0 and 1 \(below 1\), found 1"),

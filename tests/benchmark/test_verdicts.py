@@ -190,6 +190,44 @@ def test_seeds_drawn_anew_by_a_slow_loop():
     assert row(board, "m2")[["iou_low", "iou_high"]].tolist() == pytest.approx(alone[["iou_low", "iou_high"]].tolist())
 
 
+def test_other_seeds_by_default_add_their_own_variance():
+    made = tables(0.0, 0.3, -0.1, 0.2, 0.5, 0.1)
+    models = {"m0": "a", "m1": "a", "m2": "a", "m3": "b", "m4": "b"}
+    results = build_results(made, Resampling(generalize="seeds"), models=models)
+    iou = {name: frame.sort_values("image_id")["iou"].to_numpy() for name, frame in made.items()}
+    a, b = (np.stack([iou[name] for name in names]) for names in (["m0", "m1", "m2"], ["m3", "m4"]))
+    of_a, of_b = (x.mean(axis=1).var(ddof=1) / len(x) for x in (a, b))
+
+    images = a.mean(axis=0).var(ddof=1) / N
+    degrees = (images + of_a) ** 2 / (images**2 / (N - 1) + of_a**2 / 2)
+    half = stats.t.ppf(0.975, degrees) * math.sqrt(images + of_a)
+    found = row(results.leaderboard, "a")
+    assert [found["iou_low"], found["iou_high"]] == pytest.approx([a.mean() - half, a.mean() + half])
+
+    images = (a.mean(axis=0) - b.mean(axis=0)).var(ddof=1) / N
+    degrees = (images + of_a + of_b) ** 2 / (images**2 / (N - 1) + of_a**2 / 2 + of_b**2)
+    half = stats.t.ppf(0.975, degrees) * math.sqrt(images + of_a + of_b)
+    pair = results.comparisons.query("name in ('a', 'b') and versus in ('a', 'b')").iloc[0]
+    assert (pair["high"] - pair["low"]) / 2 == pytest.approx(half)
+
+    # One seed says nothing about others; bounds have none.
+    alone = build_results(made, models=models).leaderboard
+    for name in ("m5", CEILING, FLOOR):
+        assert row(results.leaderboard, name)["iou_low"] == pytest.approx(row(alone, name)["iou_low"])
+    assert any(note.startswith("Of one seed only, so that nothing is known of others: m5.") for note in results.notes)
+
+
+def test_raters_and_seeds_add_up():
+    made = tables(0.0, 0.3, -0.1)
+    models = dict.fromkeys(made, "a")
+    options = {g: Resampling(generalize=g, resamples=500) for g in ("raters", "seeds", "all")}
+    boards = {g: build_results(made, option, models=models) for g, option in options.items()}
+    wide = {g: row(b.leaderboard, "a")["iou_high"] - row(b.leaderboard, "a")["iou_low"] for g, b in boards.items()}
+    # Raters add little here, but degrees of freedom: Student's factor shrinks a little.
+    assert wide["all"] > 0.95 * wide["seeds"] > wide["raters"]
+    assert any("on the word of" in note for note in boards["all"].notes)
+
+
 def test_other_raters_make_intervals_wider_and_say_so():
     made = tables(0.0)
     for frame in made.values():
@@ -266,3 +304,8 @@ def test_choices_that_do_not_go_together_are_refused():
 def test_resampling_is_told_in_words():
     words = resampling_in_words(Resampling(resamples=50, generalize="all", interval="percentile"), unit="patients")
     assert words == "95%, bootstrap quantiles, 50 paired resamples of patients, of raters and of seeds"
+    told = {
+        g: resampling_in_words(Resampling(resamples=50, generalize=g), unit="patients") for g in ("seeds", "raters")
+    }
+    assert told["seeds"] == "95%, Student's, by the spread over patients and over seeds"
+    assert told["raters"] == "95%, Student's, by the spread over patients and over raters (50 resamples)"
