@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich.console import Console
 
+from irrbench.benchmark.align import BLIND_NAME
 from irrbench.benchmark.cell import CellResult, Tracking
 from irrbench.benchmark.conclude import check_questions, conclude
 from irrbench.benchmark.config import BenchmarkConfig, ConfigError
@@ -165,7 +166,7 @@ def _conclude(
 
 
 def _check_names(config: BenchmarkConfig) -> None:
-    taken = sorted(set(config.predictions) & set(DISPLAY_NAMES.values()))
+    taken = sorted(set(config.predictions) & {*DISPLAY_NAMES.values(), BLIND_NAME})
     if taken:
         raise ConfigError(f"--predictions: {taken[0]!r} is the name of a bound; call the model something else.")
 

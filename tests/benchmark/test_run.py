@@ -267,6 +267,7 @@ def test_unusable_predictions(study, store, tmp_path, bad):
         ({"models": "unett"}, "There is no architecture 'unett' .* did you mean unet"),
         ({"labels": ["median"]}, r"label='median': expected one of majority"),
         ({"predictions": {"naive rater (floor)": "x"}}, "is the name of a bound"),
+        ({"predictions": {"best blind guess (blind)": "x"}}, "is the name of a bound"),
         ({"tracking_uri": "nonsense://x"}, "--tracking-uri: .*nonsense"),
     ],
 )
