@@ -1,4 +1,5 @@
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -6,8 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irrbench import VotePatterns, counting
-from irrbench.counting import _count_by_lanes, _count_by_words, _histogram
+from irrbench import VotePatterns
+from irrbench.counting import pixels as by_pixels
+from irrbench.counting import words as by_words
+from irrbench.counting.lanes import count_by_lanes
+from irrbench.counting.pixels import histogram
+from irrbench.counting.words import count_by_words
 
 B, R, H, W = 3, 4, 5, 7
 
@@ -129,7 +134,7 @@ def test_absent_raters_are_ignored_whatever_their_mask_says():
 @given(st.lists(st.tuples(st.integers(0, 255), st.integers(1, 40)), max_size=30), st.sampled_from([256, 300]))
 def test_counting_by_words_is_counting_by_pixels(runs, size):
     codes = np.repeat(*np.array(runs, int).reshape(-1, 2).T).astype(np.uint8)
-    assert _histogram(codes, size).tolist() == [codes.tolist().count(code) for code in range(size)]
+    assert histogram(codes, size).tolist() == [codes.tolist().count(code) for code in range(size)]
 
 
 def runs_of_marks(rng, shape, longest):
@@ -156,9 +161,9 @@ def test_counting_by_words_is_counting_one_by_one(num_raters, num_images, num_pi
     preds, roi = (runs_of_marks(rng, (num_images, num_pixels), 200) for _ in range(2))
     present = torch.from_numpy(rng.random((num_images, num_raters)) < 0.8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counting, "_TILE", tile)
-        patch.setattr(counting, "_SOME", 2)
-        patch.setattr(counting, "_JOINT", 2**8)
+        patch.setattr(by_words, "_TILE", tile)
+        patch.setattr(by_pixels, "SOME", 2)
+        patch.setattr(by_words, "_JOINT", 2**8)
         found = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts
     assert found.tolist() == counted_one_by_one(masks, roi, preds, present)
 
@@ -168,8 +173,22 @@ def test_tiles_add_up(monkeypatch, num_raters):
     masks, roi, preds = draw(12, (3, num_raters, 15, 17))
     present = torch.rand(3, num_raters, generator=torch.Generator().manual_seed(1)) < 0.7
     whole = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts
-    monkeypatch.setattr(counting, "_TILE", 64)
+    monkeypatch.setattr(by_words, "_TILE", 64)
     assert torch.equal(VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts, whole)
+
+
+def test_threads_add_up(monkeypatch):
+    masks, roi, preds = draw(12, (5, 4, 40, 17))
+    whole = VotePatterns.from_masks(masks, roi=roi, preds=preds).counts
+    monkeypatch.setattr(by_words, "_TILE", 128)
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        pools = []
+        monkeypatch.setattr(
+            by_words, "ThreadPoolExecutor", lambda n, pools=pools: pools.append(n) or ThreadPoolExecutor(n)
+        )
+        assert torch.equal(VotePatterns.from_masks(masks, roi=roi, preds=preds).counts, whole)
+        assert pools == ([] if threads == 1 else [3])
 
 
 @pytest.mark.parametrize("with_roi", [False, True])
@@ -178,7 +197,7 @@ def test_both_ways_of_counting_agree(with_roi):
     present = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]]).bool()
     planes = [(255 * x.to(torch.uint8)).flatten(2) for x in (masks, preds[:, None])]
     inside = roi.flatten(1) if with_roi else None
-    assert torch.equal(_count_by_lanes(planes, present, inside), _count_by_words(planes, present, inside))
+    assert torch.equal(count_by_lanes(planes, present, inside), count_by_words(planes, present, inside))
 
 
 @given(st.integers(2, 6), st.integers(0, 5), st.integers(0, 2**31))

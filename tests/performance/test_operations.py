@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from irrbench import SegmentationBounds, VotePatterns, counting, marks, segmentation_bounds
+from irrbench import SegmentationBounds, VotePatterns, marks, segmentation_bounds
+from irrbench.counting import count_codes, pixels, words
+from irrbench.counting.lanes import count_by_lanes
 from irrbench.performance.images import Images
 
 
@@ -63,7 +65,8 @@ class Call(Calls):
 @pytest.fixture
 def calls(monkeypatch):
     noted = Calls(256 * 256)
-    monkeypatch.setattr(counting, "np", noted)
+    for module in (words, pixels):
+        monkeypatch.setattr(module, "np", noted)
     return noted.names
 
 
@@ -78,7 +81,8 @@ def test_bool_masks_are_read_once(num_raters, calls):
 
 
 def test_a_large_image_is_read_once_too(calls, monkeypatch):
-    monkeypatch.setattr(counting, "_TILE", 256 * 256)
+    monkeypatch.setattr(words, "_TILE", 256 * 256)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     Images.draw(num_images=2, num_raters=4, side=512).count()
     assert calls == {"packbits": 2 * 4 * 6}
 
@@ -87,10 +91,10 @@ def test_a_large_image_is_read_once_too(calls, monkeypatch):
 def test_noise_is_counted_in_one_pass(calls, many):
     num_raters = 8 if many else 4
     masks = torch.rand(3, num_raters, 256, 256, generator=torch.Generator().manual_seed(0)) < 0.5
-    patterns = tape_of(lambda: VotePatterns.from_masks(masks), counting._GRAIN)
+    patterns = tape_of(lambda: VotePatterns.from_masks(masks), pixels.GRAIN)
     by_pixel = {"unpackbits": 3, "zeros": 3, "add": 3 * 8, "bitwise_or": 3 * 8} if many else {}  # image by image
     assert calls == Counter({"packbits": num_raters}) + Counter(by_pixel)
-    assert Counter(patterns.names) == ({"bincount": 3 * 256 * 256 // counting._GRAIN} if many else {})
+    assert Counter(patterns.names) == ({"bincount": 3 * 256 * 256 // pixels.GRAIN} if many else {})
 
 
 @pytest.mark.parametrize("top", [1, 255])
@@ -155,11 +159,9 @@ def test_asking_for_a_value_would_have_failed():
 
 
 def test_the_way_for_accelerators_counts_the_same():
-    from irrbench.counting import _count_by_lanes, count_codes
-
     images = Images.draw(num_images=3, num_raters=4, side=33)
     planes = [x.view(torch.uint8).flatten(2) for x in (images.masks, images.preds[:, None], images.roi[:, None])]
     present = torch.tensor([[True] * 4, [False, True, True, True], [True, False, False, True]])
     *planes, roi = planes
-    assert torch.equal(_count_by_lanes(planes, present, roi[:, 0]), count_codes(planes, present, roi[:, 0]))
+    assert torch.equal(count_by_lanes(planes, present, roi[:, 0]), count_codes(planes, present, roi[:, 0]))
     assert VotePatterns.from_masks(images.masks).counts.sum() == 3 * 33 * 33

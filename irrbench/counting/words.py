@@ -1,17 +1,16 @@
-"""How often each code occurs in each image: the one place that touches pixels.
+"""Counting on processors, 64 pixels at a time.
 
-A code's bits are the channels of the planes, from low to high: the raters' masks, then the prediction. Only pixels of
-the region of interest count. On a processor each pixel is read once, to pack it into one bit; what follows works on
-words of 64 pixels. Masks are smooth, so in most words every channel is all 0 or all 1: such a word is counted at once.
+Each pixel is read once, to pack it into one bit; what follows works on words of 64 pixels. Masks are smooth, so in most
+words every channel is all 0 or all 1: such a word is counted at once.
 
-``B`` images, ``N`` pixels, ``K = 2**bits`` codes; in a tile ``G`` images of ``W`` words, ``M`` of them mixed.
+``B`` images, ``K = 2**bits`` codes; in a tile ``G`` images of ``W`` words, ``M`` of them mixed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,65 +18,63 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from irrbench.counting.pixels import count_pixels
+
 Words = NDArray[np.uint64]
 Counts = NDArray[np.int64]
 
-_LANES = 64  # histogram copies per image on accelerators: neighbouring pixels are alike and would queue for one counter
 _TILE = 2**21  # pixels whose packed channels stay near the core, and enough for calls to cost little
 _CODES = 2**15  # counters of all images of a tile together, to stay there too
 _FEW_BITS = 7  # up to here mixed words are counted by subsets of channels, above pixel by pixel
 _JOINT = 2**17  # words of subsets at a time: more, and they leave the cache; fewer, and calls cost more than work
-_SOME = 2**12  # mixed words whose pixels a core's cache holds
-_GRAIN = 2**15  # up to here torch works on the calling thread; above, every call would wait for a team of threads
 _ONE = np.uint64(1)
-_EIGHT_TIMES = np.int64(0x0101010101010101)  # times a byte: a word of eight such bytes
 
 
-def count_codes(planes: Sequence[Tensor], present: Tensor, roi: Tensor | None = None) -> Tensor:
-    """Count ``(B, K)`` int64.
-
-    Args:
-        planes: each ``(B, channels, N)``, bool or integers of one byte, of which anything but 0 is a mark; the first
-            holds the raters.
-        present: ``(B, R)``; whatever an absent rater's channel says is taken for 0.
-        roi: ``(B, N)`` likewise, the pixels that count; all if not given.
-    """
-    if planes[0].device.type == "cpu":
-        return _count_by_words(planes, present, roi)
-    return _count_by_lanes(planes, present, roi)
-
-
-def _count_by_words(planes: Sequence[Tensor], present: Tensor, roi: Tensor | None) -> Tensor:
+def count_by_words(planes: Sequence[Tensor], present: Tensor, roi: Tensor | None) -> Tensor:
+    """Count ``(B, K)`` int64; arguments as of :func:`irrbench.counting.count_codes`."""
     channels = [channel for plane in planes for channel in plane.numpy().swapaxes(0, 1)]
     num_images, num_pixels = channels[0].shape
     num_bits = len(channels)
     there = np.ones((num_bits, num_images), bool)
     there[: present.shape[1]] = present.numpy().T
     stack = _Stack(channels, there, None if roi is None else roi.numpy())
-    counts, at_least = np.zeros((2, num_images, 2**num_bits), np.int64)
-    together = min(num_images, _together(num_pixels, num_bits))
-    desk = _Desk.of(num_bits, together * -(-min(num_pixels, _TILE) // 64))
-    for images, pixels in _tiles(num_images, num_pixels, num_bits):
+    tiles = list(_tiles(num_images, num_pixels, num_bits))
+    workers = min(torch.get_num_threads(), len(tiles) // 2) if num_bits <= _FEW_BITS else 1  # fewer tiles do not pay
+    if workers <= 1:
+        return torch.from_numpy(_count_tiles(stack, tiles))
+    with ThreadPoolExecutor(workers) as pool:  # for the time of a call: threads kept alive would not survive a fork
+        parts = pool.map(lambda first: _count_tiles(stack, tiles[first::workers]), range(workers))
+        return torch.from_numpy(sum(parts))
+
+
+def _count_tiles(stack: _Stack, tiles: Sequence[tuple[slice, slice]]) -> Counts:
+    """Counts of these tiles alone, ``(B, K)``."""
+    num_bits, num_images = stack.there.shape
+    shape = num_images, 2**num_bits
+    counts, at_least = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    desk = _Desk.of(num_bits, max((_num_words(images, pixels) for images, pixels in tiles), default=0))
+    for images, pixels in tiles:
         words, inside = stack.pack(images, pixels, desk)
         rest, bounds = _count_uniform(words, counts[images], desk)
         if num_bits <= _FEW_BITS:
             _count_subsets(rest, bounds, at_least[images], desk)
         else:
-            _count_pixels(rest, bounds, counts[images])
+            count_pixels(rest, bounds, counts[images])
         counts[images, 0] += inside - 64 * (words.shape[1] // len(inside))  # those outside were taken for unmarked
-    return torch.from_numpy(counts + _exactly(at_least))
+    counts += _exactly(at_least)
+    return counts
+
+
+def _num_words(images: slice, pixels: slice) -> int:
+    return len(range(images.start, images.stop)) * -(-len(range(pixels.start, pixels.stop)) // 64)
 
 
 def _tiles(num_images: int, num_pixels: int, num_bits: int) -> Iterator[tuple[slice, slice]]:
     """Several small images, or a part of a large one."""
-    together = _together(num_pixels, num_bits)
+    together = max(1, min(_TILE // num_pixels, _CODES >> num_bits))
     for image in range(0, num_images, together):
         for start in range(0, num_pixels, _TILE):
             yield slice(image, min(image + together, num_images)), slice(start, min(start + _TILE, num_pixels))
-
-
-def _together(num_pixels: int, num_bits: int) -> int:
-    return max(1, min(_TILE // num_pixels, _CODES >> num_bits))
 
 
 class _Desk(NamedTuple):
@@ -178,69 +175,3 @@ def _exactly(at_least: Counts) -> Counts:
         halves = counts.reshape(num_images, size >> bit + 1, 2, 1 << bit)
         halves[:, :, 0] -= halves[:, :, 1]
     return counts
-
-
-def _count_pixels(words: Words, bounds: Counts, counts: Counts) -> None:
-    """Count pixel by pixel, adding to ``(G, K)``."""
-    for image, (first, last) in enumerate(pairwise(bounds.tolist())):
-        for start in range(first, last, _SOME):
-            counts[image] += _histogram(_codes(words[:, start : min(start + _SOME, last)]), counts.shape[1]).numpy()
-
-
-def _codes(words: Words) -> NDArray[Any]:
-    """Of each pixel of ``(bits, M)``, ``(64 * M,)``."""
-    dtype = np.uint8 if len(words) <= 8 else np.int16 if len(words) <= 15 else np.int32
-    pixels = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1)
-    codes: NDArray[Any] = np.zeros(pixels.shape[1], dtype)
-    for channel in pixels[::-1]:
-        np.add(codes, codes, out=codes)
-        np.bitwise_or(codes, channel, out=codes)
-    return codes
-
-
-def _histogram(codes: NDArray[Any], size: int) -> Tensor:
-    # Eight one-byte codes are a word, and a word that repeats its first byte is counted by that byte.
-    whole = len(codes) // 8 * 8
-    if codes.dtype != np.uint8 or not whole:
-        return _bincount(codes, size)
-    words = codes[:whole].view(np.int64)
-    repeated = words & 255
-    repeated *= _EIGHT_TIMES
-    is_mixed = words != repeated
-    if 8 * np.count_nonzero(is_mixed) > len(words):  # then it is quicker to count pixel by pixel
-        return _bincount(codes, size)
-    mixed = words.compress(is_mixed).view(np.uint8)
-    first, first_of_mixed = (_bincount(np.ascontiguousarray(some[::8]), size) for some in (codes[:whole], mixed))
-    rest = _bincount(mixed, size) + _bincount(codes[whole:], size)
-    return rest.add_(first - first_of_mixed, alpha=8)
-
-
-def _bincount(codes: NDArray[Any], size: int) -> Tensor:
-    counts = torch.zeros(size, dtype=torch.int64)
-    for part in torch.from_numpy(codes).split(_GRAIN):
-        counts += torch.bincount(part, minlength=size)
-    return counts
-
-
-def _count_by_lanes(planes: Sequence[Tensor], present: Tensor, roi: Tensor | None) -> Tensor:
-    # On an accelerator `bincount` asks the device for the largest code and so makes the host wait; adding ones at
-    # computed places does not, and integers add up the same in any order.
-    planes = [plane.bool() for plane in (*planes, *(() if roi is None else (roi[:, None],)))]
-    num_images, num_pixels = planes[0].shape[0], planes[0].shape[2]
-    num_bits = sum(plane.shape[1] for plane in planes)
-    lanes = _LANES if num_bits <= 12 else 1
-    channels = torch.cat(planes, 1)
-    weights = 2 ** torch.arange(num_bits, dtype=torch.int32, device=channels.device).expand(num_images, -1)
-    weights = torch.cat([weights[:, : present.shape[1]] * present, weights[:, present.shape[1] :]], 1)
-    codes = torch.zeros(num_images, num_pixels, dtype=torch.int32, device=channels.device)
-    for i in range(num_bits):
-        codes.addcmul_(channels[:, i].int(), weights[:, i, None])
-    lane = torch.arange(num_pixels, device=codes.device) % lanes
-    image = torch.arange(num_images, device=codes.device)[:, None]
-    places = (image * lanes + lane) * 2**num_bits + codes
-    counts = torch.zeros(num_images * lanes * 2**num_bits, dtype=torch.int64, device=codes.device)
-    counts.scatter_add_(
-        0, places.flatten(), torch.ones((), dtype=torch.int64, device=codes.device).expand(places.numel())
-    )
-    counts = counts.view(num_images, lanes, -1).sum(1)
-    return counts if roi is None else counts.unflatten(1, (2, -1))[:, 1]
