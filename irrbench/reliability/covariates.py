@@ -87,8 +87,8 @@ def why_no_covariate(column: pd.Series, raters: Sequence[str]) -> str:
 
     Example:
         >>> why_no_covariate(pd.Series([101, 102, 103, 104], name="annotation"), [])
-        'nearly every image has its own value'
-        >>> why_no_covariate(pd.Series([61.5, 40.0, 18.2, 33.3], name="age"), [])
+        'every image has its own whole number, as a name has'
+        >>> why_no_covariate(pd.Series([61, 40, 18, 40], name="age"), [])
         ''
     """
     name = str(column.name)
@@ -98,12 +98,13 @@ def why_no_covariate(column: pd.Series, raters: Sequence[str]) -> str:
         return "a name"
     if any(name.endswith(f"_{rater}") for rater in raters):
         return "about a single rater"
-    levels = column.nunique()
-    if not is_float_dtype(column) and levels > 0.5 * column.notna().sum():
+    levels, images = column.nunique(), column.notna().sum()
+    if is_numeric_dtype(column):
+        counts_up = not is_float_dtype(column) and levels == images > 0
+        return "every image has its own whole number, as a name has" if counts_up else ""
+    if levels > 0.5 * images:
         return "nearly every image has its own value"
-    if not is_numeric_dtype(column) and levels > MAX_LEVELS:
-        return f"{levels} categories, more than {MAX_LEVELS}"
-    return ""
+    return f"{levels} categories, more than {MAX_LEVELS}" if levels > MAX_LEVELS else ""
 
 
 def _no_contrast(column: pd.Series) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from irrbench.agreement import prevalence
+from irrbench.data.problems import Problem
 from irrbench.reliability.counting import Counted
 from irrbench.reliability.options import StudyOptions
 
@@ -51,12 +52,14 @@ def remark(excluded: pd.DataFrame, images: int, options: StudyOptions) -> str:
     """What a reader must be told about the images left out, with what to do where they are most of them."""
     if excluded.empty:
         return ""
-    counts = excluded["reason"].value_counts()
-    listed = "; ".join(f"{count} because {_because(str(reason))}" for reason, count in counts.items())
-    text = f"{len(excluded)} of {images} images left out: {listed}."
-    if not leaves_few(excluded, images):
-        return text
-    return f"{text} {_remedy(str(counts.index[0]), options)}"
+    text = f"{_listed(excluded, images)}."
+    return f"{text} That is most of them. {_remedy(excluded, options)}." if leaves_few(excluded, images) else text
+
+
+def nothing_left(excluded: pd.DataFrame, images: int, options: StudyOptions, *, data: str) -> Problem:
+    """What to tell where no image is left to study."""
+    found = f"no image to study ({_listed(excluded, images)})"
+    return Problem(data, found, "at least one that is not left out", _remedy(excluded, options))
 
 
 def leaves_few(excluded: pd.DataFrame, images: int) -> bool:
@@ -64,17 +67,24 @@ def leaves_few(excluded: pd.DataFrame, images: int) -> bool:
     return len(excluded) > MANY * images
 
 
+def _listed(excluded: pd.DataFrame, images: int) -> str:
+    counts = excluded["reason"].value_counts()
+    listed = "; ".join(f"{count} because {_because(str(reason))}" for reason, count in counts.items())
+    return f"{len(excluded)} of {images} images left out: {listed}"
+
+
 def _because(reason: str) -> str:
     return f"of {reason}" if reason == FEW else reason
 
 
-def _remedy(reason: str, options: StudyOptions) -> str:
-    if "under" in reason:
+def _remedy(excluded: pd.DataFrame, options: StudyOptions) -> str:
+    most = str(excluded["reason"].value_counts().index[0])
+    if "under" in most:
         return (
-            f"That is most of them. The rule of {options.exclude_below:.0%} is made for lesions that are large in "
-            "their region of interest. Where lesions are small by nature, keep all images with --exclude-below 0, or "
-            "give a region of interest closer to the lesion (roi/<id>.png)."
+            f"The rule of {options.exclude_below:.0%} is made for lesions that are large in their region of interest. "
+            "Where lesions are small by nature, keep all images with --exclude-below 0, or give a region of interest "
+            "closer to the lesion (roi/<id>.png)"
         )
-    if "over" in reason:
-        return "That is most of them. Keep all images with --exclude-above 1, or give a wider region of interest."
-    return "That is most of them. Give the masks of more raters, or regions of interest that hold pixels."
+    if "over" in most:
+        return "Keep all images with --exclude-above 1, or give a wider region of interest"
+    return "Give the masks of more raters, or regions of interest that hold pixels"

@@ -113,7 +113,9 @@ def _left_out(study: Study) -> Drawing | None:
     return Drawing(
         left_out(table, titles_of(study)),
         "How each measure changes without each of the raters.",
-        "Paired over images, with 95 % intervals; the extent ICC is one number for all images.",
+        "Paired over images, with 95 % intervals; the extent ICC is one number for all images. Part of a change is the "
+        "number of raters itself, whoever is left out: an even number of peers has ties (see the rules), which moves "
+        "the average rater's scores, and the Laplace ICC depends on how many rate.",
     )
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from irrbench.data.problems import DataError, Problem
+from irrbench.data.problems import DataError
 from irrbench.reliability.across import extent_table, joint_table, leave_out_extents, measure_extents, raters_needed
 from irrbench.reliability.correlations import correlate_all
 from irrbench.reliability.counting import Counted, count_images
 from irrbench.reliability.covariates import make_design
-from irrbench.reliability.exclusions import exclude, leaves_few, remark
+from irrbench.reliability.exclusions import exclude, leaves_few, nothing_left, remark
 from irrbench.reliability.measures import Measure, select_measures
 from irrbench.reliability.measuring import leave_one_out, list_reasons, measure_all, without_each
 from irrbench.reliability.options import StudyOptions
@@ -138,7 +138,7 @@ def _study(data: RaterData, options: StudyOptions, workers: int, *, progress: bo
     out = set(excluded["place"])
     kept = [i for i in range(len(data)) if i not in out]
     if not kept:
-        raise DataError([Problem(data.name, f"no image to study. {text}", "one or more", "see there")])
+        raise DataError([nothing_left(excluded, len(data), options, data=data.name)])
     counted, part = everything.subset(kept), data.subset(kept)
     excluded = excluded.drop(columns="place")
     return _study_kept(part, counted, excluded, options, len(data), text, workers, progress=progress)

@@ -82,7 +82,7 @@ def test_most_left_out_is_said_with_a_remedy(share, remedy):
 
 
 def test_a_study_of_nothing_is_refused_with_the_remedy():
-    with pytest.raises(DataError, match=r"no image to study. 2 of 2 images left out: .* --exclude-below 0"):
+    with pytest.raises(DataError, match=r"no image to study \(2 of 2 images left out: .* --exclude-below 0"):
         study(images((0.01, 0.01), (0.0, 0.02)), progress=False)
 
 

@@ -35,6 +35,7 @@ class TestColumns:
             site=["A", "B", "C"] * (N // 3),
             smoker=[True, False] * (N // 2),
             grade=np.arange(N) % 4,
+            years=20 + np.arange(N) % (N - 1),
             split=["train", "val"] * (N // 2),
             patient=[f"p{i // 2}" for i in range(N)],
             annotation=np.arange(N),
@@ -50,11 +51,12 @@ class TestColumns:
             "site",
             "smoker",
             "grade",
+            "years",
         ]
         assert design.skipped == {
             "split": "says how images are used",
             "patient": "groups the images",
-            "annotation": "nearly every image has its own value",
+            "annotation": "every image has its own whole number, as a name has",
             "code": "nearly every image has its own value",
             "words": "12 categories, more than 10",
             "area_r1": "about a single rater",

@@ -114,7 +114,7 @@ def test_unknown_covariates_are_named_with_the_columns(script, capsys, folder, t
 def test_nothing_left_is_code_2_with_the_remedy(script, capsys, folder, tmp_path):
     flags = ["--data", str(folder), "--output", str(tmp_path), "--tracking-uri", "none", "--exclude-below", "0.9"]
     assert script.main([*flags, *QUICKLY]) == 2
-    assert "no image to study. 16 of 16 images left out" in capsys.readouterr().err
+    assert "no image to study (16 of 16 images left out" in capsys.readouterr().err
 
 
 def test_a_store_that_cannot_be_opened_is_code_2_before_anything_is_measured(script, capsys, folder, tmp_path):
