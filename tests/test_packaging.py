@@ -39,6 +39,14 @@ def test_the_readmes_example_without_a_trainer_runs():
     assert names["bounds"].raters["iou"].shape == (8, 3)
 
 
+def test_the_measures_on_arrays_in_the_documentation_run():
+    (block,) = (block for block in python_blocks(ROOT / "docs" / "reliability.md") if "draw_lesions" in block)
+    names = {}
+    exec(block, names)  # noqa: S102
+    assert 0 < names["joint_icc"](names["patterns"]).icc_pixel < 1
+    assert (names["krippendorff_alpha"](names["patterns"]) > 0.3).all()
+
+
 def test_the_readme_leads_with_two_commands_and_links_to_what_is_there():
     text = (ROOT / "README.md").read_text()
     assert re.search(r"make benchmark.*\nmake test", text[:1500])
