@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -44,7 +45,9 @@ class Executor:
         """
         from joblib import Parallel, delayed  # noqa: PLC0415
 
-        with self._backend() as workers:
+        with self._backend() as workers, warnings.catch_warnings():
+            # loky renews a worker whose memory has grown, between two cells, and wonders aloud what happened.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
             # Ray's backend gives results only all together.
             return_as = "list" if self.name == "ray" else "generator"
             parallel = Parallel(n_jobs=workers, return_as=return_as, pre_dispatch="n_jobs", batch_size=1)

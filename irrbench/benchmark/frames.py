@@ -27,7 +27,7 @@ def score_columns(candidates: Candidates, score: str) -> dict[str, Floats]:
     """One score's columns, ``(A,)`` each: mean, interval, floor and ceiling, normalized value and its interval."""
     options = candidates.resampling
     means = candidates.means(score)
-    low, high = interval(means, level=options.level, method=options.method)
+    low, high = (_within_range(score, end) for end in interval(means, level=options.level, method=options.method))
     normalized = np.array([n.value for n in normalize(candidates, score)])
     ends = interval(candidates.normalized(score), level=options.level, method=options.method)
     # Of floor and ceiling 0 and 1 are the definition and no estimates.
@@ -123,6 +123,12 @@ def separation_frame(candidates: Candidates) -> pd.DataFrame:
             | {"remark": normalize(candidates, score)[ceiling].reason}
         )
     return pd.DataFrame(rows).sort_values("separation", ascending=False, kind="stable", ignore_index=True)
+
+
+def _within_range(score: str, end: Floats) -> Floats:
+    """An interval's end, no further out than the score can be."""
+    lowest = -1.0 if score.startswith("kappa") else 0.0
+    return np.where(np.isfinite(end), np.clip(end, lowest, 1.0), end)
 
 
 def _spread(seeds: Floats) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,8 +38,8 @@ def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> 
     check_transforms(config.train.transforms)
     check_splits(data)
     digest = data_digest(data, image_facts(data))
-    cells = []
-    for number, (name, model, label, seed) in enumerate(cell_names(config)):
+    cells, colours = [], cell_colours(config)
+    for name, model, label, seed in cell_names(config):
         resolved = CellConfig(
             model=model,
             label=label,
@@ -52,7 +53,7 @@ def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> 
             code=_digests_of_code(config, model),
         )
         folder = cell_folder(Path(config.output).absolute(), name, resolved)
-        cells.append(Cell(name, resolved, folder, tracking._replace(colour=model_colour(number))))
+        cells.append(Cell(name, resolved, folder, tracking._replace(colour=colours[name])))
     return cells
 
 
@@ -63,6 +64,8 @@ def _digests_of_code(config: BenchmarkConfig, model: ModelConfig) -> tuple[tuple
     return tuple((path, source_digest(path)) for path in paths if path is not None)
 
 
-def model_colour(number: int) -> str:
-    """The colour of the ``number``-th model, in MLflow and in the report."""
-    return MODEL_COLOURS[number % len(MODEL_COLOURS)]
+def cell_colours(config: BenchmarkConfig) -> dict[str, str]:
+    """Colours of the cells by name, in MLflow and in the report: the seeds of a model share one."""
+    models = {name: name.removesuffix(f" seed {seed}") for name, _, _, seed in cell_names(config)}
+    palette = dict(zip(dict.fromkeys(models.values()), cycle(MODEL_COLOURS)))
+    return {name: palette[model] for name, model in models.items()}

@@ -22,7 +22,7 @@ from irrbench.benchmark.predictions import Scored, load_all, score_predictions
 from irrbench.benchmark.progress import GridProgress
 from irrbench.benchmark.quiet import quiet
 from irrbench.benchmark.reporting import with_groups
-from irrbench.benchmark.resolve import make_cells
+from irrbench.benchmark.resolve import cell_colours, make_cells
 from irrbench.plots import DISPLAY_NAMES, MODEL_COLOURS
 from irrbench.tracking.store import absolute_uri
 
@@ -160,7 +160,8 @@ def _conclude(
 ) -> Benchmark:
     results = conclude(config, data, models)
     curves = [model.curve.assign(name=model.name) for model in models if isinstance(model, CellResult)]
-    colours = {model.name: palette[number % len(palette)] for number, model in enumerate(models)}
+    by_order = {name: palette[number % len(palette)] for number, name in enumerate(config.predictions)}
+    colours = by_order or cell_colours(config)
     colours |= {name: colours[seeds[0]] for name, seeds in results.members.items()}
     return Benchmark(config, data, models, results, pd.concat(curves) if curves else None, colours, command)
 
@@ -219,7 +220,7 @@ def _show(benchmark: Benchmark, console: Console, experiment_id: str) -> None:
 
 def _show_waiting(outcome: Outcome, console: Console) -> None:
     console.print(
-        f"{len(outcome.unfinished)} cells are not finished yet: {', '.join(outcome.unfinished)}. The process that ends "
+        f"Not finished yet ({len(outcome.unfinished)}): {', '.join(outcome.unfinished)}. The process that ends "
         "the last one writes the tables; so does the same command once more, without --cells."
     )
 
@@ -228,9 +229,8 @@ def _show_failures(failures: Sequence[Failure], console: Console) -> None:
     for failure in failures:
         console.print(f"\n{failure.name} failed; its traceback:\n{failure.traceback}", soft_wrap=True)
     if failures:
-        console.print(
-            f"{len(failures)} cells failed: {', '.join(failure.name for failure in failures)}. The rest stands."
-        )
+        names = ", ".join(failure.name for failure in failures)
+        console.print(f"Failed ({len(failures)}): {names}. The rest stands.")
 
 
 def _console() -> Console:

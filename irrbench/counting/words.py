@@ -105,10 +105,10 @@ class _Stack(NamedTuple):
         """
         num_images, num_pixels = images.stop - images.start, pixels.stop - pixels.start
         words = _shaped(desk.words, len(self.channels), num_images, -(-num_pixels // 64))
-        for channel, there, row in zip(self.channels, self.there, words, strict=True):
+        for channel, row in zip(self.channels, words, strict=True):
             _pack(channel[images, pixels], row)
-            if not there[images].all():
-                row[~there[images]] = 0
+        if not self.there.all():
+            words[~self.there[:, images]] = 0
         if self.roi is None:
             return words.reshape(len(words), -1), np.full(num_images, num_pixels)
         inside = _shaped(desk.scratch, *words.shape[1:])

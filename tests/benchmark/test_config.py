@@ -13,6 +13,7 @@ from irrbench.benchmark.cell import CellConfig
 from irrbench.benchmark.config import RulesConfig, TrainConfig, slug
 from irrbench.benchmark.grid import cell_names
 from irrbench.benchmark.predictions import parse_predictions
+from irrbench.benchmark.resolve import cell_colours
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -167,6 +168,15 @@ def test_names_of_cells():
     assert cell_names(own)[0][0] == "Net soft"
     assert names == ["unet-resnet18 soft", "unet-resnet18 rater:a", "mine soft", "mine rater:a"]
     assert cell_names(replace(config, seeds=[0, 7]))[1][0] == "unet-resnet18 soft seed 7"
+
+
+def test_the_seeds_of_a_model_share_a_colour_and_models_do_not():
+    config = BenchmarkConfig(models=[ModelConfig(), ModelConfig(name="mine")], labels=["soft", "rater:a"], seeds=[0, 7])
+    colours = cell_colours(config)
+    assert list(colours) == [name for name, *_ in cell_names(config)]
+    assert len(set(colours.values())) == 4
+    assert len({colour for name, colour in colours.items() if name.startswith("mine soft")}) == 1
+    assert list(cell_colours(replace(config, seeds=[3])).values()) == list(dict.fromkeys(colours.values()))
 
 
 def test_an_empty_grid():

@@ -72,7 +72,7 @@ def test_parts_of_a_grid_and_the_tables_by_whoever_ends_last(study, with_nets, s
     first = run_recorded(config, part=(2, 2))
     assert first.code == 0
     assert "part 2 of 2: 1 of 2 cells" in first.text
-    assert "1 cells are not finished yet: Net random." in first.text
+    assert "Not finished yet (1): Net random." in first.text
     assert not (tmp_path / "out" / "leaderboard.csv").exists()
     second = run_recorded(config, part=(1, 2))
     assert second.code == 0
@@ -137,7 +137,7 @@ def test_failures_come_back_with_their_traceback(study, with_nets, store, tmp_pa
     assert result.code == 1
     assert "Broken soft: failed: RuntimeError: out of luck" in result.text
     assert "tiny_nets.py" in result.text
-    assert "1 cells failed: Broken soft. The rest stands." in result.text
+    assert "Failed (1): Broken soft. The rest stands." in result.text
     assert "Net soft" in set(read_frame(tmp_path / "out" / "leaderboard.csv")["name"])
 
 

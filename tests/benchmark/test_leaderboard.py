@@ -156,6 +156,15 @@ def test_no_normalized_score_where_the_naive_rater_is_as_good():
     assert remarks(results) == ["No normalized tpr: the naive rater scores as high as the average rater."]
 
 
+def test_an_interval_of_a_mean_ends_where_the_score_does():
+    made = table([0.1, 0.9, 1.0], ceiling=[0.99, 1.0, 1.0], floor=[0.0, 0.0, 0.01])
+    frame = build_results({"m": made}).leaderboard
+    assert row(frame, "m")[["iou_low", "iou_high"]].tolist() == [0.0, 1.0]  # by the formula -.56 and 1.89
+    assert row(frame, "average rater (ceiling)")["iou_high"] == 1.0
+    assert row(frame, "average rater (ceiling)")["iou_low"] == pytest.approx(0.982324, abs=2e-6)
+    assert row(frame, "naive rater (floor)")["iou_low"] == 0.0
+
+
 def test_no_normalized_score_where_the_interval_of_the_gap_holds_0():
     results = build_results({"m": table([0.5] * 4, ceiling=[0.9, 0.1, 0.9, 0.2], floor=[0.1, 0.9, 0.2, 0.8])})
     assert results.leaderboard["iou_normalized"].isna().all()

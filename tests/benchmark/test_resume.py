@@ -186,7 +186,7 @@ def test_a_cell_at_which_another_process_is_is_left_to_it(study, with_nets, stor
         result = run_recorded(config)
     assert result.code == 0
     assert "[1/2] Net random: another process is at it; left to that one" in result.text
-    assert "1 cells are not finished yet: Net random" in result.text
+    assert "Not finished yet (1): Net random" in result.text
     assert not (tmp_path / "out" / "leaderboard.csv").exists()
     assert run_recorded(config).code == 0
     assert (tmp_path / "out" / "leaderboard.csv").exists()

@@ -145,7 +145,7 @@ def test_a_failing_cell_is_reported_and_the_others_stand(study, store, tmp_path,
     assert result.code == 1
     assert "[1/2] fpn-resnet18 majority: failed: RuntimeError: out of luck" in result.text
     assert "Traceback" in result.text
-    assert "1 cells failed: fpn-resnet18 majority. The rest stands." in result.text
+    assert "Failed (1): fpn-resnet18 majority. The rest stands." in result.text
     board = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert board.query("role == 'model'")["name"].tolist() == ["fpn-resnet18 random"]
     monkeypatch.undo()
