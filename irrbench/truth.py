@@ -22,7 +22,8 @@ from irrbench.patterns import VotePatterns, pattern_bits
 Array = NDArray[Any]
 
 _START = 0.99999  # both rates of all raters; Warfield et al. advise close to 1, which tells foreground from background
-_NEVER = -690.0  # stands for the logarithm of 0
+_LEAST = 1e-300  # stands for a chance of 0
+_MOST = 690.0  # log-odds beyond which a chance is 0 or 1
 _SIDES = np.array([1.0, -1.0])[:, None, None]  # foreground, background
 ALONE = "fewer than two raters"
 EMPTY = "the region of interest is empty"
@@ -177,7 +178,7 @@ def _outcomes(marks: Tensor) -> Array:
 
 def _improve(state: _State, counts: Array, outcomes: Array, *, update_prior: bool) -> _State:
     """One iteration: how probable foreground is behind each pattern, then the rates that fit it best."""
-    against = np.minimum(-_SIDES * _log_odds(state, outcomes), -_NEVER)
+    against = np.minimum(-_SIDES * _log_odds(state, outcomes), _MOST)
     sides = counts / (1 + np.exp(against))  # (2, B, K') pixels
     sums = sides @ outcomes
     sizes = sums[..., -1:]
@@ -187,9 +188,8 @@ def _improve(state: _State, counts: Array, outcomes: Array, *, update_prior: boo
 
 def _log_odds(state: _State, outcomes: Array) -> Array:
     """Of foreground against background behind each pattern, ``(B, K')``."""
-    with np.errstate(divide="ignore"):
-        logs = np.maximum(np.log(state.rates), _NEVER)
-        prior = np.log(state.prior) - np.log1p(-state.prior)
+    logs = np.log(np.maximum(state.rates, _LEAST))
+    prior = np.log(np.maximum(state.prior, _LEAST) / np.maximum(1 - state.prior, _LEAST))
     odds: Array = prior[:, None] + (logs[0] - logs[1]) @ outcomes[:, :-1].T
     return odds
 
