@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from irrbench.benchmark.config import BenchmarkConfig, ConfigError, RulesConfig
-from irrbench.data import choose_threshold, find_models, load_predictions
+from irrbench.data import MasksAloneError, choose_threshold, find_models, load_predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,23 +94,31 @@ def load_one(folder: str, config: BenchmarkConfig, data: RaterData, *, split: st
         ConfigError: a threshold to be chosen where no images are kept for that.
     """
     finished, rules = config.finished, config.rules
-    threshold = rules.threshold if finished.threshold is None else finished.threshold
+    threshold, masks_alone = rules.threshold if finished.threshold is None else finished.threshold, False
     if threshold == "auto":
-        if split != "test":
-            raise ConfigError(
-                "finished.threshold: auto chooses on validation images; expected a manifest with a column split, "
-                "found none. Write one, or give a threshold."
-            )
-        chosen = choose_threshold(
-            folder,
-            data,
-            score=config.scores[0],
-            ties=rules.ties,
-            empty_reference=rules.empty_reference,
-            classes=finished.classes,
+        try:
+            threshold = _best_threshold(folder, config, data, split=split)
+        except MasksAloneError:  # nothing to cut, as beside another model's probabilities
+            threshold, masks_alone = rules.threshold, True
+    found = load_predictions(folder, data, split=split, threshold=threshold, classes=finished.classes)
+    return replace(found, masks_alone=masks_alone)
+
+
+def _best_threshold(folder: str, config: BenchmarkConfig, data: RaterData, *, split: str | None) -> float:
+    if split != "test":
+        raise ConfigError(
+            "finished.threshold: auto chooses on validation images; expected a manifest with a column split, "
+            "found none. Write one, or give a threshold."
         )
-        threshold = chosen.threshold
-    return load_predictions(folder, data, split=split, threshold=threshold, classes=finished.classes)
+    rules = config.rules
+    return choose_threshold(
+        folder,
+        data,
+        score=config.scores[0],
+        ties=rules.ties,
+        empty_reference=rules.empty_reference,
+        classes=config.finished.classes,
+    ).threshold
 
 
 def score_predictions(

@@ -108,8 +108,8 @@ def _threshold_in_words(benchmark: Benchmark) -> str:
         return f"probabilities above {config.finished.threshold:g} are foreground"
     from irrbench.benchmark.predictions import Scored  # noqa: PLC0415 (torch)
 
-    chosen = {model.name: model.predictions.threshold for model in benchmark.models if isinstance(model, Scored)}
-    best = ", ".join(f"{name} {threshold:g}" for name, threshold in chosen.items())
+    chosen = {model.name: model.predictions for model in benchmark.models if isinstance(model, Scored)}
+    best = ", ".join(f"{name} {'(masks)' if p.masks_alone else f'{p.threshold:g}'}" for name, p in chosen.items())
     return f"for each model the one with the best {config.scores[0]} on the validation images ({best})"
 
 

@@ -137,7 +137,8 @@ def _score(
     console.print(f"scoring {len(predictions)} finished predictions on {where}")
     if config.finished.threshold == "auto":
         for name, found in predictions.items():
-            console.print(f"{name}: threshold {found.threshold:g}, the best on the validation images")
+            chosen = f"threshold {found.threshold:g}, the best on the validation images"
+            console.print(f"{name}: {'masks, nothing to cut' if found.masks_alone else chosen}")
     scored = [
         score_predictions(
             name,

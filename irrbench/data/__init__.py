@@ -8,12 +8,13 @@ from irrbench.data.prediction_files import find_models
 from irrbench.data.predictions import Predictions, load_predictions
 from irrbench.data.problems import DataError, Problem
 from irrbench.data.rater_data import RaterData
-from irrbench.data.thresholds import ChosenThreshold, choose_threshold
+from irrbench.data.thresholds import ChosenThreshold, MasksAloneError, choose_threshold
 
 __all__ = [
     "LABEL_STRATEGIES",
     "ChosenThreshold",
     "DataError",
+    "MasksAloneError",
     "Predictions",
     "Problem",
     "RaterData",

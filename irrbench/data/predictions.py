@@ -33,11 +33,15 @@ class _Bits(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predicted masks of the images of ``data``, checked and kept compressed; index ``i`` is that of ``data``."""
+    """Predicted masks of the images of ``data``, checked and kept compressed; index ``i`` is that of ``data``.
+
+    ``masks_alone`` is known to be true where a threshold was to be chosen and there was nothing to cut.
+    """
 
     data: RaterData
     threshold: float
     packed: tuple[_Bits, ...] = field(repr=False)
+    masks_alone: bool = False
 
     def __len__(self) -> int:
         return len(self.packed)

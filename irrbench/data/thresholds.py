@@ -30,6 +30,10 @@ MAX_CELLS = 2**22
 TINY = 1e-12
 
 
+class MasksAloneError(DataError):
+    """Where a threshold is to be chosen, there are no probabilities."""
+
+
 class ChosenThreshold(NamedTuple):
     """The best threshold, its mean score, all candidates and their mean scores ``(T,)``, and the images behind them."""
 
@@ -69,8 +73,8 @@ def choose_threshold(
         progress: whether to show a bar where it takes over two seconds.
 
     Raises:
-        DataError: with every problem of the files; no image in the split; masks where probabilities are needed; or no
-            image on which the score is defined.
+        DataError: with every problem of the files; no image in the split; masks where probabilities are needed
+            (:class:`MasksAloneError`); or no image on which the score is defined.
         ValueError: candidates out of order or range, or an unknown split or score.
     """
     edges = np.array(candidates, dtype=np.float64)
@@ -87,7 +91,9 @@ def choose_threshold(
 
     results = read_predictions(root, data, wanted, score_image, classes, progress=progress)
     if not any(is_probability for is_probability, _ in results):
-        raise DataError([Problem(str(root), "masks alone", "probabilities to cut", "give a threshold, or save them")])
+        raise MasksAloneError(
+            [Problem(str(root), "masks alone", "probabilities to cut", "give a threshold, or save them")]
+        )
     return _best(np.stack([scores for _, scores in results]), edges, str(root), score)
 
 

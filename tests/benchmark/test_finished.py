@@ -27,18 +27,23 @@ def test_each_model_gets_its_own_threshold(study, store, tmp_path):
     parent = tmp_path / "models"
     for name, sure in (("bold", 0.9), ("shy", 0.3)):
         write_maps(parent / name, sure=sure)
+    (parent / "drawn").mkdir()
+    for image_id in [*ids("val"), *ids("test")]:
+        np.save(parent / "drawn" / f"{image_id}.npy", disk(image_id))
     folders = parse_predictions([str(parent)])
-    assert folders == {"bold": str(parent / "bold"), "shy": str(parent / "shy")}
+    assert folders == {name: str(parent / name) for name in ("bold", "drawn", "shy")}
     config = small_config(study, tmp_path / "out", store, predictions=folders, finished=FinishedConfig("auto"))
     result = run_recorded(config)
     assert result.code == 0
     assert "bold: threshold 0.5, the best on the validation images" in result.text
     assert "shy: threshold 0.29, the best" in result.text
+    assert "drawn: masks, nothing to cut" in result.text
     board = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("name")
     assert board.loc["bold", "iou"] == pytest.approx(board.loc["shy", "iou"])
+    assert board.loc["bold", "iou"] == pytest.approx(board.loc["drawn", "iou"])
     assert board.loc["bold", "iou"] > 0.7
     report = (tmp_path / "out" / "report.html").read_text()
-    assert "the best iou on the validation images (bold 0.5, shy 0.29)" in report
+    assert "the best iou on the validation images (bold 0.5, drawn (masks), shy 0.29)" in report
 
 
 def test_a_given_threshold_and_class_numbers_are_taken(study, store, tmp_path):
