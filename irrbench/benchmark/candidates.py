@@ -107,12 +107,11 @@ class Candidates:
         ratios = Ratios(top, bottom, samples)
         if self.resampling.generalize == "images":
             return ratios
+        drawn = [Part(ratios.standard_errors**2, ratios.degrees_of_freedom)]
         if self.resampling.draws_raters:
             groups, raters = max(len(set(self.groups)), 2), self.folds[score].shape[1]
             by_images = divide(*parts(self._image_draws[score]))
-            drawn = list(rater_parts(samples, by_images, num_groups=groups, num_raters=raters))
-        else:
-            drawn = [Part(ratios.standard_errors**2, ratios.degrees_of_freedom)]
+            drawn.append(rater_parts(samples, by_images, num_groups=groups, num_raters=raters)[1])
         return Ratios(top, bottom, samples, *summed_errors([*drawn, *self._seed_parts(score, parts)]))
 
     def _seed_parts(self, score: str, parts: Callable[[Floats], tuple[Floats, Floats]]) -> Iterator[Part]:

@@ -17,11 +17,11 @@ from irrbench.inference import (
     Part,
     Ratios,
     alternative_annotator_test,
-    crossed_errors,
     holm,
     interval,
     p_above,
     p_two_sided,
+    rater_parts,
     resampled_fold_sums,
     resampled_sums,
     seed_part,
@@ -161,7 +161,10 @@ def _other_raters(simulation: Simulation, groups: int, rng: np.random.Generator)
             "images and raters": resampled_fold_sums([folds], resamples=simulation.resamples, rng=simulation.seed)[0],
         }
         draws["images and raters"] = draws["images and raters"][:, :-1] / groups
-        crossed = crossed_errors(draws["images and raters"], draws["images"], num_groups=groups, num_raters=raters)
+        alone = Ratios(sums, ones, draws["images"])
+        by_images = Part(alone.standard_errors**2, alone.degrees_of_freedom)
+        by_raters = rater_parts(*reversed(draws.values()), num_groups=groups, num_raters=raters)[1]
+        crossed = summed_errors([by_images, by_raters])
         for method, samples in draws.items():
             ratios = Ratios(sums, ones, samples, *(crossed if "raters" in method else ()))
             low, high = interval(ratios, level=_LEVEL, method="student")

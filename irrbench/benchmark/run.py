@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,8 +92,9 @@ def _run(config: BenchmarkConfig, command: str, part: tuple[int, int] | None, *,
         if outcome.waits(part):
             _show_waiting(outcome, console)
             models = []
+    _deliver(config, tracking.uri, console)
     if models:
-        benchmark = _conclude(config, data, models, palette, command)
+        benchmark = _conclude(config, data, models, palette, command, failures)
         files = write_outputs(benchmark)
         log_artifacts(client, _run_ids(models), files)
         _save_view(client, experiment_id, config)
@@ -152,14 +154,33 @@ def _score(
     return scored, []
 
 
+def _deliver(config: BenchmarkConfig, tracking_uri: str, console: Console) -> None:
+    """Send what the store did not take while cells trained, and say so where it still does not."""
+    from irrbench.tracking.spool import DEFAULT_SPOOL, SPOOL_VARIABLE, sessions  # noqa: PLC0415
+    from irrbench.tracking.store import why_silent  # noqa: PLC0415
+    from irrbench.tracking.sync import deliver  # noqa: PLC0415
+
+    spool = Path(os.environ.get(SPOOL_VARIABLE) or Path(config.output) / DEFAULT_SPOOL).absolute()
+    if not sessions(spool):
+        return
+    if why_silent(tracking_uri, seconds=5) is None:
+        deliver(spool)
+    if sessions(spool):
+        console.print(f"MLflow lacks something, which waits: irrbench sync --spool {spool}", soft_wrap=True)
+
+
 def _conclude(
     config: BenchmarkConfig,
     data: RaterData,
     models: Sequence[CellResult | Scored],
     palette: Sequence[str],
     command: str,
+    failures: Sequence[Failure],
 ) -> Benchmark:
     results = conclude(config, data, models)
+    if failures:
+        lost = f"{len(failures)} of {len(models) + len(failures)} failed and are not shown: "
+        results = results._replace(notes=(f"{lost}{', '.join(f.name for f in failures)}.", *results.notes))
     curves = [model.curve.assign(name=model.name) for model in models if isinstance(model, CellResult)]
     by_order = {name: palette[number % len(palette)] for number, name in enumerate(config.predictions)}
     colours = by_order or cell_colours(config)

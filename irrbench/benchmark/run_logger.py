@@ -18,6 +18,7 @@ from irrbench.benchmark.cell import RUN, CellConfig, Tracking
 from irrbench.benchmark.files import write_json
 from irrbench.callbacks import SpoolingMLFlowLogger
 from irrbench.callbacks.logger import rank_zero_only
+from irrbench.models import trains_itself
 from irrbench.tracking import RunAddress, SpooledRun, open_store
 from irrbench.tracking.names import COLOUR_TAG, KEY_TAG
 from irrbench.tracking.records import SpoolError
@@ -62,12 +63,25 @@ def open_run(name: str, config: CellConfig, tracking: Tracking, folder: Path) ->
     if rank_zero_only.rank == 0:
         write_json(folder / RUN, {"key": key, "tracking_uri": tracking.uri, "experiment": tracking.experiment})
     opened = CellLogger(name, config, tracking, key, spool)
-    values = {"label": config.label, "seed": config.seed, "data": config.data}
-    opened.log_hyperparams({**values, **{f"train/{key}": value for key, value in asdict(config.train).items()}})
+    opened.log_hyperparams(_parameters(config))
     opened.experiment.log_text(yaml.safe_dump(asdict(config), sort_keys=False), "config.yaml")
     if known:
         opened.experiment.finish("RUNNING")  # it may have been marked as killed or failed
     return opened
+
+
+def _parameters(config: CellConfig) -> dict[str, Any]:
+    """What tells runs apart, without what does not apply."""
+    model, train = config.model, asdict(config.train)
+    own = model.class_path is not None
+    names = ("class_path",) if own else ("architecture", "encoder", "encoder_weights")
+    values: dict[str, Any] = {name: getattr(model, name) for name in names}
+    if model.init_args:
+        values["init_args"] = json.dumps(model.init_args, default=str)
+    if model.class_path is not None and trains_itself(model.class_path):
+        train = {key: value for key, value in train.items() if key not in ("lr", "weight_decay")}
+    values |= {"label": config.label, "seed": config.seed, "data": config.data}
+    return {**values, **{f"train/{key}": value for key, value in train.items()}}
 
 
 def delete_run(folder: Path, tracking: Tracking) -> None:

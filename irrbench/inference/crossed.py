@@ -22,6 +22,9 @@ class Part(NamedTuple):
 def summed_errors(parts: Sequence[Part]) -> tuple[Floats, Floats]:
     """Standard errors and degrees of freedom of a sum of independent parts, by Satterthwaite's approximation.
 
+    The degrees are no more than those of the first part, the images: whoever counts more of what was drawn must not be
+    surer for it.
+
     Args:
         parts: one or more.
 
@@ -39,6 +42,7 @@ def summed_errors(parts: Sequence[Part]) -> tuple[Floats, Floats]:
     total = np.asarray(sum(part.variance for part in parts), float)
     squares = np.asarray(sum(part.variance**2 / part.degrees for part in parts), float)
     degrees = np.where(squares > 0, divide(total**2, squares), parts[0].degrees)
+    degrees = np.minimum(degrees, parts[0].degrees)
     return np.asarray(np.sqrt(total), float), np.where(np.isnan(total), np.nan, degrees)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
-from irrbench.models.classes import arguments_of, build, check_class
+from irrbench.models.classes import arguments_of, build, check_class, import_class
 from irrbench.models.module import Batch, SegmentationModule, check_logits
 from irrbench.models.networks import check_network, create_network
 
@@ -96,6 +96,16 @@ def create_module(
         made.__class__ = _with_steps(type(made))
         return made
     return SegmentationModule(network=made, in_channels=in_channels, **options)
+
+
+def trains_itself(class_path: str) -> bool:
+    """Whether a class brings its own training, optimizer and all.
+
+    Example:
+        >>> trains_itself("torch.nn.Conv2d"), trains_itself("irrbench.models.SegmentationModule")
+        (False, True)
+    """
+    return issubclass(import_class(class_path), pl.LightningModule)
 
 
 def _with_steps(found: type[pl.LightningModule]) -> type[pl.LightningModule]:

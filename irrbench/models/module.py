@@ -58,7 +58,9 @@ class SegmentationModule(pl.LightningModule):
         network: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore="network")
+        # Of a network that is given they say nothing.
+        unused = () if network is None else ("architecture", "encoder", "encoder_weights")
+        self.save_hyperparameters(ignore=["network", *unused])
         if network is None:
             network = create_network(architecture, encoder, in_channels=in_channels, encoder_weights=encoder_weights)
         self.network = network

@@ -87,7 +87,7 @@ def cautions(report: Report) -> list[str]:
     if report.is_thin:
         found.append(
             f"Only {_independent(report)}: fewer than {FEW_GROUPS} are too few to tell differences from chance, so no "
-            "p-values and no verdicts are shown. Read the intervals as rough."
+            "p-values and no verdicts are shown (the CSV files have them). Read the intervals as rough."
         )
     small = {} if report.subgroups is None or report.subgroups.empty else _small_subgroups(report.subgroups)
     if small:

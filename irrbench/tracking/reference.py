@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from irrbench.plots import DISPLAY_NAMES, ROLE_COLOURS
+from irrbench.tracking.locks import exclusively
 from irrbench.tracking.names import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG
 from irrbench.tracking.run import RunTracker
+from irrbench.tracking.store import sqlite_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +67,8 @@ class ReferenceRuns:
         """
         own = _bounds_entry(split, bounds_id)
         other = None if sibling is None else _bounds_entry(*sibling.partition(":")[::2])
-        ceiling, floor = (_run_of(role, client, experiment_id, own, other) for role in ("ceiling", "floor"))
+        with exclusively(sqlite_file(str(client.tracking_uri))):  # two who find nothing would make two
+            ceiling, floor = (_run_of(role, client, experiment_id, own, other) for role in ("ceiling", "floor"))
         return cls(RunTracker(client, ceiling), RunTracker(client, floor))
 
     def log(

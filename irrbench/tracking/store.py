@@ -14,6 +14,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from irrbench.tracking.locks import made_by_one
+
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 _PATIENCE = 10.0  # seconds, for a server to say that it is there
 
@@ -36,13 +38,14 @@ def open_store(tracking_uri: str, experiment: str, *, artifact_location: str | N
         ValueError: if the URI is no store that MLflow can open, or the experiment of this name was deleted.
         ConnectionError: if the server does not answer.
     """
-    client = connect(tracking_uri)
-    try:
-        found = client.get_experiment_by_name(experiment)
-    except Exception as error:
-        raise unreadable(tracking_uri, error) from error
-    if found is None:
-        return client, _create(client, tracking_uri, experiment, artifact_location)
+    with made_by_one(sqlite_file(tracking_uri)):
+        client = connect(tracking_uri)
+        try:
+            found = client.get_experiment_by_name(experiment)
+        except Exception as error:
+            raise unreadable(tracking_uri, error) from error
+        if found is None:
+            return client, _create(client, tracking_uri, experiment, artifact_location)
     if found.lifecycle_stage == "deleted":
         raise ValueError(
             f"experiment {experiment!r} of {tracking_uri} was deleted. Use another name, or bring it back with "

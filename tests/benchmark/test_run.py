@@ -146,6 +146,9 @@ def test_a_failing_cell_is_reported_and_the_others_stand(study, store, tmp_path,
     assert "[1/2] fpn-resnet18 majority: failed: RuntimeError: out of luck" in result.text
     assert "Traceback" in result.text
     assert "Failed (1): fpn-resnet18 majority. The rest stands." in result.text
+    lost = "1 of 2 failed and are not shown: fpn-resnet18 majority."
+    assert lost in " ".join(result.text.split())
+    assert lost in (tmp_path / "out" / "report.html").read_text()
     board = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert board.query("role == 'model'")["name"].tolist() == ["fpn-resnet18 random"]
     monkeypatch.undo()

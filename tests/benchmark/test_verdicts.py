@@ -217,6 +217,20 @@ def test_other_seeds_by_default_add_their_own_variance():
     assert any(note.startswith("Of one seed only, so that nothing is known of others: m5.") for note in results.notes)
 
 
+@pytest.mark.parametrize("generalize", ["raters", "seeds", "all"])
+def test_a_wider_claim_is_never_surer(generalize):
+    made = tables(0.0, 0.3, -0.1, 0.2)
+    models = {"m0": "a", "m1": "a", "m2": "b", "m3": "b"}
+    patients = {f"{i:03d}": i % 4 for i in range(N)} | {name: i % 4 for i, name in enumerate(made["m0"]["image_id"])}
+    narrow, wide = (
+        build_results(made, Resampling(patients, generalize=g), models=models) for g in ("images", generalize)
+    )
+    for low, high, frame in (("iou_low", "iou_high", "leaderboard"), ("low", "high", "comparisons")):
+        one, other = getattr(narrow, frame), getattr(wide, frame)
+        assert ((other[high] - other[low]) >= (one[high] - one[low]) - 1e-12).all()
+    assert (wide.comparisons["p"] >= narrow.comparisons["p"] - 1e-12).all()
+
+
 def test_raters_and_seeds_add_up():
     made = tables(0.0, 0.3, -0.1)
     models = dict.fromkeys(made, "a")

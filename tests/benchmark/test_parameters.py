@@ -1,0 +1,38 @@
+"""What tells the runs of a grid apart in MLflow."""
+
+from __future__ import annotations
+
+from irrbench.benchmark.cell import CellConfig
+from irrbench.benchmark.config import ModelConfig, RulesConfig, TrainConfig
+from irrbench.benchmark.run_logger import _parameters
+from irrbench.models import create_module
+
+
+def parameters(**model):
+    return _parameters(
+        CellConfig(ModelConfig(**model), "soft", 3, TrainConfig(), ("iou",), RulesConfig(), "d", "1", "1")
+    )
+
+
+def test_an_architecture_is_named():
+    found = parameters(architecture="linknet", encoder="resnet34", init_args={"decoder_channels": [8]})
+    assert (found["architecture"], found["encoder"], found["encoder_weights"]) == ("linknet", "resnet34", None)
+    assert found["init_args"] == '{"decoder_channels": [8]}'
+    assert (found["label"], found["seed"], found["train/lr"]) == ("soft", 3, TrainConfig().lr)
+    assert "class_path" not in found
+
+
+def test_a_network_of_ones_own_is_no_unet():
+    found = parameters(class_path="torch.nn.Conv2d", init_args={"out_channels": 1, "kernel_size": 1})
+    assert found["class_path"] == "torch.nn.Conv2d"
+    assert found["init_args"] == '{"out_channels": 1, "kernel_size": 1}'
+    assert "train/lr" in found
+    assert not {"architecture", "encoder", "encoder_weights"} & set(found)
+    module = create_module(class_path="torch.nn.Conv2d", init_args={"out_channels": 1, "kernel_size": 1})
+    assert not {"architecture", "encoder", "encoder_weights"} & set(module.hparams)
+
+
+def test_a_training_of_ones_own_has_its_own_learning_rate():
+    found = parameters(class_path="irrbench.models.SegmentationModule", init_args={"lr": 0.05})
+    assert found["init_args"] == '{"lr": 0.05}'
+    assert not {"train/lr", "train/weight_decay"} & set(found)

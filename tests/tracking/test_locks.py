@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from irrbench.tracking.locks import exclusively, made_by_one
+
+OPEN = """
+import sys, time
+import mlflow
+from irrbench.tracking import open_store
+while time.time() < float(sys.argv[2]):
+    pass
+print(open_store(sys.argv[1], "lesions")[1])
+"""
+
+
+def overlaps(lock, count=6) -> int:
+    """How often two of several threads were inside at once."""
+    inside, found, changing = [], [], threading.Lock()
+
+    def work():
+        with lock():
+            with changing:
+                inside.append(1)
+                found.append(len(inside))
+            time.sleep(0.01)
+            with changing:
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == count
+    return sum(number > 1 for number in found)
+
+
+def test_one_at_a_time_and_nothing_stays(tmp_path) -> None:
+    database = tmp_path / "new" / "mlflow.db"
+    assert overlaps(lambda: exclusively(database)) == 0
+    assert overlaps(lambda: made_by_one(database)) == 0
+    assert list(database.parent.iterdir()) == []
+
+
+def test_nobody_waits_where_the_database_is_there_or_is_no_file(tmp_path) -> None:
+    database = tmp_path / "mlflow.db"
+    database.touch()
+    assert overlaps(lambda: made_by_one(database)) > 0
+    assert overlaps(lambda: made_by_one(None)) > 0
+    assert overlaps(lambda: exclusively(None)) > 0
+
+
+@pytest.mark.slow
+def test_processes_that_begin_together_share_a_new_store(tmp_path) -> None:
+    begin = time.time() + 20
+    command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path}/mlflow.db", str(begin)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate(timeout=200)[0].strip() for process in processes] == ["1"] * 3
+    assert [process.returncode for process in processes] == [0] * 3
