@@ -173,6 +173,7 @@ def _publish(
     run_id = str(client.create_run(experiment_id, run_name=name).info.run_id)
     run = RunTracker(client, run_id)
     run.set_role("model", colour=tracking.colour)
+    client.log_param(run_id, "threshold", "none: masks" if predictions.masks_alone else rules.threshold)
     publisher = MlflowPublisher(
         Store(client, run_id, experiment_id), scores=scores, data_name=predictions.data.name, reference_runs=True
     )

@@ -178,6 +178,7 @@ class SegmentationBounds(PatternsMetric):
         if not self._told:
             logger.warning(
                 "The model marks every pixel of every image, as the naive rater does, and its predictions, taken for "
-                "logits, lie between 0 and 1. If they are probabilities, pass `from_logits=False`."
+                "logits, lie between 0 and 1. If they are probabilities, pass `from_logits=False`; in a "
+                "benchmark's grid, leave the sigmoid out of the network."
             )
         self._told = True

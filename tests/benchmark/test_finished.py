@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,6 +39,10 @@ def test_each_model_gets_its_own_threshold(study, store, tmp_path):
     assert "bold: threshold 0.5, the best on the validation images" in result.text
     assert "shy: threshold 0.29, the best" in result.text
     assert "drawn: masks, nothing to cut" in result.text
+    client = mlflow.MlflowClient(store)
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    chosen = {run.info.run_name: run.data.params["threshold"] for run in runs if run.info.run_name in folders}
+    assert chosen == {"bold": "0.5", "drawn": "none: masks", "shy": "0.29"}
     board = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("name")
     assert board.loc["bold", "iou"] == pytest.approx(board.loc["shy", "iou"])
     assert board.loc["bold", "iou"] == pytest.approx(board.loc["drawn", "iou"])
