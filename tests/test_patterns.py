@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irrbench import VotePatterns
+from irrbench.counting import mixed
 from irrbench.counting import pixels as by_pixels
 from irrbench.counting import words as by_words
 from irrbench.counting.lanes import count_by_lanes
@@ -151,19 +152,28 @@ def counted_one_by_one(masks, roi, preds, present):
     return counts.tolist()
 
 
-@settings(max_examples=60)
+@settings(max_examples=120)
 @given(
-    st.integers(2, 8), st.integers(1, 5), st.integers(1, 300), st.sampled_from([64, 256, 2**21]), st.integers(0, 2**31)
+    st.integers(2, 8),
+    st.integers(1, 5),
+    st.integers(1, 300),
+    st.sampled_from([64, 256, 2**21]),
+    st.sampled_from([2, 100, 1000]),
+    st.booleans(),
+    st.integers(0, 2**31),
 )
-def test_counting_by_words_is_counting_one_by_one(num_raters, num_images, num_pixels, tile, seed):
+def test_counting_by_words_is_counting_one_by_one(num_raters, num_images, num_pixels, tile, run, little, seed):
     rng = np.random.default_rng(seed)
-    masks = runs_of_marks(rng, (num_images, num_raters, num_pixels), 100)
-    preds, roi = (runs_of_marks(rng, (num_images, num_pixels), 200) for _ in range(2))
+    masks = runs_of_marks(rng, (num_images, num_raters, num_pixels), run)
+    preds, roi = (runs_of_marks(rng, (num_images, num_pixels), 2 * run) for _ in range(2))
     present = torch.from_numpy(rng.random((num_images, num_raters)) < 0.8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(by_words, "_TILE", tile)
         patch.setattr(by_pixels, "SOME", 2)
-        patch.setattr(by_words, "_JOINT", 2**8)
+        patch.setattr(mixed, "_JOINT", 2**9)
+        if not little:  # as if images were large
+            patch.setattr(mixed, "_LITTLE", 0)
+            patch.setattr(mixed, "_MANY_WORDS", 0)
         found = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts
     assert found.tolist() == counted_one_by_one(masks, roi, preds, present)
 
