@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,6 @@ Array = NDArray[Any]
 _START = 0.99999  # both rates of all raters; Warfield et al. advise close to 1, which tells foreground from background
 _LEAST = 1e-300  # stands for a chance of 0
 _MOST = 690.0  # log-odds beyond which a chance is 0 or 1
-_SIDES = np.array([1.0, -1.0])[:, None, None]  # foreground, background
 ALONE = "fewer than two raters"
 EMPTY = "the region of interest is empty"
 NOBODY = "nobody marked anything"
@@ -98,8 +97,8 @@ def staple(
     reason = _by_rule(votes)
     search = partial(_search, update_prior=update_prior, tolerance=tolerance, max_iterations=max_iterations)
     if any(reason):
-        open_ = torch.tensor([not why for why in reason]).nonzero().flatten()
-        fit = _together(_ruled(votes, priors, reason), search(votes.select(open_), priors[open_]), open_)
+        open_ = np.flatnonzero([not why for why in reason])
+        fit = _together(_ruled(votes, priors, reason), search(votes.select(open_), priors[open_]), open_.tolist())
     else:
         fit = search(votes, priors)
     absent = ~patterns.present.cpu()
@@ -110,141 +109,168 @@ def staple(
     )
 
 
-def _together(fit: StapleFit, found: StapleFit, images: Tensor) -> StapleFit:
+def _together(fit: StapleFit, found: StapleFit, images: list[int]) -> StapleFit:
     """What the rules gave, and what was found for these images."""
     for name in ("foreground", "sensitivity", "specificity", "prior", "iterations", "converged"):
         getattr(fit, name)[images] = getattr(found, name)
     reason = list(fit.reason)
-    for b, why in zip(images.tolist(), found.reason, strict=True):
+    for b, why in zip(images, found.reason, strict=True):
         reason[b] = why
     return replace(fit, reason=tuple(reason))
 
 
 class _Votes(NamedTuple):
-    counts: Tensor  # (B, K') float64 pixels by pattern, of the patterns that occur in any image
-    marks: Tensor  # (K', R) float64 who marks in these
-    there: Tensor  # (B, R) float64 who is present
+    counts: Array  # (B, K') float64 pixels by pattern, of the patterns that occur in any image
+    outcomes: Array  # (K', 2R) float64 who marks in these, and who does not
+    there: Array  # (B, R) float64 who is present
 
     @classmethod
     def of(cls, patterns: VotePatterns) -> _Votes:
-        totals = patterns.totals.cpu()
+        totals = patterns.totals.cpu().numpy()
         occurs = totals.any(0)
-        marks = pattern_bits(patterns.num_raters)[occurs]
-        return cls(totals[:, occurs].double(), marks.double(), patterns.present.cpu().double())
+        outcomes = _outcomes(patterns.num_raters)[occurs]
+        return cls(totals[:, occurs].astype(float), outcomes, patterns.present.cpu().numpy().astype(float))
 
-    def select(self, images: Tensor) -> _Votes:
-        return _Votes(self.counts[images], self.marks, self.there[images])
+    @property
+    def marks(self) -> Array:
+        """Of all raters present, ``(B,)``."""
+        marks: Array = (self.counts @ self.outcomes[:, : self.there.shape[1]] * self.there).sum(1)
+        return marks
+
+    @property
+    def ratings(self) -> Array:
+        """Pixels of all raters present, ``(B,)``."""
+        ratings: Array = self.counts.sum(1) * self.there.sum(1)
+        return ratings
+
+    def select(self, images: Array) -> _Votes:
+        return _Votes(self.counts[images], self.outcomes, self.there[images])
+
+
+@cache
+def _outcomes(num_raters: int) -> Array:
+    """Who marks in each pattern, and who does not, ``(K, 2R)``."""
+    marks = pattern_bits(num_raters).double().numpy()
+    return np.concatenate([marks, 1 - marks], axis=1)
 
 
 class _State(NamedTuple):
-    rates: Array  # (2, B, 2R) behind foreground, and background: each rater's chance to mark it, then to leave it out
+    rates: Array  # (B, 4R) each rater's chance to mark foreground, to leave it out, to mark background, to leave it out
     prior: Array  # (B,)
 
     def select(self, images: Array) -> _State:
-        return _State(self.rates[:, images], self.prior[images])
+        return _State(self.rates[images], self.prior[images])
 
 
-def _search(votes: _Votes, prior: Tensor, *, update_prior: bool, tolerance: float, max_iterations: int) -> StapleFit:
+class _Steps(NamedTuple):
+    """An iteration as two products of matrices: it is calls that cost, the numbers are few."""
+
+    against: Array  # (4R, 2K') from the logarithms of all rates to the log-odds against foreground, against background
+    sums: Array  # (2K', 8R) from pixels of either side to those that a rate counts, then to those that it could count
+    signs: Array  # (2K',) of the prior's log-odds
+
+    @classmethod
+    def of(cls, outcomes: Array) -> _Steps:
+        sides = np.array([[-1.0, 1.0], [1.0, -1.0]])
+        counted = np.concatenate([np.kron(np.eye(2), part) for part in (outcomes, np.ones_like(outcomes))], axis=1)
+        return cls(np.kron(sides, outcomes.T), counted, np.repeat(sides[0], len(outcomes)))
+
+
+def _search(votes: _Votes, prior: Array, *, update_prior: bool, tolerance: float, max_iterations: int) -> StapleFit:
     """Iterate over images that are not done yet. In numpy, whose calls on so few numbers cost half of torch's."""
     state = _start(votes, prior)
     best = _State(state.rates.copy(), state.prior.copy())
     iterations, converged = np.full(len(prior), max_iterations), np.zeros(len(prior), bool)
-    active, counts, outcomes = np.arange(len(prior)), votes.counts.numpy(), _outcomes(votes.marks)
+    active, steps = np.arange(len(prior)), _Steps.of(votes.outcomes)
+    counts, offset = np.tile(votes.counts, 2), np.outer(_logit(prior), steps.signs)
     for iteration in range(1, max_iterations + 1):
         if not len(active):
             break
-        new = _improve(state, counts, outcomes, update_prior=update_prior)
-        done = _movement(state, new) <= tolerance
-        state = new
+        rates, sides = _improve(state.rates, offset, counts, steps)
+        moved = np.abs(rates - state.rates).max(1)
+        prior = state.prior
+        if update_prior:
+            prior = sides[:, : sides.shape[1] // 2].sum(1) / sides.sum(1)
+            moved = np.maximum(moved, np.abs(prior - state.prior))
+            offset = np.outer(_logit(prior), steps.signs)
+        state = _State(rates, prior)
+        done = moved <= tolerance
         if done.any():
             _write(best, active[done], state.select(done))
             iterations[active[done]], converged[active[done]] = iteration, True
-            active, counts, state = active[~done], counts[~done], state.select(~done)
+            active, counts, offset, state = active[~done], counts[~done], offset[~done], state.select(~done)
     _write(best, active, state)
-    return _fit(best, torch.from_numpy(iterations), torch.from_numpy(converged))
+    return _fit(best, iterations, converged)
 
 
-def _start(votes: _Votes, prior: Tensor) -> _State:
+def _start(votes: _Votes, prior: Array) -> _State:
     # Whoever is absent marks nothing on either side, and so makes no difference.
-    there = votes.there.numpy()
-    marking = np.stack([_START * there, (1 - _START) * there])
-    return _State(np.concatenate([marking, 1 - marking], axis=2), prior.numpy())
+    foreground, background = _START * votes.there, (1 - _START) * votes.there
+    return _State(np.concatenate([foreground, 1 - foreground, background, 1 - background], axis=1), prior)
 
 
-def _outcomes(marks: Tensor) -> Array:
-    """Who marks in each pattern, who does not, and a one: ``(K', 2R + 1)``."""
-    return torch.cat([marks, 1 - marks, torch.ones_like(marks[:, :1])], 1).numpy()
+def _improve(rates: Array, offset: Array, counts: Array, steps: _Steps) -> tuple[Array, Array]:
+    """One iteration: the rates that fit best, and the pixels of either side behind each pattern, ``(B, 2K')``."""
+    sides = np.log(np.maximum(rates, _LEAST)) @ steps.against
+    sides += offset
+    np.exp(np.minimum(sides, _MOST, out=sides), out=sides)
+    sides += 1
+    np.divide(counts, sides, out=sides)
+    sums = sides @ steps.sums
+    size = rates.shape[1]
+    new = sums[:, :size] / sums[:, size:]
+    return np.minimum(new, 1, out=new), sides  # sums in another order can pass the whole by a hair
 
 
-def _improve(state: _State, counts: Array, outcomes: Array, *, update_prior: bool) -> _State:
-    """One iteration: how probable foreground is behind each pattern, then the rates that fit it best."""
-    against = np.minimum(-_SIDES * _log_odds(state, outcomes), _MOST)
-    sides = counts / (1 + np.exp(against))  # (2, B, K') pixels
-    sums = sides @ outcomes
-    sizes = sums[..., -1:]
-    prior = sizes[0, :, 0] / counts.sum(1) if update_prior else state.prior
-    return _State(np.minimum(sums[..., :-1] / sizes, 1), prior)  # sums in another order can pass the whole by a hair
-
-
-def _log_odds(state: _State, outcomes: Array) -> Array:
-    """Of foreground against background behind each pattern, ``(B, K')``."""
-    logs = np.log(np.maximum(state.rates, _LEAST))
-    prior = np.log(np.maximum(state.prior, _LEAST) / np.maximum(1 - state.prior, _LEAST))
-    odds: Array = prior[:, None] + (logs[0] - logs[1]) @ outcomes[:, :-1].T
-    return odds
-
-
-def _movement(old: _State, new: _State) -> Array:
-    num_raters = old.rates.shape[2] // 2
-    rates: Array = np.abs(new.rates - old.rates)[..., :num_raters].max((0, 2))
-    return rates if new.prior is old.prior else np.maximum(rates, np.abs(new.prior - old.prior))
+def _logit(prior: Array) -> Array:
+    odds: Array = np.maximum(prior, _LEAST) / np.maximum(1 - prior, _LEAST)
+    return np.log(odds)
 
 
 def _write(best: _State, images: Array, values: _State) -> None:
-    best.rates[:, images], best.prior[images] = values
+    best.rates[images], best.prior[images] = values
 
 
-def _fit(best: _State, iterations: Tensor, converged: Tensor) -> StapleFit:
-    num_raters = best.rates.shape[2] // 2
-    odds = _log_odds(best, _outcomes(pattern_bits(num_raters).double()))
+def _fit(best: _State, iterations: Array, converged: Array) -> StapleFit:
+    num_raters = best.rates.shape[1] // 4
+    foreground, background = np.split(np.log(np.maximum(best.rates, _LEAST)), 2, axis=1)
+    odds = _logit(best.prior)[:, None] + (foreground - background) @ _outcomes(num_raters).T
     reason = ["" if ended else f"no convergence within {max(iterations)} iterations" for ended in converged.tolist()]
     return StapleFit(
         foreground=torch.from_numpy(odds).sigmoid(),
-        sensitivity=torch.from_numpy(best.rates[0, :, :num_raters]),
-        specificity=torch.from_numpy(best.rates[1, :, num_raters:]),
+        sensitivity=torch.from_numpy(best.rates[:, :num_raters]),
+        specificity=torch.from_numpy(best.rates[:, 3 * num_raters :]),
         prior=torch.from_numpy(best.prior),
-        iterations=iterations,
-        converged=converged,
+        iterations=torch.from_numpy(iterations),
+        converged=torch.from_numpy(converged),
         reason=tuple(reason),
     )
 
 
-def _priors(votes: _Votes, prior: float | Tensor | None) -> Tensor:
+def _priors(votes: _Votes, prior: float | Tensor | None) -> Array:
     if prior is None:
-        marks = (votes.counts @ votes.marks * votes.there).sum(1)
-        return marks / (votes.counts.sum(1) * votes.there.sum(1))
+        with np.errstate(invalid="ignore"):  # no ratings: by rule
+            return votes.marks / votes.ratings
     given = torch.as_tensor(prior, dtype=torch.float64).cpu()
     if given.shape not in {(), (len(votes.counts),)} or not ((given > 0) & (given < 1)).all():
         raise ValueError(
             f"`prior` must be one number between 0 and 1, or one for each of {len(votes.counts)} images; found {prior}."
         )
-    return given.expand(len(votes.counts)).clone()
+    return given.expand(len(votes.counts)).numpy().copy()
 
 
 def _by_rule(votes: _Votes) -> list[str]:
     """Why there is nothing to search for; empty where there is."""
-    size = votes.counts.sum(1)
-    marks = votes.counts @ votes.marks * votes.there
-    rules = (
-        (ALONE, votes.there.sum(1) < 2),
-        (EMPTY, size == 0),
-        (NOBODY, marks.sum(1) == 0),
-        (EVERYBODY, marks.sum(1) == size * votes.there.sum(1)),
-    )
-    return [next((why for why, images in rules if images[b]), "") for b in range(len(size))]
+    marks, ratings = votes.marks, votes.ratings
+    reason = np.full(len(marks), "", object)
+    reason[marks == ratings] = EVERYBODY
+    reason[marks == 0] = NOBODY
+    reason[votes.counts.sum(1) == 0] = EMPTY
+    reason[votes.there.sum(1) < 2] = ALONE
+    return reason.tolist()
 
 
-def _ruled(votes: _Votes, prior: Tensor, reason: Sequence[str]) -> StapleFit:
+def _ruled(votes: _Votes, prior: Array, reason: Sequence[str]) -> StapleFit:
     """What the rules give; NaN for all other images."""
     rates = {NOBODY: (0.0, torch.nan, 1.0), EVERYBODY: (1.0, 1.0, torch.nan)}
     nothing = (torch.nan,) * 3
@@ -254,8 +280,8 @@ def _ruled(votes: _Votes, prior: Tensor, reason: Sequence[str]) -> StapleFit:
         foreground=values[:, 0].repeat(1, 2**num_raters),
         sensitivity=values[:, 1].repeat(1, num_raters),
         specificity=values[:, 2].repeat(1, num_raters),
-        prior=prior,
-        iterations=torch.zeros_like(prior, dtype=torch.int64),
+        prior=torch.from_numpy(prior),
+        iterations=torch.zeros(len(prior), dtype=torch.int64),
         converged=~values[:, 0, 0].isnan(),
         reason=tuple(reason),
     )
