@@ -171,9 +171,14 @@ class _Steps(NamedTuple):
 
     @classmethod
     def of(cls, outcomes: Array) -> _Steps:
-        sides = np.array([[-1.0, 1.0], [1.0, -1.0]])
-        counted = np.concatenate([np.kron(np.eye(2), part) for part in (outcomes, np.ones_like(outcomes))], axis=1)
-        return cls(np.kron(sides, outcomes.T), counted, np.repeat(sides[0], len(outcomes)))
+        num_patterns, num_outcomes = outcomes.shape
+        foreground = np.concatenate([-outcomes, outcomes]).T
+        sums = np.zeros((2, num_patterns, 2, 2, num_outcomes))
+        for side in range(2):
+            sums[side, :, 0, side] = outcomes
+            sums[side, :, 1, side] = 1
+        signs = np.repeat([-1.0, 1.0], num_patterns)
+        return cls(np.concatenate([foreground, -foreground]), sums.reshape(2 * num_patterns, -1), signs)
 
 
 def _search(votes: _Votes, prior: Array, *, update_prior: bool, tolerance: float, max_iterations: int) -> StapleFit:
@@ -218,8 +223,7 @@ def _improve(rates: Array, offset: Array, counts: Array, steps: _Steps) -> tuple
     np.divide(counts, sides, out=sides)
     sums = sides @ steps.sums
     size = rates.shape[1]
-    new = sums[:, :size] / sums[:, size:]
-    return np.minimum(new, 1, out=new), sides  # sums in another order can pass the whole by a hair
+    return sums[:, :size] / sums[:, size:], sides
 
 
 def _logit(prior: Array) -> Array:
@@ -228,7 +232,8 @@ def _logit(prior: Array) -> Array:
 
 
 def _write(best: _State, images: Array, values: _State) -> None:
-    best.rates[images], best.prior[images] = values
+    best.rates[images] = np.minimum(values.rates, 1)  # sums in another order can pass the whole by a hair
+    best.prior[images] = values.prior
 
 
 def _fit(best: _State, iterations: Array, converged: Array) -> StapleFit:
