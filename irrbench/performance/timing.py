@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Action = Callable[[], Any]
-_LONG_ENOUGH = 5e-3  # seconds of a measurement
+_LONG_ENOUGH = 20e-3  # seconds of a measurement, of which the first calls find cold caches after the other side's
 _MOST_CALLS = 100
 
 
@@ -82,7 +82,7 @@ def compare(
 ) -> Row:
     """Time both sides in turns, after calls of each that do not count.
 
-    What takes microseconds is called some times in a row, for a few milliseconds. The turns make a machine that slows
+    What takes less than 20 ms is called some times in a row, that long. The turns make a machine that slows
     down or is shared slow for both sides. The ratio's range is that of the rounds.
 
     Example:
@@ -166,7 +166,7 @@ def _rounds(ours: Action, peer: Action, budget: Budget) -> tuple[list[float], li
 
 
 def _calls(action: Action) -> int:
-    """How many calls in a row make a measurement of some milliseconds, as one of microseconds is mostly noise."""
+    """How many calls in a row make a measurement of some 20 ms, as one of microseconds is mostly noise."""
     return max(1, min(_MOST_CALLS, round(_LONG_ENOUGH / seconds_of(action))))
 
 
