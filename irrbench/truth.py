@@ -178,7 +178,7 @@ class _Steps(NamedTuple):
             sums[side, :, 0, side] = outcomes
             sums[side, :, 1, side] = 1
         signs = np.repeat([-1.0, 1.0], num_patterns)
-        return cls(np.concatenate([foreground, -foreground]), sums.reshape(2 * num_patterns, -1), signs)
+        return cls(np.concatenate([foreground, -foreground]), sums.reshape(2 * num_patterns, 4 * num_outcomes), signs)
 
 
 def _search(votes: _Votes, prior: Array, *, update_prior: bool, tolerance: float, max_iterations: int) -> StapleFit:
