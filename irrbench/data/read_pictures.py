@@ -32,7 +32,7 @@ def _open_picture(path: Path, *, whole: bool = True) -> Image.Image:
     source = _checked_png(path) if whole else path
     with _PILLOW_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's size warning is replaced by the check below
-        picture = Image.open(source, formats=("PNG", "TIFF", "JPEG", "MPO"))
+        picture = Image.open(source, formats=("PNG", "TIFF", "JPEG"))  # MPO is read as JPEG
         try:
             _check_picture(picture)
         except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,13 +11,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from irrbench.icc import ExtentICCFit, ICCForm, extent_icc, extent_icc_interval, joint_icc, shrout_fleiss
+from irrbench.icc import (
+    ExtentICCFit,
+    ExtentICCInterval,
+    ICCForm,
+    extent_icc,
+    extent_icc_interval,
+    joint_icc,
+    shrout_fleiss,
+)
 from irrbench.icc.extent import logit_extent
 from irrbench.icc.pixel import Engine
 from irrbench.patterns import VotePatterns, pattern_bits
 from irrbench.reliability.counting import Counted
 from irrbench.reliability.options import StudyOptions
 
+EXTENT_MARKED = "extent_icc_marked"
 COLUMNS = ["measure", "title", "value", "low", "high", "reason"]
 _FORMS = {
     "ICC(1,1)": "other raters on each image",
@@ -77,28 +86,47 @@ def extent_table(
 ) -> tuple[pd.DataFrame, ExtentICCFit]:
     """The extent ICC with its bootstrap interval and variances, and the six forms of Shrout and Fleiss.
 
+    Where masks mark nothing or everything, also the extent ICC without them.
+
     Returns:
         Columns ``measure``, ``title``, ``value``, ``low``, ``high``, ``reason``; and the fit, for
         :func:`raters_needed`.
     """
-    found = extent_icc_interval(
-        extents.marked,
-        extents.total,
-        present=extents.present,
-        groups=groups,
-        level=options.level,
-        resamples=options.resamples,
-        rng=options.seed,
-    )
+    found = _interval(extents, extents.present, groups, options)
     best = found.estimate
     rows: list[tuple[object, ...]] = [
-        ("extent_icc", "Extent ICC", float(best.icc), float(found.low), float(found.high), found.reason)
+        ("extent_icc", "Extent ICC", float(best.icc), float(found.low), float(found.high), found.reason),
+        *_without_blank(extents, groups, options),
     ]
     for part in ("image", "rater", "residual"):
         title = f"Extent, variance of {part if part == 'residual' else f'{part}s'} (logit)"
         rows.append((f"extent_var_{part}", title, float(getattr(best, f"var_{part}")), *[math.nan] * 2, best.reason))
     rows += _forms(extents, options.level)
     return pd.DataFrame(rows, columns=COLUMNS), best
+
+
+def _interval(
+    extents: Extents, present: Tensor, groups: Sequence[Hashable], options: StudyOptions
+) -> ExtentICCInterval:
+    return extent_icc_interval(
+        extents.marked,
+        extents.total,
+        present=present,
+        groups=groups,
+        level=options.level,
+        resamples=options.resamples,
+        rng=options.seed,
+    )
+
+
+def _without_blank(extents: Extents, groups: Sequence[Hashable], options: StudyOptions) -> Iterator[tuple[object, ...]]:
+    """The extent ICC without masks that mark nothing or everything, whose logits are far from all others."""
+    blank = extents.present & ((extents.marked == 0) | (extents.marked == extents.total[:, None]))
+    if number := int(blank.sum()):
+        found = _interval(extents, extents.present & ~blank, groups, options)
+        masks = "1 mask that marks" if number == 1 else f"{number} masks that mark"
+        title = f"Extent ICC without {masks} nothing or everything"
+        yield EXTENT_MARKED, title, float(found.estimate.icc), float(found.low), float(found.high), found.reason
 
 
 def _forms(extents: Extents, level: float) -> list[tuple[object, ...]]:
@@ -169,7 +197,7 @@ def raters_needed(fit: ExtentICCFit, targets: Sequence[float]) -> pd.DataFrame:
     noise, signal = float(fit.var_rater + fit.var_residual), float(fit.var_image)
     rows = []
     for target in targets:
-        reason = fit.reason or ("" if signal > 0 else "images do not differ in extent")
+        reason = fit.reason or ("" if signal > 0 else "the variance of images' extents is estimated as 0")
         # Rounding must not ask for one rater more where the quotient is whole.
         needed = math.nan if reason else max(1, math.ceil(noise / signal * target / (1 - target) - 1e-9))
         rows.append((target, needed, reason))

@@ -90,6 +90,8 @@ def why_no_covariate(column: pd.Series, raters: Sequence[str]) -> str:
         'every image has its own whole number, as a name has'
         >>> why_no_covariate(pd.Series([61, 40, 18, 40], name="age"), [])
         ''
+        >>> why_no_covariate(pd.Series(["61", "40", "18", "n.a."], name="age"), [])
+        "numbers but for 1, such as 'n.a.': leave the cell empty where nothing is known"
     """
     name = str(column.name)
     if name == "split":
@@ -102,9 +104,17 @@ def why_no_covariate(column: pd.Series, raters: Sequence[str]) -> str:
     if is_numeric_dtype(column):
         counts_up = not is_float_dtype(column) and levels == images > 0
         return "every image has its own whole number, as a name has" if counts_up else ""
-    if levels > 0.5 * images:
-        return "nearly every image has its own value"
-    return f"{levels} categories, more than {MAX_LEVELS}" if levels > MAX_LEVELS else ""
+    many = f"{levels} categories, more than {MAX_LEVELS}" if levels > MAX_LEVELS else ""
+    return _nearly_numbers(column) or ("nearly every image has its own value" if levels > 0.5 * images else many)
+
+
+def _nearly_numbers(column: pd.Series) -> str:
+    """Why a column of numbers is none, such as an 'n.a.' among them."""
+    texts = column.dropna().astype(str)
+    wrong = texts[pd.to_numeric(texts, errors="coerce").isna()]
+    if not 0 < 2 * len(wrong) < len(texts):
+        return ""
+    return f"numbers but for {len(wrong)}, such as {wrong.iloc[0]!r}: leave the cell empty where nothing is known"
 
 
 def _no_contrast(column: pd.Series) -> str:

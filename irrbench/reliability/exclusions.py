@@ -26,7 +26,8 @@ def exclude(counted: Counted, image_ids: Sequence[str], options: StudyOptions) -
     Source: Hurault et al. 2022, doi 10.1016/j.xjidi.2022.100133.
 
     Returns:
-        Columns ``place`` (in ``image_ids``), ``image_id``, ``reason`` and ``mean_prevalence``.
+        Columns ``place`` (in ``image_ids``), ``image_id``, ``reason``, ``mean_prevalence``, and ``disputed``, True
+        where some raters marked something and others nothing.
     """
     shares = torch.cat([prevalence(chunk.patterns) for chunk in counted.chunks()])
     raters = torch.from_numpy(counted.present).sum(1)
@@ -39,13 +40,13 @@ def exclude(counted: Counted, image_ids: Sequence[str], options: StudyOptions) -
         (f"more than half of the raters marked over {options.exclude_above:.0%} of the ROI", above),
         (f"more than half of the raters marked under {options.exclude_below:.0%} of the ROI", below),
     )
-    means = shares.nanmean(1).tolist()
+    means, disputed = shares.nanmean(1).tolist(), ((shares > 0).any(1) & (shares == 0).any(1)).tolist()
     rows = []
     for place, image_id in enumerate(image_ids):
         reason = next((why for why, images in rules if images[place]), None)
         if reason is not None:
-            rows.append((place, image_id, reason, means[place]))
-    return pd.DataFrame(rows, columns=["place", "image_id", "reason", "mean_prevalence"])
+            rows.append((place, image_id, reason, means[place], disputed[place]))
+    return pd.DataFrame(rows, columns=["place", "image_id", "reason", "mean_prevalence", "disputed"])
 
 
 def remark(excluded: pd.DataFrame, images: int, options: StudyOptions) -> str:
@@ -53,6 +54,11 @@ def remark(excluded: pd.DataFrame, images: int, options: StudyOptions) -> str:
     if excluded.empty:
         return ""
     text = f"{_listed(excluded, images)}."
+    if number := int(excluded["disputed"].sum()):
+        text += (
+            f" In {number} of these some raters marked something and others nothing: a disagreement that no number "
+            "here shows. --exclude-below 0 keeps such images."
+        )
     return f"{text} That is most of them. {_remedy(excluded, options)}." if leaves_few(excluded, images) else text
 
 

@@ -102,7 +102,7 @@ def _scores(study: Study) -> Drawing:
     return Drawing(
         average_and_naive(study.scores),
         "Average rater, naive rater and a mask that marks nothing, on each score.",
-        "Means over images with standard errors.",
+        "Means over images with standard errors. Star: to monitor, of the scores that see both kinds of error.",
     )
 
 

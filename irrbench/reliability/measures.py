@@ -52,6 +52,7 @@ class Measure:
         kind: ``"description"`` (no reliability), ``"agreement"``, ``"icc"``, or ``"score"`` of average and naive rater.
         compute: from a chunk of images.
         is_main: whether it is among the few of the pair plot.
+        least: the lowest value there can be; the highest is 1.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Measure:
     kind: Kind
     compute: Callable[[Chunk], Values]
     is_main: bool = False
+    least: float = 0.0
 
     @property
     def is_reliability(self) -> bool:
@@ -73,10 +75,10 @@ def select_measures(options: StudyOptions) -> tuple[Measure, ...]:
         Measure("unanimous", "Pixels on which all raters agree", "description", _of_patterns(_unanimous)),
         Measure("marked_by_all", "Marked by all, of what anyone marks", "description", _of_patterns(_marked_by_all)),
         Measure("percent_agreement", "Percent agreement", "agreement", _of_patterns(percent_agreement)),
-        Measure("alpha", "Krippendorff's alpha", "agreement", _of_patterns(krippendorff_alpha), is_main=True),
-        Measure("fleiss_kappa", "Fleiss' kappa", "agreement", _of_patterns(fleiss_kappa)),
-        Measure("cohen_kappa", "Cohen's kappa, mean of pairs", "agreement", _of_patterns(_mean_cohen)),
-        Measure("ac1", "Gwet's AC1", "agreement", _of_patterns(gwet_ac1), is_main=True),
+        Measure("alpha", "Krippendorff's alpha", "agreement", _of_patterns(krippendorff_alpha), is_main=True, least=-1),
+        Measure("fleiss_kappa", "Fleiss' kappa", "agreement", _of_patterns(fleiss_kappa), least=-1),
+        Measure("cohen_kappa", "Cohen's kappa, mean of pairs", "agreement", _of_patterns(_mean_cohen), least=-1),
+        Measure("ac1", "Gwet's AC1", "agreement", _of_patterns(gwet_ac1), is_main=True, least=-1),
         Measure("pixel_icc", "Pixel ICC (Laplace)", "icc", partial(_pixel_icc, engine="laplace"), is_main=True),
         *_quadrature(options),
         *(
@@ -98,8 +100,8 @@ def _scores(options: StudyOptions) -> list[Measure]:
         title = SCORES[score].title
         for candidate, whom in (("ceiling", "average rater"), ("floor", "naive rater")):
             compute = partial(_bound, score=score, candidate=candidate, options=options)
-            is_main = place == 0 and candidate == "ceiling"
-            measures.append(Measure(f"{score}_{candidate}", f"{title}, {whom}", "score", compute, is_main))
+            is_main, least = place == 0 and candidate == "ceiling", -1 if score == "kappa" else 0
+            measures.append(Measure(f"{score}_{candidate}", f"{title}, {whom}", "score", compute, is_main, least))
     return measures
 
 

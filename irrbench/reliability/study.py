@@ -174,7 +174,7 @@ def _study_kept(
         per_image=_per_image(data, counted, table),
         excluded=excluded,
         reasons=list_reasons(measured[None], data.image_ids),
-        summary=summarize_measures(table, {m.name: m.title for m in measures}, groups, level=level),
+        summary=summarize_measures(table, measures, groups, level=level),
         across=across,
         joint=joint_table(counted, options),
         raters_needed=raters_needed(fit, options.targets),

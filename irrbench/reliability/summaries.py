@@ -8,12 +8,15 @@ Axes: ``N`` images, ``G`` groups.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from irrbench.reliability.measures import Measure
 
 HALF, NINE_TENTHS = 0.5, 0.9
 
@@ -77,13 +80,13 @@ def mean_over(values: ArrayLike, groups: Sequence[Hashable], *, level: float = 0
 
 
 def summarize_measures(
-    per_image: pd.DataFrame, titles: Mapping[str, str], groups: Sequence[Hashable], *, level: float
+    per_image: pd.DataFrame, measures: Sequence[Measure], groups: Sequence[Hashable], *, level: float
 ) -> pd.DataFrame:
     """One row a measure: mean, SD, SE, interval, median, and the shares of images under .5 and over .9.
 
     Args:
         per_image: a column for each measure, one row an image.
-        titles: the measures' titles by column.
+        measures: which; no interval of a mean leaves the range of its measure.
         groups: of the images.
         level: of the intervals.
 
@@ -92,14 +95,15 @@ def summarize_measures(
         ``median``, ``under_half``, ``over_nine_tenths``.
     """
     rows = []
-    for name, title in titles.items():
-        values = per_image[name].to_numpy(float)
+    for measure in measures:
+        values = per_image[measure.name].to_numpy(float)
         found, defined = mean_over(values, groups, level=level), values[~np.isnan(values)]
-        facts = found._asdict()
+        low, high = np.clip([found.low, found.high], measure.least, 1)
+        facts = found._replace(low=float(low), high=float(high))._asdict()
         rows.append(
             {
-                "measure": name,
-                "title": title,
+                "measure": measure.name,
+                "title": measure.title,
                 "n": facts.pop("n"),
                 "n_undefined": len(values) - len(defined),
                 **facts,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from irrbench.plots.text import number
+from irrbench.reliability.across import EXTENT_MARKED
 from irrbench.reliability.reading import CONVENTIONS
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def headline(study: Study) -> str:
     rows = _by_measure(study)
     extent = _across(study, "extent_icc")
     return (
-        f"{len(study.data)} images drawn by {len(study.data.raters)} raters: Krippendorff's alpha "
+        f"{_images(study)}, {len(study.data.raters)} raters: Krippendorff's alpha "
         f"{_mean(rows['alpha'])}, pixel ICC {_mean(rows['pixel_icc'])}, extent ICC {number(extent['value'], digits=2)}."
     )
 
@@ -66,13 +67,17 @@ def findings(study: Study) -> list[str]:
     rows = _by_measure(study)
     sentences = [
         _alpha(rows["alpha"]),
+        _stranger(study),
         _pixel(rows),
         _area(rows),
         _extent(_across(study, "extent_icc")),
+        _marked(study),
         _needed(study),
         _monitor(study),
         _engines(rows),
         _unanimous(rows),
+        *_seldom(study),
+        *(text for text in study.remarks if text not in study.warnings),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -138,6 +143,51 @@ def _extent(row: Mapping[str, Any]) -> str:
     return f"In how much they mark of an image, ICC is {number(row['value'], digits=2)} {interval}: {words}."
 
 
+def _marked(study: Study) -> str:
+    """What becomes of the extent ICC where masks mark nothing."""
+    if EXTENT_MARKED not in set(study.across["measure"]):
+        return ""
+    row = _across(study, EXTENT_MARKED)
+    value = number(row["value"], digits=2) if not row["reason"] else f"undefined ({row['reason']})"
+    return (
+        f"{row['title']}: {value}. Marking nothing, or everything, is far from any other extent on the logit scale, "
+        "and few such masks can decide it."
+    )
+
+
+def _stranger(study: Study) -> str:
+    """The rater who draws most unlike the others, where it shows."""
+    table = study.leave_one_out
+    alphas = table[(table["measure"] == "alpha") & (table["left_out"] != "")]
+    if study.options.raters_are_slots or alphas["change"].isna().all():
+        return ""
+    row = alphas.sort_values("change", ascending=False).to_dict("records")[0]
+    if not row["change"] > _FAR:
+        return ""
+    change, low, high = (number(row[name], digits=2) for name in ("change", "change_low", "change_high"))
+    return (
+        f"Without {row['left_out']} alpha would be {number(row['mean'], digits=2)}, higher by {change} ({low} to "
+        f"{high}): {row['left_out']} draws least like the others, which does not say who is right."
+    )
+
+
+def _seldom(study: Study) -> list[str]:
+    drawn = zip(study.raters["rater"], study.raters["n"], strict=True)
+    images = len(study.data)
+    return [
+        f"{rater} drew {n} of these {images} images: what stands beside that name rests on these alone."
+        for rater, n in drawn
+        if 2 * n < images and not study.options.raters_are_slots
+    ]
+
+
+def _images(study: Study) -> str:
+    kept, came = len(study.data), study.n_images
+    images = f"{kept} images" if kept == came else f"{kept} of {came} images"
+    drawn = int((study.per_image["n_raters"] == len(study.data.raters)).sum())
+    return images if drawn == kept else f"{images} ({drawn} drawn by all)"
+
+
 def _needed(study: Study) -> str:
     known = study.raters_needed.dropna(subset=["raters"])
     if known.empty:
@@ -173,9 +223,9 @@ def _engines(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _unanimous(rows: Mapping[str, Mapping[str, Any]]) -> str:
     share = rows["unanimous"]["mean"]
-    if not share > _UNANIMOUS:
-        return ""
     rim = rows["marked_by_all"]["mean"]
+    if not share > _UNANIMOUS or math.isnan(rim):
+        return ""
     return (
         f"All raters agree on {100 * share:.1f} % of an image's pixels, most of them background; of the pixels that "
         f"anyone marks, all mark {percent(rim)}. Percent agreement and AC1 are near 1 for the background alone, and "

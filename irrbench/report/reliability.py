@@ -219,7 +219,14 @@ class _Page(NamedTuple):
         if not tables:
             return ""
         skipped = self.hidden("skipped_covariates", "Columns of the manifest that are no covariates here")
-        return self.picture("coefficients") + tables + skipped
+        return self.picture("coefficients") + self._no_model() + tables + skipped
+
+    def _no_model(self) -> str:
+        table = self.tables["coefficients"]
+        if table["estimate"].notna().any():
+            return ""
+        reason = table["reason"].value_counts().index[0]
+        return f"<p>{escape(f'No linear model: {reason}. --covariates names fewer of them.')}</p>"
 
 
 def _list(sentences: Sequence[str]) -> str:

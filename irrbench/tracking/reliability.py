@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irrbench.tracking.names import NOTE_TAG, ROLE_TAG
 from irrbench.tracking.run import RunTracker
+from irrbench.tracking.view import RELIABILITY, save_first_view
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 RUN_NAME = "reliability of the raters"
 ROLE = "reliability"
 DIGEST_TAG = "irrbench.data_digest"
-FOLDER = "reliability"
+FOLDER = RELIABILITY
+SHOWN = ("alpha", "pixel_icc", "extent_icc", "ac1")  # the first charts of an experiment without models
 
 
 def log_reliability(
@@ -57,6 +60,9 @@ def log_reliability(
         for path in files:
             below = path.parent.relative_to(root) if path.parent.is_relative_to(root) else Path()
             tracker.log_file(path, (Path(FOLDER) / below).as_posix())
+        save_first_view(
+            client, experiment_id, [f"{FOLDER}/{key}" for key in SHOWN if math.isfinite(metrics.get(key, math.nan))]
+        )
     except BaseException:
         tracker.finish("FAILED")
         raise

@@ -25,6 +25,7 @@ LINK_TEXT = "Charts: models between naive rater and average rater"
 MAX_RUNS = 200
 SECTION_ORDER = ("test", "val")
 PICTURES = "pictures"
+RELIABILITY = "reliability"
 CARD_HEIGHT = 400  # lower cards cut the legend after two runs
 
 
@@ -58,6 +59,13 @@ def update_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str])
     tag = _encode_within_limit(keys, scores[0], logged_pictures(client, runs))
     client.set_experiment_tag(experiment_id, VIEW_TAG, tag)
     _link_from_note(client, experiment_id)
+
+
+def save_first_view(client: Any, experiment_id: str, keys: Sequence[str]) -> None:
+    """Save a view of these keys where the experiment has none yet: what models log later replaces it."""
+    if VIEW_TAG not in client.get_experiment(experiment_id).tags:
+        client.set_experiment_tag(experiment_id, VIEW_TAG, encode(view_state(keys, "", {})))
+        _link_from_note(client, experiment_id)
 
 
 def chart_keys(metric_keys: Iterable[str], scores: Sequence[str]) -> list[str]:
@@ -132,7 +140,7 @@ def _encode_within_limit(keys: list[str], main: str, pictures: Mapping[str, int]
 
 
 def _chart(key: str, section: str) -> dict[str, Any]:
-    is_bar = key.startswith("test/")
+    is_bar = key.startswith(("test/", f"{RELIABILITY}/"))
     chart = {**_card("BAR" if is_bar else "LINE", key, section), "metricKey": key}
     if is_bar:
         return chart

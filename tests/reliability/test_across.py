@@ -38,7 +38,25 @@ def test_a_whole_quotient_is_not_rounded_up():
 def test_no_number_has_a_reason():
     row = raters_needed(fit_with(0.0, 1.0, 1.0), [0.9]).iloc[0]
     assert math.isnan(row["raters"])
-    assert row["reason"] == "images do not differ in extent"
+    assert row["reason"] == "the variance of images' extents is estimated as 0"
+
+
+def test_extents_without_blank_masks(data):
+    places = np.arange(560).reshape(20, 28)
+    masks = [np.stack([places < 30 + 20 * i + 15 * r * (i % 3) for r in range(3)]) for i in range(12)]
+    masks[3][2] = False
+    blank = RaterData.from_arrays([np.zeros((1, *m.shape[1:])) for m in masks], masks, raters=RATERS)
+    table = study(blank, QUICK, progress=False).across.set_index("measure")
+    there = np.ones((12, 3), bool)
+    there[3, 2] = False
+    marked = [[mask.sum() for mask in m] for m in masks]
+    expected = extent_icc(marked, [m[0].size for m in masks], present=there)
+    row = table.loc["extent_icc_marked"]
+    assert row["title"] == "Extent ICC without 1 mask that marks nothing or everything"
+    assert row["value"] == pytest.approx(float(expected.icc), abs=1e-12)
+    assert row["low"] < row["value"] < row["high"]
+    assert row["value"] > table.loc["extent_icc", "value"]
+    assert "extent_icc_marked" not in set(study(data, QUICK, progress=False).across["measure"])
 
 
 def test_extents_by_loops(found):

@@ -69,6 +69,13 @@ def test_few_left_out_are_counted():
     assert remark(listed.iloc[:0], 5, StudyOptions()) == ""
 
 
+def test_disputed_images_left_out_are_said():
+    data = images((0.0, 0.0, 0.3), (0.0, 0.0, 0.0), *[(0.5, 0.4, 0.5)] * 4)
+    listed = exclude(count_images(data, cells=[2]), data.image_ids, StudyOptions())
+    assert listed["disputed"].tolist() == [True, False]
+    assert "In 1 of these some raters marked something and others nothing" in remark(listed, 6, StudyOptions())
+
+
 @pytest.mark.parametrize(
     ("share", "remedy"),
     [(0.01, "keep all images with --exclude-below 0, or give a region of interest"), (1.0, "--exclude-above 1")],

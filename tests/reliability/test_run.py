@@ -20,7 +20,9 @@ from irrbench.reliability.config import ReliabilityConfig, load_config
 from irrbench.reliability.outputs import log_study, metrics_of
 from irrbench.report.frames import Column, frame_table
 from irrbench.tracking import open_store
+from irrbench.tracking.names import NOTE_TAG, VIEW_KEY, VIEW_TAG
 from irrbench.tracking.reliability import log_reliability
+from irrbench.tracking.view import decode, update_chart_view
 from tests.benchmark.study import ids, save, write_study
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
@@ -278,6 +280,21 @@ def test_the_terminal_shows_measures_intervals_and_the_note(found):
     assert "rendered [images]" in text
     extent = found.across.iloc[0]
     assert f"{extent['low']:.3f} to {extent['high']:.3f}" in text
+
+
+def test_an_experiment_without_models_has_a_view_of_its_own_which_theirs_replaces(found, tmp_path):
+    client, experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", "toy")
+    options = {"per_image": found.per_image, "files": [], "note": "a note", "data_name": "toy", "digest": "1f3a"}
+    for _ in range(2):
+        log_reliability(client, experiment_id, metrics={"alpha": 0.5, "pixel_icc": np.nan}, **options)
+    tags = client.get_experiment(experiment_id).tags
+    charts = decode(tags[VIEW_TAG])["compareRunCharts"]
+    assert [(chart["type"], chart["metricKey"]) for chart in charts] == [("BAR", "reliability/alpha")]
+    assert VIEW_KEY in tags[NOTE_TAG]
+    update_chart_view(client, experiment_id, scores=["iou"])
+    models = client.get_experiment(experiment_id).tags[VIEW_TAG]
+    log_reliability(client, experiment_id, metrics={"alpha": 0.6}, **options)
+    assert client.get_experiment(experiment_id).tags[VIEW_TAG] == models
 
 
 def test_a_run_that_cannot_be_finished_is_marked_as_failed(found, tmp_path):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from irrbench.reliability.measures import Measure
 from irrbench.reliability.summaries import mean_over, summarize_measures
 
 
@@ -58,9 +59,19 @@ def test_too_little_is_nan():
     assert math.isnan(one.se)
 
 
+def measure(name, least=0.0):
+    return Measure(name, name.title(), "agreement", lambda chunk: None, least=least)
+
+
+def test_intervals_stay_in_the_range_of_the_measure():
+    frame = pd.DataFrame({"a": [0.2, 1.0, 1.0], "b": [-0.9, -0.9, 0.9]})
+    table = summarize_measures(frame, [measure("a"), measure("b", least=-1)], "abc", level=0.95)
+    assert table[["low", "high"]].to_numpy().tolist() == [[0, 1], [-1, 1]]
+
+
 def test_shares_and_median_of_defined_images():
     frame = pd.DataFrame({"alpha": [0.2, 0.5, 0.9, 0.95, math.nan], "empty": [math.nan] * 5})
-    table = summarize_measures(frame, {"alpha": "Alpha", "empty": "Empty"}, list("abcde"), level=0.95)
+    table = summarize_measures(frame, [measure("alpha"), measure("empty")], list("abcde"), level=0.95)
     row = table.iloc[0]
     assert (row["n"], row["n_undefined"], row["median"]) == (4, 1, pytest.approx(0.7))
     assert (row["under_half"], row["over_nine_tenths"]) == (0.25, 0.25)

@@ -49,8 +49,38 @@ def changed(found, **values):
 def test_the_headline_has_the_main_numbers(found):
     rows = found.summary.set_index("measure")["mean"]
     text = headline(found)
-    assert text.startswith("24 images drawn by 3 raters: Krippendorff's alpha ")
+    assert text.startswith("24 images, 3 raters: Krippendorff's alpha ")
     assert f"{rows['alpha']:.2f}, pixel ICC {rows['pixel_icc']:.2f}, extent ICC" in text
+
+
+def test_the_headline_says_what_is_missing(found):
+    drawn = found.per_image.assign(n_raters=[2, 2, *found.per_image["n_raters"][2:]])
+    text = headline(replace(found, per_image=drawn, n_images=25))
+    assert text.startswith("24 of 25 images (22 drawn by all), 3 raters: ")
+
+
+@pytest.mark.parametrize(("change", "said"), [(0.08, True), (0.04, False)])
+def test_who_draws_least_like_the_others(found, change, said):
+    table = found.leave_one_out.copy()
+    row = (table["measure"] == "alpha") & (table["left_out"] == "cem")
+    table.loc[row, ["mean", "change", "change_low", "change_high"]] = [0.9, change, 0.01, 0.2]
+    text = "Without cem alpha would be 0.90, higher by 0.08 (0.01 to 0.20): cem draws least like the others"
+    changed_study = replace(found, leave_one_out=table)
+    assert any(sentence.startswith(text) for sentence in findings(changed_study)) == said
+    slots = replace(changed_study, options=replace(found.options, raters_are_slots=True))
+    assert not any("draws least" in sentence for sentence in findings(slots))
+
+
+def test_who_drew_few_images(found):
+    few = found.raters.assign(n=[24, 12, 11])
+    said = [sentence for sentence in findings(replace(found, raters=few)) if " drew " in sentence]
+    assert said == ["cem drew 11 of these 24 images: what stands beside that name rests on these alone."]
+
+
+def test_images_left_out_are_among_the_findings_but_not_twice(found):
+    assert findings(replace(found, remarks=("1 of 25 left out.",)))[-1] == "1 of 25 left out."
+    twice = replace(found, remarks=("most left out.",), warnings=("most left out.",))
+    assert "most left out." not in findings(twice)
 
 
 def test_findings_follow_the_numbers(found):
