@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from irrbench.benchmark.files import prepare_folder, write_atomically, write_frame, write_yaml
 from irrbench.plots import save_figure
 from irrbench.reliability.config import ReliabilityConfig
@@ -65,12 +67,19 @@ def _write_report(
         note=" ".join(filter(None, [study.data.note, *study.warnings])),
         words=Words(headline(study), findings(study), limits(study), study.remarks, HOW_TO_READ),
         figures={name: Shown(*drawing) for name, drawing in drawings.items()},
-        tables=study.tables | {"measures": study.summary[~study.summary["measure"].isin(_scores(study))]},
+        tables=_with_titles(study) | {"measures": study.summary[~study.summary["measure"].isin(_scores(study))]},
         rules=rules_in_words(study),
         versions=versions(),
         config_yaml=yaml.safe_dump(config.as_dict(), sort_keys=False),
         command=command,
     )
+
+
+def _with_titles(study: Study) -> dict[str, pd.DataFrame]:
+    """The tables with measures by their titles, as the report shows them."""
+    titles = {m.name: m.title for m in study.measures} | {"extent_icc": "Extent ICC"}
+    named = {name: table for name, table in study.tables.items() if "measure" in table and "title" not in table}
+    return study.tables | {name: table.replace({"measure": titles}) for name, table in named.items()}
 
 
 def _scores(study: Study) -> list[str]:

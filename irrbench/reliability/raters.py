@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import torch
 
+from irrbench.agreement import cohen_kappa
 from irrbench.bounds import segmentation_bounds
 from irrbench.patterns import VotePatterns
 from irrbench.reliability.across import Extents
@@ -57,6 +59,23 @@ def rater_table(
             row |= {score: found.mean, f"{score}_se": found.se}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def pair_table(
+    counted: Counted, raters: Sequence[str], groups: Sequence[Hashable], options: StudyOptions
+) -> pd.DataFrame:
+    """One row a pair of raters: Cohen's kappa, mean over the images that both drew.
+
+    Returns:
+        Columns ``first``, ``second``, ``n`` (images on which it is defined), ``kappa``, ``se``, ``low``, ``high``.
+    """
+    kappas = torch.cat([cohen_kappa(chunk.patterns) for chunk in counted.chunks()]).numpy()
+    rows = []
+    for i, j in combinations(range(len(raters)), 2):
+        found = mean_over(kappas[:, i, j], groups, level=options.level)
+        low, high = np.clip([found.low, found.high], -1, 1)
+        rows.append((raters[i], raters[j], found.n, found.mean, found.se, float(low), float(high)))
+    return pd.DataFrame(rows, columns=["first", "second", "n", "kappa", "se", "low", "high"])
 
 
 def _staple_rates(counted: Counted) -> dict[str, np.ndarray]:

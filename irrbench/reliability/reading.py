@@ -52,6 +52,14 @@ HOW_TO_READ: tuple[tuple[str, str], ...] = (
         ),
     ),
     (
+        "Others' majority",
+        (
+            "Where more than half of the other raters mark. With three raters that is where both others mark, which is "
+            "less than either marks: then every rater seems to mark too much, and only how raters differ in it says "
+            "something."
+        ),
+    ),
+    (
         "Without one rater",
         (
             "A measure that rises when a rater is left out says that this rater draws differently from the others; not "

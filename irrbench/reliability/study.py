@@ -19,7 +19,7 @@ from irrbench.reliability.exclusions import exclude, leaves_few, nothing_left, r
 from irrbench.reliability.measures import Measure, select_measures
 from irrbench.reliability.measuring import leave_one_out, list_reasons, measure_all, without_each
 from irrbench.reliability.options import StudyOptions
-from irrbench.reliability.raters import rater_table, score_table
+from irrbench.reliability.raters import pair_table, rater_table, score_table
 from irrbench.reliability.regression import regress_all
 from irrbench.reliability.repeats import within_raters
 from irrbench.reliability.summaries import summarize_measures
@@ -49,6 +49,7 @@ class Study:
         coefficients: of the linear models on covariates.
         skipped: why a manifest column is no covariate.
         raters: one row a rater.
+        pairs: one row a pair of raters.
         scores: average and naive rater, and which score to monitor.
         within: within-rater reliability; empty where nobody drew twice.
         remarks: what must be said beside the tables.
@@ -71,6 +72,7 @@ class Study:
     coefficients: pd.DataFrame
     skipped: Mapping[str, str]
     raters: pd.DataFrame
+    pairs: pd.DataFrame
     scores: pd.DataFrame
     within: pd.DataFrame
     remarks: tuple[str, ...]
@@ -87,6 +89,7 @@ class Study:
             "raters_needed": self.raters_needed,
             "scores": self.scores,
             "raters": self.raters,
+            "rater_pairs": self.pairs,
             "leave_one_out": self.leave_one_out,
             "correlations": self.correlations,
             "coefficients": self.coefficients,
@@ -183,6 +186,7 @@ def _study_kept(
         coefficients=regress_all(table, [m.name for m in measures], design, groups, level=level),
         skipped=design.skipped,
         raters=rater_table(counted, extents, data.raters, groups, options),
+        pairs=pair_table(counted, data.raters, groups, options),
         scores=score_table(counted, groups, options),
         within=within_raters(data, counted, measured[None], groups, options, progress=progress),
         remarks=tuple(filter(None, [text])),

@@ -148,7 +148,7 @@ def _marked(study: Study) -> str:
     if EXTENT_MARKED not in set(study.across["measure"]):
         return ""
     row = _across(study, EXTENT_MARKED)
-    value = number(row["value"], digits=2) if not row["reason"] else f"undefined ({row['reason']})"
+    value = _interval(row | {"mean": row["value"]}) if not row["reason"] else f"undefined ({row['reason']})"
     return (
         f"{row['title']}: {value}. Marking nothing, or everything, is far from any other extent on the logit scale, "
         "and few such masks can decide it."

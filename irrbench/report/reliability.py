@@ -66,6 +66,13 @@ _TABLES: dict[str, dict[str, Column]] = {
         "sensitivity": Column("sensitivity (STAPLE)"),
         "specificity": Column("specificity (STAPLE)"),
     },
+    "rater_pairs": {
+        "first": Column("rater", "text"),
+        "second": Column("and rater", "text"),
+        "kappa": Column("Cohen's kappa", interval=("low", "high")),
+        "se": Column("SE", "fine"),
+        "n": Column("images", "count"),
+    },
     "coefficients": {
         "measure": _MEASURE,
         "covariate": Column("covariate", "text"),
@@ -170,7 +177,7 @@ def write_reliability_report(
         Section("measures", "Agreement and reliability, image by image", page.both("measures", "measures")),
         Section("across", "Reliability across images", page.across()),
         Section("scores", "Average and naive rater", page.both("average_and_naive_rater", "scores")),
-        Section("raters", "Raters one by one", page.table("raters") + page.folded("leave_one_out", "leave_one_out")),
+        Section("raters", "Raters one by one", page.raters()),
         Section("within", "Within raters", page.both("within_raters", "within_raters")),
         Section("pairs", "How measures go together", page.picture("pairs")),
         Section("covariates", "What goes with reliability", page.covariates()),
@@ -205,6 +212,10 @@ class _Page(NamedTuple):
 
     def across(self) -> str:
         return "".join(self.table(name) for name in ("across_images", "joint", "raters_needed"))
+
+    def raters(self) -> str:
+        pairs = self.hidden("rater_pairs", "Every pair of raters")
+        return self.table("raters") + pairs + self.folded("leave_one_out", "leave_one_out")
 
     def hidden(self, table: str, summary: str) -> str:
         body = self.table(table)

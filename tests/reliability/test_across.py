@@ -16,6 +16,7 @@ from irrbench.reliability import study
 from irrbench.reliability.across import joint_table, measure_extents, raters_needed
 from irrbench.reliability.counting import count_images
 from irrbench.reliability.raters import ONE_SIDED
+from irrbench.reliability.summaries import mean_over
 from tests.reliability.conftest import OPTIONS, QUICK, RATERS
 
 
@@ -155,3 +156,14 @@ def test_accuracy_of_small_lesions_is_no_score_to_monitor():
     scores = study(data, replace(QUICK, exclude_below=0), progress=False).scores.set_index("score")
     assert scores.loc["accuracy", "gap_in_sd"] > scores.loc["iou", "gap_in_sd"]
     assert scores.index[scores["monitor"]].tolist() == ["iou"]
+
+
+def test_pairs_by_scikit_learn(data, found):
+    from sklearn.metrics import cohen_kappa_score
+
+    region = data.roi(0)
+    kappas = [cohen_kappa_score(*(data.masks(place)[r][region] for r in (0, 2))) for place in range(len(data))]
+    row = found.pairs[(found.pairs["first"] == "anna") & (found.pairs["second"] == "cem")].iloc[0]
+    expected = mean_over(kappas, data.groups)
+    assert (row["n"], row["kappa"], row["se"]) == (24, pytest.approx(expected.mean), pytest.approx(expected.se))
+    assert len(found.pairs) == 3
