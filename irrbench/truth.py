@@ -102,6 +102,8 @@ def staple(
     else:
         fit = search(votes, priors)
     absent = ~patterns.present.cpu()
+    if not absent.any():
+        return fit
     return replace(
         fit,
         sensitivity=fit.sensitivity.masked_fill(absent, torch.nan),
@@ -123,28 +125,21 @@ class _Votes(NamedTuple):
     counts: Array  # (B, K') float64 pixels by pattern, of the patterns that occur in any image
     outcomes: Array  # (K', 2R) float64 who marks in these, and who does not
     there: Array  # (B, R) float64 who is present
+    marks: Array  # (B,) of all raters present
+    ratings: Array  # (B,) pixels of all raters present
 
     @classmethod
     def of(cls, patterns: VotePatterns) -> _Votes:
         totals = patterns.totals.cpu().numpy()
         occurs = totals.any(0)
-        outcomes = _outcomes(patterns.num_raters)[occurs]
-        return cls(totals[:, occurs].astype(float), outcomes, patterns.present.cpu().numpy().astype(float))
-
-    @property
-    def marks(self) -> Array:
-        """Of all raters present, ``(B,)``."""
-        marks: Array = (self.counts @ self.outcomes[:, : self.there.shape[1]] * self.there).sum(1)
-        return marks
-
-    @property
-    def ratings(self) -> Array:
-        """Pixels of all raters present, ``(B,)``."""
-        ratings: Array = self.counts.sum(1) * self.there.sum(1)
-        return ratings
+        counts, outcomes = totals[:, occurs].astype(float), _outcomes(patterns.num_raters)[occurs]
+        there = patterns.present.cpu().numpy().astype(float)
+        marks = (counts @ outcomes[:, : patterns.num_raters] * there).sum(1)
+        return cls(counts, outcomes, there, marks, counts.sum(1) * there.sum(1))
 
     def select(self, images: Array) -> _Votes:
-        return _Votes(self.counts[images], self.outcomes, self.there[images])
+        counts, outcomes, *of_images = self
+        return _Votes(counts[images], outcomes, *(part[images] for part in of_images))
 
 
 @cache
@@ -255,7 +250,8 @@ def _fit(best: _State, iterations: Array, converged: Array) -> StapleFit:
 def _priors(votes: _Votes, prior: float | Tensor | None) -> Array:
     if prior is None:
         with np.errstate(invalid="ignore"):  # no ratings: by rule
-            return votes.marks / votes.ratings
+            share: Array = votes.marks / votes.ratings
+        return share
     given = torch.as_tensor(prior, dtype=torch.float64).cpu()
     if given.shape not in {(), (len(votes.counts),)} or not ((given > 0) & (given < 1)).all():
         raise ValueError(
@@ -266,12 +262,12 @@ def _priors(votes: _Votes, prior: float | Tensor | None) -> Array:
 
 def _by_rule(votes: _Votes) -> list[str]:
     """Why there is nothing to search for; empty where there is."""
-    marks, ratings = votes.marks, votes.ratings
-    reason = np.full(len(marks), "", object)
-    reason[marks == ratings] = EVERYBODY
-    reason[marks == 0] = NOBODY
-    reason[votes.counts.sum(1) == 0] = EMPTY
-    reason[votes.there.sum(1) < 2] = ALONE
+    raters = votes.there.sum(1)
+    reason = np.full(len(raters), "", object)
+    reason[votes.marks == votes.ratings] = EVERYBODY
+    reason[votes.marks == 0] = NOBODY
+    reason[votes.ratings == 0] = EMPTY
+    reason[raters < 2] = ALONE
     return reason.tolist()
 
 

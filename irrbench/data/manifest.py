@@ -89,6 +89,8 @@ def _read_csv(path: Path, group_column: str | None) -> tuple[pd.DataFrame | None
     typed.columns = texts.columns = texts.columns.str.strip()
     if "image_id" not in typed:
         columns = ", ".join(map(str, typed.columns[:8]))
+        if len(typed.columns) == 1 and {";", "\t"}.intersection(columns):
+            return None, [Problem(FILE, f"one column {columns!r}", "a comma between columns", "export it as CSV again")]
         return None, [Problem(FILE, f"columns {columns}", "a column image_id", "name the column of ids image_id")]
     for name in {*TEXT_COLUMNS, group_column}.intersection(typed.columns):
         typed[name] = texts[name].str.strip()  # "007" and "NA" are names here, not a number and a gap

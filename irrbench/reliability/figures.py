@@ -66,8 +66,8 @@ def _masks(study: Study, pictures: int) -> Drawing | None:
     return Drawing(
         mask_figure(images, data.raters),
         "Images from low to high agreement, each with every rater's mask and the votes of all.",
-        "From low to high agreement, small lesions enlarged. Last column: the share of raters who mark a pixel, "
-        "outlined where more than half do.",
+        "From low to high agreement (alpha, evenly between its 5th and 95th percentile), small lesions enlarged. Last "
+        "column: the share of raters who mark a pixel, outlined where more than half do.",
     )
 
 

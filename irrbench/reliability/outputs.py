@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,7 @@ def log_study(client: Any, experiment_id: str, study: Study, files: list[Path]) 
             client,
             experiment_id,
             metrics=metrics_of(study),
+            params={"n_images": study.n_images, **asdict(study.options)},
             per_image=study.per_image,
             files=files,
             note="\n\n".join([headline(study), *findings(study)]),

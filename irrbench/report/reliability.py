@@ -223,7 +223,9 @@ class _Page(NamedTuple):
 
     def folded(self, picture: str, table: str) -> str:
         drawn = self.picture(picture)
-        return drawn + self.hidden(table, "All numbers without each rater") if drawn else ""
+        frame = self.tables[table]
+        without = _Page(self.pictures, {**self.tables, table: frame[frame["left_out"] != ""]})
+        return drawn + without.hidden(table, "All numbers without each rater") if drawn else ""
 
     def covariates(self) -> str:
         tables = self.hidden("coefficients", "All coefficients")

@@ -26,6 +26,7 @@ def log_reliability(
     experiment_id: str,
     *,
     metrics: Mapping[str, float],
+    params: Mapping[str, object],
     per_image: pd.DataFrame,
     files: Sequence[Path],
     note: str,
@@ -40,6 +41,7 @@ def log_reliability(
         client: an ``mlflow.MlflowClient``.
         experiment_id: id of the experiment.
         metrics: by key, such as ``alpha``; they get ``reliability/`` in front. Undefined ones are left out.
+        params: options of the study by name.
         per_image: ``image_id`` and one column for each measure.
         files: tables, figures and report; folders are kept below the first file's.
         note: description of the run.
@@ -53,6 +55,8 @@ def log_reliability(
     run_id = str(client.create_run(experiment_id, run_name=RUN_NAME, tags=tags).info.run_id)
     tracker = RunTracker(client, run_id)
     try:
+        for name, value in params.items():
+            client.log_param(run_id, name, value)
         tracker.log_scores({f"{FOLDER}/{key}": value for key, value in metrics.items()}, step=0)
         tracker.log_per_image(FOLDER, per_image)
         tracker.log_dataset({"raters": note}, name=data_name, digest=digest, split="all")

@@ -170,6 +170,7 @@ def test_declared_size_is_refused_without_a_warning(folder, recwarn):
 
 
 MANIFESTS = {
+    "semicolons": ("image_id;split\na;train\n", "one column 'image_id;split'; expected a comma between columns"),
     "no id column": ("name,split\na,train\n", "found columns name, split; expected a column image_id"),
     "unknown id": ("image_id\na\nb\nc\nd\ne\nf\n", "image_id 'f', unknown"),
     "no row": ("image_id\na\nb\nc\nd\n", "no row for image 'e'"),

@@ -284,9 +284,17 @@ def test_the_terminal_shows_measures_intervals_and_the_note(found):
 
 def test_an_experiment_without_models_has_a_view_of_its_own_which_theirs_replaces(found, tmp_path):
     client, experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", "toy")
-    options = {"per_image": found.per_image, "files": [], "note": "a note", "data_name": "toy", "digest": "1f3a"}
+    options = {
+        "params": {"cells": [4, 5]},
+        "per_image": found.per_image,
+        "files": [],
+        "note": "a note",
+        "data_name": "toy",
+        "digest": "1f3a",
+    }
     for _ in range(2):
         log_reliability(client, experiment_id, metrics={"alpha": 0.5, "pixel_icc": np.nan}, **options)
+    assert client.search_runs([experiment_id])[0].data.params == {"cells": "[4, 5]"}
     tags = client.get_experiment(experiment_id).tags
     charts = decode(tags[VIEW_TAG])["compareRunCharts"]
     assert [(chart["type"], chart["metricKey"]) for chart in charts] == [("BAR", "reliability/alpha")]
@@ -304,6 +312,7 @@ def test_a_run_that_cannot_be_finished_is_marked_as_failed(found, tmp_path):
             client,
             experiment_id,
             metrics={"alpha": 0.5, "undefined": np.nan},
+            params={},
             per_image=found.per_image,
             files=[tmp_path / "nothing-there.html"],
             note="a note",
