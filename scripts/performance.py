@@ -15,7 +15,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--quick", action="store_true", help="about a minute: fewer rounds, no curves")
-    add("--sections", nargs="+", metavar="NAME", help="some of: counting bounds agreement icc files startup callback")
+    add(
+        "--sections",
+        nargs="+",
+        metavar="NAME",
+        help="some of: counting bounds agreement icc study files startup callback",
+    )
     add("--repeats", type=int, default=20, metavar="N", help="rounds of a row at most (default: 20)")
     add("--seconds", type=float, default=10.0, metavar="S", help="of a row, after which no round begins (default: 10)")
     add("--output", type=Path, metavar="DIR", help="also write performance.csv, performance.md, scaling.csv and .svg")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from irrbench.performance import agreement, bounds, callback, counting, files, icc, startup
+from irrbench.performance import agreement, bounds, callback, counting, files, icc, startup, study
 from irrbench.performance.report import machine, to_frame, to_markdown, to_table
 from irrbench.performance.scaling import exponents, points, scaling_figure
 from irrbench.performance.timing import Budget, Row
@@ -28,6 +28,7 @@ SECTIONS = {
     "bounds": bounds.rows,
     "agreement": agreement.rows,
     "icc": icc.rows,
+    "study": study.rows,
     "files": files.rows,
     "startup": startup.rows,
     "callback": callback.rows,

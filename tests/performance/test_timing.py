@@ -4,7 +4,17 @@ import time
 import pandas as pd
 import pytest
 
-from irrbench.performance import SECTIONS, Budget, exponents, machine, measure, scaling_figure, to_frame, to_markdown
+from irrbench.performance import (
+    SECTIONS,
+    Budget,
+    exponents,
+    machine,
+    measure,
+    scaling_figure,
+    study,
+    to_frame,
+    to_markdown,
+)
 from irrbench.performance.timing import Row, against, compare, spell, without_peer
 
 
@@ -113,13 +123,22 @@ def test_the_figure_has_a_panel_for_each_axis():
     assert all(len(panel.lines) == 2 for panel in panels)
 
 
+def test_a_study_is_right_and_judged_by_its_seconds():
+    (row,) = study.rows(Budget(1, 10.0), num_images=8, side=64)
+    assert row.equal
+    assert row.size == "8 x 4 x 64 x 64"
+    assert row.ratio == pytest.approx(60 / row.ours)
+    (quick,) = study.rows(Budget(1, 1.0), num_images=30, side=64)
+    assert (quick.size, quick.verdict) == ("3 x 4 x 64 x 64", "")
+
+
 def test_unknown_sections_are_refused():
     with pytest.raises(ValueError, match=r"`sections` must be among counting, bounds, .*; found speed"):
         list(measure(["speed"]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", [name for name in SECTIONS if name not in ("callback", "startup")])
+@pytest.mark.parametrize("section", [name for name in SECTIONS if name not in ("callback", "startup", "study")])
 def test_every_row_finds_the_same_numbers_as_its_peer(section):
     rows = list(measure([section], budget=Budget(1, 0.1)))
     assert rows
