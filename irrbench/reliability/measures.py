@@ -115,7 +115,7 @@ def _measure_patterns(chunk: Chunk, compute: Callable[[VotePatterns], Tensor]) -
 
 
 def _mean_prevalence(patterns: VotePatterns) -> Tensor:
-    return prevalence(patterns).nanmean(1)
+    return prevalence(patterns).nanmean(1).masked_fill(patterns.present.sum(1) < 2, torch.nan)
 
 
 def _unanimous(patterns: VotePatterns) -> Tensor:

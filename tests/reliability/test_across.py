@@ -167,3 +167,18 @@ def test_pairs_by_scikit_learn(data, found):
     expected = mean_over(kappas, data.groups)
     assert (row["n"], row["kappa"], row["se"]) == (24, pytest.approx(expected.mean), pytest.approx(expected.se))
     assert len(found.pairs) == 3
+
+
+def test_without_a_rater_all_measures_are_means_over_the_same_images():
+    masks = [np.stack([np.arange(400).reshape(20, 20) < 100 + 10 * i + 5 * r for r in range(3)]) for i in range(12)]
+    present = np.ones((12, 3), bool)
+    present[0, 0] = False
+    data = RaterData.from_arrays([np.zeros((1, 20, 20))] * 12, masks, raters=RATERS, present=present)
+    table = study(data, QUICK, progress=False).leave_one_out
+    numbers = table[table["measure"].isin(["prevalence", "alpha", "unanimous"])].groupby("left_out")["n"].unique()
+    assert {name: found.tolist() for name, found in numbers.items()} == {
+        "": [12],
+        "anna": [12],
+        "ben": [11],
+        "cem": [11],
+    }
