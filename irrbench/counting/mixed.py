@@ -92,7 +92,7 @@ def _in_words(some: Some) -> Some:
     """Bytes as words; each image's last is filled up with unmarked pixels."""
     bounds = np.concatenate([[0], (-(-np.diff(some.bounds) // 8)).cumsum()])
     units = np.zeros((len(some.units), 8 * bounds[-1]), np.uint8)
-    for word, (first, last) in zip(bounds.tolist(), pairwise(some.bounds.tolist()), strict=False):
+    for word, (first, last) in zip(bounds[:-1].tolist(), pairwise(some.bounds.tolist()), strict=True):
         units[:, 8 * word : 8 * word + last - first] = some.units[:, first:last]
     return Some(units.view(np.uint64), bounds)
 

@@ -38,9 +38,7 @@ def count_by_words(planes: Sequence[Tensor], present: Tensor, roi: Tensor | None
     if workers <= 1:
         counts, pixels = _count_tiles(stack, tiles)
     else:
-        with ThreadPoolExecutor(
-            workers
-        ) as pool:  # for the time of a call: kept alive, threads would not survive a fork
+        with ThreadPoolExecutor(workers) as pool:  # of this call alone: threads do not survive a fork
             parts = list(pool.map(lambda first: _count_tiles(stack, tiles[first::workers]), range(workers)))
         counts, pixels = (sum(part) for part in zip(*parts, strict=True))
     counts[:, 0] = pixels - counts[:, 1:].sum(1)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 RUN_NAME = "reliability of the raters"
 ROLE = "reliability"
 DIGEST_TAG = "irrbench.data_digest"
-FOLDER = RELIABILITY
 SHOWN = ("alpha", "pixel_icc", "extent_icc", "ac1")  # the first charts of an experiment without models
 
 
@@ -57,16 +56,15 @@ def log_reliability(
     try:
         for name, value in params.items():
             client.log_param(run_id, name, value)
-        tracker.log_scores({f"{FOLDER}/{key}": value for key, value in metrics.items()}, step=0)
-        tracker.log_per_image(FOLDER, per_image)
+        tracker.log_scores({f"{RELIABILITY}/{key}": value for key, value in metrics.items()}, step=0)
+        tracker.log_per_image(RELIABILITY, per_image)
         tracker.log_dataset({"raters": note}, name=data_name, digest=digest, split="all")
         root = files[0].parent if files else Path()
         for path in files:
             below = path.parent.relative_to(root) if path.parent.is_relative_to(root) else Path()
-            tracker.log_file(path, (Path(FOLDER) / below).as_posix())
-        save_first_view(
-            client, experiment_id, [f"{FOLDER}/{key}" for key in SHOWN if math.isfinite(metrics.get(key, math.nan))]
-        )
+            tracker.log_file(path, (Path(RELIABILITY) / below).as_posix())
+        shown = [key for key in SHOWN if math.isfinite(metrics.get(key, math.nan))]
+        save_first_view(client, experiment_id, [f"{RELIABILITY}/{key}" for key in shown])
     except BaseException:
         tracker.finish("FAILED")
         raise
