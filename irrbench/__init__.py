@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from irrbench.agreement import why_undefined as why_undefined
     from irrbench.bounds import Bounds as Bounds
     from irrbench.bounds import segmentation_bounds as segmentation_bounds
+    from irrbench.consensus import StapleFit as StapleFit
     from irrbench.consensus import majority as majority
+    from irrbench.consensus import staple as staple
     from irrbench.consensus import staple_probability as staple_probability
     from irrbench.consensus import vote_share as vote_share
     from irrbench.icc import AreaICCFit as AreaICCFit
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
     from irrbench.scores import SCORES as SCORES
     from irrbench.summary import ScoreSummary as ScoreSummary
     from irrbench.summary import summarize as summarize
-    from irrbench.truth import StapleFit as StapleFit
-    from irrbench.truth import staple as staple
 
 __version__ = "0.1.0"
 
@@ -59,7 +59,7 @@ _HOMES = {
         "why_undefined",
     ),
     "bounds": ("Bounds", "segmentation_bounds"),
-    "consensus": ("majority", "staple_probability", "vote_share"),
+    "consensus": ("StapleFit", "majority", "staple", "staple_probability", "vote_share"),
     "icc": (
         "AreaICCFit",
         "ExtentICCFit",
@@ -76,7 +76,6 @@ _HOMES = {
     "patterns": ("VotePatterns",),
     "scores": ("DEFAULT_SCORES", "SCORES"),
     "summary": ("ScoreSummary", "summarize"),
-    "truth": ("StapleFit", "staple"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

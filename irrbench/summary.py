@@ -18,9 +18,9 @@ import torch
 
 from irrbench.agreement import krippendorff_alpha
 from irrbench.bounds import Bounds
-from irrbench.inference import mean_interval, normalized_score
 from irrbench.patterns import VotePatterns
 from irrbench.scores import SCORES, CrossTable
+from irrbench.stats import mean_interval, normalized_score
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait in a busy loop make training four times slower as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # one link in the end is enough
-    from irrbench.benchmark import ConfigError, check, load_config, run_benchmark, to_yaml  # noqa: PLC0415 (--help must not wait)
+    from irrbench.commands import ConfigError, check, load_config, run_benchmark, to_yaml  # noqa: PLC0415 (--help must not wait)
     from irrbench.data import DataError  # noqa: PLC0415
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _changes(options: argparse.Namespace) -> dict[str, object]:
-    from irrbench.benchmark.predictions import parse_predictions  # noqa: PLC0415
+    from irrbench.commands.loading import parse_predictions  # noqa: PLC0415
 
     given = {
         "data": options.data,
@@ -106,7 +106,7 @@ def _changes(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
-    from irrbench.benchmark import ConfigError  # noqa: PLC0415
+    from irrbench.commands import ConfigError  # noqa: PLC0415
 
     if text is None:
         return None

@@ -5,9 +5,8 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
-
-from irrbench.benchmark.coverage import SIZES, measure, to_table
-from irrbench.benchmark.simulated import Simulation
+from studies.coverage import SIZES, measure, to_table
+from studies.simulated import Simulation
 
 
 def main() -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from studies.label_noise import LABELS, NAMES, label_noise_curves, label_noise_table
+from studies.noise_plot import noise_fit_curves
 
-from irrbench.benchmark.label_noise import LABELS, NAMES, label_noise_curves, label_noise_table
-from irrbench.data import load_lidc
+from irrbench.datasets import load_lidc
 from irrbench.plots import save_figure
-from irrbench.plots.noise import noise_fit_curves
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Measure what the options ask for; 2 for a section that does not exist."""
-    from irrbench.performance import SECTIONS, Budget, measure, to_frame, to_markdown, to_table  # noqa: PLC0415
+    from studies.performance import SECTIONS, Budget, measure, to_frame, to_markdown, to_table  # noqa: PLC0415
 
     budget = Budget(5, QUICK) if options.quick else Budget(options.repeats, options.seconds)
     console, rows = Console(), []
@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
 def curves(console: Console, output: Path | None) -> None:
     """Cost against size, with its growth in words."""
     import pandas as pd  # noqa: PLC0415
+    from studies.performance import Budget, exponents, points, scaling_figure  # noqa: PLC0415
 
-    from irrbench.performance import Budget, exponents, points, scaling_figure  # noqa: PLC0415
     from irrbench.plots import save_figure  # noqa: PLC0415
 
     measured = pd.DataFrame(points(Budget(10, 1.0)))

@@ -24,14 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"expected flags, found {stray[0]!r}; see --help")
     # Threads that wait in a busy loop slow everything down as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from irrbench.benchmark import ConfigError  # noqa: PLC0415 (--help must not wait)
+    from irrbench.commands import ConfigError  # noqa: PLC0415 (--help must not wait)
+    from irrbench.commands.raters import check, run_reliability  # noqa: PLC0415
+    from irrbench.config import load_study_config  # noqa: PLC0415
     from irrbench.data import DataError  # noqa: PLC0415
-    from irrbench.reliability.config import load_config  # noqa: PLC0415
-    from irrbench.reliability.run import check, run_reliability  # noqa: PLC0415
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        config = load_config(options.config, overrides, changes=_changes(options))
+        config = load_study_config(options.config, overrides, changes=_changes(options))
         if options.check:
             return check(config)
         command = shlex.join(["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)])

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from irrbench.inference import alternative_annotator_test
+from irrbench.stats import alternative_annotator_test
 
 RNG = np.random.default_rng(1)
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from irrbench.cli import main
+from irrbench.commands.main import main
 from irrbench.tracking import ReferenceRuns, RunAddress, open_store
-from irrbench.tracking.records import Operation
-from irrbench.tracking.spool import Session
+from irrbench.tracking.spool import Operation, Session
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
@@ -78,7 +77,7 @@ def alive(pids: list[int]) -> list[int]:
 def running_ui(folder: Path, *options: str):
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "irrbench.cli", "ui", "--no-browser", *options],
+        [sys.executable, "-m", "irrbench.commands.main", "ui", "--no-browser", *options],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,

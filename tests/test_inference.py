@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from irrbench.inference import (
+from irrbench.stats import (
     Ratios,
     benjamini_yekutieli,
     crossed_errors,
@@ -251,7 +251,7 @@ def test_percentile_interval_leaves_out_nan():
 def test_blocks_do_not_change_what_is_drawn(monkeypatch):
     values = RNG.normal(size=(40, 3))
     whole = resampled_means(values, resamples=33)
-    monkeypatch.setattr("irrbench.inference.resampling._BLOCK", 100)
+    monkeypatch.setattr("irrbench.stats.resampling._BLOCK", 100)
     np.testing.assert_allclose(resampled_means(values, resamples=33), whole)
 
 

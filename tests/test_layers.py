@@ -11,21 +11,25 @@ import irrbench
 
 PACKAGE = Path(irrbench.__file__).parent
 LAYERS = (
-    ("counting", "marks", "patterns", "scores", "bounds", "agreement", "consensus", "truth"),
-    ("inference", "summary", "icc", "simulate"),
+    ("_counting", "scores", "patterns", "bounds", "agreement", "consensus"),
+    ("stats", "summary", "icc", "simulate"),
     ("plots",),
     ("metrics",),
     ("tracking",),
+    ("evaluation",),
     ("callbacks",),
-    ("data", "models"),
+    ("config", "_files"),
+    ("data",),
+    ("datasets", "convert"),
+    ("training",),
+    ("analysis", "reliability"),
     ("report",),
-    ("benchmark", "performance", "reliability"),
-    ("cli",),
+    ("commands",),
 )
 ONLY = {
     "mlflow": "tracking",
-    "PIL": ("data", "plots", "report", "performance"),
-    "segmentation_models_pytorch": "models",
+    "PIL": ("data", "datasets", "convert", "plots", "report"),
+    "segmentation_models_pytorch": "training",
 }
 
 
@@ -78,7 +82,7 @@ def test_imports_point_one_way(module, path):
         ("metrics", "def f():\n    import irrbench.tracking.run"),
         ("callbacks", "from irrbench import data"),
         ("callbacks", "from mlflow import MlflowClient"),
-        ("benchmark", "from PIL import Image"),
+        ("analysis", "from PIL import Image"),
     ],
 )
 def test_this_test_can_fail(module, source):

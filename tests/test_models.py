@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from irrbench.models import (
+from irrbench.training import (
     SegmentationModule,
     check_network,
     create_module,

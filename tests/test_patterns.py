@@ -8,12 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irrbench import VotePatterns
-from irrbench.counting import mixed
-from irrbench.counting import pixels as by_pixels
-from irrbench.counting import words as by_words
-from irrbench.counting.lanes import count_by_lanes
-from irrbench.counting.pixels import histogram
-from irrbench.counting.words import count_by_words
+from irrbench._counting import count_by_lanes, cpu
+from irrbench._counting.cpu import count_by_words, histogram
 
 B, R, H, W = 3, 4, 5, 7
 
@@ -168,12 +164,12 @@ def test_counting_by_words_is_counting_one_by_one(num_raters, num_images, num_pi
     preds, roi = (runs_of_marks(rng, (num_images, num_pixels), 2 * run) for _ in range(2))
     present = torch.from_numpy(rng.random((num_images, num_raters)) < 0.8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(by_words, "_TILE", tile)
-        patch.setattr(by_pixels, "SOME", 2)
-        patch.setattr(mixed, "_JOINT", 2**9)
+        patch.setattr(cpu, "_TILE", tile)
+        patch.setattr(cpu, "SOME", 2)
+        patch.setattr(cpu, "_JOINT", 2**9)
         if not little:  # as if images were large
-            patch.setattr(mixed, "_LITTLE", 0)
-            patch.setattr(mixed, "_MANY_WORDS", 0)
+            patch.setattr(cpu, "_LITTLE", 0)
+            patch.setattr(cpu, "_MANY_WORDS", 0)
         found = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts
     assert found.tolist() == counted_one_by_one(masks, roi, preds, present)
 
@@ -183,20 +179,18 @@ def test_tiles_add_up(monkeypatch, num_raters):
     masks, roi, preds = draw(12, (3, num_raters, 15, 17))
     present = torch.rand(3, num_raters, generator=torch.Generator().manual_seed(1)) < 0.7
     whole = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts
-    monkeypatch.setattr(by_words, "_TILE", 64)
+    monkeypatch.setattr(cpu, "_TILE", 64)
     assert torch.equal(VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts, whole)
 
 
 def test_threads_add_up(monkeypatch):
     masks, roi, preds = draw(12, (5, 4, 40, 17))
     whole = VotePatterns.from_masks(masks, roi=roi, preds=preds).counts
-    monkeypatch.setattr(by_words, "_TILE", 128)
+    monkeypatch.setattr(cpu, "_TILE", 128)
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         pools = []
-        monkeypatch.setattr(
-            by_words, "ThreadPoolExecutor", lambda n, pools=pools: pools.append(n) or ThreadPoolExecutor(n)
-        )
+        monkeypatch.setattr(cpu, "ThreadPoolExecutor", lambda n, pools=pools: pools.append(n) or ThreadPoolExecutor(n))
         assert torch.equal(VotePatterns.from_masks(masks, roi=roi, preds=preds).counts, whole)
         assert pools == ([] if threads == 1 else [3])
 

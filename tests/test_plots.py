@@ -14,9 +14,8 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from irrbench import plots
-from irrbench.plots.band_rows import UPSIDE_DOWN
-from irrbench.plots.style import legend_columns, legend_labels, model_styles
-from irrbench.plots.text import columns, isolate, shorten
+from irrbench.plots.bands import UPSIDE_DOWN
+from irrbench.plots.style import columns, isolate, legend_columns, legend_labels, model_styles, shorten
 from tests.report.frames import CEILING, FLOOR, UPPER, curves, leaderboard, per_image
 
 IMPORTS = (ast.Import, ast.ImportFrom)

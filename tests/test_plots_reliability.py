@@ -7,10 +7,15 @@ import pandas as pd
 import pytest
 
 from irrbench.plots import save_figure
-from irrbench.plots.reliability import average_and_naive, left_out, measure_means, within_and_between
-from irrbench.plots.reliability_coefficients import coefficient_plot
-from irrbench.plots.reliability_masks import Drawn, mask_figure
-from irrbench.plots.reliability_pairs import pair_plot
+from irrbench.plots.panels import Drawn, mask_figure
+from irrbench.plots.raters import (
+    average_and_naive,
+    coefficient_plot,
+    left_out,
+    measure_means,
+    pair_plot,
+    within_and_between,
+)
 
 TITLES = {"alpha": "Krippendorff's alpha", "icc": "A measure with <b>$x^2$</b> in a name that goes on for long"}
 N = 40

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irrbench.callbacks.lightning import NAMESPACES
+from irrbench.callbacks.hooks import NAMESPACES
 from irrbench.tracking import DEFAULT_TRACKING_URI, RunAddress, SpooledRun
 from irrbench.tracking.run import source_tags
 from irrbench.tracking.spool import default_spool

@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from irrbench.bounds import Ties
-from irrbench.callbacks.batch import BatchReader, Sample, Selector
+from irrbench.callbacks.batch import BatchReader, Selector
 from irrbench.callbacks.hooks import PREFIXES, Stage, StageHooks
-from irrbench.callbacks.lightning import LightningModule, Trainer
-from irrbench.callbacks.panels import PanelKeeper
+from irrbench.callbacks.hooks import LightningModule, Trainer
+from irrbench.evaluation.evaluator import Sample, PanelKeeper
 from irrbench.callbacks.predictions import PredictionFinder, Predictions
-from irrbench.callbacks.publish import MlflowPublisher, is_mlflow
-from irrbench.callbacks.stage import LoaderState, split_names
+from irrbench.evaluation.mlflow_sink import MlflowPublisher, is_mlflow
+from irrbench.evaluation.evaluator import Sample, LoaderState, split_names
 from irrbench.metrics import SegmentationBounds
 from irrbench.scores import DEFAULT_SCORES, EmptyReference
 from irrbench.summary import ScoreSummary

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from irrbench.callbacks.lightning import Callback, LightningModule, Trainer
+from irrbench.callbacks.hooks import Callback, LightningModule, Trainer
 from irrbench.callbacks.monitor import RaterBoundsMonitor
-from irrbench.inference import mean_interval
+from irrbench.stats import mean_interval
 from irrbench.scores import SCORES
 from irrbench.summary import name_column, score_names
 

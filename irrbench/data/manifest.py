@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from irrbench.data.problems import Problem
+from irrbench.data.readers import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

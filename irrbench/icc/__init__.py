@@ -1,13 +1,18 @@
 """Intraclass correlations: how much of what raters mark is the image, and how much the rater."""
 
-from irrbench.icc.anova import ICCForm, shrout_fleiss
-from irrbench.icc.area import AreaICCFit, area_icc, area_icc_from_counts
-from irrbench.icc.area_uncertainty import AreaICCInterval, area_icc_interval
-from irrbench.icc.blocks import BlockCounts, block_counts
+from irrbench.icc.area import AreaICCFit, BlockCounts, area_icc, area_icc_from_counts, block_counts
+from irrbench.icc.bootstrap import (
+    AreaICCInterval,
+    PixelICCInterval,
+    PixelICCTest,
+    area_icc_interval,
+    pixel_icc_interval,
+    pixel_icc_test,
+)
 from irrbench.icc.extent import ExtentICCFit, ExtentICCInterval, extent_icc, extent_icc_interval
 from irrbench.icc.joint import JointICC, joint_icc
 from irrbench.icc.pixel import PixelICCFit, pixel_icc
-from irrbench.icc.uncertainty import PixelICCInterval, PixelICCTest, pixel_icc_interval, pixel_icc_test
+from irrbench.icc.shrout_fleiss import ICCForm, shrout_fleiss
 
 __all__ = [
     "AreaICCFit",

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from irrbench.icc.ratio import check_option
-from irrbench.icc.reml import Components, Floats, Moments, fit, residual_share, undefined
+from irrbench.icc._reml import Components, Floats, Moments, fit, residual_share, undefined
+from irrbench.icc.pixel import check_option
 
 Resample = Literal["images", "parametric"]
 _ADDITIVE = 1e-8  # residual share of the sum of squares that is taken for rounding

@@ -8,12 +8,10 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from irrbench.icc.joint_criterion import JointCriterion
-from irrbench.icc.joint_pixels import LaplacePixels, QuadraturePixels
-from irrbench.icc.newton import LARGEST_SD, Minimum, minimise
-from irrbench.icc.pixel import UNANIMOUS, Engine
-from irrbench.icc.ratio import Expect, check_option, repeatability
-from irrbench.icc.votes import count
+from irrbench.icc._joint import JointCriterion, LaplacePixels, QuadraturePixels
+from irrbench.icc._laplace import count
+from irrbench.icc._solver import LARGEST_SD, Minimum, minimise
+from irrbench.icc.pixel import UNANIMOUS, Engine, Expect, check_option, repeatability
 from irrbench.patterns import VotePatterns
 
 _NAMES = ("pixel", "image", "rater", "image_rater")
@@ -64,7 +62,7 @@ def joint_icc(patterns: VotePatterns, *, engine: Engine = "laplace", expect: Exp
         patterns: of ``N`` images. An absent rater counts for nothing; an image without pixels or raters is left out.
         engine: ``"laplace"`` is the criterion of R's lme4, with ``(1 | image) + (1 | image:pixel) + (1 | rater) + (1 |
             image:rater)``; ``"quadrature"`` integrates the pixels' effects numerically and the others by Laplace.
-        expect: what stands for the residual variance, see :func:`~irrbench.icc.ratio.repeatability`; the mean is that
+        expect: what stands for the residual variance, see :func:`~irrbench.icc.pixel.repeatability`; the mean is that
             over all ratings.
 
     Returns:

@@ -1,121 +1,235 @@
-"""What metrics of the raters have in common: masks in, no predictions; the mean over images out."""
+"""Intraclass correlations of the raters as torchmetrics metrics."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
-from irrbench.metrics.images import ImagesMetric, PatternsMetric
-from irrbench.metrics.rows import ImageIds, Images, Rows, encode
-from irrbench.patterns import VotePatterns
+from irrbench.agreement import Patterns, gwet_ac1, krippendorff_alpha, why_undefined
+from irrbench.icc.area import area_icc_from_counts, block_counts
+from irrbench.icc.extent import extent_icc
+from irrbench.icc.pixel import Engine, Expect, Scale, check_option, pixel_icc
+from irrbench.metrics.base import RaterPatternsMetric, RatersMetric
+from irrbench.metrics.state import ImageIds, Images, Rows, decode_blocks, encode_blocks
+from irrbench.patterns import pattern_bits
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
-class RatersMetric(ImagesMetric):
-    """A metric that judges the raters, with or without a model.
+class PixelICC(RaterPatternsMetric):
+    """Intraclass correlation at pixel level, averaged over images.
 
-    In a ``MetricCollection`` with a model's metrics pass all arguments by name: each takes its own.
+    A state around :func:`~irrbench.icc.pixel.pixel_icc`, for binary masks. ``per_image()`` gives a table of
+    ``image_id``, ``n_raters``, ``roi_pixels``, ``icc`` (NaN also where the fit did not converge), ``var_pixel``,
+    ``var_rater`` and ``reason``.
 
     Args:
-        validate_args: see :class:`~irrbench.metrics.images.ImagesMetric`.
+        engine: see :func:`~irrbench.icc.pixel.pixel_icc`.
+        expect: see there.
+        scale: see there.
+        validate_args: whether to check the masks' values at every batch (first batch only, on an accelerator).
         kwargs: of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: if an option has no such value.
+
+    Example:
+        >>> metric = PixelICC()
+        >>> metric.update(torch.tensor([[[0, 1, 0, 0, 0, 1, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]]]))
+        >>> metric.compute()
+        tensor(0.3063, dtype=torch.float64)
     """
 
-    column: ClassVar[str]  # of the table: what is averaged
+    column = "icc"
 
-    def update(
+    def __init__(
         self,
-        masks: Tensor,
-        roi: Tensor | None = None,
-        image_id: ImageIds | None = None,
-        present: Tensor | None = None,
+        *,
+        engine: Engine = "laplace",
+        expect: Expect = "meanobs",
+        scale: Scale = "link",
+        validate_args: bool = True,
+        **kwargs: Any,
     ) -> None:
-        """Take in a batch.
+        super().__init__(validate_args=validate_args, **kwargs)
+        for name, value, allowed in (("engine", engine, Engine), ("expect", expect, Expect), ("scale", scale, Scale)):
+            check_option(name, value, get_args(allowed))
+        self.engine, self.expect, self.scale = engine, expect, scale
 
-        Args:
-            masks: ``(B, R, *S)``, 0/1 or bool; for label maps integers below ``C``.
-            roi: ``(B, *S)``, pixels that count; all if not given.
-            image_id: ``B`` strings or integers.
-            present: ``(B, R)`` bool, which raters rated which image; all if not given.
-        """
-        self._keep(self._encode(masks, roi, image_id, present))
-
-    def compute(self) -> Tensor:
-        """Mean over the images of all processes that have a value; a float64 scalar, NaN where none has.
-
-        Raises:
-            ValueError: if no image has come, the number of raters changes, or an id comes again with other masks.
-        """
-        return torch.tensor(self._table()[self.column].mean(), dtype=torch.float64)
-
-    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        """Draw one value, or several as steps.
-
-        Args:
-            val: what ``compute`` or ``forward`` gave, or a list of that; computed now if not given.
-            ax: where to draw; a new figure if not given.
-        """
-        from irrbench.plots.style import (  # noqa: PLC0415 (matplotlib is not for everybody who computes)
-            figure_of,
-            figure_style,
-            new_figure,
-        )
-
-        with figure_style():
-            axes = new_figure(4, 3)[1][0] if ax is None else ax
-            self._plot(val, axes)
-        return figure_of(axes), axes
-
-    @abstractmethod
-    def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor | None) -> Rows:
-        """Rows of a batch."""
+    def _columns(self, images: Images) -> dict[str, object]:
+        fit = pixel_icc(images.classes[0], engine=self.engine, expect=self.expect, scale=self.scale)
+        icc = fit.icc.masked_fill(~fit.converged, torch.nan)
+        return {
+            "icc": icc.numpy(),
+            "var_pixel": fit.var_pixel.numpy(),
+            "var_rater": fit.var_rater.numpy(),
+            "reason": fit.reason,
+        }
 
 
-class RaterPatternsMetric(RatersMetric, PatternsMetric):
-    """Those that need vote patterns.
+class AreaICC(RatersMetric):
+    """Intraclass correlation over blocks of the image, averaged over images.
+
+    A state around :func:`~irrbench.icc.area.area_icc_from_counts`, for binary masks: marks and pixels by block.
+    ``per_image()`` gives a table of ``image_id``, ``n_raters``, ``roi_pixels``, ``icc`` (NaN also where the fit did not
+    converge), ``var_block``, ``var_rater``, ``var_over`` and ``reason``.
 
     Args:
-        num_classes: for label maps: number of classes, background included; None for binary masks.
-        validate_args: see :class:`~irrbench.metrics.images.ImagesMetric`.
+        cells: blocks per axis, see :func:`~irrbench.icc.area.block_counts`.
+        expect: see :func:`~irrbench.icc.area.area_icc`.
+        validate_args: whether to check the masks' values at every batch (first batch only, on an accelerator).
         kwargs: of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: if an option has no such value.
+
+    Example:
+        >>> place = torch.arange(60)
+        >>> disc = lambda x, r: ((place[:, None] - 30) ** 2 + (place - x) ** 2 < r**2)
+        >>> metric = AreaICC()
+        >>> metric.update(torch.stack([disc(28, 15), disc(31, 17), disc(30, 14)])[None])
+        >>> metric.compute()
+        tensor(0.9797, dtype=torch.float64)
     """
 
-    def __init__(self, *, num_classes: int | None = None, validate_args: bool = True, **kwargs: Any) -> None:
+    column = "icc"
+
+    def __init__(
+        self, *, cells: int = 10, expect: Expect = "meanobs", validate_args: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(validate_args=validate_args, **kwargs)
-        if num_classes is not None and num_classes < 2:
-            raise ValueError(f"`num_classes` must be 2 or more, background included, or None; found {num_classes}.")
-        self.num_classes = num_classes
+        if cells < 2:
+            raise ValueError(f"`cells` must be 2 or more (blocks per axis), found {cells}.")
+        check_option("expect", expect, get_args(Expect))
+        self.cells, self.expect = cells, expect
 
     def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor | None) -> Rows:
-        validate = self._validates(masks)
-        if self.num_classes is None:
-            patterns = VotePatterns.from_masks(masks, roi=roi, present=present, validate=validate)
-            return encode([patterns], image_id=image_id)
-        classes = VotePatterns.from_labels(
-            masks, num_classes=self.num_classes, roi=roi, present=present, validate=validate
-        )
-        return encode(classes, image_id=image_id)
+        blocks = block_counts(masks, roi=roi, cells=self.cells, validate=self._validates(masks))
+        if present is None:
+            present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
+        return encode_blocks(blocks, present, image_id=image_id)
 
     def _tables(self) -> Iterator[pd.DataFrame]:
         import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
 
-        for images in self._images():
-            first = images.classes[0]
-            columns = {
-                "image_id": images.image_ids,
-                "n_raters": first.present.sum(1).numpy(),
-                "roi_pixels": first.totals.sum(1).numpy(),
-            }
-            yield pd.DataFrame(columns | self._columns(images))
+        for images in decode_blocks(self._rows()):
+            fit = area_icc_from_counts(*images.counts, expect=self.expect, present=images.present)
+            yield pd.DataFrame(
+                {
+                    "image_id": images.image_ids,
+                    "n_raters": images.present.sum(1).numpy(),
+                    "roi_pixels": images.counts.total.sum(1).numpy(),
+                    "icc": fit.icc.masked_fill(~fit.converged, torch.nan).numpy(),
+                    "var_block": fit.var_block.numpy(),
+                    "var_rater": fit.var_rater.numpy(),
+                    "var_over": fit.var_over.numpy(),
+                    "reason": fit.reason,
+                }
+            )
 
-    @abstractmethod
+
+class ExtentICC(RaterPatternsMetric):
+    """Intraclass correlation of how much of each image is marked, one number for all images.
+
+    A state around :func:`~irrbench.icc.extent.extent_icc`, for binary masks. ``per_image()`` gives a table of
+    ``image_id``, ``n_raters``, ``roi_pixels`` and the pixels that each rater marked, ``marked_0``, ... (NaN where
+    absent): what :func:`~irrbench.icc.extent.extent_icc` and its interval take.
+
+    Args:
+        validate_args: whether to check the masks' values at every batch (first batch only, on an accelerator).
+        kwargs: of ``torchmetrics.Metric``.
+
+    Example:
+        >>> masks = torch.arange(20) < torch.tensor([[[3], [4]], [[15], [14]], [[9], [12]]])  # (B, R, *S)
+        >>> metric = ExtentICC()
+        >>> metric.update(masks)
+        >>> metric.compute()
+        tensor(0.9460, dtype=torch.float64)
+    """
+
+    def __init__(self, *, validate_args: bool = True, **kwargs: Any) -> None:
+        super().__init__(validate_args=validate_args, **kwargs)
+
+    def compute(self) -> Tensor:
+        """The ICC of the images of all processes; a float64 scalar, NaN where undefined.
+
+        Raises:
+            ValueError: if no image has come, the number of raters changes, or an id comes again with other masks.
+        """
+        table = self._table()
+        marked = table.filter(regex=r"^marked_\d+$").to_numpy()
+        return extent_icc(marked, table["roi_pixels"].to_numpy()).icc
+
     def _columns(self, images: Images) -> dict[str, object]:
-        """What is measured, ``B`` values a column."""
+        patterns = images.classes[0]
+        marked = patterns.totals.double() @ pattern_bits(patterns.num_raters).double()
+        marked = marked.masked_fill(~patterns.present, torch.nan)
+        return {f"marked_{r}": rater.numpy() for r, rater in enumerate(marked.unbind(1))}
+
+
+# Agreement of the raters as torchmetrics metrics.
+
+
+class KrippendorffAlpha(RaterPatternsMetric):
+    """Krippendorff's alpha of the raters (nominal), averaged over images.
+
+    A state around :func:`~irrbench.agreement.krippendorff_alpha`. ``per_image()`` gives a table of ``image_id``,
+    ``n_raters``, ``roi_pixels``, ``alpha`` and ``reason`` (why an alpha is NaN, or empty).
+
+    Args:
+        num_classes: for label maps: number of classes, background included; None for binary masks.
+        validate_args: whether to check the masks' values at every batch (first batch only, on an accelerator).
+        kwargs: of ``torchmetrics.Metric``.
+
+    Example:
+        >>> import torch
+        >>> metric = KrippendorffAlpha()
+        >>> metric.update(torch.tensor([[[0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]]]))
+        >>> metric.compute()
+        tensor(0.0952, dtype=torch.float64)
+    """
+
+    plot_lower_bound = -1.0
+    column = "alpha"
+
+    def _columns(self, images: Images) -> dict[str, object]:
+        votes = _votes(images)
+        alpha = krippendorff_alpha(votes)
+        return {"alpha": alpha.numpy(), "reason": why_undefined(alpha, votes)}
+
+
+class GwetAC1(RaterPatternsMetric):
+    """Gwet's AC1 of the raters, averaged over images.
+
+    A state around :func:`~irrbench.agreement.gwet_ac1`. ``per_image()`` gives a table of ``image_id``, ``n_raters``,
+    ``roi_pixels``, ``ac1`` and ``reason`` (why an AC1 is NaN, or empty).
+
+    Args:
+        num_classes: for label maps: number of classes, background included; None for binary masks.
+        validate_args: whether to check the masks' values at every batch (first batch only, on an accelerator).
+        kwargs: of ``torchmetrics.Metric``.
+
+    Example:
+        >>> import torch
+        >>> metric = GwetAC1()
+        >>> metric.update(torch.tensor([[[0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]]]))
+        >>> metric.compute()
+        tensor(0.3103, dtype=torch.float64)
+    """
+
+    plot_lower_bound = -1.0
+    column = "ac1"
+
+    def _columns(self, images: Images) -> dict[str, object]:
+        votes = _votes(images)
+        ac1 = gwet_ac1(votes)
+        return {"ac1": ac1.numpy(), "reason": why_undefined(ac1, votes)}
+
+
+def _votes(images: Images) -> Patterns:
+    """Binary masks' patterns as such, label maps' as one set a class."""
+    return images.classes[0] if len(images.classes) == 1 else images.classes

@@ -6,9 +6,8 @@ chosen, no global state is left.
 
 from __future__ import annotations
 
-from irrbench.plots.agreement import score_against_agreement
 from irrbench.plots.bands import band_axes, band_plot, subgroup_plot
-from irrbench.plots.curves import learning_curves
+from irrbench.plots.curves import learning_curves, score_against_agreement
 from irrbench.plots.panels import MODEL_CONTOUR, RATER_COLOURS, contour_panel
 from irrbench.plots.style import DISPLAY_NAMES, MODEL_COLOURS, ROLE_COLOURS, save_figure
 

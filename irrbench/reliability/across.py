@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from irrbench.config import StudyOptions
 from irrbench.icc import (
     ExtentICCFit,
     ExtentICCInterval,
@@ -24,7 +25,6 @@ from irrbench.icc.extent import logit_extent
 from irrbench.icc.pixel import Engine
 from irrbench.patterns import VotePatterns, pattern_bits
 from irrbench.reliability.counting import Counted
-from irrbench.reliability.options import StudyOptions
 
 EXTENT_MARKED = "extent_icc_marked"
 COLUMNS = ["measure", "title", "value", "low", "high", "reason"]
@@ -166,7 +166,7 @@ def joint_table(counted: Counted, options: StudyOptions) -> pd.DataFrame:
 
 
 def leave_out_extents(extents: Extents, raters: Sequence[str], left_out: Sequence[int]) -> pd.DataFrame:
-    """The extent ICC without each rater in turn, as rows of :func:`~irrbench.reliability.measuring.leave_one_out`."""
+    """The extent ICC without each rater in turn, as rows of :func:`~irrbench.reliability.measures.leave_one_out`."""
     rows = []
     whole = math.nan
     for rater in (None, *left_out):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from irrbench.data.progress import in_threads
+from irrbench.data.rater_data import in_threads
 from irrbench.icc import BlockCounts, block_counts
 from irrbench.patterns import VotePatterns
 

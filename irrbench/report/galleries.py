@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from irrbench.plots.text import isolate, number, score_title
+from irrbench.plots.style import isolate, number, score_title
 
 if TYPE_CHECKING:
     import pandas as pd

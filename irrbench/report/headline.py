@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from irrbench.plots.rows import bound
-from irrbench.plots.text import isolate, number, score_title
-from irrbench.report.content import FEW_GROUPS, FEW_IMAGES, Report
-from irrbench.report.words import percent, share, why_no_share
+from irrbench.plots.bands import bound
+from irrbench.plots.style import isolate, number, score_title
+from irrbench.report.content import FEW_GROUPS, FEW_IMAGES, Report, percent, share, why_no_share
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,10 +8,10 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from irrbench.plots.rows import score_columns
-from irrbench.plots.text import DASH, number, score_title, shorten
-from irrbench.report.tables import span
-from irrbench.report.words import FORMULA, share
+from irrbench.plots.bands import score_columns
+from irrbench.plots.style import DASH, number, score_title, shorten
+from irrbench.report.content import FORMULA, share
+from irrbench.report.page import span
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,6 +21,8 @@ planned comparison comes out as it should.
 Axes: ``B`` images, ``R`` raters, ``H x W`` pixels, ``K = 2**R`` patterns.
 """
 
+from __future__ import annotations
+
 from irrbench.simulate.lesions import Lesions, draw_lesions
 from irrbench.simulate.model import draw_masks, draw_patterns
 

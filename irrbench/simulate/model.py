@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irrbench.icc.draws import draw_counts
+from irrbench.icc._quadrature import draw_counts
 from irrbench.patterns import VotePatterns
-from irrbench.simulate.fields import Floats, check, normal_field
+from irrbench.simulate.lesions import Floats, check, normal_field
 
 
 def draw_patterns(

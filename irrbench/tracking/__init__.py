@@ -4,13 +4,11 @@ The bounds of a data set are two runs of their own with the *same metric keys* a
 default chart of MLflow draws together. MLflow itself is imported when a function is called, not with this package.
 """
 
-from irrbench.tracking.colours import default_palette_colour, palette_beside
-from irrbench.tracking.links import chart_link
-from irrbench.tracking.records import RunAddress
-from irrbench.tracking.reference import ReferenceRuns
-from irrbench.tracking.run import RunTracker
-from irrbench.tracking.spooled import SpooledRun
-from irrbench.tracking.store import DEFAULT_TRACKING_URI, open_store
+from irrbench.tracking.reference_runs import ReferenceRuns
+from irrbench.tracking.run import RunTracker, default_palette_colour, palette_beside
+from irrbench.tracking.spool import RunAddress
+from irrbench.tracking.spooled_run import SpooledRun
+from irrbench.tracking.store import DEFAULT_TRACKING_URI, chart_link, open_store
 from irrbench.tracking.view import save_chart_view
 
 __all__ = [

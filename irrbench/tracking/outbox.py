@@ -11,18 +11,234 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import shlex
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from irrbench.tracking.delivery import Outcome, in_words, quieten_retries, record, send, warning_text
-from irrbench.tracking.lanes import LaneName, Lanes
-from irrbench.tracking.operations import CREATING, Store
-from irrbench.tracking.records import Operation
-from irrbench.tracking.spool import Entry, Session, claim_all, default_spool
+from irrbench.tracking.calls import CREATING, METRICS, Store, is_refusal, perform
+from irrbench.tracking.spool import DEFAULT_SPOOL, Entry, Operation, Session, claim_all, default_spool
+from irrbench.tracking.store import why_silent, without_password
+
+# The order in which operations that wait are tried.
+#
+# Each run has two lanes, one for values and one for files, so that a full artifact store holds up no metric. In a lane
+# the order is kept: what fails is tried again before anything behind it. A file waits for the values given before it.
+
+
+FILE_KINDS = frozenset({"bounds_table", "table", "picture", "file", "view"})
+FIRST_PAUSE = 2.0
+LONGEST_PAUSE = 60.0
+MAX_BATCH = 200
+
+LaneName = tuple[str, bool]  # run, whether of files
+
+
+@dataclass
+class Lane:
+    """What waits for one run, in order."""
+
+    entries: dict[tuple[str, int], Entry] = field(default_factory=dict)
+    paused_until: float = 0.0
+    failures: int = 0
+    one_by_one: bool = False
+
+    @property
+    def first(self) -> Entry:
+        """What has to be tried next."""
+        return next(iter(self.entries.values()))
+
+    def batch(self) -> list[Entry]:
+        """Return what can be sent together: metrics that follow one another, else a single operation."""
+        if self.first.kind != METRICS or self.one_by_one:
+            return [self.first]
+        return list(islice(takewhile(lambda entry: entry.kind == METRICS, self.entries.values()), MAX_BATCH))
+
+
+class Lanes:
+    """All operations of one store that wait.
+
+    Attributes:
+        refused: what the store does not take, with its reason; it stays in the spool and holds up nothing.
+    """
+
+    def __init__(self) -> None:
+        self._lanes: defaultdict[LaneName, Lane] = defaultdict(Lane)
+        self.refused: dict[tuple[str, int], tuple[Entry, str]] = {}
+
+    def __len__(self) -> int:
+        """Return how many wait, without those that were refused."""
+        return sum(len(lane.entries) for lane in self._lanes.values())
+
+    def add(self, entry: Entry) -> None:
+        """Put an operation at the end."""
+        self._lanes[_lane_name(entry)].entries[entry.order] = entry
+
+    def add_before(self, entries: Iterable[Entry]) -> None:
+        """Put operations of an earlier process before everything that waits."""
+        earlier: defaultdict[LaneName, dict[tuple[str, int], Entry]] = defaultdict(dict)
+        for entry in entries:
+            earlier[_lane_name(entry)][entry.order] = entry
+        for name, found in earlier.items():
+            self._lanes[name].entries = found | self._lanes[name].entries
+
+    def next_batch(self) -> tuple[LaneName, list[Entry]] | None:
+        """Return the oldest operations that may be tried now."""
+        now = time.monotonic()
+        open_lanes = {name: lane for name, lane in self._lanes.items() if lane.entries}
+        ready = [
+            name for name, lane in open_lanes.items() if lane.paused_until <= now and not self._waits_for_values(name)
+        ]
+        if not ready:
+            return None
+        name = min(ready, key=lambda name: open_lanes[name].first.order)
+        return name, open_lanes[name].batch()
+
+    def settle(self, name: LaneName, batch: Iterable[Entry]) -> None:
+        """Take out what was delivered."""
+        lane = self._lanes[name]
+        lane.paused_until, lane.failures = 0.0, 0
+        for entry in batch:
+            lane.entries.pop(entry.order, None)
+        self._forget(name)
+
+    def refuse(self, name: LaneName, batch: list[Entry], reason: str) -> None:
+        """Set aside what the store will never take; of several, find out which."""
+        if len(batch) > 1:
+            self._lanes[name].one_by_one = True
+            return
+        self.settle(name, batch)
+        self.refused[batch[0].order] = (batch[0], reason)
+
+    def postpone(self, name: LaneName) -> None:
+        """Leave a lane alone for a while, longer each time."""
+        lane = self._lanes[name]
+        lane.paused_until = time.monotonic() + min(FIRST_PAUSE * 2**lane.failures, LONGEST_PAUSE)
+        lane.failures += 1
+
+    def hurry(self) -> None:
+        """Let everything be tried again now."""
+        for lane in self._lanes.values():
+            lane.paused_until = 0.0
+
+    def pause(self) -> float | None:
+        """Return the seconds until a lane may be tried again, None if none waits for time to pass."""
+        times = [lane.paused_until for lane in self._lanes.values() if lane.entries]
+        later = [moment for moment in times if moment > time.monotonic()]
+        return max(min(later) - time.monotonic(), 0.0) if later else None
+
+    def _waits_for_values(self, name: LaneName) -> bool:
+        run, of_files = name
+        values = self._lanes.get((run, False))
+        if not of_files or values is None or not values.entries:
+            return False
+        return values.first.order < self._lanes[name].first.order
+
+    def _forget(self, name: LaneName) -> None:
+        if not self._lanes[name].entries:
+            del self._lanes[name]
+
+
+def _lane_name(entry: Entry) -> LaneName:
+    return entry.run, entry.kind in FILE_KINDS
+
+
+# Sending what waits in the lanes of one store, a batch at a time.
+
 
 logger = logging.getLogger(__name__)
+
+MAX_REASON = 300
+
+
+class Outcome(NamedTuple):
+    """How sending a batch ended.
+
+    Attributes:
+        reason: why it failed, None if it did not.
+        refused: whether trying again is of no use.
+        silent: whether the whole store does not answer.
+    """
+
+    reason: str | None = None
+    refused: bool = False
+    silent: bool = False
+
+
+def send(store: Store, batch: list[Entry], *, ask_first: float | None) -> Outcome:
+    """Send a batch and remove its records; whatever the store raises becomes the outcome.
+
+    Args:
+        store: the store.
+        batch: operations of one run.
+        ask_first: seconds to wait for a sign of life before anything is sent, because MLflow's own client may wait for
+            minutes; None if the store has just answered.
+    """
+    reason = None if ask_first is None else why_silent(store.tracking_uri, seconds=ask_first)
+    if reason is not None:
+        return Outcome(reason, silent=True)
+    try:
+        perform(store, [entry.load() for entry in batch])
+        for entry in batch:
+            entry.discard()
+    except FileNotFoundError as error:
+        if not any(entry.is_gone() for entry in batch):
+            return Outcome(in_words(error))
+        logger.debug("already delivered: %s", error)  # by the thread that was given up and came back
+    except Exception as error:  # sockets, databases, disks: a store may raise anything
+        return Outcome(in_words(error), refused=is_refusal(error))
+    return Outcome()
+
+
+def record(lanes: Lanes, name: LaneName, batch: list[Entry], outcome: Outcome) -> None:
+    """Let the lanes know how it went."""
+    if outcome.reason is None:
+        lanes.settle(name, batch)
+    elif outcome.refused:
+        lanes.refuse(name, batch, outcome.reason)
+    elif not outcome.silent:
+        lanes.postpone(name)
+
+
+def in_words(error: BaseException) -> str:
+    """Return the first line of an error, not too long."""
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}"[:MAX_REASON] if text else type(error).__name__
+
+
+def warning_text(tracking_uri: str, reason: str, spool: Path) -> str:
+    """Return the one warning: what happened, where the unsent waits, and how it is delivered."""
+    default = spool == Path(DEFAULT_SPOOL).absolute()
+    command = "irrbench sync" if default else f"irrbench sync --spool {shlex.quote(str(spool))}"
+    return (
+        f"The MLflow store at {without_password(tracking_uri)} does not take what is logged ({reason}). The training "
+        f"goes on. What is not sent waits in {spool}; it is sent as soon as the store takes it, by the next run in "
+        f"this folder, or by `{command}`."
+    )
+
+
+class _FromThreads(logging.Filter):
+    """Keeps back what threads of a name have to say."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__()
+        self.prefix = prefix
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.threadName or "").startswith(self.prefix)
+
+
+@lru_cache
+def quieten_retries(prefix: str) -> None:
+    """Keep back what the HTTP library says of retries in our threads: there is one warning, and it is ours."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_FromThreads(prefix))
+
 
 PATIENCE = 4.0
 LIMIT = 30.0

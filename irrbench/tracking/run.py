@@ -2,24 +2,245 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import math
+import re
+import tempfile
 import time
-from collections.abc import Mapping
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irrbench.plots import ROLE_COLOURS
-from irrbench.tracking.artifacts import dataset_input, describe_dataset, log_table
-from irrbench.tracking.colours import least_used_colour
-from irrbench.tracking.names import BOUNDS_TAG, COLOUR_TAG, ROLE_TAG, ROLES
-from irrbench.tracking.pictures import check_picture, log_picture
+from irrbench.plots import MODEL_COLOURS, ROLE_COLOURS
+from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, LOGGED_ARTIFACTS_TAG, ROLE_TAG, ROLES
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+# Tables and data sets in the form in which MLflow's pages show them.
+
+
+TABLE_FOLDER = "per_image"
+MAX_DIGEST = 36
+
+
+def log_table(client: Any, run_id: str, split: str, frame: pd.DataFrame) -> None:
+    """Write ``per_image/<split>.json`` and ``.parquet``, replacing what a former call wrote.
+
+    MLflow's own ``log_table`` appends to a table that exists, which would list each image once per evaluation.
+    """
+    table = tidy_table(frame)
+    *parents, name = split.split("/")  # a split of several loaders is called val/<loader>
+    folder = "/".join([TABLE_FOLDER, *parents])
+    with tempfile.TemporaryDirectory() as temporary:
+        shown, kept = Path(temporary, f"{name}.json"), Path(temporary, f"{name}.parquet")
+        table.to_json(shown, orient="split", index=False, date_format="iso", double_precision=6)
+        table.to_parquet(kept, index=False)
+        client.log_artifact(run_id, str(shown), folder)
+        client.log_artifact(run_id, str(kept), folder)
+    _announce_table(client, run_id, f"{folder}/{name}.json")
+
+
+def tidy_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the table as one run shows it: ``image`` first, then the scores in their order, no ``name`` and ``role``.
+
+    Raises:
+        ValueError: if there is no column ``image`` or ``image_id``.
+    """
+    table = frame.rename(columns={"image_id": "image"}).drop(columns=["name", "role"], errors="ignore")
+    if "image" not in table.columns:
+        raise ValueError(
+            f"expected a table with a column 'image' (or 'image_id') and one column per score, "
+            f"found {list(map(str, frame.columns))}. Rename the column that holds the image ids."
+        )
+    table["image"] = table["image"].astype(str)
+    return table[["image", *(column for column in table.columns if column != "image")]]
+
+
+def pack_table(table: pd.DataFrame) -> bytes:
+    """Return a table as text that gives back every number to its last digit; cheap, and without a further library."""
+    columns = {str(name): [str(column.dtype), column.tolist()] for name, column in table.items()}
+    return json.dumps(columns, default=str).encode()
+
+
+def unpack_table(text: bytes) -> pd.DataFrame:
+    """Return the table that :func:`pack_table` was given."""
+    import pandas as pd  # noqa: PLC0415
+
+    columns: dict[str, tuple[str, list[Any]]] = json.loads(text)
+    return pd.DataFrame({name: pd.Series(values, dtype=dtype) for name, (dtype, values) in columns.items()})
+
+
+def describe_dataset(data: pd.DataFrame | Mapping[str, Any] | str, *, name: str, digest: str) -> dict[str, Any]:
+    """Return the fields of an MLflow ``Dataset`` for a table of images, or for a description in words or fields."""
+    schema, profile = None, None
+    if isinstance(data, str | Mapping):
+        source = json.dumps({"description": data} if isinstance(data, str) else dict(data), default=str)
+    else:
+        source = json.dumps({"description": name})
+        schema, profile = _schema(data), json.dumps({"num_rows": len(data), "num_elements": int(data.size)})
+    fields = {"name": name, "digest": _short(digest), "source_type": "code", "source": source}
+    return {**fields, "schema": schema, "profile": profile}
+
+
+def dataset_input(fields: Mapping[str, Any], *, split: str) -> Any:
+    """Return an ``mlflow.entities.DatasetInput`` from the fields of :func:`describe_dataset`."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
+
+    return DatasetInput(Dataset(**fields), [InputTag("mlflow.data.context", split)])
+
+
+def _schema(frame: pd.DataFrame) -> str:
+    kinds = {"i": "long", "u": "long", "f": "double", "b": "boolean", "M": "datetime"}
+    columns = [
+        {"type": kinds.get(dtype.kind, "string"), "name": str(column), "required": True}
+        for column, dtype in frame.dtypes.items()
+    ]
+    return json.dumps({"mlflow_colspec": columns})
+
+
+def _short(digest: str) -> str:
+    """Return a digest that MLflow accepts (at most 36 characters), still a function of the whole."""
+    return digest if len(digest) <= MAX_DIGEST else hashlib.sha256(digest.encode()).hexdigest()[:MAX_DIGEST]
+
+
+def _announce_table(client: Any, run_id: str, path: str) -> None:
+    """Add the table to the tag by which MLflow's run and comparison pages find tables."""
+    tables = json.loads(client.get_run(run_id).data.tags.get(LOGGED_ARTIFACTS_TAG, "[]"))
+    entry = {"path": path, "type": "table"}
+    if entry not in tables:
+        client.set_tag(run_id, LOGGED_ARTIFACTS_TAG, json.dumps([*tables, entry]))
+
+
+# Pictures of runs, and which of them an experiment has, by the names that MLflow gives the files.
+
+
+LOGGED_IMAGES_TAG = "mlflow.loggedImages"
+MAX_RUNS = 20
+THUMBNAIL = 256
+_NAME = re.compile(r"images/(?P<key>.+?)[+%]step[+%](?P<step>\d+)[+%]")
+
+
+def logged_pictures(client: Any, runs: Iterable[Any]) -> dict[str, int]:
+    """Return for each picture's key the step at which most runs show it, the latest among equals.
+
+    A chart of pictures opens at one step, and a run without a picture at that step shows an empty frame. Only the
+    first twenty runs with pictures are asked, because each costs a request.
+    """
+    counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for run in [run for run in runs if LOGGED_IMAGES_TAG in run.data.tags][:MAX_RUNS]:
+        paths = (file.path for file in client.list_artifacts(run.info.run_id, "images"))
+        for key, step in {parsed for parsed in map(parse_name, paths) if parsed is not None}:
+            counts[key][step] += 1
+    return {key: max(steps, key=lambda step: (steps[step], step)) for key, steps in sorted(counts.items())}
+
+
+def parse_name(path: str) -> tuple[str, int] | None:
+    """Return key and step of a logged picture's file, None for any other file.
+
+    >>> parse_name("images/val~nodule 1+step+14+timestamp+1795373672+6f0c+compressed.webp")
+    ('val/nodule 1', 14)
+    """
+    match = _NAME.match(path)
+    return None if match is None else (re.sub("[~#]", "/", match["key"]), int(match["step"]))
+
+
+def check_picture(image: NDArray[np.uint8]) -> None:
+    """Check that an array is a picture.
+
+    Raises:
+        ValueError: if it is not uint8 of shape (height, width, 3).
+    """
+    if image.dtype.name != "uint8" or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"expected a uint8 picture of shape (height, width, 3), found {image.dtype} of shape {image.shape}. "
+            "Scale to 0..255, convert, and repeat a single channel three times."
+        )
+
+
+def log_picture(client: Any, run_id: str, image: NDArray[np.uint8], *, key: str, step: int, timestamp: int) -> None:
+    """Write a picture and its thumbnail where MLflow's chart page looks for them.
+
+    MLflow's own ``log_image`` puts a random number into the names, so that sending a picture again shows it twice.
+    """
+    import mlflow  # noqa: PLC0415
+
+    stem = picture_stem(run_id, key, step=step, timestamp=timestamp)
+    picture: Any = mlflow.Image(image).image
+    scale = THUMBNAIL / max(picture.size)
+    thumbnail = picture.resize(tuple(max(1, int(side * scale)) for side in picture.size))
+    with tempfile.TemporaryDirectory() as folder:
+        for shown, name in ((picture, f"{stem}.png"), (thumbnail, f"{stem}+compressed.webp")):
+            shown.save(Path(folder, name))
+            client.log_artifact(run_id, str(Path(folder, name)), "images")
+    client.set_tag(run_id, LOGGED_IMAGES_TAG, "True")
+
+
+def picture_stem(run_id: str, key: str, *, step: int, timestamp: int) -> str:
+    """Return the name of a picture's files: always the same for the same run, key, step and time.
+
+    >>> parse_name("images/" + picture_stem("0", "val/nodule: 1", step=14, timestamp=1795373672) + ".png")
+    ('val/nodule_ 1', 14)
+    """
+    plain = re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", key).replace("/", "~")
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {key} {step} {timestamp}")
+    return f"{plain}+step+{step}+timestamp+{timestamp}+{identity}"
+
+
+def pack_picture(image: NDArray[np.uint8]) -> bytes:
+    """Return a picture as bytes, without the time that compressing takes."""
+    import numpy as np  # noqa: PLC0415
+
+    target = io.BytesIO()
+    np.save(target, image, allow_pickle=False)
+    return target.getvalue()
+
+
+def unpack_picture(data: bytes) -> NDArray[np.uint8]:
+    """Return the picture that :func:`pack_picture` was given."""
+    import numpy as np  # noqa: PLC0415
+
+    picture: NDArray[np.uint8] = np.load(io.BytesIO(data), allow_pickle=False)
+    return picture
+
+
+# Colours of runs: fixed for the bounds, from one palette for the models.
+
+
+def default_palette_colour(index: int) -> str:
+    """Return the colour of the ``index``-th model as ``#rrggbb``; the palette starts again when it is used up."""
+    return MODEL_COLOURS[index % len(MODEL_COLOURS)]
+
+
+def palette_beside(client: Any, experiment_id: str, names: Collection[str]) -> list[str]:
+    """Return the palette, led by colours that no other models of an experiment carry.
+
+    Args:
+        client: an ``mlflow.MlflowClient``.
+        experiment_id: id of the experiment.
+        names: models whose own earlier runs do not count.
+    """
+    used = _used(client, experiment_id, apart_from=names)
+    return sorted(MODEL_COLOURS, key=lambda colour: used[colour])
+
+
+def least_used_colour(client: Any, experiment_id: str) -> str:
+    """Return the palette colour that the fewest model runs of an experiment carry, the earliest among equals."""
+    used = _used(client, experiment_id)
+    return min(MODEL_COLOURS, key=lambda colour: used[colour])
+
+
+def _used(client: Any, experiment_id: str, apart_from: Collection[str] = ()) -> Counter[str | None]:
+    runs = client.search_runs([experiment_id], filter_string=f"tags.\"{ROLE_TAG}\" = 'model'", max_results=1000)
+    return Counter(run.data.tags.get(COLOUR_TAG) for run in runs if run.info.run_name not in apart_from)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from irrbench.tracking.links import view_fragment
-from irrbench.tracking.names import ROLE_TAG
-from irrbench.tracking.store import connect, sqlite_file, unreadable
+from irrbench.tracking.store import ROLE_TAG, connect, sqlite_file, unreadable, view_fragment
 
 logger = logging.getLogger(__name__)
 

@@ -2,19 +2,114 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import sqlite3
 import ssl
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from irrbench.tracking.locks import made_by_one
+# Tags, roles and names under which the runs of an experiment know one another.
+
+
+ROLE_TAG = "irrbench.role"
+BOUNDS_TAG = "irrbench.bounds_id"
+KEY_TAG = "irrbench.run_key"
+COLOUR_TAG = "mlflow.runColor"
+NOTE_TAG = "mlflow.note.content"
+LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"
+VIEW_KEY = "irrbench"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
+
+ROLES = ("model", "ceiling", "floor", "upper")
+DEFAULT_SCORES = ("iou", "accuracy", "tpr", "ppv", "f1")
+
+
+# One process at a time, where several begin together.
+
+
+_PAUSE = 0.05  # seconds between two looks at a lock
+_LOCK_PATIENCE = 60.0  # seconds; then whoever holds it must be stuck
+
+
+@contextmanager
+def made_by_one(database: Path | None) -> Iterator[None]:
+    """While there is no such file yet, let one process at a time pass; the others wait until it is made.
+
+    MLflow creates the tables of an sqlite file in a hundred steps, and two processes that do so at once ruin it.
+    Nothing is waited for where the database stands, or without a file.
+    """
+    if database is None or (database.is_file() and not _lock_of(database).exists()):
+        yield
+        return
+    with exclusively(database):
+        yield
+
+
+@contextmanager
+def exclusively(database: Path | None) -> Iterator[None]:
+    """Let one process at a time pass, by a hidden file beside the database that goes afterwards.
+
+    Without a file, on a file system without locks, or where nobody may write, everybody passes.
+    """
+    held = None if database is None else _hold(_lock_of(database))
+    try:
+        yield
+    finally:
+        if held is not None and database is not None:
+            with suppress(OSError):
+                _lock_of(database).unlink()
+            held.close()
+
+
+def _lock_of(database: Path) -> Path:
+    return database.with_name(f".{database.name}.lock")
+
+
+def _hold(path: Path) -> IO[bytes] | None:
+    end = time.monotonic() + _LOCK_PATIENCE
+    while time.monotonic() < end:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab")
+        except OSError:
+            return None
+        if _try(file.fileno()) and _is_at(path, file):
+            return file
+        file.close()
+        time.sleep(_PAUSE)
+    return None
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    """Whether the file is still the one of this name: whoever held it may have removed it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except OSError:
+        return False
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        if os.name == "posix":
+            import fcntl  # noqa: PLC0415
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 _PATIENCE = 10.0  # seconds, for a server to say that it is there
@@ -178,3 +273,53 @@ def _create(client: Any, tracking_uri: str, experiment: str, location: str | Non
         if found is None:
             raise
         return str(found.experiment_id)
+
+
+# Addresses of the saved chart view.
+
+
+DEFAULT_PORT = 5000
+
+
+def view_fragment(experiment_id: str) -> str:
+    """Return the part of the address behind the host that opens the saved chart view of an experiment.
+
+    >>> view_fragment("7")
+    '#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=irrbench'
+    """
+    query = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW_KEY}"
+    return f"#/experiments/{experiment_id}/runs?{query}"
+
+
+def chart_link(tracking_uri: str, experiment_id: str) -> str:
+    """Return what opens the charts of an experiment: a link for a server, else the command and the link it serves.
+
+    Args:
+        tracking_uri: the store.
+        experiment_id: the experiment's id in that store.
+
+    Passwords within the URI are left out: links end up in logs.
+
+    >>> chart_link("https://mlflow.example.org/", "7").split("#")[0]
+    'https://mlflow.example.org/'
+    >>> chart_link("sqlite:///mlflow.db", "7").split(" -> ")[0]
+    'irrbench ui --experiment 7'
+    """
+    shown = without_password(tracking_uri)
+    if is_server(tracking_uri):
+        return f"{shown.rstrip('/')}/{view_fragment(experiment_id)}"
+    is_default = absolute_uri(tracking_uri) == absolute_uri(DEFAULT_TRACKING_URI)
+    store = "" if is_default else f" --tracking-uri {shlex.quote(shown)}"
+    command = f"irrbench ui{store} --experiment {experiment_id}"
+    return f"{command} -> http://127.0.0.1:{DEFAULT_PORT}/{view_fragment(experiment_id)}"
+
+
+def without_password(tracking_uri: str) -> str:
+    """Return the address of a store as it may be shown.
+
+    >>> without_password("https://me:secret@host/base"), without_password("postgresql://me:secret@host/db")
+    ('https://host/base', 'postgresql://me:PASSWORD@host/db')
+    """
+    if is_server(tracking_uri):
+        return re.sub(r"//[^/@]*@", "//", tracking_uri)
+    return re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:PASSWORD@", tracking_uri)

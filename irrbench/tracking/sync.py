@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from irrbench.tracking.delivery import record, send
-from irrbench.tracking.lanes import Lanes
-from irrbench.tracking.links import without_password
-from irrbench.tracking.operations import Store
-from irrbench.tracking.records import SpoolError
-from irrbench.tracking.spool import Session, remove_if_empty, sessions, store_of
+from irrbench.tracking.calls import Store
+from irrbench.tracking.outbox import Lanes, record, send
+from irrbench.tracking.spool import Session, SpoolError, remove_if_empty, sessions, store_of
+from irrbench.tracking.store import without_password
 
 ASK_SECONDS = 60.0
 

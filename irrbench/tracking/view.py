@@ -14,9 +14,8 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from irrbench.tracking.links import view_fragment
-from irrbench.tracking.names import DEFAULT_SCORES, NOTE_TAG, ROLE_TAG, VIEW_TAG
-from irrbench.tracking.pictures import logged_pictures
+from irrbench.tracking.run import logged_pictures
+from irrbench.tracking.store import DEFAULT_SCORES, NOTE_TAG, ROLE_TAG, VIEW_TAG, view_fragment
 
 logger = logging.getLogger(__name__)
 

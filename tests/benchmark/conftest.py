@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from irrbench.benchmark import BenchmarkConfig, load_config, run_benchmark
+from irrbench.commands import BenchmarkConfig, load_config, run_benchmark
 from irrbench.tracking import open_store
 from tests.benchmark.nets import write_nets
 from tests.benchmark.study import write_study

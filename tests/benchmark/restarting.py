@@ -12,9 +12,7 @@ from pathlib import Path
 
 import torch
 
-import irrbench.benchmark.training
-import irrbench.report  # noqa: F401
-from irrbench.benchmark import run_benchmark
+from irrbench.commands import run_benchmark
 from tests.benchmark.conftest import small_config
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from irrbench import VotePatterns, segmentation_bounds
-from irrbench.benchmark.blind import BlindError, blind_masks, blind_table, fit_blind, score_blind
-from irrbench.benchmark.conclude import conclude
-from irrbench.benchmark.config import BenchmarkConfig, RulesConfig, StatisticsConfig
-from irrbench.benchmark.predictions import Scored
+from irrbench.analysis.blind import BlindError, blind_masks, blind_table, fit_blind, score_blind
+from irrbench.commands.loading import Scored
+from irrbench.commands.outputs import conclude
+from irrbench.config import BenchmarkConfig, RulesConfig, StatisticsConfig
 from irrbench.data import RaterData
 
 RNG = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def test_no_guess_where_nothing_is_defined():
 def test_many_levels_are_thinned_out(monkeypatch):
     data = centred(9)
     whole = fit_blind(data)
-    monkeypatch.setattr("irrbench.benchmark.blind._LEVELS", 6)
+    monkeypatch.setattr("irrbench.analysis.blind._LEVELS", 6)
     few = fit_blind(data)
     assert few.score <= whole.score
     assert few.threshold in np.append(whole.share, 0)

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from irrbench.benchmark import BenchmarkConfig, ConfigError, ModelConfig, load_config, to_yaml
-from irrbench.benchmark.cell import CellConfig
-from irrbench.benchmark.config import RulesConfig, TrainConfig, slug
-from irrbench.benchmark.grid import cell_names
-from irrbench.benchmark.predictions import parse_predictions
-from irrbench.benchmark.resolve import cell_colours
+from irrbench.commands import BenchmarkConfig, ConfigError, ModelConfig, load_config, to_yaml
+from irrbench.commands.loading import parse_predictions
+from irrbench.config import RulesConfig, TrainConfig, slug
+from irrbench.training.cell import CellConfig
+from irrbench.training.grid import cell_colours, cell_names
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

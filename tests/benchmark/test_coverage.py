@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
-from irrbench.benchmark import coverage
-from irrbench.benchmark.coverage import measure, to_table
-from irrbench.benchmark.simulated import CEILING, FLOOR, MODEL, Simulation, draw, true_mean
+from studies import coverage
+from studies.coverage import measure, to_table
+from studies.simulated import CEILING, FLOOR, MODEL, Simulation, draw, true_mean
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "coverage.py"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from irrbench.benchmark import ConfigError, load_config
-from irrbench.benchmark import grid as grid_module
-from irrbench.benchmark.executors import Executor, check_executor
-from irrbench.benchmark.files import read_frame
-from irrbench.benchmark.grid import Failure, shard
+from irrbench._files import read_frame
+from irrbench.commands import ConfigError, load_config
 from irrbench.tracking import open_store
+from irrbench.training import grid as grid_module
+from irrbench.training.executors import Executor, check_executor
+from irrbench.training.grid import Failure, shard
 from tests.benchmark.conftest import run_recorded, small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
@@ -43,7 +43,7 @@ def test_a_missing_extra_is_named(monkeypatch, name):
     def missing(module):
         raise ImportError(module)
 
-    monkeypatch.setattr("irrbench.benchmark.executors.import_module", missing)
+    monkeypatch.setattr("irrbench.training.executors.import_module", missing)
     with pytest.raises(ConfigError, match=rf"--executor {name} needs .*: pip install 'irrbench\[{name}\]'"):
         check_executor(name, None)
 
@@ -173,7 +173,7 @@ def test_a_dask_cluster_that_is_there_already(study, with_nets, store, tmp_path)
 @pytest.mark.slow
 def test_a_cluster_that_does_not_answer(study, store, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="needs pip install 'irrbench[dask]'")
-    monkeypatch.setattr("irrbench.benchmark.executors.PATIENCE", 1)
+    monkeypatch.setattr("irrbench.training.executors.PATIENCE", 1)
     config = tiny(study, tmp_path / "out", store, executor="dask", address="tcp://127.0.0.1:9", models=[{}])
     with pytest.raises(ConfigError, match=r"--address tcp://127\.0\.0\.1:9: no dask cluster answers there"):
         run_recorded(config)

@@ -6,8 +6,8 @@ import math
 import pandas as pd
 import pytest
 
-from irrbench.benchmark.config import ConfigError
-from irrbench.benchmark.files import prepare_folder, read_frame, write_atomically, write_frame
+from irrbench._files import prepare_folder, read_frame, write_atomically, write_frame
+from irrbench.config import ConfigError
 
 
 def full_disk(place):

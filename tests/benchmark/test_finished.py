@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irrbench.benchmark import ConfigError, load_config
-from irrbench.benchmark.config import FinishedConfig
-from irrbench.benchmark.predictions import load_one, parse_predictions
+from irrbench.commands import ConfigError, load_config
+from irrbench.commands.loading import load_one, parse_predictions
+from irrbench.config import FinishedConfig
 from irrbench.data import load_folder
 from tests.benchmark.conftest import run_recorded, small_config
 from tests.benchmark.study import SIZE, disk, ids, write_study

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from studies.label_noise import SmallUnet, label_noise_curves, label_noise_table
+from studies.noise_plot import noise_fit_curves
 
 from irrbench import VotePatterns, segmentation_bounds
-from irrbench.benchmark.label_noise import SmallUnet, label_noise_curves, label_noise_table
 from irrbench.data import RaterData
-from irrbench.plots.noise import noise_fit_curves
 from irrbench.simulate import draw_lesions
 
 pytestmark = [

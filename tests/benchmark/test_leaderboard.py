@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from irrbench.benchmark import Resampling, Results, build_results
+from irrbench.commands import Resampling, Results, build_results
 
 CEILING, UPPER, FLOOR = "average rater (ceiling)", "majority of raters (upper)", "naive rater (floor)"
 

@@ -8,13 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from irrbench.benchmark.cell import CellResult
-from irrbench.benchmark.conclude import conclude
-from irrbench.benchmark.config import BenchmarkConfig, StatisticsConfig
-from irrbench.benchmark.outputs import Benchmark, log_artifacts, write_outputs
-from irrbench.benchmark.reporting import make_report, with_groups
+from irrbench.commands.outputs import Benchmark, conclude, log_artifacts, make_report, with_groups, write_outputs
+from irrbench.config import BenchmarkConfig, StatisticsConfig
 from irrbench.data import RaterData
 from irrbench.metrics import SegmentationBounds
+from irrbench.training.cell import CellResult
 
 RATERS = ["anna", "ben", "cem"]
 SIZE = (20, 26)

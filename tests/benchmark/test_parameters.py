@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from irrbench.benchmark.cell import CellConfig
-from irrbench.benchmark.config import ModelConfig, RulesConfig, TrainConfig
-from irrbench.benchmark.run_logger import _parameters
-from irrbench.models import create_module
+from irrbench.config import ModelConfig, RulesConfig, TrainConfig
+from irrbench.training import create_module
+from irrbench.training.cell import CellConfig
+from irrbench.training.fit import _parameters
 
 
 def parameters(**model):
@@ -33,6 +33,6 @@ def test_a_network_of_ones_own_is_no_unet():
 
 
 def test_a_training_of_ones_own_has_its_own_learning_rate():
-    found = parameters(class_path="irrbench.models.SegmentationModule", init_args={"lr": 0.05})
+    found = parameters(class_path="irrbench.training.SegmentationModule", init_args={"lr": 0.05})
     assert found["init_args"] == '{"lr": 0.05}'
     assert not {"train/lr", "train/weight_decay"} & set(found)

@@ -15,13 +15,12 @@ import pytest
 import torch
 
 from irrbench import VotePatterns, segmentation_bounds
-from irrbench.benchmark import ConfigError, load_config
-from irrbench.benchmark.cell import load_cell
-from irrbench.benchmark.config import TrainConfig
-from irrbench.benchmark.processes import has_processes
-from irrbench.benchmark.training import _make_module
+from irrbench.commands import ConfigError, load_config
+from irrbench.config import TrainConfig
 from irrbench.data import SegmentationDataset, collate, load_folder
 from irrbench.tracking import open_store
+from irrbench.training.cell import load_cell
+from irrbench.training.fit import _make_module, has_processes
 from tests.benchmark.conftest import run_recorded, small_config
 from tests.benchmark.test_config import CELL
 
@@ -101,7 +100,7 @@ def test_processes_end_with_the_one_that_started_them(study, with_nets, store, t
     flags = {"data": str(study), "output": str(tmp_path / "out"), "uri": store}
     code = (
         "import json, sys; from pathlib import Path; from tests.benchmark.test_processes import several; "
-        "from irrbench.benchmark import run_benchmark; f = json.loads(sys.argv[1]); "
+        "from irrbench.commands import run_benchmark; f = json.loads(sys.argv[1]); "
         "run_benchmark(several(Path(f['data']), Path(f['output']), f['uri'], **{'train.max_epochs': 5000}))"
     )
     command = [sys.executable, "-W", "ignore", "-c", code, json.dumps(flags)]
@@ -132,4 +131,4 @@ def _is_helper(process: Path, place: Path) -> bool:
         command, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
     except OSError:  # it has just ended
         return False
-    return b"irrbench.benchmark.processes" in command and str(place).encode() in environment
+    return b"irrbench.training.fit" in command and str(place).encode() in environment

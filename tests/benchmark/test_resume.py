@@ -17,12 +17,11 @@ import pandas as pd
 import pytest
 import torch
 
-from irrbench.benchmark import attendant as attendant_module
-from irrbench.benchmark.cell import LOCK
-from irrbench.benchmark.checkpoints import BEST, LAST, find_checkpoint
-from irrbench.benchmark.files import read_frame, write_atomically
-from irrbench.benchmark.locks import try_lock
+from irrbench._files import read_frame, try_lock, write_atomically
 from irrbench.tracking import open_store
+from irrbench.training import fit as fit_module
+from irrbench.training.cell import LOCK
+from irrbench.training.checkpoints import BEST, LAST, find_checkpoint
 from tests.benchmark.conftest import run_recorded, small_config
 from tests.benchmark.test_run import runs
 
@@ -50,7 +49,7 @@ def killed_run(config, epoch: int) -> None:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attendant_module.Attendant, "on_train_epoch_end", die)
+        patch.setattr(fit_module.Attendant, "on_train_epoch_end", die)
         with pytest.raises(Killed):
             run_recorded(config)
 
@@ -116,14 +115,14 @@ def test_rates_of_a_resumed_plateau_are_those_of_one_that_was_not(study, with_ne
 
         return start
 
-    begin = attendant_module.Attendant.on_train_epoch_start
+    begin = fit_module.Attendant.on_train_epoch_start
     model = [{"class_path": "tiny_nets.OnPlateau"}]
     for kind, epoch in (("whole", None), ("resumed", 2)):
         config = tiny(study, tmp_path / kind, store, models=model)
         if epoch is not None:
             killed_run(config, epoch)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(attendant_module.Attendant, "on_train_epoch_start", note(kind))
+            patch.setattr(fit_module.Attendant, "on_train_epoch_start", note(kind))
             assert run_recorded(config).code == 0
     assert rates["resumed"] == rates["whole"][2:]
     assert len(set(rates["whole"])) > 1
@@ -159,7 +158,7 @@ def test_a_kill_between_the_run_and_its_note_leaves_no_second_run(study, with_ne
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("irrbench.benchmark.training.make_loaders", die)
+        patch.setattr("irrbench.training.fit.make_loaders", die)
         with pytest.raises(Killed):
             run_recorded(config)
     assert [run.info.status for run in runs(store, config)] == ["FAILED"]
@@ -193,7 +192,7 @@ def test_a_cell_at_which_another_process_is_is_left_to_it(study, with_nets, stor
 
 
 def test_locks_hold_between_processes_and_end_with_them(tmp_path):
-    code = "import sys, time\nfrom pathlib import Path\nfrom irrbench.benchmark.locks import try_lock\n"
+    code = "import sys, time\nfrom pathlib import Path\nfrom irrbench._files import try_lock\n"
     code += "with try_lock(Path(sys.argv[1])) as ours: print(ours, flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code, tmp_path / "l"], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "True\n"

@@ -14,12 +14,12 @@ import torch
 import yaml
 
 from irrbench import VotePatterns, segmentation_bounds
-from irrbench.benchmark import ConfigError, load_config
-from irrbench.benchmark import cell as cell_module
-from irrbench.benchmark.files import read_frame
-from irrbench.benchmark.grid import check_bounds
+from irrbench._files import read_frame
+from irrbench.commands import ConfigError, load_config
 from irrbench.data import DataError, load_folder
 from irrbench.tracking import open_store
+from irrbench.training import cell as cell_module
+from irrbench.training.grid import check_bounds
 from tests.benchmark.conftest import run_recorded, small_config
 from tests.benchmark.study import ids, save, write_predictions, write_study
 
@@ -140,7 +140,7 @@ def test_a_failing_cell_is_reported_and_the_others_stand(study, store, tmp_path,
         train(name, config, *args)
 
     config = small_config(study, tmp_path / "out", store, **{"train.max_epochs": 1})
-    monkeypatch.setattr("irrbench.benchmark.grid.run_cell", breaks)
+    monkeypatch.setattr("irrbench.training.grid.run_cell", breaks)
     result = run_recorded(config)
     assert result.code == 1
     assert "[1/2] fpn-resnet18 majority: failed: RuntimeError: out of luck" in result.text

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irrbench.benchmark import ConfigError, load_config
-from irrbench.benchmark.conclude import check_questions, resampling_of
+from irrbench.commands import ConfigError, load_config
+from irrbench.commands.outputs import check_questions, resampling_of
 from irrbench.data import RaterData
 
 

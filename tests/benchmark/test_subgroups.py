@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irrbench.benchmark.leaderboard import Questions, Resampling, build_results
-from irrbench.benchmark.subgroups import check_columns, cut_column
+from irrbench.analysis.results import Questions, Resampling, build_results
+from irrbench.analysis.subgroups import check_columns, cut_column
 from tests.benchmark.test_leaderboard import random_tables
 
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from irrbench.benchmark import ConfigError
-from irrbench.benchmark.config import TrainConfig
-from irrbench.benchmark.training_data import TrainingSet, check_splits, image_facts, make_loaders, turned
+from irrbench.commands import ConfigError
+from irrbench.config import TrainConfig
 from irrbench.data import RaterData
+from irrbench.training.batches import TrainingSet, check_splits, image_facts, make_loaders, turned
 
 
 def make_data(splits: list[str], *, shape: tuple[int, ...] = (6, 10), channels: int = 1) -> RaterData:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from irrbench.benchmark import ConfigError
-from irrbench.benchmark.config import TrainConfig
-from irrbench.benchmark.training_data import TrainingSet, make_loaders
-from irrbench.benchmark.transforms import Transforms, check_transforms
+from irrbench.commands import ConfigError
+from irrbench.config import TrainConfig
+from irrbench.training.batches import TrainingSet, Transforms, check_transforms, make_loaders
 from tests.benchmark.test_training_data import make_data
 
 needs_albumentations = pytest.mark.skipif(

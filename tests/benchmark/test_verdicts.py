@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from irrbench.benchmark.leaderboard import Questions, Resampling, build_results, resampling_in_words
-from irrbench.inference import alternative_annotator_test
+from irrbench.analysis.results import Questions, Resampling, build_results, resampling_in_words
+from irrbench.stats import alternative_annotator_test
 from tests.benchmark.test_leaderboard import CEILING, FLOOR, random_tables, row, table
 
 N = 24

@@ -17,7 +17,7 @@ import torch
 
 from irrbench.callbacks import RaterBoundsMonitor, SpoolingMLFlowLogger
 from irrbench.tracking import outbox as outboxes
-from irrbench.tracking.lanes import Lanes
+from irrbench.tracking.outbox import Lanes
 from irrbench.tracking.server import local_server
 from irrbench.tracking.store import absolute_uri
 from tests.callbacks.toys import Module, loader, trainer

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from irrbench.callbacks import ForwardAgain, RaterBoundsMonitor
-from irrbench.callbacks.capture import Capture, ForwardCapture, distinct, is_compiled
+from irrbench.callbacks.predictions import Capture, ForwardCapture, distinct, is_compiled
 from tests.callbacks.toys import Module, loader, trainer
 
 pytestmark = [

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger
 
 from irrbench.callbacks import RaterBoundsMonitor
-from irrbench.callbacks.publish import is_mlflow
+from irrbench.evaluation.mlflow_sink import is_mlflow
 from tests.callbacks.toys import Module, Steps, loader, trainer
 
 pytestmark = [

@@ -10,7 +10,7 @@ import time
 import pytest
 import pytorch_lightning as pl
 
-from irrbench.cli import main
+from irrbench.commands.main import main
 from irrbench.tracking.outbox import Outbox, outbox_for
 from irrbench.tracking.spool import Entry
 from tests.callbacks.outages import (

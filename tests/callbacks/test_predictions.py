@@ -6,7 +6,7 @@ from torch import nn
 
 from irrbench import VotePatterns, segmentation_bounds
 from irrbench.callbacks import ForwardAgain, RaterBoundsMonitor
-from irrbench.callbacks.advice import NO_RATERS, RATERS_LAST, advise_on_masks
+from irrbench.callbacks.batch import NO_RATERS, RATERS_LAST, advise_on_masks
 from tests.callbacks.toys import Module, Toy, loader, trainer
 
 pytestmark = [

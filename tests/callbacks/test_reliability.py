@@ -8,7 +8,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 
 from irrbench import VotePatterns, krippendorff_alpha
 from irrbench.callbacks import CeilingStopping, RaterBoundsMonitor
-from irrbench.callbacks import stage as stages
+from irrbench.evaluation import evaluator as stages
 from irrbench.icc import pixel_icc
 from tests.callbacks.toys import Module, N, Toy, loader, trainer
 

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from irrbench.convert import convert_coco
+from irrbench.convert.shapes import fill_polygon
 from irrbench.data import DataError, load_folder
-from irrbench.data.convert import convert_coco
-from irrbench.data.convert.shapes import fill_polygon
 from tests.data.toys import save
 
 SIZE = (12, 20)

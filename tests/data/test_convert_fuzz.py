@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from irrbench.convert import convert_coco, convert_labelbox
 from irrbench.data import DataError
-from irrbench.data.convert import convert_coco, convert_labelbox
 from tests.data.toys import save
 
 SIZE = (6, 8)

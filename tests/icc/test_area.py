@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from irrbench.icc import AreaICCFit, area_icc, area_icc_from_counts, area_icc_interval, block_counts
-from irrbench.icc.area import SATURATED, estimate
-from irrbench.icc.area_marks import Marks
-from irrbench.icc.area_uncertainty import simulate_counts
+from irrbench.icc._laplace import Marks
+from irrbench.icc.area import SATURATED, estimate_area
+from irrbench.icc.bootstrap import simulate_counts
 from tests.icc.area_cases import LESION, Truth, draw, tensors
 
 NUMBERS = ("icc", "var_block", "var_rater", "var_over", "intercept", "deviance", "converged")
@@ -197,7 +197,7 @@ def test_resampled_variances_leave_zero():
     best = area_icc_from_counts(marked, total)
     start = torch.stack([best.intercept, best.var_block.sqrt(), 0 * best.icc, 0 * best.icc])
     marks = Marks.gather(marked, total, torch.ones(1, 4, dtype=torch.bool))
-    same(estimate(marks, start=start), best, atol=1e-5)
+    same(estimate_area(marks, start=start), best, atol=1e-5)
 
 
 @pytest.mark.slow

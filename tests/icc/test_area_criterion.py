@@ -9,8 +9,7 @@ from scipy.optimize import minimize
 from scipy.stats import binom
 
 from irrbench.icc import area_icc_from_counts
-from irrbench.icc.area_laplace import AreaCriterion
-from irrbench.icc.area_marks import Marks
+from irrbench.icc._laplace import AreaCriterion, Marks
 from tests.icc.area_cases import LME4, Truth, draw, tensors
 from tests.icc.test_lme4 import lme4
 

@@ -8,9 +8,8 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit, log1p, logsumexp
 
-from irrbench.icc.laplace import LaplaceCriterion
-from irrbench.icc.quadrature import Grid, QuadratureCriterion, pattern_probabilities
-from irrbench.icc.votes import Votes
+from irrbench.icc._laplace import LaplaceCriterion, Votes
+from irrbench.icc._quadrature import Grid, QuadratureCriterion, pattern_probabilities
 from tests.icc.drawing import draw_counts, patterns_of
 
 ENGINES = (LaplaceCriterion, QuadratureCriterion)

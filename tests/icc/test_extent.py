@@ -8,8 +8,8 @@ import torch
 from scipy.optimize import minimize
 
 from irrbench.icc import extent_icc, extent_icc_interval
+from irrbench.icc._reml import Moments, anova, fit, search
 from irrbench.icc.extent import logit_extent
-from irrbench.icc.reml import Moments, anova, fit, search
 
 NAN = math.nan
 MARKED = np.array(

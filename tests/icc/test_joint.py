@@ -11,13 +11,11 @@ from scipy.special import logsumexp
 
 from irrbench import VotePatterns
 from irrbench.icc import joint_icc
-from irrbench.icc.joint_criterion import JointCriterion
-from irrbench.icc.joint_pixels import LaplacePixels, QuadraturePixels
-from irrbench.icc.laplace import LaplaceCriterion
-from irrbench.icc.newton import minimise
+from irrbench.icc._joint import JointCriterion, LaplacePixels, QuadraturePixels
+from irrbench.icc._laplace import LaplaceCriterion, Votes
+from irrbench.icc._quadrature import QuadratureCriterion
+from irrbench.icc._solver import minimise
 from irrbench.icc.pixel import UNANIMOUS
-from irrbench.icc.quadrature import QuadratureCriterion
-from irrbench.icc.votes import Votes
 from irrbench.simulate import draw_patterns
 from tests.icc.drawing import patterns_of
 from tests.icc.joint_cases import LME4_JOINT

@@ -6,9 +6,8 @@ import torch
 
 from irrbench import VotePatterns
 from irrbench.icc import pixel_icc
-from irrbench.icc.pixel import UNANIMOUS, fit
-from irrbench.icc.ratio import repeatability
-from irrbench.icc.votes import Votes
+from irrbench.icc._laplace import Votes
+from irrbench.icc.pixel import UNANIMOUS, fit, repeatability
 from tests.icc.drawing import draw_counts, patterns_of
 from tests.icc.lme4_cases import LME4
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from irrbench.icc import pixel_icc_interval, pixel_icc_test
+from irrbench.icc.bootstrap import simulate_votes
 from irrbench.icc.pixel import UNANIMOUS
-from irrbench.icc.uncertainty import simulate_votes
 from tests.icc.drawing import draw_counts, patterns_of
 
 

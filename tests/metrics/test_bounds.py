@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from irrbench import SegmentationBounds, VotePatterns, segmentation_bounds
-from irrbench.metrics.rows import Rows
+from irrbench.metrics.state import Rows
 from irrbench.summary import bounds_digest, summarize
 from tests.metrics.processes import among
 from tests.test_patterns import draw

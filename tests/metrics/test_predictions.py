@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from irrbench.metrics.predictions import drop_channel, extremes, to_labels, to_mask
+from irrbench.metrics.bounds import drop_channel, extremes, to_labels, to_mask
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from studies.performance.images import Images
 
 from irrbench import SegmentationBounds, krippendorff_alpha, segmentation_bounds
 from irrbench.icc import pixel_icc
-from irrbench.performance.images import Images
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,10 @@
 import time
 
 import pytest
+from studies.performance import Budget, validation_epoch
+from studies.performance.validation_epoch import CallbackShare, measure_validation_epoch
 
 from irrbench.callbacks import RaterBoundsMonitor
-from irrbench.performance import Budget, callback
-from irrbench.performance.validation_epoch import CallbackShare, measure_validation_epoch
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -48,9 +48,9 @@ def test_the_row_compares_the_callback_with_its_epoch(monkeypatch):
         sides.append(side)
         return found
 
-    monkeypatch.setattr("irrbench.performance.validation_epoch.measure_validation_epoch", measure)
+    monkeypatch.setattr("studies.performance.validation_epoch.measure_validation_epoch", measure)
     for seconds in (1.0, 10.0):
-        (row,) = callback.rows(Budget(5, seconds))
+        (row,) = validation_epoch.rows(Budget(5, seconds))
         assert row.ratio == pytest.approx(200)
         assert row.verdict == "met"
         assert row.note == "0.50% of the epoch"

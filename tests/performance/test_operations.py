@@ -5,13 +5,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from studies.performance.images import Images
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from irrbench import SegmentationBounds, VotePatterns, marks, segmentation_bounds
-from irrbench.counting import count_codes, mixed, pixels, words
-from irrbench.counting.lanes import count_by_lanes
-from irrbench.performance.images import Images
+from irrbench import SegmentationBounds, VotePatterns, segmentation_bounds
+from irrbench import patterns as patterns_module
+from irrbench._counting import count_by_lanes, count_codes, cpu
 
 
 class Tape(TorchDispatchMode):
@@ -65,9 +65,9 @@ class Call(Calls):
 @pytest.fixture
 def calls(monkeypatch):
     noted = Calls(256 * 256)
-    for module in (words, mixed, pixels):
+    for module in (cpu,):
         monkeypatch.setattr(module, "np", noted)
-    monkeypatch.setattr(mixed, "_JOINT", 2**12)  # else sets of channels are as many as pixels
+    monkeypatch.setattr(cpu, "_JOINT", 2**12)  # else sets of channels are as many as pixels
     return noted.names
 
 
@@ -82,7 +82,7 @@ def test_bool_masks_are_read_once(num_raters, calls):
 
 
 def test_a_large_image_is_read_once_too(calls, monkeypatch):
-    monkeypatch.setattr(words, "_TILE", 256 * 256)
+    monkeypatch.setattr(cpu, "_TILE", 256 * 256)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     Images.draw(num_images=2, num_raters=4, side=512).count()
     assert calls == {"packbits": 2 * 4 * 6}
@@ -92,11 +92,11 @@ def test_a_large_image_is_read_once_too(calls, monkeypatch):
 def test_noise_is_counted_in_one_pass(calls, many):
     num_raters = 8 if many else 4
     masks = torch.rand(3, num_raters, 256, 256, generator=torch.Generator().manual_seed(0)) < 0.5
-    patterns = tape_of(lambda: VotePatterns.from_masks(masks), pixels.GRAIN)
+    patterns = tape_of(lambda: VotePatterns.from_masks(masks), cpu.GRAIN)
     in_bytes = {"reduce": 3}  # of the packed masks
     by_pixel = {"unpackbits": 3 * 8, "zeros": 3, "add": 3 * 8, "bitwise_or": 3 * 8} | in_bytes if many else {}
     assert calls == Counter({"packbits": 3 * num_raters}) + Counter(by_pixel)
-    assert Counter(patterns.names) == ({"bincount": 3 * 256 * 256 // pixels.GRAIN} if many else {})
+    assert Counter(patterns.names) == ({"bincount": 3 * 256 * 256 // cpu.GRAIN} if many else {})
 
 
 @pytest.mark.parametrize("top", [1, 255])
@@ -108,11 +108,11 @@ def test_bytes_are_looked_at_once_more_and_never_copied(calls, top):
 
 def test_floats_are_looked_at_once_more_in_parts_that_a_cache_holds():
     images = Images.draw(num_images=3, num_raters=4, side=256).cast(Tensor.float)
-    noted = Calls(marks._TILE)
+    noted = Calls(patterns_module._TILE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(marks, "np", noted)
+        patch.setattr(patterns_module, "np", noted)
         assert tape_of(images.count, 256 * 256).names == []
-    tiles = 3 * 6 * 256 * 256 // marks._TILE
+    tiles = 3 * 6 * 256 * 256 // patterns_module._TILE
     assert noted.names == {"equal": tiles, "count_nonzero": 2 * tiles}
 
 

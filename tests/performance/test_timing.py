@@ -3,8 +3,7 @@ import time
 
 import pandas as pd
 import pytest
-
-from irrbench.performance import (
+from studies.performance import (
     SECTIONS,
     Budget,
     exponents,
@@ -15,7 +14,7 @@ from irrbench.performance import (
     to_frame,
     to_markdown,
 )
-from irrbench.performance.timing import Row, against, compare, spell, without_peer
+from studies.performance.timing import Row, against, compare, spell, without_peer
 
 
 def row(ours, peer, **others):

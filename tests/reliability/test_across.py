@@ -15,8 +15,8 @@ from irrbench.reliability import across as across_module
 from irrbench.reliability import study
 from irrbench.reliability.across import joint_table, measure_extents, raters_needed
 from irrbench.reliability.counting import count_images
+from irrbench.reliability.measures import mean_over
 from irrbench.reliability.raters import ONE_SIDED
-from irrbench.reliability.summaries import mean_over
 from tests.reliability.conftest import OPTIONS, QUICK, RATERS
 
 

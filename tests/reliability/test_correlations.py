@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import pearsonr
 
-from irrbench.reliability.correlations import correlate, correlate_all
+from irrbench.stats.intervals import correlate, correlate_all
 
 
 def test_images_on_their_own_as_scipy():

@@ -8,7 +8,7 @@ import pytest
 from irrbench.data import DataError, RaterData
 from irrbench.reliability import StudyOptions, study
 from irrbench.reliability.counting import count_images
-from irrbench.reliability.exclusions import exclude, remark
+from irrbench.reliability.study import exclude, remark
 
 PIXELS = 400
 

@@ -14,7 +14,7 @@ from irrbench.data import RaterData
 from irrbench.icc import area_icc, pixel_icc
 from irrbench.reliability import select_measures, study
 from irrbench.reliability.counting import count_images
-from irrbench.reliability.measuring import measure_all
+from irrbench.reliability.measures import measure_all
 from tests.reliability.conftest import OPTIONS, QUICK, make_data
 
 
@@ -112,7 +112,7 @@ def test_two_raters_cannot_be_left_out():
 def test_measuring_in_parts_changes_nothing(data, monkeypatch):
     counted = count_images(data, cells=QUICK.cells)
     whole = measure_all(counted, QUICK, left_out=[2], progress=False)
-    monkeypatch.setattr("irrbench.reliability.measuring._PART", 7)
+    monkeypatch.setattr("irrbench.reliability.measures._PART", 7)
     parts = measure_all(counted, QUICK, left_out=[2], progress=False)
     for rater in (None, 2):
         pd.testing.assert_frame_equal(parts[rater].table, whole[rater].table, atol=1e-6)

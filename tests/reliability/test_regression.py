@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from irrbench.reliability.covariates import OTHER, make_design
-from irrbench.reliability.regression import regress_all
+from irrbench.reliability.covariates import OTHER, make_design, regress_all
 
 N = 60
 

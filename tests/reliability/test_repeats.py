@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from irrbench import VotePatterns, krippendorff_alpha
-from irrbench.data.packing import pack_masks
+from irrbench.data.rater_data import pack_masks
 from irrbench.reliability import study
 from tests.reliability.conftest import QUICK, make_data
 

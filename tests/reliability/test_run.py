@@ -13,15 +13,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from irrbench.benchmark import ConfigError
-from irrbench.benchmark.files import read_frame
-from irrbench.plots.text import DASH
-from irrbench.reliability.config import ReliabilityConfig, load_config
-from irrbench.reliability.outputs import log_study, metrics_of
-from irrbench.report.frames import Column, frame_table
+from irrbench._files import read_frame
+from irrbench.commands import ConfigError
+from irrbench.commands.raters import log_study, metrics_of
+from irrbench.config import ReliabilityConfig, load_study_config
+from irrbench.plots.style import DASH
+from irrbench.report.page import Column, frame_table
 from irrbench.tracking import open_store
-from irrbench.tracking.names import NOTE_TAG, VIEW_KEY, VIEW_TAG
-from irrbench.tracking.reliability import log_reliability
+from irrbench.tracking.reference_runs import log_reliability
+from irrbench.tracking.store import NOTE_TAG, VIEW_KEY, VIEW_TAG
 from irrbench.tracking.view import decode, update_chart_view
 from tests.benchmark.study import ids, save, write_study
 
@@ -134,13 +134,13 @@ def test_check_lists_problems(script, capsys, folder, tmp_path):
 
 
 def test_configuration_file_states_the_defaults():
-    assert load_config(CONFIG) == ReliabilityConfig()
+    assert load_study_config(CONFIG) == ReliabilityConfig()
 
 
 def test_unknown_key_in_yaml_is_refused(tmp_path):
     (tmp_path / "c.yaml").write_text("study: {exclude_belo: 0}\n")
     with pytest.raises(ConfigError, match=r"unknown key 'exclude_belo'\. Did you mean 'exclude_below'\?"):
-        load_config(tmp_path / "c.yaml")
+        load_study_config(tmp_path / "c.yaml")
 
 
 def test_everything_is_left_behind(done):
@@ -151,7 +151,7 @@ def test_everything_is_left_behind(done):
     figures = {path.name for path in (output / "figures").iterdir()}
     names = ("masks", "measures", "average_and_naive_rater", "leave_one_out", "pairs", "within_raters")
     assert {f"{name}{ending}" for name in names for ending in (".png", ".svg")} <= figures
-    assert load_config(output / "config.yaml").study.covariates == ["age", "site"]
+    assert load_study_config(output / "config.yaml").study.covariates == ["age", "site"]
 
 
 def test_tables_come_back_as_they_were(done):

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from irrbench.reliability.measures import Measure
-from irrbench.reliability.summaries import mean_over, summarize_measures
+from irrbench.reliability.measures import Measure, mean_over, summarize_measures
 
 
 def test_by_hand():

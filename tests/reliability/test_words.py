@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from irrbench.reliability.words import alpha_band, band, findings, headline, limits, percent
+from irrbench.report.raters_text import alpha_band, band, findings, headline, limits, percent
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from irrbench.plots.text import DASH, MINUS
+from irrbench.plots.style import DASH, MINUS
 from irrbench.report import Gallery, Picture, Report, page, write_report
-from irrbench.report.pictures import picture_uri
+from irrbench.report.page import picture_uri
 from tests.report.frames import comparisons, curves, leaderboard, per_image, subgroups, verdicts
 
 MODELS = {"unet": 0.6, "fpn": 0.5}

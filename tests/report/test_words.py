@@ -11,11 +11,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from irrbench.plots.text import DASH, MINUS
+from irrbench.plots.style import DASH, MINUS
 from irrbench.report import Report, terminal_table
+from irrbench.report.content import dashes, share
 from irrbench.report.headline import cautions, findings, headline
 from irrbench.report.terminal import wrap_name
-from irrbench.report.words import dashes, share
 from tests.report.frames import comparisons, leaderboard, per_image, subgroups, verdicts
 
 

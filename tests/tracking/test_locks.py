@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from irrbench.tracking.locks import exclusively, made_by_one
+from irrbench.tracking.store import exclusively, made_by_one
 
 OPEN = """
 import sys, time

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irrbench.cli import main
+from irrbench.commands.main import main
 from irrbench.tracking import ReferenceRuns, RunTracker, chart_link, open_store, save_chart_view
 from irrbench.tracking.server import local_server
 

@@ -7,10 +7,19 @@ import sys
 
 import pytest
 
-from irrbench.tracking.lanes import Lanes
-from irrbench.tracking.operations import is_refusal
-from irrbench.tracking.records import Operation, Payload, RunAddress, SpoolError, read_record, write_record
-from irrbench.tracking.spool import Entry, Session, sessions
+from irrbench.tracking.calls import is_refusal
+from irrbench.tracking.outbox import Lanes
+from irrbench.tracking.spool import (
+    Entry,
+    Operation,
+    Payload,
+    RunAddress,
+    Session,
+    SpoolError,
+    read_record,
+    sessions,
+    write_record,
+)
 from irrbench.tracking.store import absolute_uri
 
 RUN = RunAddress(run_id="r1")

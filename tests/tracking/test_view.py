@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from irrbench.tracking import ReferenceRuns, RunTracker, save_chart_view
-from irrbench.tracking.pictures import parse_name
+from irrbench.tracking.run import parse_name
 from irrbench.tracking.view import MAX_TAG, chart_keys, decode, encode, linked_note, view_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow

@@ -1,0 +1,191 @@
+"""Ratios of sums over groups: means over images, differences of means and normalized scores are all of this form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from irrbench.stats.resampling import Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Ratios:
+    """``M`` ratios of two sums over ``G`` groups, and the same ratios in ``T`` resamples of the groups.
+
+    A mean over images is ``sum of scores / number of images``, a paired difference ``sum of differences / number of
+    images``, a normalized score ``sum of model - floor / sum of ceiling - floor``.
+
+    Attributes:
+        top: ``(G, M)`` each group's part of the numerator.
+        bottom: ``(G, M)`` of the denominator.
+        samples: ``(T, M)`` ratios in the resamples; NaN where the denominator is 0.
+        errors: ``(M,)`` standard errors, where more than the groups was drawn; by the groups alone if not given.
+        degrees: ``(M,)`` their degrees of freedom.
+
+    Example:
+        >>> ratios = Ratios(np.array([[1.0], [5.0]]), np.array([[1.0], [2.0]]), np.empty((0, 1)))
+        >>> ratios.estimates, ratios.standard_errors.round(3)
+        (array([2.]), array([0.667]))
+    """
+
+    top: Floats
+    bottom: Floats
+    samples: Floats
+    errors: Floats | None = None
+    degrees: Floats | None = None
+
+    @property
+    def estimates(self) -> Floats:
+        """The ratios, ``(M,)``; NaN where the denominator is 0."""
+        return divide(self.top.sum(axis=0), self.bottom.sum(axis=0))
+
+    @property
+    def num_groups(self) -> Floats:
+        """Groups that contribute, ``(M,)``."""
+        counts: Floats = self._taking_part.sum(axis=0).astype(float)
+        return counts
+
+    @property
+    def standard_errors(self) -> Floats:
+        """Standard errors, ``(M,)``, by the influence of each group on the ratio; NaN with fewer than two groups.
+
+        Of a mean over images that are their own groups it is the usual one.
+
+        Source: Cochran 1977, Sampling Techniques, section 9A.3 (ratio estimator of cluster samples).
+        """
+        if self.errors is not None:
+            return self.errors
+        influence = divide(self.top - self.estimates * self.bottom, self.bottom.sum(axis=0))
+        groups = self.num_groups
+        return np.asarray(np.sqrt(divide(groups, groups - 1) * (influence**2).sum(axis=0)), float)
+
+    @property
+    def degrees_of_freedom(self) -> Floats:
+        """Of the standard errors, ``(M,)``."""
+        return np.maximum(self.num_groups - 1, 1) if self.degrees is None else self.degrees
+
+    @property
+    def acceleration(self) -> Floats:
+        """How the standard error changes with the value, ``(M,)``, from leaving out each group once.
+
+        Source: Efron 1987, Better bootstrap confidence intervals, doi 10.1080/01621459.1987.10478410.
+        """
+        without = divide(self.top.sum(axis=0) - self.top, self.bottom.sum(axis=0) - self.bottom)
+        without = np.where(self._taking_part, without, np.nan)
+        lacking = np.isnan(without)
+        mean = divide(np.where(lacking, 0.0, without).sum(axis=0), (~lacking).sum(axis=0).astype(float))
+        deviation = np.where(lacking, 0.0, mean - without)
+        scale = (deviation**2).sum(axis=0) ** 1.5
+        return np.asarray(np.nan_to_num(divide((deviation**3).sum(axis=0), 6 * scale)), float)
+
+    @property
+    def _taking_part(self) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+        part: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = (self.bottom != 0) | (self.top != 0)
+        return part
+
+
+def divide(top: Floats, bottom: Floats) -> Floats:
+    """The quotient, NaN where the divisor is 0."""
+    undefined: Floats = np.full(np.broadcast(top, bottom).shape, np.nan)
+    return np.divide(top, bottom, out=undefined, where=bottom != 0)
+
+
+# Standard errors where more than the images was drawn from many: raters, seeds.
+
+
+class Part(NamedTuple):
+    """What one thing that was drawn adds to the variance of ``M`` quantities."""
+
+    variance: Floats  # (M,)
+    degrees: Floats  # (M,) of freedom
+
+
+def summed_errors(parts: Sequence[Part]) -> tuple[Floats, Floats]:
+    """Standard errors and degrees of freedom of a sum of independent parts, by Satterthwaite's approximation.
+
+    The degrees are no more than those of the first part, the images: whoever counts more of what was drawn must not be
+    surer for it.
+
+    Args:
+        parts: one or more.
+
+    Returns:
+        Standard errors ``(M,)`` and degrees of freedom ``(M,)``, the first part's where no part varies.
+
+    Example:
+        >>> images, seeds = Part(np.array([4.0]), np.array([99.0])), Part(np.array([4.0]), np.array([2.0]))
+        >>> errors, degrees = summed_errors([images, seeds])
+        >>> (errors**2).round(9), degrees.round(2)
+        (array([8.]), array([7.84]))
+
+    Source: Satterthwaite 1946, doi 10.2307/3002019.
+    """
+    total = np.asarray(sum(part.variance for part in parts), float)
+    squares = np.asarray(sum(part.variance**2 / part.degrees for part in parts), float)
+    degrees = np.where(squares > 0, divide(total**2, squares), parts[0].degrees)
+    degrees = np.minimum(degrees, parts[0].degrees)
+    return np.asarray(np.sqrt(total), float), np.where(np.isnan(total), np.nan, degrees)
+
+
+def seed_part(each_seed: ArrayLike) -> Part:
+    """What drawing training seeds adds to the variance of a mean over them.
+
+    Args:
+        each_seed: ``(k, M)`` the quantities with one seed in place of the mean, at least two.
+
+    Example:
+        >>> seed_part([[0.5], [0.7], [0.6]])
+        Part(variance=array([0.00333333]), degrees=array([2.]))
+    """
+    table = np.asarray(each_seed, float)
+    variance: Floats = table.var(axis=0, ddof=1) / len(table)
+    return Part(variance, np.full(variance.shape, len(table) - 1.0))
+
+
+def crossed_errors(
+    samples: ArrayLike, image_samples: ArrayLike, *, num_groups: int, num_raters: int
+) -> tuple[Floats, Floats]:
+    """Standard errors and their degrees of freedom, from resamples of both and of images alone.
+
+    What drawing raters adds to the variance rests on few raters. A bootstrap of ``n`` units is short by ``(n - 1) / n``
+    of the variance, which is made up for part by part; the degrees of freedom are those of the sum of the parts.
+
+    Args:
+        samples: ``(T, M)`` resamples of groups of images and of raters.
+        image_samples: ``(T, M)`` resamples of the groups alone.
+        num_groups: ``G``, at least 2.
+        num_raters: ``R``, at least 2.
+
+    Returns:
+        Standard errors ``(M,)`` and degrees of freedom ``(M,)``, those of images alone where raters add nothing.
+
+    Example:
+        >>> errors, degrees = crossed_errors([[-2.0], [2.0]], [[0.0], [0.0]], num_groups=9, num_raters=3)
+        >>> (errors**2).round(9), degrees
+        (array([6.]), array([2.]))
+
+    Sources: Owen 2007, The pigeonhole bootstrap, doi 10.1214/07-AOAS122; Satterthwaite 1946, doi 10.2307/3002019.
+    """
+    return summed_errors(rater_parts(samples, image_samples, num_groups=num_groups, num_raters=num_raters))
+
+
+def rater_parts(samples: ArrayLike, image_samples: ArrayLike, *, num_groups: int, num_raters: int) -> tuple[Part, Part]:
+    """What images and raters add to the variance; arguments as of :func:`crossed_errors`."""
+    both, images = (_variance(np.asarray(table, float)) for table in (samples, image_samples))
+    by_images = images * num_groups / (num_groups - 1)
+    by_raters = np.maximum(both - images, 0.0) * num_raters / (num_raters - 1)
+    degrees = (np.full(by_images.shape, units - 1.0) for units in (num_groups, num_raters))
+    first, second = (Part(*pair) for pair in zip((by_images, by_raters), degrees, strict=True))
+    return first, second
+
+
+def _variance(samples: Floats) -> Floats:
+    """Over the resamples that are defined; NaN where none is."""
+    defined = ~np.isnan(samples)
+    count = defined.sum(axis=0).astype(float)
+    mean = divide(np.where(defined, samples, 0.0).sum(axis=0), count)
+    return divide((np.where(defined, samples - mean, 0.0) ** 2).sum(axis=0), count)

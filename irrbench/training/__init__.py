@@ -1,0 +1,30 @@
+"""Segmentation networks by name or by import path, and the LightningModule that trains them."""
+
+from __future__ import annotations
+
+from irrbench.training.classes import build, check_class, import_class, source_digest
+from irrbench.training.models import (
+    SegmentationModule,
+    check_model,
+    check_network,
+    create_module,
+    create_network,
+    predictions_of,
+    segmentation_loss,
+    trains_itself,
+)
+
+__all__ = [
+    "SegmentationModule",
+    "build",
+    "check_class",
+    "check_model",
+    "check_network",
+    "create_module",
+    "create_network",
+    "import_class",
+    "predictions_of",
+    "segmentation_loss",
+    "source_digest",
+    "trains_itself",
+]

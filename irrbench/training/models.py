@@ -1,0 +1,338 @@
+"""The LightningModule that trains a network on labels that may be soft."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from irrbench.training.classes import arguments_of, build, check_class, import_class, nearest
+
+# Networks by name, out of segmentation-models-pytorch, or by the import path of their class.
+
+
+def create_network(
+    architecture: str, encoder: str, *, in_channels: int, encoder_weights: str | None = None, **options: Any
+) -> nn.Module:
+    """A network for one class.
+
+    Args:
+        architecture: name in segmentation-models-pytorch, such as ``unet``.
+        encoder: name of its encoder, such as ``resnet18``, or ``tu-<name>`` for one of timm.
+        in_channels: channels of the images.
+        encoder_weights: pretrained weights to download; none by default.
+        options: further arguments of the architecture, such as ``decoder_channels``.
+
+    Raises:
+        ValueError: if there is no such architecture, encoder or combination, with the closest names.
+    """
+    import segmentation_models_pytorch as smp  # noqa: PLC0415 (seconds)
+
+    check_network(architecture, encoder, options)
+    try:
+        network: nn.Module = smp.create_model(
+            architecture,
+            encoder_name=encoder,
+            encoder_weights=encoder_weights,
+            in_channels=in_channels,
+            classes=1,
+            **options,
+        )
+    except (KeyError, ValueError, RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"segmentation-models-pytorch cannot make {architecture!r} with encoder {encoder!r}, "
+            f"encoder_weights={encoder_weights!r} and {in_channels} channels: {error}. Choose another combination."
+        ) from error
+    return network
+
+
+def check_network(architecture: str, encoder: str, options: Iterable[str] = ()) -> None:
+    """Refuse unknown names without making the network.
+
+    Args:
+        architecture: name in segmentation-models-pytorch.
+        encoder: name of its encoder.
+        options: names of further arguments.
+
+    Raises:
+        ValueError: with the closest names.
+    """
+    import segmentation_models_pytorch as smp  # noqa: PLC0415 (seconds)
+
+    _check_name("architecture", architecture, sorted(smp.MODEL_ARCHITECTURES_MAPPING))
+    if encoder.startswith("tu-"):
+        import timm  # noqa: PLC0415 (comes with segmentation-models-pytorch)
+
+        _check_name("encoder", encoder.partition(".")[0], [f"tu-{name}" for name in timm.list_models()])
+        return  # which takes further arguments of its own
+    _check_name("encoder", encoder, smp.encoders.get_encoder_names())
+    taken = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[architecture.lower()]).parameters.values()
+    known = [parameter.name for parameter in taken if parameter.kind is not parameter.VAR_KEYWORD]
+    for name in options:
+        # What it does not know it leaves to timm, and else ignores.
+        if name not in known:
+            raise ValueError(f"init_args of {architecture}: unknown argument {name!r}. {nearest(name, known)}")
+
+
+def _check_name(kind: str, name: str, known: Sequence[str]) -> None:
+    if name in known or (kind == "architecture" and name.lower() in known):
+        return
+    close = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.4)
+    shown = f"did you mean {', '.join(close)}?" if close else f"known are {', '.join(known[:12])}, ..."
+    raise ValueError(f"There is no {kind} {name!r} among the {len(known)} of segmentation-models-pytorch: {shown}")
+
+
+Batch = Mapping[str, Any]
+
+
+class SegmentationModule(pl.LightningModule):
+    """Trains a network for one class on labels that may be soft, inside the region of interest.
+
+    Batches are mappings with ``image`` ``(B, C, H, W)`` in [0, 1], ``label`` ``(B, 1, H, W)`` in [0, 1] and ``roi``
+    ``(B, H, W)``. Validation and test steps return the logits under ``preds``. AdamW, one cycle of the learning rate.
+
+    Args:
+        architecture: name in segmentation-models-pytorch, such as ``unet``.
+        encoder: name of its encoder, such as ``resnet18``, or ``tu-<name>`` for one of timm.
+        in_channels: ``C``.
+        encoder_weights: pretrained weights to download; none by default.
+        mean: of each channel over the training images, taken off first.
+        std: of each channel, divided by.
+        lr: highest learning rate.
+        weight_decay: of AdamW.
+        network: any network for images ``(B, C, H, W)`` that gives logits ``(B, 1, H, W)``, in place of the above.
+
+    Raises:
+        ValueError: if there is no such architecture, encoder or combination, with the closest names.
+
+    Example:
+        >>> module = SegmentationModule("unet", "resnet18", in_channels=1)
+        >>> module.eval()(torch.zeros(2, 1, 32, 64)).shape
+        torch.Size([2, 1, 32, 64])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        architecture: str = "unet",
+        encoder: str = "resnet18",
+        *,
+        in_channels: int = 1,
+        encoder_weights: str | None = None,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        lr: float = 2e-3,  # noqa: ARG002 (kept in hparams)
+        weight_decay: float = 1e-4,  # noqa: ARG002
+        network: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        # Of a network that is given they say nothing.
+        unused = () if network is None else ("architecture", "encoder", "encoder_weights")
+        self.save_hyperparameters(ignore=["network", *unused])
+        if network is None:
+            network = create_network(architecture, encoder, in_channels=in_channels, encoder_weights=encoder_weights)
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits ``(B, 1, H, W)`` of images ``(B, C, H, W)``."""
+        logits: Tensor = self.network((image - self.mean) / self.std)
+        return logits
+
+    def training_step(self, batch: Batch, _batch_idx: int) -> Tensor:
+        """The loss, logged as ``train/loss``."""
+        return self._loss(batch, "train")[0]
+
+    def validation_step(self, batch: Batch, _batch_idx: int) -> dict[str, Tensor]:
+        """``loss`` (logged as ``val/loss``) and the logits as ``preds``."""
+        loss, logits = self._loss(batch, "val")
+        return {"loss": loss, "preds": logits}
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """``loss`` (logged as ``test/loss``) and the logits as ``preds``."""
+        del batch_idx
+        loss, logits = self._loss(batch, "test")
+        return {"loss": loss, "preds": logits}
+
+    def predict_step(self, batch: Batch, _batch_idx: int) -> Tensor:
+        """Probabilities ``(B, 1, H, W)``."""
+        return torch.sigmoid(self(batch["image"]))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, one cycle over the whole training."""
+        settings: Any = self.hparams
+        # A fifth of a small step on a CPU is AdamW's loop over parameters; fused, a twentieth.
+        fused = self.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=fused
+        )
+        # A cycle of one step has no way down.
+        steps = max(2, int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _loss(self, batch: Batch, split: str) -> tuple[Tensor, Tensor]:
+        logits = self(batch["image"])
+        check_logits(logits, batch["label"])
+        loss = segmentation_loss(logits, batch["label"], batch["roi"].unsqueeze(1))
+        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
+        return loss, logits
+
+
+def segmentation_loss(logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
+    """Cross entropy plus Dice loss of a batch; pixels outside the ROI do not count.
+
+    Args:
+        logits: ``(B, 1, *S)``.
+        label: ``(B, 1, *S)`` in [0, 1]; soft labels are honoured by both parts.
+        roi: ``(B, 1, *S)``, bool.
+
+    The Dice part is the semimetric ``|p - y| / (p + y)`` (Wang et al. 2023, arXiv 2303.16296): the soft Dice loss where
+    labels are hard, and smallest at ``p = y`` where they are soft, which the common form is not. One added to its
+    denominator keeps it defined in a batch without foreground.
+    """
+    weight = roi.to(logits.dtype)
+    entropy = functional.binary_cross_entropy_with_logits(logits, label, weight, reduction="sum")
+    probability = torch.sigmoid(logits)
+    distance = (weight * (probability - label).abs()).sum()
+    size = (weight * (probability + label)).sum()
+    return entropy / weight.sum().clamp_min(1) + distance / (size + 1)
+
+
+def check_logits(logits: Any, label: Tensor) -> None:
+    """Refuse what is no logit for each pixel.
+
+    Raises:
+        ValueError: with both shapes.
+    """
+    expected = tuple(label.shape)
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"The model must give one logit a pixel, (B, 1, H, W) = {expected}; found {found}. Let the forward return "
+            "logits of one class in the size of the image."
+        )
+
+
+# A LightningModule out of whatever a configuration names: an architecture, a network's class, a module's class.
+
+
+class _Steps(pl.LightningModule):
+    """Validation and test for modules that have none of their own: the logits."""
+
+    def validation_step(self, batch: Batch, _batch_idx: int) -> dict[str, Tensor]:
+        return {"preds": self(batch["image"])}
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        del batch_idx
+        return {"preds": self(batch["image"])}
+
+
+def check_model(architecture: str, encoder: str, class_path: str | None, init_args: Mapping[str, Any]) -> None:
+    """Refuse what cannot be made, without making it.
+
+    Raises:
+        ValueError: with the nearest names.
+    """
+    if class_path is None:
+        check_network(architecture, encoder, init_args)
+        return
+    found = check_class(class_path, init_args)
+    if not issubclass(found, nn.Module):
+        raise ValueError(
+            f"class_path {class_path!r} must be a torch.nn.Module whose forward gives logits (B, 1, H, W) for images "
+            f"(B, C, H, W), or a pytorch_lightning.LightningModule of that kind; found a {found.__mro__[-2].__name__}."
+        )
+    others = [base.__module__ for base in found.__mro__ if base.__name__ == "LightningModule"]
+    if others and not issubclass(found, pl.LightningModule):
+        raise ValueError(
+            f"class_path {class_path!r} must inherit from pytorch_lightning.LightningModule, found {others[0]}'s. "
+            "Import pytorch_lightning as pl in its file."
+        )
+
+
+def create_module(
+    architecture: str = "unet",
+    encoder: str = "resnet18",
+    *,
+    in_channels: int = 1,
+    encoder_weights: str | None = None,
+    class_path: str | None = None,
+    init_args: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> pl.LightningModule:
+    """The module that trains a model.
+
+    Args:
+        architecture: name in segmentation-models-pytorch.
+        encoder: name of its encoder.
+        in_channels: ``C`` of the images; handed on to a class that takes an argument of this name.
+        encoder_weights: pretrained weights to download.
+        class_path: import path of a class instead. A ``torch.nn.Module`` (images ``(B, C, H, W)`` with mean 0 and
+            deviation 1 in, logits ``(B, 1, H, W)`` out) is trained as :class:`SegmentationModule` trains. A
+            ``LightningModule`` trains as it says itself, on batches with ``image`` ``(B, C, H, W)`` in [0, 1],
+            ``label`` ``(B, 1, H, W)``, ``roi`` ``(B, H, W)`` and ``masks`` ``(B, R, H, W)``; its forward gives the
+            logits of ``image``; validation and test steps are supplied where it has none.
+        init_args: arguments of the class, or further ones of the architecture.
+        options: of :class:`SegmentationModule`.
+
+    Raises:
+        ValueError: if it cannot be made, with the nearest names.
+
+    Example:
+        >>> import torch
+        >>> module = create_module(class_path="torch.nn.Conv2d", init_args={"out_channels": 1, "kernel_size": 1})
+        >>> module(torch.zeros(2, 1, 3, 4)).shape
+        torch.Size([2, 1, 3, 4])
+    """
+    given = dict(init_args or {})
+    check_model(architecture, encoder, class_path, given)
+    if class_path is None:
+        network = create_network(
+            architecture, encoder, in_channels=in_channels, encoder_weights=encoder_weights, **given
+        )
+        return SegmentationModule(network=network, in_channels=in_channels, **options)
+    found = check_class(class_path, given)
+    if "in_channels" in (arguments_of(found) or ()):
+        given.setdefault("in_channels", in_channels)
+    made = build(class_path, given)
+    if isinstance(made, pl.LightningModule):
+        made.__class__ = _with_steps(type(made))
+        return made
+    return SegmentationModule(network=made, in_channels=in_channels, **options)
+
+
+def trains_itself(class_path: str) -> bool:
+    """Whether a class brings its own training, optimizer and all.
+
+    Example:
+        >>> trains_itself("torch.nn.Conv2d"), trains_itself("irrbench.training.SegmentationModule")
+        (False, True)
+    """
+    return issubclass(import_class(class_path), pl.LightningModule)
+
+
+def _with_steps(found: type[pl.LightningModule]) -> type[pl.LightningModule]:
+    """The class itself first, then our steps, then Lightning's, which do nothing."""
+    return type(found.__name__, (found, _Steps), {"__module__": found.__module__})
+
+
+def predictions_of(module: nn.Module, batch: Batch, outputs: Any) -> Tensor:
+    """Logits ``(B, 1, H, W)`` of a step: ``preds`` of what it returned, else of one more forward pass.
+
+    Raises:
+        ValueError: if they have another shape.
+    """
+    given = outputs.get("preds") if isinstance(outputs, Mapping) else None
+    logits: Tensor = module(batch["image"]) if given is None else given
+    check_logits(logits, batch["label"])
+    return logits

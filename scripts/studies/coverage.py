@@ -1,0 +1,203 @@
+"""How often intervals hold the truth and tests are wrong, by simulation with known truth.
+
+Each simulated data set is a column of the same functions that the benchmark calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from irrbench.stats import (
+    IntervalMethod,
+    Part,
+    Ratios,
+    alternative_annotator_test,
+    holm,
+    interval,
+    p_above,
+    p_two_sided,
+    rater_parts,
+    resampled_fold_sums,
+    resampled_sums,
+    seed_part,
+    summed_errors,
+)
+from studies.simulated import CEILING, FLOOR, IMAGES, MODEL, Drawn, Simulation, draw, true_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+METHODS: tuple[IntervalMethod, ...] = ("student", "expanded", "percentile", "bca")
+SIZES = (5, 10, 20, 50, 200)
+_LEVEL = 0.95
+_MODELS = 4
+_RATERS = 4
+_EPSILON = 0.2
+_FEWER = 500  # data sets where raters are drawn, which takes longer
+
+
+def measure(simulation: Simulation, sizes: Sequence[int] = SIZES) -> pd.DataFrame:
+    """Simulate coverage and size.
+
+    Args:
+        simulation: how much.
+        sizes: numbers of groups.
+
+    Returns:
+        ``groups``, ``quantity``, ``method``, ``measure`` (coverage, or false positives), ``nominal``, ``found``,
+        ``error`` (its standard error by simulation) and the mean ``width`` of intervals.
+    """
+    import pandas as pd  # noqa: PLC0415
+
+    rows = [row for groups in sizes for row in _measure_size(simulation, groups)]
+    frame = pd.DataFrame(rows)
+    datasets = np.where(frame["quantity"].str.contains("other raters"), _FEWER, simulation.datasets)
+    frame["error"] = np.sqrt(frame["found"] * (1 - frame["found"]) / np.minimum(datasets, simulation.datasets))
+    return frame
+
+
+def to_table(frame: pd.DataFrame) -> Table:
+    """The measured shares for a terminal: one row a quantity and method, one column a number of groups."""
+    from rich.table import Table  # noqa: PLC0415
+
+    sizes = sorted(frame["groups"].unique())
+    table = Table("should be", "of", "method", *(f"G = {size}" for size in sizes))
+    for (what, quantity, method, nominal), part in frame.groupby(
+        ["measure", "quantity", "method", "nominal"], sort=False
+    ):
+        found = part.set_index("groups")["found"]
+        table.add_row(f"{what} {nominal:g}", str(quantity), str(method), *(f"{found[size]:.3f}" for size in sizes))
+    return table
+
+
+def _measure_size(simulation: Simulation, groups: int) -> Iterator[dict[str, object]]:
+    rng = np.random.default_rng([simulation.seed, groups])
+    drawn = draw([CEILING, FLOOR, *[MODEL] * _MODELS], simulation, groups, rng)
+    tests = (*_sizes(drawn), *_family(drawn), *_alternative(simulation, groups, rng))
+    others = (*_other_raters(simulation, groups, rng), *_other_seeds(simulation, groups, rng))
+    for row in (*_coverage(drawn), *tests, *others):
+        yield {"groups": groups, **row}
+
+
+def _coverage(drawn: Drawn) -> Iterator[dict[str, object]]:
+    ceiling, floor, model = (true_mean(kind) for kind in (CEILING, FLOOR, MODEL))
+    cases = {
+        "mean of a model": (drawn.mean(2), model),
+        "mean of the floor": (drawn.mean(1), floor),
+        "model - ceiling": (drawn.difference(2, 0), model - ceiling),
+        "model - floor": (drawn.difference(2, 1), model - floor),
+        "normalized score": (drawn.normalized(2, 1, 0), (model - floor) / (ceiling - floor)),
+    }
+    for quantity, (ratios, truth) in cases.items():
+        for method in METHODS:
+            low, high = interval(ratios, level=_LEVEL, method=method)
+            found = float(((low <= truth) & (truth <= high)).mean())
+            row = {"measure": "coverage", "quantity": quantity, "method": method, "nominal": _LEVEL, "found": found}
+            yield row | {"width": float((high - low).mean())}
+
+
+def _sizes(drawn: Drawn) -> Iterator[dict[str, object]]:
+    """Tests whose null hypothesis is just true: the model as good as what it is tested against."""
+    ceiling, floor, model = (true_mean(kind) for kind in (CEILING, FLOOR, MODEL))
+    cases = {
+        # To shift the null to the truth is the same as to shift the model down to the floor.
+        "superiority to the floor": (drawn.difference(2, 1), model - floor),
+        "non-inferiority at the margin": (drawn.difference(2, 0), model - ceiling),
+    }
+    for quantity, (ratios, null) in cases.items():
+        for method in METHODS:
+            found = float((p_above(ratios, null, method=method) < (1 - _LEVEL) / 2).mean())
+            yield _false_positives(quantity, method, (1 - _LEVEL) / 2, found)
+
+
+def _family(drawn: Drawn) -> Iterator[dict[str, object]]:
+    """Models that are equally good, all pairs: how often is any pair told apart?"""
+    pairs = list(combinations(range(2, 2 + _MODELS), 2))
+    for method in METHODS:
+        p = np.stack([p_two_sided(drawn.difference(*pair), method=method) for pair in pairs], axis=1)
+        found = float(np.mean([(holm(row) < 1 - _LEVEL).any() for row in p]))
+        yield _false_positives(f"any of {len(pairs)} pairs of equal models (Holm)", method, 1 - _LEVEL, found)
+
+
+def _alternative(simulation: Simulation, groups: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
+    """A model that is exactly `epsilon` less often ahead than each rater."""
+    from scipy.special import ndtri  # noqa: PLC0415
+
+    rater, own_patient, own = 0.4, 0.25, 0.5
+    # With P(model ahead) = (1 - epsilon) / 2 and no ties the two advantages differ by epsilon.
+    shift = ndtri((1 - _EPSILON) / 2) * np.sqrt(rater**2 + own_patient**2 + own**2)
+    labels = np.repeat(np.arange(groups), IMAGES)
+    single, passed, any_win = 0, 0, 0
+    for _ in range(simulation.datasets):
+        model = shift + own_patient * rng.normal(size=groups)[labels] + own * rng.normal(size=len(labels))
+        raters = rater * rng.normal(size=(len(labels), _RATERS))
+        ours = np.broadcast_to(model[:, None], raters.shape)
+        found = alternative_annotator_test(ours, raters, epsilon=_EPSILON, groups=labels.tolist())
+        single += int(found.p[0] < 1 - _LEVEL)
+        any_win += int(found.wins.any())
+        passed += int(found.passed)
+    for quantity, count in {
+        "alternative annotator: one rater": single,
+        f"alternative annotator: any of {_RATERS} raters (corrected)": any_win,
+        "alternative annotator: half of the raters": passed,
+    }.items():
+        yield _false_positives(quantity, "student", 1 - _LEVEL, count / simulation.datasets)
+
+
+def _other_raters(simulation: Simulation, groups: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
+    """Raters who differ: how often does the interval hold the mean over all raters there might be?"""
+    datasets = min(simulation.datasets, _FEWER)
+    for raters in (3, 8):
+        image, rater = 0.1 * rng.normal(size=(groups, 1, datasets)), 0.05 * rng.normal(size=(1, raters, datasets))
+        folds = image + rater + 0.05 * rng.normal(size=(groups, raters, datasets))
+        sums, ones = folds.mean(axis=1), np.ones((groups, datasets))
+        draws = {
+            "images": resampled_sums(sums, resamples=simulation.resamples, rng=rng) / groups,
+            "images and raters": resampled_fold_sums([folds], resamples=simulation.resamples, rng=simulation.seed)[0],
+        }
+        draws["images and raters"] = draws["images and raters"][:, :-1] / groups
+        alone = Ratios(sums, ones, draws["images"])
+        by_images = Part(alone.standard_errors**2, alone.degrees_of_freedom)
+        by_raters = rater_parts(*reversed(draws.values()), num_groups=groups, num_raters=raters)[1]
+        crossed = summed_errors([by_images, by_raters])
+        for method, samples in draws.items():
+            ratios = Ratios(sums, ones, samples, *(crossed if "raters" in method else ()))
+            low, high = interval(ratios, level=_LEVEL, method="student")
+            found = float(((low <= 0) & (high >= 0)).mean())
+            quantity = f"mean over other raters too ({raters} seen)"
+            row = {"measure": "coverage", "quantity": quantity, "method": method, "nominal": _LEVEL, "found": found}
+            yield row | {"width": float((high - low).mean())}
+
+
+def _other_seeds(simulation: Simulation, groups: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
+    """Seeds that differ: how often does the interval hold the mean over all seeds there might be?"""
+    for seeds in (2, 3, 5, 10):
+        shape = (groups, seeds, simulation.datasets)
+        image, seed = 0.1 * rng.normal(size=(groups, 1, shape[2])), 0.02 * rng.normal(size=(1, seeds, shape[2]))
+        scores = image + seed + 0.05 * rng.normal(size=shape)
+        sums = scores.mean(axis=1)
+        ratios = Ratios(sums, np.ones_like(sums), np.empty((0, shape[2])))
+        by_images = Part(ratios.standard_errors**2, ratios.degrees_of_freedom)
+        errors = {"images": (), "images and seeds": summed_errors([by_images, seed_part(scores.mean(axis=0))])}
+        for method, drawn in errors.items():
+            low, high = interval(Ratios(ratios.top, ratios.bottom, ratios.samples, *drawn), level=_LEVEL)
+            found = float(((low <= 0) & (high >= 0)).mean())
+            quantity = f"mean over other seeds too ({seeds} seen)"
+            row = {"measure": "coverage", "quantity": quantity, "method": method, "nominal": _LEVEL, "found": found}
+            yield row | {"width": float((high - low).mean())}
+
+
+def _false_positives(quantity: str, method: str, nominal: float, found: float) -> dict[str, object]:
+    return {
+        "measure": "false positives",
+        "quantity": quantity,
+        "method": method,
+        "nominal": round(nominal, 6),
+        "found": found,
+        "width": np.nan,
+    }
