@@ -1,4 +1,9 @@
-"""Scores of a candidate mask against a reference, from the four counts of their cross table.
+"""Scores: one record each, with everything that the rest of the package must know about it.
+
+A score is computed from a table of ``(B, R)`` fields that some evidence gives for each candidate and each held-out
+reference: the cross table of pixels for vote patterns, border lengths and distances for surfaces, and so on. The record
+says which evidence, by what formula, whether more is better, within which range, and whether it sees one kind of error
+only. Whatever orders, colours, words, thresholds or tests asks the record, mostly through :func:`gain`.
 
 Whether a score is defined depends on the reference alone. So all candidates on one reference are averaged over the same
 folds, and the bounds are the same whichever model stands beside them. No denominator carries an epsilon.
@@ -8,15 +13,43 @@ A new score is one more entry in :data:`SCORES`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 EmptyReference = Literal["drop", "score"]
 DEFAULT_SCORES = ("iou", "accuracy", "tpr", "ppv", "f1")
+
+
+_Value = TypeVar("_Value", bound=Any)
+
+
+class ScoreTable(Protocol):
+    """What a formula reads: fields of one shape, and what the rules for undefined scores ask of any evidence."""
+
+    @property
+    def positives(self) -> Tensor:
+        """How much the reference marks; 0 where it is empty."""
+
+    @property
+    def negatives(self) -> Tensor:
+        """How much the reference leaves; 0 where it fills the region of interest."""
+
+    @property
+    def total(self) -> Tensor:
+        """The size of the region of interest; 0 where nothing is defined."""
+
+    @property
+    def marked(self) -> Tensor:
+        """How much the candidate marks; 0 where it is empty."""
 
 
 class CrossTable(NamedTuple):
@@ -42,6 +75,11 @@ class CrossTable(NamedTuple):
         """Pixels of the region of interest."""
         return self.positives + self.negatives
 
+    @property
+    def marked(self) -> Tensor:
+        """Pixels that the candidate marks."""
+        return self.tp + self.fp
+
 
 @dataclass(frozen=True)
 class Score:
@@ -50,33 +88,65 @@ class Score:
     Attributes:
         name: its key.
         title: its name in tables and plots.
-        formula: from the cross table; what it gives where the score is undefined does not matter.
+        formula: from the table of its evidence; what it gives where the score is undefined does not matter.
+        evidence: what the formula needs, a key of :data:`irrbench.bounds.EVIDENCE`.
+        higher_is_better: whether more is better.
+        range: the least and the largest value that it can have; infinite where there is no limit.
+        one_sided: whether it sees one kind of error only, so that a blank or a full mask can be perfect.
         needs_positives: undefined where the reference marks nothing.
         needs_negatives: undefined where the reference marks the whole region of interest.
     """
 
     name: str
     title: str
-    formula: Callable[[CrossTable], Tensor]
+    formula: Callable[[Any], Tensor]
+    evidence: str = "patterns"
+    higher_is_better: bool = True
+    range: tuple[float, float] = (0.0, 1.0)
+    one_sided: bool = False
     needs_positives: bool = False
     needs_negatives: bool = False
 
-    def __call__(self, table: CrossTable, *, empty_reference: EmptyReference = "drop") -> Tensor:
+    def __call__(self, table: ScoreTable, *, empty_reference: EmptyReference = "drop") -> Tensor:
         """The score, NaN where it is undefined.
 
         Args:
-            table: cross table.
-            empty_reference: ``"drop"``: a reference without marks leaves IoU, F1, TPR and PPV undefined; ``"score"``:
-                they are 1 where the candidate is empty too, else 0.
+            table: of the score's evidence, for instance a :class:`CrossTable`.
+            empty_reference: ``"drop"``: a reference without marks leaves scores that need positives undefined;
+                ``"score"``: they are the best value where the candidate is empty too, else the worst; undefined where
+                the worst is infinite.
         """
         value = self.formula(table)
         if self.needs_positives and not self.needs_negatives and empty_reference == "score":
-            value = torch.where(table.positives > 0, value, (table.fp == 0).to(value.dtype))
+            agreed = torch.where(table.marked == 0, self.best, self.worst if math.isfinite(self.worst) else math.nan)
+            value = torch.where(table.positives > 0, value, agreed.to(value.dtype))
         elif self.needs_positives:
             value = value.masked_fill(table.positives == 0, torch.nan)
         if self.needs_negatives:
             value = value.masked_fill(table.negatives == 0, torch.nan)
         return value.masked_fill(table.total == 0, torch.nan)
+
+    @property
+    def best(self) -> float:
+        """The value of a perfect candidate."""
+        return self.range[1] if self.higher_is_better else self.range[0]
+
+    @property
+    def worst(self) -> float:
+        """The value at the other end of the range."""
+        return self.range[0] if self.higher_is_better else self.range[1]
+
+    def gain(self, value: _Value) -> _Value:
+        """The value, turned so that more is better: numbers, arrays, tensors and series alike."""
+        turned: _Value = value if self.higher_is_better else -value
+        return turned
+
+    def clip(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values no further out than the score can be; infinite ends of intervals and NaN stay as they are."""
+        import numpy as np  # noqa: PLC0415
+
+        clipped: NDArray[np.float64] = np.where(np.isfinite(values), np.clip(values, *self.range), values)
+        return clipped
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -96,11 +166,11 @@ SCORES: dict[str, Score] = {
     for score in (
         Score("iou", "IoU", lambda t: _ratio(t.tp, t.tp + t.fp + t.fn), needs_positives=True),
         Score("accuracy", "Accuracy", lambda t: (t.tp + t.tn) / t.total),
-        Score("tpr", "TPR (sensitivity)", lambda t: _ratio(t.tp, t.positives), needs_positives=True),
-        Score("ppv", "PPV (precision)", lambda t: _ratio(t.tp, t.tp + t.fp), needs_positives=True),
+        Score("tpr", "TPR (sensitivity)", lambda t: _ratio(t.tp, t.positives), one_sided=True, needs_positives=True),
+        Score("ppv", "PPV (precision)", lambda t: _ratio(t.tp, t.tp + t.fp), one_sided=True, needs_positives=True),
         Score("f1", "F1 (Dice)", lambda t: _ratio(2 * t.tp, 2 * t.tp + t.fp + t.fn), needs_positives=True),
-        Score("specificity", "Specificity", lambda t: _ratio(t.tn, t.negatives), needs_negatives=True),
-        Score("kappa", "Cohen's kappa", _kappa, needs_positives=True, needs_negatives=True),
+        Score("specificity", "Specificity", lambda t: _ratio(t.tn, t.negatives), one_sided=True, needs_negatives=True),
+        Score("kappa", "Cohen's kappa", _kappa, range=(-1.0, 1.0), needs_positives=True, needs_negatives=True),
     )
 }
 
@@ -117,6 +187,33 @@ def select_scores(names: Iterable[str]) -> tuple[Score, ...]:
         found = ", ".join(map(repr, unknown or names)) or "none"
         raise ValueError(f"`scores` must be distinct names among {', '.join(SCORES)}; found {found}.")
     return tuple(SCORES[name] for name in names)
+
+
+def record(name: str) -> Score:
+    """The record of a score, or of one class of it (``iou_class1`` is judged as ``iou``).
+
+    Raises:
+        ValueError: if there is no such score.
+
+    Example:
+        >>> record("iou_class1").title, record("kappa").range
+        ('IoU', (-1.0, 1.0))
+    """
+    return select_scores([name if name in SCORES else name.partition("_class")[0]])[0]
+
+
+def gain(name: str, value: _Value) -> _Value:
+    """A score's value, turned so that more is better: the one place that knows the direction.
+
+    Args:
+        name: of the score, or of one class of it.
+        value: a number, an array, a tensor or a series of that score, or a difference of two.
+
+    Example:
+        >>> gain("iou", 0.7)
+        0.7
+    """
+    return record(name).gain(value)
 
 
 def check_choice(name: str, value: str, choices: object) -> None:
