@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from irrbench.patterns import VotePatterns, as_bits, pattern_bits
+from irrbench._counting.masks import as_bits
+from irrbench.patterns import VotePatterns, pattern_bits
 
 # STAPLE: the truth behind several raters' masks, and each rater's sensitivity and specificity, estimated together.
 #

@@ -4,7 +4,8 @@ With ``R`` raters every pixel carries one of ``K = 2**R`` vote patterns: ``code 
 pattern occurs inside the region of interest (ROI), split by the prediction, is a sufficient statistic for every score
 and every reliability measure at pixel level. So pixels are read once, and all else costs ``O(2**R)`` an image.
 
-Axes: ``B`` images, ``R`` raters, ``S`` pixels of one image (any spatial shape), ``K`` patterns, ``C`` classes.
+Axes: ``B`` images, ``R`` raters, ``S`` pixels of one image (any spatial shape), ``K`` patterns, ``C`` classes, ``L``
+prediction levels.
 """
 
 from __future__ import annotations
@@ -13,100 +14,11 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from irrbench._counting import count_codes
-
-# What is a mark in a mask: values of any dtype to bytes.
-#
-# Masks are bool, or numbers that are 0 and 1, or 0 and 255.
-
-
-_TILE = 2**16  # numbers that are looked at twice while a core's cache holds them
-_BYTES = (torch.uint8, torch.int8)
-_SAME_BITS = {
-    torch.float16: torch.int16,
-    torch.bfloat16: torch.int16,
-    torch.float32: torch.int32,
-    torch.float64: torch.int64,
-    torch.int16: torch.int16,
-    torch.int32: torch.int32,
-    torch.int64: torch.int64,
-}
-
-
-def as_marks(values: Tensor, name: str, *, validate: bool) -> Tensor:
-    """Bool, or integers of one byte of which anything but 0 is a mark, without a copy where the dtype allows it.
-
-    Args:
-        values: bool, or numbers that are 0 and 1, or 0 and 255.
-        name: of the argument, for the error.
-        validate: whether to look at every value; without it anything but 0 is a mark.
-
-    Raises:
-        ValueError: if there are other values.
-    """
-    if values.dtype is torch.bool:
-        return values
-    if values.dtype in _BYTES:
-        if validate:
-            _check_bytes(values, name)
-        return values
-    if not validate:
-        return values != 0
-    return _marks_of_numbers(values, name)
-
-
-def as_bits(values: Tensor, name: str, *, validate: bool) -> Tensor:
-    """0/1 as uint8; all else as in :func:`as_marks`."""
-    marks = as_marks(values, name, validate=validate)
-    return (marks if marks.dtype is torch.bool else marks != 0).view(torch.uint8)
-
-
-def _check_bytes(values: Tensor, name: str) -> None:
-    # Read as signed bytes, 255 is -1: one look at the extremes tells 0/1 from 0/255 from anything else.
-    low, high = (x.item() for x in torch.aminmax(values.view(torch.int8))) if values.numel() else (0, 0)
-    if not (low >= 0 and high <= 1) and not (low == -1 and high <= 0):
-        raise _not_a_mask(values, name)
-
-
-def _marks_of_numbers(values: Tensor, name: str) -> Tensor:
-    found = None
-    if values.device.type == "cpu" and values.dtype in _SAME_BITS:
-        found = next((marks for one in (1, 255) if (marks := _where_is(values, one)) is not None), None)
-    if found is not None:
-        return found
-    # Two values, of which one is 0: whatever is not 0 is the largest.
-    marks = values != 0
-    top = values.max().item() if values.numel() else 0
-    if (top in (1, 255) and torch.equal(marks, values == top)) or (top == 0 and not marks.any()):
-        return marks
-    raise _not_a_mask(values, name)
-
-
-def _where_is(values: Tensor, one: int) -> Tensor | None:
-    """Where that value is; None if there are others than it and 0. Bits are compared, as integers."""
-    as_integers = _SAME_BITS[values.dtype]
-    wanted = int(torch.tensor(one).to(values.dtype).view(as_integers).item())
-    bits = values.contiguous().view(as_integers).flatten().numpy()
-    marks = np.empty(len(bits), bool)
-    for start in range(0, len(bits), _TILE):
-        tile, found = bits[start : start + _TILE], marks[start : start + _TILE]
-        np.equal(tile, wanted, out=found)
-        if np.count_nonzero(tile) != np.count_nonzero(found):
-            return None
-    return torch.from_numpy(marks).view(values.shape)
-
-
-def _not_a_mask(values: Tensor, name: str) -> ValueError:
-    found = dict.fromkeys(f"{v:g}" for v in values.unique()[:6].tolist())  # NaN is never the same twice
-    return ValueError(
-        f"`{name}` must hold 0 and 1 (or 0 and 255, or bool), found the values {', '.join(found)}. Label maps go "
-        "through `from_labels` (metrics: `num_classes`); probabilities must be cut at a threshold first."
-    )
-
+from irrbench._counting.masks import as_foreground
 
 MIN_RATERS = 2
 MAX_RATERS = 16
@@ -117,8 +29,9 @@ class VotePatterns:
     """How often each vote pattern occurs, image by image.
 
     Attributes:
-        counts: ``(B, K)`` int64 pixels by pattern, or ``(B, 2, K)`` with the prediction (0, 1) as the middle axis. Bit
-            ``r`` of the last index is rater ``r``'s mark; the bits of absent raters are 0.
+        counts: ``(B, K)`` int64 pixels by pattern, or ``(B, L, K)`` with the prediction as the middle axis: 0 and 1 for
+            a mask, ``L`` levels for a probability. Bit ``r`` of the last index is rater ``r``'s vote; the bits of
+            absent raters are 0.
         num_raters: ``R``, from 2 to 16.
         present: ``(B, R)`` bool, which raters rated which image.
 
@@ -161,14 +74,104 @@ class VotePatterns:
         num_raters = masks.shape[1]
         if present is None:
             present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
-        planes = [as_marks(masks, "masks", validate=validate).flatten(2)]
+        planes = [as_foreground(masks, "masks", validate=validate).flatten(2)]
         if preds is not None:
-            planes += [as_marks(preds, "preds", validate=validate).flatten(1).unsqueeze(1)]
-        inside = None if roi is None else as_marks(roi, "roi", validate=validate).flatten(1)
+            planes += [as_foreground(preds, "preds", validate=validate).flatten(1).unsqueeze(1)]
+        inside = None if roi is None else as_foreground(roi, "roi", validate=validate).flatten(1)
         counts = count_codes(planes, present, inside)
         if preds is not None:
             counts = counts.unflatten(1, (2, -1))
         return cls(counts, num_raters, present.to(torch.bool))
+
+    @classmethod
+    def from_levels(
+        cls,
+        masks: Tensor,
+        levels: Tensor,
+        *,
+        num_levels: int,
+        roi: Tensor | None = None,
+        present: Tensor | None = None,
+        validate: bool = True,
+    ) -> VotePatterns:
+        """Count the patterns by prediction level, in one pass over the pixels.
+
+        From these counts comes what a prediction cut at any level would give, see :meth:`cuts`.
+
+        Args:
+            masks: as in :meth:`from_masks`.
+            levels: ``(B, *S)`` integers from 0 to ``L - 1``.
+            num_levels: ``L``, 2 or more.
+            roi: as in :meth:`from_masks`.
+            present: as in :meth:`from_masks`.
+            validate: whether to check all values, see :meth:`from_masks`.
+
+        Raises:
+            ValueError: if a level lies outside ``0 .. L - 1``, ``L`` is below 2, or for what :meth:`from_masks`
+                refuses.
+
+        Example:
+            >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]])
+            >>> VotePatterns.from_levels(masks, torch.tensor([[2, 1, 1, 0]]), num_levels=3).counts
+            tensor([[[1, 0, 0, 0],
+                     [1, 1, 0, 0],
+                     [0, 0, 0, 1]]])
+        """
+        _check_shapes(masks, roi, levels, present, preds_name="levels")
+        if num_levels < 2:
+            raise ValueError(f"`num_levels` must be 2 or more, found {num_levels}.")
+        if validate and levels.numel() and not (levels.min() >= 0 and levels.max() < num_levels):
+            low, high = levels.min().item(), levels.max().item()
+            raise ValueError(f"`levels` must lie in 0 .. {num_levels - 1} (num_levels), found {low} .. {high}.")
+        num_bits = (num_levels - 1).bit_length()
+        bits = levels.flatten(1).unsqueeze(1) >> torch.arange(num_bits, device=levels.device).view(1, -1, 1)
+        planes = [as_foreground(masks, "masks", validate=validate).flatten(2), (bits & 1).bool()]
+        if present is None:
+            present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
+        inside = None if roi is None else as_foreground(roi, "roi", validate=validate).flatten(1)
+        counts = count_codes(planes, present, inside).unflatten(1, (2**num_bits, -1))[:, :num_levels]
+        return cls(counts.contiguous(), masks.shape[1], present.to(torch.bool))
+
+    @classmethod
+    def from_probabilities(
+        cls,
+        masks: Tensor,
+        probabilities: Tensor,
+        *,
+        levels: int | Tensor = 32,
+        roi: Tensor | None = None,
+        present: Tensor | None = None,
+        validate: bool = True,
+    ) -> VotePatterns:
+        """Count the patterns by the level of a predicted probability.
+
+        Args:
+            masks: as in :meth:`from_masks`.
+            probabilities: ``(B, *S)`` of the foreground, within [0, 1].
+            levels: ``L``: as many bins of equal width, of which the last holds 1; or the ascending thresholds
+                ``(L - 1,)`` between the levels: level ``l`` exceeds the ``l`` lowest thresholds and not the next.
+            roi: as in :meth:`from_masks`.
+            present: as in :meth:`from_masks`.
+            validate: whether to check all values, see :meth:`from_masks`.
+
+        Raises:
+            ValueError: if a probability is NaN or outside [0, 1], or for what :meth:`from_levels` refuses.
+
+        Example:
+            >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]])
+            >>> VotePatterns.from_probabilities(masks, torch.tensor([[0.9, 0.6, 0.2, 0.0]]), levels=2).counts
+            tensor([[[2, 0, 0, 0],
+                     [0, 1, 0, 1]]])
+        """
+        require_tensors(probabilities=probabilities)
+        if validate and probabilities.numel() and not ((probabilities >= 0) & (probabilities <= 1)).all():
+            low, high = probabilities.min().item(), probabilities.max().item()
+            raise ValueError(f"`probabilities` must lie in [0, 1], found {low:g} .. {high:g}. Logits need a sigmoid.")
+        if isinstance(levels, Tensor):
+            level, num_levels = torch.bucketize(probabilities, levels.to(probabilities.device)), len(levels) + 1
+        else:
+            level, num_levels = (probabilities * levels).long().clamp(max=levels - 1), levels
+        return cls.from_levels(masks, level, num_levels=num_levels, roi=roi, present=present, validate=validate)
 
     @classmethod
     def from_labels(
@@ -213,7 +216,7 @@ class VotePatterns:
         """Take patterns that were counted elsewhere.
 
         Args:
-            counts: ``(B, 2**R)`` or ``(B, 2, 2**R)`` integers, not negative.
+            counts: ``(B, 2**R)`` or ``(B, L, 2**R)`` integers, not negative.
             num_raters: ``R``.
             present: ``(B, R)`` bool.
 
@@ -226,9 +229,9 @@ class VotePatterns:
         """
         _check_num_raters(num_raters)
         width = 2**num_raters
-        if counts.ndim not in (2, 3) or counts.shape[-1] != width or (counts.ndim == 3 and counts.shape[1] != 2):
+        if counts.ndim not in (2, 3) or counts.shape[-1] != width or (counts.ndim == 3 and counts.shape[1] < 2):
             raise ValueError(
-                f"`counts` must be (B, {width}) or (B, 2, {width}) for {num_raters} raters, "
+                f"`counts` must be (B, {width}), or (B, L, {width}) with L of 2 or more, for {num_raters} raters, "
                 f"found {tuple(counts.shape)}."
             )
         if counts.is_floating_point() or (counts < 0).any():
@@ -245,12 +248,38 @@ class VotePatterns:
         return self.counts.ndim == 3
 
     @property
+    def num_levels(self) -> int:
+        """``L``; 1 without a prediction."""
+        return self.counts.shape[1] if self.has_preds else 1
+
+    @property
     def totals(self) -> Tensor:
         """The raters' patterns whatever the prediction, ``(B, K)`` int64."""
         return self.counts.sum(1) if self.has_preds else self.counts
 
     def __len__(self) -> int:
         return len(self.counts)
+
+    def cuts(self) -> VotePatterns:
+        """The patterns with the prediction cut above each level: exactly what the cut masks would give.
+
+        Returns:
+            ``(B * (L - 1), 2, K)``, image by image: foreground is level 1 and above, level 2 and above, ..., ``L - 1``.
+
+        Raises:
+            ValueError: if there is no prediction.
+
+        Example:
+            >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]])
+            >>> VotePatterns.from_levels(masks, torch.tensor([[2, 1, 1, 0]]), num_levels=3).cuts().counts[:, 1]
+            tensor([[1, 1, 0, 1],
+                    [0, 0, 0, 1]])
+        """
+        if not self.has_preds:
+            raise ValueError("`cuts` needs patterns that are split by a prediction: see `from_levels`.")
+        above = self.counts.flip(1).cumsum(1).flip(1)[:, 1:]
+        counts = torch.stack([self.totals[:, None] - above, above], 2).flatten(0, 1)
+        return VotePatterns(counts, self.num_raters, self.present.repeat_interleave(self.num_levels - 1, 0))
 
     def drop_rater(self, rater: int) -> VotePatterns:
         """Forget one rater: exactly what the masks without that rater would give.
@@ -302,8 +331,10 @@ def _check_num_raters(num_raters: int) -> None:
         )
 
 
-def _check_shapes(masks: Tensor, roi: Tensor | None, preds: Tensor | None, present: Tensor | None) -> None:
-    require_tensors(masks=masks, roi=roi, preds=preds, present=present)
+def _check_shapes(
+    masks: Tensor, roi: Tensor | None, preds: Tensor | None, present: Tensor | None, *, preds_name: str = "preds"
+) -> None:
+    require_tensors(**{"masks": masks, "roi": roi, preds_name: preds, "present": present})
     if masks.ndim < 3 or not math.prod(masks.shape[2:]):
         raise ValueError(
             f"`masks` must be (B, R, *S): images, raters, then the pixels of one image; found {tuple(masks.shape)}."
@@ -320,7 +351,7 @@ def _check_shapes(masks: Tensor, roi: Tensor | None, preds: Tensor | None, prese
         )
     _check_num_raters(masks.shape[1])
     expected = (masks.shape[0], *masks.shape[2:])
-    for name, x in (("roi", roi), ("preds", preds)):
+    for name, x in (("roi", roi), (preds_name, preds)):
         if x is not None and tuple(x.shape) != expected:
             raise ValueError(
                 f"`{name}` must be {expected}, as `masks` is {tuple(masks.shape)}; found {tuple(x.shape)}."

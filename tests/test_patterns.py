@@ -250,7 +250,9 @@ def test_from_counts():
     again = VotePatterns.from_counts(patterns.counts, num_raters=R)
     assert again.has_preds
     assert torch.equal(again.totals, patterns.totals)
-    with pytest.raises(ValueError, match=r"must be \(B, 8\) or \(B, 2, 8\) for 3 raters, found \(3, 2, 16\)"):
+    with pytest.raises(
+        ValueError, match=r"must be \(B, 8\), or \(B, L, 8\) with L of 2 or more, for 3 raters, found \(3, 2, 16\)"
+    ):
         VotePatterns.from_counts(patterns.counts, num_raters=3)
     with pytest.raises(ValueError, match="integers from 0 on"):
         VotePatterns.from_counts(-patterns.counts, num_raters=R)
@@ -260,3 +262,63 @@ def test_from_counts():
 
 def test_an_empty_batch():
     assert VotePatterns.from_masks(torch.zeros(0, 3, 4, 4)).counts.shape == (0, 8)
+
+
+@pytest.mark.parametrize("num_levels", [2, 3, 6, 17])
+@pytest.mark.parametrize("missing", [False, True])
+def test_every_cut_of_the_levels_is_what_the_cut_masks_give(num_levels, missing):
+    masks, roi, _ = draw()
+    levels = torch.randint(0, num_levels, roi.shape, generator=torch.Generator().manual_seed(num_levels))
+    present = torch.ones(masks.shape[:2], dtype=torch.bool)
+    present[1, 2] = not missing
+    patterns = VotePatterns.from_levels(masks, levels, num_levels=num_levels, roi=roi, present=present)
+    assert patterns.counts.shape == (len(masks), num_levels, 2**R)
+    assert patterns.num_levels == num_levels
+    cuts = patterns.cuts()
+    expected = [
+        VotePatterns.from_masks(
+            masks[i : i + 1], roi=roi[i : i + 1], preds=levels[i : i + 1] >= cut, present=present[i : i + 1]
+        )
+        for i in range(len(masks))
+        for cut in range(1, num_levels)
+    ]
+    assert torch.equal(cuts.counts, torch.cat([p.counts for p in expected]))
+    assert torch.equal(cuts.present, torch.cat([p.present for p in expected]))
+    assert torch.equal(patterns.totals, VotePatterns.from_masks(masks, roi=roi, present=present).totals)
+
+
+def test_levels_are_counted_as_a_loop_counts_them():
+    masks, roi, _ = draw()
+    levels = torch.randint(0, 5, roi.shape, generator=torch.Generator().manual_seed(1))
+    counts = torch.zeros(len(masks), 5, 2**R, dtype=torch.int64)
+    for i in range(len(masks)):
+        for y in range(roi.shape[1]):
+            for x in range(roi.shape[2]):
+                if roi[i, y, x]:
+                    code = sum(int(masks[i, r, y, x]) << r for r in range(R))
+                    counts[i, levels[i, y, x], code] += 1
+    assert torch.equal(VotePatterns.from_levels(masks, levels, num_levels=5, roi=roi).counts, counts)
+
+
+def test_probabilities_fall_into_bins_or_between_thresholds():
+    masks = torch.zeros(1, 2, 6)
+    p = torch.tensor([[0.0, 0.24, 0.25, 0.5, 0.99, 1.0]])
+    bins = VotePatterns.from_probabilities(masks, p, levels=4)
+    assert bins.counts[0, :, 0].tolist() == [2, 1, 1, 2]
+    between = VotePatterns.from_probabilities(masks, p, levels=torch.tensor([0.25, 0.5]))
+    assert between.counts[0, :, 0].tolist() == [3, 1, 2]  # as a cut: above the threshold is foreground
+
+
+def test_levels_and_probabilities_that_cannot_be():
+    masks, roi, preds = draw()
+    with pytest.raises(ValueError, match=r"`levels` must lie in 0 \.\. 2 \(num_levels\), found 0 \.\. 3"):
+        VotePatterns.from_levels(masks, preds.long() * 3, num_levels=3)
+    with pytest.raises(ValueError, match="`num_levels` must be 2 or more, found 1"):
+        VotePatterns.from_levels(masks, preds.long(), num_levels=1)
+    with pytest.raises(ValueError, match=r"`levels` must be \(3, "):
+        VotePatterns.from_levels(masks, preds[:, 0].long(), num_levels=2)
+    for wrong in (torch.full(roi.shape, 1.5), torch.full(roi.shape, torch.nan)):
+        with pytest.raises(ValueError, match=r"`probabilities` must lie in \[0, 1\]"):
+            VotePatterns.from_probabilities(masks, wrong)
+    with pytest.raises(ValueError, match="`cuts` needs patterns that are split by a prediction"):
+        VotePatterns.from_masks(masks).cuts()

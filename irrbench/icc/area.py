@@ -10,10 +10,10 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from irrbench._counting.masks import as_bits
 from irrbench.icc._laplace import AreaCriterion, Marks
 from irrbench.icc._solver import LARGEST_SD, Minimum, minimise
 from irrbench.icc.pixel import Expect, check_option, repeatability
-from irrbench.patterns import as_bits
 
 # Images cut into blocks: how much of each block every rater marked.
 #

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from irrbench import SegmentationBounds, VotePatterns, segmentation_bounds
-from irrbench import patterns as patterns_module
+from irrbench._counting import masks as masks_module
 from irrbench._counting import count_by_lanes, count_codes, cpu
 
 
@@ -108,11 +108,11 @@ def test_bytes_are_looked_at_once_more_and_never_copied(calls, top):
 
 def test_floats_are_looked_at_once_more_in_parts_that_a_cache_holds():
     images = Images.draw(num_images=3, num_raters=4, side=256).cast(Tensor.float)
-    noted = Calls(patterns_module._TILE)
+    noted = Calls(masks_module._TILE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(patterns_module, "np", noted)
+        patch.setattr(masks_module, "np", noted)
         assert tape_of(images.count, 256 * 256).names == []
-    tiles = 3 * 6 * 256 * 256 // patterns_module._TILE
+    tiles = 3 * 6 * 256 * 256 // masks_module._TILE
     assert noted.names == {"equal": tiles, "count_nonzero": 2 * tiles}
 
 

@@ -1,0 +1,93 @@
+"""Which pixels of a mask are foreground: values of any dtype to bytes.
+
+Masks are bool, or numbers that are 0 and 1, or 0 and 255.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_TILE = 2**16  # numbers that are looked at twice while a core's cache holds them
+_BYTES = (torch.uint8, torch.int8)
+_SAME_BITS = {
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+    torch.float32: torch.int32,
+    torch.float64: torch.int64,
+    torch.int16: torch.int16,
+    torch.int32: torch.int32,
+    torch.int64: torch.int64,
+}
+
+
+def as_foreground(values: Tensor, name: str, *, validate: bool) -> Tensor:
+    """Bool, or integers of one byte of which anything but 0 is foreground, without a copy where the dtype allows it.
+
+    Args:
+        values: bool, or numbers that are 0 and 1, or 0 and 255.
+        name: of the argument, for the error.
+        validate: whether to look at every value; without it anything but 0 is foreground.
+
+    Raises:
+        ValueError: if there are other values.
+    """
+    if values.dtype is torch.bool:
+        return values
+    if values.dtype in _BYTES:
+        if validate:
+            _check_bytes(values, name)
+        return values
+    if not validate:
+        return values != 0
+    return _foreground_of_numbers(values, name)
+
+
+def as_bits(values: Tensor, name: str, *, validate: bool) -> Tensor:
+    """0/1 as uint8; all else as in :func:`as_foreground`."""
+    foreground = as_foreground(values, name, validate=validate)
+    return (foreground if foreground.dtype is torch.bool else foreground != 0).view(torch.uint8)
+
+
+def _check_bytes(values: Tensor, name: str) -> None:
+    # Read as signed bytes, 255 is -1: one look at the extremes tells 0/1 from 0/255 from anything else.
+    low, high = (x.item() for x in torch.aminmax(values.view(torch.int8))) if values.numel() else (0, 0)
+    if not (low >= 0 and high <= 1) and not (low == -1 and high <= 0):
+        raise _not_a_mask(values, name)
+
+
+def _foreground_of_numbers(values: Tensor, name: str) -> Tensor:
+    found = None
+    if values.device.type == "cpu" and values.dtype in _SAME_BITS:
+        found = next((foreground for one in (1, 255) if (foreground := _where_is(values, one)) is not None), None)
+    if found is not None:
+        return found
+    # Two values, of which one is 0: whatever is not 0 is the largest.
+    foreground = values != 0
+    top = values.max().item() if values.numel() else 0
+    if (top in (1, 255) and torch.equal(foreground, values == top)) or (top == 0 and not foreground.any()):
+        return foreground
+    raise _not_a_mask(values, name)
+
+
+def _where_is(values: Tensor, one: int) -> Tensor | None:
+    """Where that value is; None if there are others than it and 0. Bits are compared, as integers."""
+    as_integers = _SAME_BITS[values.dtype]
+    wanted = int(torch.tensor(one).to(values.dtype).view(as_integers).item())
+    bits = values.contiguous().view(as_integers).flatten().numpy()
+    foreground = np.empty(len(bits), bool)
+    for start in range(0, len(bits), _TILE):
+        tile, found = bits[start : start + _TILE], foreground[start : start + _TILE]
+        np.equal(tile, wanted, out=found)
+        if np.count_nonzero(tile) != np.count_nonzero(found):
+            return None
+    return torch.from_numpy(foreground).view(values.shape)
+
+
+def _not_a_mask(values: Tensor, name: str) -> ValueError:
+    found = dict.fromkeys(f"{v:g}" for v in values.unique()[:6].tolist())  # NaN is never the same twice
+    return ValueError(
+        f"`{name}` must hold 0 and 1 (or 0 and 255, or bool), found the values {', '.join(found)}. Label maps go "
+        "through `from_labels` (metrics: `num_classes`); probabilities must be cut at a threshold first."
+    )
