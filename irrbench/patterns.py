@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from irrbench._counting import count_codes
+from irrbench._counting.levels import count_levels
 from irrbench._counting.masks import as_foreground
 
 MIN_RATERS = 2
@@ -123,14 +124,12 @@ class VotePatterns:
         if validate and levels.numel() and not (levels.min() >= 0 and levels.max() < num_levels):
             low, high = levels.min().item(), levels.max().item()
             raise ValueError(f"`levels` must lie in 0 .. {num_levels - 1} (num_levels), found {low} .. {high}.")
-        num_bits = (num_levels - 1).bit_length()
-        bits = levels.flatten(1).unsqueeze(1) >> torch.arange(num_bits, device=levels.device).view(1, -1, 1)
-        planes = [as_foreground(masks, "masks", validate=validate).flatten(2), (bits & 1).bool()]
         if present is None:
             present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
+        foreground = as_foreground(masks, "masks", validate=validate).flatten(2)
         inside = None if roi is None else as_foreground(roi, "roi", validate=validate).flatten(1)
-        counts = count_codes(planes, present, inside).unflatten(1, (2**num_bits, -1))[:, :num_levels]
-        return cls(counts.contiguous(), masks.shape[1], present.to(torch.bool))
+        counts = count_levels(foreground, levels.flatten(1), present, inside, num_levels=num_levels)
+        return cls(counts, masks.shape[1], present.to(torch.bool))
 
     @classmethod
     def from_probabilities(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irrbench import VotePatterns
-from irrbench._counting import count_by_lanes, cpu
+from irrbench._counting import count_by_lanes, cpu, levels
 from irrbench._counting.cpu import count_by_words, histogram
 
 B, R, H, W = 3, 4, 5, 7
@@ -268,16 +268,16 @@ def test_an_empty_batch():
 @pytest.mark.parametrize("missing", [False, True])
 def test_every_cut_of_the_levels_is_what_the_cut_masks_give(num_levels, missing):
     masks, roi, _ = draw()
-    levels = torch.randint(0, num_levels, roi.shape, generator=torch.Generator().manual_seed(num_levels))
+    level = torch.randint(0, num_levels, roi.shape, generator=torch.Generator().manual_seed(num_levels))
     present = torch.ones(masks.shape[:2], dtype=torch.bool)
     present[1, 2] = not missing
-    patterns = VotePatterns.from_levels(masks, levels, num_levels=num_levels, roi=roi, present=present)
+    patterns = VotePatterns.from_levels(masks, level, num_levels=num_levels, roi=roi, present=present)
     assert patterns.counts.shape == (len(masks), num_levels, 2**R)
     assert patterns.num_levels == num_levels
     cuts = patterns.cuts()
     expected = [
         VotePatterns.from_masks(
-            masks[i : i + 1], roi=roi[i : i + 1], preds=levels[i : i + 1] >= cut, present=present[i : i + 1]
+            masks[i : i + 1], roi=roi[i : i + 1], preds=level[i : i + 1] >= cut, present=present[i : i + 1]
         )
         for i in range(len(masks))
         for cut in range(1, num_levels)
@@ -289,15 +289,24 @@ def test_every_cut_of_the_levels_is_what_the_cut_masks_give(num_levels, missing)
 
 def test_levels_are_counted_as_a_loop_counts_them():
     masks, roi, _ = draw()
-    levels = torch.randint(0, 5, roi.shape, generator=torch.Generator().manual_seed(1))
+    level = torch.randint(0, 5, roi.shape, generator=torch.Generator().manual_seed(1))
     counts = torch.zeros(len(masks), 5, 2**R, dtype=torch.int64)
     for i in range(len(masks)):
         for y in range(roi.shape[1]):
             for x in range(roi.shape[2]):
                 if roi[i, y, x]:
                     code = sum(int(masks[i, r, y, x]) << r for r in range(R))
-                    counts[i, levels[i, y, x], code] += 1
-    assert torch.equal(VotePatterns.from_levels(masks, levels, num_levels=5, roi=roi).counts, counts)
+                    counts[i, level[i, y, x], code] += 1
+    assert torch.equal(VotePatterns.from_levels(masks, level, num_levels=5, roi=roi).counts, counts)
+
+
+def test_levels_are_counted_on_an_accelerator_as_on_a_cpu():
+    masks, roi, _ = draw()
+    present = torch.ones(masks.shape[:2], dtype=torch.bool)
+    present[0, 1] = False
+    number = torch.randint(0, 5, roi.shape, generator=torch.Generator().manual_seed(1)).flatten(1)
+    parts = (masks.flatten(2).bool(), number, present, roi.flatten(1).bool(), 5)
+    assert torch.equal(levels._count_by_bits(*parts), levels._count_by_codes(*parts))
 
 
 def test_probabilities_fall_into_bins_or_between_thresholds():
