@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from irrbench.patterns import VotePatterns, pattern_bits
+from irrbench.folds import pattern_bits
+from irrbench.patterns import VotePatterns
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,62 @@ doi 10.1371/journal.pcbi.1003553 (lower and upper noise ceiling).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from irrbench.patterns import VotePatterns, pattern_bits
-from irrbench.scores import DEFAULT_SCORES, CrossTable, EmptyReference, Score, check_choice, select_scores
+from irrbench.folds import Ties
+from irrbench.patterns import VotePatterns
+from irrbench.scores import DEFAULT_SCORES, CrossTable, EmptyReference, Score, ScoreTable, check_choice, select_scores
 
-Ties = Literal["negative", "positive", "exclude"]
 Values = dict[str, Tensor]
+
+
+class Evidence(Protocol):
+    """What scores are computed from: who is present, and a table of ``(B, R)`` fields for each candidate.
+
+    Vote patterns are one; what is no function of votes (borders, lesions) is another with the same few names, and all
+    that follows (folds, means, tables, tests, reports) is the same code for all.
+    """
+
+    @property
+    def present(self) -> Tensor:
+        """``(B, R)`` bool, which raters rated which image."""
+
+    def tables(self, ties: Ties) -> Mapping[str, ScoreTable]:
+        """By candidate (``floor``, ``ceiling``, ``upper``, with a prediction ``model``): fields ``(B, R)``."""
+
+
+@dataclass(frozen=True)
+class EvidenceKind:
+    """How one kind of evidence comes about.
+
+    Attributes:
+        from_masks: a function of ``masks`` ``(B, R, *S)`` and, by name, ``roi``, ``preds`` and ``present``, as
+            :meth:`VotePatterns.from_masks <irrbench.patterns.VotePatterns.from_masks>`.
+        table: the named tuple of float64 fields that it gives for each candidate.
+    """
+
+    from_masks: Callable[..., Evidence]
+    table: type[Any]
+
+
+EVIDENCE: dict[str, EvidenceKind] = {"patterns": EvidenceKind(VotePatterns.from_masks, CrossTable)}
+
+
+@dataclass(frozen=True)
+class RecordedEvidence:
+    """Evidence whose tables were computed before, for one rule for ties."""
+
+    present: Tensor
+    recorded: Mapping[str, ScoreTable]
+
+    def tables(self, _ties: Ties) -> Mapping[str, ScoreTable]:
+        """The tables that were recorded."""
+        return self.recorded
 
 
 @dataclass(frozen=True)
@@ -56,7 +99,7 @@ class Bounds:
 
 
 def segmentation_bounds(
-    patterns: VotePatterns,
+    patterns: VotePatterns | Evidence | Mapping[str, Evidence],
     scores: Iterable[str] = DEFAULT_SCORES,
     *,
     ties: Ties = "negative",
@@ -65,7 +108,8 @@ def segmentation_bounds(
     """Score naive rater, average rater, majority and prediction on the same leave-one-out references.
 
     Args:
-        patterns: vote patterns of ``B`` images.
+        patterns: vote patterns of ``B`` images; or other evidence that the scores need; or several by name, a key of
+            :data:`EVIDENCE` each.
         scores: names among :data:`irrbench.SCORES`.
         ties: what a pixel is on which the peers are evenly split: ``"negative"`` background, ``"positive"``
             foreground, ``"exclude"`` left out of that reference (and background in the majority of all).
@@ -77,7 +121,8 @@ def segmentation_bounds(
 
     Raises:
         TypeError: if masks come in the place of patterns.
-        ValueError: if a score or a rule is unknown.
+        ValueError: if a score or a rule is unknown, a score needs evidence that is not given, or the prediction has
+            more than two levels.
 
     Example:
         >>> masks = torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]])  # three raters, four pixels
@@ -87,101 +132,48 @@ def segmentation_bounds(
         >>> bounds.floor["iou"], bounds.ceiling["iou"].round(decimals=3)
         (tensor([0.3333], dtype=torch.float64), tensor([0.4440], dtype=torch.float64))
     """
-    if not isinstance(patterns, VotePatterns):
-        raise TypeError(
-            f"`patterns` must be VotePatterns, found {type(patterns).__name__}. Masks (B, R, *S) become patterns by "
-            "`VotePatterns.from_masks(masks)`."
-        )
     chosen = select_scores(scores)
     check_choice("ties", ties, Ties)
     check_choice("empty_reference", empty_reference, EmptyReference)
-    folds = _score_folds(patterns, chosen, ties, empty_reference)
+    evidence = _by_kind(patterns, chosen)
+    tables = {kind: evidence[kind].tables(ties) for kind in dict.fromkeys(score.evidence for score in chosen)}
+    candidates = next(iter(tables.values()))
+    folds: dict[str, Values] = {
+        candidate: {
+            score.name: score(tables[score.evidence][candidate], empty_reference=empty_reference) for score in chosen
+        }
+        for candidate in candidates
+    }
     means = {candidate: {s: v.nanmean(1) for s, v in values.items()} for candidate, values in folds.items()}
+    votes = evidence.get("patterns")
     return Bounds(
         floor=means["floor"],
         ceiling=means["ceiling"],
         upper=means["upper"],
         model=means.get("model", {}),
         raters=folds["ceiling"],
-        tied=_tied_share(patterns, ties),
+        tied=votes.tied_share(ties)
+        if isinstance(votes, VotePatterns)
+        else torch.full_like(means["floor"][chosen[0].name], torch.nan),
         ties=ties,
         empty_reference=empty_reference,
         folds=folds,
     )
 
 
-def _score_folds(
-    patterns: VotePatterns, scores: tuple[Score, ...], ties: Ties, empty_reference: EmptyReference
-) -> dict[str, Values]:
-    tables = _cross_tables(patterns, ties)
-    return {
-        candidate: {score.name: score(table, empty_reference=empty_reference) for score in scores}
-        for candidate, table in tables.items()
-    }
-
-
-class _Folds(NamedTuple):
-    """What each pattern means in each fold, each ``(K, R)`` float64 of zeros and ones."""
-
-    valid: Tensor  # the pixel belongs to the fold
-    reference: Tensor  # ... and the peers mark it
-    rater: Tensor  # the held-out rater marks it
-    upper: Tensor  # all raters together mark it
-    tied: Tensor  # the peers are evenly split
-
-
-@lru_cache(maxsize=64)
-def _folds(present: tuple[bool, ...], ties: Ties) -> _Folds:
-    there = torch.tensor(present)
-    bits = pattern_bits(len(present)) & there
-    votes, peers = bits.sum(1, keepdim=True), int(there.sum()) - 1
-    others = votes - bits.long()
-    exists = there & (peers > 0)
-    tied = (2 * others == peers) & exists
-    marked = 2 * others > peers
-    whole = 2 * votes > peers + 1
-    if ties == "positive":
-        marked, whole = marked | tied, whole | (2 * votes == peers + 1)
-    valid = exists & ~tied if ties == "exclude" else exists.expand_as(tied)
-    parts = (valid, marked & valid, bits, whole.expand_as(tied), tied)
-    return _Folds(*(part.double() for part in parts))
-
-
-def _cross_tables(patterns: VotePatterns, ties: Ties) -> dict[str, CrossTable]:
-    """Cross tables ``(B, R)`` of each candidate with each fold's reference."""
-    shape = (len(patterns), patterns.num_raters)
-    candidates = ["floor", "ceiling", "upper"] + ["model"] * patterns.has_preds
-    tables = {c: CrossTable(*torch.zeros(4, *shape, dtype=torch.float64)) for c in candidates}
-    counts = patterns.counts.cpu().double()
-    totals = patterns.totals.cpu().double()
-    for rows, folds in _by_presence(patterns, ties):
-        size, positives = totals[rows] @ folds.valid, totals[rows] @ folds.reference
-        marks = {
-            "floor": (positives, size),
-            "ceiling": (totals[rows] @ (folds.reference * folds.rater), totals[rows] @ (folds.valid * folds.rater)),
-            "upper": (totals[rows] @ (folds.reference * folds.upper), totals[rows] @ (folds.valid * folds.upper)),
-        }
-        if patterns.has_preds:
-            marks["model"] = (counts[rows, 1] @ folds.reference, counts[rows, 1] @ folds.valid)
-        for candidate, (tp, marked) in marks.items():
-            table = CrossTable(tp, marked - tp, positives - tp, size - positives - marked + tp)
-            for whole, part in zip(tables[candidate], table, strict=True):
-                whole[rows] = part
-    return tables
-
-
-def _tied_share(patterns: VotePatterns, ties: Ties) -> Tensor:
-    share = torch.full((len(patterns),), torch.nan, dtype=torch.float64)
-    totals = patterns.totals.cpu().double()
-    for rows, folds in _by_presence(patterns, ties):
-        num_folds = patterns.present[rows[0]].sum().item()
-        share[rows] = (totals[rows] @ folds.tied).sum(1) / (totals[rows].sum(1) * num_folds)
-    return share
-
-
-def _by_presence(patterns: VotePatterns, ties: Ties) -> list[tuple[Tensor, _Folds]]:
-    """Rows of images with the same raters, and what the patterns mean for them."""
-    sets, which = patterns.present.cpu().unique(dim=0, return_inverse=True)
-    return [
-        (torch.nonzero(which == i).flatten(), _folds(tuple(present), ties)) for i, present in enumerate(sets.tolist())
-    ]
+def _by_kind(given: object, scores: tuple[Score, ...]) -> Mapping[str, Evidence]:
+    """The evidence by its name, complete for the scores."""
+    kinds = {score.evidence: score.name for score in scores}
+    if isinstance(given, Mapping):
+        evidence: Mapping[str, Evidence] = given
+    elif hasattr(given, "tables"):
+        evidence = {"patterns" if isinstance(given, VotePatterns) else next(iter(kinds)): cast("Evidence", given)}
+    else:
+        raise TypeError(
+            f"`patterns` must be VotePatterns, found {type(given).__name__}. Masks (B, R, *S) "
+            "become patterns by `VotePatterns.from_masks(masks)`."
+        )
+    for kind, name in kinds.items():
+        if kind not in evidence:
+            raise ValueError(f"the score {name!r} needs the evidence {kind!r}; given are: {', '.join(evidence)}.")
+    return evidence

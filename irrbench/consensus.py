@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from irrbench._counting.masks import as_bits
-from irrbench.patterns import VotePatterns, pattern_bits
+from irrbench.folds import pattern_bits
+from irrbench.patterns import VotePatterns
 
 # STAPLE: the truth behind several raters' masks, and each rater's sensitivity and specificity, estimated together.
 #

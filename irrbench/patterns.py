@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -20,6 +19,8 @@ from torch import Tensor
 from irrbench._counting import count_codes
 from irrbench._counting.levels import count_levels
 from irrbench._counting.masks import as_foreground
+from irrbench.folds import Ties, cross_tables, tied_share
+from irrbench.scores import CrossTable
 
 MIN_RATERS = 2
 MAX_RATERS = 16
@@ -280,6 +281,21 @@ class VotePatterns:
         counts = torch.stack([self.totals[:, None] - above, above], 2).flatten(0, 1)
         return VotePatterns(counts, self.num_raters, self.present.repeat_interleave(self.num_levels - 1, 0))
 
+    def tables(self, ties: Ties) -> dict[str, CrossTable]:
+        """Cross tables ``(B, R)`` of each candidate with each reference, see :class:`irrbench.bounds.Evidence`.
+
+        Raises:
+            ValueError: if the prediction has more than two levels: cut it first, see :meth:`cuts`.
+        """
+        if self.num_levels > 2:
+            raise ValueError(f"a prediction of {self.num_levels} levels is no mask: score `patterns.cuts()`.")
+        counts = self.counts if self.has_preds else self.counts[:, None]
+        return cross_tables(counts, self.present, ties)
+
+    def tied_share(self, ties: Ties) -> Tensor:
+        """Share of the ROI's pixels on which a reference is tied, the mean over folds, ``(B,)``."""
+        return tied_share(self.totals, self.present, ties)
+
     def drop_rater(self, rater: int) -> VotePatterns:
         """Forget one rater: exactly what the masks without that rater would give.
 
@@ -300,13 +316,6 @@ class VotePatterns:
         counts = self.counts.unflatten(-1, (-1, 2, 2**rater)).sum(-2).flatten(-2)
         others = [r for r in range(self.num_raters) if r != rater]
         return VotePatterns(counts, self.num_raters - 1, self.present[:, others])
-
-
-@lru_cache(maxsize=32)
-def pattern_bits(num_raters: int) -> Tensor:
-    """Who marked the pixel in each pattern, ``(K, R)`` bool."""
-    codes = torch.arange(2**num_raters)
-    return (codes[:, None] >> torch.arange(num_raters)).bitwise_and(1).bool()
 
 
 def require_tensors(**parts: object) -> None:

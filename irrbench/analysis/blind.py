@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from irrbench.bounds import Ties, segmentation_bounds
+from irrbench.bounds import segmentation_bounds
+from irrbench.folds import Ties
 from irrbench.patterns import VotePatterns
 from irrbench.scores import EmptyReference
 from irrbench.summary import bounds_table

@@ -8,14 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from irrbench.bounds import Ties
 from irrbench.callbacks.batch import BatchReader, Selector
-from irrbench.callbacks.hooks import PREFIXES, Stage, StageHooks
-from irrbench.callbacks.hooks import LightningModule, Trainer
-from irrbench.evaluation.evaluator import Sample, PanelKeeper
+from irrbench.callbacks.hooks import PREFIXES, LightningModule, Stage, StageHooks, Trainer
 from irrbench.callbacks.predictions import PredictionFinder, Predictions
+from irrbench.evaluation.evaluator import LoaderState, PanelKeeper, Sample, split_names
 from irrbench.evaluation.mlflow_sink import MlflowPublisher, is_mlflow
-from irrbench.evaluation.evaluator import Sample, LoaderState, split_names
+from irrbench.folds import Ties
 from irrbench.metrics import SegmentationBounds
 from irrbench.scores import DEFAULT_SCORES, EmptyReference
 from irrbench.summary import ScoreSummary

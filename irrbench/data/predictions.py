@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from irrbench.bounds import Ties, segmentation_bounds
+from irrbench.bounds import segmentation_bounds
 from irrbench.data.folder import files_by_id
 from irrbench.data.io import LOSSY, extension, kind_of, read_plane, read_values, two_valued, without_ending
 from irrbench.data.rater_data import in_threads, shrink_nearest
 from irrbench.data.readers import DataError, Problem, ReadError
+from irrbench.folds import Ties
 from irrbench.patterns import VotePatterns
 from irrbench.scores import EmptyReference
 

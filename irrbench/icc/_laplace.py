@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from irrbench.icc._solver import MODE_STEPS, CrossedHessian, Evaluation, find_modes
-from irrbench.patterns import VotePatterns, pattern_bits
+from irrbench.folds import pattern_bits
+from irrbench.patterns import VotePatterns
 
 # What the crossed logistic model needs to know of an image: pixels by number of votes, and marks by rater.
 #

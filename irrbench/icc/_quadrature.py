@@ -20,7 +20,7 @@ from torch.nn.functional import softplus
 
 from irrbench.icc._laplace import Votes
 from irrbench.icc._solver import MODE_STEPS, Evaluation, find_modes, identity, solve
-from irrbench.patterns import pattern_bits
+from irrbench.folds import pattern_bits
 
 NODES = 96  # 1e-8 of each integral for standard deviations up to 150
 _REACH = 9.0  # standard deviations

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from irrbench.bounds import Ties, segmentation_bounds
+from irrbench.bounds import segmentation_bounds
+from irrbench.folds import Ties
 from irrbench.metrics.base import PatternsMetric
 from irrbench.metrics.state import ImageIds, encode
 from irrbench.patterns import VotePatterns, require_tensors

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from irrbench.agreement import Patterns, gwet_ac1, krippendorff_alpha, why_undefined
+from irrbench.folds import pattern_bits
 from irrbench.icc.area import area_icc_from_counts, block_counts
 from irrbench.icc.extent import extent_icc
 from irrbench.icc.pixel import Engine, Expect, Scale, check_option, pixel_icc
 from irrbench.metrics.base import RaterPatternsMetric, RatersMetric
 from irrbench.metrics.state import ImageIds, Images, Rows, decode_blocks, encode_blocks
-from irrbench.patterns import pattern_bits
 
 if TYPE_CHECKING:
     import pandas as pd

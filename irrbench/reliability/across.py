@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from irrbench.config import StudyOptions
+from irrbench.folds import pattern_bits
 from irrbench.icc import (
     ExtentICCFit,
     ExtentICCInterval,
@@ -23,7 +24,7 @@ from irrbench.icc import (
 )
 from irrbench.icc.extent import logit_extent
 from irrbench.icc.pixel import Engine
-from irrbench.patterns import VotePatterns, pattern_bits
+from irrbench.patterns import VotePatterns
 from irrbench.reliability.counting import Counted
 
 EXTENT_MARKED = "extent_icc_marked"
