@@ -1,4 +1,4 @@
-"""Segmentation networks by name or by import path, and the LightningModule that trains them."""
+"""Training: models, batches, one cell of a grid, and the grid."""
 
 from __future__ import annotations
 

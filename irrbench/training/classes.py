@@ -1,4 +1,7 @@
-"""Objects by the import path of their class, and errors that name what is nearest to a wrong name."""
+"""Objects by the import path of their class, with errors that name the nearest known module, class or argument.
+
+An object is described by ``{class_path: ..., init_args: {...}}``; arguments may be described objects themselves.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import difflib
 import hashlib
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,44 +31,34 @@ def import_class(path: str) -> type:
     module_name, _, name = path.rpartition(".")
     if not module_name:
         raise ValueError(f"class_path must be an import path such as my_package.my_module.MyClass, found {path!r}.")
-    found = getattr(_import_module(module_name, path), name, None)
-    if isinstance(found, type):
-        return found
-    if found is not None:
-        raise ValueError(f"class_path {path!r} must name a class, found {type(found).__name__}.")
-    module = importlib.import_module(module_name)
-    classes = [key for key, value in vars(module).items() if isinstance(value, type)]
-    raise ValueError(f"class_path {path!r}: {module_name} has no class {name!r}. {nearest(name, classes)}")
-
-
-def _import_module(name: str, path: str) -> Any:
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        missing = error.name or name
-        if not name.startswith(missing):  # the module is there, and lacks something itself
-            raise ValueError(f"class_path {path!r}: {name} cannot be imported: {error}.") from error
-        parent = missing.rpartition(".")[0]
-        hint = nearest(missing, _siblings(parent)) if parent else "Install it, or put its folder on PYTHONPATH."
+        missing = error.name or module_name
+        if not module_name.startswith(missing):  # the module exists, but something that it imports does not
+            raise ValueError(f"class_path {path!r}: {module_name} cannot be imported: {error}.") from error
+        hint = "Install it, or put its folder on PYTHONPATH."
+        if parent := missing.rpartition(".")[0]:
+            siblings = pkgutil.iter_modules(getattr(importlib.import_module(parent), "__path__", []))
+            hint = nearest(missing, [f"{parent}.{each.name}" for each in siblings])
         raise ValueError(f"class_path {path!r}: there is no module {missing!r}. {hint}") from error
     except Exception as error:  # a user's module may raise anything
-        raise ValueError(f"class_path {path!r}: {name} cannot be imported: {type(error).__name__}: {error}") from error
-
-
-def _siblings(package: str) -> list[str]:
-    import pkgutil  # noqa: PLC0415
-
-    paths = getattr(importlib.import_module(package), "__path__", [])
-    return [f"{package}.{module.name}" for module in pkgutil.iter_modules(paths)]
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"class_path {path!r}: {module_name} cannot be imported: {reason}") from error
+    found = getattr(module, name, None)
+    if found is None:
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        raise ValueError(f"class_path {path!r}: {module_name} has no class {name!r}. {nearest(name, classes)}")
+    if not isinstance(found, type):
+        raise ValueError(f"class_path {path!r} must name a class, found {type(found).__name__}.")
+    return found
 
 
 def check_class(path: str, init_args: Mapping[str, Any]) -> type:
-    """The class at an import path, having seen that it takes these arguments.
-
-    Arguments that are mappings with ``class_path`` (and ``init_args``) are checked likewise.
+    """Import a class and check the names of its arguments, and those of all described objects among them.
 
     Raises:
-        ValueError: for a wrong path, or an argument that the class does not take, with the nearest one it takes.
+        ValueError: for a wrong path, or an argument that the class does not take, with the nearest one that it takes.
 
     Example:
         >>> check_class("torch.nn.Conv2d", {"in_chanels": 1})
@@ -73,32 +67,46 @@ def check_class(path: str, init_args: Mapping[str, Any]) -> type:
         ValueError: init_args of torch.nn.Conv2d: unknown argument 'in_chanels'. Did you mean 'in_channels'?
     """
     found = import_class(path)
-    taken = arguments_of(found)
+    known = arguments_of(found)
     for name, value in init_args.items():
-        if taken is not None and name not in taken:
-            raise ValueError(f"init_args of {path}: unknown argument {name!r}. {nearest(name, taken)}")
-        _check_nested(value)
+        if known is not None and name not in known:
+            raise ValueError(f"init_args of {path}: unknown argument {name!r}. {nearest(name, known)}")
+        _replace_described(value, check_class)
     return found
 
 
-def _check_nested(value: Any) -> None:
-    if is_spec(value):
-        check_class(value["class_path"], value.get("init_args") or {})
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            _check_nested(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            _check_nested(inner)
+def build(path: str, init_args: Mapping[str, Any]) -> Any:
+    """An object of the class at an import path; described objects among its arguments are built first.
+
+    Raises:
+        ValueError: for a wrong path or argument, or with the error that the class itself raises.
+
+    Example:
+        >>> build("datetime.timedelta", {"hours": 1}).seconds
+        3600
+    """
+    found = check_class(path, init_args)
+    arguments = {name: _replace_described(value, build) for name, value in init_args.items()}
+    try:
+        return found(**arguments)
+    except Exception as error:  # a user's class may raise anything
+        shown = ", ".join(f"{name}={value!r}" for name, value in init_args.items())
+        raise ValueError(f"{path}({shown}) cannot be made: {type(error).__name__}: {error}") from error
 
 
-def is_spec(value: Any) -> bool:
-    """Whether a value describes an object: ``{class_path: ..., init_args: {...}}``."""
-    return isinstance(value, Mapping) and "class_path" in value and set(value) <= {"class_path", "init_args"}
+def _replace_described(value: Any, function: Callable[[str, Mapping[str, Any]], Any]) -> Any:
+    """The value, with ``function(class_path, init_args)`` in place of each described object in it."""
+    if isinstance(value, Mapping):
+        if "class_path" in value and set(value) <= {"class_path", "init_args"}:
+            return function(value["class_path"], value.get("init_args") or {})
+        return {key: _replace_described(inner, function) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_replace_described(inner, function) for inner in value)
+    return value
 
 
 def arguments_of(found: type) -> list[str] | None:
-    """Names of the arguments of a class; None where it takes any name, or does not say."""
+    """Names of the arguments of a class; None where it takes any name, or where its signature is not known."""
     try:
         parameters = inspect.signature(found).parameters.values()
     except (TypeError, ValueError):
@@ -108,37 +116,8 @@ def arguments_of(found: type) -> list[str] | None:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def build(path: str, init_args: Mapping[str, Any]) -> Any:
-    """An object of the class at an import path; described objects among its arguments are built first.
-
-    Raises:
-        ValueError: for a wrong path or argument, or what the class itself says against its arguments.
-
-    Example:
-        >>> build("datetime.timedelta", {"hours": 1}).seconds
-        3600
-    """
-    found = check_class(path, init_args)
-    arguments = {name: _build_nested(value) for name, value in init_args.items()}
-    try:
-        return found(**arguments)
-    except Exception as error:  # a user's class may raise anything
-        shown = ", ".join(f"{name}={value!r}" for name, value in init_args.items())
-        raise ValueError(f"{path}({shown}) cannot be made: {type(error).__name__}: {error}") from error
-
-
-def _build_nested(value: Any) -> Any:
-    if is_spec(value):
-        return build(value["class_path"], value.get("init_args") or {})
-    if isinstance(value, Mapping):
-        return {key: _build_nested(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_build_nested(inner) for inner in value)
-    return value
-
-
 def source_digest(path: str) -> str:
-    """Digest of the file in which a class is written, so that results of another version of it are told apart."""
+    """Digest of the source file of a class; results of another version of the file have another digest."""
     try:
         file = inspect.getsourcefile(import_class(path))
         content = Path(file).read_bytes() if file else b""
@@ -148,7 +127,7 @@ def source_digest(path: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A question after the nearest known name, or all of them."""
+    """A question with the nearest known name, or a list of the known names."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:

@@ -1,4 +1,4 @@
-"""The LightningModule that trains a network on labels that may be soft."""
+"""Networks by name or by import path, and the LightningModule that trains them on labels that may be soft."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from irrbench.training.classes import arguments_of, build, check_class, import_class, nearest
 
-# Networks by name, out of segmentation-models-pytorch, or by the import path of their class.
+Batch = Mapping[str, Any]
 
 
 def create_network(
@@ -37,12 +37,7 @@ def create_network(
     check_network(architecture, encoder, options)
     try:
         network: nn.Module = smp.create_model(
-            architecture,
-            encoder_name=encoder,
-            encoder_weights=encoder_weights,
-            in_channels=in_channels,
-            classes=1,
-            **options,
+            architecture, encoder, encoder_weights=encoder_weights, in_channels=in_channels, classes=1, **options
         )
     except (KeyError, ValueError, RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
@@ -70,13 +65,12 @@ def check_network(architecture: str, encoder: str, options: Iterable[str] = ()) 
         import timm  # noqa: PLC0415 (comes with segmentation-models-pytorch)
 
         _check_name("encoder", encoder.partition(".")[0], [f"tu-{name}" for name in timm.list_models()])
-        return  # which takes further arguments of its own
+        return  # timm's encoders take further arguments of their own
     _check_name("encoder", encoder, smp.encoders.get_encoder_names())
-    taken = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[architecture.lower()]).parameters.values()
-    known = [parameter.name for parameter in taken if parameter.kind is not parameter.VAR_KEYWORD]
+    taken = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[architecture.lower()]).parameters
+    known = [name for name, parameter in taken.items() if parameter.kind is not parameter.VAR_KEYWORD]
     for name in options:
-        # What it does not know it leaves to timm, and else ignores.
-        if name not in known:
+        if name not in known:  # the architecture itself ignores unknown arguments
             raise ValueError(f"init_args of {architecture}: unknown argument {name!r}. {nearest(name, known)}")
 
 
@@ -88,25 +82,24 @@ def _check_name(kind: str, name: str, known: Sequence[str]) -> None:
     raise ValueError(f"There is no {kind} {name!r} among the {len(known)} of segmentation-models-pytorch: {shown}")
 
 
-Batch = Mapping[str, Any]
-
-
 class SegmentationModule(pl.LightningModule):
     """Trains a network for one class on labels that may be soft, inside the region of interest.
 
     Batches are mappings with ``image`` ``(B, C, H, W)`` in [0, 1], ``label`` ``(B, 1, H, W)`` in [0, 1] and ``roi``
-    ``(B, H, W)``. Validation and test steps return the logits under ``preds``. AdamW, one cycle of the learning rate.
+    ``(B, H, W)``. Validation and test steps return the logits under ``preds``. The optimizer is AdamW, with one cycle
+    of the learning rate over the whole training.
 
     Args:
         architecture: name in segmentation-models-pytorch, such as ``unet``.
         encoder: name of its encoder, such as ``resnet18``, or ``tu-<name>`` for one of timm.
         in_channels: ``C``.
         encoder_weights: pretrained weights to download; none by default.
-        mean: of each channel over the training images, taken off first.
-        std: of each channel, divided by.
+        mean: of each channel over the training images; it is subtracted from the images.
+        std: standard deviation of each channel; the images are divided by it.
         lr: highest learning rate.
         weight_decay: of AdamW.
-        network: any network for images ``(B, C, H, W)`` that gives logits ``(B, 1, H, W)``, in place of the above.
+        network: any network for images ``(B, C, H, W)`` that gives logits ``(B, 1, H, W)``; it replaces architecture,
+            encoder and weights.
 
     Raises:
         ValueError: if there is no such architecture, encoder or combination, with the closest names.
@@ -134,7 +127,6 @@ class SegmentationModule(pl.LightningModule):
         network: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        # Of a network that is given they say nothing.
         unused = () if network is None else ("architecture", "encoder", "encoder_weights")
         self.save_hyperparameters(ignore=["network", *unused])
         if network is None:
@@ -168,15 +160,14 @@ class SegmentationModule(pl.LightningModule):
         return torch.sigmoid(self(batch["image"]))
 
     def configure_optimizers(self) -> Any:
-        """AdamW, one cycle over the whole training."""
+        """AdamW, and one cycle of the learning rate over the whole training."""
         settings: Any = self.hparams
-        # A fifth of a small step on a CPU is AdamW's loop over parameters; fused, a twentieth.
+        # On a CPU, AdamW's loop over parameters takes a fifth of a small step; the fused one takes a twentieth.
         fused = self.device.type in ("cpu", "cuda")
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=fused
         )
-        # A cycle of one step has no way down.
-        steps = max(2, int(self.trainer.estimated_stepping_batches))
+        steps = max(2, int(self.trainer.estimated_stepping_batches))  # OneCycleLR needs two
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -189,15 +180,15 @@ class SegmentationModule(pl.LightningModule):
 
 
 def segmentation_loss(logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
-    """Cross entropy plus Dice loss of a batch; pixels outside the ROI do not count.
+    """Cross entropy plus Dice loss of a batch; pixels outside the ROI are ignored.
 
     Args:
         logits: ``(B, 1, *S)``.
-        label: ``(B, 1, *S)`` in [0, 1]; soft labels are honoured by both parts.
+        label: ``(B, 1, *S)`` in [0, 1]; both parts take soft labels as they are.
         roi: ``(B, 1, *S)``, bool.
 
-    The Dice part is the semimetric ``|p - y| / (p + y)`` (Wang et al. 2023, arXiv 2303.16296): the soft Dice loss where
-    labels are hard, and smallest at ``p = y`` where they are soft, which the common form is not. One added to its
+    The Dice part is the semimetric ``|p - y| / (p + y)`` (Wang et al. 2023, arXiv 2303.16296). For hard labels it
+    equals the soft Dice loss; for soft labels it is smallest at ``p = y``, where the common form is not. The 1 in its
     denominator keeps it defined in a batch without foreground.
     """
     weight = roi.to(logits.dtype)
@@ -209,7 +200,7 @@ def segmentation_loss(logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
 
 
 def check_logits(logits: Any, label: Tensor) -> None:
-    """Refuse what is no logit for each pixel.
+    """Refuse predictions that do not have one logit for each pixel of the label ``(B, 1, H, W)``.
 
     Raises:
         ValueError: with both shapes.
@@ -223,22 +214,14 @@ def check_logits(logits: Any, label: Tensor) -> None:
         )
 
 
-# A LightningModule out of whatever a configuration names: an architecture, a network's class, a module's class.
-
-
-class _Steps(pl.LightningModule):
-    """Validation and test for modules that have none of their own: the logits."""
-
-    def validation_step(self, batch: Batch, _batch_idx: int) -> dict[str, Tensor]:
-        return {"preds": self(batch["image"])}
-
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        del batch_idx
-        return {"preds": self(batch["image"])}
-
-
 def check_model(architecture: str, encoder: str, class_path: str | None, init_args: Mapping[str, Any]) -> None:
-    """Refuse what cannot be made, without making it.
+    """Refuse a model that cannot be made, without making it.
+
+    Args:
+        architecture: name in segmentation-models-pytorch.
+        encoder: name of its encoder.
+        class_path: import path of a class in their place.
+        init_args: arguments of the class, or further ones of the architecture.
 
     Raises:
         ValueError: with the nearest names.
@@ -275,13 +258,13 @@ def create_module(
     Args:
         architecture: name in segmentation-models-pytorch.
         encoder: name of its encoder.
-        in_channels: ``C`` of the images; handed on to a class that takes an argument of this name.
+        in_channels: ``C`` of the images; given to a class that takes an argument of this name.
         encoder_weights: pretrained weights to download.
         class_path: import path of a class instead. A ``torch.nn.Module`` (images ``(B, C, H, W)`` with mean 0 and
-            deviation 1 in, logits ``(B, 1, H, W)`` out) is trained as :class:`SegmentationModule` trains. A
-            ``LightningModule`` trains as it says itself, on batches with ``image`` ``(B, C, H, W)`` in [0, 1],
-            ``label`` ``(B, 1, H, W)``, ``roi`` ``(B, H, W)`` and ``masks`` ``(B, R, H, W)``; its forward gives the
-            logits of ``image``; validation and test steps are supplied where it has none.
+            standard deviation 1 in, logits ``(B, 1, H, W)`` out) is trained by :class:`SegmentationModule`. A
+            ``LightningModule`` has its own loss and optimizer and gets batches with ``image`` ``(B, C, H, W)`` in
+            [0, 1], ``label`` ``(B, 1, H, W)``, ``roi`` ``(B, H, W)`` and ``masks`` ``(B, R, H, W)``; its forward gives
+            the logits of ``image``; validation and test steps are added where it has none.
         init_args: arguments of the class, or further ones of the architecture.
         options: of :class:`SegmentationModule`.
 
@@ -306,13 +289,14 @@ def create_module(
         given.setdefault("in_channels", in_channels)
     made = build(class_path, given)
     if isinstance(made, pl.LightningModule):
-        made.__class__ = _with_steps(type(made))
+        kind = type(made)  # its own steps first, then the steps that it lacks, then Lightning's, which do nothing
+        made.__class__ = type(kind.__name__, (kind, _LogitSteps), {"__module__": kind.__module__})
         return made
     return SegmentationModule(network=made, in_channels=in_channels, **options)
 
 
 def trains_itself(class_path: str) -> bool:
-    """Whether a class brings its own training, optimizer and all.
+    """Whether a class is a LightningModule, with its own loss and optimizer.
 
     Example:
         >>> trains_itself("torch.nn.Conv2d"), trains_itself("irrbench.training.SegmentationModule")
@@ -321,13 +305,19 @@ def trains_itself(class_path: str) -> bool:
     return issubclass(import_class(class_path), pl.LightningModule)
 
 
-def _with_steps(found: type[pl.LightningModule]) -> type[pl.LightningModule]:
-    """The class itself first, then our steps, then Lightning's, which do nothing."""
-    return type(found.__name__, (found, _Steps), {"__module__": found.__module__})
+class _LogitSteps(pl.LightningModule):
+    """Validation and test steps that return the logits, for modules that have none of their own."""
+
+    def validation_step(self, batch: Batch, _batch_idx: int) -> dict[str, Tensor]:
+        return {"preds": self(batch["image"])}
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        del batch_idx
+        return {"preds": self(batch["image"])}
 
 
 def predictions_of(module: nn.Module, batch: Batch, outputs: Any) -> Tensor:
-    """Logits ``(B, 1, H, W)`` of a step: ``preds`` of what it returned, else of one more forward pass.
+    """Logits ``(B, 1, H, W)`` of a step: ``preds`` of its output, or else those of one more forward pass.
 
     Raises:
         ValueError: if they have another shape.
