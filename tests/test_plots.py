@@ -14,7 +14,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from irrbench import plots
-from irrbench.plots.bands import UPSIDE_DOWN
+from irrbench.plots.bands import INVERTED
 from irrbench.plots.style import columns, isolate, legend_columns, legend_labels, model_styles, shorten
 from tests.report.frames import CEILING, FLOOR, UPPER, curves, leaderboard, per_image
 
@@ -80,9 +80,9 @@ class TestBand:
 
     def test_hatching_is_in_the_legend_where_there_is_some(self):
         labels = [text.get_text() for text in plots.band_plot(leaderboard(MODELS)).legends[0].get_texts()]
-        assert UPSIDE_DOWN in labels
+        assert INVERTED in labels
         only = plots.band_plot(leaderboard(MODELS), scores=["iou"])
-        assert UPSIDE_DOWN not in [text.get_text() for text in only.legends[0].get_texts()]
+        assert INVERTED not in [text.get_text() for text in only.legends[0].get_texts()]
 
     @pytest.mark.parametrize(
         ("floor", "ceiling"), [(0.21, 0.21), (0.21, 0.213), (0.01, 0.03), (0.98, 1.0), (1.0, 0.97), (0.4, 0.48)]

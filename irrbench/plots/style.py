@@ -1,4 +1,6 @@
-"""What all figures share: colours, names, fonts, files."""
+"""What all figures share: how numbers, names and scores are written, colours, fonts, axes, legends, files."""
+
+# ruff: noqa: PLC0415 - matplotlib is loaded when something is drawn
 
 from __future__ import annotations
 
@@ -8,87 +10,18 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from unicodedata import bidirectional, east_asian_width
 
-from irrbench.scores import SCORES
+from irrbench.scores import SCORES, Score, record
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Numbers and labels as figures and tables print them.
-
-
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
-
-
-def score_title(score: str) -> str:
-    """Return the name of a score in figures and tables; an unknown score keeps its key.
-
-    >>> score_title("iou"), score_title("my_score")
-    ('IoU', 'my_score')
-    """
-    return SCORES[score].title if score in SCORES else score
-
-
-def shorten(text: str, *, width: int = 44) -> str:
-    """Cut the middle out of a long label and replace what cannot be printed.
-
-    >>> shorten("unet-resnet18-majority-seed-1", width=12)
-    'unet-r…eed-1'
-    """
-    text = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
-    if columns(text) <= width:
-        return text
-    return f"{_beginning(text, width // 2)}…{_beginning(text[::-1], width - width // 2 - 1)[::-1]}"
-
-
-def columns(text: str) -> int:
-    """Return how wide a text is in letters of the Latin script; those of some scripts are twice as wide.
-
-    >>> columns("unet"), columns("\N{CJK UNIFIED IDEOGRAPH-6A21}")
-    (4, 2)
-    """
-    return sum(2 if east_asian_width(letter) in ("W", "F") else 1 for letter in text)
-
-
-def _beginning(text: str, width: int) -> str:
-    """The first letters that are no wider than that."""
-    end = 0
-    while end < len(text) and columns(text[: end + 1]) <= width:
-        end += 1
-    return text[:end]
-
-
-def number(value: float, *, digits: int = 3) -> str:
-    """Return a number as text: a dash for NaN, a true minus sign, no negative zero.
-
-    >>> number(0.5), number(-0.0001)
-    ('0.500', '0.000')
-    >>> number(float("nan")) == DASH, number(-0.25, digits=2) == MINUS + "0.25"
-    (True, True)
-    """
-    if not math.isfinite(value):
-        return DASH
-    text = f"{value:.{digits}f}"
-    size = text.removeprefix("-")
-    return MINUS + size if text != size and float(size) else size
-
-
-def isolate(text: str) -> str:
-    """Return a name that can stand in a sentence: one written from right to left turns nothing around it.
-
-    >>> isolate("unet"), len(isolate("\N{HEBREW LETTER ALEF}"))
-    ('unet', 3)
-    """
-    is_turned = any(bidirectional(letter) in ("R", "AL") for letter in text)
-    return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}" if is_turned else text
-
-
-# ruff: noqa: PLC0415 - matplotlib is loaded when something is drawn
-
 
 # Twelve colours searched for the largest smallest distance in OKLab, seen normally and with protanopia, deuteranopia
 # and tritanopia, at a contrast of 2.5 or more on white and on a dark page, away from grey; the most distinct first.
@@ -96,10 +29,10 @@ MODEL_COLOURS: tuple[str, ...] = (
     "#007896", "#C30F1E", "#B487FF", "#5AB469", "#783CB4", "#F069C3",
     "#C3693C", "#964B69", "#2D691E", "#5A78FF", "#C39600", "#B45AC3",
 )  # fmt: skip
-# A second sign beside the colour, for whom colours are not enough.
+# A second sign beside the colour, for readers who do not see all colours.
 MODEL_MARKERS: tuple[str, ...] = ("o", "s", "D", "^", "v", "P", "X", "p", "<", ">", "h", "d")
 ROLE_COLOURS: dict[str, str] = {"ceiling": "#000000", "floor": "#888888", "upper": "#5A5A5A", "blind": "#A0673C"}
-# Grey lines carry on thin text badly.
+# The floor's grey is too light for text.
 ROLE_TEXT_COLOURS: dict[str, str] = {**ROLE_COLOURS, "floor": "#666666"}
 BAND_COLOUR = "#E9ECEF"
 DISPLAY_NAMES: dict[str, str] = {
@@ -109,13 +42,13 @@ DISPLAY_NAMES: dict[str, str] = {
     "blind": "best blind guess (blind)",
 }
 NOTE_COLOUR = "#9A3412"
-_NOTE_LETTERS = 60  # a line
 FIGURE_WIDTH = 6.4  # inches: legible when a phone shows all of it
 COMPACT_WIDTH = 5.4  # inches: on a phone its letters are nearly nine pixels high
+_NOTE_LETTERS = 60  # a line
 _LEGEND_LETTERS, _MANY_NAMES, _MANY_LETTERS = 44, 6, 28
 
-# For Chinese, Japanese and Korean names, where one of them is there.
-_MORE_FONTS = (
+# For Chinese, Japanese and Korean names, where one of them is installed.
+_EAST_ASIAN_FONTS = (
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Source Han Sans"),
     *("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic"),
     *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "IPAexGothic", "IPAGothic", "NanumGothic"),
@@ -140,6 +73,115 @@ _FIGURE_STYLE = {
 }
 
 
+# Text
+
+
+def number(value: float, *, digits: int = 3) -> str:
+    """Return a number as text: a dash for NaN, a true minus sign, no negative zero.
+
+    >>> number(0.5), number(-0.0001)
+    ('0.500', '0.000')
+    >>> number(float("nan")) == DASH, number(-0.25, digits=2) == MINUS + "0.25"
+    (True, True)
+    """
+    if not math.isfinite(value):
+        return DASH
+    text = f"{value:.{digits}f}"
+    size = text.removeprefix("-")
+    return MINUS + size if text != size and float(size) else size
+
+
+def columns(text: str) -> int:
+    """Return how wide a text is in letters of the Latin script; those of some scripts are twice as wide.
+
+    >>> columns("unet"), columns("\N{CJK UNIFIED IDEOGRAPH-6A21}")
+    (4, 2)
+    """
+    return sum(2 if east_asian_width(letter) in ("W", "F") else 1 for letter in text)
+
+
+def shorten(text: str, *, width: int = 44) -> str:
+    """Cut the middle out of a long label and replace what cannot be printed.
+
+    >>> shorten("unet-resnet18-majority-seed-1", width=12)
+    'unet-r…eed-1'
+    """
+
+    def beginning(text: str, width: int) -> str:
+        end = 0
+        while end < len(text) and columns(text[: end + 1]) <= width:
+            end += 1
+        return text[:end]
+
+    text = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
+    if columns(text) <= width:
+        return text
+    return f"{beginning(text, width // 2)}…{beginning(text[::-1], width - width // 2 - 1)[::-1]}"
+
+
+def isolate(text: str) -> str:
+    """Return a name that can stand in a sentence: a name in a right-to-left script does not reorder its neighbours.
+
+    >>> isolate("unet"), len(isolate("\N{HEBREW LETTER ALEF}"))
+    ('unet', 3)
+    """
+    is_turned = any(bidirectional(letter) in ("R", "AL") for letter in text)
+    return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}" if is_turned else text
+
+
+def wrap_note(note: str) -> list[str]:
+    """Return a remark as lines that fit a figure's width."""
+    return textwrap.wrap(note, _NOTE_LETTERS)
+
+
+# Scores
+
+
+def known_score(score: str) -> Score:
+    """Return the record of a score; a column that is no score is drawn as one within [0, 1] where higher is better.
+
+    >>> known_score("my_column").range
+    (0.0, 1.0)
+    """
+    try:
+        return record(score)
+    except ValueError:
+        return Score(score, score, lambda table: table)
+
+
+def score_title(score: str) -> str:
+    """Return the name of a score in figures and tables; an unknown score keeps its key.
+
+    >>> score_title("iou"), score_title("my_score")
+    ('IoU', 'my_score')
+    """
+    return SCORES[score].title if score in SCORES else score
+
+
+def axis_label(score: str, *, separator: str = " ") -> str:
+    """Return the name of a score beside an axis, with its direction where lower is better.
+
+    >>> axis_label("iou")
+    'IoU'
+    """
+    return score_title(score) + ("" if known_score(score).higher_is_better else f"{separator}(lower is better)")
+
+
+def axis_range(score: str) -> tuple[float, float]:
+    """Return where the axis of a score begins and ends: its range, from 0 where it may be 0.
+
+    An end is infinite where only the values can tell it.
+
+    >>> axis_range("iou"), axis_range("kappa")
+    ((0.0, 1.0), (0.0, 1.0))
+    """
+    low, high = known_score(score).range
+    return 0.0 if low <= 0 < high else low, high
+
+
+# Figures
+
+
 class ModelStyle(NamedTuple):
     """How one model is drawn in every figure."""
 
@@ -160,61 +202,63 @@ def model_styles(names: Iterable[str], colours: Mapping[str, str] | None = None)
     names = list(dict.fromkeys(names))
     colours = colours or {}
     order = list(dict.fromkeys([*colours, *names]))
-    places = {name: order.index(name) for name in names}
     rounds = len(MODEL_COLOURS)
-    # A second round through the palette shifts the markers: colour and marker together stay distinct.
-    return {
-        name: ModelStyle(
-            colours.get(name, MODEL_COLOURS[place % rounds]),
-            MODEL_MARKERS[(place + place // rounds) % len(MODEL_MARKERS)],
-        )
-        for name, place in places.items()
-    }
-
-
-def _installed(fonts: Iterable[str]) -> list[str]:
-    from matplotlib import font_manager
-
-    known = set(font_manager.get_font_names())
-    return [font for font in fonts if font in known]
+    styles = {}
+    for name in names:
+        place = order.index(name)
+        # A second round through the palette shifts the markers: colour and marker together stay distinct.
+        marker = MODEL_MARKERS[(place + place // rounds) % len(MODEL_MARKERS)]
+        styles[name] = ModelStyle(colours.get(name, MODEL_COLOURS[place % rounds]), marker)
+    return styles
 
 
 @contextmanager
 def figure_style() -> Iterator[None]:
     """Draw in the package's style, whatever the caller's matplotlib settings, and leave those as they were."""
-    from matplotlib import style
+    from matplotlib import font_manager, style
 
     # A label in a script that all these fonts lack is drawn by the browser's font: no reason to warn.
-    fonts = {"font.sans-serif": ["DejaVu Sans", *_installed(_MORE_FONTS)]}
+    installed = set(font_manager.get_font_names())
+    fonts = {"font.sans-serif": ["DejaVu Sans", *(font for font in _EAST_ASIAN_FONTS if font in installed)]}
     with style.context(["default", _FIGURE_STYLE, fonts]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
 
 
 def new_figure(
-    width: float, height: float, *, columns: int = 1, rows: int = 1, share_x: bool = True
+    width: float,
+    height: float,
+    *,
+    columns: int = 1,
+    rows: int = 1,
+    share_x: bool = True,
+    heights: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure of ``rows x columns`` axes, in inches, unknown to pyplot."""
+    """Make a figure of ``rows x columns`` axes, unknown to pyplot.
+
+    Args:
+        width: inches.
+        height: inches.
+        columns: of axes.
+        rows: of axes.
+        share_x: whether all axes have the same limits from left to right.
+        heights: of the rows, relative to each other; each then has limits of its own. Equal rows if not given.
+    """
     from matplotlib.figure import Figure as NewFigure
 
     figure = NewFigure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=True)
+    alike = heights is None
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=share_x and alike, sharey=alike, height_ratios=heights)
     return figure, list(axes.flat)
 
 
-def wrap_note(note: str) -> list[str]:
-    """Return a remark as lines that fit a figure's width."""
-    return textwrap.wrap(note, _NOTE_LETTERS)
-
-
-def write_note(axes: Axes, note: str) -> None:
-    """Write a remark above axes, in the colour of a warning."""
-    lines = wrap_note(note)
-    if lines:
-        # An empty title makes the layout leave room.
-        axes.set_title(" ", fontsize=9, pad=13 * len(lines) - 6)
-        axes.annotate("\n".join(lines), (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points",
-                      color=NOTE_COLOUR, fontsize=9)  # fmt: skip
+def keep_panels(axes: Sequence[Axes], count: int, *, columns: int) -> list[Axes]:
+    """Remove all axes but the first ones, write numbers under the lowest that are left, and return these."""
+    for ax in axes[count:]:
+        ax.remove()
+    for ax in axes[count - columns : count]:
+        ax.tick_params(labelbottom=True)
+    return list(axes[:count])
 
 
 def figure_of(axes: Axes) -> Figure:
@@ -227,6 +271,23 @@ def figure_of(axes: Axes) -> Figure:
     if figure is None:
         raise ValueError("`ax` must belong to a figure; found axes that were removed from theirs. Make new axes.")
     return figure
+
+
+def draw_grid(axes: Axes, axis: Literal["x", "y", "both"]) -> None:
+    """Draw grid lines behind the data and no tick marks."""
+    axes.tick_params(length=0)
+    axes.grid(visible=True, axis=axis)
+    axes.set_axisbelow(True)
+
+
+def write_note(axes: Axes, note: str) -> None:
+    """Write a remark above axes, in the colour of a warning."""
+    lines = wrap_note(note)
+    if lines:
+        # An empty title makes the layout leave room.
+        axes.set_title(" ", fontsize=9, pad=13 * len(lines) - 6)
+        axes.annotate("\n".join(lines), (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points",
+                      color=NOTE_COLOUR, fontsize=9)  # fmt: skip
 
 
 def legend_labels(names: Iterable[str]) -> list[str]:
@@ -245,6 +306,14 @@ def legend_columns(labels: Sequence[str], *, width: float = FIGURE_WIDTH) -> int
     """Return how many columns of these labels fit a width in inches at the package's font size."""
     longest = max((columns(label) for label in labels), default=1)
     return max(1, min(len(labels), int(width / (0.48 + 0.068 * longest))))
+
+
+def legend_below(
+    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], *, width: float = FIGURE_WIDTH
+) -> None:
+    """Write a legend under all axes, in as many columns as fit a width in inches."""
+    ncols = legend_columns(labels, width=width)
+    figure.legend(handles, labels, loc="outside lower left", ncols=ncols, fontsize=9)
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
