@@ -20,7 +20,7 @@ from irrbench.agreement import krippendorff_alpha
 from irrbench.bounds import Bounds
 from irrbench.patterns import VotePatterns
 from irrbench.scores import SCORES, CrossTable
-from irrbench.stats import mean_interval, normalized_score
+from irrbench.stats import clustered_mean, normalized_score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +142,7 @@ def summarize(table: pd.DataFrame, scores: Sequence[str] | None = None) -> dict[
 def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:
     means = {c: float(table[f"{score}_{c}"].mean()) for c in REFERENCES}
     model = float(table[score].mean()) if score in table else math.nan
-    gap_low = mean_interval(table[f"{score}_ceiling"] - table[f"{score}_floor"])[0]
+    gap_low = clustered_mean(table[f"{score}_ceiling"] - table[f"{score}_floor"]).low
     normalized = normalized_score(model, means["floor"], means["ceiling"], gap_low=gap_low)
     n_images = int(table[f"{score}_floor"].notna().sum())
     label = float(table[f"{score}_label"].mean()) if f"{score}_label" in table else math.nan

@@ -1,4 +1,4 @@
-"""How sure one can be of a mean over images, of a difference of two, and of a model's place between its bounds.
+"""Statistics of means over images: standard errors, confidence intervals, p-values, corrections for several tests.
 
 Axes: ``N`` images, ``G`` groups of images that were drawn independently (patients), ``M`` quantities on the same
 images, ``T`` resamples, ``R`` raters.
@@ -8,50 +8,48 @@ from __future__ import annotations
 
 from irrbench.stats.intervals import (
     IntervalMethod,
+    Mean,
     Normalized,
+    clustered_mean,
     interval,
-    mean_interval,
     normalized_score,
     p_above,
     p_two_sided,
-    percentile_interval,
     smallest_p,
-    two_sided_p,
 )
-from irrbench.stats.ratios import Part, Ratios, crossed_errors, rater_parts, seed_part, summed_errors
-from irrbench.stats.resampling import (
-    Floats,
-    group_sums,
-    resampled_fold_sums,
-    resampled_means,
-    resampled_sums,
-)
+from irrbench.stats.ratios import Part, Ratios, divide, rater_parts, seed_part, summed_errors
+from irrbench.stats.resampling import Floats, group_sums, resampled_fold_sums, resampled_sums
 from irrbench.stats.tests import AlternativeAnnotator, alternative_annotator_test, benjamini_yekutieli, holm
 
+MIN_GROUPS_FOR_TESTS = 10  # independent groups; with fewer, p-values and verdicts are not shown
+MIN_GROUPS_FOR_SKEWED_SCORES = 20  # with fewer, intervals of skewed scores are too short, see docs/statistics.md
+MIN_IMAGES_OF_SUBGROUP = 10  # with fewer, the means of a subgroup say little
+
 __all__ = [
+    "MIN_GROUPS_FOR_SKEWED_SCORES",
+    "MIN_GROUPS_FOR_TESTS",
+    "MIN_IMAGES_OF_SUBGROUP",
     "AlternativeAnnotator",
     "Floats",
     "IntervalMethod",
+    "Mean",
     "Normalized",
     "Part",
     "Ratios",
     "alternative_annotator_test",
     "benjamini_yekutieli",
-    "crossed_errors",
+    "clustered_mean",
+    "divide",
     "group_sums",
     "holm",
     "interval",
-    "mean_interval",
     "normalized_score",
     "p_above",
     "p_two_sided",
-    "percentile_interval",
     "rater_parts",
     "resampled_fold_sums",
-    "resampled_means",
     "resampled_sums",
     "seed_part",
     "smallest_p",
     "summed_errors",
-    "two_sided_p",
 ]

@@ -1,13 +1,13 @@
-"""Intervals and p-values of ratios of sums; each p-value belongs to the interval of its method.
+"""Confidence intervals and the p-values that belong to them, means over images, correlations.
 
 ``method`` is one of
 
-- ``"student"``: estimate and standard error, no resamples; of the four, nearest to its level with few groups.
-- ``"expanded"``: the resamples' quantiles, further out by as much as Student's interval is wider than the normal one.
-- ``"percentile"``: the resamples' quantiles. Too short with few groups.
-- ``"bca"``: bias-corrected and accelerated quantiles, for skewed statistics. Too short with few groups as well.
+- ``"student"``: estimate and standard error, without resamples; nearest to its nominal level with few groups.
+- ``"expanded"``: quantiles of the resamples, moved outwards by the ratio of Student's to the normal interval's width.
+- ``"percentile"``: quantiles of the resamples. Too short with few groups.
+- ``"bca"``: bias-corrected and accelerated quantiles, for skewed statistics. Also too short with few groups.
 
-How near, ``docs/statistics.md`` says.
+``docs/statistics.md`` gives the measured coverage of each.
 
 Sources: Davison and Hinkley 1997, Bootstrap Methods and their Application, chapter 5; Efron 1987, doi
 10.1080/01621459.1987.10478410 (BCa); Hesterberg 2015, doi 10.1080/00031305.2015.1089789 (expanded).
@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from irrbench.scores import check_choice
-from irrbench.stats.ratios import Ratios
-from irrbench.stats.resampling import Floats, group_sums
+from irrbench.stats.ratios import Ratios, divide
+from irrbench.stats.resampling import Floats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def interval(ratios: Ratios, *, level: float = 0.95, method: IntervalMethod = "s
     Raises:
         ValueError: if the method is unknown.
     """
-    from scipy.special import stdtrit  # noqa: PLC0415 (scipy is slow to load)
+    from scipy.special import stdtrit  # noqa: PLC0415 (slow to import)
 
     check_choice("method", method, IntervalMethod)
     tails = np.array([[(1 - level) / 2], [(1 + level) / 2]])
@@ -61,11 +61,13 @@ def interval(ratios: Ratios, *, level: float = 0.95, method: IntervalMethod = "s
 
 
 def p_above(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "student") -> Floats:
-    """One-sided p-values of "the ratio is `null` or less", ``(M,)``: small ones say that it is above.
+    """One-sided p-values of the null hypothesis that the ratio is `null` or less, ``(M,)``.
 
-    From resamples it starts at ``(b + 1) / (T + 1)``, with ``b`` the resamples at or below `null`, and is carried
-    through the method as the interval's ends are: it is below ``(1 - level) / 2`` where the interval lies above `null`
-    (but for the one in ``T + 1``).
+    Where the interval of a level holds `null`, the p-value is ``(1 - level) / 2`` or more. Where the interval lies
+    above `null`, it is less: with ``"student"`` and ``"bca"`` always, as they invert the interval; with
+    ``"percentile"`` and ``"expanded"`` from two resamples below the interval on, as they are computed from
+    ``(b + 1) / (T + 1)``, with ``b`` the number of resamples at or below `null`. No p-value is less than
+    :func:`smallest_p`.
 
     Args:
         ratios: ``M`` ratios with their resamples.
@@ -74,76 +76,34 @@ def p_above(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "
 
     Returns:
         1 with fewer than two groups; NaN where the ratio is undefined.
+
+    Raises:
+        ValueError: if the method is unknown.
     """
-    return _p(ratios, np.asarray(null, float), method)[0]
+    at_most, _ = _one_sided_p(ratios, null, method)
+    return at_most
 
 
 def p_two_sided(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "student") -> Floats:
-    """Two-sided p-values of "the ratio is `null`", ``(M,)``: the smaller of the two sides, doubled.
+    """Two-sided p-values of the null hypothesis that the ratio is `null`, ``(M,)``: twice the smaller one-sided one.
 
     Args:
         ratios: ``M`` ratios with their resamples.
         null: ``(M,)`` or one value for all.
         method: see the module.
-    """
-    p: Floats = np.minimum(1.0, 2 * np.minimum(*_p(ratios, np.asarray(null, float), method)))
-    return p
-
-
-def mean_interval(
-    values: ArrayLike, *, groups: Sequence[Hashable] | None = None, level: float = 0.95
-) -> tuple[float, float]:
-    """Student's interval of a mean over images.
-
-    Args:
-        values: ``(N,)``; NaN are left out.
-        groups: ``N`` labels of what was drawn independently (patients); each image on its own if not given.
-        level: confidence level.
 
     Returns:
-        Low and high end; infinite where fewer than two images, or groups, are defined.
+        1 with fewer than two groups; NaN where the ratio is undefined.
 
-    Example:
-        >>> low, high = mean_interval([0.1, 0.3, 0.2, 0.2], groups=["a", "a", "b", "c"])
-        >>> round(low, 3), round(high, 3)
-        (0.2, 0.2)
+    Raises:
+        ValueError: if the method is unknown.
     """
-    column = np.asarray(values, float)
-    defined = ~np.isnan(column)
-    labels = None if groups is None else [label for label, there in zip(groups, defined, strict=True) if there]
-    top, bottom = (group_sums(part[defined, None], labels) for part in (column, np.ones_like(column)))
-    if len(top) < 2:
-        return -math.inf, math.inf
-    low, high = interval(Ratios(top, bottom, top), level=level, method="student")
-    return float(low[0]), float(high[0])
-
-
-def percentile_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Percentile bootstrap interval of each column, low ``(M,)`` and high ``(M,)``, NaN left out.
-
-    Args:
-        samples: ``(T, M)`` as :func:`~irrbench.stats.resampling.resampled_means` gives.
-        level: confidence level.
-    """
-    table = np.asarray(samples, float)
-    low, high = _quantiles(table, np.repeat([[(1 - level) / 2], [(1 + level) / 2]], table.shape[1], axis=1))
-    return low, high
-
-
-def two_sided_p(samples: ArrayLike) -> Floats:
-    """Bootstrap p-value of "the mean is 0", ``(M,)``: ``(b + 1) / (T + 1)`` for the rarer side, doubled.
-
-    Args:
-        samples: ``(T, M)`` resampled means of paired differences.
-    """
-    table = np.asarray(samples, float)
-    rarer = np.minimum((table <= 0).sum(axis=0), (table >= 0).sum(axis=0))
-    p: Floats = np.minimum(1.0, 2 * (rarer + 1) / (len(table) + 1))
+    p: Floats = np.minimum(1.0, 2 * np.minimum(*_one_sided_p(ratios, null, method)))
     return p
 
 
 def smallest_p(num_groups: float, resamples: int, *, method: IntervalMethod) -> float:
-    """The smallest one-sided p-value that can come out, by how many resamples there are.
+    """The smallest one-sided p-value that a number of resamples can give.
 
     Example:
         >>> smallest_p(10, 999, method="percentile"), round(smallest_p(10, 999, method="expanded"), 4)
@@ -158,95 +118,185 @@ def smallest_p(num_groups: float, resamples: int, *, method: IntervalMethod) -> 
     return float(stdtr(num_groups - 1, math.sqrt((num_groups - 1) / num_groups) * ndtri(1 / (resamples + 1))))
 
 
-def _shares(ratios: Ratios, tails: Floats, method: IntervalMethod) -> Floats:
-    """Which quantiles of the resamples end the interval, ``(2, M)``."""
-    from scipy.special import ndtr, ndtri  # noqa: PLC0415
-
-    if method == "expanded":
-        return np.asarray(ndtr(_widening(ratios, tails)), float)
-    if method == "bca":
-        bias, acceleration = _bias(ratios), ratios.acceleration
-        shifted = bias + ndtri(tails)
-        return np.asarray(ndtr(bias + shifted / (1 - acceleration * shifted)), float)
-    return np.repeat(tails, ratios.samples.shape[1], axis=1)
-
-
-def _widening(ratios: Ratios, tails: Floats) -> Floats:
-    """Normal deviates that take the resamples' spread, which is short by ``sqrt((G - 1) / G)``, to Student's ends."""
-    from scipy.special import stdtrit  # noqa: PLC0415
-
-    groups = np.maximum(ratios.num_groups, 2)
-    return np.asarray(np.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, tails), float)
-
-
-def _bias(ratios: Ratios) -> Floats:
-    """By how much the resamples' median misses the estimate, in normal deviates, ``(M,)``."""
-    from scipy.special import ndtri  # noqa: PLC0415
-
-    below = (ratios.samples < ratios.estimates).mean(axis=0) + (ratios.samples <= ratios.estimates).mean(axis=0)
-    edge = 0.5 / len(ratios.samples)
-    return np.asarray(ndtri(np.clip(below / 2, edge, 1 - edge)), float)
-
-
-def _p(ratios: Ratios, null: Floats, method: IntervalMethod) -> tuple[Floats, Floats]:
-    """p-values of "at most" and "at least" `null`, each ``(M,)``."""
-    from scipy.special import stdtr  # noqa: PLC0415
+def _one_sided_p(ratios: Ratios, null: ArrayLike, method: IntervalMethod) -> tuple[Floats, Floats]:
+    """p-values of the null hypotheses "at most `null`" and "at least `null`", each ``(M,)``."""
+    from scipy.special import ndtri, stdtr  # noqa: PLC0415
 
     check_choice("method", method, IntervalMethod)
+    null, samples = np.asarray(null, float), ratios.samples
     if method == "student":
-        away = ratios.estimates - null
+        difference = ratios.estimates - null
         with np.errstate(divide="ignore", invalid="ignore"):
-            statistic = np.where(away == 0, 0.0, away / ratios.standard_errors)
+            statistic = np.where(difference == 0, 0.0, difference / ratios.standard_errors)
         p = stdtr(ratios.degrees_of_freedom, np.stack([-statistic, statistic]))
+    elif method == "bca":
+        p = _bca_p(ratios, null)
     else:
-        hits = np.stack([(ratios.samples <= null).sum(axis=0), (ratios.samples >= null).sum(axis=0)])
-        p = _carried((hits + 1) / (len(ratios.samples) + 1), ratios, method)
+        p = np.stack([(samples <= null).sum(axis=0), (samples >= null).sum(axis=0)]) + 1
+        p = p / (_num_defined(samples) + 1)
+        if method == "expanded":
+            groups = np.maximum(ratios.num_groups, 2)
+            p = stdtr(groups - 1, np.sqrt((groups - 1) / groups) * ndtri(p))
     p = np.where(ratios.num_groups >= 2, p, 1.0)
     at_most, at_least = np.where(np.isnan(ratios.estimates), np.nan, p)
     return at_most, at_least
 
 
-def _carried(p: Floats, ratios: Ratios, method: IntervalMethod) -> Floats:
-    """Shares of the resamples beyond the null as p-values of the method, the inverse of :func:`_shares`."""
-    from scipy.special import ndtr, ndtri, stdtr  # noqa: PLC0415
+def _bca_p(ratios: Ratios, null: Floats) -> Floats:
+    """The inverse of the BCa interval, no less than ``1 / (T + 1)``: the tail whose end is `null`, ``(2, M)``."""
+    from scipy.special import ndtr, ndtri  # noqa: PLC0415
 
-    if method == "percentile":
-        return p
-    with np.errstate(divide="ignore"):
-        deviate = ndtri(p)
+    both = []
+    for sign in (1.0, -1.0):  # "at least" is "at most" of the mirrored resamples
+        bias, acceleration = sign * _bias(ratios), sign * ratios.acceleration
+        share = _share_of_quantile(sign * ratios.samples, sign * null)
+        tail = ndtr(_accelerate(ndtri(share) - bias, -acceleration) - bias)
+        tail = np.where((share > 0) & (share < 1), tail, share)
+        both.append(np.maximum(tail, 1 / (len(ratios.samples) + 1)))
+    return np.stack(both)
+
+
+def _shares(ratios: Ratios, tails: Floats, method: IntervalMethod) -> Floats:
+    """The quantiles of the resamples, as shares, at which the interval ends, ``(2, M)``."""
+    from scipy.special import ndtr, ndtri, stdtrit  # noqa: PLC0415
+
     if method == "expanded":
+        # The spread of the resamples is too small by sqrt((G - 1) / G).
         groups = np.maximum(ratios.num_groups, 2)
-        return np.asarray(stdtr(groups - 1, np.sqrt((groups - 1) / groups) * deviate), float)
-    sign = np.array([[1.0], [-1.0]])  # seen from above, bias and skewness turn round
-    bias, acceleration = sign * _bias(ratios), sign * ratios.acceleration
-    away = np.clip(deviate, -40, 40) - bias
-    return np.asarray(ndtr(away / (1 + acceleration * away) - bias), float)
+        return np.asarray(ndtr(np.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, tails)), float)
+    if method == "bca":
+        bias = _bias(ratios)
+        return np.asarray(ndtr(bias + _accelerate(bias + ndtri(tails), ratios.acceleration)), float)
+    return np.repeat(tails, ratios.samples.shape[1], axis=1)
+
+
+def _accelerate(deviates: Floats, acceleration: Floats) -> Floats:
+    """``z / (1 - a z)``, infinite from the pole on; its inverse is the same with ``-a``."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = 1 - acceleration * deviates
+        return np.asarray(np.where(scale > 0, deviates / scale, np.copysign(math.inf, deviates)))
+
+
+def _bias(ratios: Ratios) -> Floats:
+    """Distance of the resamples' median from the estimate, in normal deviates, ``(M,)``."""
+    from scipy.special import ndtri  # noqa: PLC0415
+
+    samples, edge = ratios.samples, 0.5 / len(ratios.samples)
+    count = np.maximum(_num_defined(samples), 1)
+    below = (samples < ratios.estimates).sum(axis=0) / count + (samples <= ratios.estimates).sum(axis=0) / count
+    return np.asarray(ndtri(np.clip(below / 2, edge, 1 - edge)), float)
+
+
+def _num_defined(samples: Floats) -> Floats:
+    count: Floats = (~np.isnan(samples)).sum(axis=0).astype(float)
+    return count
 
 
 def _quantiles(samples: Floats, shares: Floats) -> Floats:
     """Quantiles of each column, ``(Q, M)``, by linear interpolation between order statistics; NaN are left out."""
     ordered = np.sort(samples, axis=0)  # NaN last
-    last = (~np.isnan(samples)).sum(axis=0) - 1
-    place = shares * np.maximum(last, 0)
+    last = np.maximum(_num_defined(samples) - 1, 0)
+    place = shares * last
     below = np.floor(place).astype(np.intp)
     low = np.take_along_axis(ordered, below, axis=0)
-    high = np.take_along_axis(ordered, np.minimum(below + 1, np.maximum(last, 0)), axis=0)
+    high = np.take_along_axis(ordered, np.minimum(below + 1, last.astype(np.intp)), axis=0)
     quantiles: Floats = low + (place - below) * (high - low)
     return quantiles
 
 
-# Where a model lies between its bounds, by means over images.
+def _share_of_quantile(samples: Floats, values: Floats) -> Floats:
+    """The inverse of :func:`_quantiles`: the largest share whose quantile is at most the value, ``(M,)``.
+
+    It is 0 for a value below all samples and 1 for one that is no less than all.
+    """
+    ordered = np.sort(samples, axis=0)
+    count = _num_defined(samples)
+    at_most = (samples <= values).sum(axis=0)
+    inside = (at_most > 0) & (at_most < count)
+    rank = np.where(inside, at_most, 1)[None]
+    low = np.take_along_axis(ordered, rank - 1, axis=0)[0]
+    high = np.take_along_axis(ordered, np.minimum(rank, len(ordered) - 1), axis=0)[0]
+    place = at_most - 1 + divide(values - low, high - low)
+    return np.asarray(np.where(inside, divide(place, count - 1), at_most > 0), float)
+
+
+# Means over images.
+
+
+class Mean(NamedTuple):
+    """A mean over images.
+
+    Attributes:
+        n: images on which the value is defined.
+        units: groups (patients) that these images come from.
+        mean: over these images; NaN without any.
+        sd: standard deviation over images; NaN with fewer than two.
+        se: standard error of the mean; NaN with fewer than two groups.
+        low: lower end of Student's interval with ``units - 1`` degrees of freedom; NaN with fewer than two groups.
+        high: upper end.
+    """
+
+    n: int
+    units: int
+    mean: float
+    sd: float
+    se: float
+    low: float
+    high: float
+
+
+def clustered_mean(values: ArrayLike, groups: Sequence[Hashable] | None = None, *, level: float = 0.95) -> Mean:
+    """Mean over images with a standard error that allows images of one group (patient) to be alike.
+
+    ``se**2 = G / (G - 1) * sum over groups of (sum of deviations within the group)**2 / N**2``; where each image is a
+    group of its own, it is ``SD / sqrt(N)``.
+
+    Args:
+        values: ``(N,)``; NaN are left out.
+        groups: ``(N,)`` labels of what was drawn independently; each image on its own if not given.
+        level: of the interval.
+
+    Raises:
+        ValueError: if `values` and `groups` differ in length.
+
+    Source: Liang & Zeger 1986, doi 10.1093/biomet/73.1.13 (for a model that is a mean).
+
+    Example:
+        >>> found = clustered_mean([0.1, 0.3, 0.2, 0.2], ["a", "a", "b", "c"])
+        >>> found.n, found.units, round(found.low, 3), round(found.high, 3)
+        (4, 3, 0.2, 0.2)
+    """
+    from scipy.special import stdtrit  # noqa: PLC0415
+
+    table = np.asarray(values, float)
+    defined = ~np.isnan(table)
+    given = range(len(table)) if groups is None else groups
+    x, labels = table[defined], [label for label, there in zip(given, defined, strict=True) if there]
+    codes = {label: code for code, label in enumerate(dict.fromkeys(labels))}
+    n, units = len(x), len(codes)
+    if not n:
+        return Mean(0, 0, *[math.nan] * 5)
+    mean = float(x.mean())
+    sd = float(x.std(ddof=1)) if n > 1 else math.nan
+    if units < 2:
+        return Mean(n, units, mean, sd, *[math.nan] * 3)
+    sums = np.bincount([codes[label] for label in labels], weights=x - mean)
+    se = math.sqrt(units / (units - 1) * float((sums**2).sum())) / n
+    half = float(stdtrit(units - 1, (1 + level) / 2)) * se
+    return Mean(n, units, mean, sd, se, mean - half, mean + half)
 
 
 class Normalized(NamedTuple):
-    """A normalized score, or why there is none."""
+    """A normalized score, or NaN and the reason."""
 
     value: float
     reason: str
 
 
 def normalized_score(model: float, floor: float, ceiling: float, *, gap_low: float) -> Normalized:
-    """Where the model lies between naive rater (0) and average rater (1), by means over images.
+    """Position of the model between naive rater (0) and average rater (1), by means over images.
+
+    All values are gains (:func:`irrbench.scores.gain`): larger is better.
 
     Args:
         model: the model's mean score.
@@ -274,7 +324,7 @@ def normalized_score(model: float, floor: float, ceiling: float, *, gap_low: flo
     return Normalized((model - floor) / (ceiling - floor), "")
 
 
-# How measures go together over images.
+# Correlations between measures, over images.
 
 
 class Correlation(NamedTuple):
@@ -282,7 +332,7 @@ class Correlation(NamedTuple):
 
     Attributes:
         r: NaN where fewer than two pairs are defined or one side does not vary.
-        low: lower end of its interval; NaN where there are fewer than four groups.
+        low: lower end of its interval; NaN with fewer than four groups.
         high: upper end.
         n: images on which both are defined.
         units: groups that these images come from.
@@ -298,7 +348,7 @@ class Correlation(NamedTuple):
 def correlate(x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable], *, level: float = 0.95) -> Correlation:
     """Pearson's correlation with Fisher's interval, ``tanh(atanh r +- z / sqrt(G - 3))``.
 
-    ``G`` counts groups, not images: images of one patient are alike, and so an interval is rather too wide than too
+    ``G`` counts groups, not images: images of one patient are alike, so an interval that counted images would be too
     narrow. Where each image is a group of its own it is the usual interval.
 
     Args:
@@ -313,7 +363,7 @@ def correlate(x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable], *, level: 
         >>> round(correlate([1, 2, 3, 4], [1, 3, 2, 4], "abcd").r, 3)
         0.8
     """
-    from scipy.stats import norm  # noqa: PLC0415 (dear to import)
+    from scipy.special import ndtri  # noqa: PLC0415
 
     first, second = np.asarray(x, float), np.asarray(y, float)
     both = ~(np.isnan(first) | np.isnan(second))
@@ -325,13 +375,13 @@ def correlate(x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable], *, level: 
     if units < 4:
         return Correlation(r, math.nan, math.nan, n, units)
     with np.errstate(divide="ignore"):  # r = 1 has an interval of no width
-        centre, half = np.arctanh(r), norm.ppf((1 + level) / 2) / math.sqrt(units - 3)
+        centre, half = np.arctanh(r), ndtri((1 + level) / 2) / math.sqrt(units - 3)
     return Correlation(r, float(np.tanh(centre - half)), float(np.tanh(centre + half)), n, units)
 
 
 def correlate_all(per_image: pd.DataFrame, groups: Sequence[Hashable], *, level: float) -> pd.DataFrame:
     """All pairs of columns: ``first``, ``second``, ``r``, ``low``, ``high``, ``n``, ``units``."""
-    import pandas as pd  # noqa: PLC0415 (dear to import)
+    import pandas as pd  # noqa: PLC0415 (slow to import)
 
     pairs = combinations(per_image.columns, 2)
     rows = [(a, b, *correlate(per_image[a], per_image[b], groups, level=level)) for a, b in pairs]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from irrbench.stats.resampling import Floats
 
@@ -20,10 +20,10 @@ class Ratios:
     images``, a normalized score ``sum of model - floor / sum of ceiling - floor``.
 
     Attributes:
-        top: ``(G, M)`` each group's part of the numerator.
-        bottom: ``(G, M)`` of the denominator.
+        top: ``(G, M)`` numerator of each group.
+        bottom: ``(G, M)`` denominator of each group.
         samples: ``(T, M)`` ratios in the resamples; NaN where the denominator is 0.
-        errors: ``(M,)`` standard errors, where more than the groups was drawn; by the groups alone if not given.
+        errors: ``(M,)`` standard errors that include raters or seeds; from the groups alone if not given.
         degrees: ``(M,)`` their degrees of freedom.
 
     Example:
@@ -46,7 +46,7 @@ class Ratios:
     @property
     def num_groups(self) -> Floats:
         """Groups that contribute, ``(M,)``."""
-        counts: Floats = self._taking_part.sum(axis=0).astype(float)
+        counts: Floats = self._contributes.sum(axis=0).astype(float)
         return counts
 
     @property
@@ -70,22 +70,20 @@ class Ratios:
 
     @property
     def acceleration(self) -> Floats:
-        """How the standard error changes with the value, ``(M,)``, from leaving out each group once.
+        """Rate of change of the standard error with the ratio, ``(M,)``, by the jackknife over groups.
 
         Source: Efron 1987, Better bootstrap confidence intervals, doi 10.1080/01621459.1987.10478410.
         """
         without = divide(self.top.sum(axis=0) - self.top, self.bottom.sum(axis=0) - self.bottom)
-        without = np.where(self._taking_part, without, np.nan)
-        lacking = np.isnan(without)
+        lacking = np.isnan(without) | ~self._contributes
         mean = divide(np.where(lacking, 0.0, without).sum(axis=0), (~lacking).sum(axis=0).astype(float))
         deviation = np.where(lacking, 0.0, mean - without)
         scale = (deviation**2).sum(axis=0) ** 1.5
         return np.asarray(np.nan_to_num(divide((deviation**3).sum(axis=0), 6 * scale)), float)
 
     @property
-    def _taking_part(self) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        part: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = (self.bottom != 0) | (self.top != 0)
-        return part
+    def _contributes(self) -> NDArray[np.bool_]:
+        return np.asarray((self.bottom != 0) | (self.top != 0))
 
 
 def divide(top: Floats, bottom: Floats) -> Floats:
@@ -94,21 +92,26 @@ def divide(top: Floats, bottom: Floats) -> Floats:
     return np.divide(top, bottom, out=undefined, where=bottom != 0)
 
 
-# Standard errors where more than the images was drawn from many: raters, seeds.
+# Standard errors where raters or training seeds were drawn as well as images.
 
 
 class Part(NamedTuple):
-    """What one thing that was drawn adds to the variance of ``M`` quantities."""
+    """The contribution of one random factor (images, raters, seeds) to the variance of ``M`` quantities.
 
-    variance: Floats  # (M,)
-    degrees: Floats  # (M,) of freedom
+    Attributes:
+        variance: ``(M,)``.
+        degrees: ``(M,)`` degrees of freedom.
+    """
+
+    variance: Floats
+    degrees: Floats
 
 
 def summed_errors(parts: Sequence[Part]) -> tuple[Floats, Floats]:
     """Standard errors and degrees of freedom of a sum of independent parts, by Satterthwaite's approximation.
 
-    The degrees are no more than those of the first part, the images: whoever counts more of what was drawn must not be
-    surer for it.
+    The degrees of freedom are at most those of the first part, the images: a further source of variance must not make
+    the result look more certain.
 
     Args:
         parts: one or more.
@@ -132,10 +135,10 @@ def summed_errors(parts: Sequence[Part]) -> tuple[Floats, Floats]:
 
 
 def seed_part(each_seed: ArrayLike) -> Part:
-    """What drawing training seeds adds to the variance of a mean over them.
+    """The part of the variance of a mean over training seeds that comes from drawing the seeds.
 
     Args:
-        each_seed: ``(k, M)`` the quantities with one seed in place of the mean, at least two.
+        each_seed: ``(k, M)`` the quantities of one seed each, two or more.
 
     Example:
         >>> seed_part([[0.5], [0.7], [0.6]])
@@ -146,13 +149,10 @@ def seed_part(each_seed: ArrayLike) -> Part:
     return Part(variance, np.full(variance.shape, len(table) - 1.0))
 
 
-def crossed_errors(
-    samples: ArrayLike, image_samples: ArrayLike, *, num_groups: int, num_raters: int
-) -> tuple[Floats, Floats]:
-    """Standard errors and their degrees of freedom, from resamples of both and of images alone.
+def rater_parts(samples: ArrayLike, image_samples: ArrayLike, *, num_groups: int, num_raters: int) -> tuple[Part, Part]:
+    """The parts of the variance due to images and due to raters, from a bootstrap of both and one of images alone.
 
-    What drawing raters adds to the variance rests on few raters. A bootstrap of ``n`` units is short by ``(n - 1) / n``
-    of the variance, which is made up for part by part; the degrees of freedom are those of the sum of the parts.
+    A bootstrap of ``n`` units underestimates their part by ``(n - 1) / n``, which is corrected for each part.
 
     Args:
         samples: ``(T, M)`` resamples of groups of images and of raters.
@@ -161,26 +161,22 @@ def crossed_errors(
         num_raters: ``R``, at least 2.
 
     Returns:
-        Standard errors ``(M,)`` and degrees of freedom ``(M,)``, those of images alone where raters add nothing.
+        The part of images and the part of raters.
 
     Example:
-        >>> errors, degrees = crossed_errors([[-2.0], [2.0]], [[0.0], [0.0]], num_groups=9, num_raters=3)
-        >>> (errors**2).round(9), degrees
-        (array([6.]), array([2.]))
+        >>> images, raters = rater_parts([[-2.0], [2.0]], [[0.0], [0.0]], num_groups=9, num_raters=3)
+        >>> images.variance, raters
+        (array([0.]), Part(variance=array([6.]), degrees=array([2.])))
 
     Sources: Owen 2007, The pigeonhole bootstrap, doi 10.1214/07-AOAS122; Satterthwaite 1946, doi 10.2307/3002019.
     """
-    return summed_errors(rater_parts(samples, image_samples, num_groups=num_groups, num_raters=num_raters))
-
-
-def rater_parts(samples: ArrayLike, image_samples: ArrayLike, *, num_groups: int, num_raters: int) -> tuple[Part, Part]:
-    """What images and raters add to the variance; arguments as of :func:`crossed_errors`."""
     both, images = (_variance(np.asarray(table, float)) for table in (samples, image_samples))
     by_images = images * num_groups / (num_groups - 1)
     by_raters = np.maximum(both - images, 0.0) * num_raters / (num_raters - 1)
-    degrees = (np.full(by_images.shape, units - 1.0) for units in (num_groups, num_raters))
-    first, second = (Part(*pair) for pair in zip((by_images, by_raters), degrees, strict=True))
-    return first, second
+    return (
+        Part(by_images, np.full(by_images.shape, num_groups - 1.0)),
+        Part(by_raters, np.full(by_raters.shape, num_raters - 1.0)),
+    )
 
 
 def _variance(samples: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Bootstrap resamples of whole groups of images, and of raters, the same ones for everything that is compared."""
+"""Bootstrap resamples of whole groups of images, and of raters; all compared quantities share the same resamples."""
 
 from __future__ import annotations
 
@@ -51,39 +51,13 @@ def resampled_sums(sums: ArrayLike, *, resamples: int = 2000, rng: Rng = 0) -> F
     return np.concatenate([weights @ table for weights in _group_weights(len(table), resamples, rng)])
 
 
-def resampled_means(
-    values: ArrayLike, *, groups: Sequence[Hashable] | None = None, resamples: int = 2000, rng: Rng = 0
-) -> Floats:
-    """Means over bootstrap resamples of whole groups, all columns over the same ones.
-
-    Args:
-        values: ``(N, M)``; NaN are left out of their column's mean.
-        groups: ``(N,)`` labels of what was drawn independently (patients); each image on its own if not given.
-        resamples: ``T``.
-        rng: generator, or the seed of one.
-
-    Returns:
-        ``(T, M)``; NaN where a resample holds no defined value.
-
-    Raises:
-        ValueError: if `values` and `groups` differ in length.
-    """
-    table = np.asarray(values, float)
-    defined = ~np.isnan(table)
-    both = np.concatenate([np.where(defined, table, 0.0), defined.astype(float)], axis=1)
-    sums, sizes = np.split(resampled_sums(group_sums(both, groups), resamples=resamples, rng=rng), 2, axis=1)
-    with np.errstate(invalid="ignore"):
-        means: Floats = sums / sizes
-    return means
-
-
 def resampled_fold_sums(
     folds: Sequence[ArrayLike], *, groups: Sequence[Hashable] | None = None, resamples: int = 2000, rng: int = 0
 ) -> list[Floats]:
     """Sums over resamples of groups of images and, at the same time, of raters.
 
     The raters are drawn once for all images of a resample. An image's value is the mean over the drawn raters' folds;
-    the references stay those of the raters who were there.
+    the references are not rebuilt: they stay the majorities of all raters who drew the image.
 
     Args:
         folds: for each score ``(N, R, M)``: the candidates on each rater's reference, NaN where it is undefined. A
@@ -115,7 +89,7 @@ def resampled_fold_sums(
 
 
 class _Grouping:
-    """Which images belong together, worked out once."""
+    """Sums by group: the sorting order of the images by group, computed once."""
 
     def __init__(self, num_images: int, groups: Sequence[Hashable] | None) -> None:
         if groups is not None and len(groups) != num_images:
@@ -134,7 +108,7 @@ class _Grouping:
 
 
 def _mean_of_folds(folds: Floats, times: NDArray[np.int64]) -> Floats:
-    """Each image's mean over the folds drawn so many times, ``(N, M)``, and whether there is one, ``(N, 1)``."""
+    """Each image's mean over the folds weighted by `times`, and whether it has one, ``(N, M + 1)``."""
     weights = times * ~np.isnan(folds).any(axis=2)
     sizes = weights.sum(axis=1, keepdims=True)
     sums = np.einsum("nr,nrm->nm", weights, np.nan_to_num(folds))
@@ -142,7 +116,7 @@ def _mean_of_folds(folds: Floats, times: NDArray[np.int64]) -> Floats:
 
 
 def _group_weights(num_groups: int, resamples: int, rng: Rng) -> Iterator[Floats]:
-    """How often each group is drawn, ``(t, G)`` a block; the blocks' size does not change what is drawn."""
+    """How often each group is drawn, ``(t, G)`` a block; the draws do not depend on the size of the blocks."""
     generator = np.random.default_rng(rng)
     block = max(1, _BLOCK // max(num_groups, 1))
     for start in range(0, resamples, block):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -15,20 +18,18 @@ from statsmodels.stats.multitest import multipletests
 from irrbench.stats import (
     Ratios,
     benjamini_yekutieli,
-    crossed_errors,
+    clustered_mean,
     group_sums,
     holm,
     interval,
-    mean_interval,
     normalized_score,
     p_above,
     p_two_sided,
-    percentile_interval,
+    rater_parts,
     resampled_fold_sums,
-    resampled_means,
     resampled_sums,
     smallest_p,
-    two_sided_p,
+    summed_errors,
 )
 
 RNG = np.random.default_rng(0)
@@ -42,6 +43,14 @@ def means_of(values: np.ndarray, *, resamples: int = 999, seed: int = 0, groups:
     draws = resampled_sums(sums, resamples=resamples, rng=seed)
     (top, bottom), (top_draws, bottom_draws) = np.split(sums, 2, axis=1), np.split(draws, 2, axis=1)
     return Ratios(top, bottom, top_draws / bottom_draws)
+
+
+def resampled_means(values: np.ndarray, *, groups=None, resamples: int = 2000, rng: int = 0) -> np.ndarray:
+    """Means over resamples of whole groups, NaN left out of each column."""
+    defined = ~np.isnan(values)
+    both = np.concatenate([np.where(defined, values, 0.0), defined], axis=1)
+    sums, sizes = np.split(resampled_sums(group_sums(both, groups), resamples=resamples, rng=rng), 2, axis=1)
+    return sums / sizes
 
 
 @pytest.mark.parametrize(
@@ -62,11 +71,12 @@ def test_normalized_score(model, floor, ceiling, gap_low, value, reason):
     assert found.reason == reason
 
 
-def test_mean_interval_is_students():
+def test_the_interval_of_a_mean_is_students():
     values = RNG.normal(size=12)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert mean_interval([*values, np.nan]) == pytest.approx((expected.low, expected.high))
-    assert mean_interval([0.5, np.nan]) == (-math.inf, math.inf)
+    found = clustered_mean([*values, np.nan])
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert np.isnan([clustered_mean([0.5, np.nan]).low, clustered_mean([0.5, np.nan]).high]).all()
 
 
 def test_students_test_of_single_images_is_scipys():
@@ -137,6 +147,7 @@ def test_percentile_by_hand():
 
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=25, deadline=None)
+@example(seed=1, groups=30)
 @given(seed=st.integers(0, 10**6), groups=st.integers(20, 40))
 def test_p_values_belong_to_their_intervals(method, seed, groups):
     """The two-sided p-value is below 1 - level where the interval leaves out the null, but for a resample or two."""
@@ -152,6 +163,70 @@ def test_p_values_belong_to_their_intervals(method, seed, groups):
     ):
         p = p_two_sided(ratios, null, method=method)
         assert (p < 0.05).all() if outside else (p > 0.05).all()
+
+
+def nulls_of(low: np.ndarray, high: np.ndarray, samples: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Null values just inside and outside the ends, far away, at resamples and between them."""
+    step = 1e-9 * (np.abs(low) + np.abs(high) + (high - low))
+    drawn = [samples[rng.integers(len(samples))] for _ in range(6)]
+    middle = [(one + other) / 2 for one, other in pairwise(drawn)]
+    return [low - step, low + step, high - step, high + step, low - 1e3, high + 1e3, *drawn, *middle]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=80, deadline=None)
+@example(seed=1, groups=30, resamples=1999, level=0.95, shape=2.0)
+@example(seed=1, groups=30, resamples=2000, level=0.95, shape=0.05)
+@example(seed=0, groups=2, resamples=1, level=0.5, shape=1.0)
+@given(
+    seed=st.integers(0, 10**6),
+    groups=st.integers(2, 40),
+    resamples=st.integers(1, 400),
+    level=st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.99, 0.999, 0.99999]),
+    shape=st.sampled_from([0.05, 0.5, 2.0]),
+)
+def test_a_p_value_never_contradicts_its_interval(method, seed, groups, resamples, level, shape):
+    rng = np.random.default_rng(seed)
+    values = rng.gamma(shape, size=(groups, 4)) * [1, -1, 1, -1]
+    values[:, 2] = np.round(values[:, 2])  # many tied resamples
+    ratios = means_of(values, resamples=resamples, seed=seed)
+    low, high = interval(ratios, level=level, method=method)
+    assert (low <= high).all()
+    tail = (1 - level) / 2
+    attainable = tail > smallest_p(groups, resamples, method=method) * (1 + 1e-9)
+    for null in nulls_of(low, high, ratios.samples, rng):
+        inside = (low <= null) & (null <= high)
+        p_low, p_high = p_above(ratios, null, method=method), p_above(mirrored(ratios), -null, method=method)
+        assert (p_two_sided(ratios, null, method=method)[inside] >= 2 * tail * (1 - 1e-6)).all()
+        for p, outside in ((p_low, null < low), (p_high, null > high)):
+            if attainable and method in ("student", "bca"):
+                assert (p[outside] < tail).all()
+            assert (p >= smallest_p(groups, resamples, method=method) * (1 - 1e-9)).all()
+    if attainable and method in ("percentile", "expanded"):
+        # Counted with one resample more, these reach the level from two resamples outside the interval on.
+        ordered = np.sort(ratios.samples, axis=0)
+        for column in range(4):
+            samples = ordered[:, column]
+            at_most = np.searchsorted(samples, samples, side="right")
+            farther = samples[at_most <= (samples < low[column]).sum() - 2]
+            null = farther[-1] if len(farther) else samples[0] - 1
+            assert p_above(ratios, null, method=method)[column] < tail
+
+
+def mirrored(ratios: Ratios) -> Ratios:
+    return Ratios(-ratios.top, ratios.bottom, -ratios.samples)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_undefined_resamples_do_not_make_a_p_value_smaller(method):
+    ratios = means_of(RNG.normal(size=(12, 2)), resamples=999)
+    holes = np.concatenate([ratios.samples, np.full((999, 2), np.nan)])
+    low, high = interval(ratios, method=method)
+    with_holes = Ratios(ratios.top, ratios.bottom, holes)
+    np.testing.assert_allclose(interval(with_holes, method=method), (low, high), atol=1e-12)
+    for null in (low + 1e-9, (low + high) / 2):
+        expected = p_two_sided(ratios, null, method=method)
+        np.testing.assert_allclose(p_two_sided(with_holes, null, method=method), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -194,7 +269,7 @@ def test_an_unknown_method_is_refused():
 
 def test_the_smallest_p_is_what_comes_out_far_away():
     ratios = means_of(RNG.normal(size=(9, 1)), resamples=499)
-    for method in ("percentile", "expanded"):
+    for method in ("percentile", "expanded", "bca"):
         assert p_above(ratios, -1e9, method=method)[0] == pytest.approx(smallest_p(9, 499, method=method))
     assert smallest_p(9, 499, method="student") == 0
 
@@ -234,7 +309,7 @@ def test_resamples_leave_out_nan_and_repeat_with_the_seed():
 
 def test_percentile_interval_is_close_to_scipys():
     values = RNG.gamma(2, size=(60, 1))
-    low, high = percentile_interval(resampled_means(values, resamples=20_000, rng=0))
+    low, high = interval(means_of(values, resamples=20_000), method="percentile")
     expected = stats.bootstrap(
         (values[:, 0],), np.mean, n_resamples=20_000, method="percentile", rng=1
     ).confidence_interval
@@ -244,7 +319,8 @@ def test_percentile_interval_is_close_to_scipys():
 def test_percentile_interval_leaves_out_nan():
     samples = RNG.normal(size=(51, 2))
     samples[::7, 1] = np.nan
-    low, high = percentile_interval(samples, level=0.8)
+    ratios = Ratios(np.ones((2, 2)), np.ones((2, 2)), samples)
+    low, high = interval(ratios, level=0.8, method="percentile")
     np.testing.assert_allclose([low, high], np.nanpercentile(samples, [10, 90], axis=0))
 
 
@@ -297,7 +373,7 @@ def test_crossed_errors_are_those_of_the_analysis_of_variance():
     folds = (images + raters)[:, :, None]
     both = resampled_fold_sums([folds], resamples=20_000, rng=1)[0][:, :1] / 20
     alone = resampled_means(folds.mean(axis=1), resamples=20_000, rng=1)
-    errors, degrees = crossed_errors(both, alone, num_groups=20, num_raters=4)
+    errors, degrees = summed_errors(rater_parts(both, alone, num_groups=20, num_raters=4))
     by_images, by_raters = images.var(ddof=1) / 20, raters.var(ddof=1) / 4
     assert errors[0] ** 2 == pytest.approx(by_images + by_raters, rel=0.05)
     expected = (by_images + by_raters) ** 2 / (by_images**2 / 19 + by_raters**2 / 3)
@@ -310,17 +386,18 @@ def test_crossed_errors_are_those_of_the_analysis_of_variance():
 def test_raters_who_agree_add_nothing():
     samples = resampled_means(RNG.normal(size=(15, 2)), resamples=50)
     samples[3, 1] = np.nan
-    errors, degrees = crossed_errors(samples, samples, num_groups=15, num_raters=3)
+    errors, degrees = summed_errors(rater_parts(samples, samples, num_groups=15, num_raters=3))
     assert errors == pytest.approx(np.nanstd(samples, axis=0) * math.sqrt(15 / 14))
     assert degrees == pytest.approx([14, 14])
     nothing = np.zeros((5, 1))
-    assert [x[0] for x in crossed_errors(nothing, nothing, num_groups=4, num_raters=3)] == [0, 3]
+    assert [x[0] for x in summed_errors(rater_parts(nothing, nothing, num_groups=4, num_raters=3))] == [0, 3]
 
 
-def test_p_values_and_corrections():
-    shifted = resampled_means(RNG.normal(1, 1, size=(50, 1)), resamples=999)
-    assert two_sided_p(shifted)[0] == pytest.approx(2 / 1000)
-    assert two_sided_p(np.array([[-1.0], [1.0]]))[0] == 1
+def test_p_values_from_counts_of_resamples():
+    shifted = means_of(RNG.normal(1, 1, size=(50, 1)), resamples=999)
+    assert p_two_sided(shifted, method="percentile")[0] == pytest.approx(2 / 1000)
+    even = Ratios(np.ones((2, 1)), np.ones((2, 1)), np.array([[-1.0], [1.0]]))
+    assert p_two_sided(even, method="percentile")[0] == 1
 
 
 @settings(max_examples=50, deadline=None)
@@ -328,3 +405,18 @@ def test_p_values_and_corrections():
 def test_corrections_are_those_of_statsmodels(p):
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
     assert benjamini_yekutieli(p) == pytest.approx(multipletests(p, method="fdr_by")[1])
+
+
+def test_corrections_keep_undefined_values():
+    np.testing.assert_allclose(holm([0.01, np.nan, 0.04]), [0.03, np.nan, 0.08])
+    assert np.isnan(benjamini_yekutieli([0.01, np.nan, 0.04])).all()
+    assert holm([]).shape == benjamini_yekutieli([]).shape == (0,)
+
+
+def test_importing_the_statistics_imports_nothing_slow():
+    code = (
+        "import sys, irrbench.scores; before = set(sys.modules); import irrbench.stats; "
+        "print([m for m in ('pandas', 'scipy.stats', 'statsmodels') if m in set(sys.modules) - before])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
