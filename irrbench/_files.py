@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and errors of the disk in words."""
+"""Files: written completely or not at all, locked between processes; disk errors with a message that helps."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
+
 from irrbench.config import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Locks that the system opens when their process ends, however it ends.
-
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file, made where there is none; yields False, at once, where somebody else holds it.
+    """Hold the lock of a file, made where there is none; yields False, at once, where another process holds it.
 
-    The file stays when the lock is opened: one that is removed could be locked by two who opened it at different times.
+    The system releases the lock when its process ends, in whatever way. The file stays: if it were removed, two
+    processes that opened it at different times could both lock it.
 
     Raises:
         OSError: if the file cannot be opened.
@@ -36,40 +37,23 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 
 def lock_descriptor(descriptor: int) -> bool:
-    """Lock an open file and say whether that went well; closing it opens the lock.
+    """Lock an open file and return whether that went well; closing the file releases the lock.
 
-    A file system without locks lets everybody pass, as if there were nobody else.
+    On a file system without locks every process gets the lock.
     """
     try:
-        _lock(descriptor)
-    except BlockingIOError:
-        return False
+        return filelock.lock_descriptor(descriptor, blocking=False)
     except OSError:
         return True
-    return True
-
-
-def _lock(descriptor: int) -> None:
-    if os.name == "posix":
-        import fcntl  # noqa: PLC0415
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    import msvcrt  # noqa: PLC0415
-
-    try:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    except OSError as error:
-        raise BlockingIOError(*error.args) from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a file beside ``path``, then put it in its place in one step.
 
-    What a killed process has left half-written beside it is removed; what others are writing is left alone.
+    Unfinished files that killed processes left beside it are removed; those that other processes still write are not.
 
     Raises:
-        ConfigError: if the disk does not take it.
+        ConfigError: if the file cannot be written.
     """
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +67,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
 
 
 def remove_drafts(path: Path) -> None:
-    """Remove the drafts of a file whose processes are no more."""
+    """Remove the drafts of a file whose processes have ended."""
     for draft in path.parent.glob(f".{glob.escape(path.stem)}.*.part{glob.escape(path.suffix)}"):
         with suppress(OSError), draft.open("rb") as file:
             if lock_descriptor(file.fileno()):
@@ -92,11 +76,11 @@ def remove_drafts(path: Path) -> None:
 
 @contextmanager
 def _draft(path: Path) -> Iterator[tuple[int, Path]]:
-    """An empty file that is locked, so that others see that its process lives; gone in the end, if not moved."""
+    """An empty file beside ``path``, locked while this process writes it; removed in the end if it was not moved."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".part{path.suffix}")
         lock_descriptor(handle)
-        if Path(name).exists():  # else it was taken for a leftover in the moment before it was locked
+        if Path(name).exists():  # another process may have removed it before it was locked
             break
         os.close(handle)
     try:
@@ -107,7 +91,7 @@ def _draft(path: Path) -> Iterator[tuple[int, Path]]:
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> Path:
-    """Write a table as CSV; numbers come back as they were."""
+    """Write a table as CSV, with all digits: :func:`read_frame` returns the same numbers."""
     return write_atomically(path, lambda place: frame.to_csv(place, index=False))
 
 
@@ -131,20 +115,17 @@ def read_frame(path: Path) -> pd.DataFrame:
     columns = pd.read_csv(path, nrows=0).columns
     empty = {column: [""] for column in columns if column != "image_id"}
     options: dict[str, Any] = {"dtype": {"image_id": str}, "na_values": empty, "keep_default_na": False}
-    frame: pd.DataFrame = pd.read_csv(path, **options, **_exact_floats(pd.__version__))
+    if int(pd.__version__.partition(".")[0]) < 3:  # the default from pandas 3 on, where it is deprecated as an argument
+        options["float_precision"] = "round_trip"
+    frame: pd.DataFrame = pd.read_csv(path, **options)
     return frame
 
 
-def _exact_floats(version: str) -> dict[str, Any]:
-    # From pandas 3 on this is what it does by itself, and asking for it is deprecated.
-    return {} if int(version.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
-
-
 def prepare_folder(path: Path) -> Path:
-    """Make a folder, and see now and not after hours whether it takes files.
+    """Make a folder, and check before hours of work that files can be written to it.
 
     Raises:
-        ConfigError: if it does not.
+        ConfigError: if they cannot.
     """
     with _disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -163,28 +144,25 @@ def _disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-# Silence about what a user of the benchmark can do nothing about.
-
-
-_NOISE = (
+_WARNINGS = (
     "The '.*dataloader' does not have many workers",
     r"The number of training batches \(\d+\) is smaller than the logging interval",
     "Checkpoint directory .* exists and is not empty",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",
     "Detected call of `lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",
 )
-_CHATTY = ("pytorch_lightning", "lightning.pytorch", "alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent")
+_LOGGERS = ("pytorch_lightning", "lightning.pytorch", "alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what libraries say on every start."""
-    levels = {name: logging.getLogger(name).level for name in _CHATTY}
+    """Hide warnings and log messages of libraries about which a user of the benchmark can do nothing."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     with warnings.catch_warnings():
-        for message in _NOISE:
+        for message in _WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         try:
-            for name in _CHATTY:
+            for name in _LOGGERS:
                 logging.getLogger(name).setLevel(logging.WARNING)
             yield
         finally:

@@ -18,7 +18,7 @@ LAYERS = (
     ("tracking",),
     ("evaluation",),
     ("callbacks",),
-    ("config", "_files"),
+    ("config", "_files", "_settings"),
     ("data",),
     ("datasets", "convert"),
     ("training",),
@@ -100,12 +100,13 @@ def test_importing_the_core_imports_no_framework():
     assert done.stdout.strip() == "[]"
 
 
-def test_callbacks_at_the_top_are_a_link_and_nothing_that_is_installed():
-    top = PACKAGE.parent / "callbacks"
+@pytest.mark.parametrize("name", ["callbacks", "configs"])
+def test_folders_at_the_top_are_links_and_nothing_that_is_installed(name):
+    top = PACKAGE.parent / name
     if not (PACKAGE.parent / "pyproject.toml").exists():
         pytest.skip("not a checkout")
     assert top.is_symlink()
-    assert top.resolve() == PACKAGE / "callbacks"
-    code = "import importlib.util as u; print(u.find_spec('callbacks'), u.find_spec('irrbench') is not None)"
+    assert top.resolve() == PACKAGE / name
+    code = f"import importlib.util as u; print(u.find_spec({name!r}), u.find_spec('irrbench') is not None)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.home())
     assert done.stdout.split() == ["None", "True"]

@@ -43,7 +43,7 @@ def test_when_a_cell_has_processes(train, several):
 
 @pytest.mark.parametrize("devices", ["0", "-2", "many"])
 def test_unusable_devices(devices):
-    with pytest.raises(ConfigError, match=rf"train.devices must be 1 or more, or auto; found .*{devices}"):
+    with pytest.raises(ConfigError, match=rf"train.devices must be a whole number of 1 or more, or auto; found '{devices}'"):
         load_config(None, ["--train.devices", devices])
 
 

@@ -95,7 +95,7 @@ def test_help_loads_nothing_heavy():
             "study: exclude_below and exclude_above must be 0 <= exclude_below < exclude_above",
         ),
         (["--targets", "1.5"], "study: targets must lie between 0 and 1, found 1.5"),
-        (["--workers", "0"], "workers must be 1 or more and pictures 0 or more, found 0 and 4"),
+        (["--workers", "0"], "workers must be a whole number of 1 or more; found 0"),
     ],
 )
 def test_bad_usage_is_one_message_and_code_2(script, capsys, tmp_path, monkeypatch, arguments, message):

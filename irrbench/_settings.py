@@ -1,0 +1,243 @@
+"""Settings: dataclasses out of YAML files, flags and values given in code, with messages that a user can act on.
+
+A dataclass is the schema: each field is a key of the file and a flag, and its type says which values it takes. Values
+are converted by jsonargparse, one field at a time, so that a message can name the field, what it takes and what was
+found.
+"""
+
+from __future__ import annotations
+
+import difflib
+from argparse import ArgumentError
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from operator import attrgetter
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, get_loader
+
+if TYPE_CHECKING:
+    NonNegativeInt = int
+    PositiveInt = int
+    OpenUnitInterval = float
+    PositiveFloat = float
+else:
+    from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
+
+SHIPPED = Path(__file__).parent / "configs"
+Settings = TypeVar("Settings")
+
+
+class ConfigError(ValueError):
+    """A configuration or an argument that cannot be used; the message says what to do."""
+
+
+def load_settings(
+    kind: type[Settings], path: str | Path | None, flags: Sequence[str], changes: Mapping[str, Any] | None
+) -> Settings:
+    """Read a YAML file and lay flags and values over it.
+
+    Args:
+        kind: the dataclass to make.
+        path: of the YAML file, or the name of one that is shipped with the package; defaults alone if not given.
+        flags: such as ``--train.batch_size 8``.
+        changes: values by dotted key that win over both.
+
+    Raises:
+        ConfigError: if the file cannot be read, or with every unknown key (and the nearest known one) and every
+            value that its field does not take.
+    """
+    reader = _Reader(kind)
+    if path is not None:
+        reader.read_file(path)
+    reader.read_flags(flags)
+    for key, value in (changes or {}).items():
+        reader.set(key, value)
+    if reader.problems:
+        raise ConfigError("\n".join(reader.problems))
+    settings: Settings = reader.build()
+    return settings
+
+
+class _Reader:
+    """Collects the values of one dataclass by dotted key (``train.lr``), and everything that is wrong with them.
+
+    Args:
+        kind: the dataclass.
+        name: stands before each key in messages, such as ``models[0].``.
+    """
+
+    def __init__(self, kind: Any, name: str = "") -> None:
+        self.kind, self.name = kind, name
+        self.fields = _fields(kind)
+        self.values: dict[str, Any] = {}
+        self.problems: list[str] = []
+
+    def read_file(self, name: str | Path) -> None:
+        """Read a YAML file, or the one of this name that is shipped with the package."""
+        path, shipped = Path(name), SHIPPED / f"{name}.yaml"
+        if not path.is_file() and path.name == str(name) and shipped.is_file():
+            path = shipped
+        try:
+            content = _load_yaml(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
+            raise ConfigError(
+                f"--config {path} cannot be read: {error.strerror or error}. Give a YAML file, or a name among {names}."
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--config {path} is no valid YAML: {error}") from error
+        self.read(content, place=path.name)
+
+    def read_flags(self, flags: Sequence[str]) -> None:
+        """Read ``--key value``, ``--key=value``, ``--key+ entry`` (appends to a list) and ``--mapping.key value``."""
+        rest = list(flags)
+        while rest:
+            flag, equals, text = rest.pop(0).partition("=")
+            if not flag.startswith("--"):
+                raise ConfigError(f"expected flags, found {flag!r}; see --help")
+            if not equals and (not rest or rest[0].startswith("--")):
+                self.problems.append(f"{flag} needs a value, such as {flag} VALUE.")
+                continue
+            text = text if equals else rest.pop(0)
+            key = flag[2:].removesuffix("+")
+            mapping, _, entry = key.partition(".")
+            try:
+                if flag.endswith("+") and key in self.fields:
+                    before, given = self.values.get(key, attrgetter(key)(self.kind())) or [], _load_yaml(text)
+                    self.set(key, [*before, *(given if isinstance(given, list) else [given])])
+                elif key in self.fields:
+                    self.set(key, text, is_text=True)
+                elif get_origin(self.fields.get(mapping)) is dict:
+                    self.set(mapping, {**(self.values.get(mapping) or {}), entry: text})
+                else:
+                    hint = _nearest(key, self.fields).replace("mean '", "mean '--")
+                    self.problems.append(f"unknown flag {flag!r}. {hint}")
+            except yaml.YAMLError as error:
+                self.problems.append(f"{flag} is no valid YAML: {error}")
+
+    def read(self, content: Any, place: str = "", section: str = "") -> None:
+        """Read the keys and values of the dataclass, or of a section (``train.``) of it."""
+        if is_dataclass(content) and not isinstance(content, type):
+            content = asdict(content)
+        if isinstance(content, Mapping):
+            for key, value in content.items():
+                self.set(f"{section}{key}", value, place)
+        elif content is not None:  # else all its keys are commented out
+            self._complain(place, section, f"expected keys and values, found {content!r}.")
+
+    def _complain(self, place: str, section: str, message: str) -> None:
+        where = f"{self.name}{section}".rstrip(".")
+        self.problems.append(": ".join(part for part in (place, where, message) if part))
+
+    def set(self, key: str, value: Any, place: str = "", *, is_text: bool = False) -> None:
+        """Set one field, or several of a section; ``is_text``: the value is the text of a flag, still to be read."""
+        hint = self.fields.get(key)
+        entry = get_args(hint)[0] if get_origin(hint) is list else None
+        if is_text and (is_dataclass(hint) or is_dataclass(entry)):
+            value = _load_yaml(value)
+        if hint is None:
+            section, _, last = key.rpartition(".")
+            known = [name.rpartition(".")[2] for name in self.fields if name.rpartition(".")[0] == section]
+            self._complain(place, section, f"unknown key {last!r}. {_nearest(last, known)}")
+        elif is_dataclass(hint):
+            self.read(value, place, f"{key}.")
+        elif is_dataclass(entry) and isinstance(value, list):
+            # jsonargparse would take keys `class_path` and `init_args` for an object to be made here and now.
+            readers = [_Reader(entry, f"{self.name}{key}[{number}].") for number in range(len(value))]
+            for reader, item in zip(readers, value, strict=True):
+                reader.read(item, place)
+                self.problems += reader.problems
+            self.values[key] = [reader.build() for reader in readers]
+        else:
+            try:
+                self.values[key] = _convert(hint, value, is_text=is_text)
+            except ArgumentError:
+                found = "nothing" if value is None else repr(value)
+                self.problems.append(f"{self.name}{key} must be {_expected(hint)}; found {found}.")
+
+    def build(self, section: str = "", kind: Any = None) -> Any:
+        """The dataclass, with those within it."""
+        given = {}
+        for name, hint in get_type_hints(kind or self.kind).items():
+            if is_dataclass(hint):
+                given[name] = self.build(f"{section}{name}.", hint)
+            elif section + name in self.values:
+                given[name] = self.values[section + name]
+        return (kind or self.kind)(**given)
+
+
+def _fields(kind: Any, section: str = "") -> dict[str, Any]:
+    """Types by dotted key, of sections too."""
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        found |= {section + name: hint, **(_fields(hint, f"{section}{name}.") if is_dataclass(hint) else {})}
+    return found
+
+
+def _convert(hint: Any, value: Any, *, is_text: bool) -> Any:
+    """A value as a type takes it: text of a flag is read first, and numbers may be in quotes.
+
+    Raises:
+        ArgumentError: if the type does not take it.
+    """
+    if value is None and NoneType not in get_args(hint):  # to jsonargparse this is a value that is not given
+        raise ArgumentError(None, "no value")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    parsed = parser.parse_args([f"--value={value}"]) if is_text else parser.parse_object({"value": value})
+    return _plain(parsed["value"])
+
+
+def _plain(value: Any) -> Any:
+    """The same value without jsonargparse's subclasses of numbers, which YAML does not write."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    plain = next((kind for kind in (bool, int, float) if isinstance(value, kind)), None)
+    return value if plain is None else plain(value)
+
+
+def _load_yaml(text: str) -> Any:
+    """Read YAML by jsonargparse's rules: ``1e-4`` is a number and ``2024-05-01`` is text."""
+    # Without the comment jsonargparse takes a lone "train:" for text.
+    return get_loader("yaml")(f"{text}\n#")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Known are {', '.join(known)}."
+
+
+_IN_WORDS = {
+    NoneType: "null",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text (in quotes if it looks like a number)",
+    NonNegativeInt: "a whole number of 0 or more",
+    PositiveInt: "a whole number of 1 or more",
+    PositiveFloat: "a number greater than 0",
+    OpenUnitInterval: "a number between 0 and 1",
+}
+
+
+def _expected(hint: Any) -> str:
+    """What a type takes, in words.
+
+    Example:
+        >>> _expected(list[int]), _expected(float | Literal["auto"] | None)
+        ('a list in square brackets with entries that are each a whole number', 'a number, or auto, or null')
+    """
+    inner = get_args(hint)
+    if get_origin(hint) is Literal:
+        return inner[0] if len(inner) == 1 else f"one of {', '.join(inner)}"
+    if get_origin(hint) is list:
+        return f"a list in square brackets with entries that are each {_expected(inner[0])}"
+    if get_origin(hint) is dict and inner[1] is not Any:
+        return f"keys and values, each value {_expected(inner[1])}"
+    if get_origin(hint) is dict or is_dataclass(hint):
+        return "keys and values"
+    return ", or ".join(map(_expected, inner)) if inner else _IN_WORDS[hint]
