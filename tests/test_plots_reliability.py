@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from irrbench.plots import save_figure
-from irrbench.plots.panels import Drawn, mask_figure
+from irrbench.plots.panels import RatedImage, mask_figure
 from irrbench.plots.raters import (
     average_and_naive,
     coefficient_plot,
@@ -73,12 +73,12 @@ def coefficients() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["measure", "covariate", "contrast", "estimate", "low", "high"])
 
 
-def drawn(caption="image 1", side=40, present=(True, True, True)) -> Drawn:
+def drawn(caption="image 1", side=40, present=(True, True, True)) -> RatedImage:
     masks = np.zeros((3, side, side), bool)
     for r in range(3):
         masks[r, 10 : 14 + r, 12:17] = present[r]
     image = np.random.default_rng(0).random((1, side, side))
-    return Drawn(caption, image, masks, None, np.array(present))
+    return RatedImage(caption, image, masks, None, np.array(present))
 
 
 FIGURES = {

@@ -258,7 +258,7 @@ def _draw_rows(
         handles, labels = _legend(rows, models)
         columns = style.legend_columns(labels, width=style.COMPACT_WIDTH)
         if ax is None:
-            panels = [list(part) for _, part in groupby(rows, key=_panel_of)] or [[]]
+            panels = [list(part) for _, part in groupby(rows, key=lambda row: style.range_key(row.score))] or [[]]
             depths = [_depth(part) for part in panels]
             lines = len(titles) + len(remarks) + math.ceil(len(labels) / columns)
             height = sum(depths) + 0.4 * len(panels) + _LINE * lines
@@ -274,12 +274,6 @@ def _draw_rows(
         if titles:
             axes[0].set_title("\n".join(titles), pad=8 + 13 * len(remarks))
     return axes[0]
-
-
-def _panel_of(row: Row) -> tuple[object, ...]:
-    """Rows of one range share an axis; a score without a limit shares one with itself only."""
-    ends = style.axis_range(row.score)
-    return ends if all(map(math.isfinite, ends)) else (*ends, row.score)
 
 
 def _depth(rows: Sequence[Row]) -> float:

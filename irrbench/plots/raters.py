@@ -1,38 +1,50 @@
-"""Reliability of raters: means of measures, average and naive rater, raters left out, drawings repeated."""
+"""Reliability of raters: means of measures, average and naive rater, raters left out, drawings repeated, covariates."""
+
+# ruff: noqa: PLC0415 - matplotlib is loaded when something is drawn
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from irrbench.plots import style
 from irrbench.plots.bands import need_columns
-from irrbench.plots.style import (
-    FIGURE_WIDTH,
-    MODEL_COLOURS,
-    MODEL_MARKERS,
-    ROLE_COLOURS,
-    figure_style,
-    legend_columns,
-    new_figure,
-    number,
-    shorten,
-)
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-# ruff: noqa: PLC0415 - matplotlib is loaded when something is drawn
-
-
-_ROW, _LANE, _FOOT = 0.34, 0.11, 0.55  # inches
+_ROW, _LANE, _FOOT, _AXIS = 0.34, 0.11, 0.55, 0.4  # inches
+_COEFFICIENT_ROW = 0.22  # inches a term
+_COLUMNS = 3  # panels of coefficients beside each other
 _DOT: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.7}
-_INK, _SPREAD = "#1B1F24", "#C4C9CE"
-_ENDS = (0.05, 0.95)
+_INK, _SPREAD, _UNSURE, _GREY_TEXT = "#1B1F24", "#C4C9CE", "#9AA0A6", "#59636E"
+_CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
+
+
+class _Look(NamedTuple):
+    """A dot: its colour and shape, filled with white where it is open."""
+
+    colour: str
+    marker: str = "o"
+    is_open: bool = False
+
+    @property
+    def dot(self) -> dict[str, Any]:
+        face, edge = ("white", self.colour) if self.is_open else (self.colour, "white")
+        return {
+            **_DOT, "color": self.colour, "marker": self.marker, "markerfacecolor": face, "markeredgecolor": edge
+        }  # fmt: skip
+
+
+# Figures with a row per measure
 
 
 def measure_means(per_image: pd.DataFrame, summary: pd.DataFrame, across: pd.DataFrame | None = None) -> Figure:
@@ -48,20 +60,24 @@ def measure_means(per_image: pd.DataFrame, summary: pd.DataFrame, across: pd.Dat
     """
     need_columns(summary, ("measure", "title", "mean", "se"), what="`summary`")
     need_columns(per_image, tuple(summary["measure"]), what="`per_image`")
-    singles = [] if across is None else list(records(across))
-    with figure_style():
-        figure, ax = _rows([*summary["title"], *(single.title for single in singles)])
-        for y, row in enumerate(records(summary)):
-            low, high = per_image[row.measure].astype(float).quantile(_ENDS)
+    singles = [] if across is None else list(_records(across))
+    titles = dict(zip(summary["measure"], summary["title"], strict=True)) | {one.title: one.title for one in singles}
+    mean, single = _Look(style.MODEL_COLOURS[0]), _Look(style.MODEL_COLOURS[1], "D")
+    with style.figure_style():
+        figure, rows = _rows(titles)
+        for row in _records(summary):
+            ax, y = rows[row.measure]
+            low, high = per_image[row.measure].astype(float).quantile((0.05, 0.95))
             ax.plot([low, high], [y, y], color=_SPREAD, linewidth=5, solid_capstyle="butt", zorder=1)
-            _mean(ax, row.mean, row.se, y, colour=MODEL_COLOURS[0], marker="o")
-            _value(ax, row.mean, y)
-        for y, single in enumerate(singles, start=len(summary)):
-            ax.plot([single.low, single.high], [y, y], color=MODEL_COLOURS[1], linewidth=1.6, zorder=2)
-            ax.plot([single.value], [y], color=MODEL_COLOURS[1], marker="D", zorder=3, **_DOT)
-            _value(ax, single.value, y)
-        _unit_axis(ax, ax.dataLim.intervalx)
-        _key(figure, ["mean and standard error over images", "middle 90 % of images"], singles=bool(singles))
+            _draw_mean(ax, y, row.mean, row.se, mean)
+            _write_value(ax, y, row.mean)
+        for one in singles:
+            ax, y = rows[one.title]
+            _draw_dot(ax, y, one.value, one.low, one.high, single)
+            _write_value(ax, y, one.value)
+        _fit_axes(rows)
+        key = {"mean and standard error over images": _handle(mean), "middle 90 % of images": _bar()}
+        _legend(figure, {**key, "one value for all images, 95 % interval": _handle(single)} if singles else key)
     return figure
 
 
@@ -70,33 +86,39 @@ def average_and_naive(scores: pd.DataFrame) -> Figure:
 
     Args:
         scores: columns ``title`` and, for ``ceiling``, ``floor`` and ``blank``, the mean and ``<name>_se``; ``monitor``
-            is True for the score that tells them apart best.
+            is True for the score that tells them apart best; optionally ``score``, whose range the axis has.
 
     Raises:
         ValueError: if a column is missing.
     """
     columns = ("title", "ceiling", "ceiling_se", "floor", "floor_se", "blank", "blank_se", "monitor")
     need_columns(scores, columns, what="`scores`")
+    grey = style.ROLE_COLOURS["floor"]
     looks = {
-        "ceiling": ("average rater (ceiling)", ROLE_COLOURS["ceiling"], "o", _INK),
-        "floor": ("naive rater: marks everything (floor)", ROLE_COLOURS["floor"], "s", ROLE_COLOURS["floor"]),
-        "blank": ("marks nothing", ROLE_COLOURS["floor"], "o", "white"),
+        "ceiling": _Look(style.ROLE_COLOURS["ceiling"]),
+        "floor": _Look(grey, "s"),
+        "blank": _Look(grey, is_open=True),
     }
-    titles = [f"{row.title} *" if row.monitor else row.title for row in records(scores)]
-    with figure_style():
-        figure, ax = _rows(titles)
-        for y, row in enumerate(records(scores)):
+    labels = ("average rater (ceiling)", "naive rater: marks everything (floor)", "marks nothing")
+    names = list(scores["score"] if "score" in scores else scores["title"])
+    is_lower_better = [not style.known_score(name).higher_is_better for name in names]
+    with style.figure_style():
+        figure, rows = _rows(
+            {
+                name: f"{row.title}{' (lower is better)' if lower else ''}{' *' if row.monitor else ''}"
+                for name, row, lower in zip(names, _records(scores), is_lower_better, strict=True)
+            }
+        )
+        for name, row in zip(names, _records(scores), strict=True):
+            ax, y = rows[name]
             ends = [getattr(row, role) for role in looks if math.isfinite(getattr(row, role))]
             ax.plot([min(ends, default=0), max(ends, default=0)], [y, y], color=_SPREAD, linewidth=1.2, zorder=1)
-            for role, (_, colour, marker, face) in looks.items():
-                mean, se = getattr(row, role), getattr(row, f"{role}_se")
-                _mean(ax, mean, se, y, colour=colour, marker=marker, face=face)
-        _unit_axis(ax, ax.dataLim.intervalx)
-        handles = [_handle(colour, marker, face) for _, colour, marker, face in looks.values()]
-        labels = [look[0] for look in looks.values()]
-        _legend(figure, handles, labels)
+            for role, look in looks.items():
+                _draw_mean(ax, y, getattr(row, role), getattr(row, f"{role}_se"), look)
+        _fit_axes(rows)
+        _legend(figure, {label: _handle(look) for label, look in zip(labels, looks.values(), strict=True)})
         if scores["monitor"].any():
-            ax.set_xlabel("mean over images; * stands furthest above both careless masks", fontsize=9)
+            figure.axes[-1].set_xlabel("mean over images; * tells raters from careless masks best", fontsize=9)
     return figure
 
 
@@ -111,21 +133,17 @@ def left_out(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         ValueError: if a column is missing.
     """
     need_columns(table, ("left_out", "measure", "change", "change_low", "change_high"), what="`table`")
-    raters = [name for name in table["left_out"].unique() if name]
-    styles = {name: _style(place) for place, name in enumerate(raters)}
-    lanes = max(1, len(raters))
-    with figure_style():
-        figure, ax = _rows(list(titles.values()), lanes=lanes)
-        ax.axvline(0, color=_INK, linewidth=1.2, zorder=1)
-        for row in records(table[table["left_out"].isin(raters) & table["measure"].isin(list(titles))]):
-            lane, (colour, marker) = raters.index(row.left_out), styles[row.left_out]
-            y = list(titles).index(row.measure) + 0.8 * ((lane + 0.5) / lanes - 0.5)
-            ax.plot([row.change_low, row.change_high], [y, y], color=colour, linewidth=1.6, zorder=2)
-            ax.plot([row.change], [y], color=colour, marker=marker, zorder=3, **_DOT)
-        _grid_x(ax)
-        ax.set_xlabel("change of the mean from that of all raters", fontsize=9)
-        handles = [_handle(colour, marker, colour) for colour, marker in styles.values()]
-        _legend(figure, handles, [f"without {shorten(name, width=24)}" for name in raters])
+    lanes = _lanes(name for name in table["left_out"] if name)
+    with style.figure_style():
+        figure, rows = _rows(titles, lanes=len(lanes))
+        for row in _records(table[table["left_out"].isin(lanes) & table["measure"].isin(list(titles))]):
+            (ax, y), (shift, look) = rows[row.measure], lanes[row.left_out]
+            _draw_dot(ax, y + shift, row.change, row.change_low, row.change_high, look)
+        for ax in figure.axes:
+            ax.axvline(0, color=_INK, linewidth=1.2, zorder=1)
+            style.draw_grid(ax, "x")
+        figure.axes[-1].set_xlabel("change of the mean from that of all raters", fontsize=9)
+        _legend(figure, {f"without {style.shorten(name, width=24)}": _handle(lanes[name][1]) for name in lanes})
     return figure
 
 
@@ -141,96 +159,94 @@ def within_and_between(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure
     """
     columns = ("rater", "measure", "within", "within_se", "between", "between_se")
     need_columns(table, columns, what="`table`")
-    raters = list(table["rater"].unique())
-    styles = {name: _style(place) for place, name in enumerate(raters)}
-    with figure_style():
-        figure, ax = _rows(list(titles.values()), lanes=len(raters))
-        for row in records(table[table["measure"].isin(list(titles))]):
-            lane, (colour, marker) = raters.index(row.rater), styles[row.rater]
-            y = list(titles).index(row.measure) + 0.8 * ((lane + 0.5) / len(raters) - 0.5)
+    lanes, between = _lanes(table["rater"]), _Look(style.ROLE_COLOURS["floor"], is_open=True)
+    with style.figure_style():
+        figure, rows = _rows(titles, lanes=len(lanes))
+        for row in _records(table[table["measure"].isin(list(titles))]):
+            (ax, y), (shift, look) = rows[row.measure], lanes[row.rater]
+            y += shift
             ax.plot([row.between, row.within], [y, y], color=_SPREAD, linewidth=1.2, zorder=1)
-            _mean(ax, row.between, row.between_se, y, colour=ROLE_COLOURS["floor"], marker=marker, face="white")
-            _mean(ax, row.within, row.within_se, y, colour=colour, marker=marker)
-        _unit_axis(ax, ax.dataLim.intervalx)
-        handles = [_handle(colour, marker, colour) for colour, marker in styles.values()]
-        handles.append(_handle(ROLE_COLOURS["floor"], "o", "white"))
-        labels = [*(f"{shorten(name, width=24)}, own drawings" for name in raters), "between raters, same images"]
-        _legend(figure, handles, labels)
+            _draw_mean(ax, y, row.between, row.between_se, between._replace(marker=look.marker))
+            _draw_mean(ax, y, row.within, row.within_se, look)
+        _fit_axes(rows)
+        own = {f"{style.shorten(name, width=24)}, own drawings": _handle(lanes[name][1]) for name in lanes}
+        _legend(figure, {**own, "between raters, same images": _handle(between)})
     return figure
 
 
-def records(frame: pd.DataFrame) -> Any:
+_Rows = dict[str, tuple[Any, float]]  # by measure its axes and its height on them
+
+
+def _records(frame: pd.DataFrame) -> Any:
     """Return a frame's rows, each with its columns as attributes."""
     return frame.itertuples(index=False)
 
 
-def _rows(titles: Sequence[str], *, lanes: int = 1) -> tuple[Figure, Axes]:
-    height = max(_ROW, _LANE * (lanes + 1))
-    figure, (ax,) = new_figure(FIGURE_WIDTH, height * max(1, len(titles)) + _FOOT + 0.4)
-    ax.set_yticks(range(len(titles)), [shorten(title, width=40) for title in titles])
-    ax.set_ylim(len(titles) - 0.5, -0.5)
-    for y in range(1, len(titles)):
-        ax.axhline(y - 0.5, color="#EEF0F2", linewidth=0.6, zorder=0)
-    return figure, ax
+def _rows(titles: Mapping[str, str], *, lanes: int = 1) -> tuple[Figure, _Rows]:
+    """Make axes with a row per measure; measures of one range share axes, one without a limit has its own."""
+    panels = [list(part) for _, part in groupby(titles, key=style.range_key)] or [[]]
+    height = max(_ROW, _LANE * (lanes + 1)) * max(1, len(titles)) + _FOOT + _AXIS * len(panels)
+    counts = [max(1, len(names)) for names in panels]
+    figure, axes = style.new_figure(style.FIGURE_WIDTH, height, rows=len(panels), heights=counts)
+    rows: _Rows = {}
+    for ax, names in zip(axes, panels, strict=True):
+        ax.set_yticks(range(len(names)), [style.shorten(titles[name], width=40) for name in names])
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        for y in range(1, len(names)):
+            ax.axhline(y - 0.5, color="#EEF0F2", linewidth=0.6, zorder=0)
+        rows |= {name: (ax, y) for y, name in enumerate(names)}
+    return figure, rows
 
 
-def _mean(ax: Axes, mean: float, se: float, y: float, *, colour: str, marker: str, face: str | None = None) -> None:
-    if not math.isfinite(mean):
-        return
-    if math.isfinite(se):
-        ax.plot([mean - se, mean + se], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
-    edge = {**_DOT, "markeredgecolor": colour if face == "white" else "white"}
-    ax.plot([mean], [y], color=colour, marker=marker, markerfacecolor=face or colour, zorder=3, **edge)
+def _fit_axes(rows: _Rows) -> None:
+    """Set limits: the range of each axes' measures, and as far as the data."""
+    for name, (ax, _) in rows.items():
+        ends = [end for end in (*style.axis_range(name), *ax.dataLim.intervalx) if math.isfinite(end)] or [0.0, 1.0]
+        margin = 0.03 if all(map(math.isfinite, style.axis_range(name))) else 0.03 * (max(ends) - min(ends))
+        ax.set_xlim(min(ends) - margin, max(ends) + margin)
+        style.draw_grid(ax, "x")
 
 
-def _value(ax: Axes, value: float, y: float) -> None:
-    ax.annotate(number(value), (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
+def _lanes(raters: Iterable[str]) -> dict[str, tuple[float, _Look]]:
+    """Return for each rater how far from the middle of a row their dot is, and how it looks."""
+    looks = style.model_styles(raters)
+    shifts = (0.8 * ((lane + 0.5) / len(looks) - 0.5) for lane in range(len(looks)))
+    return {name: (shift, _Look(*look)) for shift, (name, look) in zip(shifts, looks.items(), strict=True)}
+
+
+def _draw_dot(ax: Axes, y: float, value: float, low: float, high: float, look: _Look) -> None:
+    if math.isfinite(low) and math.isfinite(high):
+        ax.plot([low, high], [y, y], color=look.colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
+    if math.isfinite(value):
+        ax.plot([value], [y], zorder=3, **look.dot)
+
+
+def _draw_mean(ax: Axes, y: float, mean: float, se: float, look: _Look) -> None:
+    _draw_dot(ax, y, mean, mean - se, mean + se, look)
+
+
+def _write_value(ax: Axes, y: float, value: float) -> None:
+    ax.annotate(style.number(value), (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
                 textcoords="offset points", va="center", fontsize=9, annotation_clip=False)  # fmt: skip
 
 
-def _unit_axis(ax: Axes, interval: Any) -> None:
-    low, high = (float(end) if math.isfinite(end) else edge for end, edge in zip(interval, (0.0, 1.0), strict=True))
-    ax.set_xlim(min(0.0, low) - 0.03, max(1.0, high) + 0.03)
-    _grid_x(ax)
-
-
-def _grid_x(ax: Axes) -> None:
-    ax.tick_params(axis="both", length=0)
-    ax.grid(visible=True, axis="x")
-    ax.set_axisbelow(True)
-
-
-def _style(place: int) -> tuple[str, str]:
-    return MODEL_COLOURS[place % len(MODEL_COLOURS)], MODEL_MARKERS[place % len(MODEL_MARKERS)]
-
-
-def _handle(colour: str, marker: str, face: str) -> Any:
+def _handle(look: _Look) -> Line2D:
     from matplotlib.lines import Line2D
 
-    look = {**_DOT, "markeredgecolor": colour if face == "white" else "white"}
-    return Line2D([], [], color=colour, marker=marker, markerfacecolor=face, **look)
+    return Line2D([], [], **look.dot)
 
 
-def _key(figure: Figure, labels: Sequence[str], *, singles: bool) -> None:
+def _bar() -> Line2D:
     from matplotlib.lines import Line2D
 
-    handles = [_handle(MODEL_COLOURS[0], "o", MODEL_COLOURS[0]), Line2D([], [], color=_SPREAD, linewidth=5)]
-    labels = [*labels, "one value for all images, 95 % interval"] if singles else list(labels)
-    handles += [_handle(MODEL_COLOURS[1], "D", MODEL_COLOURS[1])] if singles else []
-    _legend(figure, handles, labels)
+    return Line2D([], [], color=_SPREAD, linewidth=5)
 
 
-def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    figure.legend(handles, labels, loc="outside lower left", ncols=legend_columns(labels), fontsize=9)
+def _legend(figure: Figure, entries: Mapping[str, Line2D]) -> None:
+    style.legend_below(figure, list(entries.values()), list(entries))
 
 
-# Measures against each other: a dot an image, correlations with intervals.
-
-
-# ruff: noqa: PLC0415 - matplotlib is loaded when something is drawn
-
-
-_WRAP = 15  # letters of a title line
+# Measures against each other
 
 
 def pair_plot(per_image: pd.DataFrame, correlations: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
@@ -244,93 +260,68 @@ def pair_plot(per_image: pd.DataFrame, correlations: pd.DataFrame, titles: Mappi
     Raises:
         ValueError: if a column is missing.
     """
-    need_columns(per_image, tuple(titles), what="`per_image`")
-    need_columns(correlations, ("first", "second", "r", "low", "high"), what="`correlations`")
-    names = list(titles)
-    with figure_style():
-        figure, axes = _grid(len(names))
-        for i, row in enumerate(names):
-            for j, column in enumerate(names):
-                ax = axes[i][j]
-                if i == j:
-                    _histogram(ax, per_image[row])
-                elif i > j:
-                    _scatter(ax, per_image[column], per_image[row])
-                else:
-                    _correlation(ax, correlations, row, column)
-        _label(axes, per_image, titles)
-    return figure
-
-
-def _grid(count: int) -> tuple[Figure, list[list[Axes]]]:
     from matplotlib.figure import Figure as NewFigure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    side = FIGURE_WIDTH * max(1.0, count / 6)
-    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    figure = NewFigure(figsize=(side, side), layout=layout)
-    axes = figure.subplots(count, count, squeeze=False)
-    return figure, [list(row) for row in axes]
+    need_columns(per_image, tuple(titles), what="`per_image`")
+    need_columns(correlations, ("first", "second", "r", "low", "high"), what="`correlations`")
+    pairs = {frozenset((row.first, row.second)): row for row in _records(correlations)}
+    names, side = list(titles), style.FIGURE_WIDTH * max(1.0, len(titles) / 6)
+    limits = [_padded(per_image[name]) for name in names]
+    with style.figure_style():
+        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+        figure = NewFigure(figsize=(side, side), layout=layout)
+        axes = figure.subplots(len(names), len(names), squeeze=False)
+        for (i, j), ax in np.ndenumerate(axes):
+            row, column = names[i], names[j]
+            if i == j:
+                _draw_histogram(ax, per_image[row])
+            elif i > j:
+                _draw_scatter(ax, per_image[column], per_image[row])
+                ax.set_ylim(*limits[i])
+            else:
+                _write_correlation(ax, pairs.get(frozenset((row, column))))
+            if i >= j:
+                ax.set_xlim(*limits[j])
+            ax.tick_params(length=2, labelsize=6, labelleft=j == 0 and i > 0, labelbottom=i == len(names) - 1)
+        for i, title in enumerate(titles.values()):
+            wrapped = "\n".join(textwrap.wrap(style.shorten(title, width=36), 15))
+            axes[i][0].set_ylabel(wrapped, fontsize=7.5)
+            axes[-1][i].set_xlabel(wrapped, fontsize=7.5)
+    return figure
 
 
-def _histogram(ax: Axes, values: pd.Series) -> None:
-    defined = values.dropna().to_numpy(float)
-    if len(defined):
-        ax.hist(defined, bins=int(np.clip(1.5 * len(defined) ** 0.5, 5, 20)), color="#9AA0A6")
-    ax.set_yticks([])
-
-
-def _scatter(ax: Axes, x: pd.Series, y: pd.Series) -> None:
-    # Hundreds of dots in each of many panels are a picture, not hundreds of shapes each.
-    alpha = float(np.clip(60 / max(len(x), 1), 0.15, 0.9))
-    ax.plot(x.to_numpy(float), y.to_numpy(float), marker="o", linestyle="none", markersize=2.2, markeredgewidth=0,
-            color=MODEL_COLOURS[0], alpha=alpha, rasterized=True)  # fmt: skip
-
-
-def _correlation(ax: Axes, correlations: pd.DataFrame, first: str, second: str) -> None:
-    pair = (correlations["first"] == first) & (correlations["second"] == second)
-    pair |= (correlations["first"] == second) & (correlations["second"] == first)
-    for row in records(correlations[pair]):
-        ax.text(0.5, 0.56, number(row.r, digits=2), ha="center", va="center", fontsize=11, transform=ax.transAxes)
-        interval = f"{number(row.low, digits=2)} to {number(row.high, digits=2)}"
-        ax.text(0.5, 0.3, interval, ha="center", va="center", fontsize=6.5, color="#59636E", transform=ax.transAxes)
-    ax.set_xticks([])
-    ax.set_yticks([])
-
-
-def _label(axes: list[list[Axes]], per_image: pd.DataFrame, titles: Mapping[str, str]) -> None:
-    import textwrap
-
-    last = len(titles) - 1
-    for i, (name, title) in enumerate(titles.items()):
-        wrapped = "\n".join(textwrap.wrap(shorten(title, width=36), _WRAP))
-        axes[i][0].set_ylabel(wrapped, fontsize=7.5)
-        axes[last][i].set_xlabel(wrapped, fontsize=7.5)
-        low, high = _limits(per_image[name])
-        for k in range(len(titles)):
-            if k > i:
-                axes[k][i].set_xlim(low, high)
-            if k < i:
-                axes[i][k].set_ylim(low, high)
-        axes[i][i].set_xlim(low, high)
-    for i, row in enumerate(axes):
-        for j, ax in enumerate(row):
-            ax.tick_params(length=2, labelsize=6, labelleft=j == 0 and i > 0, labelbottom=i == last)
-
-
-def _limits(values: pd.Series) -> tuple[float, float]:
+def _padded(values: pd.Series) -> tuple[float, float]:
     defined = values.dropna().to_numpy(float)
     low, high = (float(defined.min()), float(defined.max())) if len(defined) else (0.0, 1.0)
     pad = 0.06 * (high - low) or 0.05
     return low - pad, high + pad
 
 
-# Coefficients of the linear models: what goes with high and with low reliability.
+def _draw_histogram(ax: Axes, values: pd.Series) -> None:
+    defined = values.dropna().to_numpy(float)
+    if len(defined):
+        ax.hist(defined, bins=int(np.clip(1.5 * len(defined) ** 0.5, 5, 20)), color=_UNSURE)
+    ax.set_yticks([])
 
 
-_COEFFICIENT_ROW = 0.22  # inches a term
-_COLUMNS = 3
-_UNSURE = "#9AA0A6"
+def _draw_scatter(ax: Axes, x: pd.Series, y: pd.Series) -> None:
+    # As pixels: hundreds of vector dots in each of many panels make a page slow.
+    alpha = float(np.clip(60 / max(len(x), 1), 0.15, 0.9))
+    ax.plot(x.to_numpy(float), y.to_numpy(float), marker="o", linestyle="none", markersize=2.2, markeredgewidth=0,
+            color=style.MODEL_COLOURS[0], alpha=alpha, rasterized=True)  # fmt: skip
+
+
+def _write_correlation(ax: Axes, pair: Any) -> None:
+    if pair is not None:
+        r, low, high = (style.number(value, digits=2) for value in (pair.r, pair.low, pair.high))
+        ax.text(0.5, 0.56, r, fontsize=11, transform=ax.transAxes, **_CENTRED)
+        ax.text(0.5, 0.3, f"{low} to {high}", fontsize=6.5, color=_GREY_TEXT, transform=ax.transAxes, **_CENTRED)
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+# Coefficients of the linear models
 
 
 def coefficient_plot(coefficients: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
@@ -344,45 +335,38 @@ def coefficient_plot(coefficients: pd.DataFrame, titles: Mapping[str, str]) -> F
         ValueError: if a column is missing, or no measure has estimates.
     """
     need_columns(coefficients, ("measure", "covariate", "contrast", "estimate", "low", "high"), what="`coefficients`")
-    there = coefficients.loc[coefficients["estimate"].notna(), "measure"]
-    shown = [name for name in titles if (there == name).any()]
+    estimated = set(coefficients.loc[coefficients["estimate"].notna(), "measure"])
+    shown = [name for name in titles if name in estimated]
     if not shown:
         raise ValueError("`coefficients` must have estimates of a measure in `titles`; found none.")
     terms = list(dict.fromkeys(zip(coefficients["covariate"], coefficients["contrast"], strict=True)))
     columns = min(_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
-    with figure_style():
-        figure, axes = new_figure(
-            FIGURE_WIDTH, rows * (_COEFFICIENT_ROW * len(terms) + 0.75) + 0.3, columns=columns, rows=rows
-        )
-        for ax, name in zip(axes, shown, strict=False):
-            _panel(ax, coefficients[coefficients["measure"] == name], terms, titles[name])
-        for ax in axes[len(shown) :]:
-            ax.remove()
-        for ax in axes[len(shown) - columns : len(shown)]:
-            ax.tick_params(labelbottom=True)
+    height = rows * (_COEFFICIENT_ROW * len(terms) + 0.75) + 0.3
+    share_x = len({style.range_key(name) for name in shown}) == 1
+    with style.figure_style():
+        figure, axes = style.new_figure(style.FIGURE_WIDTH, height, columns=columns, rows=rows, share_x=share_x)
+        for ax, name in zip(style.keep_panels(axes, len(shown), columns=columns), shown, strict=True):
+            _draw_coefficients(ax, coefficients[coefficients["measure"] == name], terms)
+            ax.set_title(style.shorten(titles[name], width=26), fontsize=8.5, fontweight="normal")
         figure.supxlabel("change of the measure, 95 % interval", fontsize=9)
     return figure
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, terms: list[tuple[str, str]], title: str) -> None:
-    for row in records(rows):
-        if not math.isfinite(row.estimate):
-            continue
-        y, sure = terms.index((row.covariate, row.contrast)), row.low > 0 or row.high < 0
-        colour = MODEL_COLOURS[0] if sure else _UNSURE
+def _draw_coefficients(ax: Axes, rows: pd.DataFrame, terms: Sequence[tuple[str, str]]) -> None:
+    for row in _records(rows[np.isfinite(rows["estimate"])]):
+        y, is_sure = terms.index((row.covariate, row.contrast)), row.low > 0 or row.high < 0
+        colour = style.MODEL_COLOURS[0] if is_sure else _UNSURE
         ax.plot([row.low, row.high], [y, y], color=colour, linewidth=1.4, zorder=2)
         ax.plot([row.estimate], [y], color=colour, marker="o", markersize=4, zorder=3)
-    ax.axvline(0, color="#1B1F24", linewidth=0.8, zorder=1)
-    ax.set_yticks(range(len(terms)), [_term(*term) for term in terms])
+    ax.axvline(0, color=_INK, linewidth=0.8, zorder=1)
+    labels = [
+        style.shorten(covariate, width=30)
+        if contrast.startswith("per SD")
+        else f"{style.shorten(covariate, width=18)}: {style.shorten(contrast, width=20)}"
+        for covariate, contrast in terms
+    ]
+    ax.set_yticks(range(len(terms)), labels)
     ax.set_ylim(len(terms) - 0.5, -0.5)
-    ax.set_title(shorten(title, width=26), fontsize=8.5, fontweight="normal")
-    ax.tick_params(length=0, labelsize=7.5)
-    ax.grid(visible=True, axis="x")
-    ax.set_axisbelow(True)
-
-
-def _term(covariate: str, contrast: str) -> str:
-    if contrast.startswith("per SD"):
-        return shorten(covariate, width=30)
-    return f"{shorten(covariate, width=18)}: {shorten(contrast, width=20)}"
+    style.draw_grid(ax, "x")
+    ax.tick_params(labelsize=7.5)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -137,16 +137,16 @@ def wrap_note(note: str) -> list[str]:
 # Scores
 
 
-def known_score(score: str) -> Score:
-    """Return the record of a score; a column that is no score is drawn as one within [0, 1] where higher is better.
+def known_score(name: str) -> Score:
+    """Return the record of a score or of its bound; any other measure has a range of [0, 1] and higher is better.
 
-    >>> known_score("my_column").range
-    (0.0, 1.0)
+    >>> known_score("kappa_ceiling").range, known_score("my_measure").range
+    ((-1.0, 1.0), (0.0, 1.0))
     """
     try:
-        return record(score)
+        return record(name.removesuffix("_floor").removesuffix("_ceiling"))
     except ValueError:
-        return Score(score, score, lambda table: table)
+        return Score(name, name, lambda table: table)
 
 
 def score_title(score: str) -> str:
@@ -177,6 +177,12 @@ def axis_range(score: str) -> tuple[float, float]:
     """
     low, high = known_score(score).range
     return 0.0 if low <= 0 < high else low, high
+
+
+def range_key(score: str) -> Hashable:
+    """Return what scores have in common that can share an axis: their range; one without a limit shares none."""
+    ends = axis_range(score)
+    return ends if all(map(math.isfinite, ends)) else (*ends, score)
 
 
 # Figures
