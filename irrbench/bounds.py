@@ -55,6 +55,7 @@ class EvidenceKind:
     table: type[Any]
 
 
+CANDIDATES = ("floor", "ceiling", "upper", "model")
 EVIDENCE: dict[str, EvidenceKind] = {"patterns": EvidenceKind(VotePatterns.from_masks, CrossTable)}
 
 

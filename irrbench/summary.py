@@ -19,7 +19,7 @@ import torch
 from irrbench.agreement import krippendorff_alpha
 from irrbench.bounds import Bounds
 from irrbench.patterns import VotePatterns
-from irrbench.scores import SCORES, CrossTable
+from irrbench.scores import SCORES, CrossTable, gain
 from irrbench.stats import clustered_mean, normalized_score
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class ScoreSummary:
         reason: why there is no normalized score, or empty.
         n_images: images on which the score is defined.
         label: mean of the model on the very labels it was trained on; NaN where none were given.
+        noise_fit: ``label - ceiling``, or ``ceiling - label`` where lower is better: above 0 the model agrees with its
+            label more than raters agree with the others.
     """
 
     model: float
@@ -51,11 +53,7 @@ class ScoreSummary:
     reason: str
     n_images: int
     label: float = math.nan
-
-    @property
-    def noise_fit(self) -> float:
-        """``label - ceiling``: above 0 the model agrees with its label more than people agree with each other."""
-        return self.label - self.ceiling
+    noise_fit: float = math.nan
 
 
 def bounds_table(
@@ -142,12 +140,19 @@ def summarize(table: pd.DataFrame, scores: Sequence[str] | None = None) -> dict[
 def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:
     means = {c: float(table[f"{score}_{c}"].mean()) for c in REFERENCES}
     model = float(table[score].mean()) if score in table else math.nan
-    gap_low = clustered_mean(table[f"{score}_ceiling"] - table[f"{score}_floor"]).low
-    normalized = normalized_score(model, means["floor"], means["ceiling"], gap_low=gap_low)
+    gap = clustered_mean(gain(score, table[f"{score}_ceiling"] - table[f"{score}_floor"]))
+    floor, ceiling = gain(score, means["floor"]), gain(score, means["ceiling"])
+    normalized = normalized_score(gain(score, model), floor, ceiling, gap_low=gap.low)
     n_images = int(table[f"{score}_floor"].notna().sum())
     label = float(table[f"{score}_label"].mean()) if f"{score}_label" in table else math.nan
     return ScoreSummary(
-        model, **means, normalized=normalized.value, reason=normalized.reason, n_images=n_images, label=label
+        model,
+        **means,
+        normalized=normalized.value,
+        reason=normalized.reason,
+        n_images=n_images,
+        label=label,
+        noise_fit=gain(score, label - means["ceiling"]),
     )
 
 

@@ -1,92 +1,47 @@
-"""Reading somebody else's batch."""
+"""Reading a batch of a script that is not ours: where its parts are, whether they fit, and what is probably wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-from irrbench.patterns import MAX_RATERS
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
 from torch import Tensor
-from irrbench.evaluation.evaluator import Sample
 
-# What is probably wrong where shapes do not fit, and what to pass instead.
+from irrbench.metrics.state import ImageIds
+from irrbench.patterns import MAX_RATERS
 
-
+Selector = str | int | Callable[[Any], Any]
 Shape = tuple[int, ...]
 
 RATERS_LAST = (
     "The raters seem to be on the last axis of the masks: pass `masks=lambda batch: batch[...].movedim(-1, 1)`. "
 )
 NO_RATERS = "The masks seem to have no axis of raters: give the mask of each rater, stacked on axis 1. "
+_NOTHING = object()
 
 
-def advise(shapes: Sequence[Shape], sample: Sample, num_classes: int | None, *, seen: bool = True) -> str:
-    """A sentence on what is probably wrong, or nothing.
+class Sample(NamedTuple):
+    """What the bounds need of a batch."""
 
-    Args:
-        shapes: of tensors that might have been predictions.
-        sample: the masks that they should fit.
-        num_classes: as given to the monitor.
-        seen: whether any forward call was seen.
-    """
-    masks = tuple(sample.masks.shape)
-    space = masks[2:]
-    mine = [shape for shape in shapes if shape[:1] == masks[:1]]
-    if len(masks) > 3 and any(has_space(shape, masks[1:-1]) for shape in mine):
-        return RATERS_LAST
-    if any(has_space(shape, masks[1:]) for shape in mine):
-        return NO_RATERS
-    channels = next((s[1] for s in mine if len(s) == len(masks) and s[2:] == space and s[1] > 1), None)
-    if channels is not None:
-        return _on_channels(channels, num_classes)
-    other = next((s for s in mine if len(s) == len(masks) and s[2:] != space), None)
-    if other is not None:
-        return (
-            f"A tensor {other} is of another size than the masks: bring predictions and masks to one size, for "
-            "instance by `predictions=lambda module, batch, outputs: ...`. "
-        )
-    return "" if seen else "Hooks see `self(x)` and `self.net(x)`, not `self.net.forward(x)` and no scripted module. "
+    masks: Tensor  # (B, R, *S)
+    roi: Tensor | None  # (B, *S)
+    image_id: ImageIds | None  # B of them
+    present: Tensor | None  # (B, R)
+    image: Tensor | None  # (B, C, *S)
+    label: Tensor | None = None  # (B, *S) or (B, 1, *S)
 
+    def matches(self, tensor: Tensor, num_classes: int | None) -> bool:
+        """Whether a tensor has the shape of predictions for these masks."""
+        size, space = len(self.masks), tuple(self.masks.shape[2:])
+        channels = [(), (1,)] if num_classes is None else [(), (1,), (num_classes,)]
+        return tuple(tensor.shape) in [(size, *channel, *space) for channel in channels]
 
-def has_space(shape: Shape, space: Shape) -> bool:
-    """Whether a shape is ``(B, *S)`` or ``(B, C, *S)`` for these spatial axes.
-
-    Example:
-        >>> has_space((4, 1, 8, 10), (8, 10)), has_space((4, 10), (8, 10))
-        (True, False)
-    """
-    return len(space) > 0 and (shape[1:] == space or shape[2:] == space)
-
-
-def advise_on_masks(masks: Shape, others: Sequence[Shape]) -> str:
-    """A sentence on masks whose axes are probably in another order, or nothing.
-
-    Args:
-        masks: their shape.
-        others: shapes of the batch's image, region of interest and label, those that are there.
-    """
-    space = masks[2:]
-    if any(has_space(other, space) for other in others):
-        return ""
-    if len(masks) > 3 and (any(has_space(x, masks[1:-1]) for x in others) or masks[-1] <= MAX_RATERS < masks[1]):
-        return RATERS_LAST
-    return NO_RATERS if any(has_space(other, masks[1:]) for other in others) else ""
-
-
-def _on_channels(channels: int, num_classes: int | None) -> str:
-    if num_classes is None:
-        return (
-            f"A tensor with {channels} channels was seen. Several channels are classes: pass `num_classes={channels}` "
-            "with label maps as masks, or pick one by `predictions=lambda module, batch, outputs: ...`. "
-        )
-    return f"A tensor with {channels} channels was seen: is it `num_classes={channels}` instead of {num_classes}? "
-
-
-Selector = str | int | Callable[[Any], Any]
-
-
+    def expected(self, num_classes: int | None) -> str:
+        """The shapes that predictions for these masks may have, in words."""
+        inner = ", ".join(map(str, self.masks.shape[2:]))
+        shapes = [f"({len(self.masks)}, {channels}{inner})" for channels in ("", f"{num_classes or 1}, ")]
+        return f"{' or '.join(shapes)}, as the masks are {tuple(self.masks.shape)} = (B, R, *S)"
 
 
 @dataclass(frozen=True)
@@ -106,17 +61,14 @@ class BatchReader:
         Raises:
             ValueError: if one is not there or has an impossible shape, with what the batch holds.
         """
-        parts = {name: self._part(batch, name) for name in Sample._fields}
-        sample = Sample(**parts)
+        selectors = {name: getattr(self, name) for name in Sample._fields}
+        parts = (None if x is None else select(batch, x, name=name) for name, x in selectors.items())
+        sample = Sample(*parts)
         _check(sample, batch)
         roi = sample.roi
         if roi is not None and roi.ndim == sample.masks.ndim and roi.shape[1] == 1:
             sample = sample._replace(roi=roi.squeeze(1))
         return sample
-
-    def _part(self, batch: Any, name: str) -> Any:
-        selector = getattr(self, name)
-        return None if selector is None else select(batch, selector, name=name)
 
 
 def select(batch: Any, selector: Selector, *, name: str) -> Any:
@@ -147,9 +99,6 @@ def select(batch: Any, selector: Selector, *, name: str) -> Any:
                 f"Pass the key, index, dotted path or function of the batch that gives the {name.replace('_', ' ')}."
             )
     return part
-
-
-_NOTHING = object()
 
 
 def _step(part: Any, step: str | int) -> Any:
@@ -210,3 +159,61 @@ def _check_axes(masks: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
                 f"`{name}` must be {' or '.join(map(str, known))}, as the masks are {tuple(masks.shape)} = (B, R, *S); "
                 f"found {shapes[name]}."
             )
+
+
+def advise(shapes: Sequence[Shape], sample: Sample, num_classes: int | None, *, seen: bool = True) -> str:
+    """A sentence on what is probably wrong, or nothing.
+
+    Args:
+        shapes: of tensors that might have been predictions.
+        sample: the masks that they should fit.
+        num_classes: as given to the monitor.
+        seen: whether any forward call was seen.
+    """
+    masks = tuple(sample.masks.shape)
+    space = masks[2:]
+    mine = [shape for shape in shapes if shape[:1] == masks[:1]]
+    if len(masks) > 3 and any(has_space(shape, masks[1:-1]) for shape in mine):
+        return RATERS_LAST
+    if any(has_space(shape, masks[1:]) for shape in mine):
+        return NO_RATERS
+    channels = next((s[1] for s in mine if len(s) == len(masks) and s[2:] == space and s[1] > 1), None)
+    if channels is not None and num_classes is not None:
+        return f"A tensor with {channels} channels was seen: is it `num_classes={channels}` instead of {num_classes}? "
+    if channels is not None:
+        return (
+            f"A tensor with {channels} channels was seen. Several channels are classes: pass `num_classes={channels}` "
+            "with label maps as masks, or pick one by `predictions=lambda module, batch, outputs: ...`. "
+        )
+    other = next((s for s in mine if len(s) == len(masks) and s[2:] != space), None)
+    if other is not None:
+        return (
+            f"A tensor {other} is of another size than the masks: bring predictions and masks to one size, for "
+            "instance by `predictions=lambda module, batch, outputs: ...`. "
+        )
+    return "" if seen else "Hooks see `self(x)` and `self.net(x)`, not `self.net.forward(x)` and no scripted module. "
+
+
+def has_space(shape: Shape, space: Shape) -> bool:
+    """Whether a shape is ``(B, *S)`` or ``(B, C, *S)`` for these spatial axes.
+
+    Example:
+        >>> has_space((4, 1, 8, 10), (8, 10)), has_space((4, 10), (8, 10))
+        (True, False)
+    """
+    return len(space) > 0 and (shape[1:] == space or shape[2:] == space)
+
+
+def advise_on_masks(masks: Shape, others: Sequence[Shape]) -> str:
+    """A sentence on masks whose axes are probably in another order, or nothing.
+
+    Args:
+        masks: their shape.
+        others: shapes of the batch's image, region of interest and label, those that are there.
+    """
+    space = masks[2:]
+    if any(has_space(other, space) for other in others):
+        return ""
+    if len(masks) > 3 and (any(has_space(x, masks[1:-1]) for x in others) or masks[-1] <= MAX_RATERS < masks[1]):
+        return RATERS_LAST
+    return NO_RATERS if any(has_space(other, masks[1:]) for other in others) else ""

@@ -1,41 +1,41 @@
-"""When: Lightning's hooks, each one call. What is done then is the monitor's."""
+"""Lightning's hooks, each one call of the monitor; and one ``Callback`` class for both of Lightning's namespaces."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
-
-# One ``Callback`` class for both of Lightning's namespaces.
-
-
-NAMESPACES = ("pytorch_lightning", "lightning.pytorch")
-
-
-def callback_bases() -> tuple[type, ...]:
-    """The ``Callback`` of every installed Lightning: a trainer of either takes a class that inherits from all."""
-    installed = [name for name in NAMESPACES if find_spec(name.partition(".")[0]) is not None]
-    return tuple(import_module(name).Callback for name in installed)
-
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Callback as Callback
-else:
-    Callback = type("Callback", callback_bases(), {"__doc__": "A callback for trainers of any installed Lightning."})
+    from pytorch_lightning import Callback
 
+__all__ = ["NAMESPACES", "PREFIXES", "Callback", "LightningModule", "Stage", "StageHooks", "Trainer", "installed"]
+
+NAMESPACES = ("pytorch_lightning", "lightning.pytorch")
 Trainer = Any  # of either namespace, which share no base class
 LightningModule = Any
 
+
+def installed(name: str) -> tuple[Any, ...]:
+    """An object of every installed Lightning, such as ``Callback`` or ``loggers.logger.Logger``."""
+    module, _, attribute = name.rpartition(".")
+    namespaces = [namespace for namespace in NAMESPACES if find_spec(namespace.partition(".")[0]) is not None]
+    return tuple(getattr(import_module(f"{n}.{module}" if module else n), attribute) for n in namespaces)
+
+
+if not TYPE_CHECKING:  # a trainer of either namespace takes a class that inherits from both
+    Callback = type(
+        "Callback", installed("Callback"), {"__doc__": "A callback for trainers of any installed Lightning."}
+    )
 
 Stage = Literal["train", "validate", "test"]
 PREFIXES: dict[str, str] = {"train": "train", "validate": "val", "test": "test"}
 
 
 class StageHooks(Callback):
-    """Turns the hooks of training, validation and test into five steps of one stage."""
+    """Turns the hooks of training, validation and test into the steps of one stage."""
 
     @abstractmethod
     def begin(self, stage: Stage, loaders: Any, pl_module: LightningModule) -> None:

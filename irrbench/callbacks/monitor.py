@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from irrbench.callbacks.batch import BatchReader, Selector
+from irrbench.callbacks.batch import BatchReader, Sample, Selector
 from irrbench.callbacks.hooks import PREFIXES, LightningModule, Stage, StageHooks, Trainer
 from irrbench.callbacks.predictions import PredictionFinder, Predictions
-from irrbench.evaluation.evaluator import LoaderState, PanelKeeper, Sample, split_names
-from irrbench.evaluation.mlflow_sink import MlflowPublisher, is_mlflow
+from irrbench.evaluation.evaluator import Evaluator, split_names
+from irrbench.evaluation.mlflow_sink import MLflowSink, is_mlflow
+from irrbench.evaluation.sinks import tell
 from irrbench.folds import Ties
-from irrbench.metrics import SegmentationBounds
 from irrbench.scores import DEFAULT_SCORES, EmptyReference
 from irrbench.summary import ScoreSummary
 
@@ -101,77 +101,74 @@ class RaterBoundsMonitor(StageHooks):
         reader = BatchReader(masks=masks, roi=roi, image_id=image_id, present=present, image=image)
         self._readers = {stage: replace(reader, label=label if stage == "train" else None) for stage in self.stages}
         self._finder = PredictionFinder(predictions, num_classes=num_classes)
-        self._metric_options: dict[str, Any] = {
+        self._options: dict[str, Any] = {
             "scores": tuple(scores),
             "num_classes": num_classes,
             "from_logits": from_logits,
             "threshold": threshold,
             "ties": ties,
             "empty_reference": empty_reference,
+            "references": log_references,
+            "normalized": log_normalized,
+            "num_panels": num_panels,
+            "reliability": reliability,
         }
-        SegmentationBounds(**self._metric_options)  # a wrong option is an error here and now
-        self.log_references, self.log_normalized, self.reference_runs = log_references, log_normalized, reference_runs
-        self.num_panels, self.reliability = num_panels, reliability
-        self.data_name, self.print_link = data_name, print_link
-        self._loaders: dict[str, list[LoaderState]] = {}
+        Evaluator(**self._options)  # a wrong option is an error here and now
+        self.reference_runs, self.data_name, self.print_link = reference_runs, data_name, print_link
+        self._evaluators: dict[str, list[Evaluator]] = {}
         self._running: set[str] = set()
         self._sample: Sample | None = None
-        self._publishers: list[MlflowPublisher] | None = None
+        self._sinks: list[MLflowSink] | None = None
+        self._mlflow_loggers: list[Any] = []
         self._warned: set[str] = set()
         self.history: list[dict[str, float]] = []
 
     @property
     def scores(self) -> tuple[str, ...]:
         """Names of the scores, the main one first."""
-        return tuple(self._metric_options["scores"])
+        return self._options["scores"]  # type: ignore[no-any-return]
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """By split (``"val"``, ``"test"``): the latest per-image table, see :func:`irrbench.summary.bounds_table`."""
-        tables = {x.split: x.full_table for loaders in self._loaders.values() for x in loaders}
+        tables = {x.split: x.full_table for evaluators in self._evaluators.values() for x in evaluators}
         return {split: table for split, table in tables.items() if table is not None}
 
     @property
     def summaries(self) -> dict[str, dict[str, ScoreSummary]]:
         """By split: the latest means over images, by score."""
-        return {x.split: x.summary for loaders in self._loaders.values() for x in loaders}
+        return {x.split: x.summary for evaluators in self._evaluators.values() for x in evaluators}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Get ready for a trainer."""
-        self._publishers = None  # the next trainer may have other loggers
+        self._sinks = None  # the next trainer may have other loggers
         self._finder.setup(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was."""
-        self._finder.teardown()
+        self._finder.detach()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the module as it was, so that a notebook can go on with it."""
-        self._finder.teardown()
+        self._finder.detach()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Any) -> None:
-        """Look away from what checkpointing runs once more."""
-        self._finder.pause()
+        """Ignore forward calls that activation checkpointing computes again."""
+        self._finder.is_paused = True
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look again: a step may have several backward passes."""
-        self._finder.go_on()
-
-    def _new_loader(self, split: str) -> LoaderState:
-        options = self._metric_options
-        count = 0 if options["num_classes"] else self.num_panels
-        panels = PanelKeeper(count, from_logits=options["from_logits"], threshold=options["threshold"])
-        return LoaderState(split, SegmentationBounds(**options), panels, with_reliability=self.reliability)
+        """Watch forward calls again: a step may have several backward passes."""
+        self._finder.is_paused = False
 
     def begin(self, stage: str, loaders: Any, pl_module: LightningModule) -> None:
-        """Start afresh, one state a data loader."""
+        """Start afresh, one evaluator a data loader."""
         if stage not in self.stages:
             return
         splits = split_names(PREFIXES[stage], loaders)
-        if [loader.split for loader in self._loaders.get(stage, [])] != splits:
-            self._loaders[stage] = [self._new_loader(split) for split in splits]
-        for loader in self._loaders[stage]:
-            loader.begin(pl_module.device)
+        if [evaluator.split for evaluator in self._evaluators.get(stage, [])] != splits:
+            self._evaluators[stage] = [Evaluator(split, **self._options) for split in splits]
+        for evaluator in self._evaluators[stage]:
+            evaluator.begin(pl_module.device)
         self._running.add(stage)
 
     def before_step(self, stage: str, pl_module: LightningModule, batch: Any) -> None:
@@ -191,26 +188,23 @@ class RaterBoundsMonitor(StageHooks):
             return
         sample, self._sample = self._sample, None
         preds = self._finder.after_step(trainer, pl_module, outputs, batch, sample)
-        self._loaders[stage][index].update(sample, preds)
+        self._evaluators[stage][index].update(preds, **sample._asdict())
 
     def log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
         """Compute, and log to the module, to MLflow and to the other loggers."""
         self._end(stage)
-        publishers = self._find_publishers(trainer)
-        mlflow = [publisher.logger for publisher in publishers]
-        others = [x for x in trainer.loggers if x not in mlflow] if mlflow else []
-        for loader in self._loaders.get(stage, []):
-            loader.finish()
-            values = loader.values(references=self.log_references, normalized=self.log_normalized)
+        sinks = self._find_sinks(trainer)
+        others = [x for x in trainer.loggers if x not in self._mlflow_loggers] if sinks else []
+        for evaluator in self._evaluators.get(stage, []):
+            evaluator.sinks[:] = sinks
+            values = evaluator.finish(step)
             self.history.append({"epoch": step, **values})
-            shown = self._without_unwatched_nan(values, trainer, loader)
+            shown = self._without_unwatched_nan(values, trainer, evaluator)
             # An MLflow run gets its values with step = epoch; Lightning would give them its global step.
-            usual_way = bool(trainer.loggers) and not publishers
+            usual_way = bool(trainer.loggers) and not sinks
             pl_module.log_dict(shown, logger=usual_way, sync_dist=trainer.world_size > 1)
             for other in others:
                 other.log_metrics({**shown, "epoch": trainer.current_epoch}, step=trainer.global_step)
-            for publisher in publishers:
-                publisher.log_stage(loader, values, step=step)
 
     def _end(self, stage: str) -> None:
         self._running.discard(stage)
@@ -219,30 +213,30 @@ class RaterBoundsMonitor(StageHooks):
     def forget_stage(self, stage: str) -> None:
         """Drop what the sanity check has gathered."""
         self._end(stage)
-        for loader in self._loaders.get(stage, []):
-            loader.forget()
-
-    def _without_unwatched_nan(
-        self, values: Mapping[str, float], trainer: Trainer, loader: LoaderState
-    ) -> dict[str, float]:
-        watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}
-        for key in [k for k, v in values.items() if math.isnan(v) and k in watched - self._warned]:
-            logger.warning("%s is watched by a callback and is NaN: %s.", key, loader.why_nan(key))
-            self._warned.add(key)
-        return {k: v for k, v in values.items() if k in watched or not math.isnan(v)}
-
-    def _find_publishers(self, trainer: Trainer) -> list[MlflowPublisher]:
-        if self._publishers is None:
-            loggers = [x for x in trainer.loggers if is_mlflow(x)] if trainer.is_global_zero else []
-            named: dict[str, Any] = {"scores": self.scores, "data_name": self.data_name}
-            self._publishers = [MlflowPublisher(x, reference_runs=self.reference_runs, **named) for x in loggers]
-        return self._publishers
+        for evaluator in self._evaluators.get(stage, []):
+            evaluator.forget()
 
     def close_stages(self, stages: Sequence[str], *, step: int) -> None:
         """Write tables and pictures, and say where they are."""
-        loaders = [loader for stage in stages for loader in self._loaders.get(stage, [])]
-        for publisher in self._publishers or []:
-            for loader in loaders:
-                publisher.close_stage(loader, step=step)
-            if self.print_link and loaders:
-                publisher.print_link()
+        evaluators = [evaluator for stage in stages for evaluator in self._evaluators.get(stage, [])]
+        for evaluator in evaluators:
+            evaluator.close(step)
+        for sink in self._sinks or []:
+            if self.print_link and evaluators:
+                tell(sink, "print_link")
+
+    def _without_unwatched_nan(
+        self, values: Mapping[str, float], trainer: Trainer, evaluator: Evaluator
+    ) -> dict[str, float]:
+        watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}
+        for key in [k for k, v in values.items() if math.isnan(v) and k in watched - self._warned]:
+            logger.warning("%s is watched by a callback and is NaN: %s.", key, evaluator.why_nan(key))
+            self._warned.add(key)
+        return {k: v for k, v in values.items() if k in watched or not math.isnan(v)}
+
+    def _find_sinks(self, trainer: Trainer) -> list[MLflowSink]:
+        if self._sinks is None:
+            self._mlflow_loggers = [x for x in trainer.loggers if is_mlflow(x)] if trainer.is_global_zero else []
+            options: dict[str, Any] = {"data_name": self.data_name, "reference_runs": self.reference_runs}
+            self._sinks = [MLflowSink.of_logger(x, **options) for x in self._mlflow_loggers]
+        return self._sinks

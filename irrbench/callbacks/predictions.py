@@ -1,22 +1,25 @@
-"""Finding the predictions of a step that we did not write."""
+"""Finding the predictions of a step in a module that is not ours, by watching its forward calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
-from irrbench.callbacks.batch import advise
-from irrbench.callbacks.batch import Selector, describe, select
-from irrbench.evaluation.evaluator import Sample
+
+from irrbench.callbacks.batch import Sample, Selector, advise, describe, select
 from irrbench.callbacks.hooks import LightningModule, Trainer
 
-# Watching the forward calls of a module that we did not write.
+Predictions = str | Callable[[Any, Any, Any], Tensor]
+
+_REMEDY = (
+    "Return them from the step as a dict and pass `predictions='<key>'`, pass `predictions=ForwardAgain('<image>')` to "
+    "have the forward run once more, or pass `predictions=lambda module, batch, outputs: ...`."
+)
 
 
 class Capture(NamedTuple):
@@ -38,27 +41,23 @@ class Watched(NamedTuple):
     others: list[tuple[str, tuple[int, ...]]]
 
 
-class ForwardCapture:
+class ForwardWatcher:
     """Watches the forward calls of a module and its parts, from :meth:`start` to :meth:`stop`.
 
     Of nested calls the outermost with a matching output counts: a network's output stands for that of its last layer.
+
+    Attributes:
+        is_paused: whether forward calls are ignored for now.
     """
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
-        self._stays = False
+        self._is_permanent = False
+        self.is_paused = False
         self._matches: Callable[[Tensor], bool] | None = None
-        self._is_paused = False
         self._found: list[Capture] = []
         self._others: list[tuple[str, tuple[int, ...]]] = []
         self._open: list[int] = []
-
-    def attach_to_compiled(self, module: nn.Module) -> None:
-        """Hook into a module with compiled parts, before their first run and for good: later hooks never fire."""
-        self.detach()
-        if is_compiled(module):
-            self.attach(module)
-            self._stays = True
 
     def attach(self, module: nn.Module) -> None:
         """Hook into a module and all its parts, unless that is done already.
@@ -73,9 +72,16 @@ class ForwardCapture:
             self._handles.append(part.register_forward_pre_hook(self._enter))
             self._handles.append(part.register_forward_hook(self._leave(name or type(module).__name__)))
 
+    def attach_to_compiled(self, module: nn.Module) -> None:
+        """Hook into a module with compiled parts, before their first run and for good: later hooks never fire."""
+        self.detach()
+        if is_compiled(module):
+            self.attach(module)
+            self._is_permanent = True
+
     def release(self) -> None:
         """Take the hooks out until the next step, so that a module can be saved, scripted, or trained at full speed."""
-        if not self._stays:
+        if not self._is_permanent:
             self.detach()
 
     def detach(self) -> None:
@@ -83,21 +89,13 @@ class ForwardCapture:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._stays = False
+        self._is_permanent = False
         self.stop()
 
     def start(self, matches: Callable[[Tensor], bool]) -> None:
         """Begin a step; `matches` says which tensors have the shape of predictions."""
         self._matches, self._found, self._others, self._open = matches, [], [], []
-        self._is_paused = False
-
-    def pause(self) -> None:
-        """Look away: a backward pass runs the forward of checkpointed parts once more."""
-        self._is_paused = True
-
-    def go_on(self) -> None:
-        """Look again."""
-        self._is_paused = False
+        self.is_paused = False
 
     def stop(self) -> Watched:
         """End the step: what was seen."""
@@ -106,12 +104,12 @@ class ForwardCapture:
         return seen
 
     def _enter(self, *_: Any) -> None:
-        if self._matches is not None and not self._is_paused:
+        if self._matches is not None and not self.is_paused:
             self._open.append(len(self._found))
 
     def _leave(self, name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            if self._matches is None or self._is_paused or not self._open:
+            if self._matches is None or self.is_paused or not self._open:
                 return
             begin = self._open.pop()
             found = [Capture(name + path, t) for path, t in tensors_in(output) if self._matches(t)]
@@ -124,7 +122,7 @@ class ForwardCapture:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether ``torch.compile`` had its hands on a module or a part of it."""
+    """Whether a module or a part of it is compiled by ``torch.compile``."""
     if "forward" in vars(module):  # a compiled LightningModule gets compiled methods of its own
         return True
     return any(hasattr(x, "_orig_mod") or getattr(x, "_compiled_call_impl", None) for x in module.modules())
@@ -160,14 +158,6 @@ def _place(tensor: Tensor) -> tuple[int, ...]:
     return (pointer, *tensor.shape, *tensor.stride()) if pointer else (id(tensor),)
 
 
-Predictions = str | Callable[[Any, Any, Any], Tensor]
-
-_REMEDY = (
-    "Return them from the step as a dict and pass `predictions='<key>'`, pass `predictions=ForwardAgain('<image>')` to "
-    "have the forward run once more, or pass `predictions=lambda module, batch, outputs: ...`."
-)
-
-
 @dataclass(frozen=True)
 class ForwardAgain:
     """Predictions by one more forward pass, for steps that show nothing of theirs: twice the cost, and no guess.
@@ -196,7 +186,7 @@ class ForwardAgain:
                 part.training = mode
 
 
-class PredictionFinder:
+class PredictionFinder(ForwardWatcher):
     """Finds the predictions of each step, in the way that the user says, or else by what has their shape.
 
     Args:
@@ -205,35 +195,19 @@ class PredictionFinder:
     """
 
     def __init__(self, predictions: Predictions | None, *, num_classes: int | None) -> None:
+        super().__init__()
         self.predictions, self.num_classes = predictions, num_classes
-        self._capture = ForwardCapture()
 
     def setup(self, module: LightningModule) -> None:
-        """See to a module that is compiled, before it runs."""
+        """Prepare a compiled module before it runs."""
         if self.predictions is None:
-            self._capture.attach_to_compiled(module)
+            self.attach_to_compiled(module)
 
     def before_step(self, module: LightningModule, sample: Sample) -> None:
         """Watch the forward calls, unless the user says where the predictions are."""
         if self.predictions is None:
-            self._capture.attach(module)
-            self._capture.start(lambda tensor: sample.matches(tensor, self.num_classes))
-
-    def pause(self) -> None:
-        """A backward pass begins."""
-        self._capture.pause()
-
-    def go_on(self) -> None:
-        """A backward pass has ended."""
-        self._capture.go_on()
-
-    def release(self) -> None:
-        """No step of the stage is to come."""
-        self._capture.release()
-
-    def teardown(self) -> None:
-        """Leave the module as it was."""
-        self._capture.detach()
+            self.attach(module)
+            self.start(lambda tensor: sample.matches(tensor, self.num_classes))
 
     def after_step(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, sample: Sample) -> Tensor:
         """The predictions of a step.
@@ -241,21 +215,23 @@ class PredictionFinder:
         Raises:
             ValueError: if there is none, more than one, or one that does not fit the masks.
         """
+        key = f"`predictions={self.predictions!r}`"
         if callable(self.predictions):
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 given = Capture("what `predictions` returned", self.predictions(module, batch, outputs))
-        elif self.predictions is not None:
-            given = _read(outputs, self.predictions)
+        elif self.predictions is None:
+            given = _choose(outputs, self.stop(), sample, self.num_classes)
+        elif isinstance(outputs, Mapping) and self.predictions in outputs:
+            given = Capture(key, outputs[self.predictions])
         else:
-            given = _choose(outputs, self._capture.stop(), sample, self.num_classes)
-        _check(given, sample, self.num_classes)
+            raise ValueError(f"{key} is not in what the step returned: {describe(outputs)}. {_REMEDY}")
+        if not isinstance(given.tensor, Tensor):
+            raise ValueError(f"{given.name} must be a tensor of predictions, found {describe(given.tensor)}.")
+        if not sample.matches(given.tensor, self.num_classes):
+            advice = advise([tuple(given.tensor.shape)], sample, self.num_classes)
+            expected = f"{given.name} must be predictions {sample.expected(self.num_classes)}"
+            raise ValueError(f"{expected}; found {describe(given.tensor)}. {advice}".rstrip())
         return given.tensor.detach()
-
-
-def _read(outputs: Any, key: str) -> Capture:
-    if not isinstance(outputs, Mapping) or key not in outputs:
-        raise ValueError(f"`predictions={key!r}` is not in what the step returned: {describe(outputs)}. {_REMEDY}")
-    return Capture(f"`predictions={key!r}`", outputs[key])
 
 
 def _choose(outputs: Any, watched: Watched, sample: Sample, num_classes: int | None) -> Capture:
@@ -274,17 +250,6 @@ def _choose(outputs: Any, watched: Watched, sample: Sample, num_classes: int | N
         f"No predictions found: expected a tensor {sample.expected(num_classes)}; the step returned "
         f"{describe(outputs)}, and {seen}. {advise(shapes, sample, num_classes, seen=bool(watched.others))}{_REMEDY}"
     )
-
-
-def _check(given: Capture, sample: Sample, num_classes: int | None) -> None:
-    if not isinstance(given.tensor, Tensor):
-        raise ValueError(f"{given.name} must be a tensor of predictions, found {describe(given.tensor)}.")
-    if not sample.matches(given.tensor, num_classes):
-        shape = tuple(given.tensor.shape)
-        raise ValueError(
-            f"{given.name} must be predictions {sample.expected(num_classes)}; found "
-            f"{describe(given.tensor)}. {advise([shape], sample, num_classes)}".rstrip()
-        )
 
 
 def _listed(calls: Iterable[tuple[str, tuple[int, ...]]], most: int = 5) -> str:

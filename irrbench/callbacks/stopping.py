@@ -1,4 +1,4 @@
-"""Stopping where more training can only fit the raters' disagreement."""
+"""Stopping where the model agrees with the raters at least as well as they agree with each other."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.console import Console
 
 from irrbench.callbacks.hooks import Callback, LightningModule, Trainer
 from irrbench.callbacks.monitor import RaterBoundsMonitor
-from irrbench.stats import mean_interval
-from irrbench.scores import SCORES
+from irrbench.scores import SCORES, gain, record
+from irrbench.stats import clustered_mean
 from irrbench.summary import name_column, score_names
 
 if TYPE_CHECKING:
@@ -38,9 +38,10 @@ class CeilingStopping(Callback):
     """Stops training once the model agrees with the raters at least as well as they agree with each other.
 
     It needs a :class:`RaterBoundsMonitor` among the trainer's callbacks, before or after it. At each validation check
-    it takes the confidence interval of the mean of ``model - ceiling``, paired over the validation images. When the
-    low end has stayed above ``-margin`` for `patience` checks in a row, more training can only fit the raters'
-    disagreement. A check without a number (a model that diverged, fewer than two groups) starts the count anew.
+    it takes the confidence interval of the model's mean advantage over the average rater, paired over the validation
+    images: ``model - ceiling``, or ``ceiling - model`` for a score where lower is better. When the low end has stayed
+    above ``-margin`` for `patience` checks in a row, more training can only fit the raters' disagreement. A check
+    without a number (a model that diverged, fewer than two groups) starts the count anew.
 
     A fit begins with no checks counted, unless it resumes from a checkpoint. ``Trainer(min_epochs=...)`` holds.
 
@@ -56,7 +57,7 @@ class CeilingStopping(Callback):
         verbose: whether to say on the terminal why it stops; it is logged at level INFO anyway.
 
     Attributes:
-        interval: of ``model - ceiling`` at the latest check; NaN where there is none.
+        interval: of ``model - ceiling`` (or ``ceiling - model``) at the latest check; NaN without one.
         passes: checks in a row so far.
         stopped_epoch: epoch in which it asked to stop; None if it never did.
         reason: why it stopped, with numbers; empty if it did not.
@@ -159,9 +160,9 @@ class CeilingStopping(Callback):
     def _stop(self, trainer: Trainer) -> None:
         (low, high), self.stopped_epoch = self.interval, trainer.current_epoch
         self.reason = (
-            f"{self.split}/{self._scored}: model - average rater lies in [{low:.4f}, {high:.4f}] ({100 * self.level:g} "
-            f"% interval), above {0 - self.margin:g} for {self.passes} checks in a row: more training can only fit the "
-            "raters' disagreement."
+            f"{self.split}/{self._scored}: {_advantage(self._scored)} lies in [{low:.4f}, {high:.4f}] "
+            f"({100 * self.level:g} % interval), above {0 - self.margin:g} for {self.passes} checks in a row: "
+            "more training can only fit the raters' disagreement."
         )
         announced, trainer.should_stop = trainer.should_stop, True
         if trainer.is_global_zero and not announced:
@@ -173,7 +174,9 @@ class CeilingStopping(Callback):
 def advantage_interval(
     table: pd.DataFrame, score: str, *, groups: Groups | None = None, level: float = 0.95
 ) -> Interval:
-    """Student's interval of the mean of ``model - ceiling``, paired over images, whatever their order.
+    """Student's interval of the model's mean advantage over the average rater, paired over images.
+
+    The advantage is ``model - ceiling``, and ``ceiling - model`` for a score where lower is better.
 
     Args:
         table: per-image table, see :func:`irrbench.summary.bounds_table`.
@@ -190,10 +193,11 @@ def advantage_interval(
     table = table.sort_values("image_id", kind="stable")  # processes and loaders order images as they like
     if isinstance(groups, Mapping):  # ids are strings in the table, whatever they are in a batch
         groups = {str(image_id): label for image_id, label in groups.items()}
-    difference = (table[score] - table[name_column(score, "ceiling")]).to_numpy(dtype=float)
+    difference = gain(score, (table[score] - table[name_column(score, "ceiling")]).to_numpy(dtype=float))
     defined = ~np.isnan(difference)
     labels = [_label(str(name), groups) for name in table["image_id"][defined]]
-    return Interval(*mean_interval(difference[defined], groups=labels, level=level))
+    found = clustered_mean(difference[defined], labels, level=level)
+    return Interval(found.low, found.high) if found.units > 1 else Interval(-math.inf, math.inf)
 
 
 def find_monitor(callbacks: Sequence[Any], given: RaterBoundsMonitor | None = None) -> RaterBoundsMonitor:
@@ -217,6 +221,10 @@ def find_monitor(callbacks: Sequence[Any], given: RaterBoundsMonitor | None = No
     if len(found) > 1:
         raise ValueError(f"The trainer has {len(found)} RaterBoundsMonitor: say which by CeilingStopping(monitor=...).")
     return found[0]
+
+
+def _advantage(score: str) -> str:
+    return "model - average rater" if record(score).higher_is_better else "average rater - model"
 
 
 def _label(image_id: str, groups: Groups | None) -> Hashable:

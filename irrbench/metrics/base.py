@@ -44,6 +44,7 @@ class ImagesMetric(Metric):
     counts: list[Tensor]
     codes: list[Tensor]
     names: list[Tensor]
+    fields: list[Tensor]
 
     def __init__(self, *, validate_args: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from irrbench.bounds import segmentation_bounds
+from irrbench.bounds import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, segmentation_bounds
 from irrbench.folds import Ties
 from irrbench.metrics.base import PatternsMetric
-from irrbench.metrics.state import ImageIds, encode
+from irrbench.metrics.state import ImageIds, Images, encode
 from irrbench.patterns import VotePatterns, require_tensors
 from irrbench.scores import DEFAULT_SCORES, EmptyReference, check_choice, select_scores
 from irrbench.summary import bounds_table, flatten, summarize
@@ -177,6 +177,8 @@ class SegmentationBounds(PatternsMetric):
             raise ValueError(f"`num_classes` must be 2 or more, background included, or None; found {num_classes}.")
         self.num_classes, self.from_logits, self.threshold = num_classes, from_logits, threshold
         self.ties, self.empty_reference = ties, empty_reference
+        kinds = (score.evidence for score in select_scores(self.scores))
+        self._kinds = tuple(kind for kind in dict.fromkeys(kinds) if kind != "patterns")
         # A logit above 1 tells logits from probabilities; read at the end, so that no batch waits for a device.
         self.add_state("largest", default=torch.tensor(-torch.inf), dist_reduce_fx="max")
         self._told = False
@@ -212,19 +214,47 @@ class SegmentationBounds(PatternsMetric):
         if (ends := extremes(preds)) is not None:
             unusable = ends.are_unusable(from_logits=self.from_logits or self.num_classes is not None)
             self.largest = torch.maximum(self.largest, ends.high.amax().float())
+        known: dict[str, Any] = {"roi": roi, "present": present, "validate": validate}
         if self.num_classes is None:
             mask = to_mask(drop_channel(preds, masks.ndim - 2), from_logits=self.from_logits, threshold=self.threshold)
-            patterns = VotePatterns.from_masks(masks, roi=roi, preds=mask, present=present, validate=validate)
-            classes: tuple[VotePatterns, ...] = (patterns,)
+            classes: tuple[VotePatterns, ...] = (VotePatterns.from_masks(masks, preds=mask, **known),)
             if label is not None:
                 pair = torch.stack([mask.bool(), drop_channel(label, masks.ndim - 2) > 0.5], 1)
                 with_label = VotePatterns.from_masks(pair, roi=roi, validate=validate).counts
+            binary = [(masks, mask)]
         else:
             labels = to_labels(preds, num_classes=self.num_classes)
-            classes = VotePatterns.from_labels(
-                masks, num_classes=self.num_classes, roi=roi, preds=labels, present=present, validate=validate
-            )
-        self._keep(encode(classes, unusable=unusable, image_id=image_id, label=with_label))
+            classes = VotePatterns.from_labels(masks, num_classes=self.num_classes, preds=labels, **known)
+            binary = [(masks == c, labels == c) for c in range(self.num_classes)] if self._kinds else []
+        fields = [self._record(kind, *pair, roi, present) for pair in binary for kind in self._kinds]
+        rows = encode(
+            classes,
+            unusable=unusable,
+            image_id=image_id,
+            label=with_label,
+            fields=torch.cat(fields, 1) if fields else None,
+        )
+        self._keep(rows)
+
+    def _record(self, kind: str, masks: Tensor, preds: Tensor, roi: Tensor | None, present: Tensor | None) -> Tensor:
+        """Evidence other than votes of one class as numbers, ``(B, candidates * fields * R)``."""
+        tables = EVIDENCE[kind].from_masks(masks, roi=roi, preds=preds, present=present).tables(self.ties)
+        stacked = torch.stack([torch.stack(tuple(cast("Iterable[Tensor]", tables[candidate]))) for candidate in CANDIDATES])
+        return stacked.double().permute(2, 0, 1, 3).flatten(1)
+
+    def _evidence(self, images: Images) -> Iterator[dict[str, Evidence]]:
+        """All evidence of each class, by kind."""
+        raters = images.classes[0].num_raters
+        sizes = [len(CANDIDATES) * len(EVIDENCE[kind].table._fields) * raters for kind in self._kinds]
+        parts = iter(images.fields.split(sizes * len(images.classes), 1) if sizes else ())
+        for patterns in images.classes:
+            evidence: dict[str, Evidence] = {"patterns": patterns}
+            for kind in self._kinds:
+                table = EVIDENCE[kind].table
+                by_candidate = next(parts).view(-1, len(CANDIDATES), len(table._fields), raters).unbind(1)
+                recorded = {c: table(*x.unbind(1)) for c, x in zip(CANDIDATES, by_candidate, strict=True)}
+                evidence[kind] = RecordedEvidence(patterns.present, recorded)
+            yield evidence
 
     def compute(self) -> dict[str, Tensor]:
         """The means over all images of all processes."""
@@ -258,8 +288,8 @@ class SegmentationBounds(PatternsMetric):
         left = marked = 0
         for images in self._images():
             bounds = [
-                segmentation_bounds(c, self.scores, ties=self.ties, empty_reference=self.empty_reference)
-                for c in images.classes
+                segmentation_bounds(evidence, self.scores, ties=self.ties, empty_reference=self.empty_reference)
+                for evidence in self._evidence(images)
             ]
             left, marked = (
                 n + int(x) for n, x in zip((left, marked), images.classes[0].counts.sum((0, 2)), strict=True)

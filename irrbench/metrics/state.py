@@ -3,7 +3,8 @@
 Flat tensors have one width whatever the number of raters, so that a process that never saw a batch can take part in a
 gathering, and string ids travel with them. An image's counts are a table of ``classes x splits x cells``: vote patterns
 (cells) by prediction (splits, one without) and class, or marks and pixels (cells) by block (classes). Up to 11 raters
-vote patterns are stored as they are; above, only those that occur.
+vote patterns are stored as they are; above, only those that occur. What other evidence than votes gives for an image
+(:data:`irrbench.bounds.EVIDENCE`) is stored as it is, one number a field, candidate and fold.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ class Rows(NamedTuple):
     counts: Tensor  # int64, the images' counts one after another
     codes: Tensor  # int64, where only occurring patterns are stored: which
     names: Tensor  # uint8, the images' string ids one after another
+    fields: Tensor  # float64, the images' other evidence one after another, as much for each
 
     @classmethod
     def empty(cls, device: torch.device) -> Rows:
         """No image."""
         numbers = torch.empty(0, dtype=torch.int64, device=device)
-        return cls(numbers.view(0, _WIDTH), numbers, numbers.clone(), numbers.to(torch.uint8))
+        return cls(numbers.view(0, _WIDTH), numbers, numbers.clone(), numbers.to(torch.uint8), numbers.double())
 
 
 def encode(
@@ -49,6 +51,7 @@ def encode(
     image_id: ImageIds | None,
     unusable: Tensor | None = None,
     label: Tensor | None = None,
+    fields: Tensor | None = None,
 ) -> Rows:
     """Rows of a batch.
 
@@ -57,6 +60,7 @@ def encode(
         image_id: ``B`` strings or integers, or none.
         unusable: ``(B,)`` whether predictions are not numbers.
         label: ``(B, 4)`` pixels by prediction and training label, see :class:`Images`.
+        fields: ``(B, F)`` float64, other evidence.
 
     Raises:
         ValueError: if there are not as many ids as images.
@@ -69,11 +73,12 @@ def encode(
     if label is not None:
         info[:, _LABEL] = label
     counts = table.flatten(1)
+    other = counts.new_empty(0, dtype=torch.float64) if fields is None else fields.to(counts.device).flatten()
     if first.num_raters <= DENSE_RATERS:
-        return Rows(info, counts.flatten(), counts.new_empty(0), names)
+        return Rows(info, counts.flatten(), counts.new_empty(0), names, other)
     image, code = counts.nonzero(as_tuple=True)
     info[:, _ENTRIES] = counts.ne(0).sum(1)
-    return Rows(info, counts[image, code], code, names)
+    return Rows(info, counts[image, code], code, names, other)
 
 
 def encode_blocks(blocks: BlockCounts, present: Tensor, *, image_id: ImageIds | None) -> Rows:
@@ -90,7 +95,7 @@ def encode_blocks(blocks: BlockCounts, present: Tensor, *, image_id: ImageIds | 
     marked = blocks.marked * present.to(blocks.marked.device)[:, None]
     table = torch.cat([marked, blocks.total[:, :, None]], 2)[:, :, None]
     info, names = _describe(table, present, image_id)
-    return Rows(info, table.flatten(), table.new_empty(0), names)
+    return Rows(info, table.flatten(), table.new_empty(0), names, table.new_empty(0, dtype=torch.float64))
 
 
 def _describe(table: Tensor, present: Tensor, image_id: ImageIds | None) -> tuple[Tensor, Tensor]:
@@ -126,6 +131,7 @@ class Images(NamedTuple):
     image_ids: list[str]
     classes: tuple[VotePatterns, ...]
     label: Tensor  # (n, 4) pixels that neither, the prediction, the label, or both mark; zeros without a label
+    fields: Tensor  # (n, F) other evidence
 
 
 def decode(rows: Rows) -> Iterator[Images]:
@@ -135,10 +141,10 @@ def decode(rows: Rows) -> Iterator[Images]:
         ValueError: if the number of raters or classes changes, a prediction was not a number, or an id comes again with
             other masks.
     """
-    for ids, table, present, label in _decode(rows):
+    for ids, table, present, label, fields in _decode(rows):
         splits = table.unbind(1)
         patterns = (VotePatterns(c if c.shape[1] > 1 else c[:, 0], present.shape[1], present) for c in splits)
-        yield Images(ids, tuple(patterns), label)
+        yield Images(ids, tuple(patterns), label, fields)
 
 
 class Blocks(NamedTuple):
@@ -155,12 +161,12 @@ def decode_blocks(rows: Rows) -> Iterator[Blocks]:
     Raises:
         ValueError: see :func:`decode`.
     """
-    for ids, table, present, _ in _decode(rows):
+    for ids, table, present, *_ in _decode(rows):
         yield Blocks(ids, BlockCounts(table[:, :, 0, :-1], table[:, :, 0, -1]), present)
 
 
-def _decode(rows: Rows) -> Iterator[tuple[list[str], Tensor, Tensor, Tensor]]:
-    """Ids, tables ``(n, classes, splits, cells)``, presence and label of images, each once, some at a time."""
+def _decode(rows: Rows) -> Iterator[tuple[list[str], Tensor, Tensor, Tensor, Tensor]]:
+    """Ids, tables ``(n, classes, splits, cells)``, presence, label and fields of images, each once, some at a time."""
     rows = Rows(*(x.cpu() for x in rows))
     info = rows.info
     if not len(info):
@@ -169,12 +175,13 @@ def _decode(rows: Rows) -> Iterator[tuple[list[str], Tensor, Tensor, Tensor]]:
     ids = _decode_ids(info, rows.names)
     _check_usable(info, ids)
     raters = int(info[0, _RATERS])
+    fields = rows.fields.view(len(info), -1)
     kept = _first_of_each(rows, ids)
     chunk = max(1, _CHUNK // math.prod(_shape(rows)))
     for start in range(0, len(kept), chunk):
         part = kept[start : start + chunk]
         present = (info[part, _PRESENT, None] >> torch.arange(raters)) & 1
-        yield [ids[i] for i in part], _dense(rows, part), present.bool(), info[part, _LABEL]
+        yield [ids[i] for i in part], _dense(rows, part), present.bool(), info[part, _LABEL], fields[part]
 
 
 def _shape(rows: Rows) -> tuple[int, ...]:

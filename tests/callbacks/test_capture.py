@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from irrbench.callbacks import ForwardAgain, RaterBoundsMonitor
-from irrbench.callbacks.predictions import Capture, ForwardCapture, distinct, is_compiled
+from irrbench.callbacks.predictions import Capture, ForwardWatcher, distinct, is_compiled
 from tests.callbacks.toys import Module, loader, trainer
 
 pytestmark = [
@@ -145,7 +145,7 @@ def test_compiled_modules_are_told_from_others():
 
 
 def test_hooks_of_a_compiled_module_stay_and_others_go():
-    capture, net = ForwardCapture(), nn.Sequential(nn.Conv2d(1, 1, 1))
+    capture, net = ForwardWatcher(), nn.Sequential(nn.Conv2d(1, 1, 1))
     capture.attach_to_compiled(net)
     assert not net._forward_hooks
     capture.attach(net)

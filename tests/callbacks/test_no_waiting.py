@@ -49,7 +49,7 @@ def run(monitor, stage, batches, outputs):
     for given, found in zip(batches, outputs, strict=True):
         monitor.before_step(stage, module, given)
         monitor.after_step(stage, trainer, module, found, given, 0)
-    return monitor._loaders[stage][0]
+    return monitor._evaluators[stage][0]
 
 
 @pytest.mark.parametrize(
@@ -78,17 +78,17 @@ def test_batch_hooks_wait_for_no_device(stage, ids, dtype, preds):
             _skip_first_look(patch)
         state = run(monitor, stage, given, outputs)
     assert len(state.metric.info) == 3  # nothing, and two batches
-    assert len(state.panels._kept) == 4
+    assert len(state.panels) == 4
 
 
 def _skip_first_look(patch):
-    from irrbench.callbacks import monitor
+    from irrbench.evaluation import evaluator
 
-    class Unvalidated(monitor.SegmentationBounds):
+    class Unvalidated(evaluator.SegmentationBounds):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, validate_args=False, **kwargs)
 
-    patch.setattr(monitor, "SegmentationBounds", Unvalidated)
+    patch.setattr(evaluator, "SegmentationBounds", Unvalidated)
 
 
 def test_several_classes_wait_for_no_device():

@@ -47,10 +47,10 @@ def counted(monkeypatch):
 
     def count(images):
         calls.append(1)
-        return reliability_table(images)
+        return agreement_table(images)
 
-    reliability_table = stages.reliability_table
-    monkeypatch.setattr(stages, "reliability_table", count)
+    agreement_table = stages.agreement_table
+    monkeypatch.setattr(stages, "agreement_table", count)
     return calls
 
 

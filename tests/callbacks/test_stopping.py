@@ -239,7 +239,7 @@ def test_groups_of_a_training(tmp_path):
     trainer([alone, grouped, watcher], tmp_path, max_epochs=5).fit(scripted(lambda epoch: True), loader(), loader())
     gap = watcher.tables["val"].set_index("image_id").pipe(lambda t: t["f1"] - t["f1_ceiling"])
     by_side = gap.groupby(groups).mean()
-    # Two groups of one size: the standard error is half of their distance, Student's t of one degree of freedom 12.7062.
+    # Two groups of one size: the standard error is half of their distance; Student's t of one degree of freedom.
     half = 12.7062 * (by_side.max() - by_side.min()) / 2
     assert grouped.interval == pytest.approx((by_side.mean() - half, by_side.mean() + half), abs=1e-5)
     assert alone.interval != grouped.interval

@@ -1,0 +1,114 @@
+"""Where the results of a stage go: a small protocol, and CSV files.
+
+A new destination (another logger) is a class with the two methods of :class:`Sink`; see
+:mod:`irrbench.evaluation.mlflow_sink` for the one that writes to MLflow.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from irrbench.summary import REFERENCES, name_column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from irrbench.evaluation.evaluator import Evaluator
+
+logger = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """What an :class:`~irrbench.evaluation.Evaluator` tells, in the first process only.
+
+    What a sink raises is logged once and costs the training nothing.
+    """
+
+    def log_stage(self, stage: Evaluator, values: Mapping[str, float], *, step: int) -> None:
+        """An epoch has ended: its values by key, and ``stage.table``, ``stage.summary`` and ``stage.panels``."""
+
+    def close_stage(self, stage: Evaluator, *, step: int) -> None:
+        """The last epoch of the training has ended, or the test: write tables and pictures."""
+
+
+def tell(sink: Sink, event: str, *args: Any, **options: Any) -> None:
+    """Call a method of a sink; a failure is a warning, once for each sink."""
+    try:
+        getattr(sink, event)(*args, **options)
+    except Exception as error:  # a store may raise anything, and so may tables and pictures of any data
+        if not getattr(sink, "has_failed", False):
+            name = getattr(sink, "title", type(sink).__name__)
+            logger.warning("irrbench cannot log to %s; the training goes on without it: %r", name, error)
+        sink.has_failed = True  # type: ignore[attr-defined]
+
+
+def candidate_table(table: pd.DataFrame, candidate: str, scores: Sequence[str]) -> pd.DataFrame:
+    """One candidate's scores per image, under the same column names for all; a model's with the bounds beside them.
+
+    A model's also have the raters' agreement, as far as the table has it.
+
+    Args:
+        table: per-image table, see :func:`irrbench.summary.bounds_table`.
+        candidate: ``"model"``, ``"floor"``, ``"ceiling"`` or ``"upper"``.
+        scores: the main one first.
+    """
+    columns = {name_column(score, candidate): score for score in scores}
+    chosen = table[["image_id", *columns]].rename(columns=columns)
+    if candidate == "model":
+        bounds = [name_column(score, c) for score in scores for c in REFERENCES]
+        agreement = [column for column in ("alpha", "icc_pixel", "ac1", "agreement") if column in table]
+        chosen = chosen.join(table[[*bounds, *agreement, "n_raters"]])
+    return chosen
+
+
+class CSVSink:
+    """Writes tables into a folder.
+
+    ``<split>.csv`` has one row an epoch, ``per_image/<split>.csv`` the latest scores of each image with their
+    bounds. Both are replaced as a whole, so that a reader never sees half a file; so are an earlier run's.
+
+    Args:
+        folder: created where it is missing.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from irrbench.evaluation import Evaluator
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     evaluator = Evaluator("val", scores=["iou"], sinks=[CSVSink(folder)])
+        ...     evaluator.update(torch.ones(1, 2, 2), torch.ones(1, 2, 2, 2))
+        ...     values = evaluator.finish(epoch=0)
+        ...     evaluator.close()
+        ...     sorted(path.name for path in Path(folder).rglob("*.csv"))
+        ['val.csv', 'val.csv']
+    """
+
+    title = "CSV files"
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._epochs: dict[str, dict[int, dict[str, float]]] = {}
+
+    def log_stage(self, stage: Evaluator, values: Mapping[str, float], *, step: int) -> None:
+        """Write the epochs so far."""
+        import pandas as pd  # noqa: PLC0415
+
+        epochs = self._epochs.setdefault(stage.split, {})
+        epochs[step] = dict(values)
+        frame = pd.DataFrame([{"epoch": epoch, **row} for epoch, row in epochs.items()])
+        self._write(frame, f"{stage.split}.csv")
+
+    def close_stage(self, stage: Evaluator, *, step: int) -> None:  # noqa: ARG002
+        """Write the scores of each image."""
+        if (table := stage.full_table) is not None:
+            self._write(candidate_table(table, "model", stage.scores), f"per_image/{stage.split}.csv")
+
+    def _write(self, frame: pd.DataFrame, name: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        frame.to_csv(draft, index=False)
+        draft.replace(path)
