@@ -19,8 +19,8 @@ import numpy as np
 from irrbench.convert.pictures import Store
 from irrbench.convert.shapes import fill_box, fill_polygon
 from irrbench.convert.writing import Converted, Options, Picture, Source, attempt, write_folder
-from irrbench.data.io import LOSSY, extension, read_colours, read_mask
-from irrbench.data.readers import DataError, Problem, ReadError
+from irrbench.data.io import read_colours, read_mask
+from irrbench.data.readers import LOSSY, DataError, Problem, ReadError, extension
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

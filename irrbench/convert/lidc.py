@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from irrbench.convert.writing import Converted, Options, Picture, Source, write_folder
-from irrbench.data.manifest import hashed_split
-from irrbench.data.rater_data import in_threads, track
+from irrbench.data.io import in_threads, track
+from irrbench.data.rater_data import hashed_split
 from irrbench.data.readers import DataError, Problem, ReadError
 from irrbench.datasets.lidc import RATERS, SCAN_SIDE, Nodule, find_nodules
 

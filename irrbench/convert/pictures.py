@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from irrbench.data.io import extension, read_image, read_orientation, read_upright
-from irrbench.data.readers import ReadError
+from irrbench.data.io import read_image, read_upright
+from irrbench.data.readers import ReadError, extension
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -51,10 +51,9 @@ def place_image(
     shape = read_image(image).shape[1:]
     if len(shape) != 2:
         raise ReadError(f"an image of {len(shape)} axes", "a picture of height and width", "export single slices")
-    stored, turn = (shape[0], shape[1]), read_orientation(image)
-    upright = stored[::-1] if turn > 4 else stored
-    if turn > 1 and declared in (None, upright):
-        return Placed(upright, lambda: _save_array(read_upright(image), folder / f"{name}.png"))
+    stored, upright = (shape[0], shape[1]), read_upright(image)
+    if upright is not None and declared in (None, upright.shape[:2]):
+        return Placed(upright.shape[:2], lambda: _save_array(upright, folder / f"{name}.png"))
     if declared not in (None, stored):
         raise ReadError(_size(stored), f"{_size(declared)}, as declared", "give the images that were annotated")
     return Placed(stored, lambda: _copy(image, folder / f"{name}{extension(image.name)}"))

@@ -35,8 +35,9 @@ def fill_polygon(points: ArrayLike, shape: Shape) -> NDArray[np.bool_]:
     """
     corners = _corners(points)
     toggles = np.zeros((shape[0], shape[1] + 1), np.int64)
-    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        first, last = (int(np.ceil(np.clip(y, 0, shape[0]) - 0.5)) for y in sorted((y0, y1)))
+    for edge in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        (x0, y0), (x1, y1) = sorted(edge, key=lambda corner: corner[1])  # so that both directions round alike
+        first, last = (int(np.ceil(np.clip(y, 0, shape[0]) - 0.5)) for y in (y0, y1))
         rows = np.arange(max(first, 0), min(last, shape[0]))
         if len(rows):
             crossings = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))

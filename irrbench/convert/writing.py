@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from irrbench.convert.pictures import anonymous_names, place_image, safe_names, save_mask
 from irrbench.data.folder import check_folder
-from irrbench.data.io import without_ending
-from irrbench.data.rater_data import in_threads
-from irrbench.data.readers import DataError, Problem, ReadError
+from irrbench.data.io import in_threads
+from irrbench.data.readers import DataError, Problem, ReadError, without_ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

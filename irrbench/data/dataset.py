@@ -1,4 +1,4 @@
-"""Raters' data for torch: one dict an image, and batches of images of different sizes."""
+"""Raters' data for torch: one dict an image with the label to train on, and batches of images of different sizes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,11 @@ from irrbench.data.readers import DataError, Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
-
     from irrbench.data.rater_data import RaterData
-
-# Label strategies: which label a model is trained on where raters disagree.
-#
-# A new strategy is one function in this file, under ``@label_strategy("name")``; a name with an argument ("rater:anna")
-# reaches it as ``request.argument``. All strategies are scored alike, on the leave-one-out references.
 
 
 class LabelRequest(NamedTuple):
-    """What a strategy may look at.
+    """What a label strategy may look at.
 
     Attributes:
         masks: ``(R, *S)`` bool.
@@ -45,17 +38,41 @@ class LabelRequest(NamedTuple):
     roi: Tensor | None = None
 
 
-LABEL_STRATEGIES: dict[str, Callable[[LabelRequest], Tensor]] = {}
+def _majority(request: LabelRequest) -> Tensor:
+    return majority(request.masks[None], present=request.present[None])[0].float()
 
 
-def label_strategy(name: str) -> Callable[[Callable[[LabelRequest], Tensor]], Callable[[LabelRequest], Tensor]]:
-    """Register a function of a :class:`LabelRequest` that returns float32 ``(*S)`` in [0, 1]."""
+def _random(request: LabelRequest) -> Tensor:
+    return request.masks[int(request.rng.choice(request.present.nonzero()[:, 0].numpy()))].float()
 
-    def register(strategy: Callable[[LabelRequest], Tensor]) -> Callable[[LabelRequest], Tensor]:
-        LABEL_STRATEGIES[name] = strategy
-        return strategy
 
-    return register
+def _soft(request: LabelRequest) -> Tensor:
+    return vote_share(request.masks[None], present=request.present[None])[0]
+
+
+def _rater(request: LabelRequest) -> Tensor:
+    return request.masks[request.raters.index(request.argument)].float()
+
+
+def _staple(request: LabelRequest) -> Tensor:
+    """STAPLE's mask; the majority where STAPLE is undefined: one rater alone, or no pixel that counts."""
+    roi = None if request.roi is None else request.roi[None]
+    probability = staple_probability(request.masks[None], roi=roi, present=request.present[None])[0]
+    return _majority(request) if probability.isnan().any() else probability.gt(0.5).float()
+
+
+LABEL_STRATEGIES: dict[str, Callable[[LabelRequest], Tensor]] = {
+    "majority": _majority,
+    "random": _random,
+    "soft": _soft,
+    "rater": _rater,
+    "staple": _staple,
+}
+"""The label of an image, float32 ``(*S)`` in [0, 1], by the name of its strategy.
+
+A new strategy is one function and one entry; a name with an argument (``rater:anna``) reaches the function as
+``request.argument``. Whatever a model is trained on, it is scored on the same leave-one-out references.
+"""
 
 
 def parse_label(label: str, raters: Sequence[str]) -> tuple[str, str]:
@@ -75,34 +92,6 @@ def parse_label(label: str, raters: Sequence[str]) -> tuple[str, str]:
     if name == "rater" and argument not in raters:
         raise ValueError(f"label={label!r}: expected rater:<name> with one of {', '.join(raters)}")
     return name, argument
-
-
-@label_strategy("majority")
-def _majority(request: LabelRequest) -> Tensor:
-    return majority(request.masks[None], present=request.present[None])[0].float()
-
-
-@label_strategy("random")
-def _random(request: LabelRequest) -> Tensor:
-    return request.masks[int(request.rng.choice(request.present.nonzero()[:, 0].numpy()))].float()
-
-
-@label_strategy("soft")
-def _soft(request: LabelRequest) -> Tensor:
-    return vote_share(request.masks[None], present=request.present[None])[0]
-
-
-@label_strategy("rater")
-def _rater(request: LabelRequest) -> Tensor:
-    return request.masks[request.raters.index(request.argument)].float()
-
-
-@label_strategy("staple")
-def _staple(request: LabelRequest) -> Tensor:
-    roi = None if request.roi is None else request.roi[None]
-    probability = staple_probability(request.masks[None], roi=roi, present=request.present[None])[0]
-    # One rater alone, or no pixel that counts: nothing to weigh the raters by.
-    return _majority(request) if probability.isnan().any() else probability.gt(0.5).float()
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
@@ -125,30 +114,35 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def __init__(self, data: RaterData, *, label: str = "majority", seed: int = 0) -> None:
         self.data, self.label, self.seed = data, label, seed
         self._strategy, self._argument = parse_label(label, data.raters)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see its changes
+        absent = []
         if self._strategy == "rater":
-            _check_presence(data, self._argument)
+            rater = data.raters.index(self._argument)
+            absent = [data.image_ids[i] for i in range(len(data)) if not data.present(i)[rater]]
+        if absent:
+            expected = f"one by {self._argument} for each image"
+            files = [f"masks/{self._argument}/{image_id}" for image_id in absent]
+            raise DataError([Problem(file, "no mask", expected, "choose another label") for file in files])
 
     def __len__(self) -> int:
         return len(self.data)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the epoch, so that ``random`` draws anew; workers that are already running see it too."""
+        """Set the epoch, so that ``random`` draws anew; workers that are already running see it too."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = torch.from_numpy(np.array(self.data.image(index)))
         masks = torch.from_numpy(self.data.masks(index))
         present = torch.from_numpy(self.data.present(index))
-        roi = self.data.roi(index)
+        region = self.data.roi(index)
+        roi = None if region is None else torch.from_numpy(region)
         rng = np.random.default_rng([self.seed, int(self._epoch), index])
-        region = None if roi is None else torch.from_numpy(roi)
-        request = LabelRequest(masks, present, self.data.raters, self._argument, rng, region)
+        request = LabelRequest(masks, present, self.data.raters, self._argument, rng, roi)
         return {
-            "image": image,
+            "image": torch.from_numpy(np.array(self.data.image(index))),
             "label": LABEL_STRATEGIES[self._strategy](request)[None],
             "masks": masks.to(torch.uint8),
-            "roi": torch.ones(masks.shape[1:], dtype=torch.bool) if region is None else region,
+            "roi": torch.ones(masks.shape[1:], dtype=torch.bool) if roi is None else roi,
             "present": present,
             "id": self.data.image_ids[index],
         }
@@ -162,27 +156,13 @@ def collate(batch: Sequence[dict[str, Any]], *, multiple: int = 32) -> dict[str,
     """
     sizes = torch.tensor([item["roi"].shape for item in batch]).amax(0)
     target = [-(-int(size) // multiple) * multiple for size in sizes]
-    padded = ("image", "label", "masks", "roi")
-    stacked: dict[str, Any] = {key: torch.stack([_pad(item[key], target) for item in batch]) for key in padded}
-    return stacked | {
+
+    def padded(tensor: Tensor) -> Tensor:
+        missing = [new - old for old, new in zip(tensor.shape[-len(target) :], target, strict=True)]
+        return torch.nn.functional.pad(tensor, [side for extra in reversed(missing) for side in (0, extra)])
+
+    return {
+        **{key: torch.stack([padded(item[key]) for item in batch]) for key in ("image", "label", "masks", "roi")},
         "present": torch.stack([item["present"] for item in batch]),
         "id": [item["id"] for item in batch],
     }
-
-
-def _pad(tensor: Tensor, target: Sequence[int]) -> Tensor:
-    missing = [new - old for old, new in zip(tensor.shape[-len(target) :], target, strict=True)]
-    return torch.nn.functional.pad(tensor, [side for extra in reversed(missing) for side in (0, extra)])
-
-
-def _check_presence(data: RaterData, rater: str) -> None:
-    axis = data.raters.index(rater)
-    problems = [
-        Problem(
-            f"masks/{rater}/{data.image_ids[i]}", "no mask", f"one by {rater} for each image", "choose another label"
-        )
-        for i in range(len(data))
-        if not data.present(i)[axis]
-    ]
-    if problems:
-        raise DataError(problems)

@@ -1,4 +1,4 @@
-"""Reads a folder of images and several raters' masks.
+"""Reads a data folder: images, several raters' masks, and a manifest.
 
 ::
 
@@ -17,255 +17,35 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 
-from irrbench.data.io import EXTENSIONS, Header, check_image, extension, read_header, read_image, read_mask
-from irrbench.data.manifest import Manifest, escapes, read_manifest
-from irrbench.data.rater_data import PackedMasks, RaterData, in_threads, pack_masks, small_shape
-from irrbench.data.readers import DataError, Problem, ReadError
+from irrbench.data.io import Files, escapes, files_by_id, in_threads, read_header, read_image, read_mask, shown_path
+from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData, assign_splits, pack_masks, small_shape
+from irrbench.data.readers import DataError, Problem, ReadError, size_text
 from irrbench.patterns import MAX_RATERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-# What lies where in a data folder: ids, raters and ROIs by name, without opening a file.
-
-
-Files = dict[str, "Path"]
-_CLUTTER = ("thumbs.db", "desktop.ini")
-_REPEAT = re.compile(r"(?P<rater>.+)@(?P<drawing>[2-9]|[1-9]\d+)")
-MAX_REPEATS = 30
-
-
-class Layout(NamedTuple):
-    """Files by id: the images, each rater's masks, the ROIs (None without a folder roi/), and each repeat drawing."""
-
-    images: Files
-    masks: dict[str, Files]
-    rois: Files | None
-    repeats: dict[str, Files]
-
-
-def scan(root: Path, *, raters: Sequence[str] | None, allow_missing: bool) -> tuple[Layout, list[Problem]]:
-    """The layout of ``root`` and everything that names alone show to be wrong.
-
-    Folders ``masks/<rater>@2`` hold a rater's repeat drawings, of as many images as they drew again.
-    """
-    if not root.is_dir():
-        what = "a file" if root.exists() else "nothing"
-        return Layout({}, {}, None, {}), [
-            Problem(str(root), what, "a data folder", "give the folder that holds images/")
-        ]
-    images, problems = files_by_id(root, root / "images", purpose="one image for each id")
-    names, found = _rater_names(root, raters)
-    problems += found
-    masks: dict[str, Files] = {}
-    for name in names:
-        masks[name], found = files_by_id(root, root / "masks" / name, purpose="one mask for each image")
-        problems += found + _unknown_ids(root, masks[name], images)
-        problems += [] if allow_missing else _missing_masks(name, masks[name], images)
-    rois, found = _scan_rois(root, images)
-    problems += found + _drawn_by_nobody(images, masks, allow_missing=allow_missing)
-    repeats, found = _scan_repeats(root, masks, images)
-    return Layout(images, masks, rois, repeats), problems + found
-
-
-def files_by_id(
-    root: Path, folder: Path, *, purpose: str, skip: Callable[[str], bool] | None = None
-) -> tuple[Files, list[Problem]]:
-    """The files of one folder by id, and names that are double, foreign or lead out of ``root``; some skipped."""
-    label = shown(root, folder)
-    if not folder.is_dir():
-        return {}, [Problem(label, "no such folder", f"a folder with {purpose}", "create it or correct the path")]
-    if _leaves(root, folder):
-        return {}, [Problem(label, "a link that leads outside", "a folder inside the data", "copy the files in")]
-    files: Files = {}
-    problems = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name.lower() in _CLUTTER or (skip and skip(path.name)):
-            continue
-        ending = extension(path.name)
-        name = path.name[: -len(ending)] if ending else path.name
-        finding = _file_problem(root, path, ending, files.get(name))
-        if finding:
-            problems.append(finding)
-        else:
-            files[name] = path
-    if not files and not problems:
-        problems.append(Problem(label, "an empty folder", purpose, f"add files ({', '.join(EXTENSIONS)})"))
-    return files, problems
-
-
-def shown(root: Path, path: Path) -> str:
-    """``path`` as messages name it: relative to the data folder."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-def _file_problem(root: Path, path: Path, ending: str | None, twin: Path | None) -> Problem | None:
-    label = shown(root, path)
-    if path.is_symlink() and _leaves(root, path):
-        return Problem(label, "a link that leads outside", "a file inside the data folder", "copy the file in")
-    if ending is None or not path.is_file():
-        return Problem(label, "an entry of unknown type", f"a file ending in {', '.join(EXTENSIONS)}", "convert it")
-    if twin is not None:
-        return Problem(label, f"the same id as {twin.name}", "one file for each id", "remove or rename one of them")
-    return None
-
-
-def _leaves(root: Path, path: Path) -> bool:
-    return not path.resolve().is_relative_to(root.resolve())
-
-
-def _rater_names(root: Path, wanted: Sequence[str] | None) -> tuple[list[str], list[Problem]]:
-    folder = root / "masks"
-    if not folder.is_dir():
-        remedy = "put each rater's masks into masks/<rater>/<id>.png"
-        return [], [Problem("masks", "no such folder", "one folder for each rater", remedy)]
-    there = [name for name in _folder_names(folder) if not _REPEAT.fullmatch(name)]
-    names = there if wanted is None else list(wanted)
-    problems = [_rater_problem(name, there) for name in names if name not in there]
-    if len(names) < 2 or len(names) > MAX_RATERS or len(set(names)) != len(names):
-        found = f"{len(names)} rater{'' if len(names) == 1 else 's'} ({', '.join(names[:4]) or 'no folders'})"
-        remedy = (
-            "choose some with raters=..." if len(names) > 2 else "put each rater's masks into masks/<rater>/<id>.png"
-        )
-        problems.append(Problem("masks", found, f"2 to {MAX_RATERS} different raters", remedy))
-    return [name for name in names if name in there], problems
-
-
-def _folder_names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def repeat_of(name: str) -> str | None:
-    """The rater whose repeat drawings a folder holds, or None where it holds a rater's first ones.
-
-    Example:
-        >>> repeat_of("anna@2"), repeat_of("anna"), repeat_of("anna@home")
-        ('anna', None, None)
-    """
-    found = _REPEAT.fullmatch(name)
-    return found["rater"] if found else None
-
-
-def _scan_repeats(root: Path, masks: dict[str, Files], images: Files) -> tuple[dict[str, Files], list[Problem]]:
-    folder = root / "masks"
-    names = [name for name in _folder_names(folder) if repeat_of(name)] if folder.is_dir() else []
-    problems = [
-        Problem(f"masks/{name}", "repeat drawings of nobody", f"a folder masks/{repeat_of(name)}", "add or rename it")
-        for name in names
-        if not (folder / str(repeat_of(name))).is_dir()
-    ]
-    wanted = [name for name in names if repeat_of(name) in masks]
-    if len(wanted) > MAX_REPEATS:
-        problems.append(Problem("masks", f"{len(wanted)} repeat folders", f"at most {MAX_REPEATS}", "remove some"))
-    repeats: dict[str, Files] = {}
-    for name in wanted[:MAX_REPEATS]:
-        repeats[name], found = files_by_id(root, folder / name, purpose="a mask for each image drawn again")
-        problems += found + _unknown_ids(root, repeats[name], images)
-    return repeats, problems
-
-
-def _rater_problem(name: str, there: Sequence[str]) -> Problem:
-    if escapes(name):
-        return Problem("raters", f"{name!r}, which leaves the folder", "names of folders in masks/", "correct the name")
-    if repeat_of(name):
-        what = f"{name!r}, a repeat drawing"
-        return Problem("raters", what, f"some of {', '.join(there)}", f"name {repeat_of(name)}: repeats come along")
-    return Problem("raters", f"{name!r}, unknown", f"some of {', '.join(there)}", "correct the name")
-
-
-def _missing_masks(rater: str, masks: Files, images: Files) -> list[Problem]:
-    remedy = "add it (all zero where nothing was marked), or declare allow_missing=True (--folder.allow_missing true)"
-    return [
-        Problem(f"masks/{rater}/{name}", "no file", "a mask by each rater for each image", remedy)
-        for name in images
-        if name not in masks
-    ]
-
-
-def _unknown_ids(root: Path, files: Files, images: Files) -> list[Problem]:
-    return [
-        Problem(shown(root, path), "no image of that id", "the id of a file in images/", "rename or remove it")
-        for name, path in files.items()
-        if name not in images
-    ]
-
-
-def _drawn_by_nobody(images: Files, masks: dict[str, Files], *, allow_missing: bool) -> list[Problem]:
-    if not allow_missing or not masks:
-        return []
-    return [
-        Problem(f"images/{path.name}", "no mask by any rater", "at least one", "add a mask or remove the image")
-        for name, path in images.items()
-        if not any(name in files for files in masks.values())
-    ]
-
-
-def _scan_rois(root: Path, images: Files) -> tuple[Files | None, list[Problem]]:
-    if not (root / "roi").exists():
-        return None, []
-    rois, problems = files_by_id(root, root / "roi", purpose="one ROI for each image")
-    problems += [
-        Problem(f"roi/{name}", "no file", "an ROI for each image, as others have", "add it or remove the folder roi")
-        for name in images
-        if name not in rois
-    ]
-    return rois, problems + _unknown_ids(root, rois, images)
-
-
-log = logging.getLogger(__name__)
 Content = TypeVar("Content")
-
-
-class _Options(NamedTuple):
-    raters: Sequence[str] | None
-    allow_missing: bool
-    group_column: str | None
-    max_side: int | None = None
-    check_images: bool = True
-    progress: bool = True
-
-
-class _Item(NamedTuple):
-    channels: int
-    packed: PackedMasks | None
-    repeated: PackedMasks | None
-    problems: list[Problem]
-
-
-class _Folder(NamedTuple):
-    layout: Layout
-    manifest: Manifest
-    items: list[_Item]
-    problems: list[Problem]
-
-
-@dataclass(frozen=True)
-class FolderImage:
-    """Reads one image when called, with the channels of its data set and no side over ``max_side``."""
-
-    path: Path
-    channels: int
-    max_side: int | None
-
-    def __call__(self) -> NDArray[np.float32]:
-        """The image, float32 ``(C, *S)`` in [0, 1]."""
-        try:
-            image = read_image(self.path)
-        except ReadError as error:
-            raise DataError([error.at(str(self.path))]) from error
-        image = shrink_mean(image, small_shape(image.shape[1:], self.max_side))
-        return image if len(image) == self.channels else np.repeat(image, self.channels, axis=0)
+MAX_REPEATS = 30
+_REPEAT = re.compile(r"(?P<rater>.+)@(?P<drawing>[2-9]|[1-9]\d+)")
+MANIFEST = "manifest.csv"
+GROUP_COLUMNS = ("group", "patient_id", "patient")
+TEXT_COLUMNS = ("image_id", "split", *GROUP_COLUMNS)
+_ADD_MASKS = "put each rater's masks into masks/<rater>/<id>.png"
+log = logging.getLogger(__name__)
 
 
 def load_folder(
@@ -298,11 +78,10 @@ def load_folder(
     Raises:
         DataError: with every problem found, each with its file and a remedy.
     """
-    root = Path(root)
-    folder = _read_folder(root, _Options(raters, allow_missing, group_column, max_side, check_images, progress))
-    if folder.problems:
+    folder = _Folder(Path(root), raters, allow_missing=allow_missing, max_side=max_side)
+    data = folder.read(group_column, check_images=check_images, progress=progress)
+    if data is None:
         raise DataError(folder.problems)
-    data = _assemble(root, folder, max_side)
     if data.group_column is not None:
         log.info("%s: images are grouped by %s", data.name, data.group_column)
     enough = [i for i in range(len(data)) if data.present(i).sum() >= min_raters]
@@ -321,112 +100,305 @@ def check_folder(
     progress: bool = True,
 ) -> list[Problem]:
     """Everything that is wrong with a data folder; an empty list where :func:`load_folder` would load it."""
-    return _read_folder(Path(root), _Options(raters, allow_missing, group_column, progress=progress)).problems
+    folder = _Folder(Path(root), raters, allow_missing=allow_missing)
+    folder.read(group_column, progress=progress)
+    return folder.problems
 
 
-def shrink_mean(image: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """An image ``(C, *S)`` scaled down to the spatial ``shape``, each pixel the mean of those it covers."""
-    if image.shape[1:] == shape:
-        return image
-    batch = torch.from_numpy(np.ascontiguousarray(image))[None]
-    small: NDArray[np.float32] = torch.nn.functional.interpolate(batch, size=shape, mode="area")[0].numpy()
-    return small
+class _Image(NamedTuple):
+    """What one image's files hold; no masks where there are problems."""
+
+    channels: int
+    packed: PackedMasks | None
+    repeated: PackedMasks | None
+    problems: list[Problem]
 
 
-def _read_folder(root: Path, options: _Options) -> _Folder:
-    layout, problems = scan(root, raters=options.raters, allow_missing=options.allow_missing)
-    ids = sorted(layout.images)
-    manifest, found = read_manifest(root, ids, group_column=options.group_column)
-    problems += found if ids else []
-    read = partial(_read_item, root, layout, options)
-    items = in_threads(read, ids, label=f"reading {root.name}", progress=options.progress)
-    problems += [problem for item in items for problem in item.problems]
-    return _Folder(layout, manifest, items, problems + _check_channels(items))
+class _Folder:
+    """A data folder: its files by id, found without opening any, and everything found to be wrong so far."""
 
+    def __init__(
+        self, root: Path, raters: Sequence[str] | None, *, allow_missing: bool, max_side: int | None = None
+    ) -> None:
+        self.root, self.max_side = root, max_side
+        self.problems: list[Problem] = []
+        self.images: Files = {}
+        self.masks: dict[str, Files] = {}
+        self.repeats: dict[str, Files] = {}
+        self.rois: Files = {}
+        if root.is_dir():
+            self._find_images_and_masks(raters, allow_missing=allow_missing)
+            self._find_rois()
+            self._find_repeats()
+        else:
+            found = "a file" if root.exists() else "nothing"
+            self._add(str(root), found, "a data folder", "give the folder that holds images/")
 
-def _read_item(root: Path, layout: Layout, options: _Options, image_id: str) -> _Item:
-    problems: list[Problem] = []
-    path = layout.images[image_id]
-    header = _attempt(partial(_read_checked_header, decode=options.check_images), root, path, problems)
-    files = [*layout.masks.values(), *layout.repeats.values()]
-    paths = [by_id.get(image_id) for by_id in files]
-    masks = [None if path is None else _attempt(read_mask, root, path, problems) for path in paths]
-    roi_path = (layout.rois or {}).get(image_id)
-    roi = _attempt(read_mask, root, roi_path, problems) if roi_path else None
-    if roi_path and roi is not None and not roi.any():
-        problems.append(
-            Problem(shown(root, roi_path), "no marked pixel", "a region that counts", "redraw or remove it")
+    def _add(self, file: str, found: str, expected: str, remedy: str) -> None:
+        self.problems.append(Problem(file, found, expected, remedy))
+
+    def _files(self, name: str, purpose: str) -> Files:
+        """The files by id of a folder below the root; names without an image are problems."""
+        files, found = files_by_id(self.root, self.root / name, purpose=purpose)
+        self.problems += found
+        for image_id in files if name != "images" else ():
+            if image_id not in self.images:
+                file = shown_path(self.root, files[image_id])
+                self._add(file, "no image of that id", "the id of a file in images/", "rename or remove it")
+        return files
+
+    def _find_images_and_masks(self, raters: Sequence[str] | None, *, allow_missing: bool) -> None:
+        self.images = self._files("images", "one image for each id")
+        for rater in self._find_raters(raters):
+            self.masks[rater] = self._files(f"masks/{rater}", "one mask for each image")
+            for image_id in [] if allow_missing else self.images:
+                if image_id not in self.masks[rater]:
+                    remedy = "add it (all zero where nothing was marked), or declare allow_missing=True"
+                    remedy += " (--folder.allow_missing true)"
+                    self._add(f"masks/{rater}/{image_id}", "no file", "a mask by each rater for each image", remedy)
+        for image_id, path in self.images.items():
+            if allow_missing and self.masks and not any(image_id in files for files in self.masks.values()):
+                remedy = "add a mask or remove the image"
+                self._add(f"images/{path.name}", "no mask by any rater", "at least one", remedy)
+
+    def _find_raters(self, wanted: Sequence[str] | None) -> list[str]:
+        if not (self.root / "masks").is_dir():
+            self._add("masks", "no such folder", "one folder for each rater", _ADD_MASKS)
+            return []
+        known = [name for name in self._mask_folders() if not repeat_of(name)]
+        names = known if wanted is None else list(wanted)
+        some = f"some of {', '.join(known)}"
+        for name in names:
+            if name in known:
+                continue
+            if escapes(name):
+                found = f"{name!r}, which leaves the folder"
+                self._add("raters", found, "names of folders in masks/", "correct the name")
+            elif repeat_of(name):
+                remedy = f"name {repeat_of(name)}: repeats come along"
+                self._add("raters", f"{name!r}, a repeat drawing", some, remedy)
+            else:
+                self._add("raters", f"{name!r}, unknown", some, "correct the name")
+        if not 2 <= len(names) <= MAX_RATERS or len(set(names)) != len(names):
+            found = f"{len(names)} rater{'' if len(names) == 1 else 's'} ({', '.join(names[:4]) or 'no folders'})"
+            remedy = "choose some with raters=..." if len(names) > 2 else _ADD_MASKS
+            self._add("masks", found, f"2 to {MAX_RATERS} different raters", remedy)
+        return [name for name in names if name in known]
+
+    def _mask_folders(self) -> list[str]:
+        folder = self.root / "masks"
+        paths = folder.iterdir() if folder.is_dir() else ()
+        return sorted(path.name for path in paths if path.is_dir() and not path.name.startswith("."))
+
+    def _find_rois(self) -> None:
+        if not (self.root / "roi").exists():
+            return
+        self.rois = self._files("roi", "one ROI for each image")
+        for image_id in self.images:
+            if image_id not in self.rois:
+                expected = "an ROI for each image, as others have"
+                self._add(f"roi/{image_id}", "no file", expected, "add it or remove the folder roi")
+
+    def _find_repeats(self) -> None:
+        """Folders ``masks/<rater>@2`` of the chosen raters: of as many images as they drew again."""
+        names = {name: repeat_of(name) for name in self._mask_folders() if repeat_of(name)}
+        for name, rater in names.items():
+            if not (self.root / "masks" / str(rater)).is_dir():
+                found = "repeat drawings without first ones"
+                self._add(f"masks/{name}", found, f"a folder masks/{rater}", "add or rename it")
+        chosen = [name for name, rater in names.items() if rater in self.masks]
+        if len(chosen) > MAX_REPEATS:
+            self._add("masks", f"{len(chosen)} repeat folders", f"at most {MAX_REPEATS}", "remove some")
+        for name in chosen[:MAX_REPEATS]:
+            self.repeats[name] = self._files(f"masks/{name}", "a mask for each image drawn again")
+
+    def read(self, group_column: str | None, *, check_images: bool = True, progress: bool = True) -> RaterData | None:
+        """The raters' data; None where there are problems."""
+        ids = tuple(sorted(self.images))
+        manifest, found = read_manifest(self.root, ids, group_column=group_column)
+        self.problems += found if ids else []
+        read = partial(self._read_image, check_images=check_images)
+        items = in_threads(read, ids, label=f"reading {self.root.name}", progress=progress)
+        self.problems += [problem for item in items for problem in item.problems]
+        counts = {item.channels for item in items if item.channels}
+        if len(counts) > 1 and counts != {1, 3}:
+            found_counts = f"images of {' and '.join(map(str, sorted(counts)))} channels"
+            self._add("images", found_counts, "one number of channels (grey beside colour is fine)", "convert")
+        if self.problems:
+            return None
+        return RaterData(
+            name=self.root.resolve().name,
+            note="",
+            raters=tuple(self.masks),
+            image_ids=ids,
+            manifest=manifest.frame,
+            group_column=manifest.group_column,
+            sources=tuple(FolderImage(self.images[name], max(counts), self.max_side) for name in ids),
+            packed=tuple(item.packed for item in items if item.packed is not None),
+            repeats=tuple(self.repeats),
+            repeated=tuple(item.repeated for item in items),
         )
-    if header is None:
-        return _Item(0, None, None, problems)
-    problems += _wrong_sizes(root, [*paths, roi_path], [*masks, roi], header.shape)
-    if problems:
-        return _Item(header.channels, None, None, problems)
-    first, again = masks[: len(layout.masks)], masks[len(layout.masks) :]
-    packed, repeated = (_pack(part, roi, options.max_side) for part in (first, again))
-    return _Item(header.channels, packed, repeated, problems)
+
+    def _read_image(self, image_id: str, *, check_images: bool) -> _Image:
+        """Read the files of one image; runs in several threads."""
+        problems: list[Problem] = []
+
+        def attempt(read: Callable[[Path], Content], path: Path) -> Content | None:
+            try:
+                return read(path)
+            except ReadError as error:
+                problems.append(error.at(shown_path(self.root, path)))
+                return None
+
+        header = attempt(partial(read_header, decode=check_images), self.images[image_id])
+        paths = [files.get(image_id) for files in (*self.masks.values(), *self.repeats.values(), self.rois)]
+        planes = [None if path is None else attempt(read_mask, path) for path in paths]
+        *masks, roi = planes
+        for path, plane in zip(paths, planes, strict=True):
+            if path is None or plane is None:
+                continue
+            file = shown_path(self.root, path)
+            if plane is roi and not plane.any():
+                problems.append(Problem(file, "no marked pixel", "a region that counts", "redraw or remove it"))
+            if header is not None and plane.shape != header.shape:
+                expected = f"{size_text(header.shape)}, the size of its image"
+                remedy = "draw it on the image's own pixels"
+                problems.append(Problem(file, f"size {size_text(plane.shape)}", expected, remedy))
+        if problems or header is None:
+            return _Image(header.channels if header else 0, None, None, problems)
+        first, repeats = masks[: len(self.masks)], masks[len(self.masks) :]
+        packed, repeated = (
+            pack_masks(part, roi, max_side=self.max_side) if any(mask is not None for mask in part) else None
+            for part in (first, repeats)
+        )
+        return _Image(header.channels, packed, repeated, problems)
 
 
-def _pack(
-    masks: Sequence[NDArray[np.bool_] | None], roi: NDArray[np.bool_] | None, max_side: int | None
-) -> PackedMasks | None:
-    return pack_masks(masks, roi, max_side=max_side) if any(mask is not None for mask in masks) else None
+@dataclass(frozen=True)
+class FolderImage:
+    """Reads one image when called, with the channels of its data set and no side over ``max_side``."""
+
+    path: Path
+    channels: int
+    max_side: int | None
+
+    def __call__(self) -> NDArray[np.float32]:
+        """The image, float32 ``(C, *S)`` in [0, 1]."""
+        try:
+            image = read_image(self.path)
+        except ReadError as error:
+            raise DataError([error.at(str(self.path))]) from error
+        shape = small_shape(image.shape[1:], self.max_side)
+        if image.shape[1:] != shape:  # each pixel becomes the mean of those that it covers
+            batch = torch.from_numpy(np.ascontiguousarray(image))[None]
+            image = torch.nn.functional.interpolate(batch, size=shape, mode="area")[0].numpy()
+        return image if len(image) == self.channels else np.repeat(image, self.channels, axis=0)
 
 
-def _attempt(read: Callable[[Path], Content], root: Path, path: Path, problems: list[Problem]) -> Content | None:
+def repeat_of(name: str) -> str | None:
+    """The rater whose repeat drawings a folder holds, or None where it holds a rater's first ones.
+
+    Example:
+        >>> repeat_of("anna@2"), repeat_of("anna"), repeat_of("anna@home")
+        ('anna', None, None)
+    """
+    found = _REPEAT.fullmatch(name)
+    return found["rater"] if found else None
+
+
+class Manifest(NamedTuple):
+    """The rows of the known images, in their order, and the column that groups them (or None)."""
+
+    frame: pd.DataFrame
+    group_column: str | None
+
+
+def read_manifest(
+    root: Path, image_ids: Sequence[str], *, group_column: str | None = None
+) -> tuple[Manifest, list[Problem]]:
+    """The manifest of a folder restricted to ``image_ids``, and everything that is wrong with it.
+
+    Where there is none, images are split by a hash of their ids.
+    """
+    ids = list(image_ids)
+    without = Manifest(assign_splits(pd.DataFrame(index=pd.Index(ids, name="image_id", dtype="str")), None), None)
+    if not (root / MANIFEST).exists():
+        return without, [] if group_column is None else [_no_column(group_column, ())]
     try:
-        return read(path)
+        frame = _read_csv(root / MANIFEST, group_column)
     except ReadError as error:
-        problems.append(error.at(shown(root, path)))
-        return None
+        return without, [error.at(MANIFEST)]
+    problems = list(_id_problems(list(frame["image_id"]), ids))
+    column = group_column
+    if column is None:
+        column = next((name for name in GROUP_COLUMNS if name in frame), None)
+    elif column not in frame:
+        problems.append(_no_column(column, frame.columns))
+        column = None
+    rows = frame.drop_duplicates("image_id").set_index("image_id")
+    if column is not None:
+        rows[column] = rows[column].where(rows[column] != "", rows.index.to_series())
+    if "split" in rows:
+        problems += _split_problems(rows, column)
+    return Manifest(assign_splits(rows.reindex(ids), column), column), problems
 
 
-def _read_checked_header(path: Path, *, decode: bool) -> Header:
-    header = read_header(path)
-    if decode:
-        check_image(path)
-    return header
+def _read_csv(path: Path, group_column: str | None) -> pd.DataFrame:
+    """The table, its names stripped; "007" and "NA" are names in columns of text, not a number and a gap."""
+    options: dict[str, Any] = {"index_col": False, "encoding": "utf-8-sig", "skipinitialspace": True}
+    as_text: dict[str, Any] = options | {"dtype": str, "na_filter": False}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            names = pd.read_csv(path, header=None, nrows=1, **as_text).iloc[0].str.strip()
+            typed: pd.DataFrame = pd.read_csv(path, **options)
+            texts: pd.DataFrame = pd.read_csv(path, **as_text)
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:
+        found = f"a table that cannot be read ({type(error).__name__}: {error})"
+        raise ReadError(found, "a comma-separated table in UTF-8", "export it again") from error
+    doubles = [name for name, times in Counter(names[names != ""]).items() if times > 1]
+    if doubles:
+        found = f"column {' and '.join(map(repr, doubles))} more than once"
+        raise ReadError(found, "one of a name", "rename it")
+    typed.columns = texts.columns = texts.columns.str.strip()
+    if "image_id" not in typed:
+        columns = ", ".join(map(str, typed.columns[:8]))
+        if len(typed.columns) == 1 and {";", "\t"}.intersection(columns):
+            raise ReadError(f"one column {columns!r}", "a comma between columns", "export it as CSV again")
+        raise ReadError(f"columns {columns}", "a column image_id", "name the column of ids image_id")
+    for name in {*TEXT_COLUMNS, group_column}.intersection(typed.columns):
+        typed[name] = texts[name].str.strip()
+    return typed
 
 
-def _wrong_sizes(
-    root: Path, paths: Sequence[Path | None], masks: Sequence[NDArray[np.bool_] | None], shape: tuple[int, ...]
-) -> list[Problem]:
-    expected = f"{_size(shape)}, the size of its image"
-    return [
-        Problem(shown(root, path), f"size {_size(mask.shape)}", expected, "draw it on the image's own pixels")
-        for path, mask in zip(paths, masks, strict=True)
-        if path is not None and mask is not None and mask.shape != shape
-    ]
+def _no_column(wanted: str, columns: Iterable[str]) -> Problem:
+    found = f"no column {wanted!r} (columns: {', '.join(columns) or 'no manifest'})"
+    return Problem(MANIFEST, found, "the column named by group_column", "correct one")
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
+def _id_problems(listed: Sequence[str], image_ids: Sequence[str]) -> Iterator[Problem]:
+    for name in filter(escapes, listed):
+        found = f"image_id {name!r}, which leaves the folder"
+        yield Problem(MANIFEST, found, "a file name without its ending", "correct the id")
+    for name, times in Counter(listed).items():
+        if times > 1:
+            yield Problem(MANIFEST, f"image_id {name!r} more than once", "one row an image", "keep one of the rows")
+    for name in sorted(set(listed) - set(image_ids)):
+        if not escapes(name):
+            remedy = "add the image or remove the row"
+            yield Problem(MANIFEST, f"image_id {name!r}, unknown", "ids of files in images/", remedy)
+    for name in sorted(set(image_ids) - set(listed)):
+        remedy = "add the row or remove the image"
+        yield Problem(MANIFEST, f"no row for image {name!r}", "a row for each image", remedy)
 
 
-def _check_channels(items: Sequence[_Item]) -> list[Problem]:
-    counts = {item.channels for item in items if item.channels}
-    if len(counts) <= 1 or counts == {1, 3}:
-        return []
-    found = " and ".join(map(str, sorted(counts)))
-    return [
-        Problem(
-            "images", f"images of {found} channels", "one number of channels (grey beside colour is fine)", "convert"
-        )
-    ]
-
-
-def _assemble(root: Path, folder: _Folder, max_side: int | None) -> RaterData:
-    ids = tuple(sorted(folder.layout.images))
-    channels = max(item.channels for item in folder.items)
-    return RaterData(
-        name=root.resolve().name,
-        note="",
-        raters=tuple(folder.layout.masks),
-        image_ids=ids,
-        manifest=folder.manifest.frame,
-        group_column=folder.manifest.group_column,
-        sources=tuple(FolderImage(folder.layout.images[name], channels, max_side) for name in ids),
-        packed=tuple(item.packed for item in folder.items if item.packed is not None),
-        repeats=tuple(folder.layout.repeats),
-        repeated=tuple(item.repeated for item in folder.items),
-    )
+def _split_problems(rows: pd.DataFrame, group_column: str | None) -> Iterator[Problem]:
+    for name, split in rows["split"].items():
+        if split not in SPLITS:
+            found = f"split {split!r} for image {name!r}"
+            yield Problem(MANIFEST, found, f"one of {', '.join(SPLITS)}", "correct the split")
+    for group, splits in () if group_column is None else rows.groupby(group_column)["split"]:
+        if len(set(splits)) > 1:
+            found = f"{group_column} {group!r} in splits {' and '.join(sorted(set(splits)))}"
+            expected = "each group in one split, or scores are too good"
+            yield Problem(MANIFEST, found, expected, "move its images into one split")

@@ -1,123 +1,142 @@
-"""The one place that opens image files: PNG, TIFF, JPEG, NumPy and NIfTI.
+"""The one place that opens image files: finds them by id, reads images, masks and probability maps, many in threads.
 
-Every function raises :class:`ReadError` with a remedy, whatever the library beneath raised. Arrays come in stored axis
-order; 2-D pictures are ``(height, width)``, with channels last where there are any.
+Every ``read_...`` function opens its file once and raises :class:`~irrbench.data.readers.ReadError` with a remedy,
+whatever the library beneath raised. Arrays come in stored axis order; 2-D pictures are ``(height, width)``, with
+channels last where there are any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from joblib import Parallel, delayed
 
 from irrbench.data.readers import (
-    CHANNELS_LAST,
+    EXTENSIONS,
+    LOSSY,
     Header,
+    Problem,
+    Reader,
     ReadError,
     absurd_size,
-    nifti_header,
-    nifti_plane,
-    numpy_header,
-    numpy_plane,
-    numpy_values,
-    picture_header,
-    picture_image,
-    picture_orientation,
-    picture_plane,
-    upright_pixels,
+    extension,
+    reader_of,
+    without_ending,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-# Which file is opened how.
-#
-# A new format is an ending in ``EXTENSIONS``, three functions in a module of its own, one line in ``READERS``. What it
-# declares is checked (:mod:`irrbench.data.readers`) before anything of that size is allocated; where the format has
-# checksums, they are compared.
+Files = dict[str, Path]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+PATIENCE_SECONDS = 2.0
+MAX_THREADS = 8
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 
-PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-ARRAYS = (".npy", ".npz")
-EXTENSIONS = (*PICTURES, *ARRAYS, ".nii.gz", ".nii")
+def files_by_id(
+    root: Path, folder: Path, *, purpose: str, skip: Callable[[str], bool] | None = None
+) -> tuple[Files, list[Problem]]:
+    """The files of one folder by id, found by name alone.
+
+    Args:
+        root: what no link may lead out of.
+        folder: the folder, within ``root``.
+        purpose: what the folder should hold, for messages.
+        skip: which names to leave out.
+
+    Returns:
+        The files, and a problem for each name that is double, of unknown type, or leads out of ``root``.
+    """
+    label = shown_path(root, folder)
+    if not folder.is_dir():
+        return {}, [Problem(label, "no such folder", f"a folder with {purpose}", "create it or correct the path")]
+    if _leaves(root, folder):
+        return {}, [Problem(label, "a link that leads outside", "a folder inside the data", "copy the files in")]
+    files: Files = {}
+    problems = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES or (skip and skip(path.name)):
+            continue
+        image_id, file = without_ending(path.name), shown_path(root, path)
+        if path.is_symlink() and _leaves(root, path):
+            remedy = "copy the file in"
+            problems.append(Problem(file, "a link that leads outside", "a file inside the data folder", remedy))
+        elif extension(path.name) is None or not path.is_file():
+            expected = f"a file ending in {', '.join(EXTENSIONS)}"
+            problems.append(Problem(file, "an entry of unknown type", expected, "convert it"))
+        elif image_id in files:
+            found = f"the same id as {files[image_id].name}"
+            problems.append(Problem(file, found, "one file for each id", "remove or rename one of them"))
+        else:
+            files[image_id] = path
+    if not files and not problems:
+        problems.append(Problem(label, "an empty folder", purpose, f"add files ({', '.join(EXTENSIONS)})"))
+    return files, problems
 
 
-def extension(name: str) -> str | None:
-    """The known extension that ``name`` ends with, in lower case, or None.
+def shown_path(root: Path, path: Path) -> str:
+    """``path`` as messages name it: relative to the data folder."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _leaves(root: Path, path: Path) -> bool:
+    return not path.resolve().is_relative_to(root.resolve())
+
+
+def escapes(name: str) -> bool:
+    """Whether a name could lead out of its folder.
 
     Example:
-        >>> extension("scan.NII.gz"), extension("notes.txt")
-        ('.nii.gz', None)
+        >>> [escapes(name) for name in ("a", "../a", "/etc/a", "C:a", "..")]
+        [False, True, True, True, True]
     """
-    return next((known for known in EXTENSIONS if name.lower().endswith(known)), None)
+    return name in ("", ".", "..") or name[1:2] == ":" or any(mark in name for mark in ("/", "\\", "\0"))
 
 
-def without_ending(name: str) -> str:
-    """``name`` without the known extension that it ends with.
+@contextmanager
+def _reading(path: Path) -> Iterator[Reader]:
+    """The reader of a file; what any library raises meanwhile becomes a :class:`ReadError`."""
+    try:
+        yield reader_of(path)
+    except ReadError:
+        raise
+    except MemoryError as error:
+        raise ReadError("more data than memory holds", "a file that fits", "crop or tile it") from error
+    except Exception as error:
+        if type(error).__name__ == "DecompressionBombError":
+            raise absurd_size(f"an absurd declared size ({error})") from error
+        reason = str(error).replace(str(path), path.name) or "no reason given"
+        raise ReadError(
+            f"a file that cannot be read ({type(error).__name__}: {reason})",
+            f"a complete {extension(path.name)} file",
+            "export or copy it again",
+        ) from error
 
-    Example:
-        >>> without_ending("scan.NII.gz"), without_ending("notes.txt")
-        ('scan', 'notes.txt')
+
+def read_header(path: Path, *, decode: bool = False) -> Header:
+    """Shape and channels of an image.
+
+    Args:
+        path: the file.
+        decode: whether to decode all pixels too, so that a damaged file is found.
+
+    Raises:
+        ReadError: a file that is no image; with ``decode``, any that :func:`read_image` refuses.
     """
-    ending = extension(name)
-    return name[: -len(ending)] if ending else name
-
-
-def kind_of(path: Path) -> str:
-    """The kind of a file: picture, numpy or nifti."""
-    ending = extension(path.name)
-    if ending is None:
-        raise ReadError("an unknown file type", f"one of {', '.join(EXTENSIONS)}", "convert the file")
-    return "picture" if ending in PICTURES else "numpy" if ending in ARRAYS else "nifti"
-
-
-class Reader(NamedTuple):
-    """A format: shape and channels; the stored values of one plane; the pixels of an image, channels last."""
-
-    header: Callable[[Path], Header]
-    plane: Callable[[Path], NDArray[Any]]
-    image: Callable[[Path], NDArray[Any]]
-
-
-READERS = {
-    "picture": Reader(picture_header, picture_plane, picture_image),
-    "numpy": Reader(numpy_header, numpy_plane, numpy_plane),
-    "nifti": Reader(nifti_header, nifti_plane, nifti_plane),
-}
-
-
-__all__ = [
-    "EXTENSIONS",
-    "LOSSY",
-    "Header",
-    "check_image",
-    "extension",
-    "kind_of",
-    "read_colours",
-    "read_header",
-    "read_image",
-    "read_mask",
-    "read_orientation",
-    "read_plane",
-    "read_upright",
-    "read_values",
-    "two_valued",
-    "without_ending",
-]
-
-LOSSY = (".jpg", ".jpeg")
-
-
-def read_header(path: Path) -> Header:
-    """Shape and channels of an image; a picture's pixels are not decoded."""
-    header: Header = _guarded(READERS[kind_of(path)].header, path)
-    return header
+    with _reading(path) as reader:
+        if not decode:
+            return reader.header(path)
+    colours = _read_colour_planes(path)
+    return Header(colours.shape[1:], len(colours))
 
 
 def read_image(path: Path) -> NDArray[np.float32]:
@@ -126,42 +145,53 @@ def read_image(path: Path) -> NDArray[np.float32]:
     8-bit is divided by 255, 16-bit unsigned by 65535; any other type and every NIfTI volume is scaled from its own
     1st to 99th percentile and clipped. Alpha is dropped.
     """
-    array = _decoded(path)
-    planes = np.moveaxis(array, -1, 0) if _has_channels(array, path) else array[None]
-    channels = len(planes) - _alphas(planes, path)
-    return _unit_range(planes[:channels], by_type=kind_of(path) != "nifti")
+    colours = _read_colour_planes(path)
+    if colours.dtype == np.bool_:
+        return colours.astype(np.float32)
+    if reader_of(path).scaled_by_type and colours.dtype in (np.uint8, np.uint16):
+        return colours.astype(np.float32) / np.float32(np.iinfo(colours.dtype).max)
+    low, high = np.percentile(colours, (1, 99))
+    if high <= low:  # nearly constant: the percentiles say nothing, the extremes may
+        low, high = colours.min(), colours.max()
+    span = float(high - low) or 1.0
+    unit: NDArray[np.float32] = np.clip((colours - low) / span, 0, 1).astype(np.float32)
+    return unit
 
 
-def check_image(path: Path) -> None:
-    """Decode an image, so that a damaged one is found, and keep nothing.
-
-    Raises:
-        ReadError: an image that :func:`read_image` would refuse.
-    """
-    _decoded(path)
-
-
-def read_plane(path: Path) -> NDArray[Any]:
-    """The stored values of a single-channel file, shape ``(*S)``: a mask, an ROI or a probability map."""
-    array: NDArray[Any] = _guarded(READERS[kind_of(path)].plane, path)
-    if not _has_channels(array, path):
-        return array
-    planes = np.moveaxis(array, -1, 0)
-    channels = len(planes) - _alphas(planes, path)
-    colours, alpha = planes[:channels], planes[channels:]
-    if (colours != colours[:1]).any() or (alpha.size and (alpha != alpha.max()).any()):
-        raise ReadError(
-            f"{len(planes)} channels that differ", "one channel (or equal ones)", "save it as a single-channel file"
-        )
-    return np.ascontiguousarray(colours[0])
+def _read_colour_planes(path: Path) -> NDArray[Any]:
+    with _reading(path) as reader:
+        array = reader.image(path)
+        colours, _ = reader.planes(array)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ReadError("NaN or infinite pixels", "finite numbers", "export the image again or replace them")
+        return colours
 
 
 def read_values(path: Path) -> NDArray[Any]:
     """The stored values, with whatever axes a NumPy file has; of other files the one channel."""
-    if kind_of(path) != "numpy":
-        return read_plane(path)
-    values: NDArray[Any] = _guarded(numpy_values, path)
-    return values
+    with _reading(path) as reader:
+        values = reader.values(path)
+        return values if reader.any_axes else single_channel(values, path)
+
+
+def read_plane(path: Path) -> NDArray[Any]:
+    """The stored values of a single-channel file, shape ``(*S)``: a mask, an ROI or a probability map."""
+    with _reading(path) as reader:
+        return single_channel(reader.values(path), path)
+
+
+def single_channel(values: NDArray[Any], path: Path) -> NDArray[Any]:
+    """The one channel ``(*S)`` of what :func:`read_values` gives for a file; equal colours are one.
+
+    Raises:
+        ReadError: channels that differ, or neither two nor three spatial axes.
+    """
+    colours, alpha = reader_of(path).planes(values)
+    if (len(colours) > 1 and (colours != colours[:1]).any()) or (alpha.size and (alpha != alpha.max()).any()):
+        found = f"{len(colours) + len(alpha)} channels that differ"
+        raise ReadError(found, "one channel (or equal ones)", "save it as a single-channel file")
+    plane: NDArray[Any] = colours[0]
+    return plane
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
@@ -181,23 +211,6 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     return marked
 
 
-def read_colours(path: Path) -> NDArray[Any]:
-    """The stored values of a picture, ``(H, W)`` or ``(H, W, C)``."""
-    colours: NDArray[Any] = _guarded(READERS[kind_of(path)].image, path)
-    return colours
-
-
-def read_orientation(path: Path) -> int:
-    """The turn that a camera left to the viewer: EXIF's 1 (none) to 8; 5 and above swap height and width."""
-    return int(_guarded(picture_orientation, path)) if kind_of(path) == "picture" else 1
-
-
-def read_upright(path: Path) -> NDArray[np.uint8]:
-    """A picture as viewers show it, 8 bit, ``(H, W)`` or ``(H, W, 3)``."""
-    upright: NDArray[np.uint8] = _guarded(upright_pixels, path)
-    return upright
-
-
 def two_valued(plane: NDArray[Any]) -> bool:
     """Whether ``plane`` holds 0 and at most one other, finite value (or nothing but that one).
 
@@ -212,50 +225,44 @@ def two_valued(plane: NDArray[Any]) -> bool:
     return bool(np.isfinite(value)) and bool(((plane == 0) | (plane == value)).all())
 
 
-def _decoded(path: Path) -> NDArray[Any]:
-    array: NDArray[Any] = _guarded(READERS[kind_of(path)].image, path)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ReadError("NaN or infinite pixels", "finite numbers", "export the image again or replace them")
-    return array
+def read_colours(path: Path) -> NDArray[Any]:
+    """The colours of a picture, ``(H, W)`` or ``(H, W, C)``."""
+    with _reading(path) as reader:
+        return reader.image(path)
 
 
-def _guarded(read: Callable[[Path], Any], path: Path) -> Any:
-    try:
-        return read(path)
-    except ReadError:
-        raise
-    except MemoryError as error:
-        raise ReadError("more data than memory holds", "a file that fits", "crop or tile it") from error
-    except Exception as error:
-        if type(error).__name__ == "DecompressionBombError":
-            raise absurd_size(f"an absurd declared size ({error})") from error
-        reason = str(error).replace(str(path), path.name) or "no reason given"
-        raise ReadError(
-            f"a file that cannot be read ({type(error).__name__}: {reason})",
-            f"a complete {extension(path.name)} file",
-            "export or copy it again",
-        ) from error
+def read_upright(path: Path) -> NDArray[np.uint8] | None:
+    """A picture as viewers show it, 8 bit, ``(H, W)`` or ``(H, W, 3)``; None where it is stored that way."""
+    with _reading(path) as reader:
+        return reader.upright(path)
 
 
-def _has_channels(array: NDArray[Any], path: Path) -> bool:
-    kind = kind_of(path)
-    return (kind == "picture" and array.ndim == 3) or (
-        kind == "numpy" and array.ndim >= 3 and array.shape[-1] in CHANNELS_LAST
-    )
+def track(items: Iterable[Item], *, total: int, label: str, enabled: bool = True) -> Iterator[Item]:
+    """Pass ``items`` on, with a progress bar on stderr once two seconds have gone by.
+
+    Example:
+        >>> list(track("abc", total=3, label="reading"))
+        ['a', 'b', 'c']
+    """
+    from rich.console import Console  # noqa: PLC0415  # a bar is rare, its import is not free
+    from rich.progress import Progress  # noqa: PLC0415
+
+    start, bar = time.monotonic(), None
+    with ExitStack() as stack:
+        for done, item in enumerate(items, start=1):
+            yield item
+            if bar is None and enabled and time.monotonic() - start > PATIENCE_SECONDS:
+                bar = stack.enter_context(Progress(console=Console(stderr=True)))
+                bar.add_task(label, total=total)
+            if bar is not None:
+                bar.update(bar.task_ids[0], completed=done)
 
 
-def _alphas(planes: NDArray[Any], path: Path) -> int:
-    return int(kind_of(path) == "picture" and len(planes) in (2, 4))
-
-
-def _unit_range(planes: NDArray[Any], *, by_type: bool) -> NDArray[np.float32]:
-    if planes.dtype == np.bool_:
-        return planes.astype(np.float32)
-    if by_type and planes.dtype in (np.uint8, np.uint16):
-        return planes.astype(np.float32) / np.float32(np.iinfo(planes.dtype).max)
-    low, high = np.percentile(planes, (1, 99))
-    if high <= low:  # nearly constant: the percentiles say nothing, the extremes may
-        low, high = planes.min(), planes.max()
-    span = float(high - low) or 1.0
-    unit: NDArray[np.float32] = np.clip((planes - low) / span, 0, 1).astype(np.float32)
-    return unit
+def in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], *, label: str, progress: bool = True
+) -> list[Result]:
+    """``function`` of each item, in the items' order, on a few threads."""
+    threads = min(MAX_THREADS, os.cpu_count() or 1, max(len(items), 1))
+    calls = (delayed(function)(item) for item in items)
+    results = Parallel(n_jobs=threads, prefer="threads", return_as="generator")(calls)
+    return list(track(results, total=len(items), label=label, enabled=progress))

@@ -1,12 +1,14 @@
-"""Finished predictions of any framework: a folder of masks or probability maps, one file an image."""
+"""Finished predictions of any framework: a folder of masks or probability maps, one file an image.
+
+Each file is read once: :class:`Predictions` keep the masks in memory, and the choice of a threshold counts the pixels
+of an image at all candidates in one pass.
+"""
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -14,225 +16,59 @@ import numpy as np
 import torch
 
 from irrbench.bounds import segmentation_bounds
-from irrbench.data.folder import files_by_id
-from irrbench.data.io import LOSSY, extension, kind_of, read_plane, read_values, two_valued, without_ending
-from irrbench.data.rater_data import in_threads, shrink_nearest
-from irrbench.data.readers import DataError, Problem, ReadError
+from irrbench.data.io import Files, files_by_id, in_threads, read_values, single_channel, two_valued
+from irrbench.data.rater_data import shrink_nearest
+from irrbench.data.readers import (
+    LOSSY,
+    DataError,
+    NiftiReader,
+    Problem,
+    ReadError,
+    extension,
+    reader_of,
+    size_text,
+    without_ending,
+)
 from irrbench.folds import Ties
 from irrbench.patterns import VotePatterns
-from irrbench.scores import EmptyReference
+from irrbench.scores import EmptyReference, gain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from irrbench.data.rater_data import PackedMasks, RaterData
 
-# Where finished predictions lie: a file an image, nnU-Net's output folder, a folder of several models.
-
-
-NNUNET_FILES = ("dataset.json", "plans.json", "predict_from_raw_data_args.json")
-_BESIDE = (*NNUNET_FILES, "summary.json", "postprocessing.json", "postprocessing.pkl")
-
-
-class PredictionFiles(NamedTuple):
-    """Files by image id, and whether nnU-Net wrote them (whose archives have NIfTI's axes in reverse)."""
-
-    by_id: Mapping[str, Path]
-    is_nnunet: bool
-
-
-def find_predictions(
-    root: Path, image_ids: Sequence[str], known: Sequence[str]
-) -> tuple[PredictionFiles, list[Problem]]:
-    """The files of the images, and everything that names alone show to be wrong.
-
-    In nnU-Net's folders a case goes by the id of its image with or without the channel (``_0000``), probabilities
-    (npz) come before masks, and what nnU-Net writes beside them is skipped.
-
-    Args:
-        root: the folder.
-        image_ids: the images that need a prediction.
-        known: all images that may have one.
-    """
-    is_nnunet = any((root / name).is_file() for name in NNUNET_FILES)
-    archives = {path.name[:-4] for path in root.glob("*.npz")} if is_nnunet else set()
-
-    def skip(name: str) -> bool:
-        beside = name in _BESIDE or name.endswith(".pkl")
-        return is_nnunet and (beside or (extension(name) not in (None, ".npz") and without_ending(name) in archives))
-
-    files, found = files_by_id(root, root, purpose="one prediction for each image", skip=skip)
-    problems = [problem._replace(file=str(root / problem.file)) for problem in found]
-    if is_nnunet:
-        cases = {name.removesuffix("_0000"): name for name in known}
-        files = {name if name in known else cases.get(name, name): path for name, path in files.items()}
-    problems += [
-        Problem(f"{root}/{name}", "no file", "a prediction for each image", "predict it too")
-        for name in image_ids
-        if name not in files
-    ]
-    problems += [
-        Problem(str(files[name]), "a prediction for an unknown image", "the ids of the data", "rename or remove it")
-        for name in sorted(set(files) - set(known))
-    ]
-    return PredictionFiles(files, is_nnunet), problems
-
-
-def find_models(root: str | Path) -> dict[str, Path]:
-    """The models whose predictions ``root`` holds: itself, or each folder in it.
-
-    Raises:
-        DataError: there is no such folder, or it is empty.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError([Problem(str(root), "no such folder", "a folder of predictions", "correct the path")])
-    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
-    folders = [path for path in entries if path.is_dir()]
-    if any(path.is_file() and extension(path.name) for path in entries):
-        return {root.resolve().name: root}
-    if not folders:
-        raise DataError([Problem(str(root), "an empty folder", "predictions, or a folder for each model", "add them")])
-    return {path.name: path for path in folders}
-
-
-# What a prediction file says of the foreground: a mask, or a probability at each pixel.
-
-
-SUM_TOLERANCE = 0.02  # half precision, and maps that were resampled
-
-
-class Reading(NamedTuple):
-    """How files are read: the class numbers that are foreground, and whether axes of archives are reversed."""
-
-    classes: tuple[int, ...] | None = None
-    reverse: bool = False
-
-
-class Foreground(NamedTuple):
-    """Values ``(*S)`` and the one that means certainty (1, or the largest of its type); None where it is a mask."""
-
-    values: NDArray[Any]
-    certain: float | None
-
-    def cut(self, threshold: float) -> NDArray[np.bool_]:
-        """The mask: probabilities above ``threshold`` are foreground."""
-        if self.certain is None:
-            return np.asarray(self.values, dtype=bool)
-        edge = threshold * self.certain
-        # whole numbers exceed an edge where they exceed its floor, and need no conversion for that
-        above: NDArray[np.bool_] = self.values > (edge if self.values.dtype.kind == "f" else math.floor(edge))
-        return np.asarray(above)
-
-
-def read_foreground(path: Path, packed: PackedMasks, reading: Reading) -> Foreground:
-    """The foreground in a file, at the size of its image's masks.
-
-    Raises:
-        ReadError: an unreadable file, another size, or values that are neither a mask nor probabilities.
-    """
-    values = read_values(path)
-    shapes = [packed.shape, packed.full_shape]
-    if reading.reverse and extension(path.name) == ".npz":
-        values = values.transpose(0, *range(values.ndim - 1, 0, -1))
-    values = _without_single_axes(values, shapes)
-    if values.shape in shapes:
-        found = _from_plane(values, path, reading.classes)
-    elif values.dtype.kind == "f" and (values.shape[1:] in shapes or values.shape[:-1] in shapes):
-        planes = values if values.shape[1:] in shapes else np.moveaxis(values, -1, 0)
-        found = _from_classes(planes, reading.classes)
-    else:
-        found = _from_plane(read_plane(path), path, reading.classes)
-    return Foreground(_fit(found.values, packed), found.certain)
-
-
-def _without_single_axes(values: NDArray[Any], shapes: Sequence[tuple[int, ...]]) -> NDArray[Any]:
-    """Without axes of length 1 (a channel, a depth), until the rest has the image's axes, or those and classes."""
-    for axis in (0, 1, -1):
-        fits = not {values.shape, values.shape[1:], values.shape[:-1]}.isdisjoint(shapes) and values.shape[0] != 1
-        if not fits and values.ndim > len(shapes[0]) and values.shape[axis] == 1:
-            values = values.squeeze(axis)
-    return values
-
-
-def _from_classes(planes: NDArray[Any], classes: tuple[int, ...] | None) -> Foreground:
-    """The probability of some classes out of those of all, ``(C, *S)``."""
-    count = len(planes)
-    _check_probabilities(planes)
-    if np.abs(planes.sum(0, dtype=np.float64) - 1).max() > SUM_TOLERANCE:
-        expected = "classes (background first) whose probabilities sum to 1"
-        raise ReadError(f"{count} channels that do not", expected, "save the foreground's probability alone")
-    chosen = (1,) if classes is None and count == 2 else classes
-    if chosen is None or not set(chosen) <= set(range(count)):
-        found = f"{count} classes" if chosen is None else f"{count} classes and the choice {list(chosen)}"
-        raise ReadError(found, "which of them are foreground", "name their numbers (classes)")
-    return Foreground(planes[chosen[0]] if len(chosen) == 1 else planes[list(chosen)].sum(0).clip(max=1), 1.0)
-
-
-def _from_plane(plane: NDArray[Any], path: Path, classes: tuple[int, ...] | None) -> Foreground:
-    if plane.dtype.kind == "f" and not np.isfinite(plane).all():
-        _check_probabilities(plane)
-    if classes is not None and (plane.dtype.kind != "f" or (plane == np.rint(plane)).all()):
-        return Foreground(np.isin(plane, classes), None)
-    if plane.dtype.kind == "f":
-        _check_probabilities(plane)
-        return Foreground(plane, 1.0)
-    if two_valued(plane) and extension(path.name) not in LOSSY:
-        return Foreground(plane != 0, None)
-    if plane.dtype in (np.uint8, np.uint16):
-        return Foreground(plane, float(np.iinfo(plane.dtype).max))
-    found = f"{len(np.unique(plane))} values of type {plane.dtype}"
-    raise ReadError(found, "a mask of two values, or probabilities as float or unsigned 8 or 16 bit", "export it so")
-
-
-def _check_probabilities(values: NDArray[Any]) -> None:
-    if not np.isfinite(values).all():
-        raise ReadError("NaN or infinite values", "probabilities in [0, 1]", "look at what the model put out there")
-    if values.min() < 0 or values.max() > 1:
-        found = f"values from {values.min():.3g} to {values.max():.3g}"
-        raise ReadError(found, "probabilities in [0, 1]", "apply a sigmoid to logits before saving")
-
-
-def _fit(values: NDArray[Any], packed: PackedMasks) -> NDArray[Any]:
-    if values.shape == packed.shape:
-        return values
-    if values.shape == packed.full_shape:
-        return shrink_nearest(values, packed.shape)
-    sizes = [" x ".join(map(str, shape)) for shape in (values.shape, packed.full_shape)]
-    raise ReadError(f"size {sizes[0]}", f"{sizes[1]}, the size of its image", "resample it to the image's own pixels")
-
-
 Result = TypeVar("Result")
-
-
-class _Bits(NamedTuple):
-    data: bytes
-    shape: tuple[int, ...]
+NNUNET_FILES = ("dataset.json", "plans.json", "predict_from_raw_data_args.json")
+_NNUNET_EXTRAS = (*NNUNET_FILES, "summary.json", "postprocessing.json", "postprocessing.pkl")
+SUM_TOLERANCE = 0.02  # half precision, and maps that were resampled
+CANDIDATES = tuple(number / 100 for number in range(1, 100))
+MAX_CELLS = 2**22
+TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """Predicted masks of the images of ``data``, checked and kept compressed; index ``i`` is that of ``data``.
 
-    ``masks_alone`` is known to be true where a threshold was to be chosen and there was nothing to cut.
+    ``masks_alone`` is known to be true where a threshold was to be chosen and there were no probabilities.
     """
 
     data: RaterData
     threshold: float
-    packed: tuple[_Bits, ...] = field(repr=False)
+    packed: tuple[bytes, ...] = field(repr=False)
     masks_alone: bool = False
 
     def __len__(self) -> int:
         return len(self.packed)
 
     def prediction(self, index: int) -> NDArray[np.bool_]:
-        """The predicted mask of image ``index``, bool ``(*S)``."""
-        item = self.packed[index]
-        bits = np.unpackbits(np.frombuffer(zlib.decompress(item.data), np.uint8), count=int(np.prod(item.shape)))
-        return bits.astype(bool).reshape(item.shape)
+        """The predicted mask of image ``index``, bool ``(*S)``; no file is opened."""
+        shape = self.data.shape(index)
+        packed = np.frombuffer(zlib.decompress(self.packed[index]), np.uint8)
+        return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
 
 
 def load_predictions(
@@ -266,65 +102,11 @@ def load_predictions(
     if not 0 < threshold < 1:
         raise ValueError(f"threshold={threshold}: expected a probability between 0 and 1")
     wanted = data if split is None else data.split(split)
-    masks = read_predictions(
-        root, data, wanted, lambda found, _: _pack(found.cut(threshold)), classes, progress=progress
-    )
-    return Predictions(wanted, threshold, tuple(masks))
 
+    def pack(found: Foreground, _: int) -> bytes:
+        return zlib.compress(np.packbits(found.cut(threshold)).tobytes(), 1)
 
-def read_predictions(
-    root: str | Path,
-    data: RaterData,
-    wanted: RaterData,
-    use: Callable[[Foreground, int], Result],
-    classes: Sequence[int] | None = None,
-    *,
-    progress: bool = True,
-) -> list[Result]:
-    """Read the predictions of ``wanted``, a part of ``data``, and ``use`` each with its index; none is kept.
-
-    Raises:
-        DataError: with every problem of every file.
-    """
-    root = Path(root)
-    files, problems = find_predictions(root, wanted.image_ids, data.image_ids)
-    indices = [i for i, name in enumerate(wanted.image_ids) if name in files.by_id]
-    read = partial(_read, files, wanted, None if classes is None else tuple(classes), use)
-    results = in_threads(read, indices, label=f"reading {root.name}", progress=progress)
-    problems += [result for result in results if isinstance(result, Problem)]
-    if problems:
-        raise DataError(problems)
-    return [result for result in results if not isinstance(result, Problem)]
-
-
-def _read(
-    files: PredictionFiles,
-    data: RaterData,
-    classes: tuple[int, ...] | None,
-    use: Callable[[Foreground, int], Result],
-    index: int,
-) -> Result | Problem:
-    path = files.by_id[data.image_ids[index]]
-    image = getattr(data.sources[index], "path", None)
-    reverse = files.is_nnunet and image is not None and kind_of(image) == "nifti"
-    try:
-        return use(read_foreground(path, data.packed[index], Reading(classes, reverse)), index)
-    except ReadError as error:
-        return error.at(str(path))
-
-
-def _pack(mask: NDArray[np.bool_]) -> _Bits:
-    return _Bits(zlib.compress(np.packbits(mask).tobytes(), 1), mask.shape)
-
-
-# The threshold of a model's probabilities, chosen where it may be chosen: on the validation images.
-#
-# Axes: ``T`` candidates, ``N`` images, ``K = 2**R`` vote patterns.
-
-
-CANDIDATES = tuple(number / 100 for number in range(1, 100))
-MAX_CELLS = 2**22
-TINY = 1e-12
+    return Predictions(wanted, threshold, tuple(_read_all(Path(root), data, wanted, pack, classes, progress=progress)))
 
 
 class MasksAloneError(DataError):
@@ -332,7 +114,7 @@ class MasksAloneError(DataError):
 
 
 class ChosenThreshold(NamedTuple):
-    """The best threshold, its mean score, all candidates and their mean scores ``(T,)``, and the images behind them."""
+    """The best threshold, its mean score, all candidates and their mean scores ``(T,)``, and the number of images."""
 
     threshold: float
     score: float
@@ -355,14 +137,14 @@ def choose_threshold(
 ) -> ChosenThreshold:
     """The threshold with the best mean score of a model on the images of one split; of equals the one nearest to .5.
 
-    Each image is read once: its pixels are counted by vote pattern and by how many thresholds the probability passes,
+    Each image is read once: its pixels are counted by vote pattern and by how many thresholds the probability exceeds,
     and all scores come from these counts.
 
     Args:
         root: a folder of predictions, with probabilities for this split.
         data: the raters' data.
         split: whose images decide; never those that are scored afterwards.
-        score: the score to maximise.
+        score: the score that decides; the largest mean is best, or the smallest where lower is better.
         ties: as in :func:`irrbench.segmentation_bounds`.
         empty_reference: as in :func:`irrbench.segmentation_bounds`.
         classes: as in :func:`~irrbench.data.load_predictions`.
@@ -382,52 +164,225 @@ def choose_threshold(
         raise DataError([Problem(str(root), f"no {split} image", "images to choose on", "give a threshold")])
 
     def score_image(found: Foreground, index: int) -> tuple[bool, NDArray[np.float64]]:
-        counts = count_by_threshold(found, wanted, index, edges)
-        present = torch.from_numpy(wanted.present(index))
-        return found.certain is not None, _scores(counts, present, score, ties, empty_reference)
+        cuts = _count_levels(found.levels(edges), len(edges) + 1, wanted, index).cuts()
+        values = []
+        for counts in cuts.counts.split(max(1, MAX_CELLS // cuts.counts[0].numel())):
+            part = VotePatterns(counts, cuts.num_raters, cuts.present[: len(counts)])
+            bounds = segmentation_bounds(part, (score,), ties=ties, empty_reference=empty_reference)
+            values.append(bounds.model[score])
+        return found.certain is not None, np.asarray(torch.cat(values).numpy(), dtype=np.float64)
 
-    results = read_predictions(root, data, wanted, score_image, classes, progress=progress)
+    results = _read_all(Path(root), data, wanted, score_image, classes, progress=progress)
     if not any(is_probability for is_probability, _ in results):
-        raise MasksAloneError(
-            [Problem(str(root), "masks alone", "probabilities to cut", "give a threshold, or save them")]
-        )
-    return _best(np.stack([scores for _, scores in results]), edges, str(root), score)
-
-
-def count_by_threshold(found: Foreground, data: RaterData, index: int, edges: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Pixels of one image (inside its ROI) by vote pattern and by how many ``edges`` they exceed, ``(K, T + 1)``."""
-    values, raters = found.values, len(data.raters)
-    if found.certain is None:
-        passed = np.where(values, len(edges), 0)
-    else:  # the very comparison of the cut: of float32 with a threshold rounded to float32, of integers in float64
-        kind = values.dtype if values.dtype.kind == "f" else np.float64
-        passed = np.searchsorted((edges * found.certain).astype(kind), values.astype(kind, copy=False), side="left")
-    packed = data.packed[index]
-    codes = packed.codes()
-    joint = (codes & np.uint32(2**raters - 1)).astype(np.int64) * (len(edges) + 1) + passed
-    inside = joint[(codes >> np.uint32(raters)) & 1 == 1] if packed.has_roi else joint.ravel()
-    return np.bincount(inside, minlength=2**raters * (len(edges) + 1)).reshape(2**raters, -1)
-
-
-def _scores(
-    counts: NDArray[np.int64], present: torch.Tensor, score: str, ties: Ties, empty_reference: EmptyReference
-) -> NDArray[np.float64]:
-    """The model's score at each threshold, ``(T,)``: each is an image of its own to the kernel."""
-    marked = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:].T  # (T, K) pixels above each threshold
-    split = torch.from_numpy(np.stack([counts.sum(1) - marked, marked], axis=1))
-    values = []
-    for part in split.split(max(1, MAX_CELLS // (2 * len(counts)))):
-        patterns = VotePatterns.from_counts(part, num_raters=len(present), present=present.expand(len(part), -1))
-        bounds = segmentation_bounds(patterns, (score,), ties=ties, empty_reference=empty_reference)
-        values.append(bounds.model[score])
-    return np.asarray(torch.cat(values).numpy(), dtype=np.float64)
-
-
-def _best(scores: NDArray[np.float64], edges: NDArray[np.float64], root: str, score: str) -> ChosenThreshold:
+        remedy = "give a threshold, or save them"
+        raise MasksAloneError([Problem(str(root), "masks alone", "probabilities to cut", remedy)])
+    scores = np.stack([scores for _, scores in results])
     defined = ~np.isnan(scores).any(1)
     if not defined.any():
-        raise DataError([Problem(root, f"no image with a defined {score}", "one at least", "give a threshold")])
+        raise DataError([Problem(str(root), f"no image with a defined {score}", "one at least", "give a threshold")])
     means = scores[defined].mean(0)
-    best = np.flatnonzero(means >= means.max() - TINY)
+    gains = gain(score, means)
+    best = np.flatnonzero(gains >= gains.max() - TINY)
     chosen = best[np.abs(edges[best] - 0.5).argmin()]
     return ChosenThreshold(float(edges[chosen]), float(means[chosen]), tuple(edges.tolist()), means, int(defined.sum()))
+
+
+def _count_levels(levels: NDArray[np.int64], num_levels: int, data: RaterData, index: int) -> VotePatterns:
+    """Vote patterns ``(1, L, K)`` of one image inside its ROI, by level."""
+    roi = data.roi(index)
+    return VotePatterns.from_levels(
+        torch.from_numpy(data.masks(index))[None],
+        torch.from_numpy(levels)[None],
+        num_levels=num_levels,
+        roi=None if roi is None else torch.from_numpy(roi)[None],
+        present=torch.from_numpy(data.present(index))[None],
+    )
+
+
+def find_models(root: str | Path) -> dict[str, Path]:
+    """The models whose predictions ``root`` holds: itself, or each folder in it.
+
+    Raises:
+        DataError: there is no such folder, or it is empty.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError([Problem(str(root), "no such folder", "a folder of predictions", "correct the path")])
+    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    if any(path.is_file() and extension(path.name) for path in entries):
+        return {root.resolve().name: root}
+    folders = {path.name: path for path in entries if path.is_dir()}
+    if not folders:
+        raise DataError([Problem(str(root), "an empty folder", "predictions, or a folder for each model", "add them")])
+    return folders
+
+
+def _read_all(
+    root: Path,
+    data: RaterData,
+    wanted: RaterData,
+    use: Callable[[Foreground, int], Result],
+    classes: Sequence[int] | None,
+    *,
+    progress: bool,
+) -> list[Result]:
+    """Read the predictions of ``wanted``, a part of ``data``, and ``use`` each with its index; none is kept.
+
+    Raises:
+        DataError: with every problem of every file.
+    """
+    is_nnunet = any((root / name).is_file() for name in NNUNET_FILES)
+    files, problems = _find_files(root, wanted.image_ids, data.image_ids, is_nnunet=is_nnunet)
+
+    def read(index: int) -> Result | Problem:
+        path, image = files[wanted.image_ids[index]], getattr(wanted.sources[index], "path", None)
+        is_nifti = image is not None and isinstance(reader_of(image), NiftiReader)
+        try:
+            found = read_foreground(path, wanted.packed[index], classes, reverse_axes=is_nnunet and is_nifti)
+            return use(found, index)
+        except ReadError as error:
+            return error.at(str(path))
+
+    indices = [i for i, name in enumerate(wanted.image_ids) if name in files]
+    results = in_threads(read, indices, label=f"reading {root.name}", progress=progress)
+    problems += [result for result in results if isinstance(result, Problem)]
+    if problems:
+        raise DataError(problems)
+    return [result for result in results if not isinstance(result, Problem)]
+
+
+def _find_files(
+    root: Path, image_ids: Sequence[str], known: Sequence[str], *, is_nnunet: bool
+) -> tuple[Files, list[Problem]]:
+    """The files by image id, and everything that names alone show to be wrong.
+
+    In nnU-Net's folders a case has the id of its image with or without the channel (``_0000``), probabilities (npz)
+    are taken where there are masks too, and what nnU-Net writes beside them is skipped.
+
+    Args:
+        root: the folder.
+        image_ids: the images that need a prediction.
+        known: all images that may have one.
+        is_nnunet: whether nnU-Net wrote the folder.
+    """
+    archives = {path.name[:-4] for path in root.glob("*.npz")}
+
+    def skip(name: str) -> bool:
+        has_archive = extension(name) not in (None, ".npz") and without_ending(name) in archives
+        return is_nnunet and (name in _NNUNET_EXTRAS or name.endswith(".pkl") or has_archive)
+
+    files, found = files_by_id(root, root, purpose="one prediction for each image", skip=skip)
+    problems = [problem._replace(file=str(root / problem.file)) for problem in found]
+    if is_nnunet:
+        cases = {name.removesuffix("_0000"): name for name in known}
+        files = {name if name in known else cases.get(name, name): path for name, path in files.items()}
+    problems += [
+        Problem(f"{root}/{name}", "no file", "a prediction for each image", "predict it too")
+        for name in image_ids
+        if name not in files
+    ]
+    problems += [
+        Problem(str(files[name]), "a prediction for an unknown image", "the ids of the data", "rename or remove it")
+        for name in sorted(set(files) - set(known))
+    ]
+    return files, problems
+
+
+class Foreground(NamedTuple):
+    """Values ``(*S)`` and the one that means certainty (1, or the largest of its type); None where it is a mask."""
+
+    values: NDArray[Any]
+    certain: float | None
+
+    def cut(self, threshold: float) -> NDArray[np.bool_]:
+        """The mask: probabilities above ``threshold`` are foreground."""
+        if self.certain is None:
+            return np.asarray(self.values, dtype=bool)
+        edge = threshold * self.certain
+        # Integers exceed an edge where they exceed its floor, and need no conversion for that.
+        return np.asarray(self.values > (edge if self.values.dtype.kind == "f" else math.floor(edge)))
+
+    def levels(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
+        """How many of the ascending thresholds ``(T,)`` each pixel exceeds; a mask exceeds none or all."""
+        if self.certain is None:
+            return np.where(self.values, len(edges), 0)
+        # The comparison of `cut`: of float32 with a threshold rounded to float32, of integers in float64.
+        kind = self.values.dtype if self.values.dtype.kind == "f" else np.dtype(np.float64)
+        return np.searchsorted((edges * self.certain).astype(kind), self.values.astype(kind, copy=False), side="left")
+
+
+def read_foreground(
+    path: Path, packed: PackedMasks, classes: Sequence[int] | None = None, *, reverse_axes: bool = False
+) -> Foreground:
+    """The foreground in a file, a mask or a probability at each pixel, at the size of its image's masks.
+
+    Args:
+        path: the file.
+        packed: the masks of its image.
+        classes: the class numbers that are foreground.
+        reverse_axes: whether archives have the axes of a NIfTI image in reverse, as nnU-Net's have.
+
+    Raises:
+        ReadError: an unreadable file, another size, or values that are neither a mask nor probabilities.
+    """
+    stored = values = read_values(path)
+    shapes = [packed.shape, packed.full_shape]
+    if reverse_axes and extension(path.name) == ".npz":
+        values = values.transpose(0, *range(values.ndim - 1, 0, -1))
+    for axis in (
+        0,
+        1,
+        -1,
+    ):  # leave out axes of length 1 (a channel, a depth) until the rest are the image's, or classes
+        fits = not {values.shape, values.shape[1:], values.shape[:-1]}.isdisjoint(shapes) and values.shape[0] != 1
+        if not fits and values.ndim > len(shapes[0]) and values.shape[axis] == 1:
+            values = values.squeeze(axis)
+    if values.shape in shapes:
+        found = _from_plane(values, path, classes)
+    elif values.dtype.kind == "f" and (values.shape[1:] in shapes or values.shape[:-1] in shapes):
+        planes = values if values.shape[1:] in shapes else np.moveaxis(values, -1, 0)
+        found = _from_classes(planes, classes)
+    else:
+        found = _from_plane(single_channel(stored, path), path, classes)
+    if found.values.shape not in shapes:
+        expected = f"{size_text(packed.full_shape)}, the size of its image"
+        raise ReadError(f"size {size_text(found.values.shape)}", expected, "resample it to the image's own pixels")
+    return found._replace(values=shrink_nearest(found.values, packed.shape))
+
+
+def _from_classes(planes: NDArray[Any], classes: Sequence[int] | None) -> Foreground:
+    """The probability of some classes out of those of all, ``(C, *S)``."""
+    count = len(planes)
+    _check_probabilities(planes)
+    if np.abs(planes.sum(0, dtype=np.float64) - 1).max() > SUM_TOLERANCE:
+        expected = "classes (background first) whose probabilities sum to 1"
+        raise ReadError(f"{count} channels that do not", expected, "save the foreground's probability alone")
+    chosen = [1] if classes is None and count == 2 else classes
+    if chosen is None or not set(chosen) <= set(range(count)):
+        found = f"{count} classes" if chosen is None else f"{count} classes and the choice {list(chosen)}"
+        raise ReadError(found, "which of them are foreground", "name their numbers (classes)")
+    return Foreground(planes[chosen[0]] if len(chosen) == 1 else planes[list(chosen)].sum(0).clip(max=1), 1.0)
+
+
+def _from_plane(plane: NDArray[Any], path: Path, classes: Sequence[int] | None) -> Foreground:
+    if plane.dtype.kind == "f" and not np.isfinite(plane).all():
+        _check_probabilities(plane)
+    if classes is not None and (plane.dtype.kind != "f" or (plane == np.rint(plane)).all()):
+        return Foreground(np.isin(plane, classes), None)
+    if plane.dtype.kind == "f":
+        _check_probabilities(plane)
+        return Foreground(plane, 1.0)
+    if two_valued(plane) and extension(path.name) not in LOSSY:
+        return Foreground(plane != 0, None)
+    if plane.dtype in (np.uint8, np.uint16):
+        return Foreground(plane, float(np.iinfo(plane.dtype).max))
+    found = f"{len(np.unique(plane))} values of type {plane.dtype}"
+    raise ReadError(found, "a mask of two values, or probabilities as float or unsigned 8 or 16 bit", "export it so")
+
+
+def _check_probabilities(values: NDArray[Any]) -> None:
+    if not np.isfinite(values).all():
+        raise ReadError("NaN or infinite values", "probabilities in [0, 1]", "check the model's output at these pixels")
+    if values.min() < 0 or values.max() > 1:
+        found = f"values from {values.min():.3g} to {values.max():.3g}"
+        raise ReadError(found, "probabilities in [0, 1]", "apply a sigmoid to logits before saving")

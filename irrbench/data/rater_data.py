@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import time
 import zlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 
+from irrbench.data.io import in_threads, track  # noqa: F401
 from irrbench.data.readers import DataError, Problem
 from irrbench.patterns import MAX_RATERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-# One image's masks as one compact code per pixel.
+SPLITS = ("train", "val", "test")
+
+
+def hashed_split(key: str) -> str:
+    """The split of a group by its name alone: 60 % train, 15 % val, 25 % test, the same on every machine.
+
+    Example:
+        >>> hashed_split("LIDC-IDRI-0001"), hashed_split("LIDC-IDRI-0002")
+        ('train', 'test')
+    """
+    percent = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 100
+    return "train" if percent < 60 else "val" if percent < 75 else "test"
+
+
+def assign_splits(frame: pd.DataFrame, group_column: str | None) -> pd.DataFrame:
+    """``frame`` (index ``image_id``) with a ``split`` column, hashed from the group or the id where it has none."""
+    if "split" in frame:
+        return frame
+    keys = frame.index if group_column is None else frame[group_column]
+    return frame.assign(split=[hashed_split(str(key)) for key in keys])
 
 
 class PackedMasks(NamedTuple):
@@ -35,16 +53,10 @@ class PackedMasks(NamedTuple):
     full_shape: tuple[int, ...]
     digest: bytes
 
-    def codes(self) -> NDArray[np.uint32]:
-        """The codes, ``(*S)``."""
-        return self._stored().astype(np.uint32, copy=False)
-
-    def _stored(self) -> NDArray[np.unsignedinteger]:
-        return np.frombuffer(zlib.decompress(self.data), dtype=self.dtype).reshape(self.shape)
-
     def planes(self, bits: Sequence[int]) -> NDArray[np.bool_]:
         """The masks of some bits, ``(len(bits), *S)``."""
-        codes = self._stored()  # as few bytes as there are: this is what scoring many images waits for
+        # The codes stay in the narrow type in which they are stored: this is the slowest step of scoring many images.
+        codes = np.frombuffer(zlib.decompress(self.data), dtype=self.dtype).reshape(self.shape)
         planes = np.empty((len(bits), *self.shape), bool)
         for plane, bit in zip(planes, bits, strict=True):
             np.not_equal(codes & codes.dtype.type(1 << bit), 0, out=plane)
@@ -93,9 +105,6 @@ def shrink_nearest(array: NDArray[np.generic], shape: tuple[int, ...]) -> NDArra
     return array[np.ix_(*axes)]
 
 
-SPLITS = ("train", "val", "test")
-
-
 @dataclass(frozen=True, eq=False)
 class RaterData:
     """Images, the masks that ``R`` raters drew on them, their ROIs and their splits.
@@ -142,7 +151,7 @@ class RaterData:
     @property
     def repeated_raters(self) -> tuple[str, ...]:
         """The raters who drew some images more than once."""
-        return tuple(rater for rater in self.raters if self._again(rater))
+        return tuple(rater for rater in self.raters if self._repeats_of(rater))
 
     def drawings(self, index: int, rater: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """One rater's drawings of image ``index``, the first and then the repeats.
@@ -150,20 +159,21 @@ class RaterData:
         Returns:
             Masks ``(D, *S)``, all False where there is none, and which of them there are, ``(D,)``.
         """
-        bit, again = self.raters.index(rater), self._again(rater)
-        first, item = self.packed[index], self.repeated[index] if again else None
-        masks = [first.planes([bit])]
-        masks.append(np.zeros((len(again), *first.shape), bool) if item is None else item.planes(again))
-        there = [False] * len(again) if item is None else [item.present[place] for place in again]
-        return np.concatenate(masks), np.array([first.present[bit], *there])
+        bit, repeats = self.raters.index(rater), self._repeats_of(rater)
+        first, again = self.packed[index], self.repeated[index] if repeats else None
+        if again is None:
+            masks, present = np.zeros((len(repeats), *first.shape), bool), [False] * len(repeats)
+        else:
+            masks, present = again.planes(repeats), [again.present[repeat] for repeat in repeats]
+        return np.concatenate([first.planes([bit]), masks]), np.array([first.present[bit], *present])
 
-    def _again(self, rater: str) -> list[int]:
+    def _repeats_of(self, rater: str) -> list[int]:
         return [place for place, name in enumerate(self.repeats) if name.rpartition("@")[0] == rater]
 
     def roi(self, index: int) -> NDArray[np.bool_] | None:
         """The region of interest ``(*S)``, or None where all pixels count."""
         item = self.packed[index]
-        return ((item.codes() >> np.uint32(len(self.raters))) & 1).astype(bool) if item.has_roi else None
+        return item.planes([len(self.raters)])[0] if item.has_roi else None
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Spatial shape of image ``index``, without decoding it."""
@@ -231,8 +241,6 @@ class RaterData:
             >>> data.masks(0).shape, data.raters
             ((3, 4, 6), ('r1', 'r2', 'r3'))
         """
-        from irrbench.data.manifest import assign_splits  # noqa: PLC0415  # it needs this module's names
-
         ids = list(image_ids) if image_ids is not None else [f"image{i:05d}" for i in range(len(images))]
         names = tuple(raters) if raters is not None else tuple(f"r{r + 1}" for r in range(len(masks[0])))
         regions = rois if rois is not None else [None] * len(ids)
@@ -246,20 +254,12 @@ class RaterData:
             image_ids=tuple(ids),
             manifest=assign_splits(frame.loc[ids], group_column),
             group_column=group_column,
-            sources=tuple(_InMemory(np.asarray(image, np.float32)) for image in images),
+            sources=tuple(partial(np.asarray, np.asarray(image, np.float32)) for image in images),
             packed=tuple(
                 pack_masks([mask if here else None for mask, here in zip(stack, row, strict=True)], roi)
                 for stack, row, roi in zip(masks, drew, regions, strict=True)
             ),
         )
-
-
-@dataclass(frozen=True)
-class _InMemory:
-    array: NDArray[np.float32]
-
-    def __call__(self) -> NDArray[np.float32]:
-        return self.array
 
 
 def _check_arrays(
@@ -277,52 +277,13 @@ def _check_arrays(
     for image_id, image, stack, roi in zip(ids, images, masks, rois, strict=False):
         shape = image.shape[1:]
         if stack.shape != (len(raters), *shape) or (roi is not None and roi.shape != shape):
-            problems.append(Problem(image_id, f"masks of shape {stack.shape}", f"{(len(raters), *shape)}", "align"))
+            problems.append(
+                Problem(
+                    image_id,
+                    f"masks of shape {stack.shape}",
+                    f"{(len(raters), *shape)}",
+                    "give masks of the image's size",
+                )
+            )
     if problems:
         raise DataError(problems)
-
-
-# Threads and a progress bar for long reading; nothing is shown for what ends within two seconds.
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-PATIENCE_SECONDS = 2.0
-MAX_THREADS = 8
-
-
-def track(items: Iterable[Item], *, total: int, label: str, enabled: bool = True) -> Iterator[Item]:
-    """Pass ``items`` on, with a progress bar on stderr once two seconds have gone by.
-
-    Example:
-        >>> list(track("abc", total=3, label="reading"))
-        ['a', 'b', 'c']
-    """
-    from rich.console import Console  # noqa: PLC0415  # a bar is rare, its import is not free
-    from rich.progress import Progress  # noqa: PLC0415
-
-    start, bar = time.monotonic(), None
-    task = None
-    try:
-        for done, item in enumerate(items, start=1):
-            yield item
-            if bar is None and enabled and time.monotonic() - start > PATIENCE_SECONDS:
-                bar = Progress(console=Console(stderr=True))
-                bar.start()
-                task = bar.add_task(label, total=total)
-            if bar is not None and task is not None:
-                bar.update(task, completed=done)
-    finally:
-        if bar is not None:
-            bar.stop()
-
-
-def in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], *, label: str, progress: bool = True
-) -> list[Result]:
-    """``function`` of each item, in the items' order, on a few threads."""
-    threads = min(MAX_THREADS, os.cpu_count() or 1, max(len(items), 1))
-    calls = (delayed(function)(item) for item in items)
-    results = Parallel(n_jobs=threads, prefer="threads", return_as="generator")(calls)
-    return list(track(results, total=len(items), label=label, enabled=progress))

@@ -1,4 +1,9 @@
-"""PNG, TIFF and JPEG."""
+"""The formats of image files (PNG, TIFF, JPEG, NumPy, NIfTI), and how a problem of a file is described.
+
+A format is a :class:`Reader`; a new one is a subclass and an entry in :data:`READERS`. A reader opens its file once.
+What a file declares is checked before anything of that size is allocated; where the format has checksums, they are
+compared.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +15,22 @@ import threading
 import warnings
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
     from PIL import Image
 
-# What is wrong with a data folder: one line per finding, all of them at once.
-
-
-SHOWN = 20
+SHOWN_PROBLEMS = 20
+MAX_PIXELS = 2**28
+LOSSY = (".jpg", ".jpeg")
 
 
 class Problem(NamedTuple):
@@ -49,18 +55,15 @@ class DataError(ValueError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__(self._message())
+        count = len(self.problems)
+        lines = [f"the data cannot be used: {count} problem{'' if count == 1 else 's'}"]
+        lines += [f"  {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
+        if count > SHOWN_PROBLEMS:
+            lines.append(f"  and {count - SHOWN_PROBLEMS} more (check_folder lists them all)")
+        super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type[DataError], tuple[tuple[Problem, ...]]]:
         return DataError, (self.problems,)
-
-    def _message(self) -> str:
-        count = len(self.problems)
-        lines = [f"the data cannot be used: {count} problem{'' if count == 1 else 's'}"]
-        lines += [f"  {problem}" for problem in self.problems[:SHOWN]]
-        if count > SHOWN:
-            lines.append(f"  and {count - SHOWN} more (check_folder lists them all)")
-        return "\n".join(lines)
 
 
 class ReadError(Exception):
@@ -75,236 +78,293 @@ class ReadError(Exception):
         return Problem(file, self.found, self.expected, self.remedy)
 
 
-# What an image file declares, checked before anything of that size is allocated.
-
-
-MAX_PIXELS = 2**28
-
-
 class Header(NamedTuple):
-    """Spatial shape and channels of an image, known without decoding it."""
+    """Spatial shape and number of colour channels of an image."""
 
     shape: tuple[int, ...]
     channels: int
 
 
+def size_text(shape: tuple[int, ...]) -> str:
+    """A shape as messages write it.
+
+    Example:
+        >>> size_text((6, 5))
+        '6 x 5'
+    """
+    return " x ".join(map(str, shape))
+
+
+def _check_size(shape: tuple[int, ...]) -> None:
+    """Refuse shapes over the limit, without pixels, or of one axis."""
+    if math.prod(shape) > MAX_PIXELS:
+        raise absurd_size(f"an absurd declared size of {size_text(shape)}")
+    if math.prod(shape) == 0 or len(shape) < 2:
+        found = f"a declared size of {size_text(shape) or 'nothing'}"
+        raise ReadError(found, "two or three axes of pixels", "export it again")
+
+
 def absurd_size(found: str) -> ReadError:
-    """What is raised where a file declares more pixels than the limit."""
+    """The error where a file declares more pixels than the limit."""
     return ReadError(found, f"at most {MAX_PIXELS:,} pixels", "crop or tile the image")
 
 
-def check_size(shape: tuple[int, ...]) -> None:
-    """Refuse shapes over the limit, without pixels, or of one axis."""
-    size = " x ".join(map(str, shape))
-    if math.prod(shape) > MAX_PIXELS:
-        raise absurd_size(f"an absurd declared size of {size}")
-    if math.prod(shape) == 0 or len(shape) < 2:
-        raise ReadError(f"a declared size of {size or 'nothing'}", "two or three axes of pixels", "export it again")
+class Reader(ABC):
+    """How the files of one format are read.
+
+    Attributes:
+        endings: of the format's files, in lower case.
+        channel_counts: lengths of a third or fourth axis that make it one of channels.
+        has_alpha: whether the last of two or four channels is opacity.
+        any_axes: whether a file may have further axes, for instance one of classes.
+        scaled_by_type: whether 8 and 16 bit numbers are shares of the largest number of their type.
+    """
+
+    endings: tuple[str, ...]
+    channel_counts: tuple[int, ...] = ()
+    has_alpha = False
+    any_axes = False
+    scaled_by_type = True
+
+    @abstractmethod
+    def values(self, path: Path) -> NDArray[Any]:
+        """The stored values, with channels last where there are any."""
+
+    def image(self, path: Path) -> NDArray[Any]:
+        """The colours, channels last: other than the stored values where these are numbers of a palette."""
+        return self.values(path)
+
+    def header(self, path: Path) -> Header:
+        """Shape and channels, with as little decoding as the format allows."""
+        colours, _ = self.planes(self.image(path))
+        return Header(colours.shape[1:], len(colours))
+
+    def upright(self, path: Path) -> NDArray[np.uint8] | None:  # noqa: ARG002
+        """The picture as viewers show it, 8 bit; None where it is stored that way."""
+        return None
+
+    def planes(self, array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Split an array into its colours ``(C, *S)`` and its opacity ``(0 or 1, *S)``.
+
+        Raises:
+            ReadError: neither two nor three spatial axes.
+        """
+        has_channels = array.ndim >= 3 and array.shape[-1] in self.channel_counts
+        planes = np.moveaxis(array, -1, 0) if has_channels else array[None]
+        if planes.ndim not in (3, 4):
+            expected = "(H, W), (D, H, W), or these with channels last"
+            raise ReadError(f"shape {array.shape}", expected, "reshape the array")
+        colours = len(planes) - (self.has_alpha and len(planes) in (2, 4))
+        return planes[:colours], planes[colours:]
 
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_ORIENTATION = 274  # EXIF's tag
-_PILLOW_LOCK = threading.Lock()  # warning filters are global to the process: one reader changes them at a time
+class PictureReader(Reader):
+    """PNG, TIFF and JPEG, decoded by Pillow."""
+
+    endings = (".png", ".tif", ".tiff", *LOSSY)
+    channel_counts = (1, 2, 3, 4)
+    has_alpha = True
+    _lock = threading.Lock()  # warning filters are global to the process: one thread changes them at a time
+
+    def header(self, path: Path) -> Header:
+        """Shape and channels; pixels are not decoded."""
+        with self._open(path, decode=False) as picture:
+            is_grey = picture.mode in ("1", "L", "LA", "La", "F", "I") or picture.mode.startswith("I;16")
+            return Header(picture.size[::-1], 1 if is_grey else 3)
+
+    def values(self, path: Path) -> NDArray[Any]:
+        """The stored values; of a palette, the numbers."""
+        with self._open(path) as picture:
+            return self._pixels(picture)
+
+    def image(self, path: Path) -> NDArray[Any]:
+        """The pixels; a palette becomes colour."""
+        with self._open(path) as picture:
+            if picture.mode not in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
+                return self._pixels(picture)
+            picture.load()
+            picture.info.pop("transparency", None)  # Pillow warns about it when it converts; alpha is dropped anyway
+            return self._pixels(picture.convert("RGB"))
+
+    def upright(self, path: Path) -> NDArray[np.uint8] | None:
+        """8-bit grey or colour, turned as EXIF says; None where it says nothing."""
+        from PIL import ExifTags, ImageOps  # noqa: PLC0415
+
+        with self._open(path) as picture:
+            if picture.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9):
+                return None
+            upright = ImageOps.exif_transpose(picture)
+            return np.asarray(upright if upright.mode == "L" else upright.convert("RGB"))
+
+    @contextmanager
+    def _open(self, path: Path, *, decode: bool = True) -> Iterator[Image.Image]:
+        """A picture of checked size; of a PNG to be decoded the checksums are compared first, as Pillow skips some.
+
+        Pillow's warning about sizes is silent, as a size over our limit is refused.
+        """
+        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
+
+        with path.open("rb") as file:
+            source = _checked_png(file) if decode else file
+            with self._lock, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    picture = Image.open(source, formats=("PNG", "TIFF", "JPEG"))  # MPO is read as JPEG
+                except UnidentifiedImageError as error:
+                    raise ValueError("neither PNG nor TIFF nor JPEG") from error
+                _check_size(picture.size[::-1])
+                pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+            if pages > 1:
+                remedy = "save the stack as .npy or .nii.gz, or one file per page"
+                raise ReadError(f"{pages} pages", "one page", remedy)
+            yield picture
+
+    @staticmethod
+    def _pixels(picture: Image.Image) -> NDArray[Any]:
+        array: NDArray[Any] = np.asarray(picture)
+        is_old_16_bit = picture.mode == "I" and picture.format == "PNG"  # how older Pillow returns a 16-bit PNG
+        return array.astype(np.uint16) if is_old_16_bit else array
 
 
-def _open_picture(path: Path, *, whole: bool = True) -> Image.Image:
-    """Open a picture; a ``whole`` one is to be decoded, so the checksums of a PNG are compared (Pillow skips some)."""
-    from PIL import Image  # noqa: PLC0415
-
-    source = _checked_png(path) if whole else path
-    with _PILLOW_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's size warning is replaced by the check below
-        picture = Image.open(source, formats=("PNG", "TIFF", "JPEG"))  # MPO is read as JPEG
-        try:
-            _check_picture(picture)
-        except BaseException:
-            picture.close()
-            raise
-    return picture
-
-
-def _checked_png(path: Path) -> Path | io.BytesIO:
+def _checked_png(file: BinaryIO) -> BinaryIO:
     """The content of a PNG all of whose checksums are right; any other file as it is."""
-    with path.open("rb") as file:
-        if file.read(len(_PNG)) != _PNG:
-            return path
-        content = _PNG + file.read()
-    place, kind = len(_PNG), b""
+    signature = b"\x89PNG\r\n\x1a\n"
+    if file.read(len(signature)) != signature:
+        file.seek(0)
+        return file
+    content = signature + file.read()
+    start, kind = len(signature), b""
     while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", content, place)
-        end = place + 8 + length
-        if zlib.crc32(memoryview(content)[place + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
+        length, kind = struct.unpack_from(">I4s", content, start)
+        end = start + 8 + length
+        if zlib.crc32(memoryview(content)[start + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
             raise ReadError("a damaged PNG (a checksum is wrong)", "a complete .png file", "export or copy it again")
-        place = end + 4
+        start = end + 4
     return io.BytesIO(content)
 
 
-def _check_picture(picture: Image.Image) -> None:
-    check_size(picture.size[::-1])
-    pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
-    if pages > 1:
-        raise ReadError(f"{pages} pages", "one page", "save the stack as .npy or .nii.gz, or one file per page")
+class NumpyReader(Reader):
+    """NumPy's npy, mapped into memory, and npz: its only array, or one of the names of a main array."""
+
+    endings = (".npy", ".npz")
+    channel_counts = (1, 3, 4)
+    any_axes = True
+    main_arrays = ("probabilities", "softmax", "arr_0")  # nnU-Net's names, and numpy's
+
+    def values(self, path: Path) -> NDArray[Any]:
+        """The array, whatever its axes."""
+        if path.name.lower().endswith(".npy"):
+            with path.open("rb") as file:
+                shape, order, dtype = self._declared(file, path.stat().st_size)
+                return np.memmap(file, dtype, "r", file.tell(), shape, order)
+        with zipfile.ZipFile(path) as archive:
+            member = self._main_member(archive)
+            with archive.open(member) as packed:
+                shape, order, dtype = self._declared(packed, member.file_size)
+                content = packed.read(math.prod(shape) * dtype.itemsize)
+                packed.read(1)  # to the very end, where the checksum is compared
+        return np.frombuffer(content, dtype).reshape(shape, order=order)
+
+    @staticmethod
+    def _declared(file: Any, total_bytes: int) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
+        """Shape, order and type that the header of an array declares, once they fit the file."""
+        is_first_version = np.lib.format.read_magic(file) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if is_first_version else np.lib.format.read_array_header_2_0
+        shape, is_fortran, dtype = read(file)
+        if dtype.kind not in "buif":
+            raise ReadError(f"elements of type {dtype}", "booleans, integers or floats", "save it as a plain array")
+        _check_size(shape)
+        surplus = total_bytes - file.tell() - math.prod(shape) * dtype.itemsize
+        if surplus:
+            found = f"{'more' if surplus > 0 else 'fewer'} bytes than the array declares"
+            raise ReadError(found, "a complete file", "export or copy it again")
+        return shape, "F" if is_fortran else "C", dtype
+
+    def _main_member(self, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        names = [name for name in self.main_arrays if name in members] or list(members)
+        if len(names) != 1 and names[:1] != ["probabilities"]:
+            found = f"{len(members)} arrays ({', '.join(list(members)[:4])})"
+            raise ReadError(found, f"one array, or one called {self.main_arrays[0]}", "save a single array")
+        return members[names[0]]
 
 
-def picture_header(path: Path) -> Header:
-    """Shape and channels; pixels are not decoded."""
-    with _open_picture(path, whole=False) as picture:
-        grey = picture.mode in ("1", "L", "LA", "La", "F", "I") or picture.mode.startswith("I;16")
-        return Header(picture.size[::-1], 1 if grey else 3)
+class NiftiReader(Reader):
+    """NIfTI, unpacked by nibabel; the values in stored axis order, without orientation."""
+
+    endings = (".nii.gz", ".nii")
+    scaled_by_type = False
+
+    def header(self, path: Path) -> Header:
+        """The shape, and one channel."""
+        with self._open(path) as (_, shape, _):
+            return Header(shape, 1)
+
+    def values(self, path: Path) -> NDArray[Any]:
+        """The values, scaled as the header says."""
+        with self._open(path) as (volume, shape, stream):
+            values: NDArray[Any] = np.asarray(volume.dataobj).reshape(shape)
+            while isinstance(stream, gzip.GzipFile) and stream.read(2**20):
+                pass  # to the very end, where the checksum is compared; nibabel stops before
+        return values
+
+    @contextmanager
+    def _open(self, path: Path) -> Iterator[tuple[Any, tuple[int, ...], Any]]:
+        """A volume of checked size, its shape, and the open file, which is unpacked once."""
+        try:
+            import nibabel  # noqa: PLC0415
+        except ImportError as error:
+            raise ReadError("a NIfTI file and no nibabel", "nibabel", "pip install 'irrbench[nifti]'") from error
+        nib: Any = nibabel
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+            start = stream.read(nib.Nifti2Header.sizeof_hdr)
+            stream.seek(0)
+            kind = nib.Nifti2Image if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Image
+            holder = nib.FileHolder(fileobj=stream)
+            volume = kind.from_file_map({"header": holder, "image": holder})
+            shape = tuple(int(size) for size in volume.shape)
+            while len(shape) > 3 and shape[-1] == 1:
+                shape = shape[:-1]
+            _check_size(shape)
+            if len(shape) > 3 or volume.get_data_dtype().kind not in "buif":
+                raise ReadError(
+                    f"shape {shape} of {volume.get_data_dtype()}", "one volume of numbers", "split the series"
+                )
+            yield volume, shape, stream
 
 
-def picture_plane(path: Path) -> NDArray[Any]:
-    """The stored values; of a palette, the numbers."""
-    with _open_picture(path) as picture:
-        return _pixels(picture)
+READERS: tuple[Reader, ...] = (PictureReader(), NumpyReader(), NiftiReader())
+EXTENSIONS = tuple(ending for reader in READERS for ending in reader.endings)
 
 
-def picture_image(path: Path) -> NDArray[Any]:
-    """The pixels, channels last; a palette becomes colour."""
-    with _open_picture(path) as picture:
-        if picture.mode not in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-            return _pixels(picture)
-        picture.load()
-        picture.info.pop("transparency", None)  # Pillow warns about it when it converts; alpha is dropped anyway
-        return _pixels(picture.convert("RGB"))
+def extension(name: str) -> str | None:
+    """The known extension that ``name`` ends with, in lower case, or None.
+
+    Example:
+        >>> extension("scan.NII.gz"), extension("notes.txt")
+        ('.nii.gz', None)
+    """
+    return next((known for known in EXTENSIONS if name.lower().endswith(known)), None)
 
 
-def _pixels(picture: Image.Image) -> NDArray[Any]:
-    array: NDArray[Any] = np.asarray(picture)
-    is_old_16_bit = picture.mode == "I" and picture.format == "PNG"  # how older Pillow returns a 16-bit PNG
-    return array.astype(np.uint16) if is_old_16_bit else array
+def without_ending(name: str) -> str:
+    """``name`` without the known extension that it ends with.
+
+    Example:
+        >>> without_ending("scan.NII.gz"), without_ending("notes.txt")
+        ('scan', 'notes.txt')
+    """
+    return name[: len(name) - len(extension(name) or "")]
 
 
-def picture_orientation(path: Path) -> int:
-    """EXIF's orientation, 1 to 8; 1 where there is none."""
-    with _open_picture(path, whole=False) as picture:
-        value = picture.getexif().get(_ORIENTATION, 1)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+def reader_of(path: Path) -> Reader:
+    """The reader of a file's format.
 
-
-def upright_pixels(path: Path) -> NDArray[np.uint8]:
-    """8-bit grey or colour, turned as EXIF says."""
-    from PIL import ImageOps  # noqa: PLC0415
-
-    with _open_picture(path) as picture:
-        upright = ImageOps.exif_transpose(picture)
-        return np.asarray(upright if upright.mode == "L" else upright.convert("RGB"))
-
-
-# NumPy's npy and npz.
-
-
-CHANNELS_LAST = (1, 3, 4)
-MAIN_ARRAYS = ("probabilities", "softmax", "arr_0")  # of an archive of several: nnU-Net's names, and numpy's
-
-
-def numpy_values(path: Path) -> NDArray[Any]:
-    """The array of an npy file, or the main one of an npz archive, whatever its axes."""
-    if path.name.lower().endswith(".npz"):
-        return _main_array(path)
-    array = np.lib.format.open_memmap(path, mode="r")  # maps, so that a declared size allocates nothing
-    _check_array(array.shape, array.dtype)
-    if path.stat().st_size != array.offset + array.nbytes:
-        raise ReadError("more bytes than the array declares", "a complete .npy file", "export or copy it again")
-    return array
-
-
-def _check_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    if dtype.kind not in "buif":
-        raise ReadError(f"elements of type {dtype}", "booleans, integers or floats", "save it as a plain array")
-    check_size(shape)
-
-
-def _main_array(path: Path) -> NDArray[Any]:
-    with zipfile.ZipFile(path) as archive:
-        member = _main_member(archive)
-        shape, dtype = _declared(archive, member)
-        _check_array(shape, dtype)
-        if math.prod(shape) * dtype.itemsize > member.file_size:
-            raise ReadError("an array shorter than it declares", "a complete .npz file", "export or copy it again")
-        with archive.open(member) as file:
-            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-            if file.read(1):  # to the very end, where the checksum is compared
-                raise ReadError("an array longer than it declares", "a complete .npz file", "export it again")
-        return array
-
-
-def _declared(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-    return shape, dtype
-
-
-def _main_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    names = [name for name in MAIN_ARRAYS if name in members] or list(members)
-    if len(names) != 1 and names[:1] != ["probabilities"]:
-        found = f"{len(members)} arrays ({', '.join(list(members)[:4])})"
-        raise ReadError(found, f"one array, or one called {MAIN_ARRAYS[0]}", "save a single array")
-    return members[names[0]]
-
-
-def numpy_plane(path: Path) -> NDArray[Any]:
-    """The array, of two or three axes, or these with channels last."""
-    array = numpy_values(path)
-    if array.ndim - (_numpy_channels(array.shape) is not None) not in (2, 3):
-        raise ReadError(f"shape {array.shape}", "(H, W), (D, H, W), or these with channels last", "reshape the array")
-    return array
-
-
-def _numpy_channels(shape: tuple[int, ...]) -> int | None:
-    return shape[-1] if len(shape) >= 3 and shape[-1] in CHANNELS_LAST else None
-
-
-def numpy_header(path: Path) -> Header:
-    """Shape and channels."""
-    shape = numpy_plane(path).shape  # of an archive this reads it all, which is what tells whether it is whole
-    channels = _numpy_channels(shape)
-    return Header(shape, 1) if channels is None else Header(shape[:-1], channels)
-
-
-# NIfTI.
-
-
-def _nifti(path: Path, stream: Any = None) -> tuple[Any, tuple[int, ...]]:
-    try:
-        import nibabel as nib  # noqa: PLC0415
-    except ImportError as error:
-        raise ReadError("a NIfTI file and no nibabel", "nibabel", "pip install 'irrbench[nifti]'") from error
-    volume: Any = nib.load(path) if stream is None else _from_stream(nib, stream)
-    shape = tuple(int(size) for size in volume.shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    check_size(shape)
-    if len(shape) > 3 or volume.get_data_dtype().kind not in "buif":
-        raise ReadError(f"shape {shape} of {volume.get_data_dtype()}", "one volume of numbers", "split the series")
-    return volume, shape
-
-
-def nifti_header(path: Path) -> Header:
-    """The shape; one channel."""
-    return Header(_nifti(path)[1], 1)
-
-
-def nifti_plane(path: Path) -> NDArray[Any]:
-    """The values, in stored axis order."""
-    if not path.name.lower().endswith(".gz"):
-        volume, shape = _nifti(path)
-        plane: NDArray[Any] = np.asarray(volume.dataobj).reshape(shape)
-        return plane
-    with gzip.open(path) as stream:
-        volume, shape = _nifti(path, stream)
-        plane = np.asarray(volume.dataobj).reshape(shape)
-        while stream.read(2**20):  # to the very end, where the checksum is compared; nibabel stops before
-            pass
-    return plane
-
-
-def _from_stream(nib: Any, stream: Any) -> Any:
-    """The image in a stream that stays open, so that its data are unpacked once."""
-    start = stream.read(nib.Nifti2Header.sizeof_hdr)
-    stream.seek(0)
-    kind = nib.Nifti2Image if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Image
-    return kind.from_file_map({"header": nib.FileHolder(fileobj=stream), "image": nib.FileHolder(fileobj=stream)})
+    Raises:
+        ReadError: the file has none of :data:`EXTENSIONS`.
+    """
+    ending = extension(path.name)
+    for reader in READERS:
+        if ending in reader.endings:
+            return reader
+    raise ReadError("an unknown file type", f"one of {', '.join(EXTENSIONS)}", "convert the file")

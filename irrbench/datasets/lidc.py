@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from irrbench.data.manifest import hashed_split
-from irrbench.data.rater_data import RaterData, pack_masks, track
+from irrbench.data.io import track
+from irrbench.data.rater_data import RaterData, hashed_split, pack_masks
 from irrbench.datasets.contours import (
     READERS,
     enclosed_area,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from irrbench.data import DataError, check_folder, load_folder
-from irrbench.data.manifest import hashed_split
+from irrbench.data.rater_data import hashed_split
 from tests.data.toys import RATERS, SIZES, draw, save
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from irrbench.data.manifest import hashed_split
+from irrbench.data.rater_data import hashed_split
 from irrbench.datasets import load_lidc
 from irrbench.datasets.contours import (
     Annotation,

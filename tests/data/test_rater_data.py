@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irrbench.data import DataError, RaterData
-from irrbench.data.rater_data import in_threads, track
+from irrbench.data.io import in_threads, track
 
 
 @given(raters=st.integers(2, 16), shape=st.lists(st.integers(1, 6), min_size=2, max_size=3), seed=st.integers(0, 99))
@@ -57,7 +57,7 @@ def test_threads_keep_the_order():
 def test_a_bar_shows_only_what_takes_long(capsys, monkeypatch):
     assert list(track(iter("abc"), total=3, label="quick")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("irrbench.data.rater_data.PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr("irrbench.data.io.PATIENCE_SECONDS", -1.0)
     assert list(track(iter("abc"), total=3, label="slow")) == ["a", "b", "c"]
     assert "slow" in capsys.readouterr().err
     list(track(iter("abc"), total=3, label="slow", enabled=False))

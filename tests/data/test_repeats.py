@@ -89,7 +89,7 @@ def test_everything_wrong_with_repeats_is_listed(repeated):
     assert "masks/anna@2/a.png: found size 2 x 3; expected 12 x 20, the size of its image" in found
     assert "masks/ben@2/b.png: found a file that cannot be read" in found
     assert "masks/cem@2/unknown.png: found no image of that id" in found
-    assert "masks/dee@2: found repeat drawings of nobody; expected a folder masks/dee" in found
+    assert "masks/dee@2: found repeat drawings without first ones; expected a folder masks/dee" in found
     assert len(check_folder(repeated)) == 4
 
 
