@@ -4,16 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup benchmark test lint clean
+.PHONY: setup benchmark test fuzz lint clean
 
 setup: $(VENV)/run.stamp  ## .venv, to run the scripts on your own data
 
 benchmark: $(VENV)/run.stamp  ## train and score the default grid between floor and ceiling
 	$(BIN)/python scripts/benchmark.py --config configs/default.yaml
 
-test: lint  ## every check that must hold
+test: lint  ## every check that must hold, the same way every time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
-	$(BIN)/python -m pytest -q -m slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m slow tests
+
+fuzz: $(VENV)/test.stamp  ## random examples, other ones at every run, for maintainers
+	IRRBENCH_HYPOTHESIS=fuzz $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

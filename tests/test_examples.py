@@ -29,11 +29,11 @@ def run(source, folder):
     return done
 
 
-@pytest.mark.parametrize("name", ["smp_training.py", "custom_loss.py"])
-def test_the_difference_is_two_lines_and_the_script_ran_before(name, tmp_path):
+@pytest.mark.parametrize(("name", "added"), [("smp_training.py", 2), ("custom_loss.py", 2), ("plain_torch.py", 7)])
+def test_the_difference_is_a_few_lines_and_the_script_ran_before(name, added, tmp_path):
     lines = (EXAMPLES / name).read_text().splitlines(keepends=True)
     before = [line for line in lines if not line.rstrip().endswith(MARK)]
-    assert len(lines) - len(before) == 2
+    assert len(lines) - len(before) == added
     assert "import" in next(line for line in lines if MARK in line)
     run("".join(before), tmp_path)
 
@@ -60,3 +60,21 @@ def test_custom_loss_logs_to_csv(tmp_path):
     assert floor < scores[-1]
     assert scores[-1] > scores[0]
     assert floor < ceiling < 1
+
+
+def test_a_loop_without_a_trainer_gets_the_same_runs_tables_and_charts(tmp_path):
+    done = run((EXAMPLES / "plain_torch.py").read_text(), tmp_path)
+    assert "Models between floor and ceiling" in done.stderr
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = {run.data.tags["irrbench.role"]: run for run in client.search_runs(["1"])}
+    assert set(runs) == {"model", "ceiling", "floor"}
+    floor, model, ceiling = (runs[role].data.metrics["val/iou"] for role in ("floor", "model", "ceiling"))
+    assert floor < model
+    assert floor < ceiling < 1
+    assert runs["model"].info.status == "FINISHED"
+    run_id = runs["model"].info.run_id
+    assert [m.step for m in client.get_metric_history(run_id, "val/iou")] == [0, 1, 2, 3, 4]
+    steps = [m.step for m in client.get_metric_history(runs["ceiling"].info.run_id, "val/iou")]
+    assert (min(steps), max(steps)) == (0, 4)
+    assert {file.path for file in client.list_artifacts(run_id)} >= {"per_image", "images"}
+    assert "mlflow.sharedViewState.irrbench" in client.get_experiment("1").tags

@@ -1,5 +1,4 @@
 import math
-import time
 
 import pandas as pd
 import pytest
@@ -14,7 +13,26 @@ from studies.performance import (
     to_frame,
     to_markdown,
 )
+from studies.performance import timing
 from studies.performance.timing import Row, against, compare, spell, without_peer
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only `sleep` moves, so that what is measured does not depend on the machine's load."""
+
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self):
+            return self.now
+
+        def sleep(self, seconds):
+            self.now += seconds
+
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", clock)
+    return clock
 
 
 def row(ours, peer, **others):
@@ -28,29 +46,29 @@ def test_the_ratio_says_how_many_times_our_time_the_peer_takes():
     assert row(2.0, 6.0, goal=3.01).verdict == "missed"
 
 
-def test_sides_take_turns_and_the_first_calls_do_not_count():
+def test_sides_take_turns_and_the_first_calls_do_not_count(clock):
     calls = []
     found = compare(
         "t",
         "s",
-        ours=lambda: (calls.append("ours"), time.sleep(0.025)),
-        peer=lambda: (calls.append("peer"), time.sleep(0.03)),
+        ours=lambda: (calls.append("ours"), clock.sleep(0.025)),
+        peer=lambda: (calls.append("peer"), clock.sleep(0.03)),
         peer_name="p",
         equal=True,
         budget=Budget(3, 60),
     )
     assert calls == ["ours", "peer"] * 5  # once each, once each to see how long it takes, three rounds
-    assert found.peer > 0.029
-    assert 0 < found.low <= found.high
+    assert (found.ours, found.peer) == pytest.approx((0.025, 0.03))
+    assert (found.low, found.high) == pytest.approx((1.2, 1.2))
 
 
-def test_what_takes_microseconds_is_called_in_a_row():
+def test_what_takes_microseconds_is_called_in_a_row(clock):
     calls = []
     compare(
         "t",
         "s",
-        ours=lambda: calls.append("ours"),
-        peer=lambda: time.sleep(0.01),
+        ours=lambda: (calls.append("ours"), clock.sleep(1e-6)),
+        peer=lambda: clock.sleep(0.01),
         peer_name="p",
         equal=None,
         budget=Budget(2, 60),
@@ -58,13 +76,13 @@ def test_what_takes_microseconds_is_called_in_a_row():
     assert len(calls) == 2 + 2 * 100
 
 
-def test_no_round_begins_when_the_budget_is_spent():
+def test_no_round_begins_when_the_budget_is_spent(clock):
     calls = []
     compare(
         "t",
         "s",
-        ours=lambda: calls.append(time.sleep(0.05)),
-        peer=lambda: time.sleep(0.01),
+        ours=lambda: calls.append(clock.sleep(0.05)),
+        peer=lambda: clock.sleep(0.01),
         peer_name="p",
         equal=None,
         budget=Budget(100, 0.01),
@@ -72,9 +90,10 @@ def test_no_round_begins_when_the_budget_is_spent():
     assert len(calls) == 3  # the two that do not count, and the one that is always measured
 
 
-def test_against_a_number_of_seconds():
-    found = against("t", "s", action=lambda: time.sleep(0.01), seconds=1.0, peer_name="goal", budget=Budget(2), per=2)
-    assert 0.005 <= found.ours < 0.1
+def test_against_a_number_of_seconds(clock):
+    found = against("t", "s", action=lambda: clock.sleep(0.01), seconds=1.0, peer_name="goal", budget=Budget(2), per=2)
+    assert found.ours == pytest.approx(0.005)
+    assert found.ratio == pytest.approx(200)
     assert found.verdict == "met"
 
 

@@ -167,7 +167,7 @@ def _rounds(ours: Action, peer: Action, budget: Budget) -> tuple[list[float], li
 
 def _calls(action: Action) -> int:
     """How many calls in a row make a measurement of some 20 ms, as one of microseconds is mostly noise."""
-    return max(1, min(_MOST_CALLS, round(_LONG_ENOUGH / seconds_of(action))))
+    return max(1, min(_MOST_CALLS, round(_LONG_ENOUGH / max(seconds_of(action), 1e-9))))
 
 
 def _mean_seconds(action: Action, calls: int) -> float:
