@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from irrbench.commands.main import main
+import irrbench
+from irrbench.commands.main import _typed, main
 from irrbench.tracking import ReferenceRuns, RunAddress, open_store
-from irrbench.tracking.spool import Operation, Session
+from irrbench.tracking.spool import Request, Session
+from tests.training.study import ids, write_predictions, write_study
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
@@ -77,7 +80,7 @@ def alive(pids: list[int]) -> list[int]:
 def running_ui(folder: Path, *options: str):
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "irrbench.commands.main", "ui", "--no-browser", *options],
+        [sys.executable, "-m", "irrbench", "ui", "--no-browser", *options],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -119,7 +122,7 @@ def test_an_unknown_experiment_is_an_error_that_lists_what_there_is(inside, caps
     assert re.search(r"found 'nodule'\. There are: .*nodules, old", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("arguments", [[], ["uii"], ["ui", "--trackinguri", "x"]])
+@pytest.mark.parametrize("arguments", [[], ["uii"], ["ui", "--trackinguri", "x"], ["sync", "--spo", "x"]])
 def test_a_misspelt_command_ends_with_code_2(arguments, capsys) -> None:
     with pytest.raises(SystemExit) as error:
         main(arguments)
@@ -176,7 +179,7 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     spool = tmp_path / "spool"
     session = Session.create(spool, f"sqlite:///{tmp_path / 'mlflow.db'}")
     for step in range(2):
-        session.add(Operation("metrics", RunAddress(key="k", experiment="e"), {"values": {"a/b": 0.5}, "step": step}))
+        session.add(Request("metrics", RunAddress(key="k", experiment="e"), {"values": {"a/b": 0.5}, "step": step}))
     (session.folder / "00000003-metrics-k.tmp").write_text('{"kind":')
     session.close()
     return spool
@@ -210,7 +213,7 @@ def test_sync_delivers_and_leaves_no_trace(waiting, tmp_path, capsys) -> None:
 
 def test_sync_leaves_a_running_training_alone(tmp_path, capsys) -> None:
     session = Session.create(tmp_path / "spool", "http://127.0.0.1:9")
-    session.add(Operation("metrics", RunAddress(run_id="r")))
+    session.add(Request("metrics", RunAddress(run_id="r")))
     assert main(["sync", "--spool", str(tmp_path / "spool")]) == 1
     assert "the training that wrote them still runs" in capsys.readouterr().out
     session.close()
@@ -267,3 +270,111 @@ def test_convert_names_the_package_that_is_missing(tmp_path, monkeypatch, capsys
     monkeypatch.setitem(sys.modules, "pydicom", None)
     assert main(["convert", "lidc", str(tmp_path), "--output", str(tmp_path / "data")]) == 2
     assert "DICOM files need pydicom. Remedy: pip install 'irrbench[dicom]'" in capsys.readouterr().err
+
+
+def test_the_version_is_the_packages(capsys) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["--version"])
+    assert error.value.code == 0
+    assert capsys.readouterr().out == f"irrbench {irrbench.__version__}\n"
+
+
+def test_the_module_is_the_command_with_all_its_subcommands() -> None:
+    done = subprocess.run([sys.executable, "-m", "irrbench", "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: irrbench ")
+    commands = done.stdout.partition("COMMAND\n")[2]
+    assert re.findall(r"^    (\w+)", commands, re.MULTILINE) == COMMANDS
+
+
+COMMANDS = ["benchmark", "reliability", "check", "convert", "ui", "sync"]
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys\nfrom irrbench.commands.main import main\n"
+    code += f"for command in {COMMANDS}:\n    try: main([command, '--help'])\n    except SystemExit: pass\n"
+    code += "print(sorted({'torch', 'numpy', 'pandas', 'mlflow', 'rich', 'yaml'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+@pytest.mark.parametrize(
+    ("argv", "orig_argv", "expected"),
+    [
+        (["scripts/benchmark.py"], ".venv/bin/python scripts/benchmark.py --data d", None),
+        (["/p/irrbench/__main__.py"], "python -m irrbench benchmark --data 'a b'", None),
+        (["/opt/bin/irrbench", "benchmark"], "/opt/bin/python /opt/bin/irrbench benchmark", "irrbench benchmark"),
+        (["env/bin/irrbench", "check", "a b"], "env/bin/python env/bin/irrbench check", "env/bin/irrbench check 'a b'"),
+    ],
+)
+def test_the_report_names_the_command_that_was_typed(argv, orig_argv, expected, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys, "orig_argv", shlex.split(orig_argv))
+    monkeypatch.setattr("shutil.which", lambda name: f"/opt/bin/{name}")
+    assert _typed(None, None) == (expected or orig_argv)
+
+
+def test_a_command_that_was_called_from_code_is_named_too() -> None:
+    assert _typed(["benchmark", "--data", "a b"], None) == "irrbench benchmark --data 'a b'"
+    assert _typed(["--data", "d"], "benchmark") == "irrbench benchmark --data d"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("data") / "study")
+
+
+def test_check_takes_a_folder_with_or_without_a_flag(study, capsys) -> None:
+    for arguments in (
+        ["check", str(study)],
+        ["check", "--data", str(study)],
+        ["check", str(study), "--config", "default"],
+    ):
+        assert main(arguments) == 0
+        assert capsys.readouterr().out.replace("\n", "") == f"{study}: no problems found"
+
+
+def test_check_takes_predictions_and_keys_of_the_configuration(study, tmp_path, capsys) -> None:
+    folder = write_predictions(tmp_path / "p", ids("test")[1:])
+    assert main(["check", str(study), "--predictions", f"p={folder}"]) == 2
+    assert "test0: found no file" in capsys.readouterr().out.replace("\n", "")
+    assert main(["check", str(study), "--folder.raters", "[zoe]"]) == 2
+    assert "zoe" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "nowhere", "--folder.alow_missing", "true"], "check: unknown flag '--folder.alow_missing'. Did you"),
+        (["check", "--folder.allow_missing", "true", "nowhere"], "check: expected flags, found 'nowhere'; see --help"),
+        (["check", "--config", "nowhere.yaml"], "a name among default, folder, reliability."),
+        (["benchmark", "nowhere"], "benchmark: expected flags, found 'nowhere'; see --help"),
+    ],
+)
+def test_what_check_and_benchmark_cannot_use_is_one_message(arguments, message, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_interrupt_says_what_is_kept(monkeypatch, capsys) -> None:
+    def interrupted(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("irrbench.config.load_config", interrupted)
+    monkeypatch.setattr("irrbench.config.load_study_config", interrupted)
+    assert main(["benchmark"]) == 130
+    assert "interrupted; finished cells are kept" in capsys.readouterr().err
+    assert main(["reliability"]) == 130
+    assert "interrupted; nothing was written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["benchmark", "reliability"])
+def test_configurations_are_printed_without_a_checkout(name, tmp_path) -> None:
+    printed = []
+    for flags in ([], ["--config", {"benchmark": "default"}.get(name, name)]):
+        command = [sys.executable, "-m", "irrbench", name, *flags, "--print-config"]
+        printed.append(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout)
+    assert printed[0] == printed[1]
+    (tmp_path / "c.yaml").write_text(printed[0])
+    command = [sys.executable, "-m", "irrbench", name, "--config", "c.yaml", "--print-config"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == printed[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irrbench.callbacks.hooks import NAMESPACES
-from irrbench.tracking import DEFAULT_TRACKING_URI, RunAddress, SpooledRun
+from irrbench.tracking import DEFAULT_TRACKING_URI, Run, RunAddress
 from irrbench.tracking.run import source_tags
 from irrbench.tracking.spool import default_spool
 
@@ -46,10 +46,10 @@ class SpoolingMLFlowLogger(Logger):
         prefix: put before the names of metrics, with a dash.
         artifact_location: where a new experiment keeps its artifacts.
         run_id: of a run that exists and is to be continued.
-        spool: the folder in which operations wait; ``IRRBENCH_SPOOL`` or else ``irrbench-spool`` if not given.
+        spool: the folder in which requests wait; ``IRRBENCH_SPOOL`` or else ``irrbench-spool`` if not given.
 
     Example:
-        >>> SpoolingMLFlowLogger("nodules", tracking_uri="http://127.0.0.1:9").name  # nobody is asked
+        >>> SpoolingMLFlowLogger("nodules", tracking_uri="http://127.0.0.1:9").name  # no server is asked
         'nodules'
     """
 
@@ -74,15 +74,15 @@ class SpoolingMLFlowLogger(Logger):
         self._artifact_location = artifact_location
         self.tags = {key: str(value) for key, value in (tags or {}).items()}
         if run_id is None:
-            self._run = SpooledRun.of_new_run(uri, experiment_name, spool=folder)
+            self._run = Run.new(uri, experiment_name, spool=folder)
         else:
-            self._run = SpooledRun(uri, RunAddress(run_id=run_id), folder)
-        self._begun = run_id is not None
+            self._run = Run(uri, RunAddress(run_id=run_id), folder)
+        self._created = run_id is not None
 
     @property
     def experiment(self) -> Any:
-        """The run, an :class:`irrbench.tracking.SpooledRun`; on other processes than the first, nothing's stand-in."""
-        return _Nothing() if rank_zero_only.rank > 0 else self._begin()
+        """The run, an :class:`irrbench.tracking.Run`; on other processes than the first, a dummy that ignores calls."""
+        return _DummyRun() if rank_zero_only.rank > 0 else self._create_once()
 
     @property
     def name(self) -> str:
@@ -126,20 +126,20 @@ class SpoolingMLFlowLogger(Logger):
 
     def finalize(self, status: str = "success") -> None:
         """End the run, and wait a little for what is under way."""
-        if self._begun:
+        if self._created:
             self.experiment.finish(_STATUS.get(status, status.upper()))
             self.experiment.drain()
 
-    def _begin(self) -> SpooledRun:
-        if not self._begun:
-            self._begun = True
+    def _create_once(self) -> Run:
+        if not self._created:
+            self._created = True
             tags = source_tags(self.tags)
             self._run.create(run_name=self._run_name, tags=tags, artifact_location=self._artifact_location)
         return self._run
 
 
-class _Nothing:
-    """Takes every call and does nothing."""
+class _DummyRun:
+    """Ignores every call."""
 
     def __getattr__(self, _name: str) -> Any:
         return lambda *_, **__: None

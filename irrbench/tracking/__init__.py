@@ -2,24 +2,29 @@
 
 The bounds of a data set are two runs of their own with the *same metric keys* as the models, because that is what every
 default chart of MLflow draws together. MLflow itself is imported when a function is called, not with this package.
+
+A call on a :class:`Run` is recorded once, as the name of a function in :mod:`irrbench.tracking.calls` and its arguments
+(:mod:`irrbench.tracking.spool`), and that function performs it in the store: soon, by a worker thread
+(:mod:`irrbench.tracking.worker`), or later, by ``irrbench sync`` (:mod:`irrbench.tracking.delivery`).
 """
 
+from irrbench.tracking.calls import default_palette_colour, palette_beside
 from irrbench.tracking.reference_runs import ReferenceRuns
-from irrbench.tracking.run import RunTracker, default_palette_colour, palette_beside
+from irrbench.tracking.run import Run
 from irrbench.tracking.spool import RunAddress
-from irrbench.tracking.spooled_run import SpooledRun
 from irrbench.tracking.store import DEFAULT_TRACKING_URI, chart_link, open_store
 from irrbench.tracking.view import save_chart_view
 
 __all__ = [
     "DEFAULT_TRACKING_URI",
     "ReferenceRuns",
+    "Run",
     "RunAddress",
-    "RunTracker",
-    "SpooledRun",
     "chart_link",
     "default_palette_colour",
     "open_store",
     "palette_beside",
     "save_chart_view",
 ]
+
+SpooledRun = Run  # the former name

@@ -1,49 +1,108 @@
-"""What each kind of operation does in a tracking store.
+"""The calls that write into a run: a request holds the name of one of these functions and its arguments.
 
-Each may be done again without harm: metrics carry their time, and MLflow keeps equal points once; tags, tables,
-pictures and views are overwritten; runs are found by a tag before they are created.
+Each may be performed again without harm: metrics carry their time, and MLflow keeps equal points once; tags, tables,
+pictures and views are overwritten; runs are found by a tag before they are created. The calls on reference runs and on
+the chart view are beside their subjects, in :mod:`irrbench.tracking.reference_runs` and :mod:`irrbench.tracking.view`.
 """
 
 from __future__ import annotations
 
-import logging
+import hashlib
+import inspect
+import io
+import json
+import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from irrbench.tracking.reference_runs import ReferenceRuns
-from irrbench.tracking.run import RunTracker, dataset_input, log_picture, unpack_picture, unpack_table
-from irrbench.tracking.spool import Operation, RunAddress
-from irrbench.tracking.store import BOUNDS_TAG, KEY_TAG, connect, open_store
-from irrbench.tracking.view import update_chart_view
+from irrbench.plots import MODEL_COLOURS, ROLE_COLOURS
+from irrbench.tracking.spool import Payload, Request, RunAddress
+from irrbench.tracking.store import (
+    BOUNDS_TAG,
+    COLOUR_TAG,
+    KEY_TAG,
+    LOGGED_ARTIFACTS_TAG,
+    LOGGED_IMAGES_TAG,
+    ROLE_TAG,
+    ROLES,
+    connect,
+    open_store,
+)
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
 
 METRICS = "metrics"
-CREATING = frozenset({"create", "bounds", "bounds_line", "bounds_table"})  # two at once would make twins
+CREATING = frozenset({"create", "bounds", "bounds_line", "bounds_table"})  # two at once would create two runs
+FILES = frozenset({"bounds_table", "table", "picture", "file", "view", "first_view"})
 MAX_METRICS = 1000  # MLflow takes no more in one request
 MAX_PARAMS = 100
-WAIT_CODES = frozenset({401, 403, 408, 429})  # refusals that end without a change of what is sent
+WAIT_CODES = frozenset({401, 403, 408, 429})  # refusals that may end although the same request is sent again
+
+_Function = TypeVar("_Function", bound=Callable[..., None])
+CALLS: dict[str, Callable[..., None]] = {}
+_WITH_PAYLOAD: set[str] = set()
 
 
-class NotThereYetError(RuntimeError):
-    """The run of an operation has not been created."""
+def call(function: _Function) -> _Function:
+    """Register a function as the call of its name; its first parameter is a :class:`StoredRun`."""
+    CALLS[function.__name__] = function
+    if "payload" in inspect.signature(function).parameters:
+        _WITH_PAYLOAD.add(function.__name__)
+    return function
 
 
-class Store:
-    """A tracking store, opened at the first operation, and the runs in it that were found by a key.
+def perform(connection: Connection, requests: Sequence[Request]) -> None:
+    """Perform requests of one run in their order; several at once must all be metrics.
+
+    Raises what MLflow raises; see :func:`is_refusal`.
+    """
+    if requests[0].kind == METRICS:
+        points = [(r.created, r.arguments["step"], r.arguments["values"]) for r in requests]
+        log_points(StoredRun(connection, requests[0].run), points)
+        return
+    for request in requests:
+        payload = {"payload": request.payload} if request.kind in _WITH_PAYLOAD else {}
+        CALLS[request.kind](StoredRun(connection, request.run, request.created), **request.arguments, **payload)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a store has understood and refused, so that asking again is of no use; else it may work later."""
+    status = getattr(error, "get_http_status_code", None)
+    if status is not None:
+        return 400 <= status() < 500 and status() not in WAIT_CODES
+    return isinstance(error, LookupError | TypeError | ValueError) and error.__cause__ is None
+
+
+class RunNotCreatedError(RuntimeError):
+    """The run of a request has not been created yet."""
+
+
+class Connection:
+    """A tracking store, opened at the first call, and the runs in it that were found by a key.
+
+    Args:
+        tracking_uri: the store.
+        client: an ``mlflow.MlflowClient`` of it, if there is one already.
 
     Attributes:
         known: id and experiment of runs, by the name of their address.
         is_opening: whether it is being opened, which takes long where MLflow creates a database.
     """
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, client: Any = None) -> None:
         self.tracking_uri, self.known = tracking_uri, dict[str, tuple[str, str]]()
         self.is_opening = False
-        self._client: Any = None
+        self._client = client
 
     @property
     def client(self) -> Any:
@@ -60,17 +119,15 @@ class Store:
         """Return the id of a run.
 
         Raises:
-            NotThereYetError: if a run with this key is not there.
+            RunNotCreatedError: if the store has no run with this key.
         """
         if run.run_id:
             return run.run_id
         if run.key not in self.known:
-            self._find(run)
+            experiment = self.client.get_experiment_by_name(run.experiment)
+            if experiment is None or not self.find_runs(str(experiment.experiment_id), run.key):
+                raise RunNotCreatedError(f"the run {run.key} of experiment {run.experiment!r} is not created yet")
         return self.known[run.key][0]
-
-    def tracker(self, run: RunAddress) -> RunTracker:
-        """Return what writes into a run."""
-        return RunTracker(self.client, self.run_id(run))
 
     def experiment_id(self, run: RunAddress) -> str:
         """Return the id of a run's experiment."""
@@ -78,11 +135,6 @@ class Store:
             run_id = self.run_id(run)
             self.known[run.name] = (run_id, str(self.client.get_run(run_id).info.experiment_id))
         return self.known[run.name][1]
-
-    def _find(self, run: RunAddress) -> None:
-        experiment = self.client.get_experiment_by_name(run.experiment)
-        if experiment is None or not self.find_runs(str(experiment.experiment_id), run.key):
-            raise NotThereYetError(f"the run {run.key} of experiment {run.experiment!r} is not created yet")
 
     def find_runs(self, experiment_id: str, key: str) -> list[Any]:
         """Return the runs with a key, deleted ones last; the first is the one that counts."""
@@ -95,153 +147,315 @@ class Store:
         return found
 
 
-def perform(store: Store, operations: Sequence[Operation]) -> None:
-    """Do operations of one run in their order; several at once must all be metrics.
+@dataclass(frozen=True)
+class StoredRun:
+    """A run in an open store, into which the calls write at once; they raise what MLflow raises.
 
-    Raises what MLflow raises; see :func:`is_refusal`.
+    Attributes:
+        connection: to the store.
+        address: id or key of the run.
+        created: milliseconds since 1970, the time that is written with metrics, pictures and the end of the run.
     """
-    if operations[0].kind == METRICS:
-        _log_metrics(store, operations)
-        return
-    for operation in operations:
-        HANDLERS[operation.kind](store, operation)
+
+    connection: Connection
+    address: RunAddress
+    created: int = field(default_factory=lambda: int(time.time() * 1000))
+
+    @property
+    def client(self) -> Any:
+        """An ``mlflow.MlflowClient``."""
+        return self.connection.client
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.connection.run_id(self.address)
+
+    @property
+    def experiment_id(self) -> str:
+        """The id of its experiment."""
+        return self.connection.experiment_id(self.address)
+
+    def read_tags(self) -> dict[str, str]:
+        """Return the run's tags as they are in the store."""
+        return dict(self.client.get_run(self.run_id).data.tags)
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Whether a store has understood and said no, so that asking again is of no use; else it may work later."""
-    status = getattr(error, "get_http_status_code", None)
-    if status is not None:
-        return 400 <= status() < 500 and status() not in WAIT_CODES
-    return isinstance(error, LookupError | TypeError | ValueError) and error.__cause__ is None
+# The run itself.
 
 
-def _log_metrics(store: Store, operations: Sequence[Operation]) -> None:
+@call
+def create(
+    run: StoredRun,
+    *,
+    run_name: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    artifact_location: str | None = None,
+) -> None:
+    """Create the run, and its experiment where there is none."""
+    key, connection = run.address.key, run.connection
+    _, experiment_id = open_store(connection.tracking_uri, run.address.experiment, artifact_location=artifact_location)
+    if not connection.find_runs(experiment_id, key):
+        all_tags = {**(tags or {}), KEY_TAG: key}
+        connection.client.create_run(experiment_id, start_time=run.created, tags=all_tags, run_name=run_name)
+    for twin in connection.find_runs(experiment_id, key)[1:]:
+        # MLflow's client sends a request again that a dying server has performed but not answered
+        connection.client.delete_run(twin.info.run_id)
+
+
+@call
+def finish(run: StoredRun, status: str = "FINISHED") -> None:
+    """End the run: ``FINISHED``, ``FAILED`` or ``KILLED``; ``RUNNING`` opens it again."""
+    run.client.set_terminated(run.run_id, status, run.created)
+
+
+@call
+def metrics(run: StoredRun, *, values: Mapping[str, float], step: int) -> None:
+    """Log values at a step."""
+    log_points(run, [(run.created, step, values)])
+
+
+def log_points(run: StoredRun, points: Iterable[tuple[int, int, Mapping[str, float]]]) -> None:
+    """Log metrics at several steps, each with its time in milliseconds, in as few requests as MLflow allows."""
     from mlflow.entities import Metric  # noqa: PLC0415
 
-    run_id = store.run_id(operations[0].run)
-    metrics = (
-        Metric(key, value, operation.created, operation.arguments["step"])
-        for operation in operations
-        for key, value in operation.arguments["values"].items()
-    )
-    while chunk := list(islice(metrics, MAX_METRICS)):
-        store.client.log_batch(run_id, metrics=chunk)
+    found = (Metric(key, value, time, step) for time, step, values in points for key, value in values.items())
+    while chunk := list(islice(found, MAX_METRICS)):
+        run.client.log_batch(run.run_id, metrics=chunk)
 
 
-def _create_run(store: Store, operation: Operation) -> None:
-    key, experiment = operation.run.key, operation.run.experiment
-    _, experiment_id = open_store(
-        store.tracking_uri, experiment, artifact_location=operation.arguments["artifact_location"]
-    )
-    if not store.find_runs(experiment_id, key):
-        tags, name = {**operation.arguments["tags"], KEY_TAG: key}, operation.arguments["run_name"]
-        store.client.create_run(experiment_id, start_time=operation.created, tags=tags, run_name=name)
-    for twin in store.find_runs(experiment_id, key)[1:]:
-        # MLflow's client sends a request again that a dying server has obeyed but not answered
-        store.client.delete_run(twin.info.run_id)
-
-
-def _params(store: Store, operation: Operation) -> None:
+@call
+def params(run: StoredRun, *, values: Mapping[str, str]) -> None:
+    """Log parameters; MLflow keeps the first value of each."""
     from mlflow.entities import Param  # noqa: PLC0415
 
-    run_id = store.run_id(operation.run)
-    params = (Param(key, value) for key, value in operation.arguments["values"].items())
-    while chunk := list(islice(params, MAX_PARAMS)):
-        store.client.log_batch(run_id, params=chunk)
+    found = (Param(key, value) for key, value in values.items())
+    while chunk := list(islice(found, MAX_PARAMS)):
+        run.client.log_batch(run.run_id, params=chunk)
 
 
-def _tags(store: Store, operation: Operation) -> None:
-    store.tracker(operation.run).set_tags(operation.arguments["values"])
+@call
+def tags(run: StoredRun, *, values: Mapping[str, str]) -> None:
+    """Set several tags in one request."""
+    from mlflow.entities import RunTag  # noqa: PLC0415
+
+    run.client.log_batch(run.run_id, tags=[RunTag(key, value) for key, value in values.items()])
 
 
-def _join(store: Store, operation: Operation) -> None:
-    """Tag a model's run with the bounds it is to be read against, beside those of other splits."""
-    split, digest = operation.arguments["split"], operation.arguments["digest"]
-    others = _entries_of_others(store, operation.run, split)
-    store.tracker(operation.run).set_role("model", bounds_id=" ".join([*others, f"{split}:{digest}"]))
+@call
+def role(run: StoredRun, role: str, *, colour: str | None = None, bounds_id: str | None = None) -> None:
+    """Tag the run with its role, its colour and the bounds with which it is compared.
+
+    Args:
+        run: which run.
+        role: ``model``, ``ceiling``, ``floor`` or ``upper``.
+        colour: ``#rrggbb``; None keeps the run's colour, and a run without one gets the fixed colour of its role
+            or, for a model, the palette colour least used in the experiment.
+        bounds_id: such as ``val:1f3a test:99bc``; None leaves the tag alone.
+    """
+    if colour is None and COLOUR_TAG not in run.read_tags():
+        colour = ROLE_COLOURS.get(role) or least_used_colour(run.client, run.experiment_id)
+    given = {ROLE_TAG: role, COLOUR_TAG: colour, BOUNDS_TAG: bounds_id}
+    tags(run, values={key: value for key, value in given.items() if value is not None})
 
 
-def _entries_of_others(store: Store, run: RunAddress, split: str) -> list[str]:
-    tags = store.client.get_run(store.run_id(run)).data.tags
-    return [entry for entry in str(tags.get(BOUNDS_TAG, "")).split() if not entry.startswith(f"{split}:")]
+@call
+def join(run: StoredRun, split: str, digest: str) -> None:
+    """Make the run a model's run that is compared with the bounds of a split, beside those of its other splits."""
+    role(run, "model", bounds_id=" ".join([*bounds_of_other_splits(run, split), f"{split}:{digest}"]))
 
 
-def _dataset(store: Store, operation: Operation) -> None:
-    entry = dataset_input(operation.arguments["fields"], split=operation.arguments["split"])
-    store.client.log_inputs(store.run_id(operation.run), [entry])
+def bounds_of_other_splits(run: StoredRun, split: str) -> list[str]:
+    """Return the entries ``<split>:<digest>`` of a run's bounds tag, without those of one split."""
+    entries = run.read_tags().get(BOUNDS_TAG, "").split()
+    return [entry for entry in entries if not entry.startswith(f"{split}:")]
 
 
-def _references(store: Store, operation: Operation) -> ReferenceRuns:
-    split, digest = operation.arguments["split"], operation.arguments["digest"]
-    others = _entries_of_others(store, operation.run, split)
-    return ReferenceRuns.find_or_create(
-        store.client,
-        store.experiment_id(operation.run),
-        split=split,
-        bounds_id=digest,
-        sibling=others[0] if others else None,
-    )
+def check_role(role: str) -> None:
+    """Raise ValueError if there is no such role."""
+    if role not in ROLES:
+        raise ValueError(f"expected a role out of {', '.join(ROLES)}, found {role!r}.")
 
 
-def _bounds(store: Store, operation: Operation) -> None:
-    _references(store, operation).log_rules(operation.arguments["rules"])
+def default_palette_colour(index: int) -> str:
+    """Return the colour of the ``index``-th model as ``#rrggbb``; the palette starts again when it is used up."""
+    return MODEL_COLOURS[index % len(MODEL_COLOURS)]
 
 
-def _bounds_line(store: Store, operation: Operation) -> None:
-    given = operation.arguments
-    _references(store, operation).log(
-        given["ceiling"], given["floor"], last_step=given["last_step"], timestamp=operation.created
-    )
+def palette_beside(client: Any, experiment_id: str, names: Collection[str]) -> list[str]:
+    """Return the palette, first the colours that the fewest other models of an experiment have.
+
+    Args:
+        client: an ``mlflow.MlflowClient``.
+        experiment_id: id of the experiment.
+        names: models whose own earlier runs do not count.
+    """
+    runs = client.search_runs([experiment_id], filter_string=f"tags.\"{ROLE_TAG}\" = 'model'", max_results=1000)
+    used = Counter(run.data.tags.get(COLOUR_TAG) for run in runs if run.info.run_name not in names)
+    return sorted(MODEL_COLOURS, key=lambda colour: used[colour])
 
 
-def _bounds_table(store: Store, operation: Operation) -> None:
-    tracker: RunTracker = getattr(_references(store, operation), operation.arguments["role"])
-    tracker.log_per_image(operation.arguments["split"], unpack_table(operation.payload.read()))
+def least_used_colour(client: Any, experiment_id: str) -> str:
+    """Return the palette colour that the fewest model runs of an experiment have, the earliest among equals."""
+    return palette_beside(client, experiment_id, ())[0]
 
 
-def _table(store: Store, operation: Operation) -> None:
-    table = unpack_table(operation.payload.read())
-    store.tracker(operation.run).log_per_image(operation.arguments["split"], table)
+# Data sets, in the form in which MLflow's pages show them.
+
+MAX_DIGEST = 36
 
 
-def _picture(store: Store, operation: Operation) -> None:
-    image = unpack_picture(operation.payload.read())
-    log_picture(store.client, store.run_id(operation.run), image, timestamp=operation.created, **operation.arguments)
+@call
+def dataset(run: StoredRun, *, fields: Mapping[str, Any], split: str) -> None:
+    """Name the data behind the run's scores, with the fields of :func:`describe_dataset`."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
+
+    entry = DatasetInput(Dataset(**fields), [InputTag("mlflow.data.context", split)])
+    run.client.log_inputs(run.run_id, [entry])
 
 
-def _file(store: Store, operation: Operation) -> None:
+def describe_dataset(data: pd.DataFrame | Mapping[str, Any] | str, *, name: str, digest: str) -> dict[str, Any]:
+    """Return the fields of an MLflow ``Dataset`` for a table of images, or for a description in words or fields.
+
+    A digest longer than MLflow's 36 characters is hashed.
+    """
+    schema, profile = None, None
+    if isinstance(data, str | Mapping):
+        source = json.dumps({"description": data} if isinstance(data, str) else dict(data), default=str)
+    else:
+        kinds = {"i": "long", "u": "long", "f": "double", "b": "boolean", "M": "datetime"}
+        columns = [
+            {"type": kinds.get(dtype.kind, "string"), "name": str(column), "required": True}
+            for column, dtype in data.dtypes.items()
+        ]
+        source, schema = json.dumps({"description": name}), json.dumps({"mlflow_colspec": columns})
+        profile = json.dumps({"num_rows": len(data), "num_elements": int(data.size)})
+    if len(digest) > MAX_DIGEST:
+        digest = hashlib.sha256(digest.encode()).hexdigest()[:MAX_DIGEST]
+    fields = {"name": name, "digest": digest, "source_type": "code", "source": source}
+    return {**fields, "schema": schema, "profile": profile}
+
+
+# Tables.
+
+TABLE_FOLDER = "per_image"
+
+
+@call
+def table(run: StoredRun, *, split: str, payload: Payload) -> None:
+    """Write ``per_image/<split>.json`` and ``.parquet``, replacing what a former call wrote.
+
+    MLflow's own ``log_table`` appends to a table that exists, which would list each image once per evaluation.
+    """
+    frame = unpack_table(payload.read())
+    *parents, name = split.split("/")  # a split of several loaders is called val/<loader>
+    target = "/".join([TABLE_FOLDER, *parents])
+    with tempfile.TemporaryDirectory() as temporary:
+        shown, exact = Path(temporary, f"{name}.json"), Path(temporary, f"{name}.parquet")
+        frame.to_json(shown, orient="split", index=False, date_format="iso", double_precision=6)
+        frame.to_parquet(exact, index=False)
+        run.client.log_artifact(run.run_id, str(shown), target)
+        run.client.log_artifact(run.run_id, str(exact), target)
+    # MLflow's pages of runs and of comparisons find tables by this tag.
+    announced = json.loads(run.read_tags().get(LOGGED_ARTIFACTS_TAG, "[]"))
+    entry = {"path": f"{target}/{name}.json", "type": "table"}
+    if entry not in announced:
+        tags(run, values={LOGGED_ARTIFACTS_TAG: json.dumps([*announced, entry])})
+
+
+def pack_table(frame: pd.DataFrame) -> Payload:
+    """Return a table of scores per image as the payload of a request, every number to its last digit.
+
+    The table begins with the column ``image``, then come the scores in their order, without ``name`` and ``role``.
+
+    Args:
+        frame: one row per image; column ``image`` or ``image_id``, then one column per score, the main score first.
+
+    Raises:
+        ValueError: if there is no column of image ids.
+    """
+    found = frame.rename(columns={"image_id": "image"}).drop(columns=["name", "role"], errors="ignore")
+    if "image" not in found.columns:
+        raise ValueError(
+            f"expected a table with a column 'image' (or 'image_id') and one column per score, "
+            f"found {list(map(str, frame.columns))}. Rename the column that holds the image ids."
+        )
+    found["image"] = found["image"].astype(str)
+    found = found[["image", *(column for column in found.columns if column != "image")]]
+    columns = {str(name): [str(column.dtype), column.tolist()] for name, column in found.items()}
+    return Payload(json.dumps(columns, default=str).encode())
+
+
+def unpack_table(text: bytes) -> pd.DataFrame:
+    """Return the table that :func:`pack_table` was given."""
+    import pandas as pd  # noqa: PLC0415
+
+    columns: dict[str, tuple[str, list[Any]]] = json.loads(text)
+    return pd.DataFrame({name: pd.Series(values, dtype=dtype) for name, (dtype, values) in columns.items()})
+
+
+# Pictures and other files.
+
+THUMBNAIL = 256  # pixels of the longer side
+
+
+@call
+def picture(run: StoredRun, *, key: str, step: int, payload: Payload) -> None:
+    """Write a picture and its thumbnail where MLflow's chart page looks for them.
+
+    MLflow's own ``log_image`` puts a random number into the names, so that sending a picture again shows it twice.
+    """
+    import mlflow  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+
+    image: Any = mlflow.Image(np.load(io.BytesIO(payload.read()), allow_pickle=False)).image
+    scale = THUMBNAIL / max(image.size)
+    thumbnail = image.resize(tuple(max(1, int(side * scale)) for side in image.size))
+    stem = picture_stem(run.run_id, key, step=step, timestamp=run.created)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, Path(operation.arguments["name"]).name)
+        for shown, name in ((image, f"{stem}.png"), (thumbnail, f"{stem}+compressed.webp")):
+            shown.save(Path(folder, name))
+            run.client.log_artifact(run.run_id, str(Path(folder, name)), "images")
+    tags(run, values={LOGGED_IMAGES_TAG: "True"})
+
+
+def picture_stem(run_id: str, key: str, *, step: int, timestamp: int) -> str:
+    """Return the name of a picture's files: always the same for the same run, key, step and time.
+
+    >>> picture_stem("0", "val/nodule: 1", step=14, timestamp=1795373672).rpartition("+")[0]
+    'val~nodule_ 1+step+14+timestamp+1795373672'
+    """
+    plain = re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", key).replace("/", "~")
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {key} {step} {timestamp}")
+    return f"{plain}+step+{step}+timestamp+{timestamp}+{identity}"
+
+
+def pack_picture(image: NDArray[np.uint8]) -> Payload:
+    """Return a picture as the payload of a request, without the time that compressing takes.
+
+    Args:
+        image: uint8, ``(height, width, 3)``.
+
+    Raises:
+        ValueError: if it is of another type or shape.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    if image.dtype.name != "uint8" or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"expected a uint8 picture of shape (height, width, 3), found {image.dtype} of shape {image.shape}. "
+            "Scale to 0..255, convert, and repeat a single channel three times."
+        )
+    target = io.BytesIO()
+    np.save(target, image, allow_pickle=False)
+    return Payload(target.getvalue())
+
+
+@call
+def file(run: StoredRun, *, name: str, folder: str | None, payload: Payload) -> None:
+    """Write a file into the run's artifacts."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, Path(name).name)
         with path.open("wb") as target:
-            operation.payload.write_to(target)
-        store.tracker(operation.run).log_file(path, operation.arguments["folder"])
-
-
-def _view(store: Store, operation: Operation) -> None:
-    try:
-        update_chart_view(store.client, store.experiment_id(operation.run), scores=tuple(operation.arguments["scores"]))
-    except Exception as error:
-        if not is_refusal(error):
-            raise
-        logger.warning("could not save the chart view: %s", error)  # best effort, nothing that is worth keeping
-
-
-def _finish(store: Store, operation: Operation) -> None:
-    store.client.set_terminated(store.run_id(operation.run), operation.arguments["status"], operation.created)
-
-
-HANDLERS: Mapping[str, Callable[[Store, Operation], None]] = {
-    "create": _create_run,
-    "params": _params,
-    "tags": _tags,
-    "join": _join,
-    "dataset": _dataset,
-    "bounds": _bounds,
-    "bounds_line": _bounds_line,
-    "bounds_table": _bounds_table,
-    "table": _table,
-    "picture": _picture,
-    "file": _file,
-    "view": _view,
-    "finish": _finish,
-}
+            payload.write_to(target)
+        run.client.log_artifact(run.run_id, str(path), folder)

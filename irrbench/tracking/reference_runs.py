@@ -1,11 +1,11 @@
 """The two runs that hold the bounds of a data set: the average rater (ceiling) and the naive rater (floor).
 
 They carry the same metric keys as the models, are flat runs like them, and exist once per data set and rules: they are
-found again by the tag ``irrbench.bounds_id``, a list of ``<split>:<digest>`` separated by blanks. They are never
-``RUNNING``. Deleted ones are left alone and made anew.
+found again by the tag ``irrbench.bounds_id``, a list of ``<split>:<digest>`` separated by blanks. Their status is never
+``RUNNING``. Deleted ones stay deleted, and new ones are created.
 
-Two trainings that start at the very same moment may both find nothing and both create a pair. Nobody locks a tracking
-store, so this is tolerated: both pairs hold equal values, and from then on everybody uses the oldest.
+Two trainings that start at the same moment may both find nothing and both create a pair. A tracking server has no
+locks, so this is tolerated: both pairs hold equal values, and from then on everybody uses the oldest.
 """
 
 from __future__ import annotations
@@ -13,18 +13,15 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from irrbench.plots import DISPLAY_NAMES, ROLE_COLOURS
-from irrbench.tracking.run import RunTracker
-from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG, exclusively, sqlite_file
-from irrbench.tracking.view import RELIABILITY, save_first_view
-
-if TYPE_CHECKING:
-    import pandas as pd
+from irrbench.tracking.calls import Connection, StoredRun, bounds_of_other_splits, call, metrics, params, table, tags
+from irrbench.tracking.spool import Payload, RunAddress
+from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG, exclusive, sqlite_file
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +30,41 @@ NOTES = {
     "A good model may honestly pass it.",
     "floor": "A rater who marks the whole region of interest, on the same references.",
 }
-MAX_VALUE = 500
+MAX_VALUE = 500  # characters of a parameter
+
+
+@call
+def bounds(run: StoredRun, split: str, digest: str, rules: Mapping[str, Any]) -> None:
+    """Find or create the reference runs of a split, and state the rules behind them."""
+    _reference_runs(run, split, digest).log_rules(rules)
+
+
+@call
+def bounds_line(
+    run: StoredRun, split: str, digest: str, ceiling: Mapping[str, float], floor: Mapping[str, float], *, last_step: int
+) -> None:
+    """Draw the bounds of a split up to a step; see :meth:`ReferenceRuns.log`."""
+    _reference_runs(run, split, digest).log(ceiling, floor, last_step=last_step)
+
+
+@call
+def bounds_table(run: StoredRun, *, split: str, digest: str, role: str, payload: Payload) -> None:
+    """Write each image's bounds into the reference run of a role, where the models have their scores."""
+    target: StoredRun = getattr(_reference_runs(run, split, digest), role)
+    table(target, split=split, payload=payload)
+
+
+def _reference_runs(run: StoredRun, split: str, digest: str) -> ReferenceRuns:
+    """Return the reference runs of a model's run; what is logged into them gets the time of the call."""
+    siblings = bounds_of_other_splits(run, split)
+    return ReferenceRuns.find_or_create(
+        run.client,
+        run.experiment_id,
+        split=split,
+        bounds_id=digest,
+        sibling=siblings[0] if siblings else None,
+        created=run.created,
+    )
 
 
 @dataclass(frozen=True)
@@ -45,12 +76,19 @@ class ReferenceRuns:
         floor: the run "naive rater (floor)".
     """
 
-    ceiling: RunTracker
-    floor: RunTracker
+    ceiling: StoredRun
+    floor: StoredRun
 
     @classmethod
     def find_or_create(
-        cls, client: Any, experiment_id: str, *, split: str, bounds_id: str, sibling: str | None = None
+        cls,
+        client: Any,
+        experiment_id: str,
+        *,
+        split: str,
+        bounds_id: str,
+        sibling: str | None = None,
+        created: int | None = None,
     ) -> ReferenceRuns:
         """Find the pair for one split of a data set, or extend a sibling's pair, or create one.
 
@@ -61,31 +99,38 @@ class ReferenceRuns:
             bounds_id: digest of data, raters, ROI, scores and rules, with or without ``<split>:`` in front.
             sibling: the ``<split>:<digest>`` of another split of the same data, logged by the same training. Where a
                 pair for it exists that has nothing of this split yet, this split joins it.
+            created: milliseconds since 1970, the time of what is logged into the pair; now if not given.
 
         Raises:
             ValueError: if an id has characters other than letters, digits, dot, dash and underscore.
         """
         own = _bounds_entry(split, bounds_id)
         other = None if sibling is None else _bounds_entry(*sibling.partition(":")[::2])
-        with exclusively(sqlite_file(str(client.tracking_uri))):  # two who find nothing would make two
-            ceiling, floor = (_run_of(role, client, experiment_id, own, other) for role in ("ceiling", "floor"))
-        return cls(RunTracker(client, ceiling), RunTracker(client, floor))
+        connection = Connection(str(client.tracking_uri), client)
+        # Two processes that both find nothing would create two pairs.
+        with exclusive(sqlite_file(connection.tracking_uri)):
+            ids = [_run_of(role, client, experiment_id, own, other) for role in ("ceiling", "floor")]
+        created = int(time.time() * 1000) if created is None else created
+        return cls(*(StoredRun(connection, RunAddress(run_id), created) for run_id in ids))
 
-    def log(
-        self, ceiling: Mapping[str, float], floor: Mapping[str, float], *, last_step: int, timestamp: int | None = None
-    ) -> None:
+    def log(self, ceiling: Mapping[str, float], floor: Mapping[str, float], *, last_step: int) -> None:
         """Log the bounds under the models' own keys, such as ``val/iou``, so far as they are not there yet.
 
         ``test/...`` is one point at step 0, drawn as a bar. Everything else is a level line from step 0 to
         ``last_step``, made longer when a longer training ends. Undefined values are left out.
         """
-        _extend(self.ceiling, ceiling, last_step=last_step, timestamp=timestamp)
-        _extend(self.floor, floor, last_step=last_step, timestamp=timestamp)
-
-    def log_per_image(self, split: str, ceiling: pd.DataFrame, floor: pd.DataFrame) -> None:
-        """Write each image's bounds where the models have their scores; see :meth:`RunTracker.log_per_image`."""
-        self.ceiling.log_per_image(split, ceiling)
-        self.floor.log_per_image(split, floor)
+        for run, values in ((self.ceiling, ceiling), (self.floor, floor)):
+            first, last = {}, {}
+            for key, value in values.items():
+                if not math.isfinite(value):
+                    continue
+                steps = {metric.step for metric in run.client.get_metric_history(run.run_id, key)}
+                if 0 not in steps:
+                    first[key] = value
+                if not key.startswith("test/") and last_step > max(steps, default=0):
+                    last[key] = value
+            metrics(run, values=first, step=0)
+            metrics(run, values=last, step=last_step)
 
     def log_rules(self, rules: Mapping[str, Any]) -> None:
         """State the rules behind the bounds as parameters and in the description of both runs.
@@ -93,8 +138,16 @@ class ReferenceRuns:
         Parameters cannot be changed in MLflow: one that is there with another value stays, and the description says
         the latest. Put the split in front of what differs between splits (``val/n_images``).
         """
-        for role, tracker in (("ceiling", self.ceiling), ("floor", self.floor)):
-            _log_rules(role, tracker, {key: str(value)[:MAX_VALUE] for key, value in rules.items()})
+        wanted = {key: str(value)[:MAX_VALUE] for key, value in rules.items()}
+        for role, run in (("ceiling", self.ceiling), ("floor", self.floor)):
+            known = run.client.get_run(run.run_id).data.params
+            changed = sorted(key for key, value in wanted.items() if known.get(key, value) != value)
+            if changed:
+                names = ", ".join(changed)
+                logger.warning("the reference run %r keeps its first value of %s", DISPLAY_NAMES[role], names)
+            params(run, values={key: value for key, value in wanted.items() if key not in known})
+            lines = [NOTES[role], "", *(f"- {key}: {value}" for key, value in {**known, **wanted}.items())]
+            tags(run, values={NOTE_TAG: "\n".join(lines)})
 
 
 def _bounds_entry(split: str, digest: str) -> str:
@@ -107,23 +160,31 @@ def _bounds_entry(split: str, digest: str) -> str:
 
 
 def _run_of(role: str, client: Any, experiment_id: str, own: str, sibling: str | None) -> str:
+    """Return the id of the run of a role: with the split's own entry, else of its sibling, else a new one."""
     found = _search(client, experiment_id, role, own)
     if found:
-        _end(client, found[0])
-        return str(found[0].info.run_id)
+        return _ended(client, found[0])
     split = own.partition(":")[0]
     for run in _search(client, experiment_id, role, sibling) if sibling else ():
         entries = _entries(run)
         if not any(entry.startswith(f"{split}:") for entry in entries):
             client.set_tag(run.info.run_id, BOUNDS_TAG, " ".join([*entries, own]))
-            _end(client, run)
-            return str(run.info.run_id)
-    return _create(client, experiment_id, role, own)
+            return _ended(client, run)
+    new_tags = {
+        ROLE_TAG: role,
+        COLOUR_TAG: ROLE_COLOURS[role],
+        BOUNDS_TAG: own,
+        NOTE_TAG: NOTES[role],
+        "mlflow.source.name": "irrbench",
+    }
+    return _ended(client, client.create_run(experiment_id, run_name=DISPLAY_NAMES[role], tags=new_tags))
 
 
-def _end(client: Any, run: Any) -> None:
-    if run.info.status == "RUNNING":  # whoever created it was killed before it could end it
+def _ended(client: Any, run: Any) -> str:
+    """End a run that was just created, or whose process was killed before it could end it; return its id."""
+    if run.info.status == "RUNNING":
         client.set_terminated(run.info.run_id, "FINISHED")
+    return str(run.info.run_id)
 
 
 def _search(client: Any, experiment_id: str, role: str, entry: str) -> list[Any]:
@@ -139,105 +200,3 @@ def _search(client: Any, experiment_id: str, role: str, entry: str) -> list[Any]
 
 def _entries(run: Any) -> list[str]:
     return str(run.data.tags.get(BOUNDS_TAG, "")).split()
-
-
-def _create(client: Any, experiment_id: str, role: str, entry: str) -> str:
-    tags = {
-        ROLE_TAG: role,
-        COLOUR_TAG: ROLE_COLOURS[role],
-        BOUNDS_TAG: entry,
-        NOTE_TAG: NOTES[role],
-        "mlflow.source.name": "irrbench",
-    }
-    run_id = str(client.create_run(experiment_id, run_name=DISPLAY_NAMES[role], tags=tags).info.run_id)
-    client.set_terminated(run_id, "FINISHED")
-    return run_id
-
-
-def _extend(tracker: RunTracker, values: Mapping[str, float], *, last_step: int, timestamp: int | None) -> None:
-    first, last = {}, {}
-    for key, value in values.items():
-        if not math.isfinite(value):
-            continue
-        there = {metric.step for metric in tracker.client.get_metric_history(tracker.run_id, key)}
-        if 0 not in there:
-            first[key] = value
-        if not key.startswith("test/") and last_step > max(there, default=0):
-            last[key] = value
-    tracker.log_scores(first, step=0, timestamp=timestamp)
-    tracker.log_scores(last, step=last_step, timestamp=timestamp)
-
-
-def _log_rules(role: str, tracker: RunTracker, rules: Mapping[str, str]) -> None:
-    from mlflow.entities import Param  # noqa: PLC0415
-
-    known = tracker.client.get_run(tracker.run_id).data.params
-    fresh = [Param(key, value) for key, value in rules.items() if key not in known]
-    changed = sorted(key for key, value in rules.items() if known.get(key, value) != value)
-    if changed:
-        logger.warning("the reference run %r keeps its first value of %s", DISPLAY_NAMES[role], ", ".join(changed))
-    if fresh:
-        tracker.client.log_batch(tracker.run_id, params=fresh)
-    lines = [NOTES[role], "", *(f"- {key}: {value}" for key, value in {**known, **rules}.items())]
-    tracker.set_tags({NOTE_TAG: "\n".join(lines)})
-
-
-# One run that holds what is known about the raters of a data set.
-
-
-RUN_NAME = "reliability of the raters"
-ROLE = "reliability"
-DIGEST_TAG = "irrbench.data_digest"
-SHOWN = ("alpha", "pixel_icc", "extent_icc", "ac1")  # the first charts of an experiment without models
-
-
-def log_reliability(
-    client: Any,
-    experiment_id: str,
-    *,
-    metrics: Mapping[str, float],
-    params: Mapping[str, object],
-    per_image: pd.DataFrame,
-    files: Sequence[Path],
-    note: str,
-    data_name: str,
-    digest: str,
-) -> str:
-    """Create a run with the study's numbers as metrics, its files as artifacts and its per-image table.
-
-    It stands beside the models of the same data, without their keys: their charts stay as they are.
-
-    Args:
-        client: an ``mlflow.MlflowClient``.
-        experiment_id: id of the experiment.
-        metrics: by key, such as ``alpha``; they get ``reliability/`` in front. Undefined ones are left out.
-        params: options of the study by name.
-        per_image: ``image_id`` and one column for each measure.
-        files: tables, figures and report; folders are kept below the first file's.
-        note: description of the run.
-        data_name: name of the data set.
-        digest: of the masks.
-
-    Returns:
-        The run's id. It is ``FAILED`` where something could not be written, and the error is raised.
-    """
-    tags = {ROLE_TAG: ROLE, NOTE_TAG: note, DIGEST_TAG: digest, "mlflow.source.name": "irrbench"}
-    run_id = str(client.create_run(experiment_id, run_name=RUN_NAME, tags=tags).info.run_id)
-    tracker = RunTracker(client, run_id)
-    try:
-        for name, value in params.items():
-            client.log_param(run_id, name, value)
-        tracker.log_scores({f"{RELIABILITY}/{key}": value for key, value in metrics.items()}, step=0)
-        tracker.log_per_image(RELIABILITY, per_image)
-        tracker.log_dataset({"raters": note}, name=data_name, digest=digest, split="all")
-        root = files[0].parent if files else Path()
-        for path in files:
-            below = path.parent.relative_to(root) if path.parent.is_relative_to(root) else Path()
-            tracker.log_file(path, (Path(RELIABILITY) / below).as_posix())
-        shown = [key for key in SHOWN if math.isfinite(metrics.get(key, math.nan))]
-        save_first_view(client, experiment_id, [f"{RELIABILITY}/{key}" for key in shown])
-    except BaseException:
-        tracker.finish("FAILED")
-        raise
-    tracker.finish()
-    return run_id

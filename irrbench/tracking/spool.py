@@ -1,8 +1,8 @@
-"""Operations on a tracking store, kept as files until they are delivered.
+"""Requests to a tracking store, kept as files until they are delivered.
 
 A spool is a folder. Each process that writes has a session in it, a folder of its own, which it holds locked while it
-lives; every operation is one file in that session, complete from the moment it has its name. The names say the order,
-the kind and the run, so that a long queue is read without opening its files.
+lives. Every request is one file of that session, called a record, complete from the moment it has its name. The names
+say the order, the kind and the run, so that a long queue is read without opening its files.
 """
 
 from __future__ import annotations
@@ -19,11 +19,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-# One operation on a tracking store, and the file that holds it until it is delivered.
+from filelock import FileLock, Timeout
+
+from irrbench.tracking.store import acquire_lock, release_lock
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SPOOL = "irrbench-spool"
+SPOOL_VARIABLE = "IRRBENCH_SPOOL"
+_RECORD = re.compile(r"(?P<number>\d{8,})-(?P<kind>[a-z_]+)-(?P<run>[\w.]+)\.op")
+_session_numbers = itertools.count()
+
+
+class SpoolError(ValueError):
+    """A record or a session that is not complete."""
 
 
 class Payload(NamedTuple):
-    """Bytes that belong to an operation: in memory, or a part of a file.
+    """Bytes that belong to a request: in memory, or a part of a file.
 
     Attributes:
         data: the bytes, where there is no file.
@@ -56,7 +69,7 @@ class Payload(NamedTuple):
 
 
 class RunAddress(NamedTuple):
-    """Which run an operation is for.
+    """Which run a request is for.
 
     Attributes:
         run_id: of a run that exists in the store.
@@ -75,13 +88,13 @@ class RunAddress(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Operation:
-    """One thing to do in a tracking store, with everything it takes: doing it twice is the same as doing it once.
+class Request:
+    """A call recorded with everything it takes; performing it twice has the effect of performing it once.
 
     Attributes:
-        kind: one of :data:`irrbench.tracking.calls.HANDLERS`.
+        kind: name of the function in :data:`irrbench.tracking.calls.CALLS` that performs it.
         run: for which run.
-        arguments: what JSON can hold.
+        arguments: of that function, as far as JSON can hold them.
         payload: a table, a picture, a file.
         created: milliseconds since 1970; metrics keep this time however late they are sent.
     """
@@ -93,36 +106,31 @@ class Operation:
     created: int = field(default_factory=lambda: int(time.time() * 1000))
 
 
-class SpoolError(ValueError):
-    """A record that is not whole."""
-
-
-def write_record(path: Path, operation: Operation) -> None:
-    """Write an operation into one file that is either whole or not there."""
-    size = operation.payload.size if operation.payload.path else len(operation.payload.data)
+def write_record(path: Path, request: Request) -> None:
+    """Write a request into one file that is either complete or not there."""
     head = {
-        "kind": operation.kind,
-        "run": list(operation.run),
-        "arguments": dict(operation.arguments),
-        "created": operation.created,
-        "size": size,
+        "kind": request.kind,
+        "run": list(request.run),
+        "arguments": dict(request.arguments),
+        "created": request.created,
+        "size": request.payload.size if request.payload.path else len(request.payload.data),
     }
     draft = path.with_suffix(".tmp")
     try:
         with draft.open("wb") as file:
-            file.write(json.dumps(head, separators=(",", ":")).encode() + b"\n")
-            operation.payload.write_to(file)
+            file.write(json.dumps(head, separators=(",", ":"), default=_to_json).encode() + b"\n")
+            request.payload.write_to(file)
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
 
 
-def read_record(path: Path) -> Operation:
-    """Read an operation; its payload stays in the file.
+def read_record(path: Path) -> Request:
+    """Read a request; its payload stays in the file.
 
     Raises:
-        SpoolError: if the record is not whole, as after a power cut.
+        SpoolError: if the record is not complete, as after a power cut.
     """
     with path.open("rb") as file:
         line = file.readline()
@@ -130,50 +138,38 @@ def read_record(path: Path) -> Operation:
         try:
             head = json.loads(line)
             payload = Payload(path=path, offset=len(line), size=int(head["size"]))
-            whole = line.endswith(b"\n") and found == payload.size
-            operation = Operation(
-                head["kind"], RunAddress(*head["run"]), head["arguments"], payload, int(head["created"])
-            )
+            complete = line.endswith(b"\n") and found == payload.size
+            request = Request(head["kind"], RunAddress(*head["run"]), head["arguments"], payload, int(head["created"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise SpoolError(f"{path} is no whole record ({error}).") from error
-    if not whole:
-        raise SpoolError(f"{path} is no whole record: expected {payload.size} bytes behind its head, found {found}.")
-    return operation
+            raise SpoolError(f"{path} is not a complete record ({error}).") from error
+    if not complete:
+        raise SpoolError(
+            f"{path} is not a complete record: expected {payload.size} bytes after its head, found {found}."
+        )
+    return request
 
 
-def to_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a record can hold: JSON's own types, everything else as text."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
-    return plain
+def _to_json(value: Any) -> Any:
+    """Return what JSON can hold: a dictionary for other mappings, a number for numpy's, text for everything else."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value.item() if hasattr(value, "item") else str(value)
 
 
-DEFAULT_SPOOL = "irrbench-spool"
-SPOOL_VARIABLE = "IRRBENCH_SPOOL"
-_RECORD = re.compile(r"(?P<number>\d{8,})-(?P<kind>[a-z_]+)-(?P<run>[\w.]+)\.op")
-_sessions = itertools.count()
-
-logger = logging.getLogger(__name__)
-
-
-def default_spool() -> Path:
-    """Return the folder named by ``IRRBENCH_SPOOL``, else ``irrbench-spool`` in the working directory."""
-    return Path(os.environ.get(SPOOL_VARIABLE) or DEFAULT_SPOOL).absolute()
-
-
-class Entry(NamedTuple):
-    """An operation that waits: its place in the order, what its name says, and where it is."""
+class QueuedRequest(NamedTuple):
+    """A request that waits: its place in the order, what its file name says, and where it is."""
 
     order: tuple[str, int]
     kind: str
     run: str
-    record: Path | Operation
+    record: Path | Request
 
-    def load(self) -> Operation:
-        """Return the operation itself."""
-        return self.record if isinstance(self.record, Operation) else read_record(self.record)
+    def load(self) -> Request:
+        """Return the request itself."""
+        return self.record if isinstance(self.record, Request) else read_record(self.record)
 
     def is_gone(self) -> bool:
-        """Whether somebody else has delivered it."""
+        """Whether another thread or process has delivered it."""
         return isinstance(self.record, Path) and not self.record.exists()
 
     def discard(self) -> None:
@@ -185,7 +181,7 @@ class Entry(NamedTuple):
 class Session:
     """A folder of records for one store, locked by the process that writes or delivers it."""
 
-    def __init__(self, folder: Path, lock: IO[bytes], tracking_uri: str) -> None:
+    def __init__(self, folder: Path, lock: FileLock, tracking_uri: str) -> None:
         self.folder, self.tracking_uri, self._lock = folder, tracking_uri, lock
         self._numbers = itertools.count(1)
 
@@ -196,79 +192,91 @@ class Session:
         Raises:
             OSError: if the folder cannot be written.
         """
-        folder = spool / f"{time.time_ns():020d}-{os.getpid()}-{next(_sessions)}"
+        folder = spool / f"{time.time_ns():020d}-{os.getpid()}-{next(_session_numbers)}"
         try:
             spool.mkdir(mode=0o700, parents=True, exist_ok=True)  # an address may hold a password
-            lock = _lock(folder)
+            lock = _lock_session(folder)
         except FileNotFoundError:  # another process has just removed the empty spool
             spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = _lock(folder)
-        if lock is None:
-            raise OSError(f"the spool cannot lock {folder}")
+            lock = _lock_session(folder)
         try:
             folder.mkdir(mode=0o700)
             (folder / "store.json").write_text(json.dumps({"tracking_uri": tracking_uri, "version": 1}))
         except BaseException:
-            lock.close()
+            release_lock(lock, remove=False)
             raise
         return cls(folder, lock, tracking_uri)
 
     @classmethod
     def claim(cls, folder: Path) -> Session | None:
-        """Take over a session whose process has ended; None while it lives, or if it is gone.
+        """Take over a session whose process has ended; None while it lives, or if the session is gone.
 
         Raises:
             SpoolError: if the session does not say for which store it is.
         """
-        lock = _lock(folder)
-        if lock is None:
+        try:
+            lock = _lock_session(folder)
+        except Timeout:
             return None
         try:
             if not folder.is_dir() or not any(folder.iterdir()):
                 shutil.rmtree(folder, ignore_errors=True)
-                _release(folder, lock)
+                release_lock(lock, remove=True)
                 return None
             tracking_uri = store_of(folder)
         except BaseException:
-            lock.close()
+            release_lock(lock, remove=False)
             raise
         return cls(folder, lock, tracking_uri)
 
-    def add(self, operation: Operation) -> Entry:
-        """Write an operation behind all that were added before.
+    def add(self, request: Request) -> QueuedRequest:
+        """Write a request behind all that were added before.
 
         Raises:
             OSError: if the disk does not take it.
         """
         number = next(self._numbers)
-        path = self.folder / f"{number:08d}-{operation.kind}-{operation.run.name}.op"
-        write_record(path, operation)
-        return Entry((self.folder.name, number), operation.kind, operation.run.name, path)
+        path = self.folder / f"{number:08d}-{request.kind}-{request.run.name}.op"
+        write_record(path, request)
+        return QueuedRequest((self.folder.name, number), request.kind, request.run.name, path)
 
-    def entries(self) -> list[Entry]:
+    def requests(self) -> list[QueuedRequest]:
         """Return what waits, in order."""
         matches = ((path, _RECORD.fullmatch(path.name)) for path in self.folder.iterdir())
         name = self.folder.name
-        return sorted(Entry((name, int(m["number"])), m["kind"], m["run"], path) for path, m in matches if m)
+        return sorted(QueuedRequest((name, int(m["number"])), m["kind"], m["run"], path) for path, m in matches if m)
 
     def is_empty(self) -> bool:
         """Whether nothing waits."""
         return all(path.name == "store.json" for path in self.folder.iterdir())
 
     def half_written(self) -> list[Path]:
-        """Return what a crash has cut short."""
+        """Return the records that a crash has cut short."""
         return sorted(path for path in self.folder.iterdir() if path.suffix == ".tmp")
 
     def close(self) -> bool:
-        """Give the session back, without a trace if nothing waits; return whether nothing does."""
+        """Release the session, and remove its folder if nothing waits; return whether nothing does."""
         if not self.is_empty():
-            self._lock.close()
+            release_lock(self._lock, remove=False)
             return False
         (self.folder / "store.json").unlink(missing_ok=True)
         self.folder.rmdir()
-        _release(self.folder, self._lock)
+        release_lock(self._lock, remove=True)
         remove_if_empty(self.folder.parent)
         return True
+
+
+def _lock_session(folder: Path) -> FileLock:
+    """Lock the file beside a session's folder; the system releases it when this process ends, however it ends.
+
+    A file system without locks lets pass: a request that is delivered twice does no harm.
+    """
+    return acquire_lock(folder.with_name(f"{folder.name}.lock"), timeout=0)
+
+
+def default_spool() -> Path:
+    """Return the folder named by ``IRRBENCH_SPOOL``, else ``irrbench-spool`` in the working directory."""
+    return Path(os.environ.get(SPOOL_VARIABLE) or DEFAULT_SPOOL).absolute()
 
 
 def sessions(spool: Path) -> list[Path]:
@@ -277,17 +285,17 @@ def sessions(spool: Path) -> list[Path]:
 
 
 def claim_all(spool: Path, tracking_uri: str) -> list[Session]:
-    """Take over what processes that are no more have left for one store, oldest first."""
-    found = (_claim_for(tracking_uri, folder) for folder in sessions(spool))
-    return [session for session in found if session is not None]
-
-
-def _claim_for(tracking_uri: str, folder: Path) -> Session | None:
-    try:
-        return Session.claim(folder) if store_of(folder) == tracking_uri else None
-    except (OSError, SpoolError) as error:
-        logger.debug("left alone: %s", error)
-        return None
+    """Take over the sessions of one store whose processes have ended, oldest first."""
+    claimed = []
+    for folder in sessions(spool):
+        try:
+            session = Session.claim(folder) if store_of(folder) == tracking_uri else None
+        except (OSError, SpoolError) as error:
+            logger.debug("session %s is not taken over: %s", folder, error)
+            continue
+        if session is not None:
+            claimed.append(session)
+    return claimed
 
 
 def store_of(folder: Path) -> str:
@@ -308,35 +316,3 @@ def remove_if_empty(spool: Path) -> None:
         spool.rmdir()
     except OSError:
         return
-
-
-def _lock(folder: Path) -> IO[bytes] | None:
-    """Lock the file beside a session's folder; the system opens the lock when this process ends, however it ends."""
-    file = folder.with_name(f"{folder.name}.lock").open("ab")
-    try:
-        _lock_file(file)
-    except BlockingIOError:
-        file.close()
-        return None
-    except OSError:  # a file system without locks: better two deliveries of the same than none
-        return file
-    return file
-
-
-def _lock_file(file: IO[bytes]) -> None:
-    if os.name == "posix":
-        import fcntl  # noqa: PLC0415
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    import msvcrt  # noqa: PLC0415
-
-    try:
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    except OSError as error:
-        raise BlockingIOError(*error.args) from error
-
-
-def _release(folder: Path, lock: IO[bytes]) -> None:
-    folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
-    lock.close()

@@ -1,118 +1,121 @@
-"""The MLflow store: where it is, and the experiment in it."""
+"""The MLflow store: where it is, the experiment in it, and the links and commands that open it."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
+import shutil
 import sqlite3
 import ssl
-import time
+import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from textwrap import shorten
-from typing import IO, Any
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-# Tags, roles and names under which the runs of an experiment know one another.
+from filelock import FileLock, Timeout
 
-
+# Tags by which the runs of an experiment are found, and by which MLflow's pages know what to show.
 ROLE_TAG = "irrbench.role"
 BOUNDS_TAG = "irrbench.bounds_id"
 KEY_TAG = "irrbench.run_key"
 COLOUR_TAG = "mlflow.runColor"
 NOTE_TAG = "mlflow.note.content"
 LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"
+LOGGED_IMAGES_TAG = "mlflow.loggedImages"
 VIEW_KEY = "irrbench"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 
 ROLES = ("model", "ceiling", "floor", "upper")
-DEFAULT_SCORES = ("iou", "accuracy", "tpr", "ppv", "f1")
+
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+DEFAULT_PORT = 5000
+SERVER_TIMEOUT = 10.0  # seconds; MLflow's own client waits for minutes
+
+# File locks.
+
+LOCK_TIMEOUT = 60.0  # seconds; a process that holds a lock for longer is taken to be stuck
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
-# One process at a time, where several begin together.
+def acquire_lock(path: Path, *, timeout: float) -> FileLock:
+    """Lock a file for this process; a file system without locks lets every process pass.
+
+    Args:
+        path: the file, made if it is missing.
+        timeout: seconds to wait; 0 makes one attempt.
+
+    Raises:
+        filelock.Timeout: if another process holds the lock.
+        OSError: if the file cannot be written.
+    """
+    # One thread may release what another has acquired. `release_lock` removes the file, in every version alike.
+    lock = FileLock(path, thread_local=False, preserve_lock_file=True)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return lock
 
 
-_PAUSE = 0.05  # seconds between two looks at a lock
-_LOCK_PATIENCE = 60.0  # seconds; then whoever holds it must be stuck
+def release_lock(lock: FileLock, *, remove: bool) -> None:
+    """Release a lock, and remove its file if nobody needs it any more."""
+    path = Path(lock.lock_file)
+    if remove:  # while it is held: afterwards it may be another process's lock
+        with suppress(OSError):
+            path.unlink()
+    lock.release()
+    if remove and os.name == "nt":  # Windows removes no open file, neither this process's nor another's
+        with suppress(OSError):
+            path.unlink()
 
 
 @contextmanager
-def made_by_one(database: Path | None) -> Iterator[None]:
-    """While there is no such file yet, let one process at a time pass; the others wait until it is made.
+def exclusive(database: Path | None) -> Iterator[None]:
+    """Let one process at a time pass, by a hidden lock file beside the database that is removed afterwards.
 
-    MLflow creates the tables of an sqlite file in a hundred steps, and two processes that do so at once ruin it.
-    Nothing is waited for where the database stands, or without a file.
+    Without a database file, on a file system without locks, where the folder cannot be written, and after a minute of
+    waiting, every process passes.
     """
-    if database is None or (database.is_file() and not _lock_of(database).exists()):
-        yield
-        return
-    with exclusively(database):
-        yield
-
-
-@contextmanager
-def exclusively(database: Path | None) -> Iterator[None]:
-    """Let one process at a time pass, by a hidden file beside the database that goes afterwards.
-
-    Without a file, on a file system without locks, or where nobody may write, everybody passes.
-    """
-    held = None if database is None else _hold(_lock_of(database))
+    lock = None
+    if database is not None:
+        with suppress(OSError):
+            lock = acquire_lock(_lock_file(database), timeout=LOCK_TIMEOUT)
     try:
         yield
     finally:
-        if held is not None and database is not None:
-            with suppress(OSError):
-                _lock_of(database).unlink()
-            held.close()
+        if lock is not None:
+            release_lock(lock, remove=True)
 
 
-def _lock_of(database: Path) -> Path:
+@contextmanager
+def exclusive_creation(database: Path | None) -> Iterator[None]:
+    """While there is no such database yet, let one process at a time pass; the others wait until it is made.
+
+    MLflow creates the tables of an sqlite file in a hundred steps, and two processes that do so at once ruin it.
+    Nobody waits if the database exists, or if the store is not a file.
+    """
+    exists = database is not None and database.is_file() and not _lock_file(database).exists()
+    with exclusive(None if exists else database):
+        yield
+
+
+def _lock_file(database: Path) -> Path:
     return database.with_name(f".{database.name}.lock")
 
 
-def _hold(path: Path) -> IO[bytes] | None:
-    end = time.monotonic() + _LOCK_PATIENCE
-    while time.monotonic() < end:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("ab")
-        except OSError:
-            return None
-        if _try(file.fileno()) and _is_at(path, file):
-            return file
-        file.close()
-        time.sleep(_PAUSE)
-    return None
-
-
-def _is_at(path: Path, file: IO[bytes]) -> bool:
-    """Whether the file is still the one of this name: whoever held it may have removed it."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except OSError:
-        return False
-
-
-def _try(descriptor: int) -> bool:
-    try:
-        if os.name == "posix":
-            import fcntl  # noqa: PLC0415
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
-_PATIENCE = 10.0  # seconds, for a server to say that it is there
+# Opening a store.
 
 
 def open_store(tracking_uri: str, experiment: str, *, artifact_location: str | None = None) -> tuple[Any, str]:
@@ -130,21 +133,23 @@ def open_store(tracking_uri: str, experiment: str, *, artifact_location: str | N
         An ``mlflow.MlflowClient`` and the id of the experiment.
 
     Raises:
-        ValueError: if the URI is no store that MLflow can open, or the experiment of this name was deleted.
+        ValueError: if MLflow cannot open a store at the URI, or the experiment of this name was deleted.
         ConnectionError: if the server does not answer.
     """
-    with made_by_one(sqlite_file(tracking_uri)):
+    with exclusive_creation(sqlite_file(tracking_uri)):
         client = connect(tracking_uri)
         try:
             found = client.get_experiment_by_name(experiment)
         except Exception as error:
             raise unreadable(tracking_uri, error) from error
         if found is None:
-            return client, _create(client, tracking_uri, experiment, artifact_location)
+            return client, _create_experiment(client, tracking_uri, experiment, artifact_location)
     if found.lifecycle_stage == "deleted":
+        shown = without_password(tracking_uri)
+        restore = f"{program('mlflow')} experiments restore -x {found.experiment_id}"
         raise ValueError(
-            f"experiment {experiment!r} of {tracking_uri} was deleted. Use another name, or bring it back with "
-            f"`MLFLOW_TRACKING_URI={tracking_uri} mlflow experiments restore -x {found.experiment_id}`."
+            f"experiment {experiment!r} of {shown} was deleted. Use another name, or bring it back with "
+            f"`MLFLOW_TRACKING_URI={shlex.quote(shown)} {restore}`."
         )
     return client, str(found.experiment_id)
 
@@ -153,10 +158,10 @@ def connect(tracking_uri: str) -> Any:
     """Return an ``mlflow.MlflowClient`` of a store.
 
     Raises:
-        ValueError: if the URI is no store that MLflow can open, or no database is behind it.
-        ConnectionError: if nothing answers at a server's address within seconds; MLflow itself asks for minutes.
+        ValueError: if MLflow cannot open a store at the URI, or there is no database behind it.
+        ConnectionError: if nothing answers at a server's address within seconds; MLflow itself waits for minutes.
     """
-    if is_server(tracking_uri) and (silence := why_silent(tracking_uri, seconds=_PATIENCE)):
+    if is_server(tracking_uri) and (silence := why_silent(tracking_uri, seconds=SERVER_TIMEOUT)):
         raise unreadable(tracking_uri, ConnectionError(silence))
     from mlflow import MlflowClient  # noqa: PLC0415
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
@@ -170,6 +175,39 @@ def connect(tracking_uri: str) -> Any:
         ) from error
     except Exception as error:  # of the database driver
         raise unreadable(tracking_uri, error) from error
+
+
+def unreadable(tracking_uri: str, error: Exception) -> Exception:
+    """Return the error to raise when a store does not answer: what was expected, what MLflow said, and the remedy."""
+    said = shorten(str(error).split("\n")[0], 200, placeholder=" ...")
+    shown = without_password(tracking_uri)
+    if is_server(tracking_uri):
+        return ConnectionError(
+            f"expected a tracking server at {shown}, found none that answers ({said}). "
+            f"Start it, or use a local file with tracking URI {DEFAULT_TRACKING_URI!r}."
+        )
+    return ValueError(
+        f"expected an MLflow store at {shown!r}, which cannot be read ({said}). "
+        f"Check the address; an old database may need `{program('mlflow')} db upgrade {shlex.quote(shown)}`."
+    )
+
+
+def _create_experiment(client: Any, tracking_uri: str, experiment: str, location: str | None) -> str:
+    database = sqlite_file(tracking_uri)
+    if database is not None and location is None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        folder = re.sub(r"[^\w.-]+", "_", experiment)
+        location = (database.parent.resolve() / "mlruns" / folder).as_uri()
+    try:
+        return str(client.create_experiment(experiment, artifact_location=location))
+    except Exception:
+        found = client.get_experiment_by_name(experiment)  # another process may have created it just before
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+# The address of a store.
 
 
 def is_server(tracking_uri: str) -> bool:
@@ -191,20 +229,6 @@ def sqlite_file(tracking_uri: str) -> Path | None:
     return None if match is None or match[1] == ":memory:" else Path(match[1])
 
 
-def unreadable(tracking_uri: str, error: Exception) -> Exception:
-    """Return the error to raise when a store does not answer: what was expected, what MLflow said, and the remedy."""
-    said = shorten(str(error).split("\n")[0], 200, placeholder=" ...")
-    if is_server(tracking_uri):
-        return ConnectionError(
-            f"expected a tracking server at {tracking_uri}, found none that answers ({said}). "
-            f"Start it, or use a local file with tracking URI {DEFAULT_TRACKING_URI!r}."
-        )
-    return ValueError(
-        f"expected an MLflow store at {tracking_uri!r}, which cannot be read ({said}). "
-        "Check the address; an old database may need `mlflow db upgrade`."
-    )
-
-
 def absolute_uri(tracking_uri: str) -> str:
     """Return a URI that means the same store from every working directory.
 
@@ -219,11 +243,22 @@ def absolute_uri(tracking_uri: str) -> str:
     return tracking_uri
 
 
-def why_silent(tracking_uri: str, *, seconds: float) -> str | None:
-    """Return why a server does not answer or an sqlite file cannot be written now, None if nothing speaks against it.
+def without_password(tracking_uri: str) -> str:
+    """Return the address of a store as it may be shown: messages and links end up in logs.
 
-    Of a server any answer counts, be it a refusal: only MLflow's own client knows how to ask properly. Of other stores
-    nothing is asked.
+    >>> without_password("https://me:secret@host/base"), without_password("postgresql://me:secret@host/db")
+    ('https://host/base', 'postgresql://me:PASSWORD@host/db')
+    """
+    if is_server(tracking_uri):
+        return re.sub(r"//[^/@]*@", "//", tracking_uri)
+    return re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:PASSWORD@", tracking_uri)
+
+
+def why_silent(tracking_uri: str, *, seconds: float) -> str | None:
+    """Return why a server does not answer or an sqlite file cannot be written now, None if no reason is found.
+
+    Any answer of a server counts, even a refusal: only MLflow's own client can log in. Stores of other kinds are not
+    asked.
 
     Args:
         tracking_uri: the store.
@@ -231,13 +266,11 @@ def why_silent(tracking_uri: str, *, seconds: float) -> str | None:
     """
     database = sqlite_file(tracking_uri)
     if database is not None:
-        return _why_locked(database, seconds)
+        return _why_locked(database, seconds) if database.is_file() else None
     return _why_unanswered(tracking_uri, seconds) if is_server(tracking_uri) else None
 
 
 def _why_locked(database: Path, seconds: float) -> str | None:
-    if not database.is_file():
-        return None
     try:
         with closing(sqlite3.connect(database, timeout=seconds)) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -248,7 +281,7 @@ def _why_locked(database: Path, seconds: float) -> str | None:
 
 
 def _why_unanswered(tracking_uri: str, seconds: float) -> str | None:
-    address = re.sub(r"//[^/@]*@", "//", tracking_uri).rstrip("/")
+    address = without_password(tracking_uri).rstrip("/")
     try:
         with urlopen(f"{address}/health", timeout=seconds):  # noqa: S310 - http, as is_server says
             return None
@@ -260,25 +293,27 @@ def _why_unanswered(tracking_uri: str, seconds: float) -> str | None:
         return str(error) or type(error).__name__
 
 
-def _create(client: Any, tracking_uri: str, experiment: str, location: str | None) -> str:
-    database = sqlite_file(tracking_uri)
-    if database is not None and location is None:
-        database.parent.mkdir(parents=True, exist_ok=True)
-        folder = re.sub(r"[^\w.-]+", "_", experiment)
-        location = (database.parent.resolve() / "mlruns" / folder).as_uri()
-    try:
-        return str(client.create_experiment(experiment, artifact_location=location))
-    except Exception:
-        found = client.get_experiment_by_name(experiment)  # somebody else was faster
-        if found is None:
-            raise
-        return str(found.experiment_id)
+# Links and commands that work where they are printed.
 
 
-# Addresses of the saved chart view.
+def program(name: str = "irrbench") -> str:
+    """Return how a command of this Python environment is called from the working directory, quoted for a shell.
 
+    ``irrbench`` if that is found on the PATH and belongs to this environment; else the path of the environment's
+    script, relative to the working directory if it lies below it (``.venv/bin/irrbench``); else a call of the
+    interpreter with ``-m``.
 
-DEFAULT_PORT = 5000
+    Args:
+        name: ``irrbench`` or ``mlflow``.
+    """
+    script = Path(sysconfig.get_path("scripts"), f"{name}.exe" if os.name == "nt" else name)
+    if not script.is_file():
+        return f"{shlex.quote(sys.executable)} -m {'irrbench.commands.main' if name == 'irrbench' else name}"
+    on_path = shutil.which(name)
+    if on_path is not None and script.samefile(on_path):
+        return name
+    below = Path.cwd() in script.parent.parents  # a bare name without a folder would be looked up on the PATH
+    return shlex.quote(str(script.relative_to(Path.cwd()) if below else script))
 
 
 def view_fragment(experiment_id: str) -> str:
@@ -294,32 +329,22 @@ def view_fragment(experiment_id: str) -> str:
 def chart_link(tracking_uri: str, experiment_id: str) -> str:
     """Return what opens the charts of an experiment: a link for a server, else the command and the link it serves.
 
+    Passwords within the URI are left out.
+
     Args:
         tracking_uri: the store.
         experiment_id: the experiment's id in that store.
 
-    Passwords within the URI are left out: links end up in logs.
-
     >>> chart_link("https://mlflow.example.org/", "7").split("#")[0]
     'https://mlflow.example.org/'
-    >>> chart_link("sqlite:///mlflow.db", "7").split(" -> ")[0]
-    'irrbench ui --experiment 7'
+    >>> chart_link("sqlite:///mlflow.db", "7").split(" --experiment ")[1].split("#")[0]
+    '7 -> http://127.0.0.1:5000/'
     """
     shown = without_password(tracking_uri)
     if is_server(tracking_uri):
         return f"{shown.rstrip('/')}/{view_fragment(experiment_id)}"
-    is_default = absolute_uri(tracking_uri) == absolute_uri(DEFAULT_TRACKING_URI)
-    store = "" if is_default else f" --tracking-uri {shlex.quote(shown)}"
-    command = f"irrbench ui{store} --experiment {experiment_id}"
+    # MLflow sets the variable within a process, so that the user's shell may have none: the store is named in doubt.
+    opened = {absolute_uri(uri) for uri in (DEFAULT_TRACKING_URI, os.environ.get("MLFLOW_TRACKING_URI")) if uri}
+    store = "" if opened == {absolute_uri(tracking_uri)} else f" --tracking-uri {shlex.quote(shown)}"
+    command = f"{program()} ui{store} --experiment {experiment_id}"
     return f"{command} -> http://127.0.0.1:{DEFAULT_PORT}/{view_fragment(experiment_id)}"
-
-
-def without_password(tracking_uri: str) -> str:
-    """Return the address of a store as it may be shown.
-
-    >>> without_password("https://me:secret@host/base"), without_password("postgresql://me:secret@host/db")
-    ('https://host/base', 'postgresql://me:PASSWORD@host/db')
-    """
-    if is_server(tracking_uri):
-        return re.sub(r"//[^/@]*@", "//", tracking_uri)
-    return re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:PASSWORD@", tracking_uri)

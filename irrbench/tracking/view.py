@@ -11,21 +11,43 @@ import json
 import logging
 import re
 import zlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from irrbench.tracking.run import logged_pictures
-from irrbench.tracking.store import DEFAULT_SCORES, NOTE_TAG, ROLE_TAG, VIEW_TAG, view_fragment
+from irrbench.scores import DEFAULT_SCORES, SCORES, record
+from irrbench.tracking.calls import StoredRun, call, is_refusal
+from irrbench.tracking.store import LOGGED_IMAGES_TAG, NOTE_TAG, ROLE_TAG, VIEW_TAG, view_fragment
 
 logger = logging.getLogger(__name__)
 
 MAX_TAG = 20_000
 LINK_TEXT = "Charts: models between naive rater and average rater"
 MAX_RUNS = 200
+MAX_RUNS_WITH_PICTURES = 20  # each costs a request
 SECTION_ORDER = ("test", "val")
 PICTURES = "pictures"
 RELIABILITY = "reliability"
 CARD_HEIGHT = 400  # lower cards cut the legend after two runs
+_PICTURE_NAME = re.compile(r"images/(?P<key>.+?)[+%]step[+%](?P<step>\d+)[+%]")
+
+
+@call
+def view(run: StoredRun, scores: Sequence[str]) -> None:
+    """Save the chart view of the run's experiment; see :func:`save_chart_view`."""
+    try:
+        update_chart_view(run.client, run.experiment_id, scores=tuple(scores))
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        logger.warning("could not save the chart view: %s", error)  # best effort: a refused view is not kept
+
+
+@call
+def first_view(run: StoredRun, keys: Sequence[str]) -> None:
+    """Save a view of these metric keys where the experiment has none yet: what models log later replaces it."""
+    if VIEW_TAG not in run.client.get_experiment(run.experiment_id).tags:
+        _save(run.client, run.experiment_id, view_state(keys, "", {}))
 
 
 def save_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str] = DEFAULT_SCORES) -> bool:
@@ -55,16 +77,52 @@ def update_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str])
     """Do what :func:`save_chart_view` does, and raise what MLflow raises."""
     runs = client.search_runs([experiment_id], filter_string=f"tags.\"{ROLE_TAG}\" != ''", max_results=MAX_RUNS)
     keys = chart_keys((key for run in runs for key in run.data.metrics), scores)
-    tag = _encode_within_limit(keys, scores[0], logged_pictures(client, runs))
-    client.set_experiment_tag(experiment_id, VIEW_TAG, tag)
-    _link_from_note(client, experiment_id)
+    pictures = logged_pictures(client, runs)
+    state = view_state(keys, scores[0], pictures)
+    while len(encode(state)) > MAX_TAG:
+        keys = keys[: len(keys) // 2]
+        state = view_state(keys, scores[0], {})
+    _save(client, experiment_id, state)
 
 
-def save_first_view(client: Any, experiment_id: str, keys: Sequence[str]) -> None:
-    """Save a view of these keys where the experiment has none yet: what models log later replaces it."""
-    if VIEW_TAG not in client.get_experiment(experiment_id).tags:
-        client.set_experiment_tag(experiment_id, VIEW_TAG, encode(view_state(keys, "", {})))
-        _link_from_note(client, experiment_id)
+def _save(client: Any, experiment_id: str, state: dict[str, Any]) -> None:
+    """Save a view, and put its link on top of the experiment's description."""
+    client.set_experiment_tag(experiment_id, VIEW_TAG, encode(state))
+    note = client.get_experiment(experiment_id).tags.get(NOTE_TAG, "")
+    wanted = linked_note(note, experiment_id)
+    if wanted != note:
+        client.set_experiment_tag(experiment_id, NOTE_TAG, wanted)
+
+
+def linked_note(note: str, experiment_id: str) -> str:
+    """Return a description that begins with the link, followed by the text that was in it before; idempotent."""
+    own_text = "\n".join(line for line in note.split("\n") if not line.startswith(f"[{LINK_TEXT}](")).strip("\n")
+    link = f"[{LINK_TEXT}]({view_fragment(experiment_id)})"
+    return f"{link}\n\n{own_text}" if own_text else link
+
+
+def logged_pictures(client: Any, runs: Iterable[Any]) -> dict[str, int]:
+    """Return for each picture's key the step at which most runs show it, the latest among equals.
+
+    A chart of pictures opens at one step, and a run without a picture at that step shows an empty frame. Only the
+    first twenty runs with pictures are read.
+    """
+    counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for run in [run for run in runs if LOGGED_IMAGES_TAG in run.data.tags][:MAX_RUNS_WITH_PICTURES]:
+        paths = (file.path for file in client.list_artifacts(run.info.run_id, "images"))
+        for key, step in {parsed for parsed in map(parse_name, paths) if parsed is not None}:
+            counts[key][step] += 1
+    return {key: max(steps, key=lambda step: (steps[step], step)) for key, steps in sorted(counts.items())}
+
+
+def parse_name(path: str) -> tuple[str, int] | None:
+    """Return key and step of a logged picture's file, None for any other file.
+
+    >>> parse_name("images/val~nodule 1+step+14+timestamp+1795373672+6f0c+compressed.webp")
+    ('val/nodule 1', 14)
+    """
+    match = _PICTURE_NAME.match(path)
+    return None if match is None else (re.sub("[~#]", "/", match["key"]), int(match["step"]))
 
 
 def chart_keys(metric_keys: Iterable[str], scores: Sequence[str]) -> list[str]:
@@ -97,7 +155,7 @@ def view_state(keys: Sequence[str], main: str, pictures: Mapping[str, int]) -> d
     return {
         "searchFilter": "",
         "orderByKey": f"metrics.`{keys[0]}`" if keys else "attributes.start_time",
-        "orderByAsc": False,
+        "orderByAsc": bool(keys) and _best_is_lowest(keys[0]),
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
@@ -126,16 +184,14 @@ def decode(tag: str) -> dict[str, Any]:
     return state
 
 
+def _best_is_lowest(key: str) -> bool:
+    """Whether the best run is the one with the lowest value; a metric that is no score is ordered from high to low."""
+    scores = [part for part in key.split("/") if part.partition("_class")[0] in SCORES]
+    return any(not record(score).higher_is_better for score in scores)
+
+
 def _section_rank(split: str) -> int:
     return SECTION_ORDER.index(split) if split in SECTION_ORDER else len(SECTION_ORDER)
-
-
-def _encode_within_limit(keys: list[str], main: str, pictures: Mapping[str, int]) -> str:
-    tag = encode(view_state(keys, main, pictures))
-    while len(tag) > MAX_TAG:
-        keys, pictures = keys[: len(keys) // 2], {}
-        tag = encode(view_state(keys, main, pictures))
-    return tag
 
 
 def _chart(key: str, section: str) -> dict[str, Any]:
@@ -179,17 +235,3 @@ def _section(name: str, *, columns: int) -> dict[str, Any]:
         "deleted": False,
         "isGenerated": False,
     }
-
-
-def _link_from_note(client: Any, experiment_id: str) -> None:
-    note = client.get_experiment(experiment_id).tags.get(NOTE_TAG, "")
-    wanted = linked_note(note, experiment_id)
-    if wanted != note:
-        client.set_experiment_tag(experiment_id, NOTE_TAG, wanted)
-
-
-def linked_note(note: str, experiment_id: str) -> str:
-    """Return a description that starts with the link, with whatever else was in it below; idempotent."""
-    own_text = "\n".join(line for line in note.split("\n") if not line.startswith(f"[{LINK_TEXT}](")).strip("\n")
-    link = f"[{LINK_TEXT}]({view_fragment(experiment_id)})"
-    return f"{link}\n\n{own_text}" if own_text else link

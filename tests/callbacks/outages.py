@@ -16,10 +16,10 @@ import mlflow
 import torch
 
 from irrbench.callbacks import RaterBoundsMonitor, SpoolingMLFlowLogger
-from irrbench.tracking import outbox as outboxes
-from irrbench.tracking.outbox import Lanes
+from irrbench.tracking import worker
+from irrbench.tracking.delivery import Queues
 from irrbench.tracking.server import local_server
-from irrbench.tracking.store import absolute_uri
+from irrbench.tracking.store import absolute_uri, release_lock
 from tests.callbacks.toys import Module, loader, trainer
 
 EPOCHS = 6
@@ -155,11 +155,11 @@ def locked(database):
 
 
 def forget(uri, spool):
-    """End this process's outbox as a crash would: records and folders stay, locks open, nothing more is sent."""
-    outbox = outboxes.outbox_for(absolute_uri(uri), spool)
-    with outbox._changed:
-        outbox._lanes = Lanes()
-        outbox._changed.wait_for(lambda: outbox._sending is None, outboxes.ASK_SECONDS + 1)
-        for session in filter(None, [outbox._session, *outbox._inherited]):
-            session._lock.close()
-    del outboxes._outboxes[os.getpid(), absolute_uri(uri), spool]
+    """End this process's delivery as a crash would: records and folders stay, locks open, nothing more is sent."""
+    delivery = worker.delivery_for(absolute_uri(uri), spool)
+    with delivery._changed:
+        delivery._queues = Queues()
+        delivery._changed.wait_for(lambda: delivery._sending is None, worker.ASK_SECONDS + 1)
+        for session in filter(None, [delivery._session, *delivery._inherited]):
+            release_lock(session._lock, remove=False)
+    del worker._deliveries[os.getpid(), absolute_uri(uri), spool]

@@ -11,6 +11,7 @@ from torch import nn
 
 from irrbench import VotePatterns, segmentation_bounds
 from irrbench.callbacks import RaterBoundsMonitor
+from irrbench.tracking.calls import CALLS
 from tests.callbacks.toys import Module, N, Toy, loader, trainer
 
 pytestmark = [
@@ -300,8 +301,8 @@ def test_a_store_that_fails_costs_one_warning_and_no_training(tmp_path, uri, cap
     def refuse(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr("irrbench.tracking.run.RunTracker.log_scores", refuse)
-    monkeypatch.setattr("irrbench.tracking.run.RunTracker.log_per_image", refuse)
+    monkeypatch.setattr("irrbench.tracking.calls.log_points", refuse)
+    monkeypatch.setitem(CALLS, "table", refuse)
     with caplog.at_level(logging.WARNING):
         _, _, watcher, _ = mlflow_run(tmp_path, uri, epochs=2)
     assert len(watcher.history) == 3

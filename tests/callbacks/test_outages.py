@@ -11,8 +11,9 @@ import pytest
 import pytorch_lightning as pl
 
 from irrbench.commands.main import main
-from irrbench.tracking.outbox import Outbox, outbox_for
-from irrbench.tracking.spool import Entry
+from irrbench.tracking.spool import QueuedRequest
+from irrbench.tracking.store import program
+from irrbench.tracking.worker import Delivery, delivery_for
 from tests.callbacks.outages import (
     EPOCHS,
     Server,
@@ -47,17 +48,17 @@ def lost(monkeypatch):
     spent = [0.0]
 
     def timed(method):
-        def call(*args):
+        def call(*args, **options):
             begin = time.monotonic()
             try:
-                return method(*args)
+                return method(*args, **options)
             finally:
                 spent[0] += time.monotonic() - begin
 
         return call
 
     for name in ("put", "drain"):
-        monkeypatch.setattr(Outbox, name, timed(getattr(Outbox, name)))
+        monkeypatch.setattr(Delivery, name, timed(getattr(Delivery, name)))
     return spent
 
 
@@ -93,7 +94,7 @@ def check_one_warning(caplog, uri, spool):
     (text,) = warnings_of(caplog)
     assert f"The MLflow store at {uri} does not take what is logged" in text
     assert f"waits in {spool};" in text
-    assert f"`irrbench sync --spool {spool}`" in text
+    assert f"`{program()} sync --spool {spool}`" in text
 
 
 @pytest.mark.parametrize("store", ["nobody there", "silent", "slow"])
@@ -104,7 +105,7 @@ def test_a_store_that_does_not_answer_costs_seconds_and_one_warning(
         train(tmp_path, address)
     assert lost[0] < SECONDS
     check_one_warning(caplog, address, spool)
-    assert len(outbox_for(address, spool)) > 3 * EPOCHS
+    assert len(delivery_for(address, spool)) > 3 * EPOCHS
     forget(address, spool)
     code, printed = sync(spool, capsys)
     assert code == 1
@@ -151,7 +152,7 @@ def test_what_was_sent_but_not_crossed_out_is_not_doubled(
     tmp_path, uri, spool, capsys, monkeypatch, undisturbed
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Entry, "discard", lambda self: None)
+        patch.setattr(QueuedRequest, "discard", lambda self: None)
         train(tmp_path, uri)
     assert arrived(uri) == undisturbed
     forget(uri, spool)

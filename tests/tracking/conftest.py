@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 
-from irrbench.tracking import RunTracker, open_store
+from irrbench.tracking import Run, RunAddress, open_store
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -21,12 +21,13 @@ class Store(NamedTuple):
     client: Any
     experiment_id: str
 
-    def new_run(self, name: str = "unet") -> str:
-        return str(self.client.create_run(self.experiment_id, run_name=name).info.run_id)
+    def new_run(self, name: str = "unet") -> Run:
+        run_id = str(self.client.create_run(self.experiment_id, run_name=name).info.run_id)
+        return Run(self.uri, RunAddress(run_id=run_id))
 
-    def read_table(self, tracker: RunTracker, split: str) -> pd.DataFrame:
+    def read_table(self, run_id: str, split: str) -> pd.DataFrame:
         """Read the artifact; MLflow's own load_table asks the global store instead of the client's."""
-        path = self.client.download_artifacts(tracker.run_id, f"per_image/{split}.json")
+        path = self.client.download_artifacts(run_id, f"per_image/{split}.json")
         return pd.DataFrame(**json.loads(Path(path).read_text()))
 
 
@@ -41,6 +42,9 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IRRBENCH_SPOOL", str(tmp_path / "spool"))
+    monkeypatch.setattr("irrbench.tracking.worker.PATIENCE", 60.0)  # a busy machine is no failure
+    monkeypatch.setattr("irrbench.tracking.worker.LIMIT", 120.0)
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     return Store(uri, *open_store(uri, "nodules"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import threading
@@ -7,7 +8,8 @@ import time
 
 import pytest
 
-from irrbench.tracking.store import exclusively, made_by_one
+from irrbench.tracking.spool import Request, RunAddress, Session
+from irrbench.tracking.store import exclusive, exclusive_creation
 
 OPEN = """
 import sys, time
@@ -43,17 +45,41 @@ def overlaps(lock, count=6) -> int:
 
 def test_one_at_a_time_and_nothing_stays(tmp_path) -> None:
     database = tmp_path / "new" / "mlflow.db"
-    assert overlaps(lambda: exclusively(database)) == 0
-    assert overlaps(lambda: made_by_one(database)) == 0
+    assert overlaps(lambda: exclusive(database)) == 0
+    assert overlaps(lambda: exclusive_creation(database)) == 0
     assert list(database.parent.iterdir()) == []
 
 
 def test_nobody_waits_where_the_database_is_there_or_is_no_file(tmp_path) -> None:
     database = tmp_path / "mlflow.db"
     database.touch()
-    assert overlaps(lambda: made_by_one(database)) > 0
-    assert overlaps(lambda: made_by_one(None)) > 0
-    assert overlaps(lambda: exclusively(None)) > 0
+    assert overlaps(lambda: exclusive_creation(database)) > 0
+    assert overlaps(lambda: exclusive_creation(None)) > 0
+    assert overlaps(lambda: exclusive(None)) > 0
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_lets_pass(tmp_path, monkeypatch, code) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_):
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    begin = time.monotonic()
+    assert overlaps(lambda: exclusive(tmp_path / "mlflow.db")) > 0
+    assert time.monotonic() - begin < 5
+    session = Session.create(tmp_path / "spool", "http://host")
+    session.add(Request("metrics", RunAddress(run_id="r")))
+    assert Session.claim(session.folder) is not None
+    session.close()
+
+
+def test_a_folder_that_cannot_be_written_lets_pass_and_takes_no_session(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    assert overlaps(lambda: exclusive(tmp_path / "file" / "mlflow.db")) > 0
+    with pytest.raises(OSError, match="file"):
+        Session.create(tmp_path / "file" / "spool", "http://host")
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from pytorch_lightning.loggers import MLFlowLogger
 
-from irrbench.tracking import ReferenceRuns, RunTracker
+from irrbench.tracking import ReferenceRuns, Run, RunAddress
+from irrbench.tracking.calls import StoredRun
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -23,17 +24,17 @@ def ids(pair: ReferenceRuns) -> tuple[str, str]:
     return pair.ceiling.run_id, pair.floor.run_id
 
 
-def history(tracker: RunTracker, key: str) -> dict[int, float]:
-    return {point.step: point.value for point in tracker.client.get_metric_history(tracker.run_id, key)}
+def history(run: StoredRun, key: str) -> dict[int, float]:
+    return {point.step: point.value for point in run.client.get_metric_history(run.run_id, key)}
 
 
 def test_the_pair_looks_like_two_finished_runs_of_their_own(store) -> None:
     pair = find(store)
-    for tracker, name, role, colour in (
+    for stored, name, role, colour in (
         (pair.ceiling, "average rater (ceiling)", "ceiling", "#000000"),
         (pair.floor, "naive rater (floor)", "floor", "#888888"),
     ):
-        run = store.client.get_run(tracker.run_id)
+        run = store.client.get_run(stored.run_id)
         assert (run.info.run_name, run.info.status) == (name, "FINISHED")
         assert run.data.tags["irrbench.role"] == role
         assert run.data.tags["mlflow.runColor"] == colour
@@ -141,10 +142,13 @@ def test_a_training_of_one_epoch_gives_one_point(store) -> None:
 
 
 def test_tables_lie_at_the_models_path(store) -> None:
+    run = store.new_run()
+    for role, x in (("ceiling", 0.7), ("floor", 0.1)):
+        run.log_bounds_table("val", "1f", role, pd.DataFrame({"image": ["a", "b", "c"], "iou": [x, x, x]}))
+    run.drain()
     pair = find(store)
-    pair.log_per_image("val", *(pd.DataFrame({"image": ["a", "b", "c"], "iou": [x, x, x]}) for x in (0.7, 0.1)))
-    table = store.read_table(pair.floor, "val")
-    assert list(table["iou"]) == [0.1, 0.1, 0.1]
+    assert list(store.read_table(pair.ceiling.run_id, "val")["iou"]) == [0.7, 0.7, 0.7]
+    assert list(store.read_table(pair.floor.run_id, "val")["iou"]) == [0.1, 0.1, 0.1]
 
 
 def test_rules_are_parameters_and_description(store, caplog) -> None:
@@ -162,9 +166,10 @@ def test_rules_are_parameters_and_description(store, caplog) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_runs_of_lightnings_own_logger_are_ordinary_runs(store) -> None:
     logger = MLFlowLogger(tracking_uri=store.uri, experiment_name="from lightning")
-    tracker = RunTracker(client=logger.experiment, run_id=logger.run_id)
-    tracker.set_role("model", bounds_id="val:1f")
-    tracker.log_scores({"val/iou": 0.4}, step=2)
+    run = Run(store.uri, RunAddress(run_id=logger.run_id))
+    run.set_role("model", bounds_id="val:1f")
+    run.log_scores({"val/iou": 0.4}, step=2)
+    run.drain()
     pair = ReferenceRuns.find_or_create(logger.experiment, logger.experiment_id, split="val", bounds_id="1f")
     pair.log({"val/iou": 0.7}, {"val/iou": 0.1}, last_step=2)
     names = {run.data.tags["irrbench.role"] for run in store.client.search_runs([logger.experiment_id])}

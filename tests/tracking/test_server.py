@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from irrbench.commands.main import main
-from irrbench.tracking import ReferenceRuns, RunTracker, chart_link, open_store, save_chart_view
+from irrbench.tracking import ReferenceRuns, Run, RunAddress, chart_link, open_store, save_chart_view
 from irrbench.tracking.server import local_server
 
 pytestmark = [
@@ -42,37 +42,39 @@ def server(tmp_path_factory: pytest.TempPathFactory):
             yield f"http://127.0.0.1:{port}", uri
 
 
-def log_two_models(client, experiment_id: str) -> dict[str, RunTracker]:
-    trackers = {}
+def log_two_models(uri: str, client, experiment_id: str) -> dict[str, Run]:
+    runs = {}
     for name, top in (("unet", 0.5), ("fpn", 0.65)):
-        tracker = RunTracker(client, client.create_run(experiment_id, run_name=name).info.run_id)
-        tracker.set_role("model", bounds_id="val:1f test:9c")
+        run = Run(uri, RunAddress(run_id=client.create_run(experiment_id, run_name=name).info.run_id))
+        run.set_role("model", bounds_id="val:1f test:9c")
         for epoch in range(3):
-            tracker.log_scores({f"val/{score}": top * (epoch + 1) / 3 for score in SCORES}, step=epoch)
-        tracker.log_scores({f"test/{score}": top for score in SCORES}, step=0)
-        tracker.log_panel("val/nodule1", np.full((6, 8, 3), 90, dtype=np.uint8), step=2)
-        tracker.log_per_image("test", pd.DataFrame({"image": ["a", "b", "c"], "iou": [top] * 3}))
-        tracker.log_dataset("two nodules", name="nodules", digest="9c", split="test")
-        tracker.finish()
-        trackers[name] = tracker
+            run.log_scores({f"val/{score}": top * (epoch + 1) / 3 for score in SCORES}, step=epoch)
+        run.log_scores({f"test/{score}": top for score in SCORES}, step=0)
+        run.log_panel("val/nodule1", np.full((6, 8, 3), 90, dtype=np.uint8), step=2)
+        run.log_per_image("test", pd.DataFrame({"image": ["a", "b", "c"], "iou": [top] * 3}))
+        run.log_dataset("two nodules", name="nodules", digest="9c", split="test")
+        run.finish()
+        assert run.drain(limit=120) == 0
+        runs[name] = run
     for split, digest, sibling in (("val", "1f", None), ("test", "9c", "val:1f")):
         pair = ReferenceRuns.find_or_create(client, experiment_id, split=split, bounds_id=digest, sibling=sibling)
         bounds = ({f"{split}/{score}": value for score in SCORES} for value in (0.6, 0.1))
         pair.log(*bounds, last_step=2)
     assert save_chart_view(client, experiment_id, scores=SCORES)
-    return trackers
+    return runs
 
 
 def test_everything_works_through_a_server(server, tmp_path, capsys) -> None:
     address, _ = server
     client, experiment_id = open_store(address, "through http")
-    trackers = log_two_models(client, experiment_id)
+    runs = log_two_models(address, client, experiment_id)
     names = [run.info.run_name for run in client.search_runs([experiment_id], order_by=["metrics.`test/iou` DESC"])]
     assert names == ["fpn", "average rater (ceiling)", "unet", "naive rater (floor)"]
-    table = client.download_artifacts(trackers["fpn"].run_id, "per_image/test.json", str(tmp_path))
+    table = client.download_artifacts(runs["fpn"].run_id, "per_image/test.json", str(tmp_path))
     assert '"columns":["image","iou"]' in Path(table).read_text()
-    trackers["fpn"].log_per_image("test", pd.DataFrame({"image": ["z"], "iou": [0.1]}))
-    table = client.download_artifacts(trackers["fpn"].run_id, "per_image/test.json", str(tmp_path))
+    runs["fpn"].log_per_image("test", pd.DataFrame({"image": ["z"], "iou": [0.1]}))
+    assert runs["fpn"].drain(limit=120) == 0
+    table = client.download_artifacts(runs["fpn"].run_id, "per_image/test.json", str(tmp_path))
     assert '"data":[["z",0.1]]' in Path(table).read_text()
     capsys.readouterr()  # MLflow prints addresses of its own when a run ends
     assert main(["ui", "--tracking-uri", address, "--experiment", "through http", "--no-browser"]) == 0
@@ -83,7 +85,7 @@ def test_everything_works_through_a_server(server, tmp_path, capsys) -> None:
 def test_the_link_opens_charts_of_models_between_floor_and_ceiling(server, tmp_path) -> None:
     address, uri = server
     client, experiment_id = open_store(uri, "seen in a browser")
-    log_two_models(client, experiment_id)
+    log_two_models(uri, client, experiment_id)
     page = dump_page(chart_link(address, experiment_id), tmp_path / "profile", until="js-line")
 
     rows = re.findall(r'href="#/experiments/\d+/runs/[0-9a-f]{32}"[^>]*>(?:<[^>]*>)*([^<]+)', page)

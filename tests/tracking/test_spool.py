@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from irrbench.tracking.calls import is_refusal
-from irrbench.tracking.outbox import Lanes
+from irrbench.tracking.delivery import Outcome, Queues
 from irrbench.tracking.spool import (
-    Entry,
-    Operation,
     Payload,
+    QueuedRequest,
+    Request,
     RunAddress,
     Session,
     SpoolError,
@@ -25,8 +25,8 @@ from irrbench.tracking.store import absolute_uri
 RUN = RunAddress(run_id="r1")
 
 
-def entry(number: int, kind: str = "metrics", run: str = "r1", session: str = "1") -> Entry:
-    return Entry((session, number), kind, run, Operation(kind, RunAddress(run_id=run)))
+def request(number: int, kind: str = "metrics", run: str = "r1", session: str = "1") -> QueuedRequest:
+    return QueuedRequest((session, number), kind, run, Request(kind, RunAddress(run_id=run)))
 
 
 def numbers(batch) -> list[int]:
@@ -34,7 +34,7 @@ def numbers(batch) -> list[int]:
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path) -> None:
-    given = Operation("table", RunAddress(key="k", experiment="e/x"), {"split": "val", "nan": None}, Payload(b"\n\0{"))
+    given = Request("table", RunAddress(key="k", experiment="e/x"), {"split": "val", "nan": None}, Payload(b"\n\0{"))
     write_record(tmp_path / "a.op", given)
     found = read_record(tmp_path / "a.op")
     assert (found.kind, found.run, found.arguments, found.created) == (
@@ -53,16 +53,16 @@ def test_a_record_comes_back_as_it_was_written(tmp_path) -> None:
 @pytest.mark.parametrize("cut", [0, 1, 20, -1])
 def test_a_record_cut_short_is_an_error_that_names_it(tmp_path, cut) -> None:
     path = tmp_path / "a.op"
-    write_record(path, Operation("file", RUN, {"name": "x", "folder": None}, Payload(b"12345")))
+    write_record(path, Request("file", RUN, {"name": "x", "folder": None}, Payload(b"12345")))
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(SpoolError, match=rf"{path} is no whole record"):
+    with pytest.raises(SpoolError, match=rf"{path} is not a complete record"):
         read_record(path)
 
 
 def test_a_session_keeps_the_order_and_vanishes_when_empty(tmp_path) -> None:
     session = Session.create(tmp_path / "spool", "http://host")
-    written = [session.add(Operation(kind, RUN)) for kind in ("create", "metrics", "table")]
-    assert session.entries() == written
+    written = [session.add(Request(kind, RUN)) for kind in ("create", "metrics", "table")]
+    assert session.requests() == written
     assert [found.load().kind for found in written] == ["create", "metrics", "table"]
     assert not session.close()
     for found in written:
@@ -94,7 +94,7 @@ def test_a_session_belongs_to_its_process_until_that_ends(tmp_path) -> None:
 
 def test_a_session_that_does_not_name_its_store_is_an_error(tmp_path) -> None:
     session = Session.create(tmp_path, "http://host")
-    session.add(Operation("metrics", RUN))
+    session.add(Request("metrics", RUN))
     session.close()
     (session.folder / "store.json").write_text("{")
     with pytest.raises(SpoolError, match=r"store\.json does not say for which store"):
@@ -102,69 +102,69 @@ def test_a_session_that_does_not_name_its_store_is_an_error(tmp_path) -> None:
 
 
 def test_metrics_in_a_row_go_together_and_everything_in_order() -> None:
-    lanes = Lanes()
+    queues = Queues()
     for number, kind in enumerate(["create", "metrics", "metrics", "tags", "metrics"]):
-        lanes.add(entry(number, kind))
+        queues.add(request(number, kind))
     seen = []
-    while (batch := lanes.next_batch()) is not None:
+    while (batch := queues.next_batch()) is not None:
         seen.append(numbers(batch))
-        lanes.settle(*batch)
+        queues.settle(*batch, Outcome())
     assert seen == [[0], [1, 2], [3], [4]]
-    assert len(lanes) == 0
+    assert len(queues) == 0
 
 
 def test_files_that_fail_hold_up_files_of_their_run_only() -> None:
-    lanes = Lanes()
+    queues = Queues()
     for number, (kind, run) in enumerate([("table", "r1"), ("picture", "r1"), ("metrics", "r1"), ("table", "r2")]):
-        lanes.add(entry(number, kind, run))
-    batch = lanes.next_batch()
+        queues.add(request(number, kind, run))
+    batch = queues.next_batch()
     assert numbers(batch) == [0]
-    lanes.postpone(batch[0])
+    queues.postpone(batch[0])
     seen = []
-    while (batch := lanes.next_batch()) is not None:
+    while (batch := queues.next_batch()) is not None:
         seen += numbers(batch)
-        lanes.settle(*batch)
+        queues.settle(*batch, Outcome())
     assert seen == [2, 3]
-    assert lanes.pause() == pytest.approx(2, abs=0.5)
-    lanes.hurry()
-    assert numbers(lanes.next_batch()) == [0]
+    assert queues.pause() == pytest.approx(2, abs=0.5)
+    queues.end_pauses()
+    assert numbers(queues.next_batch()) == [0]
 
 
 def test_a_file_waits_for_the_values_before_it() -> None:
-    lanes = Lanes()
+    queues = Queues()
     for number, kind in enumerate(["create", "table", "metrics"]):
-        lanes.add(entry(number, kind))
-    batch = lanes.next_batch()
-    lanes.postpone(batch[0])
-    assert lanes.next_batch() is None
-    lanes.hurry()
-    lanes.settle(*lanes.next_batch())
-    assert numbers(lanes.next_batch()) == [1]
+        queues.add(request(number, kind))
+    batch = queues.next_batch()
+    queues.postpone(batch[0])
+    assert queues.next_batch() is None
+    queues.end_pauses()
+    queues.settle(*queues.next_batch(), Outcome())
+    assert numbers(queues.next_batch()) == [1]
 
 
 def test_what_an_earlier_process_left_comes_first() -> None:
-    lanes = Lanes()
-    lanes.add(entry(1, session="2"))
-    lanes.add_before([entry(1, "params", session="1"), entry(2, "tags", session="1")])
+    queues = Queues()
+    queues.add(request(1, session="2"))
+    queues.add_before([request(1, "params", session="1"), request(2, "tags", session="1")])
     seen = []
-    while (batch := lanes.next_batch()) is not None:
+    while (batch := queues.next_batch()) is not None:
         seen += [found.kind for found in batch[1]]
-        lanes.settle(*batch)
+        queues.settle(*batch, Outcome())
     assert seen == ["params", "tags", "metrics"]
 
 
 def test_what_is_refused_is_found_out_and_holds_up_nothing() -> None:
-    lanes = Lanes()
+    queues = Queues()
     for number in range(3):
-        lanes.add(entry(number))
-    batch = lanes.next_batch()
+        queues.add(request(number))
+    batch = queues.next_batch()
     assert numbers(batch) == [0, 1, 2]
-    lanes.refuse(*batch, "no")
-    batch = lanes.next_batch()
+    queues.settle(*batch, Outcome("no", refused=True))
+    batch = queues.next_batch()
     assert numbers(batch) == [0]
-    lanes.refuse(*batch, "no such run")
-    assert [reason for _, reason in lanes.refused.values()] == ["no such run"]
-    assert numbers(lanes.next_batch()) == [1]
+    queues.settle(*batch, Outcome("no such run", refused=True))
+    assert [reason for _, reason in queues.refused.values()] == ["no such run"]
+    assert numbers(queues.next_batch()) == [1]
 
 
 def test_what_a_store_says_no_to_for_good() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from irrbench.tracking import DEFAULT_TRACKING_URI, chart_link, default_palette_colour, open_store
-from irrbench.tracking.store import sqlite_file
+from irrbench.tracking.store import program, sqlite_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -67,11 +67,65 @@ def test_link_to_a_server_has_no_password() -> None:
     assert "viewStateShareKey=irrbench" in link
 
 
-def test_link_to_a_local_store_is_the_command_that_opens_it() -> None:
-    assert chart_link(DEFAULT_TRACKING_URI, "3").startswith("irrbench ui --experiment 3 -> http://127.0.0.1:5000/#/")
+def test_link_to_a_local_store_is_the_command_that_opens_it(monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert chart_link(DEFAULT_TRACKING_URI, "3").startswith(
+        f"{program()} ui --experiment 3 -> http://127.0.0.1:5000/#/"
+    )
     other = chart_link("sqlite:////data/my runs/mlflow.db", "3")
-    assert other.startswith("irrbench ui --tracking-uri 'sqlite:////data/my runs/mlflow.db' --experiment 3 -> ")
+    assert other.startswith(f"{program()} ui --tracking-uri 'sqlite:////data/my runs/mlflow.db' --experiment 3 -> ")
     assert "secret" not in chart_link("postgresql://me:secret@host/db", "3")
+
+
+def test_the_store_is_named_where_the_command_would_open_another(monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert " ui --tracking-uri sqlite:///mlflow.db --experiment 3 -> " in chart_link(DEFAULT_TRACKING_URI, "3")
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch) -> Path:
+    """Folder of the scripts of a Python environment below the working directory, with an irrbench in it."""
+    scripts = tmp_path / "work" / ".venv" / "bin"
+    scripts.mkdir(parents=True)
+    (scripts / "irrbench").write_text("#!/bin/sh\n")
+    (scripts / "irrbench").chmod(0o755)
+    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(scripts))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "work")
+    return scripts
+
+
+def test_a_command_on_the_path_is_called_by_its_name(environment, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(environment))
+    assert program() == "irrbench"
+
+
+def test_a_command_that_is_not_on_the_path_is_called_by_its_file(environment, tmp_path, monkeypatch) -> None:
+    assert program() == ".venv/bin/irrbench"
+    monkeypatch.chdir(environment)
+    assert program() == str(environment / "irrbench")
+    (tmp_path / "elsewhere here").mkdir()
+    (tmp_path / "work").rename(tmp_path / "elsewhere here" / "work")
+    moved = tmp_path / "elsewhere here" / "work" / ".venv" / "bin"
+    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(moved))
+    monkeypatch.chdir(tmp_path.parent)
+    (tmp_path / "bin").mkdir()
+    monkeypatch.chdir(tmp_path / "bin")
+    assert program() == f"'{moved / 'irrbench'}'"
+
+
+def test_another_environments_command_on_the_path_is_not_meant(environment, tmp_path, monkeypatch) -> None:
+    (tmp_path / "irrbench").write_text("#!/bin/sh\n")
+    (tmp_path / "irrbench").chmod(0o755)
+    assert program() == ".venv/bin/irrbench"
+
+
+def test_without_a_script_the_interpreter_is_called(environment) -> None:
+    (environment / "irrbench").unlink()
+    assert program() == f"{sys.executable} -m irrbench.commands.main"
+    done = subprocess.run([*program().split(), "--help"], capture_output=True, text=True, check=True)
+    assert "usage: irrbench" in done.stdout
+    assert program("mlflow") == f"{sys.executable} -m mlflow"
 
 
 def test_palette_starts_again() -> None:

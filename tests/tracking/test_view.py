@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from irrbench.tracking import ReferenceRuns, RunTracker, save_chart_view
-from irrbench.tracking.run import parse_name
-from irrbench.tracking.view import MAX_TAG, chart_keys, decode, encode, linked_note, view_state
+from irrbench.scores import SCORES as SCORES_BY_NAME
+from irrbench.tracking import ReferenceRuns, Run, save_chart_view
+from irrbench.tracking.calls import metrics
+from irrbench.tracking.view import MAX_TAG, chart_keys, decode, encode, linked_note, parse_name, view_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -19,11 +21,12 @@ def saved(store) -> dict:
     return decode(store.client.get_experiment(store.experiment_id).tags[TAG])
 
 
-def log_model(store, *splits: str) -> RunTracker:
-    tracker = RunTracker(store.client, store.new_run())
-    tracker.set_role("model")
-    tracker.log_scores({f"{split}/{score}": 0.5 for split in splits for score in SCORES} | {"val/loss": 1.0}, step=0)
-    return tracker
+def log_model(store, *splits: str) -> Run:
+    run = store.new_run()
+    run.set_role("model")
+    run.log_scores({f"{split}/{score}": 0.5 for split in splits for score in SCORES} | {"val/loss": 1.0}, step=0)
+    assert run.drain() == 0
+    return run
 
 
 def test_main_score_leads_then_test_then_validation(store) -> None:
@@ -75,9 +78,10 @@ def test_an_experiment_without_scores_gets_a_view_all_the_same(store) -> None:
 def test_pictures_open_at_the_step_that_most_runs_share(store) -> None:
     picture = np.zeros((4, 6, 3), dtype=np.uint8)
     for last in (5, 9):
-        tracker = log_model(store, "val")
+        run = log_model(store, "val")
         for step in (2, 5, last):
-            tracker.log_panel("val/nodule1", picture, step=step)
+            run.log_panel("val/nodule1", picture, step=step)
+        assert run.drain() == 0
     save_chart_view(store.client, store.experiment_id, scores=SCORES)
     (card,) = [chart for chart in saved(store)["compareRunCharts"] if chart["type"] == "IMAGE"]
     assert (card["imageKeys"], card["step"]) == (["val/nodule1"], 5)
@@ -86,6 +90,14 @@ def test_pictures_open_at_the_step_that_most_runs_share(store) -> None:
 def test_other_files_among_the_pictures_are_passed_over() -> None:
     assert parse_name("images/notes.txt") is None
     assert parse_name("images/a#b%step%3%timestamp%1%x.png") == ("a/b", 3)
+
+
+def test_runs_are_ordered_by_what_is_better() -> None:
+    assert view_state(["test/iou"], "iou", {})["orderByAsc"] is False
+    lower = replace(SCORES_BY_NAME["iou"], name="error", higher_is_better=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SCORES_BY_NAME, "error", lower)
+        assert view_state(["test/error/site1"], "error", {})["orderByAsc"] is True
 
 
 def test_scores_are_found_in_keys_with_a_loaders_name() -> None:
@@ -100,10 +112,11 @@ def test_state_survives_the_tag() -> None:
 
 
 def test_a_view_too_large_for_the_tag_keeps_the_first_charts(store) -> None:
-    tracker = RunTracker(store.client, store.new_run())
-    tracker.set_role("model")
+    run = store.new_run()
+    run.set_role("model")
     noise = np.random.default_rng(0)
-    tracker.log_scores({f"val/iou/{noise.bytes(60).hex()}": 0.5 for _ in range(400)} | {"test/iou": 0.4}, step=0)
+    run.log_scores({f"val/iou/{noise.bytes(60).hex()}": 0.5 for _ in range(400)} | {"test/iou": 0.4}, step=0)
+    assert run.drain() == 0
     assert save_chart_view(store.client, store.experiment_id)
     tag = store.client.get_experiment(store.experiment_id).tags[TAG]
     assert len(tag) <= MAX_TAG
@@ -139,6 +152,6 @@ def test_a_store_that_fails_costs_a_warning_only(caplog) -> None:
 @pytest.mark.parametrize("role", ["ceiling", "floor"])
 def test_reference_runs_alone_give_charts_too(store, role) -> None:
     pair = ReferenceRuns.find_or_create(store.client, store.experiment_id, split="val", bounds_id="1f")
-    getattr(pair, role).log_scores({"val/iou": 0.5}, step=0)
+    metrics(getattr(pair, role), values={"val/iou": 0.5}, step=0)
     save_chart_view(store.client, store.experiment_id)
     assert [chart["metricKey"] for chart in saved(store)["compareRunCharts"]] == ["val/iou"]
