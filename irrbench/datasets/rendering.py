@@ -35,8 +35,7 @@ def render_nodule(
     """
     shape = masks.shape[1:]
     room = distance_transform_edt(~masks.any(0))
-    image = _parenchyma(rng, shape)
-    image += _patches(rng, shape)
+    image = _parenchyma(rng, shape) + _patches(rng, shape)
     bright = np.maximum(_vessels(rng, shape), _spots(rng, room))
     image = np.maximum(image, image * (1 - bright) + bright * rng.uniform(0.55, 0.8))
     image = _add_nodule(image, masks, subtlety=subtlety, texture=texture, rng=rng)
