@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,21 +13,13 @@ from torch import Tensor
 
 from irrbench.config import StudyOptions
 from irrbench.folds import pattern_bits
-from irrbench.icc import (
-    ExtentICCFit,
-    ExtentICCInterval,
-    ICCForm,
-    extent_icc,
-    extent_icc_interval,
-    joint_icc,
-    shrout_fleiss,
-)
+from irrbench.icc import ExtentICCFit, extent_icc, extent_icc_interval, joint_icc, shrout_fleiss
 from irrbench.icc.extent import logit_extent
 from irrbench.icc.pixel import Engine
-from irrbench.patterns import VotePatterns
 from irrbench.reliability.counting import Counted
 
 EXTENT_MARKED = "extent_icc_marked"
+MAX_PATTERNS = 2**26  # vote patterns that one model of all images may have
 COLUMNS = ["measure", "title", "value", "low", "high", "reason"]
 _FORMS = {
     "ICC(1,1)": "other raters on each image",
@@ -37,19 +29,17 @@ _FORMS = {
     "ICC(2,k)": "mean of raters as a sample",
     "ICC(3,k)": "mean of these raters",
 }
-_JOINT = {
-    "icc_pixel": "ICC of pixels",
+_SHARES = {
     "image": "share of images",
     "pixel": "share of pixels within images",
     "rater": "share of raters",
     "image_rater": "share of raters on single images",
     "residual": "share of single marks",
 }
-MOST_PATTERNS = 2**26
 
 
 class Extents(NamedTuple):
-    """How much of each image every rater marked.
+    """The number of pixels that every rater marked, by image.
 
     Attributes:
         marked: ``(N, R)`` pixels; 0 where absent.
@@ -66,20 +56,15 @@ class Extents(NamedTuple):
 
 def measure_extents(counted: Counted) -> Extents:
     """Extents of all images, from vote patterns."""
-    parts = [_extents(chunk.patterns) for chunk in counted.chunks()]
+    parts = []
+    for patterns in (chunk.patterns for chunk in counted.chunks()):
+        totals, present = patterns.totals.double(), patterns.present
+        bits = pattern_bits(patterns.num_raters).double()
+        votes = bits.sum(1, keepdim=True) - bits  # of the others, (K, R)
+        peers = present.sum(1, keepdim=True) - present.long()
+        majority = [(totals * (2 * votes[:, r] > peers[:, r, None])).sum(1) for r in range(patterns.num_raters)]
+        parts.append(Extents(totals @ bits, totals.sum(1), present, torch.stack(majority, 1)))
     return Extents(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
-def _extents(patterns: VotePatterns) -> Extents:
-    totals, present = patterns.totals.double(), patterns.present
-    bits = pattern_bits(patterns.num_raters).double()
-    others = bits.sum(1, keepdim=True) - bits
-    peers = present.sum(1, keepdim=True) - present.long()
-    consensus = torch.stack(
-        [(totals * (2 * others[:, r] > peers[:, r, None])).sum(1) for r in range(patterns.num_raters)],
-        1,
-    )
-    return Extents(totals @ bits, totals.sum(1), present, consensus)
 
 
 def extent_table(
@@ -87,111 +72,88 @@ def extent_table(
 ) -> tuple[pd.DataFrame, ExtentICCFit]:
     """The extent ICC with its bootstrap interval and variances, and the six forms of Shrout and Fleiss.
 
-    Where masks mark nothing or everything, also the extent ICC without them.
+    Where masks mark nothing or everything, the extent ICC without them is added: their logits are far from all others.
 
     Returns:
         Columns ``measure``, ``title``, ``value``, ``low``, ``high``, ``reason``; and the fit, for
         :func:`raters_needed`.
     """
-    found = _interval(extents, extents.present, groups, options)
-    best = found.estimate
-    rows: list[tuple[object, ...]] = [
-        ("extent_icc", "Extent ICC", float(best.icc), float(found.low), float(found.high), found.reason),
-        *_without_blank(extents, groups, options),
-    ]
-    for part in ("image", "rater", "residual"):
-        title = f"Extent, variance of {part if part == 'residual' else f'{part}s'} (logit)"
-        rows.append((f"extent_var_{part}", title, float(getattr(best, f"var_{part}")), *[math.nan] * 2, best.reason))
-    rows += _forms(extents, options.level)
-    return pd.DataFrame(rows, columns=COLUMNS), best
+    rows: list[tuple[object, ...]] = []
 
+    def add(measure: str, title: str, present: Tensor) -> ExtentICCFit:
+        found = extent_icc_interval(
+            extents.marked,
+            extents.total,
+            present=present,
+            groups=groups,
+            level=options.level,
+            resamples=options.resamples,
+            rng=options.seed,
+        )
+        rows.append((measure, title, float(found.estimate.icc), float(found.low), float(found.high), found.reason))
+        return found.estimate
 
-def _interval(
-    extents: Extents, present: Tensor, groups: Sequence[Hashable], options: StudyOptions
-) -> ExtentICCInterval:
-    return extent_icc_interval(
-        extents.marked,
-        extents.total,
-        present=present,
-        groups=groups,
-        level=options.level,
-        resamples=options.resamples,
-        rng=options.seed,
-    )
-
-
-def _without_blank(extents: Extents, groups: Sequence[Hashable], options: StudyOptions) -> Iterator[tuple[object, ...]]:
-    """The extent ICC without masks that mark nothing or everything, whose logits are far from all others."""
+    fit = add("extent_icc", "Extent ICC", extents.present)
     blank = extents.present & ((extents.marked == 0) | (extents.marked == extents.total[:, None]))
     if number := int(blank.sum()):
-        found = _interval(extents, extents.present & ~blank, groups, options)
         masks = "1 mask that marks" if number == 1 else f"{number} masks that mark"
-        title = f"Extent ICC without {masks} nothing or everything"
-        yield EXTENT_MARKED, title, float(found.estimate.icc), float(found.low), float(found.high), found.reason
-
-
-def _forms(extents: Extents, level: float) -> list[tuple[object, ...]]:
+        add(EXTENT_MARKED, f"Extent ICC without {masks} nothing or everything", extents.present & ~blank)
+    for part, name in (("image", "images"), ("rater", "raters"), ("residual", "residual")):
+        variance = float(getattr(fit, f"var_{part}"))
+        rows.append(
+            (f"extent_var_{part}", f"Extent, variance of {name} (logit)", variance, *[math.nan] * 2, fit.reason)
+        )
     ratings = np.asarray(logit_extent(extents.marked, extents.total, present=extents.present))
     complete = ratings[~np.isnan(ratings).any(1)]
-    nothing = ICCForm(math.nan, math.nan, math.nan, math.nan, (0, 0), math.nan)
-    forms = shrout_fleiss(complete, level=level) if len(complete) > 1 else dict.fromkeys(_FORMS, nothing)
-    reason = "" if len(complete) > 1 else "fewer than two images that all raters drew"
-    return [
-        (name, f"Extent {name}, {meaning}", form.value, form.low, form.high, reason or _no_value(form))
-        for name, meaning in _FORMS.items()
-        for form in [forms[name]]
-    ]
-
-
-def _no_value(form: ICCForm) -> str:
-    return "images do not differ" if math.isnan(form.value) else ""
+    forms = shrout_fleiss(complete, level=options.level) if len(complete) > 1 else {}
+    for name, meaning in _FORMS.items():
+        title, form = f"Extent {name}, {meaning}", forms.get(name)
+        if form is None:
+            rows.append((name, title, *[math.nan] * 3, "fewer than two images that all raters drew"))
+        else:
+            reason = "images do not differ" if math.isnan(form.value) else ""
+            rows.append((name, title, form.value, form.low, form.high, reason))
+    return pd.DataFrame(rows, columns=COLUMNS), fit
 
 
 def joint_table(counted: Counted, options: StudyOptions) -> pd.DataFrame:
     """One model of all images: the shares of the variance of single marks, a column for each engine.
 
     Returns:
-        Columns ``part``, ``title``, ``laplace``, where asked for ``quadrature``, and ``reason``. ``icc_pixel`` is what
-        two raters' marks on one pixel have in common: the shares of images and pixels.
+        Columns ``part``, ``title``, ``laplace``, where asked for ``quadrature``, and ``reason``. ``icc_pixel`` is the
+        ICC of two raters' marks on one pixel: the sum of the shares of images and pixels.
     """
     engines: tuple[Engine, ...] = ("laplace", "quadrature") if options.quadrature else ("laplace",)
-    table = pd.DataFrame({"part": list(_JOINT), "title": list(_JOINT.values())})
-    if len(counted) * 2**counted.num_raters > MOST_PATTERNS:
-        return table.assign(**dict.fromkeys(engines, math.nan), reason=f"more than {MOST_PATTERNS:,} vote patterns")
+    table = pd.DataFrame({"part": ["icc_pixel", *_SHARES], "title": ["ICC of pixels", *_SHARES.values()]})
+    if len(counted) * 2**counted.num_raters > MAX_PATTERNS:
+        return table.assign(**dict.fromkeys(engines, math.nan), reason=f"more than {MAX_PATTERNS:,} vote patterns")
     patterns, reasons = counted.patterns(), []
     for engine in engines:
-        found = joint_icc(patterns, engine=engine)
-        table[engine] = [float(value) for value in (found.icc_pixel, *(found.shares[part] for part in [*_JOINT][1:]))]
-        reasons += [f"{engine}: {found.reason}"] if found.reason else []
+        fit = joint_icc(patterns, engine=engine)
+        table[engine] = [float(value) for value in (fit.icc_pixel, *(fit.shares[part] for part in _SHARES))]
+        reasons += [f"{engine}: {fit.reason}"] if fit.reason else []
     return table.assign(reason="; ".join(reasons))
 
 
 def leave_out_extents(extents: Extents, raters: Sequence[str], left_out: Sequence[int]) -> pd.DataFrame:
     """The extent ICC without each rater in turn, as rows of :func:`~irrbench.reliability.measures.leave_one_out`."""
-    rows = []
-    whole = math.nan
+    rows: list[tuple[str, str, int, float, float]] = []
     for rater in (None, *left_out):
         others = [r for r in range(len(raters)) if r != rater]
-        fit = extent_icc(extents.marked[:, others], extents.total, present=extents.present[:, others])
-        value = float(fit.icc)
-        whole = value if rater is None else whole
-        rows.append(
-            {
-                "left_out": "" if rater is None else raters[rater],
-                "measure": "extent_icc",
-                "n": len(extents.total),
-                "mean": value,
-                "change": value - whole,
-            }
-        )
-    return pd.DataFrame(rows)
+        value = float(extent_icc(extents.marked[:, others], extents.total, present=extents.present[:, others]).icc)
+        with_all = value if rater is None else rows[0][3]
+        name = "" if rater is None else raters[rater]
+        rows.append((name, "extent_icc", len(extents.total), value, value - with_all))
+    return pd.DataFrame(rows, columns=["left_out", "measure", "n", "mean", "change"])
 
 
 def raters_needed(fit: ExtentICCFit, targets: Sequence[float]) -> pd.DataFrame:
-    """How many raters' mean extent reaches a reliability: ``(var_rater + var_residual) / var_image * t / (1 - t)``.
+    """The number of raters whose mean extent reaches a reliability ``t``.
+
+    It is ``(var_rater + var_residual) / var_image * t / (1 - t)``, rounded up.
 
     Returns:
-        Columns ``target``, ``raters`` (rounded up) and ``reason``, why there is no number.
+        Columns ``target``, ``raters`` and ``reason`` (why there is no number).
 
     Source: Spearman 1910 and Brown 1910; Hurault et al. 2022, doi 10.1016/j.xjidi.2022.100133.
     """
@@ -199,7 +161,7 @@ def raters_needed(fit: ExtentICCFit, targets: Sequence[float]) -> pd.DataFrame:
     rows = []
     for target in targets:
         reason = fit.reason or ("" if signal > 0 else "the variance of images' extents is estimated as 0")
-        # Rounding must not ask for one rater more where the quotient is whole.
+        # Rounding errors must not add a rater where the quotient is whole.
         needed = math.nan if reason else max(1, math.ceil(noise / signal * target / (1 - target) - 1e-9))
         rows.append((target, needed, reason))
     return pd.DataFrame(rows, columns=["target", "raters", "reason"])

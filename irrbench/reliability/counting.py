@@ -1,11 +1,11 @@
-"""What is kept of the masks: vote patterns, and marks by blocks of the image. Pixels are read here and nowhere else.
+"""Counts per image: vote patterns, and marks by blocks of the image. No other module of the study reads pixels.
 
 Axes: ``N`` images, ``R`` raters, ``K = 2**R`` vote patterns, ``D`` blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,23 +13,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from irrbench.data.rater_data import in_threads
+from irrbench.data.io import in_threads
 from irrbench.icc import BlockCounts, block_counts
 from irrbench.patterns import VotePatterns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from irrbench.data import RaterData
 
-_NUMBERS = 2**22  # pattern counts in memory at once
+_CHUNK_COUNTS = 2**22  # pattern counts of a chunk, which bounds the memory
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some images, ready to be measured.
+    """Counts of some images, in the form that measures are computed from.
 
     Attributes:
         patterns: vote patterns of ``B`` images.
@@ -46,20 +44,29 @@ class Chunk:
         return Chunk(self.patterns.drop_rater(rater), blocks)
 
 
-class _Image(NamedTuple):
-    codes: NDArray[np.int64]  # patterns that occur
-    counts: NDArray[np.int64]  # how often
+class CountedImage(NamedTuple):
+    """The counts of one image.
+
+    Attributes:
+        codes: vote patterns that occur.
+        counts: pixels of each of them.
+        present: ``(R,)`` raters who drew the image.
+        blocks: marks ``(D, R)`` and pixels ``(D,)``, for each number of blocks along a side.
+    """
+
+    codes: NDArray[np.int64]
+    counts: NDArray[np.int64]
     present: NDArray[np.bool_]
     blocks: Mapping[int, tuple[NDArray[np.int32], NDArray[np.int32]]]
 
 
 @dataclass(frozen=True)
 class Counted:
-    """All images of a study, a few kilobytes each."""
+    """The counts of all images of a study, a few kilobytes each."""
 
     num_raters: int
     cells: tuple[int, ...]
-    images: tuple[_Image, ...]
+    images: tuple[CountedImage, ...]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -81,52 +88,51 @@ class Counted:
         present = torch.from_numpy(self.present)
         return VotePatterns.from_counts(torch.from_numpy(counts), num_raters=self.num_raters, present=present)
 
-    def chunks(self) -> Iterator[Chunk]:
-        """All images in their order, so many at once as memory allows."""
-        size = max(1, _NUMBERS // 2**self.num_raters)
-        for start in range(0, len(self), size):
-            part = self.subset(range(start, min(start + size, len(self))))
-            yield Chunk(part.patterns(), {cells: part.blocks(cells) for cells in self.cells})
-
     def blocks(self, cells: int) -> BlockCounts:
         """Marks by blocks, ``cells`` of them along a side."""
         parts = [image.blocks[cells] for image in self.images]
         marked, total = (torch.from_numpy(np.stack(arrays)).long() for arrays in zip(*parts, strict=True))
         return BlockCounts(marked, total)
 
+    def chunks(self) -> Iterator[Chunk]:
+        """All images in their order, in chunks of bounded memory."""
+        size = max(1, _CHUNK_COUNTS // 2**self.num_raters)
+        for start in range(0, len(self), size):
+            part = self.subset(range(start, min(start + size, len(self))))
+            yield Chunk(part.patterns(), {cells: part.blocks(cells) for cells in self.cells})
+
 
 def count_images(data: RaterData, *, cells: Sequence[int], progress: bool = True) -> Counted:
-    """Count patterns and blocks of all images, each mask once.
+    """Count patterns and blocks of all images; each mask is decoded once.
 
     Args:
         data: the raters' masks.
         cells: numbers of blocks along a side.
-        progress: whether to show a bar where it takes over two seconds.
+        progress: whether to show a progress bar where it takes over two seconds.
     """
 
     def masks_of(i: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         return data.masks(i), data.present(i)
 
-    return _count(data, masks_of, len(data.raters), tuple(cells), range(len(data)), progress=progress)
+    return _count(data, masks_of, len(data.raters), cells, range(len(data)), progress=progress)
 
 
 def count_drawings(data: RaterData, rater: str, *, cells: Sequence[int], progress: bool = True) -> Counted:
-    """Count one rater's drawings of the images that they drew more than once, as if each were a rater's.
+    """Count the images that one rater drew more than once; each of the drawings takes the place of a rater.
 
     Args:
         data: the raters' masks.
         rater: a name among ``data.repeated_raters``.
         cells: numbers of blocks along a side.
-        progress: whether to show a bar where it takes over two seconds.
+        progress: whether to show a progress bar where it takes over two seconds.
     """
     images = repeated_images(data, rater)
     drawings = len(data.drawings(images[0], rater)[1]) if images else 2
-    masks_of = partial(data.drawings, rater=rater)
-    return _count(data, masks_of, drawings, tuple(cells), images, progress=progress)
+    return _count(data, partial(data.drawings, rater=rater), drawings, cells, images, progress=progress)
 
 
 def repeated_images(data: RaterData, rater: str) -> list[int]:
-    """The images of which there are two or more drawings by a rater."""
+    """The images that a rater drew twice or more often."""
     return [i for i in range(len(data)) if data.drawings(i, rater)[1].sum() >= 2]
 
 
@@ -134,28 +140,23 @@ def _count(
     data: RaterData,
     masks_of: Callable[[int], tuple[NDArray[np.bool_], NDArray[np.bool_]]],
     num_raters: int,
-    cells: tuple[int, ...],
+    cells: Sequence[int],
     images: Sequence[int],
     *,
     progress: bool,
 ) -> Counted:
-    def count(i: int) -> _Image:
-        masks, present = masks_of(i)
-        return _count_image(masks, data.roi(i), present, cells)
+    def count(i: int) -> CountedImage:
+        arrays, present = masks_of(i)
+        masks, roi = torch.from_numpy(arrays)[None], data.roi(i)
+        region = None if roi is None else torch.from_numpy(roi)[None]
+        patterns = VotePatterns.from_masks(masks, roi=region, present=torch.from_numpy(present)[None])
+        counts = patterns.counts[0].numpy()
+        codes = np.flatnonzero(counts)
+        blocks = {}
+        for number in cells:
+            marked, total = block_counts(masks, roi=region, cells=number)
+            blocks[number] = (marked[0].int().numpy(), total[0].int().numpy())
+        return CountedImage(codes, counts[codes], present, blocks)
 
-    found = in_threads(count, list(images), label="counting", progress=progress)
-    return Counted(num_raters, cells, tuple(found))
-
-
-def _count_image(
-    masks: NDArray[np.bool_], roi: NDArray[np.bool_] | None, present: NDArray[np.bool_], cells: Sequence[int]
-) -> _Image:
-    region = None if roi is None else torch.from_numpy(roi)[None]
-    patterns = VotePatterns.from_masks(
-        torch.from_numpy(masks)[None], roi=region, present=torch.from_numpy(present)[None]
-    )
-    counts = patterns.counts[0].numpy()
-    codes = np.flatnonzero(counts)
-    found = {d: block_counts(torch.from_numpy(masks)[None], roi=region, cells=d) for d in cells}
-    blocks = {d: (b.marked[0].int().numpy(), b.total[0].int().numpy()) for d, b in found.items()}
-    return _Image(codes, counts[codes], present, blocks)
+    counted = in_threads(count, list(images), label="counting", progress=progress)
+    return Counted(num_raters, tuple(cells), tuple(counted))

@@ -1,15 +1,16 @@
-"""The raters one by one, average and naive rater, and the score in which they stand furthest apart."""
+"""The raters one by one and in pairs, average and naive rater, the score to monitor, and repeated drawings."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from irrbench.agreement import cohen_kappa
 from irrbench.bounds import segmentation_bounds
@@ -19,19 +20,55 @@ from irrbench.icc import extent_icc
 from irrbench.patterns import VotePatterns
 from irrbench.reliability.across import Extents, measure_extents
 from irrbench.reliability.counting import Counted, count_drawings, repeated_images
-from irrbench.reliability.measures import Measured, mean_over, measure_all, select_measures
-from irrbench.scores import SCORES
+from irrbench.reliability.measures import Measured, measure_all
+from irrbench.scores import record
+from irrbench.stats import clustered_mean
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
 
-ONE_SIDED = ("tpr", "ppv", "specificity")  # see one kind of error: a mask that avoids the other kind gets 1
+Scores = Mapping[str, NDArray[np.float64]]
+
+
+def score_candidates(counted: Counted, options: StudyOptions) -> dict[str, Scores]:
+    """Score average rater, naive rater, a mask that marks nothing and each rater on the others' majority.
+
+    Returns:
+        ``ceiling``, ``floor`` and ``blank`` -> score name -> ``(N,)``; ``raters`` -> score name -> ``(N, R)``.
+    """
+    parts = []
+    for patterns in (chunk.patterns for chunk in counted.chunks()):
+        # The mask that marks nothing is scored as a prediction, by the same function as all others.
+        counts = torch.stack([patterns.totals, torch.zeros_like(patterns.totals)], 1)
+        blank = VotePatterns.from_counts(counts, num_raters=patterns.num_raters, present=patterns.present)
+        parts.append(
+            segmentation_bounds(blank, options.scores, ties=options.ties, empty_reference=options.empty_reference)
+        )
+    places = {"ceiling": "ceiling", "floor": "floor", "blank": "model", "raters": "raters"}
+    return {
+        candidate: {score: torch.cat([getattr(p, place)[score] for p in parts]).numpy() for score in options.scores}
+        for candidate, place in places.items()
+    }
 
 
 def rater_table(
-    counted: Counted, extents: Extents, raters: Sequence[str], groups: Sequence[Hashable], options: StudyOptions
+    counted: Counted,
+    extents: Extents,
+    scores: Scores,
+    raters: Sequence[str],
+    groups: Sequence[Hashable],
+    *,
+    level: float,
 ) -> pd.DataFrame:
-    """One row a rater: how far their extents are from the others' consensus, their scores, and STAPLE's estimate.
+    """One row a rater: difference of their extents from the others' consensus, their scores, and STAPLE's estimate.
+
+    Args:
+        counted: the images.
+        extents: of the same images.
+        scores: of each rater, as :func:`score_candidates` gives.
+        raters: names.
+        groups: of the images.
+        level: of the intervals.
 
     Returns:
         Columns ``rater``, ``n`` (images drawn), ``extent`` (mean share of the ROI), ``consensus`` (that of the others'
@@ -42,33 +79,27 @@ def rater_table(
     size = extents.total[:, None]
     difference = ((extents.marked - extents.consensus) / size).numpy()
     shares, consensus = (extents.marked / size).numpy(), (extents.consensus / size).numpy()
-    rates = _staple_rates(counted)
-    scores = _rater_scores(counted, options)
+    fits = [staple(chunk.patterns) for chunk in counted.chunks()]
     rows = []
     for r, name in enumerate(raters):
         there = extents.present[:, r].numpy()
-        mean_consensus = float(consensus[there, r].mean()) if there.any() else math.nan
-        rmse = float(np.sqrt((difference[there, r] ** 2).mean())) if there.any() else math.nan
-        row = {
-            "rater": name,
-            "n": int(there.sum()),
-            "extent": float(shares[there, r].mean()) if there.any() else math.nan,
-            "consensus": mean_consensus,
-            "bias": float(difference[there, r].mean()) if there.any() else math.nan,
-            "rmse": rmse,
-            "rmse_relative": rmse / mean_consensus if mean_consensus > 0 else math.nan,
-            **{rate: mean_over(values[:, r], groups).mean for rate, values in rates.items()},
-        }
-        for score, values in scores.items():
-            found = mean_over(values[:, r], groups, level=options.level)
-            row |= {score: found.mean, f"{score}_se": found.se}
-        rows.append(row)
+        facts = dict.fromkeys(("extent", "consensus", "bias", "rmse"), math.nan)
+        if there.any():
+            facts["extent"], facts["consensus"] = float(shares[there, r].mean()), float(consensus[there, r].mean())
+            facts["bias"] = float(difference[there, r].mean())
+            facts["rmse"] = float(np.sqrt((difference[there, r] ** 2).mean()))
+        facts["rmse_relative"] = facts["rmse"] / facts["consensus"] if facts["consensus"] > 0 else math.nan
+        for rate in ("sensitivity", "specificity"):
+            values = torch.cat([getattr(fit, rate)[:, r] for fit in fits]).numpy()
+            facts[rate] = clustered_mean(values, groups).mean
+        for score, by_rater in scores.items():
+            mean = clustered_mean(by_rater[:, r], groups, level=level)
+            facts |= {score: mean.mean, f"{score}_se": mean.se}
+        rows.append({"rater": name, "n": int(there.sum()), **facts})
     return pd.DataFrame(rows)
 
 
-def pair_table(
-    counted: Counted, raters: Sequence[str], groups: Sequence[Hashable], options: StudyOptions
-) -> pd.DataFrame:
+def pair_table(counted: Counted, raters: Sequence[str], groups: Sequence[Hashable], *, level: float) -> pd.DataFrame:
     """One row a pair of raters: Cohen's kappa, mean over the images that both drew.
 
     Returns:
@@ -77,91 +108,47 @@ def pair_table(
     kappas = torch.cat([cohen_kappa(chunk.patterns) for chunk in counted.chunks()]).numpy()
     rows = []
     for i, j in combinations(range(len(raters)), 2):
-        found = mean_over(kappas[:, i, j], groups, level=options.level)
+        found = clustered_mean(kappas[:, i, j], groups, level=level)
         low, high = np.clip([found.low, found.high], -1, 1)
         rows.append((raters[i], raters[j], found.n, found.mean, found.se, float(low), float(high)))
     return pd.DataFrame(rows, columns=["first", "second", "n", "kappa", "se", "low", "high"])
 
 
-def _staple_rates(counted: Counted) -> dict[str, np.ndarray]:
-    fits = [staple(chunk.patterns) for chunk in counted.chunks()]
-    return {rate: torch.cat([getattr(fit, rate) for fit in fits]).numpy() for rate in ("sensitivity", "specificity")}
+def score_table(candidates: Mapping[str, Scores], groups: Sequence[Hashable]) -> pd.DataFrame:
+    """One row a score: average rater, a mask that marks everything, one that marks nothing, and their distance.
 
+    The naive rater marks everything. Where lesions are small, a mask that marks nothing scores better than that
+    (accuracy .98 on a lesion of 2 %), so a score is judged by its distance from both. Differences are gains: larger is
+    better, also for a score of which less is better.
 
-def _rater_scores(counted: Counted, options: StudyOptions) -> dict[str, np.ndarray]:
-    parts = [
-        segmentation_bounds(
-            chunk.patterns, options.scores, ties=options.ties, empty_reference=options.empty_reference
-        ).raters
-        for chunk in counted.chunks()
-    ]
-    return {score: torch.cat([part[score] for part in parts]).numpy() for score in options.scores}
-
-
-def score_table(counted: Counted, groups: Sequence[Hashable], options: StudyOptions) -> pd.DataFrame:
-    """One row a score: average rater, two who do not look, and how far they are apart.
-
-    The naive rater marks everything. Where lesions are small, marking nothing is the better careless strategy
-    (accuracy .98 on a lesion of 2 %), so a score is judged by its distance from both.
+    Args:
+        candidates: as :func:`score_candidates` gives.
+        groups: of the images.
 
     Returns:
         Columns ``score``, ``title``, ``n``, ``ceiling``, ``ceiling_se``, ``floor``, ``floor_se``, ``blank`` (marks
-        nothing), ``blank_se``, ``gap`` (mean of ceiling - floor), ``gap_sd`` (its SD over images), ``gap_in_sd``,
-        ``margin_in_sd`` (the same with the better of naive and blank on each image), and ``monitor``, True for the
-        score with the largest of these among those that see both kinds of error.
+        nothing), ``blank_se``, ``gap`` (mean gain of ceiling over floor), ``gap_sd`` (its SD over images),
+        ``gap_in_sd``, ``margin_in_sd`` (the same over the better of naive and blank on each image), and ``monitor``,
+        True for the score with the largest of these among those that see both kinds of error.
     """
-    tables = _bounds(counted, options)
     rows = []
-    for score in options.scores:
-        ceiling, floor, blank = (tables[candidate][score] for candidate in ("ceiling", "floor", "model"))
-        means = {name: mean_over(v, groups) for name, v in (("ceiling", ceiling), ("floor", floor), ("blank", blank))}
-        gap = mean_over(ceiling - floor, groups)
-        margin = mean_over(ceiling - np.fmax(floor, blank), groups)
-        rows.append(
-            {
-                "score": score,
-                "title": SCORES[score].title,
-                "n": gap.n,
-                **{key: value for name, m in means.items() for key, value in ((name, m.mean), (f"{name}_se", m.se))},
-                "gap": gap.mean,
-                "gap_sd": gap.sd,
-                "gap_in_sd": _ratio(gap.mean, gap.sd),
-                "margin_in_sd": _ratio(margin.mean, margin.sd),
-            }
-        )
+    for name in candidates["ceiling"]:
+        score = record(name)
+        row: dict[str, object] = {"score": name, "title": score.title, "n": 0}
+        for candidate in ("ceiling", "floor", "blank"):
+            mean = clustered_mean(candidates[candidate][name], groups)
+            row |= {candidate: mean.mean, f"{candidate}_se": mean.se}
+        ceiling, floor, blank = (score.gain(candidates[c][name]) for c in ("ceiling", "floor", "blank"))
+        gap = clustered_mean(ceiling - floor, groups)
+        margin = clustered_mean(ceiling - np.fmax(floor, blank), groups)
+        row |= {"n": gap.n, "gap": gap.mean, "gap_sd": gap.sd}
+        row["gap_in_sd"] = gap.mean / gap.sd if gap.sd > 0 else math.nan
+        row["margin_in_sd"] = margin.mean / margin.sd if margin.sd > 0 else math.nan
+        rows.append(row)
     table = pd.DataFrame(rows)
-    eligible = table["margin_in_sd"].where(~table["score"].isin(ONE_SIDED))
+    eligible = table["margin_in_sd"].where(~table["score"].map(lambda name: record(name).one_sided))
     best = eligible.max()
     return table.assign(monitor=(eligible == best) & (best > 0))
-
-
-def _bounds(counted: Counted, options: StudyOptions) -> dict[str, dict[str, np.ndarray]]:
-    parts = [
-        segmentation_bounds(
-            _with_blank(chunk.patterns), options.scores, ties=options.ties, empty_reference=options.empty_reference
-        )
-        for chunk in counted.chunks()
-    ]
-    return {
-        candidate: {score: torch.cat([getattr(p, candidate)[score] for p in parts]).numpy() for score in options.scores}
-        for candidate in ("ceiling", "floor", "model")
-    }
-
-
-def _with_blank(patterns: VotePatterns) -> VotePatterns:
-    """The same images with a prediction that marks nothing, so that it is scored by the same line as everybody."""
-    counts = torch.stack([patterns.totals, torch.zeros_like(patterns.totals)], 1)
-    return VotePatterns.from_counts(counts, num_raters=patterns.num_raters, present=patterns.present)
-
-
-def _ratio(mean: float, sd: float) -> float:
-    return mean / sd if sd > 0 else math.nan
-
-
-# Within raters: how well a rater agrees with their own second drawing, beside how well they agree with each other.
-
-
-COLUMNS = ["rater", "measure", "n", "within", "within_se", "between", "between_se", "difference", "low", "high"]
 
 
 def within_raters(
@@ -173,7 +160,7 @@ def within_raters(
     *,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Each measure between the drawings of one rater, and between raters on the same images.
+    """Each measure between the repeated drawings of one rater, and between raters on the same images.
 
     Args:
         data: the images of the study.
@@ -181,12 +168,12 @@ def within_raters(
         between: the measures between their raters.
         groups: of the images.
         options: of the study.
-        progress: whether to show a bar where it takes over two seconds.
+        progress: whether to show a progress bar where it takes over two seconds.
 
     Returns:
-        One row a rater with repeats and measure: ``n`` (images drawn again), means ``within`` and ``between`` with
-        standard errors, and the paired ``difference`` with its interval. The extent ICC, one number for all images,
-        stands there without them.
+        One row a measure and rater with repeated drawings: ``rater``, ``measure``, ``n`` (images drawn again), means
+        ``within`` and ``between`` with standard errors ``within_se`` and ``between_se``, and the paired ``difference``
+        with its interval ``low`` to ``high``. The extent ICC, one number for all images, has no errors or intervals.
     """
     rows: list[tuple[object, ...]] = []
     for rater in data.repeated_raters:
@@ -195,19 +182,13 @@ def within_raters(
             continue
         again = count_drawings(data, rater, cells=options.cells, progress=progress)
         within = measure_all(again, options, progress=progress)[None].table
-        others, labels = between.table.iloc[images].reset_index(drop=True), [groups[i] for i in images]
-        names = [measure.name for measure in select_measures(options)]
-        rows += [(rater, name, *_compare(within[name], others[name], labels, options.level)) for name in names]
-        values = [_extent_icc(part) for part in (again, counted.subset(images))]
-        rows.append((rater, "extent_icc", len(images), values[0], math.nan, values[1], math.nan, *[math.nan] * 3))
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _compare(within: pd.Series, between: pd.Series, groups: Sequence[Hashable], level: float) -> tuple[float, ...]:
-    own, others, gap = (mean_over(x, groups, level=level) for x in (within, between, within - between))
-    return own.n, own.mean, own.se, others.mean, others.se, gap.mean, gap.low, gap.high
-
-
-def _extent_icc(counted: Counted) -> float:
-    extents = measure_extents(counted)
-    return float(extent_icc(extents.marked, extents.total, present=extents.present).icc)
+        labels = [groups[i] for i in images]
+        for name in within:
+            pair = within[name], between.table[name].iloc[images].reset_index(drop=True)
+            own, others, gap = (clustered_mean(x, labels, level=options.level) for x in (*pair, pair[0] - pair[1]))
+            rows.append((rater, name, own.n, own.mean, own.se, others.mean, others.se, gap.mean, gap.low, gap.high))
+        both = measure_extents(again), measure_extents(counted.subset(images))
+        iccs = [float(extent_icc(e.marked, e.total, present=e.present).icc) for e in both]
+        rows.append((rater, "extent_icc", len(images), iccs[0], math.nan, iccs[1], *[math.nan] * 4))
+    columns = ["within", "within_se", "between", "between_se", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=["rater", "measure", "n", *columns])

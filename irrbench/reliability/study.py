@@ -1,4 +1,4 @@
-"""The whole study of a data set's raters: tables in, nothing written."""
+"""The study of a data set's raters: which images are left out, and all tables. Nothing is written."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from irrbench.agreement import prevalence
 from irrbench.config import StudyOptions
 from irrbench.data.readers import DataError, Problem
+from irrbench.patterns import MIN_RATERS
 from irrbench.reliability.across import extent_table, joint_table, leave_out_extents, measure_extents, raters_needed
 from irrbench.reliability.counting import Counted, count_images
 from irrbench.reliability.covariates import make_design, regress_all
@@ -23,113 +24,30 @@ from irrbench.reliability.measures import (
     measure_all,
     select_measures,
     summarize_measures,
-    without_each,
 )
-from irrbench.reliability.raters import pair_table, rater_table, score_table, within_raters
+from irrbench.reliability.raters import pair_table, rater_table, score_candidates, score_table, within_raters
 from irrbench.stats.intervals import correlate_all
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
 
-# Which images a study leaves out, and why.
-
-
-FEW = "fewer than two raters"
-EMPTY = "the region of interest is empty"
-MANY = 0.5  # share of images left out from which on a reader must be told
-
-
-def exclude(counted: Counted, image_ids: Sequence[str], options: StudyOptions) -> pd.DataFrame:
-    """List the images that are left out.
-
-    Left out are images with fewer than two raters or an empty region of interest (ROI), and those where more than half
-    of the raters marked nearly all or nearly nothing of it, by ``exclude_above`` and ``exclude_below``.
-
-    Source: Hurault et al. 2022, doi 10.1016/j.xjidi.2022.100133.
-
-    Returns:
-        Columns ``place`` (in ``image_ids``), ``image_id``, ``reason``, ``mean_prevalence``, and ``disputed``, True
-        where some raters marked something and others nothing.
-    """
-    shares = torch.cat([prevalence(chunk.patterns) for chunk in counted.chunks()])
-    raters = torch.from_numpy(counted.present).sum(1)
-    # An absent rater's share is NaN, and NaN is neither above nor below.
-    above = 2 * (shares > options.exclude_above).sum(1) > raters
-    below = 2 * (shares < options.exclude_below).sum(1) > raters
-    rules = (
-        (FEW, raters < 2),
-        (EMPTY, shares.isnan().all(1)),
-        (f"more than half of the raters marked over {options.exclude_above:.0%} of the ROI", above),
-        (f"more than half of the raters marked under {options.exclude_below:.0%} of the ROI", below),
-    )
-    means, disputed = shares.nanmean(1).tolist(), ((shares > 0).any(1) & (shares == 0).any(1)).tolist()
-    rows = []
-    for place, image_id in enumerate(image_ids):
-        reason = next((why for why, images in rules if images[place]), None)
-        if reason is not None:
-            rows.append((place, image_id, reason, means[place], disputed[place]))
-    return pd.DataFrame(rows, columns=["place", "image_id", "reason", "mean_prevalence", "disputed"])
-
-
-def remark(excluded: pd.DataFrame, images: int, options: StudyOptions) -> str:
-    """What a reader must be told about the images left out, with what to do where they are most of them."""
-    if excluded.empty:
-        return ""
-    text = f"{_listed(excluded, images)}."
-    if number := int(excluded["disputed"].sum()):
-        text += (
-            f" In {number} of these some raters marked something and others nothing: a disagreement that no number "
-            "here shows. --exclude-below 0 keeps such images."
-        )
-    return f"{text} That is most of them. {_remedy(excluded, options)}." if leaves_few(excluded, images) else text
-
-
-def nothing_left(excluded: pd.DataFrame, images: int, options: StudyOptions, *, data: str) -> Problem:
-    """What to tell where no image is left to study."""
-    found = f"no image to study ({_listed(excluded, images)})"
-    return Problem(data, found, "at least one that is not left out", _remedy(excluded, options))
-
-
-def leaves_few(excluded: pd.DataFrame, images: int) -> bool:
-    """Whether most images are left out, which a reader must be told before anything else."""
-    return len(excluded) > MANY * images
-
-
-def _listed(excluded: pd.DataFrame, images: int) -> str:
-    counts = excluded["reason"].value_counts()
-    listed = "; ".join(f"{count} because {_because(str(reason))}" for reason, count in counts.items())
-    return f"{len(excluded)} of {images} images left out: {listed}"
-
-
-def _because(reason: str) -> str:
-    return f"of {reason}" if reason == FEW else reason
-
-
-def _remedy(excluded: pd.DataFrame, options: StudyOptions) -> str:
-    most = str(excluded["reason"].value_counts().index[0])
-    if "under" in most:
-        return (
-            f"The rule of {options.exclude_below:.0%} is made for lesions that are large in their region of interest. "
-            "Where lesions are small by nature, keep all images with --exclude-below 0, or give a region of interest "
-            "closer to the lesion (roi/<id>.png)"
-        )
-    if "over" in most:
-        return "Keep all images with --exclude-above 1, or give a wider region of interest"
-    return "Give the masks of more raters, or regions of interest that hold pixels"
+TOO_FEW_RATERS = "fewer than two raters"
+EMPTY_ROI = "the region of interest is empty"
+WARNING_SHARE = 0.5  # share of images left out above which the report begins with a warning
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is known about the raters of a data set.
+    """The result of a study: what is known about the raters of a data set.
 
     Attributes:
         data: the images of the study, without those left out.
-        n_images: images that came.
+        n_images: images before any were left out.
         options: of the study.
         measures: the measures that have one value an image.
         per_image: a row an image: ``image_id``, ``group``, ``n_raters``, ``roi_pixels``, and each measure.
         excluded: the images left out, and why.
-        reasons: every value that is undefined, or about which something must be known.
+        reasons: every value that is undefined or has a remark.
         summary: each measure over images.
         across: extent ICC, its variances and forms: one number a data set.
         joint: one model of all images' marks, its shares of variance.
@@ -140,10 +58,10 @@ class Study:
         skipped: why a manifest column is no covariate.
         raters: one row a rater.
         pairs: one row a pair of raters.
-        scores: average and naive rater, and which score to monitor.
-        within: within-rater reliability; empty where nobody drew twice.
-        remarks: what must be said beside the tables.
-        warnings: what every reader must know before all else, such as that most images were left out.
+        scores: average and naive rater, and the score to monitor.
+        within: within-rater reliability; empty without repeated drawings.
+        remarks: sentences to show beside the tables.
+        warnings: sentences to show above everything else, such as that most images were left out.
     """
 
     data: RaterData
@@ -198,7 +116,7 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
         data: images that several raters drew on.
         options: how; see :class:`~irrbench.config.StudyOptions`.
         workers: processes.
-        progress: whether to show a bar where it takes over two seconds.
+        progress: whether to show a progress bar where it takes over two seconds.
 
     Raises:
         DataError: if no image is left after exclusions.
@@ -208,14 +126,54 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
     """
     options = options or StudyOptions()
     options.check()
+    n_images, level, measures = len(data), options.level, select_measures(options)
     with _one_thread():
-        return _study(data, options, workers, progress=progress)
+        counted = count_images(data, cells=options.cells, progress=progress)
+        excluded = exclude(counted, data.image_ids, options)
+        if len(excluded) == n_images:
+            raise DataError([nothing_left(excluded, n_images, options, data=data.name)])
+        out = set(excluded["place"])
+        kept = [i for i in range(n_images) if i not in out]
+        data, counted = data.subset(kept), counted.subset(kept)
+        groups, raters = data.groups, data.raters
+        design = make_design(data.manifest, options.covariates, raters=raters, group_column=data.group_column)
+        left_out = range(len(raters)) if len(raters) > MIN_RATERS else range(0)
+        measured = measure_all(counted, options, left_out=left_out, workers=workers, progress=progress)
+        table = measured[None].table
+        extents, scores = measure_extents(counted), score_candidates(counted, options)
+        across, fit = extent_table(extents, groups, options)
+        without_each = leave_one_out(measured, raters, measures, groups, level=level)
+        extents_without_each = leave_out_extents(extents, raters, left_out)
+        text = remark(excluded, n_images, options)
+        return Study(
+            data=data,
+            n_images=n_images,
+            options=options,
+            measures=measures,
+            per_image=_per_image(data, counted, table),
+            excluded=excluded.drop(columns="place"),
+            reasons=list_reasons(measured[None], data.image_ids),
+            summary=summarize_measures(table, measures, groups, level=level),
+            across=across,
+            joint=joint_table(counted, options),
+            raters_needed=raters_needed(fit, options.targets),
+            leave_one_out=pd.concat([without_each, extents_without_each], ignore_index=True),
+            correlations=correlate_all(table, groups, level=level),
+            coefficients=regress_all(table, list(table.columns), design, groups, level=level),
+            skipped=design.skipped,
+            raters=rater_table(counted, extents, scores["raters"], raters, groups, level=level),
+            pairs=pair_table(counted, raters, groups, level=level),
+            scores=score_table(scores, groups),
+            within=within_raters(data, counted, measured[None], groups, options, progress=progress),
+            remarks=(text,) if text else (),
+            warnings=(text,) if leaves_few(excluded, n_images) else (),
+        )
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    # Thousands of operations on a few kilobytes: handing each to several threads costs more than it saves, and on a
-    # busy machine many times more.
+    # Thousands of operations on a few kilobytes: with several threads each costs more, and many times more on a machine
+    # that has other work.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -224,73 +182,89 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _study(data: RaterData, options: StudyOptions, workers: int, *, progress: bool) -> Study:
-    everything = count_images(data, cells=options.cells, progress=progress)
-    excluded = exclude(everything, data.image_ids, options)
-    text = remark(excluded, len(data), options)
-    out = set(excluded["place"])
-    kept = [i for i in range(len(data)) if i not in out]
-    if not kept:
-        raise DataError([nothing_left(excluded, len(data), options, data=data.name)])
-    counted, part = everything.subset(kept), data.subset(kept)
-    excluded = excluded.drop(columns="place")
-    return _study_kept(part, counted, excluded, options, len(data), text, workers, progress=progress)
-
-
-def _study_kept(
-    data: RaterData,
-    counted: Counted,
-    excluded: pd.DataFrame,
-    options: StudyOptions,
-    n_images: int,
-    text: str,
-    workers: int,
-    *,
-    progress: bool,
-) -> Study:
-    groups, measures, level = data.groups, select_measures(options), options.level
-    design = make_design(data.manifest, options.covariates, raters=data.raters, group_column=data.group_column)
-    left_out = without_each(counted.num_raters)
-    measured = measure_all(counted, options, left_out=left_out, workers=workers, progress=progress)
-    table = measured[None].table
-    extents = measure_extents(counted)
-    across, fit = extent_table(extents, groups, options)
-    one_out = [
-        leave_one_out(measured, data.raters, measures, groups, level=level),
-        leave_out_extents(extents, data.raters, left_out),
-    ]
-    return Study(
-        data=data,
-        n_images=n_images,
-        options=options,
-        measures=measures,
-        per_image=_per_image(data, counted, table),
-        excluded=excluded,
-        reasons=list_reasons(measured[None], data.image_ids),
-        summary=summarize_measures(table, measures, groups, level=level),
-        across=across,
-        joint=joint_table(counted, options),
-        raters_needed=raters_needed(fit, options.targets),
-        leave_one_out=pd.concat(one_out, ignore_index=True),
-        correlations=correlate_all(table, groups, level=level),
-        coefficients=regress_all(table, [m.name for m in measures], design, groups, level=level),
-        skipped=design.skipped,
-        raters=rater_table(counted, extents, data.raters, groups, options),
-        pairs=pair_table(counted, data.raters, groups, options),
-        scores=score_table(counted, groups, options),
-        within=within_raters(data, counted, measured[None], groups, options, progress=progress),
-        remarks=tuple(filter(None, [text])),
-        warnings=(text,) if leaves_few(excluded, n_images) else (),
-    )
-
-
 def _per_image(data: RaterData, counted: Counted, table: pd.DataFrame) -> pd.DataFrame:
-    facts = pd.DataFrame(
-        {
-            "image_id": data.image_ids,
-            "group": data.groups,
-            "n_raters": counted.present.sum(1),
-            "roi_pixels": [int(image.counts.sum()) for image in counted.images],
-        }
-    )
-    return pd.concat([facts, table], axis=1)
+    facts = {
+        "image_id": data.image_ids,
+        "group": data.groups,
+        "n_raters": counted.present.sum(1),
+        "roi_pixels": [int(image.counts.sum()) for image in counted.images],
+    }
+    return pd.concat([pd.DataFrame(facts), table], axis=1)
+
+
+# Which images are left out, and why.
+
+
+def exclude(counted: Counted, image_ids: Sequence[str], options: StudyOptions) -> pd.DataFrame:
+    """List the images that are left out.
+
+    Left out are images with fewer than two raters or an empty region of interest (ROI), and those where more than half
+    of the raters marked nearly all or nearly nothing of it, by ``exclude_above`` and ``exclude_below``.
+
+    Source: Hurault et al. 2022, doi 10.1016/j.xjidi.2022.100133.
+
+    Returns:
+        Columns ``place`` (in ``image_ids``), ``image_id``, ``reason``, ``mean_prevalence``, and ``disputed``, True
+        where some raters marked something and others nothing.
+    """
+    shares = torch.cat([prevalence(chunk.patterns) for chunk in counted.chunks()])
+    raters = torch.from_numpy(counted.present).sum(1)
+    # An absent rater's share is NaN, and NaN is neither above nor below.
+    above = 2 * (shares > options.exclude_above).sum(1) > raters
+    below = 2 * (shares < options.exclude_below).sum(1) > raters
+    rules = {
+        TOO_FEW_RATERS: raters < 2,
+        EMPTY_ROI: shares.isnan().all(1),
+        f"more than half of the raters marked over {options.exclude_above:.0%} of the ROI": above,
+        f"more than half of the raters marked under {options.exclude_below:.0%} of the ROI": below,
+    }
+    means, disputed = shares.nanmean(1).tolist(), ((shares > 0).any(1) & (shares == 0).any(1)).tolist()
+    rows = []
+    for place, image_id in enumerate(image_ids):
+        reason = next((why for why, images in rules.items() if images[place]), None)
+        if reason is not None:
+            rows.append((place, image_id, reason, means[place], disputed[place]))
+    return pd.DataFrame(rows, columns=["place", "image_id", "reason", "mean_prevalence", "disputed"])
+
+
+def remark(excluded: pd.DataFrame, images: int, options: StudyOptions) -> str:
+    """What to say about the images left out, with a remedy where they are most of all images; empty without any."""
+    if excluded.empty:
+        return ""
+    text = f"{_listed(excluded, images)}."
+    if number := int(excluded["disputed"].sum()):
+        text += (
+            f" In {number} of these some raters marked something and others nothing: a disagreement that no number "
+            "here shows. --exclude-below 0 keeps such images."
+        )
+    return f"{text} That is most of them. {_remedy(excluded, options)}." if leaves_few(excluded, images) else text
+
+
+def nothing_left(excluded: pd.DataFrame, images: int, options: StudyOptions, *, data: str) -> Problem:
+    """The problem of a data set of which no image is left."""
+    found = f"no image to study ({_listed(excluded, images)})"
+    return Problem(data, found, "at least one that is not left out", _remedy(excluded, options))
+
+
+def leaves_few(excluded: pd.DataFrame, images: int) -> bool:
+    """Whether most images are left out, which the report says above everything else."""
+    return len(excluded) > WARNING_SHARE * images
+
+
+def _listed(excluded: pd.DataFrame, images: int) -> str:
+    counts = excluded["reason"].value_counts().items()
+    because = "; ".join(f"{n} because {'of ' * (reason == TOO_FEW_RATERS)}{reason}" for reason, n in counts)
+    return f"{len(excluded)} of {images} images left out: {because}"
+
+
+def _remedy(excluded: pd.DataFrame, options: StudyOptions) -> str:
+    most = str(excluded["reason"].value_counts().index[0])
+    if "under" in most:
+        return (
+            f"The rule of {options.exclude_below:.0%} is made for lesions that are large in their region of interest. "
+            "Where lesions are small by nature, keep all images with --exclude-below 0, or give a region of interest "
+            "closer to the lesion (roi/<id>.png)"
+        )
+    if "over" in most:
+        return "Keep all images with --exclude-above 1, or give a wider region of interest"
+    return "Give the masks of more raters, or regions of interest that hold pixels"

@@ -271,6 +271,8 @@ def clustered_mean(values: ArrayLike, groups: Sequence[Hashable] | None = None, 
     table = np.asarray(values, float)
     defined = ~np.isnan(table)
     given = range(len(table)) if groups is None else groups
+    if len(given) != len(table):
+        raise ValueError(f"`groups` must have one label an image: {len(table)} expected, {len(given)} found.")
     x, labels = table[defined], [label for label, there in zip(given, defined, strict=True) if there]
     codes = {label: code for code, label in enumerate(dict.fromkeys(labels))}
     n, units = len(x), len(codes)

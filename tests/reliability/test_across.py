@@ -15,8 +15,8 @@ from irrbench.reliability import across as across_module
 from irrbench.reliability import study
 from irrbench.reliability.across import joint_table, measure_extents, raters_needed
 from irrbench.reliability.counting import count_images
-from irrbench.reliability.measures import mean_over
-from irrbench.reliability.raters import ONE_SIDED
+from irrbench.scores import record
+from irrbench.stats import clustered_mean
 from tests.reliability.conftest import OPTIONS, QUICK, RATERS
 
 
@@ -102,7 +102,7 @@ def test_joint_shares_are_one_model_of_all_images(found, monkeypatch):
     assert table.loc["icc_pixel", "laplace"] == pytest.approx(fit.icc_pixel.item(), abs=1e-6)
     for engine in ("laplace", "quadrature"):
         assert table[engine].iloc[1:].sum() == pytest.approx(1)
-    monkeypatch.setattr(across_module, "MOST_PATTERNS", 10)
+    monkeypatch.setattr(across_module, "MAX_PATTERNS", 10)
     assert joint_table(counted, OPTIONS)["reason"].unique().tolist() == ["more than 10 vote patterns"]
 
 
@@ -140,8 +140,8 @@ def test_which_score_to_monitor(found):
     assert scores.loc["iou", "gap_in_sd"] == pytest.approx(gap.mean() / gap.std())
     chosen = scores.index[scores["monitor"]].tolist()
     assert len(chosen) == 1
-    assert chosen[0] not in ONE_SIDED
-    eligible = scores.drop(index=list(ONE_SIDED), errors="ignore")["margin_in_sd"]
+    assert not record(chosen[0]).one_sided
+    eligible = scores[[not record(name).one_sided for name in scores.index]]["margin_in_sd"]
     assert eligible.idxmax() == chosen[0]
 
 
@@ -164,7 +164,7 @@ def test_pairs_by_scikit_learn(data, found):
     region = data.roi(0)
     kappas = [cohen_kappa_score(*(data.masks(place)[r][region] for r in (0, 2))) for place in range(len(data))]
     row = found.pairs[(found.pairs["first"] == "anna") & (found.pairs["second"] == "cem")].iloc[0]
-    expected = mean_over(kappas, data.groups)
+    expected = clustered_mean(kappas, data.groups)
     assert (row["n"], row["kappa"], row["se"]) == (24, pytest.approx(expected.mean), pytest.approx(expected.se))
     assert len(found.pairs) == 3
 

@@ -31,7 +31,7 @@ def test_patterns_are_those_of_the_masks(data):
 def test_chunks_bound_memory_and_keep_the_order(data, monkeypatch):
     counted = count_images(data, cells=[4])
     whole = next(iter(counted.chunks()))
-    monkeypatch.setattr(counting, "_NUMBERS", 5 * 2**3)
+    monkeypatch.setattr(counting, "_CHUNK_COUNTS", 5 * 2**3)
     parts = list(counted.chunks())
     assert [len(part.patterns) for part in parts] == [5, 5, 5, 5, 4]
     assert torch.equal(torch.cat([part.patterns.counts for part in parts]), whole.patterns.counts)
