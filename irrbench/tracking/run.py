@@ -15,10 +15,28 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import yaml
 
-from irrbench.tracking import calls, reference_runs, view
-from irrbench.tracking.calls import StoredRun
+from irrbench.tracking.calls import (
+    StoredRun,
+    check_role,
+    create,
+    dataset,
+    describe_dataset,
+    file,
+    finish,
+    join,
+    metrics,
+    pack_picture,
+    pack_table,
+    params,
+    picture,
+    table,
+    tags,
+)
+from irrbench.tracking.calls import role as role_call
+from irrbench.tracking.reference_runs import bounds, bounds_line, bounds_table
 from irrbench.tracking.spool import Payload, Request, RunAddress, default_spool
 from irrbench.tracking.store import NOTE_TAG, ROLE_TAG, absolute_uri
+from irrbench.tracking.view import RELIABILITY, first_view, view
 from irrbench.tracking.worker import Delivery, delivery_for
 
 if TYPE_CHECKING:
@@ -92,19 +110,19 @@ class Run:
         payload = arguments.pop("payload", Payload())
         self.delivery.put(Request(function.__name__, self.address, arguments, payload))
 
-    create = _recorded(calls.create)
-    finish = _recorded(calls.finish)
-    join_bounds = _recorded(calls.join)
-    log_bounds = _recorded(reference_runs.bounds)
-    log_bounds_line = _recorded(reference_runs.bounds_line)
-    save_view = _recorded(view.view)
-    save_first_view = _recorded(view.first_view)
+    create = _recorded(create)
+    finish = _recorded(finish)
+    join_bounds = _recorded(join)
+    log_bounds = _recorded(bounds)
+    log_bounds_line = _recorded(bounds_line)
+    save_view = _recorded(view)
+    save_first_view = _recorded(first_view)
 
     def log_metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Log values at a step, with the time of this call."""
         if values:
             numbers = {key: float(value) for key, value in values.items()}
-            self.record(calls.metrics, values=numbers, step=int(step))
+            self.record(metrics, values=numbers, step=int(step))
 
     def log_scores(self, values: Mapping[str, float], *, step: int) -> tuple[str, ...]:
         """Log scores and return the keys left out because their value is NaN or infinite.
@@ -121,11 +139,11 @@ class Run:
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Log parameters as text; MLflow keeps the first value of each."""
-        self.record(calls.params, values={key: str(value)[:MAX_PARAM] for key, value in values.items()})
+        self.record(params, values={key: str(value)[:MAX_PARAM] for key, value in values.items()})
 
     def set_tags(self, values: Mapping[str, Any]) -> None:
         """Set tags, their values as text."""
-        self.record(calls.tags, values={key: str(value) for key, value in values.items()})
+        self.record(tags, values={key: str(value) for key, value in values.items()})
 
     def set_role(self, role: str, *, colour: str | None = None, bounds_id: str | None = None) -> None:
         """Tag the run with its role, its colour and its bounds; see :func:`irrbench.tracking.calls.role`.
@@ -133,8 +151,8 @@ class Run:
         Raises:
             ValueError: if there is no such role.
         """
-        calls.check_role(role)
-        self.record(calls.role, role, colour=colour, bounds_id=bounds_id)
+        check_role(role)
+        self.record(role_call, role, colour=colour, bounds_id=bounds_id)
 
     def log_dataset(self, data: pd.DataFrame | Mapping[str, Any] | str, *, name: str, digest: str, split: str) -> None:
         """Name the data behind the run's scores, so that MLflow lists it under "Datasets used".
@@ -145,7 +163,7 @@ class Run:
             digest: digest of the data; one longer than 36 characters is hashed.
             split: such as ``test``.
         """
-        self.record(calls.dataset, fields=calls.describe_dataset(data, name=name, digest=digest), split=split)
+        self.record(dataset, fields=describe_dataset(data, name=name, digest=digest), split=split)
 
     def log_per_image(self, split: str, frame: pd.DataFrame) -> None:
         """Write the scores of each image as ``per_image/<split>.json`` and ``.parquet``; a second call replaces it.
@@ -157,7 +175,7 @@ class Run:
         Raises:
             ValueError: if there is no column of image ids.
         """
-        self.record(calls.table, split=split, payload=calls.pack_table(frame))
+        self.record(table, split=split, payload=pack_table(frame))
 
     def log_bounds_table(self, split: str, digest: str, role: str, frame: pd.DataFrame) -> None:
         """Write each image's bounds into the reference run of a role, ``ceiling`` or ``floor``.
@@ -165,8 +183,8 @@ class Run:
         Raises:
             ValueError: if there is no column of image ids.
         """
-        payload = calls.pack_table(frame)
-        self.record(reference_runs.bounds_table, split=split, digest=digest, role=role, payload=payload)
+        payload = pack_table(frame)
+        self.record(bounds_table, split=split, digest=digest, role=role, payload=payload)
 
     def log_panel(self, key: str, image: NDArray[np.uint8], *, step: int) -> None:
         """Log a picture, uint8 of shape (height, width, 3), that the chart page shows with a slider over steps.
@@ -174,7 +192,7 @@ class Run:
         Raises:
             ValueError: if the array is of another type or shape.
         """
-        self.record(calls.picture, key=key, step=step, payload=calls.pack_picture(image))
+        self.record(picture, key=key, step=step, payload=pack_picture(image))
 
     def log_figure(self, figure: Figure, path: str) -> None:
         """Write a matplotlib figure as an artifact, its format by the ending of ``path``."""
@@ -193,7 +211,7 @@ class Run:
 
     def _log_bytes(self, data: bytes, path: str) -> None:
         folder, _, name = path.rpartition("/")
-        self.record(calls.file, name=name, folder=folder or None, payload=Payload(data))
+        self.record(file, name=name, folder=folder or None, payload=Payload(data))
 
     def log_file(self, path: str | Path, folder: str | None = None) -> None:
         """Copy a file into the run's artifacts, as it is now.
@@ -205,7 +223,7 @@ class Run:
         if not path.is_file():
             raise FileNotFoundError(f"expected a file to log, found none at {path}.")
         payload = Payload(path=path, size=path.stat().st_size)
-        self.record(calls.file, name=path.name, folder=folder, payload=payload)
+        self.record(file, name=path.name, folder=folder, payload=payload)
 
     def drain(self, *, limit: float | None = None) -> int:
         """Wait for what is under way and return how many requests wait; see :meth:`Delivery.drain`."""
@@ -263,21 +281,20 @@ def log_reliability(
     Raises:
         FileNotFoundError: if a file is missing; the run's status is ``FAILED`` then.
     """
-    name = view.RELIABILITY
-    tags = {ROLE_TAG: name, NOTE_TAG: note, DIGEST_TAG: digest, "mlflow.source.name": "irrbench"}
+    all_tags = {ROLE_TAG: RELIABILITY, NOTE_TAG: note, DIGEST_TAG: digest, "mlflow.source.name": "irrbench"}
     status = "FAILED"
-    run.create(run_name=RELIABILITY_NAME, tags=tags)
+    run.create(run_name=RELIABILITY_NAME, tags=all_tags)
     try:
         run.log_params(params)
-        run.log_scores({f"{name}/{key}": value for key, value in metrics.items()}, step=0)
-        run.log_per_image(name, per_image)
+        run.log_scores({f"{RELIABILITY}/{key}": value for key, value in metrics.items()}, step=0)
+        run.log_per_image(RELIABILITY, per_image)
         run.log_dataset({"raters": note}, name=data_name, digest=digest, split="all")
         root = files[0].parent if files else Path()
         for path in files:
             below = path.parent.relative_to(root) if path.parent.is_relative_to(root) else Path()
-            run.log_file(path, (Path(name) / below).as_posix())
+            run.log_file(path, (Path(RELIABILITY) / below).as_posix())
         shown = [key for key in FIRST_CHARTS if math.isfinite(metrics.get(key, math.nan))]
-        run.save_first_view([f"{name}/{key}" for key in shown])
+        run.save_first_view([f"{RELIABILITY}/{key}" for key in shown])
         status = "FINISHED"
     finally:
         run.finish(status)

@@ -1,0 +1,112 @@
+"""Records on disk, delivered as a whole spool: the kinds and arguments stay readable from version to version."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from irrbench.tracking.calls import CALLS
+from irrbench.tracking.delivery import deliver
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
+
+TABLE = {"image": ["object", ["a", "b"]], "iou": ["float64", [0.1, 1 / 3]]}
+DATASET = {
+    "name": "nodules",
+    "digest": "1f",
+    "source_type": "code",
+    "source": '{"description": "nodules"}',
+    "schema": None,
+    "profile": None,
+}
+RULES = {"ties": "negative", "val/n_images": 2}
+LINE = {"ceiling": {"val/iou": 0.7}, "floor": {"val/iou": 0.1}, "last_step": 3}
+
+
+def picture() -> bytes:
+    target = io.BytesIO()
+    np.save(target, np.full((5, 7, 3), 200, dtype=np.uint8))
+    return target.getvalue()
+
+
+RECORDS = [  # as version 0.1.0 wrote them
+    ("create", {"run_name": "unet", "tags": {"who": "me"}, "artifact_location": None}, b""),
+    ("params", {"values": {"lr": "0.1"}}, b""),
+    ("tags", {"values": {"colour": "blue"}}, b""),
+    ("join", {"split": "val", "digest": "1f"}, b""),
+    ("dataset", {"fields": DATASET, "split": "val"}, b""),
+    ("metrics", {"values": {"val/iou": 0.5}, "step": 1}, b""),
+    ("metrics", {"values": {"val/iou": 0.6, "val/f1": 0.7}, "step": 2}, b""),
+    ("bounds", {"split": "val", "digest": "1f", "rules": RULES}, b""),
+    ("bounds_line", {"split": "val", "digest": "1f", **LINE}, b""),
+    ("bounds_table", {"split": "val", "digest": "1f", "role": "floor"}, json.dumps(TABLE).encode()),
+    ("table", {"split": "val"}, json.dumps(TABLE).encode()),
+    ("picture", {"key": "val/nodule", "step": 2}, picture()),
+    ("file", {"name": "config.yaml", "folder": None}, b"seed: 1\n"),
+    ("file", {"name": "empty.txt", "folder": "texts"}, b""),
+    ("view", {"scores": ["iou", "f1"]}, b""),
+    ("finish", {"status": "FINISHED"}, b""),
+]
+
+
+def write_session(spool, uri: str, records) -> None:
+    folder = spool / f"{1:020d}-1-0"
+    folder.mkdir(parents=True)
+    (folder / "store.json").write_text(json.dumps({"tracking_uri": uri, "version": 1}))
+    (spool / f"{folder.name}.lock").touch()
+    for number, (kind, arguments, payload) in enumerate(records, start=1):
+        head = {
+            "kind": kind,
+            "run": ["", "k1", "nodules"],
+            "arguments": arguments,
+            "created": 1_700_000_000_000 + number,
+            "size": len(payload),
+        }
+        (folder / f"{number:08d}-{kind}-k1.op").write_bytes(json.dumps(head).encode() + b"\n" + payload)
+
+
+def test_records_of_the_previous_version_are_delivered(store, tmp_path) -> None:
+    spool = tmp_path / "old"
+    write_session(spool, store.uri, RECORDS)
+    (report,) = deliver(spool)
+    assert (report.delivered, report.waiting, report.reasons) == (len(RECORDS), 0, [])
+    assert not spool.exists()
+    client = store.client
+    runs = {run.info.run_name: run for run in client.search_runs([store.experiment_id])}
+    assert set(runs) == {"unet", "average rater (ceiling)", "naive rater (floor)"}
+    run, floor = runs["unet"], runs["naive rater (floor)"]
+    assert (run.info.status, run.info.start_time, run.data.params) == ("FINISHED", 1_700_000_000_001, {"lr": "0.1"})
+    wanted = {"who": "me", "colour": "blue", "irrbench.role": "model", "irrbench.bounds_id": "val:1f"}
+    assert wanted.items() <= run.data.tags.items()
+    points = [(p.step, p.value, p.timestamp) for p in client.get_metric_history(run.info.run_id, "val/iou")]
+    assert points == [(1, 0.5, 1_700_000_000_006), (2, 0.6, 1_700_000_000_007)]
+    assert run.data.metrics == {"val/iou": 0.6, "val/f1": 0.7}
+    assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["nodules"]
+    assert floor.data.params == {"ties": "negative", "val/n_images": "2"}
+    line = [(p.step, p.value, p.timestamp) for p in client.get_metric_history(floor.info.run_id, "val/iou")]
+    assert line == [(0, 0.1, 1_700_000_000_009), (3, 0.1, 1_700_000_000_009)]
+    for found in (run, floor):
+        path = client.download_artifacts(found.info.run_id, "per_image/val.parquet", str(tmp_path))
+        assert list(pd.read_parquet(path)["iou"]) == [0.1, 1 / 3]
+    images = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
+    assert len(images) == 2
+    assert all("val~nodule+step+2+" in path for path in images)
+    files = [file.path for folder in ("", "texts") for file in client.list_artifacts(run.info.run_id, folder)]
+    assert {"config.yaml", "texts/empty.txt"} <= set(files)
+    assert "mlflow.sharedViewState.irrbench" in client.get_experiment(store.experiment_id).tags
+
+
+def test_every_kind_of_the_previous_version_is_a_call() -> None:
+    assert {kind for kind, *_ in RECORDS} <= set(CALLS)
+
+
+def test_a_kind_of_a_later_version_is_kept_and_holds_up_nothing(store, tmp_path) -> None:
+    spool = tmp_path / "new"
+    write_session(spool, store.uri, [RECORDS[0], ("hologram", {}, b""), RECORDS[5]])
+    (report,) = deliver(spool)
+    assert (report.delivered, report.waiting, report.reasons) == (2, 1, ["KeyError: 'hologram'"])
+    assert [path.name for path in spool.glob("*/*.op")] == ["00000002-hologram-k1.op"]
