@@ -99,23 +99,24 @@ class _Reader:
             flag, equals, text = rest.pop(0).partition("=")
             if not flag.startswith("--"):
                 raise ConfigError(f"expected flags, found {flag!r}; see --help")
-            if not equals and (not rest or rest[0].startswith("--")):
-                self.problems.append(f"{flag} needs a value, such as {flag} VALUE.")
-                continue
-            text = text if equals else rest.pop(0)
+            has_value = bool(equals or (rest and not rest[0].startswith("--")))
+            text = rest.pop(0) if has_value and not equals else text
             key = flag[2:].removesuffix("+")
             mapping, _, entry = key.partition(".")
+            is_entry = key not in self.fields and get_origin(self.fields.get(mapping)) is dict
             try:
-                if flag.endswith("+") and key in self.fields:
+                if key not in self.fields and not is_entry:
+                    nearest = _nearest(key, self.fields).replace("mean '", "mean '--")
+                    self.problems.append(f"unknown flag {flag!r}. {nearest}")
+                elif not has_value:
+                    self.problems.append(f"{flag} needs a value, such as {flag} VALUE.")
+                elif is_entry:
+                    self.set(mapping, {**(self.values.get(mapping) or {}), entry: text})
+                elif flag.endswith("+"):
                     before, given = self.values.get(key, attrgetter(key)(self.kind())) or [], _load_yaml(text)
                     self.set(key, [*before, *(given if isinstance(given, list) else [given])])
-                elif key in self.fields:
-                    self.set(key, text, is_text=True)
-                elif get_origin(self.fields.get(mapping)) is dict:
-                    self.set(mapping, {**(self.values.get(mapping) or {}), entry: text})
                 else:
-                    hint = _nearest(key, self.fields).replace("mean '", "mean '--")
-                    self.problems.append(f"unknown flag {flag!r}. {hint}")
+                    self.set(key, text, is_text=True)
             except yaml.YAMLError as error:
                 self.problems.append(f"{flag} is no valid YAML: {error}")
 
@@ -127,9 +128,9 @@ class _Reader:
             for key, value in content.items():
                 self.set(f"{section}{key}", value, place)
         elif content is not None:  # else all its keys are commented out
-            self._complain(place, section, f"expected keys and values, found {content!r}.")
+            self._add_problem(place, section, f"expected keys and values, found {content!r}.")
 
-    def _complain(self, place: str, section: str, message: str) -> None:
+    def _add_problem(self, place: str, section: str, message: str) -> None:
         where = f"{self.name}{section}".rstrip(".")
         self.problems.append(": ".join(part for part in (place, where, message) if part))
 
@@ -142,7 +143,7 @@ class _Reader:
         if hint is None:
             section, _, last = key.rpartition(".")
             known = [name.rpartition(".")[2] for name in self.fields if name.rpartition(".")[0] == section]
-            self._complain(place, section, f"unknown key {last!r}. {_nearest(last, known)}")
+            self._add_problem(place, section, f"unknown key {last!r}. {_nearest(last, known)}")
         elif is_dataclass(hint):
             self.read(value, place, f"{key}.")
         elif is_dataclass(entry) and isinstance(value, list):

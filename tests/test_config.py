@@ -167,6 +167,8 @@ def test_all_problems_are_told_at_once(tmp_path):
         (["stray"], "expected flags, found 'stray'; see --help"),
         (["--labels", "[soft]", "stray"], "expected flags, found 'stray'; see --help"),
         (["--train.augment"], "--train.augment needs a value, such as --train.augment VALUE."),
+        (["--quick"], "unknown flag '--quick'. "),
+        (["--label+", "soft"], "unknown flag '--label+'. Did you mean '--labels'?"),
         (["--labels", "--seeds", "[1]"], "--labels needs a value, such as --labels VALUE."),
         (["--models", "[{"], "--models is no valid YAML: "),
         (["--train", "3"], "train: expected keys and values, found 3."),

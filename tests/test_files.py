@@ -1,4 +1,4 @@
-"""Files are whole or not there, whatever the disk does."""
+"""Files are written completely or not at all, whatever the disk does, and locks hold."""
 
 import errno
 import math
@@ -6,7 +6,7 @@ import math
 import pandas as pd
 import pytest
 
-from irrbench._files import prepare_folder, read_frame, write_atomically, write_frame
+from irrbench._files import prepare_folder, read_frame, try_lock, write_atomically, write_frame
 from irrbench.config import ConfigError
 
 
@@ -68,3 +68,28 @@ def test_an_interrupt_leaves_the_old_file(tmp_path):
         write_atomically(path, interrupted)
     assert path.read_text() == "{}"
     assert [file.name for file in tmp_path.iterdir()] == ["done.json"]
+
+
+def test_a_lock_is_held_by_one_and_is_free_afterwards(tmp_path):
+    path = tmp_path / "new" / "lock"
+    with try_lock(path) as first, try_lock(path) as second:
+        assert (first, second) == (True, False)
+    with try_lock(path) as again:
+        assert again
+    assert path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_gives_the_lock_to_everybody(tmp_path, monkeypatch, number):
+    def no_locks(*_arguments):
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with try_lock(tmp_path / "lock") as first, try_lock(tmp_path / "lock") as second:
+        assert (first, second) == (True, True)
+    assert write_atomically(tmp_path / "a.txt", lambda path: path.write_text("whole")).read_text() == "whole"
+
+
+def test_a_lock_that_cannot_be_opened_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="directory"), try_lock(tmp_path):
+        pass
