@@ -23,7 +23,8 @@ def test_a_wheel_holds_the_package_and_no_top_level_callbacks(tmp_path):
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"irrbench"}
     here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "irrbench").rglob("*.py")}
     configurations = {f"irrbench/configs/{name}.yaml" for name in ("default", "folder", "reliability")}
-    assert here | configurations <= set(names)
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "irrbench/report/templates").iterdir()}
+    assert here | configurations | templates <= set(names)
     assert "irrbench/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
 
