@@ -62,8 +62,8 @@ class BatchReader:
             ValueError: if one is not there or has an impossible shape, with what the batch holds.
         """
         selectors = {name: getattr(self, name) for name in Sample._fields}
-        parts = (None if x is None else select(batch, x, name=name) for name, x in selectors.items())
-        sample = Sample(*parts)
+        parts: dict[str, Any] = {n: None if x is None else select(batch, x, name=n) for n, x in selectors.items()}
+        sample = Sample(**parts)
         _check(sample, batch)
         roi = sample.roi
         if roi is not None and roi.ndim == sample.masks.ndim and roi.shape[1] == 1:

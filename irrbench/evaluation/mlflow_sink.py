@@ -1,6 +1,6 @@
 """Results of a stage as runs of MLflow: the model's own, and those of ceiling and floor beside it.
 
-Everything goes through the spool (:mod:`irrbench.tracking.outbox`): a tracking store that is down, slow or full costs a
+Everything goes through the spool (:mod:`irrbench.tracking.worker`): a tracking store that is down, slow or full costs a
 few seconds and one warning, and what it misses is delivered later.
 """
 
@@ -13,12 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from irrbench import tracking
 from irrbench.evaluation.sinks import candidate_table
 from irrbench.summary import REFERENCES, bounds_digest
-from irrbench.tracking import RunAddress, chart_link
-
-Run: Any = getattr(tracking, "Run", None) or tracking.SpooledRun  # TEMPORARY
+from irrbench.tracking import Run, RunAddress, chart_link
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,13 +122,15 @@ class MLflowSink:
             Console(stderr=True).print(f"Models between floor and ceiling: {link}", soft_wrap=True, highlight=False)
 
     def close(self, status: str = "FINISHED") -> None:
-        """End the run, wait a little for what is under way, and print the link to the charts.
+        """End the run, wait until the store has everything, and print the link to the charts.
+
+        A store that takes nothing for some seconds is not waited for: ``irrbench sync`` delivers later.
 
         Args:
             status: ``FINISHED``, ``FAILED`` or ``KILLED``.
         """
         self.run.finish(status)
-        self.run.drain()
+        self.run.drain(limit=600)
         self.print_link()
 
     def _open(self, stage: Evaluator, table: pd.DataFrame) -> None:
