@@ -50,14 +50,11 @@ WAIT_CODES = frozenset({401, 403, 408, 429})  # refusals that may end although t
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 CALLS: dict[str, Callable[..., None]] = {}
-_WITH_PAYLOAD: set[str] = set()
 
 
 def call(function: _Function) -> _Function:
     """Register a function as the call of its name; its first parameter is a :class:`StoredRun`."""
     CALLS[function.__name__] = function
-    if "payload" in inspect.signature(function).parameters:
-        _WITH_PAYLOAD.add(function.__name__)
     return function
 
 
@@ -71,8 +68,9 @@ def perform(connection: Connection, requests: Sequence[Request]) -> None:
         log_points(StoredRun(connection, requests[0].run), points)
         return
     for request in requests:
-        payload = {"payload": request.payload} if request.kind in _WITH_PAYLOAD else {}
-        CALLS[request.kind](StoredRun(connection, request.run, request.created), **request.arguments, **payload)
+        function = CALLS[request.kind]
+        payload = {"payload": request.payload} if "payload" in inspect.signature(function).parameters else {}
+        function(StoredRun(connection, request.run, request.created), **request.arguments, **payload)
 
 
 def is_refusal(error: BaseException) -> bool:

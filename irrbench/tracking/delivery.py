@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
@@ -16,39 +15,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from irrbench.tracking.calls import FILES, METRICS, Connection, is_refusal, perform
-from irrbench.tracking.spool import QueuedRequest, Session, SpoolError, remove_if_empty, sessions, store_of
+from irrbench.tracking.spool import Order, QueuedRequest, Session, SpoolError, remove_if_empty, sessions, store_of
 from irrbench.tracking.store import why_silent, without_password
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE = 2.0
-LONGEST_PAUSE = 60.0
 MAX_BATCH = 200
 MAX_REASON = 300  # characters
 SIGN_OF_LIFE_SECONDS = 60.0  # that a user waits for a store
+QUEUE_PAUSES = (2.0, 60.0)  # seconds: the first after a failure, which doubles from failure to failure, and the longest
+STORE_PAUSES = (1.0, 30.0)
 
 QueueName = tuple[str, bool]  # run, whether of files
-
-
-@dataclass
-class RunQueue:
-    """What waits for one run, in order."""
-
-    requests: dict[tuple[str, int], QueuedRequest] = field(default_factory=dict)
-    paused_until: float = 0.0
-    failures: int = 0
-    one_by_one: bool = False
-
-    @property
-    def first(self) -> QueuedRequest:
-        """What has to be tried next."""
-        return next(iter(self.requests.values()))
-
-    def batch(self) -> list[QueuedRequest]:
-        """Return what can be sent together: metrics that follow one another, else a single request."""
-        if self.first.kind != METRICS or self.one_by_one:
-            return [self.first]
-        return list(islice(takewhile(lambda found: found.kind == METRICS, self.requests.values()), MAX_BATCH))
+WHOLE_STORE: QueueName = ("", False)
 
 
 class Outcome(NamedTuple):
@@ -73,84 +52,85 @@ class Queues:
     """
 
     def __init__(self) -> None:
-        self._queues: defaultdict[QueueName, RunQueue] = defaultdict(RunQueue)
-        self.refused: dict[tuple[str, int], tuple[QueuedRequest, str]] = {}
+        self._waiting: dict[Order, QueuedRequest] = {}
+        self._pauses: dict[QueueName, tuple[float, int]] = {}  # until when, and the number of failures in a row
+        self._alone: set[Order] = set()  # metrics that are not sent with others, because one of them was refused
+        self.refused: dict[Order, tuple[QueuedRequest, str]] = {}
 
     def __len__(self) -> int:
         """Return how many wait, without those that were refused."""
-        return sum(len(queue.requests) for queue in self._queues.values())
+        return len(self._waiting)
 
     def add(self, request: QueuedRequest) -> None:
         """Put a request at the end."""
-        self._queues[request.run, request.kind in FILES].requests[request.order] = request
+        self._waiting[request.order] = request
 
     def add_before(self, requests: Iterable[QueuedRequest]) -> None:
         """Put requests of an earlier process before everything that waits."""
-        earlier: defaultdict[QueueName, dict[tuple[str, int], QueuedRequest]] = defaultdict(dict)
-        for request in requests:
-            earlier[request.run, request.kind in FILES][request.order] = request
-        for name, found in earlier.items():
-            self._queues[name].requests = found | self._queues[name].requests
+        self._waiting = {request.order: request for request in requests} | self._waiting
 
-    def next_batch(self) -> tuple[QueueName, list[QueuedRequest]] | None:
-        """Return the oldest requests that may be tried now."""
+    def next_batch(self) -> list[QueuedRequest]:
+        """Return the oldest requests that may be tried now: metrics that follow one another, or one of another kind.
+
+        The list is empty if everything pauses or nothing waits.
+        """
         now = time.monotonic()
-        ready = [
-            (queue.first.order, name)
-            for name, queue in self._queues.items()
-            if queue.requests and queue.paused_until <= now and not self._waits_for_values(name)
-        ]
-        if not ready:
-            return None
-        _, name = min(ready)
-        return name, self._queues[name].batch()
+        blocked = {name for name, (until, _) in self._pauses.items() if until > now}
+        if WHOLE_STORE in blocked:
+            return []
+        for request in self._waiting.values():
+            if _queue_of(request) not in blocked:
+                return self._batch(request)
+            blocked |= {_queue_of(request), (request.run, True)}  # files wait for the values before them
+        return []
 
-    def _waits_for_values(self, name: QueueName) -> bool:
-        run, of_files = name
-        values = self._queues.get((run, False))
-        if not of_files or values is None or not values.requests:
-            return False
-        return values.first.order < self._queues[name].first.order
+    def _batch(self, first: QueuedRequest) -> list[QueuedRequest]:
+        if first.kind != METRICS or first.order in self._alone:
+            return [first]
+        queue = (request for request in self._waiting.values() if _queue_of(request) == _queue_of(first))
+        return list(islice(takewhile(lambda r: r.kind == METRICS and r.order not in self._alone, queue), MAX_BATCH))
 
-    def settle(self, name: QueueName, batch: list[QueuedRequest], outcome: Outcome) -> None:
-        """Take out what was delivered or refused, and let a queue that failed pause.
+    def settle(self, batch: list[QueuedRequest], outcome: Outcome) -> None:
+        """Take out what was delivered or refused, and let pause what failed: the queue, or all if the store is silent.
 
         Of several requests of which the store refuses one, each is tried alone afterwards.
         """
-        if outcome.reason is None:
-            self._remove(name, batch)
-        elif outcome.refused and len(batch) > 1:
-            self._queues[name].one_by_one = True
-        elif outcome.refused:
-            self._remove(name, batch)
-            self.refused[batch[0].order] = (batch[0], outcome.reason)
-        elif not outcome.silent:
-            self.postpone(name)
+        if outcome.silent:
+            self._pause(WHOLE_STORE, *STORE_PAUSES)
+            return
+        self._pauses.pop(WHOLE_STORE, None)
+        if outcome.refused and len(batch) > 1:
+            self._alone |= {request.order for request in batch}
+        elif outcome.reason is not None and not outcome.refused:
+            self.postpone(batch)
+        else:
+            self._pauses.pop(_queue_of(batch[0]), None)
+            for request in batch:
+                self._waiting.pop(request.order, None)
+                self._alone.discard(request.order)
+            if outcome.reason is not None:
+                self.refused[batch[0].order] = (batch[0], outcome.reason)
 
-    def _remove(self, name: QueueName, batch: Iterable[QueuedRequest]) -> None:
-        queue = self._queues[name]
-        queue.paused_until, queue.failures = 0.0, 0
-        for request in batch:
-            queue.requests.pop(request.order, None)
-        if not queue.requests:
-            del self._queues[name]
+    def postpone(self, batch: list[QueuedRequest]) -> None:
+        """Let the queue of a batch pause, longer each time."""
+        self._pause(_queue_of(batch[0]), *QUEUE_PAUSES)
 
-    def postpone(self, name: QueueName) -> None:
-        """Let a queue pause, longer each time."""
-        queue = self._queues[name]
-        queue.paused_until = time.monotonic() + min(FIRST_PAUSE * 2**queue.failures, LONGEST_PAUSE)
-        queue.failures += 1
+    def _pause(self, name: QueueName, first: float, longest: float) -> None:
+        _, failures = self._pauses.get(name, (0.0, 0))
+        self._pauses[name] = (time.monotonic() + min(first * 2**failures, longest), failures + 1)
 
     def end_pauses(self) -> None:
         """Let everything be tried again now."""
-        for queue in self._queues.values():
-            queue.paused_until = 0.0
+        self._pauses = {name: (0.0, failures) for name, (_, failures) in self._pauses.items()}
 
     def pause(self) -> float | None:
         """Return the seconds until the next queue may be tried again, None if none pauses."""
         now = time.monotonic()
-        ends = [queue.paused_until for queue in self._queues.values() if queue.requests and queue.paused_until > now]
-        return min(ends) - now if ends else None
+        return min((until - now for until, _ in self._pauses.values() if until > now), default=None)
+
+
+def _queue_of(request: QueuedRequest) -> QueueName:
+    return request.run, request.kind in FILES
 
 
 def send(connection: Connection, batch: list[QueuedRequest], *, ask_first: float | None) -> Outcome:
@@ -251,19 +231,16 @@ def _deliver_sessions(connection: Connection, found: list[Session], report: Repo
             queues.add(request)
         for path in session.half_written():
             report.add(1, f"a process ended while it wrote {path}, which is not complete; remove it")
-    reasons: list[str] = []
+    reasons: dict[str, None] = {}
     ask_first: float | None = SIGN_OF_LIFE_SECONDS
-    while (ready := queues.next_batch()) is not None:
-        name, batch = ready
+    while batch := queues.next_batch():
         outcome = send(connection, batch, ask_first=ask_first)
         ask_first = None
-        queues.settle(name, batch, outcome)
+        queues.settle(batch, outcome)
         if outcome.reason is None:
             report.delivered += len(batch)
         elif not outcome.refused:
-            reasons.append(outcome.reason)
-        if outcome.silent:
-            break
+            reasons[outcome.reason] = None
     for _, reason in queues.refused.values():
         report.add(1, reason)
-    report.add(len(queues), "; ".join(dict.fromkeys(reasons)))
+    report.add(len(queues), "; ".join(reasons))

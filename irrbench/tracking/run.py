@@ -222,8 +222,7 @@ class Run:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"expected a file to log, found none at {path}.")
-        payload = Payload(path=path, size=path.stat().st_size)
-        self.record(file, name=path.name, folder=folder, payload=payload)
+        self.record(file, name=path.name, folder=folder, payload=Payload(path=path))
 
     def drain(self, *, limit: float | None = None) -> int:
         """Wait for what is under way and return how many requests wait; see :meth:`Delivery.drain`."""

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -72,7 +72,9 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str | None:
     except Exception as error:
         raise unreadable(tracking_uri, error) from error
     if experiment is None:
-        return _newest_experiment(client, list(active))
+        tagged = f"tags.\"{ROLE_TAG}\" != ''"
+        newest = client.search_runs(list(active), tagged, order_by=["attributes.start_time DESC"], max_results=1)
+        return str(newest[0].info.experiment_id) if newest else None
     for experiment_id, name in active.items():
         if experiment in {name, experiment_id}:
             return experiment_id
@@ -104,10 +106,13 @@ def local_server(tracking_uri: str, *, host: str, port: int) -> Iterator[subproc
         RuntimeError: if the server ends, or does not answer within three minutes; with the end of its log.
     """
     require_free_port(host, port)
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    # The store goes here because a command line shows its password to every user of the machine.
+    environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": tracking_uri}
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(  # noqa: S603 - our own interpreter, arguments as a list
             [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"],
-            env=_environment(tracking_uri),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -118,23 +123,6 @@ def local_server(tracking_uri: str, *, host: str, port: int) -> Iterator[subproc
             yield server
         finally:
             _end_group(server)
-
-
-def _environment(tracking_uri: str) -> dict[str, str]:
-    """Return the server's environment; the store goes here because a command line shows its password to everybody."""
-    light = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": tracking_uri}
-    others = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return {**others, **light}
-
-
-def _newest_experiment(client: Any, experiment_ids: list[str]) -> str | None:
-    runs = client.search_runs(
-        experiment_ids,
-        filter_string=f"tags.\"{ROLE_TAG}\" != ''",
-        order_by=["attributes.start_time DESC"],
-        max_results=1,
-    )
-    return str(runs[0].info.experiment_id) if runs else None
 
 
 def _wait_until_it_answers(server: subprocess.Popen[bytes], address: str, log: Any) -> None:
@@ -156,24 +144,19 @@ def _tail(log: Any, *, lines: int = 15) -> str:
 
 
 def _end_group(server: subprocess.Popen[bytes]) -> None:
-    """End the server and whatever it started: kindly first, then not."""
-    _signal_group(server, signal.SIGTERM)
+    """End the server and whatever it started, by force where that takes more than ten seconds."""
+    _signal_group(server, force=False)
     try:
         server.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         logger.warning("the MLflow server did not end within %d s and is killed", STOP_SECONDS)
-    if os.name == "posix":
-        _signal_group(server, signal.SIGKILL)  # members that outlived their leader
-    else:
-        server.kill()
+    _signal_group(server, force=True)  # processes that outlived their leader too
     server.wait()
 
 
-def _signal_group(server: subprocess.Popen[bytes], number: int) -> None:
-    if os.name != "posix":
-        server.terminate()
-        return
-    try:
-        os.killpg(server.pid, number)
-    except ProcessLookupError:
-        return
+def _signal_group(server: subprocess.Popen[bytes], *, force: bool) -> None:
+    if os.name == "posix":
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL if force else signal.SIGTERM)
+    else:
+        server.terminate()  # Windows knows only force

@@ -7,6 +7,7 @@ say the order, the kind and the run, so that a long queue is read without openin
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import logging
@@ -30,42 +31,42 @@ SPOOL_VARIABLE = "IRRBENCH_SPOOL"
 _RECORD = re.compile(r"(?P<number>\d{8,})-(?P<kind>[a-z_]+)-(?P<run>[\w.]+)\.op")
 _session_numbers = itertools.count()
 
+Order = tuple[str, int]  # folder of the session, number of the record
+
 
 class SpoolError(ValueError):
     """A record or a session that is not complete."""
 
 
 class Payload(NamedTuple):
-    """Bytes that belong to a request: in memory, or a part of a file.
+    """Bytes that belong to a request: in memory, or a file from some place on.
 
     Attributes:
         data: the bytes, where there is no file.
         path: the file.
         offset: where in the file they begin.
-        size: how many they are.
     """
 
     data: bytes = b""
     path: Path | None = None
     offset: int = 0
-    size: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+        return len(self.data) if self.path is None else self.path.stat().st_size - self.offset
 
     def read(self) -> bytes:
         """Return the bytes."""
-        if self.path is None:
-            return self.data
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
+        target = io.BytesIO()
+        self.write_to(target)
+        return target.getvalue()
 
     def write_to(self, target: IO[bytes]) -> None:
         """Copy the bytes without holding a large file in memory."""
-        if self.path is None:
-            target.write(self.data)
-            return
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            shutil.copyfileobj(file, target, 1 << 20)
+        with io.BytesIO(self.data) if self.path is None else self.path.open("rb") as source:
+            source.seek(self.offset)
+            shutil.copyfileobj(source, target, 1 << 20)
 
 
 class RunAddress(NamedTuple):
@@ -113,7 +114,7 @@ def write_record(path: Path, request: Request) -> None:
         "run": list(request.run),
         "arguments": dict(request.arguments),
         "created": request.created,
-        "size": request.payload.size if request.payload.path else len(request.payload.data),
+        "size": request.payload.size,
     }
     draft = path.with_suffix(".tmp")
     try:
@@ -134,17 +135,16 @@ def read_record(path: Path) -> Request:
     """
     with path.open("rb") as file:
         line = file.readline()
-        found = path.stat().st_size - len(line)
-        try:
-            head = json.loads(line)
-            payload = Payload(path=path, offset=len(line), size=int(head["size"]))
-            complete = line.endswith(b"\n") and found == payload.size
-            request = Request(head["kind"], RunAddress(*head["run"]), head["arguments"], payload, int(head["created"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise SpoolError(f"{path} is not a complete record ({error}).") from error
-    if not complete:
+    payload = Payload(path=path, offset=len(line))
+    try:
+        head = json.loads(line)
+        expected = int(head["size"])
+        request = Request(head["kind"], RunAddress(*head["run"]), head["arguments"], payload, int(head["created"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpoolError(f"{path} is not a complete record ({error}).") from error
+    if not line.endswith(b"\n") or payload.size != expected:
         raise SpoolError(
-            f"{path} is not a complete record: expected {payload.size} bytes after its head, found {found}."
+            f"{path} is not a complete record: expected {expected} bytes after its head, found {payload.size}."
         )
     return request
 
@@ -159,7 +159,7 @@ def _to_json(value: Any) -> Any:
 class QueuedRequest(NamedTuple):
     """A request that waits: its place in the order, what its file name says, and where it is."""
 
-    order: tuple[str, int]
+    order: Order
     kind: str
     run: str
     record: Path | Request

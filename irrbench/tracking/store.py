@@ -308,7 +308,7 @@ def program(name: str = "irrbench") -> str:
     """
     script = Path(sysconfig.get_path("scripts"), f"{name}.exe" if os.name == "nt" else name)
     if not script.is_file():
-        return f"{shlex.quote(sys.executable)} -m {'irrbench.commands.main' if name == 'irrbench' else name}"
+        return f"{shlex.quote(sys.executable)} -m {name}"
     on_path = shutil.which(name)
     if on_path is not None and script.samefile(on_path):
         return name

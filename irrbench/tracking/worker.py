@@ -14,12 +14,11 @@ import os
 import shlex
 import threading
 import time
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from irrbench.tracking.calls import CREATING, Connection
-from irrbench.tracking.delivery import Outcome, QueueName, Queues, one_line, send
+from irrbench.tracking.delivery import Outcome, Queues, one_line, send
 from irrbench.tracking.spool import DEFAULT_SPOOL, QueuedRequest, Request, Session, claim_all, default_spool
 from irrbench.tracking.store import program, without_password
 
@@ -33,15 +32,13 @@ STUCK_AT_END = 1.0
 MAX_ABANDONED = 2
 ASK_SECONDS = 5.0
 TRUST_SECONDS = 5.0  # a store that answered so recently is not asked for a sign of life
-LONGEST_SILENCE = 30.0
 THREAD_NAME = "irrbench-delivery"
 
 
 class _Sending(NamedTuple):
     """What the worker is busy with."""
 
-    queue: QueueName
-    kind: str
+    batch: list[QueuedRequest]
     since: float
 
 
@@ -64,7 +61,7 @@ class Delivery:
         self._worker = 0  # number of the thread that sends; earlier ones were abandoned
         self._sending: _Sending | None = None
         self._abandoned: set[int] = set()
-        self._silent_until, self._silences, self._answered = 0.0, 0, float("-inf")
+        self._answered = float("-inf")
         self._patience, self._limit = PATIENCE, LIMIT
         self._warned = False
 
@@ -103,10 +100,9 @@ class Delivery:
         with self._changed:
             patience, longest = (self._patience, self._limit) if limit is None else (PATIENCE, limit)
             self._queues.end_pauses()
-            self._silent_until = 0.0
             self._changed.notify_all()
             count = len(self._queues)
-            while self._queues and self._may_progress():
+            while self._queues and (self._sending is not None or self._queues.next_batch()):
                 self._changed.wait(0.05)
                 self._replace_stuck(STUCK_AT_END, postpone=False)
                 now = time.monotonic()
@@ -122,10 +118,6 @@ class Delivery:
             if len(self):
                 self._warn("it did not take everything in time")
             return len(self)
-
-    def _may_progress(self) -> bool:
-        is_ready = time.monotonic() >= self._silent_until and self._queues.next_batch() is not None
-        return self._sending is not None or is_ready
 
     def drop_refused(self, run: str) -> list[str]:
         """Remove what the store has refused of one run, and return the reasons, each once.
@@ -166,15 +158,15 @@ class Delivery:
             logger.debug("%s", error)
 
     def _work(self, number: int) -> None:
-        hide_retries(THREAD_NAME)
+        # The HTTP library warns of every retry; a user sees one warning, ours.
+        logging.getLogger("urllib3.connectionpool").addFilter(_is_not_from_workers)
         if number == 1:
             self._take_over_sessions()
-        while (found := self._next(number)) is not None:
-            queue, batch = found
+        while batch := self._next(number):
             is_fresh = time.monotonic() - self._answered < TRUST_SECONDS
             outcome = send(self.connection, batch, ask_first=None if is_fresh else ASK_SECONDS)
             with self._changed:
-                self._settle(number, queue, batch, outcome)
+                self._settle(number, batch, outcome)
 
     def _take_over_sessions(self) -> None:
         """Queue what processes that have ended have left for this store."""
@@ -185,33 +177,25 @@ class Delivery:
             self._queues.add_before(request for session in found for request in session.requests())
             self._inherited = found
 
-    def _next(self, number: int) -> tuple[QueueName, list[QueuedRequest]] | None:
-        """Wait for something to send; None when another worker has taken over."""
+    def _next(self, number: int) -> list[QueuedRequest]:
+        """Wait for something to send; [] when another worker has taken over."""
         with self._changed:
             while number == self._worker:
-                now = time.monotonic()
-                found = self._queues.next_batch() if now >= self._silent_until else None
-                if found is not None:
-                    self._sending = _Sending(found[0], found[1][0].kind, now)
-                    return found
-                pauses = [self._queues.pause(), self._silent_until - now if self._queues else None]
-                self._changed.wait(min((pause for pause in pauses if pause is not None and pause > 0), default=None))
-            return None
+                if batch := self._queues.next_batch():
+                    self._sending = _Sending(batch, time.monotonic())
+                    return batch
+                self._changed.wait(self._queues.pause())
+            return []
 
-    def _settle(self, number: int, queue: QueueName, batch: list[QueuedRequest], outcome: Outcome) -> None:
+    def _settle(self, number: int, batch: list[QueuedRequest], outcome: Outcome) -> None:
         self._abandoned.discard(number)
-        now = time.monotonic()
         if number == self._worker:
             self._sending = None
         elif outcome.reason is not None:  # the worker that has taken over tries the same requests
             return
-        self._queues.settle(queue, batch, outcome)
-        if outcome.silent:
-            self._silent_until = now + min(2.0**self._silences, LONGEST_SILENCE)
-            self._silences += 1
-        else:
-            self._silent_until, self._silences = 0.0, 0
-            self._answered = now if outcome.reason is None or outcome.refused else float("-inf")
+        self._queues.settle(batch, outcome)
+        has_answered = outcome.reason is None or outcome.refused
+        self._answered = time.monotonic() if has_answered else float("-inf")
         if outcome.reason is not None and not (outcome.refused and len(batch) > 1):
             self._warn(outcome.reason)
         self._changed.notify_all()
@@ -224,13 +208,13 @@ class Delivery:
         sending = self._sending
         if sending is None or time.monotonic() - sending.since < seconds:
             return
-        if self.connection.is_opening or sending.kind in CREATING:
+        if self.connection.is_opening or sending.batch[0].kind in CREATING:
             return
         if len(self._abandoned) < MAX_ABANDONED:
             self._abandoned.add(self._worker)
             self._sending, self._answered = None, float("-inf")
             if postpone:
-                self._queues.postpone(sending.queue)
+                self._queues.postpone(sending.batch)
                 self._warn(f"it has not answered for {seconds:.0f} s")
             self._start_worker()
 
@@ -246,21 +230,8 @@ def warning_text(tracking_uri: str, reason: str, spool: Path) -> str:
     )
 
 
-class _NotFromThreads(logging.Filter):
-    """Drops the messages of threads whose name begins with a prefix."""
-
-    def __init__(self, prefix: str) -> None:
-        super().__init__()
-        self.prefix = prefix
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.threadName or "").startswith(self.prefix)
-
-
-@lru_cache
-def hide_retries(prefix: str) -> None:
-    """Hide the HTTP library's warnings about retries in our threads: a user sees one warning, ours."""
-    logging.getLogger("urllib3.connectionpool").addFilter(_NotFromThreads(prefix))
+def _is_not_from_workers(record: logging.LogRecord) -> bool:
+    return not (record.threadName or "").startswith(THREAD_NAME)
 
 
 _deliveries: dict[tuple[int, str, Path], Delivery] = {}

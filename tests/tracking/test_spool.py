@@ -30,7 +30,7 @@ def request(number: int, kind: str = "metrics", run: str = "r1", session: str = 
 
 
 def numbers(batch) -> list[int]:
-    return [found.order[1] for found in batch[1]]
+    return [found.order[1] for found in batch]
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path) -> None:
@@ -106,9 +106,9 @@ def test_metrics_in_a_row_go_together_and_everything_in_order() -> None:
     for number, kind in enumerate(["create", "metrics", "metrics", "tags", "metrics"]):
         queues.add(request(number, kind))
     seen = []
-    while (batch := queues.next_batch()) is not None:
+    while batch := queues.next_batch():
         seen.append(numbers(batch))
-        queues.settle(*batch, Outcome())
+        queues.settle(batch, Outcome())
     assert seen == [[0], [1, 2], [3], [4]]
     assert len(queues) == 0
 
@@ -119,11 +119,11 @@ def test_files_that_fail_hold_up_files_of_their_run_only() -> None:
         queues.add(request(number, kind, run))
     batch = queues.next_batch()
     assert numbers(batch) == [0]
-    queues.postpone(batch[0])
+    queues.postpone(batch)
     seen = []
-    while (batch := queues.next_batch()) is not None:
+    while batch := queues.next_batch():
         seen += numbers(batch)
-        queues.settle(*batch, Outcome())
+        queues.settle(batch, Outcome())
     assert seen == [2, 3]
     assert queues.pause() == pytest.approx(2, abs=0.5)
     queues.end_pauses()
@@ -135,10 +135,10 @@ def test_a_file_waits_for_the_values_before_it() -> None:
     for number, kind in enumerate(["create", "table", "metrics"]):
         queues.add(request(number, kind))
     batch = queues.next_batch()
-    queues.postpone(batch[0])
-    assert queues.next_batch() is None
+    queues.postpone(batch)
+    assert queues.next_batch() == []
     queues.end_pauses()
-    queues.settle(*queues.next_batch(), Outcome())
+    queues.settle(queues.next_batch(), Outcome())
     assert numbers(queues.next_batch()) == [1]
 
 
@@ -147,9 +147,9 @@ def test_what_an_earlier_process_left_comes_first() -> None:
     queues.add(request(1, session="2"))
     queues.add_before([request(1, "params", session="1"), request(2, "tags", session="1")])
     seen = []
-    while (batch := queues.next_batch()) is not None:
-        seen += [found.kind for found in batch[1]]
-        queues.settle(*batch, Outcome())
+    while batch := queues.next_batch():
+        seen += [found.kind for found in batch]
+        queues.settle(batch, Outcome())
     assert seen == ["params", "tags", "metrics"]
 
 
@@ -159,10 +159,10 @@ def test_what_is_refused_is_found_out_and_holds_up_nothing() -> None:
         queues.add(request(number))
     batch = queues.next_batch()
     assert numbers(batch) == [0, 1, 2]
-    queues.settle(*batch, Outcome("no", refused=True))
+    queues.settle(batch, Outcome("no", refused=True))
     batch = queues.next_batch()
     assert numbers(batch) == [0]
-    queues.settle(*batch, Outcome("no such run", refused=True))
+    queues.settle(batch, Outcome("no such run", refused=True))
     assert [reason for _, reason in queues.refused.values()] == ["no such run"]
     assert numbers(queues.next_batch()) == [1]
 

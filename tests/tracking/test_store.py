@@ -122,7 +122,7 @@ def test_another_environments_command_on_the_path_is_not_meant(environment, tmp_
 
 def test_without_a_script_the_interpreter_is_called(environment) -> None:
     (environment / "irrbench").unlink()
-    assert program() == f"{sys.executable} -m irrbench.commands.main"
+    assert program() == f"{sys.executable} -m irrbench"
     done = subprocess.run([*program().split(), "--help"], capture_output=True, text=True, check=True)
     assert "usage: irrbench" in done.stdout
     assert program("mlflow") == f"{sys.executable} -m mlflow"
