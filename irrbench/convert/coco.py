@@ -10,33 +10,20 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irrbench.convert.pictures import ImageFolder
 from irrbench.convert.shapes import decode_runs, expand_runs, fill_polygon
-from irrbench.convert.writing import Converted, Options, Picture, Source, attempt, write_folder
+from irrbench.convert.writing import Converted, ImageFolder, Options, Picture, Source, attempt, write_folder
 from irrbench.data.readers import DataError, Problem, ReadError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Entry = Mapping[str, Any]
-_OWN = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_url", "date_captured"}
-
-
-class _Coco(NamedTuple):
-    images: list[Entry]
-    annotations: dict[object, list[Entry]]  # by image
-    everyone: set[str]
-
-
-class _Rules(NamedTuple):
-    annotator: str
-    looked: str
-    wanted: set[object] | None
-    all_looked: bool
+Shape = tuple[int, int]
+_STANDARD_FIELDS = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_url", "date_captured"}
 
 
 def convert_coco(
@@ -78,19 +65,36 @@ def convert_coco(
     path = Path(annotations)
     content = _load(path)
     wanted = _category_ids(content, categories, path)
-    coco = _index(content, annotator, path)
+    by_image = _by_image(content, annotator, path)
+    everybody = sorted({str(_field(entry, annotator)) for entry in content["annotations"]})
     folder = ImageFolder(Path(images))
-    rules = _Rules(annotator, looked, wanted, all_looked)
-    entries = [
-        attempt(f"{path.name}, image {entry.get('id')}", partial(_source, entry, coco, folder, rules))
-        for entry in coco.images
-    ]
+
+    def source(image: Entry) -> Source:
+        name, size = _name_and_size(image)
+        by_rater: dict[str, list[Entry]] = {rater: [] for rater in (everybody if all_looked else _names(image, looked))}
+        for annotation in by_image[_key(image.get("id"))]:
+            drawn = by_rater.setdefault(str(_field(annotation, annotator)), [])
+            if wanted is None or _key(annotation.get("category_id")) in wanted:
+                drawn.append(annotation)
+        if not by_rater:
+            remedy = f"list them in the image's field {looked!r}, or leave the image out"
+            raise ReadError(f"nobody who annotated {name}", "somebody", remedy)
+
+        def draw(shape: Shape) -> dict[str, list[NDArray[np.bool_]]]:
+            return {rater: [_union(drawn, shape)] for rater, drawn in by_rater.items()}
+
+        plain = {key: value for key, value in image.items() if isinstance(value, str | int | float | bool)}
+        covariates = {key: value for key, value in plain.items() if key not in {*_STANDARD_FIELDS, looked}}
+        return Source(name, tuple(by_rater), covariates, lambda: Picture(folder.find([name]), size, draw))
+
+    entries = [attempt(f"{path.name}, image {image.get('id')}", partial(source, image)) for image in content["images"]]
     options = Options(Path(output), overwrite, anonymize, progress)
     facts = {"format": "COCO", "source": path.name, "categories": sorted(map(str, categories))}
     return write_folder(entries, options, facts=facts)
 
 
 def _load(path: Path) -> Entry:
+    """The whole file, with lists of images and of annotations."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
@@ -104,22 +108,23 @@ def _load(path: Path) -> Entry:
 
 
 def _category_ids(content: Entry, wanted: Sequence[str], path: Path) -> set[object] | None:
+    """The ids of the categories of these names or ids; None where all count."""
     if not wanted:
         return None
     listed = content.get("categories")
     entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    unknown = [name for name in wanted if not any(name in _names(entry) for entry in entries)]
-    if unknown:
-        there = ", ".join(str(entry.get("name")) for entry in entries) or "none"
-        raise DataError([Problem(path.name, f"no category {unknown[0]!r}", f"some of {there}", "correct the name")])
-    return {_key(entry.get("id")) for entry in entries if set(wanted) & _names(entry)}
+    ids: set[object] = set()
+    for name in wanted:
+        found = {_key(entry.get("id")) for entry in entries if name in (str(entry.get("name")), str(entry.get("id")))}
+        if not found:
+            known = ", ".join(str(entry.get("name")) for entry in entries) or "none"
+            raise DataError([Problem(path.name, f"no category {name!r}", f"some of {known}", "correct the name")])
+        ids |= found
+    return ids
 
 
-def _names(category: Entry) -> set[str]:
-    return {str(category.get("name")), str(category.get("id"))}
-
-
-def _index(content: Entry, annotator: str, path: Path) -> _Coco:
+def _by_image(content: Entry, annotator: str, path: Path) -> dict[object, list[Entry]]:
+    """The annotations of each image, once all of them name an image and an annotator."""
     known = Counter(_key(entry.get("id")) for entry in content["images"])
     problems = [
         Problem(f"{path.name}, image {key}", f"{times} images of that id", "one", "export again")
@@ -128,23 +133,16 @@ def _index(content: Entry, annotator: str, path: Path) -> _Coco:
     ]
     by_image: dict[object, list[Entry]] = defaultdict(list)
     for entry in content["annotations"]:
-        problems += _entry_problems(entry, f"{path.name}, annotation {entry.get('id')}", annotator, known)
-        by_image[_key(entry.get("image_id"))].append(entry)
+        label, image = f"{path.name}, annotation {entry.get('id')}", entry.get("image_id")
+        if not _field(entry, annotator):
+            remedy = "name the field with --annotator"
+            problems.append(Problem(label, f"no field {annotator!r}", "the name of who drew it", remedy))
+        if _key(image) not in known:
+            problems.append(Problem(label, f"image_id {image!r}, unknown", "an id of images", "export again"))
+        by_image[_key(image)].append(entry)
     if problems:
         raise DataError(problems)
-    everyone = {str(_field(entry, annotator)) for entry in content["annotations"]}
-    return _Coco(content["images"], by_image, everyone)
-
-
-def _entry_problems(entry: Entry, label: str, annotator: str, known: Mapping[object, int]) -> list[Problem]:
-    image = entry.get("image_id")
-    problems = []
-    if not _field(entry, annotator):
-        remedy = "name the field with --annotator"
-        problems.append(Problem(label, f"no field {annotator!r}", "the name of who drew it", remedy))
-    if _key(image) not in known:
-        problems.append(Problem(label, f"image_id {image!r}, unknown", "an id of images", "export again"))
-    return problems
+    return by_image
 
 
 def _key(value: object) -> object:
@@ -158,62 +156,34 @@ def _field(entry: Entry, path: str) -> object:
     return value
 
 
-def _source(entry: Entry, coco: _Coco, folder: ImageFolder, rules: _Rules) -> Source:
-    name = str(entry.get("file_name") or "")
-    declared = (entry.get("height"), entry.get("width"))
-    if not name or not all(isinstance(side, int) and side > 0 for side in declared):
+def _names(image: Entry, field: str) -> list[str]:
+    names = _field(image, field)
+    if names is not None and not isinstance(names, list):
+        raise ReadError(f"{field}: {names!r}", "a list of names", "write it as a list")
+    return [str(name) for name in names or []]
+
+
+def _name_and_size(image: Entry) -> tuple[str, Shape]:
+    name, height, width = str(image.get("file_name") or ""), image.get("height"), image.get("width")
+    if not name or not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
         raise ReadError("no file_name, height or width", "all three", "export again")
-    by_rater: dict[str, list[Entry]] = defaultdict(list)
-    for rater in sorted(coco.everyone) if rules.all_looked else _lookers(entry, rules.looked):
-        by_rater[rater] = []
-    for annotation in coco.annotations.get(_key(entry.get("id")), []):
-        mine = by_rater[str(_field(annotation, rules.annotator))]
-        if rules.wanted is None or _key(annotation.get("category_id")) in rules.wanted:
-            mine.append(annotation)
-    if not by_rater:
-        remedy = f"list them in the image's field {rules.looked!r}, or leave the image out"
-        raise ReadError(f"nobody who annotated {name}", "somebody", remedy)
-    covariates = {key: value for key, value in entry.items() if key not in {*_OWN, rules.looked} and _is_plain(value)}
-    size = (int(declared[0] or 0), int(declared[1] or 0))
-    return Source(name, tuple(by_rater), covariates, partial(_picture, folder, name, size, by_rater))
+    return name, (height, width)
 
 
-def _lookers(entry: Entry, looked: str) -> list[str]:
-    names = _field(entry, looked)
-    if names is None:
-        return []
-    if not isinstance(names, list):
-        raise ReadError(f"{looked}: {names!r}", "a list of names", "write it as a list")
-    return [str(name) for name in names]
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str | int | float | bool)
-
-
-def _picture(folder: ImageFolder, name: str, declared: tuple[int, int], by_rater: Mapping[str, list[Entry]]) -> Picture:
-    def draw(shape: tuple[int, int]) -> dict[str, list[NDArray[np.bool_]]]:
-        return {rater: [_union(entries, shape)] for rater, entries in by_rater.items()}
-
-    return Picture(folder.find([name]), declared, draw)
-
-
-def _union(entries: Sequence[Entry], shape: tuple[int, int]) -> NDArray[np.bool_]:
+def _union(annotations: Sequence[Entry], shape: Shape) -> NDArray[np.bool_]:
+    """All annotations in one mask."""
     mask = np.zeros(shape, bool)
-    for entry in entries:
-        mask |= _draw_named(entry, shape)
+    annotation: Entry = {}
+    try:
+        for annotation in annotations:
+            mask |= _draw(annotation.get("segmentation"), shape)
+    except ReadError as error:
+        found = f"annotation {annotation.get('id')}: {error.found}"
+        raise ReadError(found, error.expected, error.remedy) from error
     return mask
 
 
-def _draw_named(entry: Entry, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    try:
-        return _draw(entry.get("segmentation"), shape)
-    except ReadError as error:
-        found = f"annotation {entry.get('id')}: {error.found}"
-        raise ReadError(found, error.expected, error.remedy) from error
-
-
-def _draw(segmentation: object, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def _draw(segmentation: object, shape: Shape) -> NDArray[np.bool_]:
     if isinstance(segmentation, list) and segmentation:
         mask = np.zeros(shape, bool)
         for polygon in segmentation:
@@ -223,8 +193,6 @@ def _draw(segmentation: object, shape: tuple[int, int]) -> NDArray[np.bool_]:
         return mask
     if isinstance(segmentation, dict) and segmentation.get("size") == list(shape):
         counts = segmentation.get("counts")
-        if isinstance(counts, str):
-            return expand_runs(decode_runs(counts), shape)
-        if isinstance(counts, list):
-            return expand_runs(counts, shape)
+        if isinstance(counts, str | list):
+            return expand_runs(decode_runs(counts) if isinstance(counts, str) else counts, shape)
     raise ReadError("no segmentation of the image's size", "polygons or run lengths", "export masks, not boxes alone")

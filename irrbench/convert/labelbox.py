@@ -6,160 +6,44 @@ Source: Labelbox documentation, "Export image annotations" and "Export composite
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
+import urllib.error
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from irrbench.convert.pictures import Store
 from irrbench.convert.shapes import fill_box, fill_polygon
-from irrbench.convert.writing import Converted, Options, Picture, Source, attempt, write_folder
+from irrbench.convert.writing import (
+    Converted,
+    ImageFolder,
+    Options,
+    Picture,
+    Source,
+    attempt,
+    safe_name,
+    write_folder,
+)
 from irrbench.data.io import read_colours, read_mask
-from irrbench.data.readers import LOSSY, DataError, Problem, ReadError, extension
+from irrbench.data.readers import LOSSY, DataError, Problem, ReadError, extension, size_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from irrbench.convert.pictures import Store
-
-# One Labelbox label, a list of polygons, masks and boxes, as a mask.
-
-
-Object = Mapping[str, Any]
-
-
-class Ignored:
-    """Counts objects that are no outlines, by their kind; from several threads."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    def add(self, kind: str) -> None:
-        """One more object of this kind."""
-        with self._lock:
-            self._counts[kind] += 1
-
-    def __iter__(self) -> Iterator[str]:
-        for kind, count in sorted(self._counts.items()):
-            yield f"{count} objects of kind {kind} left out: they outline nothing"
-
-
-class ObjectRules(NamedTuple):
-    """Which objects count, where mask files are, whether boxes are filled, and what was ignored."""
-
-    names: frozenset[str]
-    masks: Store | None
-    boxes: bool
-    ignored: Ignored
-
-
-def draw_objects(objects: Sequence[Object], shape: tuple[int, int], rules: ObjectRules) -> NDArray[np.bool_]:
-    """All objects that count, in one mask ``(H, W)``.
-
-    Raises:
-        ReadError: an outline or a mask file that cannot be used.
-    """
-    mask = np.zeros(shape, bool)
-    for item in objects:
-        if rules.names and not rules.names & {str(item.get("name")), str(item.get("value"))}:
-            continue
-        drawn = _draw(item, shape, rules)
-        if drawn is None:
-            rules.ignored.add(str(item.get("annotation_kind", "unknown")))
-        else:
-            mask |= drawn
-    return mask
-
-
-def _draw(item: Object, shape: tuple[int, int], rules: ObjectRules) -> NDArray[np.bool_] | None:
-    try:
-        if "polygon" in item:
-            return fill_polygon([[point["x"], point["y"]] for point in item["polygon"]], shape)
-        if "composite_mask" in item or "mask" in item:
-            return _draw_mask(item, shape, rules.masks)
-        if "bounding_box" in item and rules.boxes:
-            return fill_box(item["bounding_box"], shape)
-    except (KeyError, TypeError, ValueError) as error:
-        kind = item.get("annotation_kind", "object")
-        raise ReadError(f"a damaged {kind} ({error!r})", "Labelbox's export format", "export again") from error
-    return None
-
-
-def _draw_mask(item: Object, shape: tuple[int, int], store: Store | None) -> NDArray[np.bool_]:
-    if store is None:
-        raise ReadError("an object drawn as a mask, and no folder of masks", "mask files", "give --masks DIR")
-    whole = item.get("mask")
-    if whole is None:
-        return _pick_colour(item["composite_mask"], shape, store)
-    try:
-        path = store.get([str(item["feature_id"])], str(whole["url"]))
-    except ReadError:
-        if "composite_mask" not in item:
-            raise
-        return _pick_colour(item["composite_mask"], shape, store)
-    return _checked(_read_single(path), shape, path.name)
-
-
-def _read_single(path: Path) -> NDArray[np.bool_]:
-    """One object's mask: what is neither black nor transparent, of one colour."""
-    colours = read_colours(path)
-    if colours.ndim == 2 or extension(path.name) in LOSSY:
-        return read_mask(path)
-    marked = _opaque(colours) & colours[..., :3].any(-1)
-    if len(np.unique(colours[marked], axis=0)) > 1:
-        raise ReadError(f"{path.name} of several colours", "a mask in one colour on black", "export again")
-    return marked
-
-
-def _opaque(colours: NDArray[Any]) -> NDArray[np.bool_]:
-    has_alpha = colours.shape[-1] in (2, 4)
-    return colours[..., -1] > 0 if has_alpha else np.ones(colours.shape[:-1], bool)
-
-
-def _pick_colour(composite: Object, shape: tuple[int, int], store: Store) -> NDArray[np.bool_]:
-    """One object's colour out of the picture that holds all objects of its label."""
-    url = str(composite["url"])
-    path = store.get([_composite_id(url)], url)
-    colours = read_colours(path)
-    if colours.ndim != 3 or colours.shape[-1] < 3:
-        raise ReadError(f"{path.name} without colours", "a composite mask in RGB", "download it again")
-    wanted = np.array([int(value) for value in composite["color_rgb"]])
-    if wanted.shape != (3,):
-        raise ReadError(f"{len(wanted)} values of color_rgb", "three", "export again")
-    return _checked(_opaque(colours) & (colours[..., :3] == wanted).all(-1), shape, path.name)
-
-
-def _composite_id(url: str) -> str:
-    """The composite mask's id: in ``.../masks/{id}/index/1`` what follows ``masks``, else the file's name."""
-    parts = [part for part in urlsplit(url).path.split("/") if part]
-    if "masks" in parts[:-1]:
-        return parts[parts.index("masks") + 1]
-    return parts[-1] if parts else ""
-
-
-def _checked(mask: NDArray[np.bool_], shape: tuple[int, int], name: str) -> NDArray[np.bool_]:
-    if mask.shape != shape:
-        sizes = [" x ".join(map(str, size)) for size in (mask.shape, shape)]
-        raise ReadError(f"{name} of size {sizes[0]}", f"{sizes[1]}, the size of its image", "export again")
-    return mask
-
-
-Row = dict[str, Any]
-
-
-class _Reading(NamedTuple):
-    images: Store
-    rules: ObjectRules
-    project: str | None
+Row = Mapping[str, Any]
+Shape = tuple[int, int]
+API_KEY = "LABELBOX_API_KEY"
+TIMEOUT_SECONDS = 60
+_ENDINGS = {"image/png": ".png", "image/jpeg": ".jpg", "image/tiff": ".tif"}
 
 
 def convert_labelbox(
@@ -200,108 +84,93 @@ def convert_labelbox(
     Raises:
         DataError: an export that cannot be read, or nothing in it that can be converted.
     """
-    rows = _read_rows(Path(export))
+    path = Path(export)
+    rows = _read_rows(path)
     _check_project(rows, project)
-    ignored = Ignored()
-    files = None if masks is None else Store(Path(masks), download=download)
-    rules = ObjectRules(frozenset(objects), files, boxes, ignored)
-    reading = _Reading(Store(Path(images), download=download), rules, project)
-    entries = [attempt(f"{Path(export).name}, line {number}", partial(_source, row, reading)) for number, row in rows]
+    mask_files = None if masks is None else Store(Path(masks), download=download)
+    drawing = _Drawing(frozenset(objects), mask_files, boxes=boxes)
+    files = Store(Path(images), download=download)
+    entries = [
+        attempt(f"{path.name}, line {number}", partial(_source, row, project, files, drawing)) for number, row in rows
+    ]
     options = Options(Path(output), overwrite, anonymize, progress)
-    facts = {"format": "Labelbox", "source": Path(export).name, "objects": sorted(objects)}
-    return write_folder(entries, options, facts=facts, notes=ignored)
+    facts = {"format": "Labelbox", "source": path.name, "objects": sorted(objects)}
+    return write_folder(entries, options, facts=facts, notes=drawing.notes())
 
 
 def _read_rows(export: Path) -> list[tuple[int, Row]]:
-    parsed = [(number, _parse(text)) for number, text in _lines(export)]
-    problems = [_bad_line(export, number, found) for number, found in parsed if isinstance(found, str)]
-    rows = [(number, row) for number, row in parsed if not isinstance(row, str)]
+    """The data rows with their line numbers."""
+    rows, problems = [], []
+    try:
+        with export.open(encoding="utf-8-sig") as file:
+            lines = [(number, line) for number, line in enumerate(file, start=1) if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        found = f"a file that cannot be read ({error})"
+        raise DataError([Problem(str(export), found, "a Labelbox export in UTF-8", "export again")]) from error
+    for number, line in lines:
+        row = _parse(line)
+        if isinstance(row, str):
+            expected, remedy = "an object of Labelbox's NDJSON export", "export with export_v2 or later"
+            problems.append(Problem(f"{export.name}, line {number}", row, expected, remedy))
+        else:
+            rows.append((number, row))
+    if not lines:
+        problems.append(Problem(str(export), "an empty file", "one JSON object a line", "export again"))
     if problems:
         raise DataError(problems)
-    if not rows:
-        raise DataError([Problem(str(export), "an empty file", "one JSON object a line", "export again")])
     return rows
 
 
-def _parse(text: str) -> Row | str:
+def _parse(line: str) -> Row | str:
     """A data row, or what is wrong with the line."""
     try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return "JSON nested too deep" if isinstance(error, RecursionError) else f"no JSON ({error})"
+        row = json.loads(line)
+    except RecursionError:
+        return "JSON nested too deep"
+    except ValueError as error:
+        return f"no JSON ({error})"
     if isinstance(row, dict) and isinstance(row.get("data_row"), dict) and isinstance(row.get("projects"), dict):
         return row
     return "no data_row with projects"
 
 
-def _lines(export: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with export.open(encoding="utf-8-sig") as file:
-            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        found = f"a file that cannot be read ({error})"
-        raise DataError([Problem(str(export), found, "a Labelbox export in UTF-8", "export again")]) from error
-
-
-def _bad_line(export: Path, number: int, found: str) -> Problem:
-    return Problem(
-        f"{export.name}, line {number}",
-        found,
-        "an object of Labelbox's NDJSON export",
-        "export with export_v2 or later",
-    )
-
-
 def _check_project(rows: Sequence[tuple[int, Row]], project: str | None) -> None:
-    there = {key: str(_dict(value).get("name", key)) for _, row in rows for key, value in row["projects"].items()}
-    names = ", ".join(sorted({*there.values()}))
-    if project is not None and project not in {*there, *there.values()}:
+    known = {key: str(_dict(value).get("name", key)) for _, row in rows for key, value in row["projects"].items()}
+    names = ", ".join(sorted({*known.values()}))
+    if project is not None and project not in {*known, *known.values()}:
         raise DataError([Problem("project", repr(project), f"one of {names}", "correct the name")])
-    if project is None and len(there) > 1:
-        found = f"an export of {len(there)} projects ({names})"
+    if project is None and len(known) > 1:
+        found = f"an export of {len(known)} projects ({names})"
         raise DataError([Problem("project", found, "one project", "choose with --project")])
 
 
-def _source(row: Row, reading: _Reading) -> Source:
+def _source(row: Row, project: str | None, files: Store, drawing: _Drawing) -> Source:
     data_row = row["data_row"]
     keys = [str(data_row[key]) for key in ("global_key", "external_id", "id") if data_row.get(key)]
     if not keys:
         raise ReadError("a data row without id", "global_key, external_id or id", "export again")
-    by_rater = _labels_by_rater(row, reading.project)
-    if not by_rater:
+    labels = _labels_by_rater(row, project)
+    if not labels:
         raise ReadError(f"no label for {keys[0]}", "a label by someone", "label it, or leave it out")
     media = _dict(row.get("media_attributes"))
     height, width = media.get("height"), media.get("width")
     declared = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    return Source(
-        keys[0],
-        tuple(by_rater),
-        _covariates(row),
-        partial(_picture, reading, keys, data_row.get("row_data"), declared, by_rater),
-    )
+    fields = [_dict(field) for field in row["metadata_fields"]] if isinstance(row.get("metadata_fields"), list) else []
+    covariates = {str(field["schema_name"]): field.get("value", "") for field in fields if field.get("schema_name")}
 
+    def draw(shape: Shape) -> dict[str, list[NDArray[np.bool_]]]:
+        return {rater: [drawing.draw(objects, shape) for objects in drawings] for rater, drawings in labels.items()}
 
-def _picture(
-    reading: _Reading,
-    keys: Sequence[str],
-    address: object,
-    declared: tuple[int, int] | None,
-    by_rater: Mapping[str, list[list[Row]]],
-) -> Picture:
-    url = address if isinstance(address, str) else ""
-    file = reading.images.get([*keys, unquote(urlsplit(url).path).rpartition("/")[2]], url)
+    def read() -> Picture:
+        url = data_row["row_data"] if isinstance(data_row.get("row_data"), str) else ""
+        file_name = unquote(urlsplit(url).path).rpartition("/")[2]
+        return Picture(files.get([*keys, file_name], url), declared, draw)
 
-    def draw(shape: tuple[int, int]) -> dict[str, list[NDArray[np.bool_]]]:
-        return {
-            rater: [draw_objects(objects, shape, reading.rules) for objects in labels]
-            for rater, labels in by_rater.items()
-        }
-
-    return Picture(file, declared, draw)
+    return Source(keys[0], tuple(labels), covariates, read)
 
 
 def _labels_by_rater(row: Row, project: str | None) -> dict[str, list[list[Row]]]:
-    """Each rater's labels (lists of objects), the oldest first; skipped ones are not there."""
+    """Each rater's labels (lists of objects), the oldest first; skipped ones are left out."""
     found: dict[str, list[tuple[str, list[Row]]]] = defaultdict(list)
     for key, content in row["projects"].items():
         if project is not None and project not in (key, _dict(content).get("name")):
@@ -317,7 +186,7 @@ def _labels_by_rater(row: Row, project: str | None) -> dict[str, list[list[Row]]
                 raise ReadError("a label without label_details.created_by", "who drew it", "export with label_details")
             found[str(details["created_by"])].append((str(details.get("created_at", "")), _objects(label)))
     return {
-        rater: [objects for _, objects in sorted(labels, key=lambda pair: pair[0])] for rater, labels in found.items()
+        rater: [objects for _, objects in sorted(drawn, key=lambda label: label[0])] for rater, drawn in found.items()
     }
 
 
@@ -331,14 +200,168 @@ def _objects(label: Row) -> list[Row]:
     return objects
 
 
-def _covariates(row: Row) -> dict[str, object]:
-    fields = [_dict(field) for field in _list(row.get("metadata_fields"))]
-    return {str(field["schema_name"]): field.get("value", "") for field in fields if field.get("schema_name")}
-
-
-def _dict(value: object) -> Row:
+def _dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
+class _Drawing:
+    """Draws a label's objects as one mask, and counts the objects that are no outlines, by kind.
+
+    Args:
+        names: the objects that count; all where there are none.
+        files: where the files of objects are that were drawn as masks.
+        boxes: whether boxes are filled.
+    """
+
+    def __init__(self, names: frozenset[str], files: Store | None, *, boxes: bool) -> None:
+        self._names, self._files, self._boxes = names, files, boxes
+        self._ignored: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def notes(self) -> Iterator[str]:
+        """What was left out."""
+        for kind, count in sorted(self._ignored.items()):
+            yield f"{count} objects of kind {kind} left out: they outline nothing"
+
+    def draw(self, objects: Sequence[Row], shape: Shape) -> NDArray[np.bool_]:
+        """All objects that count, in one mask ``(H, W)``.
+
+        Raises:
+            ReadError: an outline or a mask file that cannot be used.
+        """
+        mask = np.zeros(shape, bool)
+        for item in objects:
+            if self._names and not self._names & {str(item.get("name")), str(item.get("value"))}:
+                continue
+            kind = str(item.get("annotation_kind", "unknown"))
+            try:
+                drawn = self._draw_one(item, shape)
+            except (KeyError, TypeError, ValueError) as error:
+                found = f"a damaged {item.get('annotation_kind', 'object')} ({error!r})"
+                raise ReadError(found, "Labelbox's export format", "export again") from error
+            if drawn is not None:
+                mask |= drawn
+                continue
+            with self._lock:
+                self._ignored[kind] += 1
+        return mask
+
+    def _draw_one(self, item: Row, shape: Shape) -> NDArray[np.bool_] | None:
+        if "polygon" in item:
+            return fill_polygon([[point["x"], point["y"]] for point in item["polygon"]], shape)
+        if "composite_mask" in item or "mask" in item:
+            name, mask = self._read(item)
+            if mask.shape != shape:
+                expected = f"{size_text(shape)}, the size of its image"
+                raise ReadError(f"{name} of size {size_text(mask.shape)}", expected, "export again")
+            return mask
+        return fill_box(item["bounding_box"], shape) if "bounding_box" in item and self._boxes else None
+
+    def _read(self, item: Row) -> tuple[str, NDArray[np.bool_]]:
+        """File name and content of an object's own mask, or of its colour in the composite mask of its label."""
+        if self._files is None:
+            raise ReadError("an object drawn as a mask, and no folder of masks", "mask files", "give --masks DIR")
+        if item.get("mask") is not None:
+            try:
+                path = self._files.get([str(item["feature_id"])], str(item["mask"]["url"]))
+            except ReadError:
+                if "composite_mask" not in item:
+                    raise
+            else:
+                return path.name, _read_single(path)
+        composite = item["composite_mask"]
+        url = str(composite["url"])
+        path = self._files.get([_composite_id(url)], url)
+        return path.name, _read_colour(path, np.array([int(value) for value in composite["color_rgb"]]))
+
+
+def _read_single(path: Path) -> NDArray[np.bool_]:
+    """One object's mask: what is neither black nor transparent, of one colour."""
+    colours = read_colours(path)
+    if colours.ndim == 2 or extension(path.name) in LOSSY:
+        return read_mask(path)
+    marked = _opaque(colours) & colours[..., :3].any(-1)
+    if len(np.unique(colours[marked], axis=0)) > 1:
+        raise ReadError(f"{path.name} of several colours", "a mask in one colour on black", "export again")
+    return marked
+
+
+def _read_colour(path: Path, wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """One object's colour out of the picture that holds all objects of its label."""
+    colours = read_colours(path)
+    if colours.ndim != 3 or colours.shape[-1] < 3:
+        raise ReadError(f"{path.name} without colours", "a composite mask in RGB", "download it again")
+    if wanted.shape != (3,):
+        raise ReadError(f"{len(wanted)} values of color_rgb", "three", "export again")
+    marked: NDArray[np.bool_] = _opaque(colours) & (colours[..., :3] == wanted).all(-1)
+    return marked
+
+
+def _opaque(colours: NDArray[Any]) -> NDArray[np.bool_]:
+    has_alpha = colours.shape[-1] in (2, 4)
+    return colours[..., -1] > 0 if has_alpha else np.ones(colours.shape[:-1], bool)
+
+
+def _composite_id(url: str) -> str:
+    """The composite mask's id: in ``.../masks/{id}/index/1`` what follows ``masks``, else the file's name."""
+    parts = [part for part in urlsplit(url).path.split("/") if part]
+    if "masks" in parts[:-1]:
+        return parts[parts.index("masks") + 1]
+    return parts[-1] if parts else ""
+
+
+class Store(ImageFolder):
+    """A folder of files found by name; with ``download``, files that are not there are fetched and kept."""
+
+    def __init__(self, root: Path, *, download: bool) -> None:
+        super().__init__(root)
+        self._download = download
+        self._fetched: dict[str, Path] = {}
+        self._lock = threading.Lock()
+
+    def get(self, names: Sequence[str], url: str) -> Path:
+        """The file of one of these names, or what ``url`` leads to.
+
+        Raises:
+            ReadError: no such file, or it cannot be fetched.
+        """
+        try:
+            return self.find(names)
+        except ReadError:
+            if not self._download or not url:
+                raise
+        with self._lock:  # one request at a time; several objects may share a file, which is fetched once
+            if url not in self._fetched:
+                self._fetched[url] = _fetch(url, self.root, safe_name(names[0]))
+            return self._fetched[url]
+
+
+def _fetch(url: str, folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{name}.part"
+    try:
+        with (
+            urllib.request.urlopen(_request(url), timeout=TIMEOUT_SECONDS) as answer,  # noqa: S310  # see _request
+            part.open("wb") as file,
+        ):
+            ending = _ENDINGS.get(answer.headers.get_content_type(), extension(urlsplit(url).path) or ".png")
+            shutil.copyfileobj(answer, file)
+        target = folder / (name if extension(name) else f"{name}{ending}")
+        return part.replace(target)
+    except (OSError, urllib.error.URLError) as error:
+        remedy = f"put the file into {folder}, export again (addresses expire), or set {API_KEY}"
+        raise ReadError(f"{name} that cannot be fetched ({error})", "a reachable address", remedy) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _request(url: str) -> urllib.request.Request:
+    """A request that carries the key to Labelbox alone, and not on to where Labelbox may send us."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        raise ReadError(f"the address {url!r}", "one that starts with https", "put the file into the folder")
+    request = urllib.request.Request(url)  # noqa: S310  # the scheme is checked
+    host, key = parts.hostname or "", os.environ.get(API_KEY)
+    if key and parts.scheme == "https" and (host == "labelbox.com" or host.endswith(".labelbox.com")):
+        request.add_unredirected_header("Authorization", f"Bearer {key}")
+    return request

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,9 +14,8 @@ import numpy as np
 
 from irrbench.convert.writing import Converted, Options, Picture, Source, write_folder
 from irrbench.data.io import in_threads, track
-from irrbench.data.rater_data import hashed_split
-from irrbench.data.readers import DataError, Problem, ReadError
-from irrbench.datasets.lidc import RATERS, SCAN_SIDE, Nodule, find_nodules
+from irrbench.data.readers import DataError, Problem, ReadError, size_text
+from irrbench.datasets.lidc import NODULES, RATERS, SCAN_SIDE, Nodule, check_window, find_nodules
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,11 +29,6 @@ class _Slice(NamedTuple):
     z: float
     number: int
     path: Path
-
-
-class _Cut(NamedTuple):
-    size: int
-    window: tuple[float, float]
 
 
 def convert_lidc(
@@ -70,38 +63,31 @@ def convert_lidc(
         ValueError: ``size``, ``window`` or ``limit`` out of range.
         DataError: no DICOM file of LIDC-IDRI in the folder.
     """
-    _check_options(size, window, limit)
-    series = _index(Path(dicom), progress=progress)
+    check_window(size, limit)
+    low, high = float(window[0]), float(window[1])
+    if not low < high:
+        raise ValueError(f"window={window}: expected Hounsfield units, the lower first")
+    series = _read_headers(Path(dicom), progress=progress)
     found = find_nodules(size, seed, database=None if database is None else Path(database), every_slice=every_slice)
-    nodules = list(track(found, total=880, label="finding nodules", enabled=progress))
-    here = [nodule for nodule in nodules if nodule.series in series]
-    if not here:
+    nodules = list(track(found, total=NODULES, label="finding nodules", enabled=progress))
+    present = [nodule for nodule in nodules if nodule.series in series]
+    if not present:
         remedy = "give the folder of the LIDC-IDRI download"
         raise DataError([Problem(str(dicom), f"{len(series)} CT series, none of LIDC-IDRI", "its DICOM files", remedy)])
-    cut = _Cut(size, (float(window[0]), float(window[1])))
-    entries = [_source(nodule, series[nodule.series], cut) for nodule in islice(here, limit)]
-    absent = len(nodules) - len(here)
-    return write_folder(
-        entries,
-        Options(Path(output), overwrite, anonymize=False, progress=progress),
-        facts={
-            "format": "LIDC-IDRI",
-            "size": size,
-            "window_hu": list(cut.window),
-            "every_slice": every_slice,
-            "seed": seed,
-        },
-        notes=[f"{absent} images of scans that are not in {dicom}"] if absent else [],
-    )
-
-
-def _check_options(size: int, window: tuple[float, float], limit: int | None) -> None:
-    if not 32 <= size <= SCAN_SIDE:
-        raise ValueError(f"size={size}: expected 32 to {SCAN_SIDE} pixels")
-    if not window[0] < window[1]:
-        raise ValueError(f"window={window}: expected Hounsfield units, the lower first")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit}: expected at least 1 image, or None for all")
+    entries = [
+        Source(
+            nodule.image_id,
+            RATERS,
+            {**nodule.row(), "series": nodule.series},
+            partial(_picture, nodule, series[nodule.series], low, high),
+        )
+        for nodule in present[:limit]
+    ]
+    absent = len(nodules) - len(present)
+    facts = {"format": "LIDC-IDRI", "size": size, "window_hu": [low, high], "every_slice": every_slice, "seed": seed}
+    notes = [f"{absent} images of scans that are not in {dicom}"] if absent else []
+    options = Options(Path(output), overwrite, anonymize=False, progress=progress)
+    return write_folder(entries, options, facts=facts, notes=notes)
 
 
 def _pydicom() -> Any:
@@ -112,68 +98,54 @@ def _pydicom() -> Any:
     return pydicom
 
 
-def _index(root: Path, *, progress: bool) -> dict[str, list[_Slice]]:
-    """The slices of each series, by what their headers say."""
+def _read_headers(root: Path, *, progress: bool) -> dict[str, list[_Slice]]:
+    """The slices of each series; X-rays, other files, and what cannot be read are no slices."""
     pydicom = _pydicom()
     if not root.is_dir():
         raise DataError([Problem(str(root), "no such folder", "a folder of DICOM files", "correct the path")])
+
+    def read(path: Path) -> tuple[str, _Slice] | None:
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+            position, number = float(header.ImagePositionPatient[2]), int(header.get("InstanceNumber") or 0)
+            return str(header.SeriesInstanceUID), _Slice(position, number, path)
+        except Exception:  # a nodule that needs this slice is reported without it
+            return None
+
     paths = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix.lower() in (".dcm", ""))
     with pydicom.config.disable_value_validation():
-        found = in_threads(partial(_header, pydicom), paths, label=f"reading {root.name}", progress=progress)
+        found = in_threads(read, paths, label=f"reading {root.name}", progress=progress)
     series: dict[str, list[_Slice]] = defaultdict(list)
     for uid, item in filter(None, found):
         series[uid].append(item)
     return series
 
 
-def _header(pydicom: Any, path: Path) -> tuple[str, _Slice] | None:
-    """Series and place of a slice, or None for what is none (X-rays, other files)."""
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        position, number = float(header.ImagePositionPatient[2]), int(header.get("InstanceNumber") or 0)
-        return str(header.SeriesInstanceUID), _Slice(position, number, path)
-    except Exception:  # whatever cannot be read is no slice; a nodule that needs it says so
-        return None
-
-
-def _source(nodule: Nodule, slices: list[_Slice], cut: _Cut) -> Source:
-    facts = {
-        "split": hashed_split(nodule.patient),
-        "group": nodule.patient,
-        "patient_id": nodule.patient,
-        **nodule.facts,
-        "series": nodule.series,
-    }
-    return Source(nodule.image_id, RATERS, facts, partial(_picture, nodule, slices, cut))
-
-
-def _picture(nodule: Nodule, slices: list[_Slice], cut: _Cut) -> Picture:
-    z = nodule.facts["slice_z_mm"]
+def _picture(nodule: Nodule, slices: list[_Slice], low: float, high: float) -> Picture:
+    """The window around a nodule, cut out of the slice that it was drawn on; black is ``low``, white is ``high``."""
+    z, size = nodule.facts["slice_z_mm"], nodule.masks.shape[-1]
     near = [item for item in slices if abs(item.z - z) <= SAME_SLICE_MM]
     if not near:
         raise ReadError(f"no slice at z = {z:g} mm", "the slice that was drawn on", "download the series again")
     nearest = min(near, key=lambda item: (abs(item.z - z), item.number))
     units = _hounsfield(nearest.path)
     x, y = int(nodule.facts["window_x"]), int(nodule.facts["window_y"])
-    if units.shape != (SCAN_SIDE, SCAN_SIDE):
-        size = " x ".join(map(str, units.shape))
-        raise ReadError(
-            f"{nearest.path.name} of size {size}", f"{SCAN_SIDE} x {SCAN_SIDE}", "download the series again"
-        )
-    low, high = cut.window
-    share = (units[y : y + cut.size, x : x + cut.size] - low) / (high - low)
+    share = (units[y : y + size, x : x + size] - low) / (high - low)
     pixels = np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
     return Picture(pixels, None, lambda _: {rater: [mask] for rater, mask in zip(RATERS, nodule.masks, strict=True)})
 
 
 def _hounsfield(path: Path) -> NDArray[np.float64]:
+    remedy = "download the series again"
     try:
         file = _pydicom().dcmread(path)
         slope, intercept = float(file.get("RescaleSlope", 1)), float(file.get("RescaleIntercept", 0))
         units: NDArray[np.float64] = np.asarray(file.pixel_array, dtype=np.float64) * slope + intercept
     except Exception as error:
         found = f"{path.name}, which cannot be read ({type(error).__name__}: {error})"
-        raise ReadError(found, "a CT slice in DICOM", "download the series again") from error
+        raise ReadError(found, "a CT slice in DICOM", remedy) from error
     if not np.isfinite(units).all():
-        raise ReadError(f"{path.name} with NaN", "finite Hounsfield units", "download the series again")
+        raise ReadError(f"{path.name} with NaN", "finite Hounsfield units", remedy)
+    if units.shape != (SCAN_SIDE, SCAN_SIDE):
+        raise ReadError(f"{path.name} of size {size_text(units.shape)}", f"{SCAN_SIDE} x {SCAN_SIDE}", remedy)
     return units

@@ -5,29 +5,37 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import secrets
 import shutil
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from irrbench.convert.pictures import anonymous_names, place_image, safe_names, save_mask
+import numpy as np
+
 from irrbench.data.folder import check_folder
-from irrbench.data.io import in_threads
-from irrbench.data.readers import DataError, Problem, ReadError, without_ending
+from irrbench.data.io import in_threads, read_image, read_upright
+from irrbench.data.readers import DataError, Problem, ReadError, extension, size_text, without_ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
-_MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
-OURS = {"images", "masks", "roi", "manifest.csv", "conversion.json"}
-_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+Made = TypeVar("Made")
+Shape = tuple[int, int]
 Drawings = dict[str, "list[NDArray[np.bool_]]"]
+_MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
+_DATA_FOLDER = {"images", "masks", "roi", "manifest.csv", "conversion.json"}
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_LONGEST_NAME = 80
+_UNSAFE = re.compile(r"[^\w.+-]+")
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 
 class Picture(NamedTuple):
@@ -37,8 +45,8 @@ class Picture(NamedTuple):
     """
 
     file: Path | NDArray[np.generic]
-    declared: tuple[int, int] | None
-    draw: Callable[[tuple[int, int]], Drawings]
+    declared: Shape | None
+    draw: Callable[[Shape], Drawings]
 
 
 class Source(NamedTuple):
@@ -82,14 +90,14 @@ class Converted:
     problems: tuple[Problem, ...]
 
 
-def attempt(label: str, make: Callable[[], Source]) -> Source | Problem:
-    """What ``make`` gives, or what it found wrong with ``label``."""
+def attempt(label: str, make: Callable[[], Made]) -> Made | Problem:
+    """What ``make`` gives, or what it found wrong with ``label``; foreign JSON may have any value anywhere."""
     try:
         return make()
     except ReadError as error:
         return error.at(label)
     except _MALFORMED as error:
-        return _malformed(error).at(label)
+        return Problem(label, f"an entry of another form ({error!r})", "the format as documented", "export again")
 
 
 def write_folder(
@@ -110,19 +118,23 @@ def write_folder(
     Raises:
         DataError: nothing could be converted, or the output folder is in use.
     """
-    sources, left_out = _sort_out(entries)
+    problems = [entry for entry in entries if isinstance(entry, Problem)]
+    sources = [entry for entry in entries if isinstance(entry, Source)]
+    times = Counter(source.name for source in sources)
+    doubles = [name for name in times if times[name] > 1]
+    problems += [Problem(name, f"{times[name]} entries", "one for each image", "keep one") for name in doubles]
+    sources = [source for source in sources if times[source.name] == 1]
     ids = safe_names((source.name for source in sources), shorten=without_ending)
     names = sorted({rater for source in sources for rater in source.raters})
     raters = anonymous_names(names) if options.anonymize else safe_names(names)
     with _new_folder(options) as root:
-        write = partial(_write, root, ids, raters)
+        write = partial(_write_image, root, ids, raters)
         results = in_threads(write, sources, label="converting", progress=options.progress)
-        problems = [*left_out, *(result for result in results if isinstance(result, Problem))]
-        written = [source for source, result in zip(sources, results, strict=True) if not isinstance(result, Problem)]
+        problems += [result for result in results if result is not None]
+        written = [source for source, result in zip(sources, results, strict=True) if result is None]
         if not written:
-            raise DataError(
-                problems or [Problem("the source", "no labelled image", "at least one", "check the export")]
-            )
+            nothing = Problem("the source", "no labelled image", "at least one", "check the export")
+            raise DataError(problems or [nothing])
         _write_manifest(root / "manifest.csv", [(ids[source.name], source) for source in written])
         known = {folder: folder if options.anonymize else name for name, folder in raters.items()}
         about = {**facts, "images": len(written), "left_out": len(problems), "raters": known}
@@ -130,23 +142,6 @@ def write_folder(
     missing = sum(len(names) - len(set(source.raters)) for source in written)
     found = check_folder(options.output, allow_missing=missing > 0, progress=options.progress)
     return Converted(options.output, len(written), known, missing, tuple(problems), tuple(notes), tuple(found))
-
-
-def _malformed(error: Exception) -> ReadError:
-    """What foreign JSON means that has something else where a value should be."""
-    return ReadError(f"an entry of another form ({error!r})", "the format as documented", "export again")
-
-
-def _sort_out(entries: Sequence[Source | Problem]) -> tuple[list[Source], list[Problem]]:
-    sources = [entry for entry in entries if isinstance(entry, Source)]
-    times = Counter(source.name for source in sources)
-    problems = [entry for entry in entries if isinstance(entry, Problem)]
-    problems += [
-        Problem(name, f"{count} entries", "one for each image", "keep one")
-        for name, count in times.items()
-        if count > 1
-    ]
-    return [source for source in sources if times[source.name] == 1], problems
 
 
 @contextmanager
@@ -171,48 +166,175 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         return
     if not output.is_dir() or output.is_symlink():
         raise DataError([Problem(str(output), "a file or a link", "a new or an empty folder", "choose another output")])
-    there = sorted(path.name for path in output.iterdir())
-    if there and not overwrite:
-        raise DataError(
-            [Problem(str(output), "a folder in use", "a new or an empty folder", "choose another, or say --overwrite")]
-        )
-    foreign = [name for name in there if name not in OURS]
-    if foreign:
-        found = f"{foreign[0]!r}, which no data folder holds"
+    content = sorted(path.name for path in output.iterdir())
+    if content and not overwrite:
+        remedy = "choose another, or say --overwrite"
+        raise DataError([Problem(str(output), "a folder in use", "a new or an empty folder", remedy)])
+    other = [name for name in content if name not in _DATA_FOLDER]
+    if other:
+        found = f"{other[0]!r}, which no data folder holds"
         raise DataError([Problem(str(output), found, "a data folder to overwrite", "choose another output")])
 
 
-def _write(root: Path, ids: Mapping[str, str], raters: Mapping[str, str], source: Source) -> Problem | None:
+def _write_image(root: Path, ids: Mapping[str, str], raters: Mapping[str, str], source: Source) -> Problem | None:
     name = ids[source.name]
-    try:
+
+    def prepare() -> tuple[Callable[[], None], Drawings]:
         picture = source.read()
-        image = place_image(picture.file, root / "images", name, declared=picture.declared)
-        drawings = picture.draw(image.shape)
-    except ReadError as error:
-        return error.at(source.name)
-    except _MALFORMED as error:
-        return _malformed(error).at(source.name)
+        shape, save = _place_image(picture.file, root / "images", name, picture.declared)
+        return save, picture.draw(shape)
+
+    prepared = attempt(source.name, prepare)
+    if isinstance(prepared, Problem):
+        return prepared
+    save, drawings = prepared
     for rater, masks in drawings.items():
         for number, mask in enumerate(masks, start=1):
             folder = raters[rater] if number == 1 else f"{raters[rater]}@{number}"
             save_mask(mask, root / "masks" / folder / f"{name}.png")
-    image.save()  # last, so that an image whose masks cannot be drawn leaves nothing behind
+    save()  # last, so that an image whose masks cannot be drawn leaves nothing behind
     return None
 
 
+def _place_image(
+    image: Path | NDArray[np.generic], folder: Path, name: str, declared: Shape | None
+) -> tuple[Shape, Callable[[], None]]:
+    """Check an image (a file, or pixels ``(H, W)`` of 8 or 16 bit).
+
+    Photos that carry a turn (EXIF orientation) are stored as viewers show them, which is what people draw on, unless
+    only the stored pixels have the ``declared`` size ``(H, W)``.
+
+    Returns:
+        The shape, and what writes the image as ``folder/name.*``.
+
+    Raises:
+        ReadError: an image that cannot be read, has another size than declared, or more than two axes.
+    """
+    if isinstance(image, np.ndarray):
+        return (image.shape[0], image.shape[1]), partial(_save_array, image, folder / f"{name}.png")
+    stored = read_image(image).shape[1:]
+    if len(stored) != 2:
+        raise ReadError(f"an image of {len(stored)} axes", "a picture of height and width", "export single slices")
+    upright = read_upright(image)
+    if upright is not None and (declared is None or declared == upright.shape[:2]):
+        return (upright.shape[0], upright.shape[1]), partial(_save_array, upright, folder / f"{name}.png")
+    if declared is not None and declared != stored:
+        expected = f"size {size_text(declared)}, as declared"
+        raise ReadError(f"size {size_text(stored)}", expected, "give the images that were annotated")
+    return (stored[0], stored[1]), partial(_copy, image, folder / f"{name}{extension(image.name)}")
+
+
+def save_mask(mask: NDArray[np.bool_], path: Path) -> None:
+    """Write a mask ``(H, W)`` as 0 and 255."""
+    _save_array(mask.astype(np.uint8) * np.uint8(255), path)
+
+
+def _save_array(array: NDArray[np.generic], path: Path) -> None:
+    from PIL import Image  # noqa: PLC0415
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
 def _write_manifest(path: Path, rows: Sequence[tuple[str, Source]]) -> None:
+    """Covariates as columns; those whose name is taken or says something else get the prefix ``source_``."""
     columns = dict.fromkeys(str(column).strip() for _, source in rows for column in source.covariates)
-    renamed = {column: f"source_{column}" for column in columns if column in ("image_id", "source", "")}
     splits = [_SPLITS.get(str(source.covariates.get("split", "")).strip().lower()) for _, source in rows]
-    if "split" in columns and None in splits:
-        renamed["split"] = "source_split"
-    repeated = [name for name, times in Counter(renamed.get(column, column) for column in columns).items() if times > 1]
+
+    def renamed(column: str) -> str:
+        is_taken = column in ("image_id", "source", "") or (column == "split" and None in splits)
+        return f"source_{column}" if is_taken else column
+
+    times = Counter(map(renamed, columns))
+    kept = [column for column in columns if times[renamed(column)] == 1]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        kept = [column for column in columns if renamed.get(column, column) not in repeated]
-        writer.writerow(["image_id", "source", *(renamed.get(column, column) for column in kept)])
+        writer.writerow(["image_id", "source", *map(renamed, kept)])
         for (name, source), split in zip(rows, splits, strict=True):
             values = {str(column).strip(): value for column, value in source.covariates.items()}
             if split is not None and "split" in values:
                 values["split"] = split
             writer.writerow([name, source.name, *(values.get(column, "") for column in kept)])
+
+
+class ImageFolder:
+    """Finds files by what a source calls them: a path below ``root``, a file name, or a name without its ending."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        for path in sorted(root.rglob("*")):
+            if extension(path.name) and path.is_file():
+                self._by_name[path.name].append(path)
+                self._by_name[without_ending(path.name)].append(path)
+
+    def find(self, names: Iterable[str]) -> Path:
+        """The file that the first fitting name leads to.
+
+        Raises:
+            ReadError: there is none, or several files have that name.
+        """
+        tried = [name for name in dict.fromkeys(names) if name]
+        for name in tried:
+            base = name.replace("\\", "/").rpartition("/")[2]
+            found = self._by_name.get(base, [])
+            exact = [path for path in found if path.relative_to(self.root).as_posix() == name]
+            chosen = exact or found
+            if len(chosen) > 1:
+                shown = " and ".join(path.relative_to(self.root).as_posix() for path in chosen[:2])
+                raise ReadError(f"{shown} for {base!r}", "one file", "remove or rename one of them")
+            if chosen:
+                return chosen[0]
+        found_names = ", ".join(map(repr, tried)) or "nothing"
+        raise ReadError("no file", f"{found_names} in {self.root}", "add it, or give the folder that holds it")
+
+
+def safe_name(name: str) -> str:
+    """``name`` as the name of a file on any system: no separators, no ``@`` (which marks repeats), no hidden files.
+
+    Example:
+        >>> safe_name("../Anna Ö@clinic.org"), safe_name("CON"), safe_name("///")
+        ('Anna-Ö-clinic.org', '_CON', '_')
+    """
+    safe = _UNSAFE.sub("-", unicodedata.normalize("NFC", name)).strip("-.")[:_LONGEST_NAME].rstrip("-.")
+    return f"_{safe}" if not safe or _RESERVED.fullmatch(safe) else safe
+
+
+def safe_names(names: Iterable[str], *, shorten: Callable[[str], str] = str) -> dict[str, str]:
+    """A safe name for each different name, in their order; where two would be alike (letter case apart), numbers.
+
+    ``shorten`` takes off what should not be in the safe name, such as a file's ending.
+
+    Example:
+        >>> safe_names(["a/b", "A b", "c"])
+        {'a/b': 'a-b', 'A b': 'A-b-2', 'c': 'c'}
+    """
+    taken: set[str] = set()
+    chosen: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        safe, number = safe_name(shorten(name)), 1
+        free = safe
+        while free.casefold() in taken:
+            number += 1
+            free = f"{safe}-{number}"
+        taken.add(free.casefold())
+        chosen[name] = free
+    return chosen
+
+
+def anonymous_names(names: Sequence[str]) -> dict[str, str]:
+    """``r1``, ``r2``, ... in an order drawn anew each time, so that nothing leads back to the names.
+
+    Example:
+        >>> sorted(anonymous_names(["anna", "ben"]).values())
+        ['r1', 'r2']
+    """
+    shuffled = list(dict.fromkeys(names))
+    secrets.SystemRandom().shuffle(shuffled)
+    digits = len(str(len(shuffled)))
+    return {name: f"r{number:0{digits}d}" for number, name in enumerate(shuffled, start=1)}

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from irrbench.convert import convert_labelbox
-from irrbench.convert.pictures import _request
+from irrbench.convert.labelbox import _request
 from irrbench.convert.shapes import fill_polygon
 from irrbench.data import DataError, load_folder
 from irrbench.data.readers import ReadError

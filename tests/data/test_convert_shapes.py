@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from irrbench.convert.pictures import anonymous_names, safe_name, safe_names
 from irrbench.convert.shapes import decode_runs, expand_runs, fill_box, fill_polygon
+from irrbench.convert.writing import anonymous_names, safe_name, safe_names
 from irrbench.data.readers import ReadError
 
 COORDINATES = st.floats(-5, 20).map(lambda value: round(value, 3))
