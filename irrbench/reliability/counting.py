@@ -5,9 +5,8 @@ Axes: ``N`` images, ``R`` raters, ``K = 2**R`` vote patterns, ``D`` blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -102,51 +101,19 @@ class Counted:
             yield Chunk(part.patterns(), {cells: part.blocks(cells) for cells in self.cells})
 
 
-def count_images(data: RaterData, *, cells: Sequence[int], progress: bool = True) -> Counted:
+def count_images(data: RaterData, *, cells: Sequence[int], rater: str | None = None, progress: bool = True) -> Counted:
     """Count patterns and blocks of all images; each mask is decoded once.
 
     Args:
         data: the raters' masks.
         cells: numbers of blocks along a side.
+        rater: a name among ``data.repeated_raters``, to count the images that this rater drew more than once: each of
+            their drawings takes the place of a rater.
         progress: whether to show a progress bar where it takes over two seconds.
     """
 
-    def masks_of(i: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        return data.masks(i), data.present(i)
-
-    return _count(data, masks_of, len(data.raters), cells, range(len(data)), progress=progress)
-
-
-def count_drawings(data: RaterData, rater: str, *, cells: Sequence[int], progress: bool = True) -> Counted:
-    """Count the images that one rater drew more than once; each of the drawings takes the place of a rater.
-
-    Args:
-        data: the raters' masks.
-        rater: a name among ``data.repeated_raters``.
-        cells: numbers of blocks along a side.
-        progress: whether to show a progress bar where it takes over two seconds.
-    """
-    images = repeated_images(data, rater)
-    drawings = len(data.drawings(images[0], rater)[1]) if images else 2
-    return _count(data, partial(data.drawings, rater=rater), drawings, cells, images, progress=progress)
-
-
-def repeated_images(data: RaterData, rater: str) -> list[int]:
-    """The images that a rater drew twice or more often."""
-    return [i for i in range(len(data)) if data.drawings(i, rater)[1].sum() >= 2]
-
-
-def _count(
-    data: RaterData,
-    masks_of: Callable[[int], tuple[NDArray[np.bool_], NDArray[np.bool_]]],
-    num_raters: int,
-    cells: Sequence[int],
-    images: Sequence[int],
-    *,
-    progress: bool,
-) -> Counted:
     def count(i: int) -> CountedImage:
-        arrays, present = masks_of(i)
+        arrays, present = (data.masks(i), data.present(i)) if rater is None else data.drawings(i, rater)
         masks, roi = torch.from_numpy(arrays)[None], data.roi(i)
         region = None if roi is None else torch.from_numpy(roi)[None]
         patterns = VotePatterns.from_masks(masks, roi=region, present=torch.from_numpy(present)[None])
@@ -158,5 +125,12 @@ def _count(
             blocks[number] = (marked[0].int().numpy(), total[0].int().numpy())
         return CountedImage(codes, counts[codes], present, blocks)
 
-    counted = in_threads(count, list(images), label="counting", progress=progress)
-    return Counted(num_raters, tuple(cells), tuple(counted))
+    places = list(range(len(data))) if rater is None else repeated_images(data, rater)
+    images = in_threads(count, places, label="counting", progress=progress)
+    num_raters = len(images[0].present) if images else len(data.raters)
+    return Counted(num_raters, tuple(cells), tuple(images))
+
+
+def repeated_images(data: RaterData, rater: str) -> list[int]:
+    """The images that a rater drew twice or more often."""
+    return [i for i in range(len(data)) if data.drawings(i, rater)[1].sum() >= 2]

@@ -67,20 +67,18 @@ def make_design(
         raise ValueError(f"covariates: no column {unknown[0]!r} in the manifest; its columns are {known}.")
     columns: dict[str, pd.Series] = {}
     terms: dict[str, Term] = {}
-    reasons: dict[str, str] = {}
-    if wanted is None:
-        reasons = {str(name): why_no_covariate(manifest[name], raters) for name in manifest}
-        if group_column is not None:
-            reasons[group_column] = "groups the images"
+    skipped: dict[str, str] = {}
+    for name in manifest if wanted is None else ():
+        reason = "groups the images" if name == group_column else why_no_covariate(manifest[name], raters)
+        skipped |= {str(name): reason} if reason else {}
     for name in map(str, manifest.columns if wanted is None else wanted):
         levels = manifest[name].dropna().unique()
-        if not reasons.get(name) and len(levels) < 2:
-            reasons[name] = "one value only" if len(levels) else "no values"
-        if not reasons.get(name):
-            for contrast, column in _code(manifest[name]).items():
-                columns[f"{name}: {contrast}"] = column
-                terms[f"{name}: {contrast}"] = Term(name, contrast)
-    skipped = {name: reason for name, reason in reasons.items() if reason}
+        if name in skipped or len(levels) < 2:
+            skipped.setdefault(name, "one value only" if len(levels) else "no values")
+            continue
+        for contrast, column in _code(manifest[name]).items():
+            columns[f"{name}: {contrast}"] = column
+            terms[f"{name}: {contrast}"] = Term(name, contrast)
     return Design(pd.DataFrame(columns, index=manifest.index), terms, skipped)
 
 
@@ -141,19 +139,7 @@ def independent_columns(table: pd.DataFrame) -> tuple[list[str], Mapping[str, st
     return kept, dropped
 
 
-class Estimate(NamedTuple):
-    """A coefficient, its interval and p-value; NaN with a reason."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-    reason: str
-
-
-def regress_all(
-    per_image: pd.DataFrame, measures: Sequence[str], design: Design, groups: Sequence[Hashable], *, level: float
-) -> pd.DataFrame:
+def regress_all(per_image: pd.DataFrame, design: Design, groups: Sequence[Hashable], *, level: float) -> pd.DataFrame:
     """Regress each measure on all covariates at once, by least squares.
 
     Intervals allow for images of one group (patient) to be alike (cluster-robust, Student's with one degree of freedom
@@ -162,7 +148,6 @@ def regress_all(
 
     Args:
         per_image: a column for each measure, one row an image, in the order of the design's.
-        measures: which.
         design: the right-hand side.
         groups: of the images.
         level: of the intervals.
@@ -173,8 +158,7 @@ def regress_all(
     """
     rows: list[tuple[object, ...]] = []
     table = design.table.set_axis(range(len(per_image)))
-    for measure in measures if design.terms else ():
-        values = per_image[measure]
+    for measure, values in per_image.items() if design.terms else ():
         defined = values.notna().to_numpy() & table.notna().all(axis=1).to_numpy()
         labels = [label for label, there in zip(groups, defined, strict=True) if there]
         x, y, units = table[defined], values.to_numpy(float)[defined], len(set(labels))
@@ -187,14 +171,16 @@ def regress_all(
         elif np.ptp(y) == 0:
             reason = "the measure does not vary"
         fitted = {} if reason else _fit(x[kept], y, labels, level)
-        nothing = Estimate(math.nan, math.nan, math.nan, math.nan, "")
         for name, term in design.terms.items():
-            found = fitted.get(name, nothing)
-            rows.append((measure, *term, *found[:4], len(x), units, reason or reasons.get(name) or found.reason))
+            *numbers, why = fitted.get(name, (math.nan, math.nan, math.nan, math.nan, reason or reasons.get(name)))
+            rows.append((measure, *term, *numbers, len(x), units, why))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _fit(x: pd.DataFrame, y: Floats, groups: Sequence[Hashable], level: float) -> dict[str, Estimate]:
+def _fit(
+    x: pd.DataFrame, y: Floats, groups: Sequence[Hashable], level: float
+) -> dict[str, tuple[float, float, float, float, str]]:
+    """By term: the coefficient, its interval, its p-value, and why there are no interval and p-value."""
     import statsmodels.api as sm  # noqa: PLC0415 (slow to import)
 
     table = sm.add_constant(x.to_numpy(float), has_constant="add")
@@ -209,8 +195,8 @@ def _fit(x: pd.DataFrame, y: Floats, groups: Sequence[Hashable], level: float) -
     estimates = {}
     determined = _determined_by_one_group(table, codes)[1:]
     for name, (value, low, high, p), is_alone in zip(x.columns, rows, determined, strict=True):
-        alone = Estimate(value, math.nan, math.nan, math.nan, ONE_GROUP_DETERMINES)
-        estimates[str(name)] = alone if is_alone else Estimate(value, low, high, p, "")
+        alone = (value, math.nan, math.nan, math.nan, ONE_GROUP_DETERMINES)
+        estimates[str(name)] = alone if is_alone else (value, low, high, p, "")
     return estimates
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,9 @@ from irrbench.patterns import VotePatterns
 from irrbench.reliability.counting import Chunk, Counted
 from irrbench.scores import record
 from irrbench.stats import clustered_mean
+
+if TYPE_CHECKING:
+    from irrbench.data import RaterData
 
 Kind = Literal["description", "agreement", "icc", "score"]
 HALF, NINE_TENTHS = 0.5, 0.9
@@ -259,21 +262,12 @@ def summarize_measures(
     return pd.DataFrame(rows)
 
 
-def leave_one_out(
-    measured: Mapping[int | None, Measured],
-    raters: Sequence[str],
-    measures: Sequence[Measure],
-    groups: Sequence[Hashable],
-    *,
-    level: float,
-) -> pd.DataFrame:
+def leave_one_out(data: RaterData, measured: Mapping[int | None, Measured], *, level: float) -> pd.DataFrame:
     """Means over images without each rater in turn.
 
     Args:
+        data: the images of the study.
         measured: by the rater who was left out; None: with all raters.
-        raters: names.
-        measures: which.
-        groups: of the images.
         level: of the intervals.
 
     Returns:
@@ -282,11 +276,10 @@ def leave_one_out(
     """
     rows = []
     for rater, found in measured.items():
-        for name in (measure.name for measure in measures):
-            values = found.table[name]
-            mean = clustered_mean(values, groups, level=level)
-            change = clustered_mean(values - measured[None].table[name], groups, level=level)
-            left_out = "" if rater is None else raters[rater]
+        left_out = "" if rater is None else data.raters[rater]
+        for name, values in found.table.items():
+            mean = clustered_mean(values, data.groups, level=level)
+            change = clustered_mean(values - measured[None].table[name], data.groups, level=level)
             rows.append((left_out, name, mean.n, mean.mean, mean.se, change.mean, change.low, change.high))
     columns = ["left_out", "measure", "n", "mean", "se", "change", "change_low", "change_high"]
     return pd.DataFrame(rows, columns=columns)

@@ -19,7 +19,7 @@ from irrbench.consensus import staple
 from irrbench.icc import extent_icc
 from irrbench.patterns import VotePatterns
 from irrbench.reliability.across import Extents, measure_extents
-from irrbench.reliability.counting import Counted, count_drawings, repeated_images
+from irrbench.reliability.counting import Counted, count_images, repeated_images
 from irrbench.reliability.measures import Measured, measure_all
 from irrbench.scores import record
 from irrbench.stats import clustered_mean
@@ -51,23 +51,14 @@ def score_candidates(counted: Counted, options: StudyOptions) -> dict[str, Score
     }
 
 
-def rater_table(
-    counted: Counted,
-    extents: Extents,
-    scores: Scores,
-    raters: Sequence[str],
-    groups: Sequence[Hashable],
-    *,
-    level: float,
-) -> pd.DataFrame:
+def rater_table(data: RaterData, counted: Counted, extents: Extents, scores: Scores, *, level: float) -> pd.DataFrame:
     """One row a rater: difference of their extents from the others' consensus, their scores, and STAPLE's estimate.
 
     Args:
-        counted: the images.
+        data: the images of the study.
+        counted: the same images, counted.
         extents: of the same images.
         scores: of each rater, as :func:`score_candidates` gives.
-        raters: names.
-        groups: of the images.
         level: of the intervals.
 
     Returns:
@@ -81,7 +72,7 @@ def rater_table(
     shares, consensus = (extents.marked / size).numpy(), (extents.consensus / size).numpy()
     fits = [staple(chunk.patterns) for chunk in counted.chunks()]
     rows = []
-    for r, name in enumerate(raters):
+    for r, name in enumerate(data.raters):
         there = extents.present[:, r].numpy()
         facts = dict.fromkeys(("extent", "consensus", "bias", "rmse"), math.nan)
         if there.any():
@@ -91,15 +82,15 @@ def rater_table(
         facts["rmse_relative"] = facts["rmse"] / facts["consensus"] if facts["consensus"] > 0 else math.nan
         for rate in ("sensitivity", "specificity"):
             values = torch.cat([getattr(fit, rate)[:, r] for fit in fits]).numpy()
-            facts[rate] = clustered_mean(values, groups).mean
+            facts[rate] = clustered_mean(values, data.groups).mean
         for score, by_rater in scores.items():
-            mean = clustered_mean(by_rater[:, r], groups, level=level)
+            mean = clustered_mean(by_rater[:, r], data.groups, level=level)
             facts |= {score: mean.mean, f"{score}_se": mean.se}
         rows.append({"rater": name, "n": int(there.sum()), **facts})
     return pd.DataFrame(rows)
 
 
-def pair_table(counted: Counted, raters: Sequence[str], groups: Sequence[Hashable], *, level: float) -> pd.DataFrame:
+def pair_table(data: RaterData, counted: Counted, *, level: float) -> pd.DataFrame:
     """One row a pair of raters: Cohen's kappa, mean over the images that both drew.
 
     Returns:
@@ -107,10 +98,10 @@ def pair_table(counted: Counted, raters: Sequence[str], groups: Sequence[Hashabl
     """
     kappas = torch.cat([cohen_kappa(chunk.patterns) for chunk in counted.chunks()]).numpy()
     rows = []
-    for i, j in combinations(range(len(raters)), 2):
-        found = clustered_mean(kappas[:, i, j], groups, level=level)
+    for i, j in combinations(range(len(data.raters)), 2):
+        found = clustered_mean(kappas[:, i, j], data.groups, level=level)
         low, high = np.clip([found.low, found.high], -1, 1)
-        rows.append((raters[i], raters[j], found.n, found.mean, found.se, float(low), float(high)))
+        rows.append((data.raters[i], data.raters[j], found.n, found.mean, found.se, float(low), float(high)))
     return pd.DataFrame(rows, columns=["first", "second", "n", "kappa", "se", "low", "high"])
 
 
@@ -152,13 +143,7 @@ def score_table(candidates: Mapping[str, Scores], groups: Sequence[Hashable]) ->
 
 
 def within_raters(
-    data: RaterData,
-    counted: Counted,
-    between: Measured,
-    groups: Sequence[Hashable],
-    options: StudyOptions,
-    *,
-    progress: bool = True,
+    data: RaterData, counted: Counted, between: Measured, options: StudyOptions, *, progress: bool = True
 ) -> pd.DataFrame:
     """Each measure between the repeated drawings of one rater, and between raters on the same images.
 
@@ -166,7 +151,6 @@ def within_raters(
         data: the images of the study.
         counted: the same images, counted.
         between: the measures between their raters.
-        groups: of the images.
         options: of the study.
         progress: whether to show a progress bar where it takes over two seconds.
 
@@ -180,12 +164,12 @@ def within_raters(
         images = repeated_images(data, rater)
         if not images:
             continue
-        again = count_drawings(data, rater, cells=options.cells, progress=progress)
+        again = count_images(data, cells=options.cells, rater=rater, progress=progress)
         within = measure_all(again, options, progress=progress)[None].table
-        labels = [groups[i] for i in images]
+        groups = data.subset(images).groups
         for name in within:
             pair = within[name], between.table[name].iloc[images].reset_index(drop=True)
-            own, others, gap = (clustered_mean(x, labels, level=options.level) for x in (*pair, pair[0] - pair[1]))
+            own, others, gap = (clustered_mean(x, groups, level=options.level) for x in (*pair, pair[0] - pair[1]))
             rows.append((rater, name, own.n, own.mean, own.se, others.mean, others.se, gap.mean, gap.low, gap.high))
         both = measure_extents(again), measure_extents(counted.subset(images))
         iccs = [float(extent_icc(e.marked, e.total, present=e.present).icc) for e in both]

@@ -131,7 +131,9 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
         counted = count_images(data, cells=options.cells, progress=progress)
         excluded = exclude(counted, data.image_ids, options)
         if len(excluded) == n_images:
-            raise DataError([nothing_left(excluded, n_images, options, data=data.name)])
+            found = f"no image to study ({_listed(excluded, n_images)})"
+            expected, remedy = "at least one that is not left out", _remedy(excluded, options)
+            raise DataError([Problem(data.name, found, expected, remedy)])
         out = set(excluded["place"])
         kept = [i for i in range(n_images) if i not in out]
         data, counted = data.subset(kept), counted.subset(kept)
@@ -142,7 +144,7 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
         table = measured[None].table
         extents, scores = measure_extents(counted), score_candidates(counted, options)
         across, fit = extent_table(extents, groups, options)
-        without_each = leave_one_out(measured, raters, measures, groups, level=level)
+        without_each = leave_one_out(data, measured, level=level)
         extents_without_each = leave_out_extents(extents, raters, left_out)
         text = remark(excluded, n_images, options)
         return Study(
@@ -159,14 +161,14 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
             raters_needed=raters_needed(fit, options.targets),
             leave_one_out=pd.concat([without_each, extents_without_each], ignore_index=True),
             correlations=correlate_all(table, groups, level=level),
-            coefficients=regress_all(table, list(table.columns), design, groups, level=level),
+            coefficients=regress_all(table, design, groups, level=level),
             skipped=design.skipped,
-            raters=rater_table(counted, extents, scores["raters"], raters, groups, level=level),
-            pairs=pair_table(counted, raters, groups, level=level),
+            raters=rater_table(data, counted, extents, scores["raters"], level=level),
+            pairs=pair_table(data, counted, level=level),
             scores=score_table(scores, groups),
-            within=within_raters(data, counted, measured[None], groups, options, progress=progress),
+            within=within_raters(data, counted, measured[None], options, progress=progress),
             remarks=(text,) if text else (),
-            warnings=(text,) if leaves_few(excluded, n_images) else (),
+            warnings=(text,) if len(excluded) > WARNING_SHARE * n_images else (),
         )
 
 
@@ -237,18 +239,9 @@ def remark(excluded: pd.DataFrame, images: int, options: StudyOptions) -> str:
             f" In {number} of these some raters marked something and others nothing: a disagreement that no number "
             "here shows. --exclude-below 0 keeps such images."
         )
-    return f"{text} That is most of them. {_remedy(excluded, options)}." if leaves_few(excluded, images) else text
-
-
-def nothing_left(excluded: pd.DataFrame, images: int, options: StudyOptions, *, data: str) -> Problem:
-    """The problem of a data set of which no image is left."""
-    found = f"no image to study ({_listed(excluded, images)})"
-    return Problem(data, found, "at least one that is not left out", _remedy(excluded, options))
-
-
-def leaves_few(excluded: pd.DataFrame, images: int) -> bool:
-    """Whether most images are left out, which the report says above everything else."""
-    return len(excluded) > WARNING_SHARE * images
+    if len(excluded) > WARNING_SHARE * images:
+        text += f" That is most of them. {_remedy(excluded, options)}."
+    return text
 
 
 def _listed(excluded: pd.DataFrame, images: int) -> str:

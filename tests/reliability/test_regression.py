@@ -24,7 +24,7 @@ def numbers(seed: int = 0) -> np.ndarray:
 
 def regress(frame: pd.DataFrame, y: np.ndarray, groups=range(N), wanted=None, level: float = 0.95) -> pd.DataFrame:
     design = make_design(frame, wanted, raters=["r1"], group_column=None)
-    return regress_all(pd.DataFrame({"alpha": y}), ["alpha"], design, list(groups), level=level)
+    return regress_all(pd.DataFrame({"alpha": y}), design, list(groups), level=level)
 
 
 class TestColumns:
