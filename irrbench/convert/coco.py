@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irrbench.convert.shapes import decode_runs, expand_runs, fill_polygon
-from irrbench.convert.writing import Converted, ImageFolder, Options, Picture, Source, attempt, write_folder
+from irrbench.convert.writing import Converted, ImageFolder, Options, Source, attempt, write_folder
 from irrbench.data.readers import DataError, Problem, ReadError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def convert_coco(
 
         plain = {key: value for key, value in image.items() if isinstance(value, str | int | float | bool)}
         covariates = {key: value for key, value in plain.items() if key not in {*_STANDARD_FIELDS, looked}}
-        return Source(name, tuple(by_rater), covariates, lambda: Picture(folder.find([name]), size, draw))
+        return Source(name, tuple(by_rater), covariates, partial(folder.find, [name]), draw, size)
 
     entries = [attempt(f"{path.name}, image {image.get('id')}", partial(source, image)) for image in content["images"]]
     options = Options(Path(output), overwrite, anonymize, progress)

@@ -25,7 +25,6 @@ from irrbench.convert.writing import (
     Converted,
     ImageFolder,
     Options,
-    Picture,
     Source,
     attempt,
     safe_name,
@@ -155,18 +154,17 @@ def _source(row: Row, project: str | None, files: Store, drawing: _Drawing) -> S
     media = _dict(row.get("media_attributes"))
     height, width = media.get("height"), media.get("width")
     declared = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    fields = [_dict(field) for field in row["metadata_fields"]] if isinstance(row.get("metadata_fields"), list) else []
+    metadata = row.get("metadata_fields")
+    fields = [_dict(field) for field in metadata] if isinstance(metadata, list) else []
     covariates = {str(field["schema_name"]): field.get("value", "") for field in fields if field.get("schema_name")}
 
     def draw(shape: Shape) -> dict[str, list[NDArray[np.bool_]]]:
         return {rater: [drawing.draw(objects, shape) for objects in drawings] for rater, drawings in labels.items()}
 
-    def read() -> Picture:
-        url = data_row["row_data"] if isinstance(data_row.get("row_data"), str) else ""
-        file_name = unquote(urlsplit(url).path).rpartition("/")[2]
-        return Picture(files.get([*keys, file_name], url), declared, draw)
-
-    return Source(keys[0], tuple(labels), covariates, read)
+    url = data_row["row_data"] if isinstance(data_row.get("row_data"), str) else ""
+    file_name = unquote(urlsplit(url).path).rpartition("/")[2]
+    image = partial(files.get, [*keys, file_name], url)
+    return Source(keys[0], tuple(labels), covariates, image, draw, declared)
 
 
 def _labels_by_rater(row: Row, project: str | None) -> dict[str, list[list[Row]]]:
@@ -175,10 +173,7 @@ def _labels_by_rater(row: Row, project: str | None) -> dict[str, list[list[Row]]
     for key, content in row["projects"].items():
         if project is not None and project not in (key, _dict(content).get("name")):
             continue
-        labels = _dict(content).get("labels")
-        if not isinstance(labels, list) or not all(isinstance(label, dict) for label in labels):
-            raise ReadError("a project without a list of labels", "Labelbox's export format", "export again")
-        for label in labels:
+        for label in _entries(content, "labels", "a project", "Labelbox's export format"):
             details = _dict(label.get("label_details"))
             if _dict(label.get("performance_details")).get("skipped"):
                 continue
@@ -194,10 +189,14 @@ def _objects(label: Row) -> list[Row]:
     annotations = _dict(label.get("annotations"))
     if annotations.get("frames"):
         raise ReadError("a label of a video", "labels of images", "export single images")
-    objects = annotations.get("objects")
-    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
-        raise ReadError("a label without a list of objects", "annotations.objects, empty or not", "export again")
-    return objects
+    return _entries(annotations, "objects", "a label", "annotations.objects, empty or not")
+
+
+def _entries(content: object, key: str, owner: str, expected: str) -> list[Row]:
+    entries = _dict(content).get(key)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ReadError(f"{owner} without a list of {key}", expected, "export again")
+    return entries
 
 
 def _dict(value: object) -> dict[str, Any]:
@@ -233,17 +232,16 @@ class _Drawing:
         for item in objects:
             if self._names and not self._names & {str(item.get("name")), str(item.get("value"))}:
                 continue
-            kind = str(item.get("annotation_kind", "unknown"))
             try:
                 drawn = self._draw_one(item, shape)
             except (KeyError, TypeError, ValueError) as error:
                 found = f"a damaged {item.get('annotation_kind', 'object')} ({error!r})"
                 raise ReadError(found, "Labelbox's export format", "export again") from error
-            if drawn is not None:
+            if drawn is None:
+                with self._lock:
+                    self._ignored[str(item.get("annotation_kind", "unknown"))] += 1
+            else:
                 mask |= drawn
-                continue
-            with self._lock:
-                self._ignored[kind] += 1
         return mask
 
     def _draw_one(self, item: Row, shape: Shape) -> NDArray[np.bool_] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from irrbench.convert.writing import Converted, Options, Picture, Source, write_folder
+from irrbench.convert.writing import Converted, Options, Source, write_folder
 from irrbench.data.io import in_threads, track
 from irrbench.data.readers import DataError, Problem, ReadError, size_text
 from irrbench.datasets.lidc import NODULES, RATERS, SCAN_SIDE, Nodule, check_window, find_nodules
@@ -79,7 +79,8 @@ def convert_lidc(
             nodule.image_id,
             RATERS,
             {**nodule.row(), "series": nodule.series},
-            partial(_picture, nodule, series[nodule.series], low, high),
+            partial(_window_pixels, nodule, series[nodule.series], low, high),
+            partial(_drawings, nodule),
         )
         for nodule in present[:limit]
     ]
@@ -121,7 +122,7 @@ def _read_headers(root: Path, *, progress: bool) -> dict[str, list[_Slice]]:
     return series
 
 
-def _picture(nodule: Nodule, slices: list[_Slice], low: float, high: float) -> Picture:
+def _window_pixels(nodule: Nodule, slices: list[_Slice], low: float, high: float) -> NDArray[np.uint8]:
     """The window around a nodule, cut out of the slice that it was drawn on; black is ``low``, white is ``high``."""
     z, size = nodule.facts["slice_z_mm"], nodule.masks.shape[-1]
     near = [item for item in slices if abs(item.z - z) <= SAME_SLICE_MM]
@@ -131,8 +132,11 @@ def _picture(nodule: Nodule, slices: list[_Slice], low: float, high: float) -> P
     units = _hounsfield(nearest.path)
     x, y = int(nodule.facts["window_x"]), int(nodule.facts["window_y"])
     share = (units[y : y + size, x : x + size] - low) / (high - low)
-    pixels = np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
-    return Picture(pixels, None, lambda _: {rater: [mask] for rater, mask in zip(RATERS, nodule.masks, strict=True)})
+    return np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
+
+
+def _drawings(nodule: Nodule, _: tuple[int, int]) -> dict[str, list[NDArray[np.bool_]]]:
+    return {rater: [mask] for rater, mask in zip(RATERS, nodule.masks, strict=True)}
 
 
 def _hounsfield(path: Path) -> NDArray[np.float64]:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 Shape = tuple[int, int]
-Drawings = dict[str, "list[NDArray[np.bool_]]"]
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 _DATA_FOLDER = {"images", "masks", "roi", "manifest.csv", "conversion.json"}
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -38,24 +37,24 @@ _UNSAFE = re.compile(r"[^\w.+-]+")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 
-class Picture(NamedTuple):
-    """One image to write: its file (or its pixels), its size where the source declares one, and who drew what.
-
-    ``draw`` makes each rater's masks for the image's shape: the first drawing, then the repeats.
-    """
-
-    file: Path | NDArray[np.generic]
-    declared: Shape | None
-    draw: Callable[[Shape], Drawings]
-
-
 class Source(NamedTuple):
-    """What a source says of one image before its pixels are read."""
+    """What a source says of one image.
+
+    Attributes:
+        name: of the image.
+        raters: who annotated it.
+        covariates: for the manifest.
+        image: gives the file, or its pixels ``(H, W)`` of 8 or 16 bit.
+        draw: makes each rater's masks for the image's shape: the first drawing, then the repeats.
+        declared: the image's size, where the source declares one.
+    """
 
     name: str
     raters: tuple[str, ...]
     covariates: Mapping[str, object]
-    read: Callable[[], Picture]
+    image: Callable[[], Path | NDArray[np.generic]]
+    draw: Callable[[Shape], dict[str, list[NDArray[np.bool_]]]]
+    declared: Shape | None = None
 
 
 class Options(NamedTuple):
@@ -177,68 +176,53 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def _write_image(root: Path, ids: Mapping[str, str], raters: Mapping[str, str], source: Source) -> Problem | None:
-    name = ids[source.name]
-
-    def prepare() -> tuple[Callable[[], None], Drawings]:
-        picture = source.read()
-        shape, save = _place_image(picture.file, root / "images", name, picture.declared)
-        return save, picture.draw(shape)
-
-    prepared = attempt(source.name, prepare)
+    name, prepared = ids[source.name], attempt(source.name, partial(_prepare, source))
     if isinstance(prepared, Problem):
         return prepared
-    save, drawings = prepared
+    image, drawings = prepared
     for rater, masks in drawings.items():
         for number, mask in enumerate(masks, start=1):
             folder = raters[rater] if number == 1 else f"{raters[rater]}@{number}"
-            save_mask(mask, root / "masks" / folder / f"{name}.png")
-    save()  # last, so that an image whose masks cannot be drawn leaves nothing behind
+            save_mask(mask, root / "masks" / folder, name)
+    _save(image, root / "images", name)  # last, so that an image whose masks cannot be drawn leaves nothing behind
     return None
 
 
-def _place_image(
-    image: Path | NDArray[np.generic], folder: Path, name: str, declared: Shape | None
-) -> tuple[Shape, Callable[[], None]]:
-    """Check an image (a file, or pixels ``(H, W)`` of 8 or 16 bit).
+def _prepare(source: Source) -> tuple[Path | NDArray[np.generic], dict[str, list[NDArray[np.bool_]]]]:
+    """The image to write, checked, and all masks of it.
 
     Photos that carry a turn (EXIF orientation) are stored as viewers show them, which is what people draw on, unless
-    only the stored pixels have the ``declared`` size ``(H, W)``.
-
-    Returns:
-        The shape, and what writes the image as ``folder/name.*``.
+    only the stored pixels have the declared size.
 
     Raises:
         ReadError: an image that cannot be read, has another size than declared, or more than two axes.
     """
-    if isinstance(image, np.ndarray):
-        return (image.shape[0], image.shape[1]), partial(_save_array, image, folder / f"{name}.png")
-    stored = read_image(image).shape[1:]
-    if len(stored) != 2:
-        raise ReadError(f"an image of {len(stored)} axes", "a picture of height and width", "export single slices")
-    upright = read_upright(image)
-    if upright is not None and (declared is None or declared == upright.shape[:2]):
-        return (upright.shape[0], upright.shape[1]), partial(_save_array, upright, folder / f"{name}.png")
-    if declared is not None and declared != stored:
+    image, declared = source.image(), source.declared
+    shape = image.shape if isinstance(image, np.ndarray) else read_image(image).shape[1:]
+    if len(shape) != 2:
+        raise ReadError(f"an image of {len(shape)} axes", "a picture of height and width", "export single slices")
+    upright = read_upright(image) if isinstance(image, Path) else None
+    if upright is not None and declared in (None, upright.shape[:2]):
+        return upright, source.draw((upright.shape[0], upright.shape[1]))
+    if declared is not None and declared != shape:
         expected = f"size {size_text(declared)}, as declared"
-        raise ReadError(f"size {size_text(stored)}", expected, "give the images that were annotated")
-    return (stored[0], stored[1]), partial(_copy, image, folder / f"{name}{extension(image.name)}")
+        raise ReadError(f"size {size_text(shape)}", expected, "give the images that were annotated")
+    return image, source.draw((shape[0], shape[1]))
 
 
-def save_mask(mask: NDArray[np.bool_], path: Path) -> None:
+def save_mask(mask: NDArray[np.bool_], folder: Path, name: str) -> None:
     """Write a mask ``(H, W)`` as 0 and 255."""
-    _save_array(mask.astype(np.uint8) * np.uint8(255), path)
+    _save(mask.astype(np.uint8) * np.uint8(255), folder, name)
 
 
-def _save_array(array: NDArray[np.generic], path: Path) -> None:
+def _save(image: Path | NDArray[np.generic], folder: Path, name: str) -> None:
     from PIL import Image  # noqa: PLC0415
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(image, Path):
+        shutil.copyfile(image, folder / f"{name}{extension(image.name)}")
+    else:
+        Image.fromarray(image).save(folder / f"{name}.png")
 
 
 def _write_manifest(path: Path, rows: Sequence[tuple[str, Source]]) -> None:
