@@ -9,6 +9,7 @@ import torch
 from irrbench import VotePatterns, segmentation_bounds
 from irrbench.data import DataError, load_folder, load_predictions
 from irrbench.data.predictions import choose_threshold
+from irrbench.scores import SCORES, Score
 from tests.data.toys import SIZES, draw, save
 
 SPLITS = "image_id,split\na,val\nb,val\nc,train\nd,val\ne,test\n"
@@ -78,6 +79,19 @@ def test_rules_scores_regions_and_absent_raters_count(folder, tmp_path, score, r
     found = choose_threshold(root, data, score=score, candidates=CANDIDATES, **rules)
     expected = [mean_score(root, data, threshold, score=score, **rules) for threshold in CANDIDATES]
     np.testing.assert_allclose(found.means, expected, rtol=1e-12)
+
+
+def test_of_a_score_whose_lower_values_are_better_the_lowest_is_chosen(data, tmp_path, monkeypatch):
+    def wrong(table):
+        return (table.fp + table.fn) / table.positives
+
+    record = Score("wrong", "Wrong pixels", wrong, higher_is_better=False, range=(0, np.inf), needs_positives=True)
+    monkeypatch.setitem(SCORES, "wrong", record)
+    found = choose_threshold(maps(tmp_path / "net"), data, score="wrong", candidates=CANDIDATES)
+    expected = [mean_score(tmp_path / "net", data, threshold, score="wrong") for threshold in CANDIDATES]
+    np.testing.assert_allclose(found.means, expected, rtol=1e-12)
+    assert found.threshold == CANDIDATES[int(np.argmin(expected))]
+    assert found.score == found.means.min() < found.means.max()
 
 
 def test_of_equals_the_nearest_to_a_half_is_taken(data, tmp_path):
