@@ -26,5 +26,3 @@ __all__ = [
     "palette_beside",
     "save_chart_view",
 ]
-
-SpooledRun = Run  # the former name

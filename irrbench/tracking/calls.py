@@ -31,7 +31,6 @@ from irrbench.tracking.store import (
     LOGGED_ARTIFACTS_TAG,
     LOGGED_IMAGES_TAG,
     ROLE_TAG,
-    ROLES,
     connect,
     open_store,
 )
@@ -252,7 +251,7 @@ def role(run: StoredRun, role: str, *, colour: str | None = None, bounds_id: str
         bounds_id: such as ``val:1f3a test:99bc``; None leaves the tag alone.
     """
     if colour is None and COLOUR_TAG not in run.read_tags():
-        colour = ROLE_COLOURS.get(role) or least_used_colour(run.client, run.experiment_id)
+        colour = ROLE_COLOURS.get(role) or palette_beside(run.client, run.experiment_id, ())[0]
     given = {ROLE_TAG: role, COLOUR_TAG: colour, BOUNDS_TAG: bounds_id}
     tags(run, values={key: value for key, value in given.items() if value is not None})
 
@@ -267,12 +266,6 @@ def bounds_of_other_splits(run: StoredRun, split: str) -> list[str]:
     """Return the entries ``<split>:<digest>`` of a run's bounds tag, without those of one split."""
     entries = run.read_tags().get(BOUNDS_TAG, "").split()
     return [entry for entry in entries if not entry.startswith(f"{split}:")]
-
-
-def check_role(role: str) -> None:
-    """Raise ValueError if there is no such role."""
-    if role not in ROLES:
-        raise ValueError(f"expected a role out of {', '.join(ROLES)}, found {role!r}.")
 
 
 def default_palette_colour(index: int) -> str:
@@ -291,11 +284,6 @@ def palette_beside(client: Any, experiment_id: str, names: Collection[str]) -> l
     runs = client.search_runs([experiment_id], filter_string=f"tags.\"{ROLE_TAG}\" = 'model'", max_results=1000)
     used = Counter(run.data.tags.get(COLOUR_TAG) for run in runs if run.info.run_name not in names)
     return sorted(MODEL_COLOURS, key=lambda colour: used[colour])
-
-
-def least_used_colour(client: Any, experiment_id: str) -> str:
-    """Return the palette colour that the fewest model runs of an experiment have, the earliest among equals."""
-    return palette_beside(client, experiment_id, ())[0]
 
 
 # Data sets, in the form in which MLflow's pages show them.

@@ -17,7 +17,6 @@ import yaml
 
 from irrbench.tracking.calls import (
     StoredRun,
-    check_role,
     create,
     dataset,
     describe_dataset,
@@ -35,7 +34,7 @@ from irrbench.tracking.calls import (
 from irrbench.tracking.calls import role as role_call
 from irrbench.tracking.reference_runs import bounds, bounds_line, bounds_table
 from irrbench.tracking.spool import Payload, Request, RunAddress, default_spool
-from irrbench.tracking.store import NOTE_TAG, ROLE_TAG, absolute_uri
+from irrbench.tracking.store import NOTE_TAG, ROLE_TAG, ROLES, absolute_uri
 from irrbench.tracking.view import RELIABILITY, first_view, view
 from irrbench.tracking.worker import Delivery, delivery_for
 
@@ -151,7 +150,8 @@ class Run:
         Raises:
             ValueError: if there is no such role.
         """
-        check_role(role)
+        if role not in ROLES:
+            raise ValueError(f"expected a role out of {', '.join(ROLES)}, found {role!r}.")
         self.record(role_call, role, colour=colour, bounds_id=bounds_id)
 
     def log_dataset(self, data: pd.DataFrame | Mapping[str, Any] | str, *, name: str, digest: str, split: str) -> None:

@@ -274,9 +274,9 @@ def _lock_session(folder: Path) -> FileLock:
     return acquire_lock(folder.with_name(f"{folder.name}.lock"), timeout=0)
 
 
-def default_spool() -> Path:
-    """Return the folder named by ``IRRBENCH_SPOOL``, else ``irrbench-spool`` in the working directory."""
-    return Path(os.environ.get(SPOOL_VARIABLE) or DEFAULT_SPOOL).absolute()
+def default_spool(folder: Path = Path()) -> Path:
+    """Return the folder named by ``IRRBENCH_SPOOL``, else ``irrbench-spool`` in a folder, the working directory."""
+    return Path(os.environ.get(SPOOL_VARIABLE) or folder / DEFAULT_SPOOL).absolute()
 
 
 def sessions(spool: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 # Tags by which the runs of an experiment are found, and by which MLflow's pages know what to show.
 ROLE_TAG = "irrbench.role"
@@ -61,9 +61,7 @@ def acquire_lock(path: Path, *, timeout: float) -> FileLock:
     lock = FileLock(path, thread_local=False, preserve_lock_file=True)
     try:
         lock.acquire(timeout=timeout)
-    except Timeout:
-        raise
-    except OSError as error:
+    except OSError as error:  # of which Timeout is one, without a number
         if error.errno not in NO_LOCKS:
             raise
     return lock

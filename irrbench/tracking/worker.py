@@ -93,18 +93,20 @@ class Delivery:
         """Wait for what is under way and return how many requests still wait; if any do, a warning has been logged.
 
         Args:
-            limit: seconds to wait at most while requests arrive, and :data:`PATIENCE` seconds while none does; if not
-                given, what is left of the two for the life of the process (see the module).
+            limit: seconds to wait at most while requests arrive, and :data:`STUCK` seconds while none does; if not
+                given, what is left of :data:`LIMIT` and :data:`PATIENCE` for the life of the process (see the module).
         """
         begin = progress = time.monotonic()
         with self._changed:
-            patience, longest = (self._patience, self._limit) if limit is None else (PATIENCE, limit)
+            patience, longest, stuck = self._patience, self._limit, STUCK_AT_END
+            if limit is not None:
+                patience, longest, stuck = max(PATIENCE, STUCK), limit, STUCK
             self._queues.end_pauses()
             self._changed.notify_all()
             count = len(self._queues)
             while self._queues and (self._sending is not None or self._queues.next_batch()):
                 self._changed.wait(0.05)
-                self._replace_stuck(STUCK_AT_END, postpone=False)
+                self._replace_stuck(stuck, postpone=False)
                 now = time.monotonic()
                 progress, count = now if len(self._queues) < count else progress, len(self._queues)
                 allowed = max(patience, OPENING) if self.connection.is_opening else patience
@@ -224,7 +226,7 @@ def warning_text(tracking_uri: str, reason: str, spool: Path) -> str:
     is_default = spool == default_spool() == Path(DEFAULT_SPOOL).absolute()
     command = f"{program()} sync" if is_default else f"{program()} sync --spool {shlex.quote(str(spool))}"
     return (
-        f"The MLflow store at {without_password(tracking_uri)} does not take what is logged ({reason}). The training "
+        f"The MLflow store at {without_password(tracking_uri)} does not take what is logged ({reason}). The program "
         f"goes on. What is not sent waits in {spool}; it is sent as soon as the store takes it, by the next run in "
         f"this folder, or by `{command}`."
     )
