@@ -17,15 +17,14 @@ from irrbench.commands.outputs import Benchmark, check_questions, conclude, log_
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.plots import DISPLAY_NAMES, MODEL_COLOURS
 from irrbench.tracking.store import absolute_uri
-from irrbench.training.cell import CellResult, Tracking
-from irrbench.training.executors import Executor, check_executor
+from irrbench.training.cell import CellResult, Tracking, cell_colours, make_cells
 from irrbench.training.grid import (
+    Executor,
     Failure,
     GridProgress,
     Outcome,
-    cell_colours,
     check_bounds,
-    make_cells,
+    check_executor,
     run_grid,
     shard,
 )

@@ -271,9 +271,9 @@ class EpochOrder(Sampler[int]):
 class Loaders(NamedTuple):
     """Batches of the three splits, and the training set and its order, which depend on the epoch."""
 
-    train: DataLoader[dict[str, Any]]
-    val: DataLoader[dict[str, Any]]
-    test: DataLoader[dict[str, Any]]
+    train: DataLoader[Item]
+    val: DataLoader[Item]
+    test: DataLoader[Item]
     training: TrainingSet
     order: EpochOrder
 

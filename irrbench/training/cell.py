@@ -1,32 +1,48 @@
-"""One cell of the grid: a model, a label strategy and a seed, trained and tested.
+"""Cells of the grid: what they are called, what identifies them, and what a finished one leaves behind.
 
-A cell is a function of its resolved configuration, whose digest names its folder. ``done.json`` is written last: with
-it the results are whole, without it the cell goes on from the last epoch that was kept.
+A cell is one model, trained on one kind of label from one seed. Its *name* comes from a mapping of axes. Its *digest*
+comes from its resolved configuration and is the end of its folder's name. ``done.json`` is written last: with it, the
+results in the folder are complete; without it, the cell is resumed from the last epoch that was saved.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from itertools import cycle, product
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from irrbench._files import read_frame, write_atomically, write_frame, write_json
-from irrbench.config import ModelConfig, RulesConfig, TrainConfig, slug
+import irrbench
+from irrbench._files import read_frame
+from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, RulesConfig, TrainConfig, slug
+from irrbench.data.dataset import parse_label
+from irrbench.plots import MODEL_COLOURS
+from irrbench.training.batches import check_splits, check_transforms, data_digest, image_facts
+from irrbench.training.classes import source_digest
+from irrbench.training.models import check_model
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from irrbench.data import RaterData
 
+Axes = Mapping[str, Any]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-OnEpoch = Callable[[int, float], None]
 DONE, RUN, LOCK, MASKS = "done.json", "run.json", "lock", "predictions.npz"
+# Fields of the first version, which are always part of a digest. See CellConfig.digest.
+_FIRST_FIELDS = {
+    "CellConfig": "model label seed train scores rules data data_digest version code",
+    "ModelConfig": "architecture encoder encoder_weights class_path init_args name",
+    "TrainConfig": "max_epochs batch_size lr weight_decay augment transforms num_workers accelerator devices strategy "
+    "precision",
+    "RulesConfig": "ties empty_reference threshold",
+}
 
 
 class CellError(RuntimeError):
@@ -63,29 +79,76 @@ class CellConfig:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that name this configuration; what a thing is called is no part of it."""
-        plain = asdict(self) | {"data": None}
+        """Twelve hexadecimal digits that identify this configuration, whatever its model and its data are called.
+
+        A field that is added later (here, or to a part of this configuration) is left out where it has its default
+        value. So a new axis or option changes no digest of cells that do not use it, provided that its default means
+        "as before", and stays the same for ever. Fields of the first version are always included: cells finished by
+        the first version have the digest they had, and changing a default of these fields changes the digest.
+        """
+        plain = _included_fields(self) | {"data": None}
         plain["model"] |= {"name": None}
         plain["train"] |= {"num_workers": None}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def _included_fields(value: Any) -> Any:
+    """Plain values of a configuration, without fields that are left out of its digest."""
+    if isinstance(value, list | tuple):
+        return [_included_fields(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    first = _FIRST_FIELDS.get(type(value).__name__, "").split()
+    included = {}
+    for field in fields(value):
+        found = getattr(value, field.name)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if field.name in first or found != default:
+            included[field.name] = _included_fields(found)
+    return included
+
+
 class Tracking(NamedTuple):
-    """Where a cell's run is kept and how it looks there."""
+    """Where a cell's run is stored and its colour there."""
 
     uri: str
     experiment: str
     colour: str
 
 
+class Cell(NamedTuple):
+    """One cell: its name, its configuration, the folder of its results, its run in MLflow, and its axes."""
+
+    name: str
+    config: CellConfig
+    folder: Path
+    tracking: Tracking
+    axes: Axes
+
+
 class CellResult(NamedTuple):
-    """What a finished cell left behind."""
+    """The results of a finished cell.
+
+    Attributes:
+        name: of the cell.
+        folder: of its files.
+        table: scores and bounds per test image.
+        curve: scores and bounds on the validation images, per epoch.
+        facts: what ``done.json`` says.
+        axes: of the cell.
+    """
 
     name: str
     folder: Path
-    table: pd.DataFrame  # per image, with bounds
-    curve: pd.DataFrame  # per epoch
+    table: pd.DataFrame
+    curve: pd.DataFrame
     facts: dict[str, Any]
+    axes: Axes = MappingProxyType({})
+
+    @property
+    def group(self) -> str:
+        """The name that this cell shares with the cells that differ from it in the seed alone."""
+        return group_name(self.axes) if self.axes else self.name
 
     def prediction(self, image_id: str) -> Mask:
         """The predicted mask of a test image, ``(H, W)``."""
@@ -97,68 +160,8 @@ class CellResult(NamedTuple):
             return mask.reshape(stored["shapes"][place])
 
 
-def cell_folder(output: Path, name: str, config: CellConfig) -> Path:
-    """The folder of a cell; one made under another name is found again by the digest."""
-    cells = output / "cells"
-    return next(iter(sorted(cells.glob(f"*-{config.digest}"))), cells / f"{slug(name)}-{config.digest}")
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a cell's results are whole."""
-    return (folder / DONE).is_file()
-
-
-def load_cell(name: str, folder: Path) -> CellResult:
-    """Read a finished cell."""
-    facts: dict[str, Any] = json.loads((folder / DONE).read_text())
-    return CellResult(name, folder, read_frame(folder / "per_image.csv"), read_frame(folder / "curve.csv"), facts)
-
-
-def run_cell(
-    name: str, config: CellConfig, data: RaterData, folder: Path, tracking: Tracking, on_epoch: OnEpoch | None = None
-) -> None:
-    """Train on the training images, choose the epoch on the validation images, test it, and write the results.
-
-    Args:
-        name: in results and in MLflow.
-        config: the resolved configuration.
-        data: the data it names.
-        folder: where the results go.
-        tracking: MLflow store, experiment and colour.
-        on_epoch: told the epochs done and the main validation score.
-
-    An attempt that was killed is taken up where its last epoch ended, in the same run of MLflow, and gives the same
-    results as if nothing had happened.
-
-    Raises:
-        CellError: if the model has no usable predictions in the end.
-    """
-    from irrbench.training.checkpoints import LAST  # noqa: PLC0415 (Lightning and MLflow take seconds)
-    from irrbench.training.fit import train_and_test  # noqa: PLC0415
-
-    with seeded(config.seed):
-        trained = train_and_test(name, config, data, folder, tracking, on_epoch)
-    if trained is None:
-        return
-    write_frame(folder / "per_image.csv", trained.table)
-    write_frame(folder / "curve.csv", trained.curve)
-    write_atomically(folder / MASKS, lambda place: np.savez_compressed(place, **_packed(trained.predictions)))
-    write_json(folder / DONE, {"name": name, "config": asdict(config), "digest": config.digest, **trained.facts})
-    (folder / LAST).unlink(missing_ok=True)
-
-
-def start_anew(folder: Path, tracking: Tracking) -> None:
-    """Remove what earlier attempts left, their run in MLflow too, so that no model is listed twice."""
-    from irrbench.training.fit import delete_run  # noqa: PLC0415
-
-    delete_run(folder, tracking)
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name != LOCK:
-            path.unlink()
-
-
-def _packed(masks: Mapping[str, Mask]) -> dict[str, Any]:
-    """Masks by id as three plain arrays: ids may have any characters, sizes may differ."""
+def pack_masks(masks: Mapping[str, Mask]) -> dict[str, Any]:
+    """Masks by image id as three plain arrays, because ids may have any characters and sizes may differ."""
     return {
         "ids": np.array(list(masks)),
         "shapes": np.array([mask.shape for mask in masks.values()]),
@@ -166,12 +169,99 @@ def _packed(masks: Mapping[str, Mask]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw torch's random numbers from a seed, and leave the caller's generator as it was."""
-    import torch  # noqa: PLC0415
+def cell_folder(output: Path, name: str, config: CellConfig) -> Path:
+    """The folder of a cell; a folder that was made under another name is found by its digest."""
+    cells = output / "cells"
+    return next(iter(sorted(cells.glob(f"*-{config.digest}"))), cells / f"{slug(name)}-{config.digest}")
 
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield
+
+def is_finished(folder: Path) -> bool:
+    """Whether a cell's results are complete."""
+    return (folder / DONE).is_file()
+
+
+def load_cell(name: str, folder: Path, axes: Axes = MappingProxyType({})) -> CellResult:
+    """Read a finished cell."""
+    facts: dict[str, Any] = json.loads((folder / DONE).read_text())
+    return CellResult(name, folder, read_frame(folder / "per_image.csv"), read_frame(folder / "curve.csv"), facts, axes)
+
+
+def group_name(axes: Axes) -> str:
+    """The name that cells share which differ in the seed alone.
+
+    Example:
+        >>> group_name({"model": "unet-resnet18", "label": "soft", "seed": 3})
+        'unet-resnet18 soft'
+    """
+    return " ".join(str(value) for axis, value in axes.items() if axis != "seed")
+
+
+def cell_names(config: BenchmarkConfig) -> list[tuple[str, Axes]]:
+    """Name and axes of each cell, by model; the name has the seed where there are several.
+
+    Raises:
+        ConfigError: if the grid is empty or holds two cells of one name.
+
+    Example:
+        >>> cell_names(BenchmarkConfig(labels=["soft"], seeds=[0, 1]))[0]
+        ('unet-resnet18 soft seed 0', {'model': 'unet-resnet18', 'label': 'soft', 'seed': 0})
+    """
+    models = [model.label for model in config.models]
+    rows: list[tuple[str, Axes]] = []
+    for model, label, seed in product(models, config.labels, config.seeds):
+        axes = {"model": model, "label": label, "seed": seed}
+        rows.append((group_name(axes) + (f" seed {seed}" if len(config.seeds) > 1 else ""), axes))
+    names = [name for name, _ in rows]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double or not rows:
+        found = f"two cells called {double[0]!r}" if double else "none"
+        raise ConfigError(
+            f"models x labels x seeds must give at least one cell and each its own name; found {found}. "
+            "Name the models (`name:`), and list each label and seed once."
+        )
+    return rows
+
+
+def cell_colours(config: BenchmarkConfig) -> dict[str, str]:
+    """Colours of the cells by name, in MLflow and in the report; cells that differ in the seed alone share one."""
+    groups = {name: group_name(axes) for name, axes in cell_names(config)}
+    palette = dict(zip(dict.fromkeys(groups.values()), cycle(MODEL_COLOURS)))
+    return {name: palette[group] for name, group in groups.items()}
+
+
+def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> list[Cell]:
+    """The cells of a grid, each with its resolved configuration.
+
+    Raises:
+        ConfigError: for unknown models or labels, or data that cannot be trained on.
+    """
+    try:
+        for model in config.models:
+            check_model(model.architecture, model.encoder, model.class_path, model.init_args)
+        for label in config.labels:
+            parse_label(label, data.raters)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    check_transforms(config.train.transforms)
+    check_splits(data)
+    digest = data_digest(data, image_facts(data))
+    transforms = [transform["class_path"] for transform in config.train.transforms]
+    models, colours, cells = {model.label: model for model in config.models}, cell_colours(config), []
+    for name, axes in cell_names(config):
+        model = models[axes["model"]]
+        own_classes = [path for path in (model.class_path, *transforms) if path is not None]
+        resolved = CellConfig(
+            model=model,
+            label=axes["label"],
+            seed=axes["seed"],
+            train=config.train,
+            scores=tuple(config.scores),
+            rules=config.rules,
+            data=data.name,
+            data_digest=digest,
+            version=irrbench.__version__,
+            code=tuple((path, source_digest(path)) for path in own_classes),
+        )
+        folder = cell_folder(Path(config.output).absolute(), name, resolved)
+        cells.append(Cell(name, resolved, folder, tracking._replace(colour=colours[name]), axes))
+    return cells

@@ -1,4 +1,9 @@
-"""Lightning's part of a cell: trainer, callbacks, loggers."""
+"""Trains and tests one cell with Lightning, in this process or in several of its own, and writes its results.
+
+Lightning's strategies for several devices run the same program once more for each further device. Here that program is
+this module, run by ``python -m``: it runs one cell and nothing else, so that the process that runs the grid, perhaps a
+worker of a cluster, stays a single one.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +16,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -27,272 +31,27 @@ import yaml
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 
-from irrbench._files import quiet, write_json
+from irrbench._files import quiet, write_atomically, write_frame, write_json
 from irrbench.callbacks import RaterBoundsMonitor, SpoolingMLFlowLogger
 from irrbench.callbacks.logger import rank_zero_only
 from irrbench.metrics.bounds import to_mask
+from irrbench.scores import gain
 from irrbench.summary import bounds_digest
-from irrbench.tracking import RunAddress, SpooledRun, open_store
+from irrbench.tracking import Run, RunAddress, open_store
 from irrbench.tracking.spool import DEFAULT_SPOOL, SPOOL_VARIABLE, Session, SpoolError, sessions
 from irrbench.tracking.store import COLOUR_TAG, KEY_TAG
-from irrbench.training import create_module, predictions_of, trains_itself
 from irrbench.training.batches import TORCH, Loaders, draws, image_facts, make_loaders
-from irrbench.training.cell import RUN, CellConfig, CellError, Mask, OnEpoch, Tracking, run_cell
-from irrbench.training.checkpoints import LastEpoch, WholeCheckpoints, best_weights, find_checkpoint
+from irrbench.training.cell import DONE, LOCK, MASKS, RUN, Cell, CellConfig, CellError, Mask, pack_masks
+from irrbench.training.checkpoints import LAST, AtomicCheckpointIO, LastEpoch, best_weights, find_checkpoint
+from irrbench.training.models import create_module, predictions_of, trains_itself
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
 
-# What accompanies a cell's training: random numbers by epoch, progress, predictions of the test images.
-
-
-class Predicted:
-    """Finds the predictions of a step, for the monitor, and remembers them for whoever comes after it."""
-
-    def __init__(self) -> None:
-        self.last: Tensor | None = None
-
-    def __call__(self, module: nn.Module, batch: Any, outputs: Any) -> Tensor:
-        """Logits ``(B, 1, H, W)``."""
-        self.last = predictions_of(module, batch, outputs)
-        return self.last
-
-
-class Attendant(pl.Callback):
-    """Sees to it that an epoch depends on its number and the seed, and not on the process that runs it.
-
-    Args:
-        loaders: which want to know the epoch.
-        config: of the cell.
-        sizes: of the images by id, to cut off what was padded.
-        predicted: of each step, filled by the monitor.
-        on_epoch: told the epochs done and the main validation score.
-
-    Attributes:
-        predictions: of the test images, by id.
-        seconds: spent on the cell, in earlier processes too, as far as they were kept.
-    """
-
-    def __init__(
-        self,
-        loaders: Loaders,
-        config: CellConfig,
-        sizes: Mapping[str, tuple[int, ...]],
-        predicted: Predicted,
-        on_epoch: OnEpoch | None,
-    ) -> None:
-        self._loaders, self._config, self._sizes = loaders, config, sizes
-        self._predicted, self._on_epoch = predicted, on_epoch
-        self._begin, self._earlier = time.monotonic(), 0.0
-        self.predictions: dict[str, Mask] = {}
-
-    @property
-    def seconds(self) -> float:
-        """Seconds so far."""
-        return self._earlier + time.monotonic() - self._begin
-
-    def state_dict(self) -> dict[str, Any]:
-        """The time spent."""
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what was kept."""
-        self._earlier = float(state_dict["seconds"])
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Draw order, labels and augmentation anew, and start torch's own random numbers."""
-        epoch = trainer.current_epoch
-        self._loaders.set_epoch(epoch)
-        torch.manual_seed(int(draws(self._config.seed, epoch, trainer.global_rank, TORCH).integers(2**63)))
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Tell the progress."""
-        if self._on_epoch is not None:
-            score = trainer.callback_metrics.get(f"val/{self._config.scores[0]}", math.nan)
-            self._on_epoch(trainer.current_epoch + 1, float(score))
-
-    def on_test_batch_end(
-        self, _trainer: pl.Trainer, _module: pl.LightningModule, _outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Keep the masks, in the sizes of their images."""
-        if self._predicted.last is None:
-            return
-        logits, self._predicted.last = self._predicted.last, None
-        masks = to_mask(logits[:, 0], from_logits=True, threshold=self._config.rules.threshold).cpu().numpy()
-        for image_id, mask in zip(batch["id"], masks, strict=True):
-            self.predictions[image_id] = mask[tuple(slice(size) for size in self._sizes[image_id])]
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Gather the masks of all processes; samplers may have given an image to two of them."""
-        if trainer.world_size == 1:
-            return
-        shares: list[Any] = [None] * trainer.world_size
-        packed = {name: (mask.shape, np.packbits(mask)) for name, mask in self.predictions.items()}
-        torch.distributed.all_gather_object(shares, packed)
-        self.predictions = {
-            name: np.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(bool)
-            for share in shares
-            for name, (shape, bits) in share.items()
-        }
-
-
-# The MLflow run of a cell: one, however often the cell is taken up again.
-
+EpochListener = Callable[[int, float], None]  # called with the number of ended epochs and the main validation score
+SHOWN = 4000  # characters of what failed processes wrote
 
 logger = logging.getLogger(__name__)
-
-
-class CellLogger(SpoolingMLFlowLogger):
-    """Logs a cell; the step of a metric is its epoch, so that losses are on the same axis as the scores.
-
-    Args:
-        name: of the run.
-        config: of the cell.
-        tracking: store, experiment and colour.
-        key: under which the run is created, or found where it has been created.
-        spool: where waits what the store does not take.
-    """
-
-    def __init__(self, name: str, config: CellConfig, tracking: Tracking, key: str, spool: Path) -> None:
-        tags = {COLOUR_TAG: tracking.colour, "irrbench.cell": config.digest}
-        super().__init__(tracking.experiment, name, tracking.uri, tags, spool=spool)
-        self._run = SpooledRun(tracking.uri, RunAddress(key=key, experiment=tracking.experiment), spool)
-
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log what has a ``/`` in its name, at its epoch."""
-        epoch = metrics.get("epoch", step)
-        shown = {key: value for key, value in metrics.items() if "/" in key}
-        if shown:
-            super().log_metrics(shown, step=None if epoch is None else int(epoch))
-
-
-def open_run(name: str, config: CellConfig, tracking: Tracking, folder: Path) -> CellLogger:
-    """Create the run of a cell, or go on with the one that an earlier attempt has created.
-
-    Its key is written down before it is created, so that no moment of a kill leaves a run that nobody knows of.
-    """
-    spool = _spool(folder)
-    _forget_drafts(spool)
-    known = _read_key(folder, tracking)
-    key = known or uuid.uuid4().hex
-    if rank_zero_only.rank == 0:
-        write_json(folder / RUN, {"key": key, "tracking_uri": tracking.uri, "experiment": tracking.experiment})
-    opened = CellLogger(name, config, tracking, key, spool)
-    opened.log_hyperparams(_parameters(config))
-    opened.experiment.log_text(yaml.safe_dump(asdict(config), sort_keys=False), "config.yaml")
-    if known:
-        opened.experiment.finish("RUNNING")  # it may have been marked as killed or failed
-    return opened
-
-
-def _parameters(config: CellConfig) -> dict[str, Any]:
-    """What tells runs apart, without what does not apply."""
-    model, train = config.model, asdict(config.train)
-    own = model.class_path is not None
-    names = ("class_path",) if own else ("architecture", "encoder", "encoder_weights")
-    values: dict[str, Any] = {name: getattr(model, name) for name in names}
-    if model.init_args:
-        values["init_args"] = json.dumps(model.init_args, default=str)
-    if model.class_path is not None and trains_itself(model.class_path):
-        train = {key: value for key, value in train.items() if key not in ("lr", "weight_decay")}
-    values |= {"label": config.label, "seed": config.seed, "data": config.data}
-    return {**values, **{f"train/{key}": value for key, value in train.items()}}
-
-
-def delete_run(folder: Path, tracking: Tracking) -> None:
-    """Delete the run of a cell that is to be trained anew, so that no model is listed twice."""
-    key = _read_key(folder, tracking)
-    if key is None:
-        return
-    try:
-        client, experiment_id = open_store(tracking.uri, tracking.experiment)
-        for run in client.search_runs([experiment_id], f"tags.\"{KEY_TAG}\" = '{key}'"):
-            client.delete_run(run.info.run_id)
-    except Exception as error:  # a store may raise anything, and the training does not need it
-        logger.warning("the former run of %s stays in MLflow: %s", folder.name, error)
-
-
-def _spool(folder: Path) -> Path:
-    """Beside the results, where another process finds it that works on another machine or in another folder."""
-    return Path(os.environ.get(SPOOL_VARIABLE) or folder.parents[1] / DEFAULT_SPOOL).absolute()
-
-
-def _forget_drafts(spool: Path) -> None:
-    """Remove what killed processes were just writing down: whatever a cell had not kept is done and written again."""
-    for session_folder in sessions(spool):
-        with suppress(OSError, SpoolError):
-            session = Session.claim(session_folder)
-            for draft in session.half_written() if session is not None else ():
-                draft.unlink()
-            if session is not None:
-                session.close()
-
-
-def _read_key(folder: Path, tracking: Tracking) -> str | None:
-    """The key of the cell's run, where there is one in this very store and experiment."""
-    try:
-        noted = json.loads((folder / RUN).read_text())
-        here = (noted["tracking_uri"], noted["experiment"]) == (tracking.uri, tracking.experiment)
-        return str(noted["key"]) if here else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-# A cell that trains in several processes: Lightning starts them, from a process that does nothing else.
-#
-# Lightning's strategies run the same program once more for each further device. Here that program is this module, which
-# runs one cell: whoever runs the grid, be it a worker of a cluster, goes on as one process.
-
-
-SHOWN = 4000  # characters of what the processes wrote before they failed
-
-
-def has_processes(config: CellConfig) -> bool:
-    """Whether a cell is trained by several processes, or may be."""
-    return config.train.devices not in (1, "1") or config.train.strategy != "auto"
-
-
-def run_in_processes(
-    name: str, config: CellConfig, data: RaterData, folder: Path, tracking: Tracking, _: OnEpoch | None = None
-) -> None:
-    """:func:`irrbench.training.cell.run_cell` in processes of its own; they end when this one does.
-
-    Raises:
-        CellError: with what they wrote, if they fail.
-    """
-    with tempfile.TemporaryDirectory(prefix="irrbench-") as place:
-        request, said = Path(place, "request"), Path(place, "stderr")
-        request.write_bytes(pickle.dumps(((name, config, data, folder.absolute(), tracking), sys.path)))
-        command = [sys.executable, "-m", __name__, str(request)]
-        with said.open("wb") as errors, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors) as running:  # noqa: S603
-            code = running.wait()
-        if code:
-            text = said.read_text(errors="replace").strip()
-            raise CellError(f"the processes of the cell ended with code {code}. They wrote:\n{text[-SHOWN:]}")
-
-
-def _end_with_parent() -> None:
-    """End at once when nobody holds the other end of the standard input any more."""
-    while os.read(0, 1):  # not by way of sys.stdin, which a thread must not hold when the interpreter ends
-        pass
-    os._exit(1)
-
-
-def main(request: str) -> None:
-    """Run the cell that a request describes."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    arguments, path = _read(Path(request))
-    sys.path[:] = path
-    run_cell(*arguments)
-
-
-def _read(request: Path) -> tuple[tuple[Any, ...], list[str]]:
-    content: tuple[tuple[Any, ...], list[str]] = pickle.loads(request.read_bytes())  # noqa: S301 (written by run_in_processes)
-    return content
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
 
 
 class Trained(NamedTuple):
@@ -304,30 +63,52 @@ class Trained(NamedTuple):
     facts: dict[str, Any]
 
 
-def train_and_test(
-    name: str, config: CellConfig, data: RaterData, folder: Path, tracking: Tracking, on_epoch: OnEpoch | None
-) -> Trained | None:
-    """Train, choose the best epoch on the validation images, and test it; see ``irrbench.training.cell.run_cell``.
+def run_cell(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None) -> None:
+    """Train on the training images, choose the epoch on the validation images, test it, and write the results.
 
-    Returns:
-        The results; None in the helping processes of a cell that has several.
+    An interrupted attempt is resumed after its last complete epoch, in the same MLflow run, and gives the same results
+    as an attempt that was not interrupted.
+
+    Args:
+        cell: the cell.
+        data: the data that its configuration names.
+        on_epoch: called after each epoch.
+
+    Raises:
+        CellError: if the model has no usable predictions in the end.
     """
-    with quiet(), _own_rank(config):
-        logger = open_run(name, config, tracking, folder)
+    with seeded(cell.config.seed), quiet(), _process_rank(cell.config):
+        run = open_run(cell)
         try:
-            trained = _train(config, data, folder, logger, on_epoch)
+            trained = _train(cell, data, run, on_epoch)
         except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C and SIGTERM into the latter
-            logger.finalize("aborted")
+            run.finalize("aborted")
             raise KeyboardInterrupt from error
         except BaseException:
-            logger.finalize("failed")
+            run.finalize("failed")
             raise
-        return trained if rank_zero_only.rank == 0 else None
+        if rank_zero_only.rank > 0:
+            return
+    folder, config = cell.folder, cell.config
+    write_frame(folder / "per_image.csv", trained.table)
+    write_frame(folder / "curve.csv", trained.curve)
+    write_atomically(folder / MASKS, lambda place: np.savez_compressed(place, **pack_masks(trained.predictions)))
+    identity = {"name": cell.name, "axes": dict(cell.axes), "config": asdict(config), "digest": config.digest}
+    write_json(folder / DONE, {**identity, **trained.facts})
+    (folder / LAST).unlink(missing_ok=True)
 
 
 @contextmanager
-def _own_rank(config: CellConfig) -> Iterator[None]:
-    """Be the first process, or one of the cell's helpers, whatever number a job of several tasks gives this one."""
+def seeded(seed: int) -> Iterator[None]:
+    """Draw torch's random numbers from a seed, and restore the caller's generators afterwards."""
+    with torch.random.fork_rng(list(range(torch.cuda.device_count()))):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _process_rank(config: CellConfig) -> Iterator[None]:
+    """Take the rank among the cell's own processes, not the rank among the tasks of a job array."""
     before = rank_zero_only.rank
     rank_zero_only.rank = int(os.environ.get("LOCAL_RANK", "0")) if has_processes(config) else 0
     try:
@@ -336,97 +117,285 @@ def _own_rank(config: CellConfig) -> Iterator[None]:
         rank_zero_only.rank = before
 
 
-def _train(config: CellConfig, data: RaterData, folder: Path, logger: CellLogger, on_epoch: OnEpoch | None) -> Trained:
-    main, predicted = f"val/{config.scores[0]}", Predicted()
-    sizes = {image_id: data.shape(i) for i, image_id in enumerate(data.image_ids)}
+def _train(cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener | None) -> Trained:
+    config, score = cell.config, cell.config.scores[0]
+    rules = asdict(config.rules)
+    collector = PredictionCollector(data, threshold=config.rules.threshold)
     loaders = make_loaders(data, label=config.label, seed=config.seed, train=config.train)
-    monitor = _make_monitor(config, predicted)
-    attendant = Attendant(loaders, config, sizes, predicted, on_epoch)
-    best = best_weights(folder, main)
-    module = _make_module(config, data)
-    trainer = _make_trainer(config, [monitor, attendant, best, LastEpoch(folder, monitor)], logger)
-    kept = find_checkpoint(folder)
-    if kept is not None:
-        loaders.set_epoch(kept.next_epoch)  # workers load ahead, before the epoch has begun
-    trainer.fit(module, loaders.train, loaders.val, ckpt_path=kept and kept.path)
+    keys = {"masks": "masks", "roi": "roi", "image_id": "id", "present": "present", "image": "image"}
+    options = {"predictions": collector, "scores": config.scores, "data_name": config.data, "print_link": False}
+    monitor = RaterBoundsMonitor(**{**keys, **options, **rules})
+    best, last = best_weights(cell.folder, score), LastEpoch(cell.folder, monitor)
+    module = make_module(config, data)
+    seeder = EpochSeeder(loaders, config.seed)
+    trainer = make_trainer(config, [monitor, seeder, Progress(score, on_epoch), collector, best, last], run)
+    resumed = find_checkpoint(cell.folder)
+    if resumed is not None:
+        loaders.set_epoch(resumed.next_epoch)  # workers load images before the epoch begins
+    trainer.fit(module, loaders.train, loaders.val, ckpt_path=resumed and resumed.path)
     trainer.test(module, loaders.test, ckpt_path=best.best_model_path or None, verbose=False)
     if "test" not in monitor.tables:
         raise CellError(
             "the predictions on the test images are not finite: the training diverged. Lower train.lr and run again."
         )
-    curve = _curve([row for row in monitor.history if main in row], config.scores)
-    rules = asdict(config.rules)
+    curve = _curve(monitor.history, config.scores)
     facts = {
-        "run_id": logger.run_id,
+        "run_id": run.run_id,
         "bounds": {split: bounds_digest(table, rules) for split, table in monitor.tables.items()},
-        "best_epoch": _best_epoch(curve, config.scores[0]),
+        "best_epoch": best_epoch(curve, score),
         "epochs": len(curve),
-        "seconds": round(attendant.seconds, 1),
+        "seconds": round(last.seconds, 1),
     }
-    return Trained(monitor.tables["test"], curve, attendant.predictions, facts)
+    return Trained(monitor.tables["test"], curve, collector.masks, facts)
 
 
-def _make_monitor(config: CellConfig, predicted: Predicted) -> RaterBoundsMonitor:
-    return RaterBoundsMonitor(
-        "masks",
-        roi="roi",
-        image_id="id",
-        present="present",
-        image="image",
-        predictions=predicted,
-        scores=config.scores,
-        data_name=config.data,
-        print_link=False,
-        **asdict(config.rules),
-    )
+def make_trainer(config: CellConfig, callbacks: list[pl.Callback], run: CellLogger) -> pl.Trainer:
+    """A trainer that writes nothing but what the callbacks and the run write."""
+    names = ("max_epochs", "accelerator", "devices", "strategy", "precision")
+    options: dict[str, Any] = {name: getattr(config.train, name) for name in names}
+    options |= {"num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False}
+    # In a job array, the environment that Lightning chooses would start no processes and write its own checkpoints.
+    plugins: list[Any] = [AtomicCheckpointIO(), LightningEnvironment()]
+    return pl.Trainer(logger=run, callbacks=callbacks, plugins=plugins, **options)
 
 
-def _make_trainer(config: CellConfig, callbacks: list[pl.Callback], logger: CellLogger) -> pl.Trainer:
-    train = config.train
-    precision: Any = train.precision
-    return pl.Trainer(
-        max_epochs=train.max_epochs,
-        accelerator=train.accelerator,
-        devices=train.devices,
-        strategy=train.strategy,
-        precision=precision,
-        logger=logger,
-        callbacks=callbacks,
-        # Not that of a job array's task, which would start no processes and have checkpoints of its own.
-        plugins=[WholeCheckpoints(), LightningEnvironment()],
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
-def _make_module(config: CellConfig, data: RaterData) -> pl.LightningModule:
-    facts, model = image_facts(data), config.model
-    return create_module(
-        model.architecture,
-        model.encoder,
-        in_channels=facts.channels,
-        encoder_weights=model.encoder_weights,
-        class_path=model.class_path,
-        init_args=model.init_args,
-        mean=facts.mean,
-        std=facts.std,
-        lr=config.train.lr,
-        weight_decay=config.train.weight_decay,
-    )
+def make_module(config: CellConfig, data: RaterData) -> pl.LightningModule:
+    """The module of a cell, with the statistics of the training images."""
+    facts, train = image_facts(data), config.train
+    options: dict[str, Any] = {"mean": facts.mean, "std": facts.std, "lr": train.lr, "weight_decay": train.weight_decay}
+    model = {key: value for key, value in asdict(config.model).items() if key != "name"}
+    return create_module(in_channels=facts.channels, **model, **options)
 
 
 def _curve(history: list[dict[str, float]], scores: tuple[str, ...]) -> pd.DataFrame:
     """One row an epoch: the scores on the validation images, with their bounds."""
     columns = [*scores, *(f"{score}_{bound}" for score in scores for bound in ("floor", "ceiling"))]
+    rows = [row for row in history if f"val/{scores[0]}" in row]
     return pd.DataFrame(
-        [{"epoch": int(r["epoch"]), **{c: r.get(f"val/{c}", math.nan) for c in columns}} for r in history]
+        [{"epoch": int(row["epoch"]), **{c: row.get(f"val/{c}", math.nan) for c in columns}} for row in rows]
     )
 
 
-def _best_epoch(curve: pd.DataFrame, score: str) -> int | None:
-    return (
-        None
-        if curve[score].isna().all()
-        else int(curve["epoch"].to_numpy()[curve[score].fillna(-1).to_numpy().argmax()])
-    )
+def best_epoch(curve: pd.DataFrame, score: str) -> int | None:
+    """The first epoch with the best score; None where the score is NaN in all of them."""
+    gains = gain(score, curve[score].to_numpy(float))
+    return None if np.isnan(gains).all() else int(curve["epoch"].to_numpy()[np.nanargmax(gains)])
+
+
+class EpochSeeder(pl.Callback):
+    """Makes an epoch depend on its number and the seed, and not on the process that runs it.
+
+    Args:
+        loaders: whose order, labels and augmentation depend on the epoch.
+        seed: of the cell.
+    """
+
+    def __init__(self, loaders: Loaders, seed: int) -> None:
+        self._loaders, self._seed = loaders, seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Draw order, labels and augmentation anew, and seed torch's own random numbers."""
+        epoch = trainer.current_epoch
+        self._loaders.set_epoch(epoch)
+        torch.manual_seed(int(draws(self._seed, epoch, trainer.global_rank, TORCH).integers(2**63)))
+
+
+class Progress(pl.Callback):
+    """Reports each epoch that ended.
+
+    Args:
+        score: the main score.
+        on_epoch: called with the number of ended epochs and the score on the validation images.
+    """
+
+    def __init__(self, score: str, on_epoch: EpochListener | None) -> None:
+        self._score, self._on_epoch = score, on_epoch
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Report the epoch."""
+        if self._on_epoch is not None:
+            score = trainer.callback_metrics.get(f"val/{self._score}", math.nan)
+            self._on_epoch(trainer.current_epoch + 1, float(score))
+
+
+class PredictionCollector(pl.Callback):
+    """Finds the logits of each step, for the monitor, and collects the masks of the test images.
+
+    Args:
+        data: with the sizes of the images, because batches are padded.
+        threshold: probabilities above it are foreground.
+
+    Attributes:
+        masks: of the test images, by id.
+    """
+
+    def __init__(self, data: RaterData, *, threshold: float) -> None:
+        self._shapes = {image_id: data.shape(i) for i, image_id in enumerate(data.image_ids)}
+        self._threshold = threshold
+        self._logits: Tensor | None = None
+        self.masks: dict[str, Mask] = {}
+
+    def __call__(self, module: nn.Module, batch: Any, outputs: Any) -> Tensor:
+        """Logits ``(B, 1, H, W)`` of a step."""
+        self._logits = predictions_of(module, batch, outputs)
+        return self._logits
+
+    def on_test_batch_end(
+        self, _trainer: pl.Trainer, _module: pl.LightningModule, _outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Collect the masks, in the sizes of their images."""
+        logits, self._logits = self._logits, None
+        if logits is None:
+            return
+        masks = to_mask(logits[:, 0], from_logits=True, threshold=self._threshold).cpu().numpy()
+        for image_id, mask in zip(batch["id"], masks, strict=True):
+            self.masks[image_id] = mask[tuple(slice(size) for size in self._shapes[image_id])]
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Gather the masks of all processes; samplers may have given an image to two of them."""
+        if trainer.world_size == 1:
+            return
+        shares: list[Any] = [None] * trainer.world_size
+        packed = {name: (mask.shape, np.packbits(mask)) for name, mask in self.masks.items()}
+        torch.distributed.all_gather_object(shares, packed)
+        self.masks = {
+            name: np.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(bool)
+            for share in shares
+            for name, (shape, bits) in share.items()
+        }
+
+
+class CellLogger(SpoolingMLFlowLogger):
+    """Logs a cell to its run; the step of a metric is its epoch, so that losses have the same axis as scores.
+
+    Args:
+        cell: the cell.
+        key: of the run: it is created with this key, or found by it where it has been created.
+        spool: folder of the records that the store has not taken yet.
+    """
+
+    def __init__(self, cell: Cell, key: str, spool: Path) -> None:
+        tracking = cell.tracking
+        tags = {COLOUR_TAG: tracking.colour, "irrbench.cell": cell.config.digest}
+        super().__init__(tracking.experiment, cell.name, tracking.uri, tags, spool=spool)
+        self._run = Run(tracking.uri, RunAddress(key=key, experiment=tracking.experiment), spool)
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log the metrics that have a ``/`` in their names, at their epoch."""
+        epoch = metrics.get("epoch", step)
+        shown = {key: value for key, value in metrics.items() if "/" in key}
+        if shown:
+            super().log_metrics(shown, step=None if epoch is None else int(epoch))
+
+
+def open_run(cell: Cell) -> CellLogger:
+    """Create the MLflow run of a cell, or continue the one that an earlier attempt created.
+
+    The key is written to the folder before the run is created, so that an interrupted attempt always finds its run.
+    """
+    tracking, spool = cell.tracking, _spool(cell)
+    _remove_drafts(spool)
+    known = _read_key(cell)
+    key = known or uuid.uuid4().hex
+    if rank_zero_only.rank == 0:
+        write_json(cell.folder / RUN, {"key": key, "tracking_uri": tracking.uri, "experiment": tracking.experiment})
+    run = CellLogger(cell, key, spool)
+    run.log_hyperparams(_parameters(cell.config))
+    run.experiment.log_text(yaml.safe_dump(asdict(cell.config), sort_keys=False), "config.yaml")
+    if known:
+        run.experiment.finish("RUNNING")  # an interrupted attempt may have marked it as killed or failed
+    return run
+
+
+def _parameters(config: CellConfig) -> dict[str, Any]:
+    """The run's parameters, without those that have no effect on this cell."""
+    model, train = config.model, asdict(config.train)
+    names = ("architecture", "encoder", "encoder_weights") if model.class_path is None else ("class_path",)
+    values: dict[str, Any] = {name: getattr(model, name) for name in names}
+    if model.init_args:
+        values["init_args"] = json.dumps(model.init_args, default=str)
+    if model.class_path is not None and trains_itself(model.class_path):
+        train = {key: value for key, value in train.items() if key not in ("lr", "weight_decay")}
+    values |= {"label": config.label, "seed": config.seed, "data": config.data}
+    return {**values, **{f"train/{key}": value for key, value in train.items()}}
+
+
+def start_anew(cell: Cell) -> None:
+    """Remove the files and the MLflow run of earlier attempts, so that no model is listed twice."""
+    key = _read_key(cell)
+    try:
+        if key is not None:
+            client, experiment_id = open_store(cell.tracking.uri, cell.tracking.experiment)
+            for run in client.search_runs([experiment_id], f"tags.\"{KEY_TAG}\" = '{key}'"):
+                client.delete_run(run.info.run_id)
+    except Exception as error:  # a store may raise anything, and the training does not need it
+        logger.warning("the former run of %s stays in MLflow: %s", cell.folder.name, error)
+    for path in cell.folder.iterdir() if cell.folder.is_dir() else ():
+        if path.name != LOCK:
+            path.unlink()
+
+
+def _spool(cell: Cell) -> Path:
+    """The spool beside the results, where processes on other machines or in other folders find it too."""
+    return Path(os.environ.get(SPOOL_VARIABLE) or cell.folder.parents[1] / DEFAULT_SPOOL).absolute()
+
+
+def _remove_drafts(spool: Path) -> None:
+    """Remove records that killed processes had not finished writing: the resumed epoch writes them again."""
+    for session_folder in sessions(spool):
+        with suppress(OSError, SpoolError):
+            session = Session.claim(session_folder)
+            for draft in session.half_written() if session is not None else ():
+                draft.unlink()
+            if session is not None:
+                session.close()
+
+
+def _read_key(cell: Cell) -> str | None:
+    """The key of the cell's run, where it has one in this store and experiment."""
+    try:
+        noted = json.loads((cell.folder / RUN).read_text())
+        here = (noted["tracking_uri"], noted["experiment"]) == (cell.tracking.uri, cell.tracking.experiment)
+        return str(noted["key"]) if here else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def has_processes(config: CellConfig) -> bool:
+    """Whether a cell is trained by several processes, or may be."""
+    return config.train.devices not in (1, "1") or config.train.strategy != "auto"
+
+
+def run_in_processes(cell: Cell, data: RaterData, _on_epoch: EpochListener | None = None) -> None:
+    """Run :func:`run_cell` in processes of its own, which end when this one ends.
+
+    Raises:
+        CellError: with what they wrote to standard error, if they fail.
+    """
+    with tempfile.TemporaryDirectory(prefix="irrbench-") as place:
+        request, written = Path(place, "request"), Path(place, "stderr")
+        request.write_bytes(pickle.dumps((cell._replace(folder=cell.folder.absolute()), data, sys.path)))
+        command = [sys.executable, "-m", __name__, str(request)]
+        with written.open("wb") as errors, subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors) as running:  # noqa: S603
+            code = running.wait()
+        if code:
+            text = written.read_text(errors="replace").strip()
+            raise CellError(f"the processes of the cell ended with code {code}. They wrote:\n{text[-SHOWN:]}")
+
+
+def main(request: str) -> None:
+    """Run the cell of a request that :func:`run_in_processes` wrote; end when its process ends."""
+
+    def end_with_parent() -> None:
+        while os.read(0, 1):  # not through sys.stdin, which no thread may hold when the interpreter ends
+            pass
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    cell, data, path = pickle.loads(Path(request).read_bytes())  # noqa: S301 (written by run_in_processes)
+    sys.path[:] = path
+    run_cell(cell, data)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

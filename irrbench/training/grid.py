@@ -1,62 +1,44 @@
-"""The cells of a grid, one after another or several at once; one that fails does not stop the others."""
+"""Runs the cells of a grid: one after another, in several processes, or on a Dask or Ray cluster by way of joblib.
+
+A cell that fails does not stop the others.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, cycle
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from importlib import import_module
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-import irrbench
 from irrbench._files import try_lock
-from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig
-from irrbench.plots import MODEL_COLOURS
-from irrbench.training.batches import data_digest
-from irrbench.training.cell import (
-    LOCK,
-    CellConfig,
-    CellResult,
-    OnEpoch,
-    Tracking,
-    cell_folder,
-    is_finished,
-    load_cell,
-    run_cell,
-    start_anew,
-)
-from irrbench.training.executors import Executor
-from irrbench.training.fit import has_processes, run_in_processes
+from irrbench.config import ConfigError
+from irrbench.training.cell import LOCK, Cell, CellResult, is_finished, load_cell
+from irrbench.training.fit import EpochListener, has_processes, run_cell, run_in_processes, start_anew
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from irrbench.data import RaterData
-    from irrbench.training.cell import OnEpoch
 
-OnStart = Callable[["Cell"], OnEpoch | None]
+StartListener = Callable[[Cell], EpochListener | None]
+Result = TypeVar("Result")
+PATIENCE = 30  # seconds for a cluster to answer
 _one_at_a_time = threading.Lock()  # torch's random numbers belong to the process, and a worker may have threads
 
 
-class Cell(NamedTuple):
-    """One cell and where it goes."""
-
-    name: str
-    config: CellConfig
-    folder: Path
-    tracking: Tracking
-
-
 class Failure(NamedTuple):
-    """A cell without results, and why."""
+    """A cell without results, and the traceback that says why."""
 
     name: str
     traceback: str
@@ -67,20 +49,20 @@ class Failure(NamedTuple):
         return self.traceback.strip().rpartition("\n")[2]
 
 
-class Elsewhere(NamedTuple):
-    """A cell that another process is at."""
+class LockedByOther(NamedTuple):
+    """A cell that another process is running."""
 
     name: str
 
 
-Ending = Failure | Elsewhere | None
+Ending = Failure | LockedByOther | None  # None: the cell is finished
 
 
 class Outcome(NamedTuple):
-    """What a grid gave.
+    """The outcome of a grid.
 
     Attributes:
-        results: of the finished cells, whoever has finished them.
+        results: of all finished cells, also of those that other processes finished.
         failures: of this call.
         unfinished: names of all cells without results.
     """
@@ -90,36 +72,9 @@ class Outcome(NamedTuple):
     unfinished: list[str]
 
     def waits(self, part: tuple[int, int] | None) -> bool:
-        """Whether cells are left to others: of other parts, or at work in another process."""
+        """Whether other processes are to finish cells: cells of other parts, or cells that they are running."""
         missing = len(self.unfinished) > len(self.failures)
         return missing or (part is not None and bool(self.unfinished))
-
-
-def cell_names(config: BenchmarkConfig) -> list[tuple[str, ModelConfig, str, int]]:
-    """Name, model, label and seed of each cell, by model.
-
-    Raises:
-        ConfigError: if the grid is empty or holds two cells of one name.
-
-    Example:
-        >>> [name for name, *_ in cell_names(BenchmarkConfig(labels=["soft"], seeds=[0, 1]))][:2]
-        ['unet-resnet18 soft seed 0', 'unet-resnet18 soft seed 1']
-    """
-    rows = [
-        (f"{model.label} {label}" + (f" seed {seed}" if len(config.seeds) > 1 else ""), model, label, seed)
-        for model in config.models
-        for label in config.labels
-        for seed in config.seeds
-    ]
-    names = [name for name, *_ in rows]
-    double = sorted({name for name in names if names.count(name) > 1})
-    if double or not rows:
-        found = f"two cells called {double[0]!r}" if double else "none"
-        raise ConfigError(
-            f"models x labels x seeds must give at least one cell and each its own name; found {found}. "
-            "Name the models (`name:`), and list each label and seed once."
-        )
-    return rows
 
 
 def shard(cells: Sequence[Cell], part: tuple[int, int] | None) -> list[Cell]:
@@ -134,49 +89,70 @@ def run_grid(
     part: tuple[int, int] | None = None,
     resume: bool = True,
     executor: Executor | None = None,
-    on_start: OnStart | None = None,
+    on_start: StartListener | None = None,
     on_end: Callable[[Cell, Ending], None] | None = None,
 ) -> Outcome:
     """Run the cells that are not finished, and read the results of all.
 
     Args:
         cells: the grid.
-        data: what they train and are tested on.
+        data: the data of the cells.
         part: run only the cells of part N of M.
-        resume: whether finished cells keep their results, and unfinished ones go on.
-        executor: where they run; here, one after another, if not given.
-        on_start: told each cell that starts in this process; what it returns is told the epochs.
-        on_end: told each cell that ended, with what became of it.
+        resume: whether finished cells keep their results, and interrupted ones are resumed.
+        executor: where the cells run; by default in this process, one after another.
+        on_start: called with each cell that starts in this process; its return value is called after each epoch.
+        on_end: called with each cell that ended, and how it ended.
     """
-    failures = []
+    executor = executor or Executor()
     own = shard(cells, part)
     done = [cell for cell in own if resume and is_finished(cell.folder)]
     todo = [cell for cell in own if cell not in done]
-    endings = _run_here if executor is None or executor.is_here else _run_by
-    finished: list[tuple[Cell, Ending]] = [(cell, None) for cell in done]
-    for cell, ending in chain(finished, endings(todo, data, executor or Executor(), on_start, resume=resume)):
+    endings: Iterator[tuple[Cell, Ending]]
+    if executor.is_here:
+        endings = ((cell, attempt(cell, data, on_start and on_start(cell), resume=resume)) for cell in todo)
+    else:
+        endings = _run_elsewhere(todo, data, executor, resume=resume)
+    failures = []
+    for cell, ending in chain(((cell, None) for cell in done), endings):
         if on_end is not None:
             on_end(cell, ending)
         if isinstance(ending, Failure):
             failures.append(ending)
     failed = {failure.name for failure in failures}
     ended = [cell for cell in cells if is_finished(cell.folder) and cell.name not in failed]
-    results = [load_cell(cell.name, cell.folder) for cell in ended]
+    results = [load_cell(cell.name, cell.folder, cell.axes) for cell in ended]
     return Outcome(results, failures, [cell.name for cell in cells if cell not in ended])
 
 
-def _run_here(
-    cells: Sequence[Cell], data: RaterData, _: Executor, on_start: OnStart | None, *, resume: bool
-) -> Iterator[tuple[Cell, Ending]]:
-    for cell in cells:
-        yield cell, attempt(cell, data, on_start(cell) if on_start is not None else None, resume=resume)
+def attempt(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None, *, resume: bool = True) -> Ending:
+    """Run one cell, unless another process is running it or has just finished it; a failure is returned, not raised.
+
+    Args:
+        cell: the cell.
+        data: the data of the cell.
+        on_epoch: see :func:`irrbench.training.fit.run_cell`.
+        resume: whether a finished cell keeps its results, and an interrupted one is resumed.
+    """
+    try:
+        with _one_at_a_time, try_lock(cell.folder / LOCK) as ours:
+            if not ours:
+                return LockedByOther(cell.name)
+            if resume and is_finished(cell.folder):
+                return None
+            if not resume:
+                start_anew(cell)
+            run = run_in_processes if has_processes(cell.config) else run_cell
+            run(cell, data, on_epoch)
+    except Exception:
+        return Failure(cell.name, traceback.format_exc())
+    return None
 
 
-def _run_by(
-    cells: Sequence[Cell], data: RaterData, executor: Executor, _: OnStart | None, *, resume: bool
+def _run_elsewhere(
+    cells: Sequence[Cell], data: RaterData, executor: Executor, *, resume: bool
 ) -> Iterator[tuple[Cell, Ending]]:
     threads = max(1, (os.cpu_count() or 1) // executor.workers) if executor.address is None else None
-    results = executor.map(partial(_attempt_there, resume=resume, threads=threads), [(cell, data) for cell in cells])
+    results = executor.map(partial(_attempt_in_worker, resume=resume, threads=threads), [(c, data) for c in cells])
     ended = 0
     try:
         for cell, ending in zip(cells, results, strict=False):
@@ -189,37 +165,11 @@ def _run_by(
         yield from ((cell, None if is_finished(cell.folder) else Failure(cell.name, trace)) for cell in cells[ended:])
 
 
-def _attempt_there(cell: Cell, data: RaterData, *, resume: bool, threads: int | None) -> Ending:
+def _attempt_in_worker(cell: Cell, data: RaterData, *, resume: bool, threads: int | None) -> Ending:
     """:func:`attempt` in a worker that shares its machine with others."""
     if threads is not None:
-        import torch  # noqa: PLC0415
-
         torch.set_num_threads(threads)
     return attempt(cell, data, resume=resume)
-
-
-def attempt(cell: Cell, data: RaterData, on_epoch: OnEpoch | None = None, *, resume: bool = True) -> Ending:
-    """Run one cell, unless another process is at it or has just ended it; a failure is returned and not raised.
-
-    Args:
-        cell: the cell.
-        data: what it trains and is tested on.
-        on_epoch: see :func:`irrbench.training.cell.run_cell`.
-        resume: whether it may keep or take up what is there.
-    """
-    try:
-        with _one_at_a_time, try_lock(cell.folder / LOCK) as ours:
-            if not ours:
-                return Elsewhere(cell.name)
-            if resume and is_finished(cell.folder):
-                return None
-            if not resume:
-                start_anew(cell.folder, cell.tracking)
-            run = run_in_processes if has_processes(cell.config) else run_cell
-            run(cell.name, cell.config, data, cell.folder, cell.tracking, on_epoch)
-    except Exception:
-        return Failure(cell.name, traceback.format_exc())
-    return None
 
 
 def check_bounds(results: Sequence[CellResult]) -> None:
@@ -239,76 +189,107 @@ def check_bounds(results: Sequence[CellResult]) -> None:
         )
 
 
-# From a configuration and data to cells, each with everything that its numbers depend on.
+@dataclass(frozen=True)
+class Executor:
+    """Where calls run and how many at once.
+
+    Attributes:
+        name: ``loky`` (processes of this machine), ``dask`` or ``ray``.
+        workers: calls at once; with an address, at most as many as the cluster takes.
+        address: of a cluster; without one, a local cluster of ``workers`` is started, and closed in the end.
+        options: of joblib's backend.
+    """
+
+    name: str = "loky"
+    workers: int = 1
+    address: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether calls are made in this process, one after another."""
+        return self.name == "loky" and self.workers == 1
+
+    def map(self, function: Callable[..., Result], calls: Sequence[tuple[Any, ...]]) -> Iterator[Result]:
+        """Results in the order of the calls.
+
+        Raises:
+            ConfigError: if the extra is missing or the cluster cannot be reached.
+        """
+        from joblib import Parallel, delayed, parallel_config  # noqa: PLC0415
+
+        check_executor(self.name, self.address)
+        start = {"dask": _start_dask, "ray": _start_ray}.get(self.name)
+        with ExitStack() as stack:
+            try:
+                workers = self.workers if start is None else start(self, stack)
+            except (OSError, ValueError) as error:  # ConnectionError is one of the former
+                raise ConfigError(
+                    f"--address {self.address}: no {self.name} cluster answers there ({error}). Start it, or leave the "
+                    "address out for a local one."
+                ) from error
+            stack.enter_context(parallel_config(self.name, n_jobs=workers, **self.options))
+            stack.enter_context(warnings.catch_warnings())
+            # Between two cells, loky replaces a worker whose memory has grown, and warns that it stopped.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
+            # Ray's backend returns all results at once.
+            return_as = "list" if self.name == "ray" else "generator"
+            parallel = Parallel(n_jobs=workers, return_as=return_as, pre_dispatch="n_jobs", batch_size=1)
+            results: Iterable[Result] = parallel(delayed(function)(*call) for call in calls)
+            yield from results
 
 
-def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> list[Cell]:
-    """The grid's cells, each resolved.
+def check_executor(name: str, address: str | None) -> None:
+    """Refuse an executor that cannot be used, before anything is computed.
 
     Raises:
-        ConfigError: for unknown models or labels, or data that cannot be trained on.
+        ConfigError: if it is not installed, or has no clusters.
     """
-    from irrbench.data.dataset import parse_label  # noqa: PLC0415
-    from irrbench.training import check_model  # noqa: PLC0415 (seconds)
-    from irrbench.training.batches import (  # noqa: PLC0415 (torch)
-        check_splits,
-        check_transforms,
-        image_facts,
-    )
-
+    if name == "loky":
+        if address is not None:
+            raise ConfigError(f"--address {address} is that of a cluster; choose --executor dask or ray.")
+        return
     try:
-        for choice in config.models:
-            check_model(choice.architecture, choice.encoder, choice.class_path, choice.init_args)
-        for label in config.labels:
-            parse_label(label, data.raters)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    check_transforms(config.train.transforms)
-    check_splits(data)
-    digest = data_digest(data, image_facts(data))
-    cells, colours = [], cell_colours(config)
-    for name, model, label, seed in cell_names(config):
-        resolved = CellConfig(
-            model=model,
-            label=label,
-            seed=seed,
-            train=config.train,
-            scores=tuple(config.scores),
-            rules=config.rules,
-            data=data.name,
-            data_digest=digest,
-            version=irrbench.__version__,
-            code=_digests_of_code(config, model),
-        )
-        folder = cell_folder(Path(config.output).absolute(), name, resolved)
-        cells.append(Cell(name, resolved, folder, tracking._replace(colour=colours[name])))
-    return cells
+        import_module({"dask": "distributed", "ray": "ray"}[name])
+    except ImportError as error:
+        raise ConfigError(f"--executor {name} needs what is not installed: pip install 'irrbench[{name}]'.") from error
 
 
-def _digests_of_code(config: BenchmarkConfig, model: ModelConfig) -> tuple[tuple[str, str], ...]:
-    from irrbench.training import source_digest  # noqa: PLC0415
+def _start_dask(executor: Executor, stack: ExitStack) -> int:
+    """Connect to a Dask cluster until the stack closes; gives its number of workers."""
+    distributed: Any = import_module("distributed")
+    options: dict[str, Any] = {}
+    if executor.address is None:  # the client starts a cluster of its own, and closes it
+        options = {"n_workers": executor.workers, "threads_per_worker": 1}
+        options |= {"dashboard_address": None, "silence_logs": logging.ERROR}
+    client = stack.enter_context(distributed.Client(executor.address, timeout=PATIENCE, **options))
+    if executor.address is None:
+        client.wait_for_workers(executor.workers)
+        return executor.workers
+    return max(1, sum(client.nthreads().values())) if executor.workers == 1 else executor.workers
 
-    paths = [model.class_path, *(transform["class_path"] for transform in config.train.transforms)]
-    return tuple((path, source_digest(path)) for path in paths if path is not None)
 
-
-def cell_colours(config: BenchmarkConfig) -> dict[str, str]:
-    """Colours of the cells by name, in MLflow and in the report: the seeds of a model share one."""
-    models = {name: name.removesuffix(f" seed {seed}") for name, _, _, seed in cell_names(config)}
-    palette = dict(zip(dict.fromkeys(models.values()), cycle(MODEL_COLOURS)))
-    return {name: palette[model] for name, model in models.items()}
-
-
-# Progress of a grid: one bar over all epochs of all cells, and a line for each cell that ended.
+def _start_ray(executor: Executor, stack: ExitStack) -> int:
+    """Connect to a Ray cluster until the stack closes; gives its number of workers."""
+    ray: Any = import_module("ray")
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if executor.address is None:
+        options |= {"num_cpus": executor.workers, "include_dashboard": False}
+    ray.init(executor.address or "local", **options)
+    stack.callback(ray.shutdown)
+    import_module("ray.util.joblib").register_ray()
+    if executor.address is None or executor.workers > 1:
+        return executor.workers
+    return max(1, int(sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])))
 
 
 class GridProgress:
-    """Shows where a grid is.
+    """Shows where a grid is: one bar over all epochs of all cells, and a line for each cell that ended.
 
     Args:
         cells: the grid.
         resume: whether finished cells are skipped.
-        console: for the lines; the bar goes there too while it is a terminal.
+        console: for the lines; the bar is drawn only on a terminal.
     """
 
     def __init__(self, cells: Sequence[Cell], *, resume: bool, console: Console) -> None:
@@ -318,47 +299,43 @@ class GridProgress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
         self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
         self._task = self._bar.add_task("training", total=epochs)
-        self._open = 0
-        self._start = time.monotonic()
+        self._epochs_of_cell = 0
 
     def __enter__(self) -> GridProgress:
         if self._console.is_terminal:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def start(self, cell: Cell) -> OnEpoch:
-        """A cell starts in this process; what comes back is told its epochs."""
-        self._open = 0
+    def start(self, cell: Cell) -> EpochListener:
+        """Show the cell that starts in this process; call the result after each of its epochs."""
+        self._epochs_of_cell = 0
         self._bar.update(self._task, description=cell.name)
 
         def on_epoch(epochs: int, score: float) -> None:
             shown = "" if math.isnan(score) else f" {cell.config.scores[0]} {score:.3f}"
-            self._bar.update(self._task, advance=epochs - self._open, description=f"{cell.name}{shown}")
-            self._open = epochs
+            self._bar.update(self._task, advance=epochs - self._epochs_of_cell, description=f"{cell.name}{shown}")
+            self._epochs_of_cell = epochs
 
         return on_epoch
 
     def end(self, cell: Cell, ending: Ending) -> None:
-        """A cell ended, or was finished before."""
+        """Print how a cell ended, or that it was finished before."""
         self._ended += 1
         if cell.name not in self._skipped:
-            self._bar.update(self._task, advance=cell.config.train.max_epochs - self._open)
-            self._open = 0
-        self._console.print(f"[{self._ended}/{self._total}] {cell.name}: {self._describe(cell, ending)}")
-
-    def _describe(self, cell: Cell, ending: Ending) -> str:
+            self._bar.update(self._task, advance=cell.config.train.max_epochs - self._epochs_of_cell)
+            self._epochs_of_cell = 0
         if isinstance(ending, Failure):
-            return f"failed: {ending.reason}"
-        if isinstance(ending, Elsewhere):
-            return "another process is at it; left to that one"
-        result = load_cell(cell.name, cell.folder)
-        score = cell.config.scores[0]
-        value = f"test {score} {result.table[score].mean():.3f}"
-        if cell.name in self._skipped:
-            return f"{value}, finished before ({cell.folder})"
-        return f"{value}, best epoch {result.facts['best_epoch']}, {result.facts['seconds']:.0f} s"
+            text = f"failed: {ending.reason}"
+        elif isinstance(ending, LockedByOther):
+            text = "another process is at it; left to that one"
+        else:
+            result, score = load_cell(cell.name, cell.folder), cell.config.scores[0]
+            text = f"test {score} {result.table[score].mean():.3f}, "
+            if cell.name in self._skipped:
+                text += f"finished before ({cell.folder})"
+            else:
+                text += f"best epoch {result.facts['best_epoch']}, {result.facts['seconds']:.0f} s"
+        self._console.print(f"[{self._ended}/{self._total}] {cell.name}: {text}")

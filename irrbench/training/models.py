@@ -280,19 +280,18 @@ def create_module(
     given = dict(init_args or {})
     check_model(architecture, encoder, class_path, given)
     if class_path is None:
-        network = create_network(
+        network: nn.Module = create_network(
             architecture, encoder, in_channels=in_channels, encoder_weights=encoder_weights, **given
         )
-        return SegmentationModule(network=network, in_channels=in_channels, **options)
-    found = check_class(class_path, given)
-    if "in_channels" in (arguments_of(found) or ()):
-        given.setdefault("in_channels", in_channels)
-    made = build(class_path, given)
-    if isinstance(made, pl.LightningModule):
-        kind = type(made)  # its own steps first, then the steps that it lacks, then Lightning's, which do nothing
-        made.__class__ = type(kind.__name__, (kind, _LogitSteps), {"__module__": kind.__module__})
-        return made
-    return SegmentationModule(network=made, in_channels=in_channels, **options)
+    else:
+        if "in_channels" in (arguments_of(import_class(class_path)) or ()):
+            given.setdefault("in_channels", in_channels)
+        network = build(class_path, given)
+    if isinstance(network, pl.LightningModule):
+        kind = type(network)  # its own steps first, then the steps that it lacks, then Lightning's, which do nothing
+        network.__class__ = type(kind.__name__, (kind, _LogitSteps), {"__module__": kind.__module__})
+        return network
+    return SegmentationModule(network=network, in_channels=in_channels, **options)
 
 
 def trains_itself(class_path: str) -> bool:

@@ -11,8 +11,8 @@ from irrbench.commands import ConfigError, load_config
 from irrbench.commands.loading import load_one, parse_predictions
 from irrbench.config import FinishedConfig
 from irrbench.data import load_folder
-from tests.benchmark.conftest import run_recorded, small_config
-from tests.benchmark.study import SIZE, disk, ids, write_study
+from tests.training.conftest import run_recorded, small_config
+from tests.training.study import SIZE, disk, ids, write_study
 
 
 def write_maps(folder, *, sure):

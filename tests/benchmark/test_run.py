@@ -19,9 +19,10 @@ from irrbench.commands import ConfigError, load_config
 from irrbench.data import DataError, load_folder
 from irrbench.tracking import open_store
 from irrbench.training import cell as cell_module
+from irrbench.training.fit import run_cell
 from irrbench.training.grid import check_bounds
-from tests.benchmark.conftest import run_recorded, small_config
-from tests.benchmark.study import ids, save, write_predictions, write_study
+from tests.training.conftest import run_recorded, small_config
+from tests.training.study import ids, save, write_predictions, write_study
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
 NAMES = ["fpn-resnet18 majority", "fpn-resnet18 random"]
@@ -132,12 +133,10 @@ def test_another_configuration_leaves_finished_cells_alone(grid, tmp_path):
 
 
 def test_a_failing_cell_is_reported_and_the_others_stand(study, store, tmp_path, monkeypatch):
-    train = cell_module.run_cell
-
-    def breaks(name, config, *args):
-        if config.label == "majority":
+    def breaks(cell, *args):
+        if cell.config.label == "majority":
             raise RuntimeError("out of luck")
-        train(name, config, *args)
+        run_cell(cell, *args)
 
     config = small_config(study, tmp_path / "out", store, **{"train.max_epochs": 1})
     monkeypatch.setattr("irrbench.training.grid.run_cell", breaks)

@@ -20,9 +20,9 @@ from irrbench.config import TrainConfig
 from irrbench.data import SegmentationDataset, collate, load_folder
 from irrbench.tracking import open_store
 from irrbench.training.cell import load_cell
-from irrbench.training.fit import _make_module, has_processes
-from tests.benchmark.conftest import run_recorded, small_config
-from tests.benchmark.test_config import CELL
+from irrbench.training.fit import has_processes, make_module
+from tests.training.conftest import run_recorded, small_config
+from tests.training.test_cells import CELL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
 
@@ -43,7 +43,9 @@ def test_when_a_cell_has_processes(train, several):
 
 @pytest.mark.parametrize("devices", ["0", "-2", "many"])
 def test_unusable_devices(devices):
-    with pytest.raises(ConfigError, match=rf"train.devices must be a whole number of 1 or more, or auto; found '{devices}'"):
+    with pytest.raises(
+        ConfigError, match=rf"train.devices must be a whole number of 1 or more, or auto; found '{devices}'"
+    ):
         load_config(None, ["--train.devices", devices])
 
 
@@ -70,7 +72,7 @@ def test_two_processes_train_one_cell(study, with_nets, store, tmp_path):
     # 5 images for two processes: one of them was seen twice, and counts once.
     assert sorted(cell.table["image_id"]) == sorted(data.image_ids)
     assert cell.curve["epoch"].tolist() == [0, 1]
-    module = _make_module(replace(CELL, model=config.models[0]), load_folder(study))
+    module = make_module(replace(CELL, model=config.models[0]), load_folder(study))
     module.load_state_dict(torch.load(folder / "best.ckpt", weights_only=False)["state_dict"])
     module.eval()
     for i, image_id in enumerate(data.image_ids):
@@ -99,7 +101,7 @@ def test_what_the_processes_wrote_is_in_the_traceback(study, with_nets, store, t
 def test_processes_end_with_the_one_that_started_them(study, with_nets, store, tmp_path):
     flags = {"data": str(study), "output": str(tmp_path / "out"), "uri": store}
     code = (
-        "import json, sys; from pathlib import Path; from tests.benchmark.test_processes import several; "
+        "import json, sys; from pathlib import Path; from tests.training.test_processes import several; "
         "from irrbench.commands import run_benchmark; f = json.loads(sys.argv[1]); "
         "run_benchmark(several(Path(f['data']), Path(f['output']), f['uri'], **{'train.max_epochs': 5000}))"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from irrbench.commands import run_benchmark
-from tests.benchmark.conftest import small_config
+from tests.training.conftest import small_config
 
 
 def main() -> None:

@@ -11,9 +11,8 @@ from irrbench._files import read_frame
 from irrbench.commands import ConfigError, load_config
 from irrbench.tracking import open_store
 from irrbench.training import grid as grid_module
-from irrbench.training.executors import Executor, check_executor
-from irrbench.training.grid import Failure, shard
-from tests.benchmark.conftest import run_recorded, small_config
+from irrbench.training.grid import Executor, Failure, check_executor, shard
+from tests.training.conftest import run_recorded, small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
 
@@ -43,7 +42,7 @@ def test_a_missing_extra_is_named(monkeypatch, name):
     def missing(module):
         raise ImportError(module)
 
-    monkeypatch.setattr("irrbench.training.executors.import_module", missing)
+    monkeypatch.setattr("irrbench.training.grid.import_module", missing)
     with pytest.raises(ConfigError, match=rf"--executor {name} needs .*: pip install 'irrbench\[{name}\]'"):
         check_executor(name, None)
 
@@ -99,7 +98,7 @@ def test_workers_that_die_make_failures_of_what_was_left(monkeypatch):
         raise RuntimeError("the cluster went away")
 
     monkeypatch.setattr(Executor, "map", results)
-    found = list(grid_module._run_by(cells, None, Executor(workers=2), None, resume=True))
+    found = list(grid_module._run_elsewhere(cells, None, Executor(workers=2), resume=True))
     assert [ending for _, ending in found[:1]] == [None]
     assert [(cell.name, ending.name) for cell, ending in found[1:]] == [("b", "b"), ("c", "c")]
     assert all(isinstance(ending, Failure) for _, ending in found[1:])
@@ -137,7 +136,7 @@ def test_failures_come_back_with_their_traceback(study, with_nets, store, tmp_pa
     assert result.code == 1
     assert "Broken soft: failed: RuntimeError: out of luck" in result.text
     assert "tiny_nets.py" in result.text
-    assert "Failed (1): Broken soft. The rest stands." in result.text
+    assert "Failed (1): Broken soft. The other results are complete." in result.text
     assert "Net soft" in set(read_frame(tmp_path / "out" / "leaderboard.csv")["name"])
 
 
@@ -173,7 +172,7 @@ def test_a_dask_cluster_that_is_there_already(study, with_nets, store, tmp_path)
 @pytest.mark.slow
 def test_a_cluster_that_does_not_answer(study, store, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="needs pip install 'irrbench[dask]'")
-    monkeypatch.setattr("irrbench.training.executors.PATIENCE", 1)
+    monkeypatch.setattr("irrbench.training.grid.PATIENCE", 1)
     config = tiny(study, tmp_path / "out", store, executor="dask", address="tcp://127.0.0.1:9", models=[{}])
     with pytest.raises(ConfigError, match=r"--address tcp://127\.0\.0\.1:9: no dask cluster answers there"):
         run_recorded(config)

@@ -22,8 +22,7 @@ from irrbench.tracking import open_store
 from irrbench.training import fit as fit_module
 from irrbench.training.cell import LOCK
 from irrbench.training.checkpoints import BEST, LAST, find_checkpoint
-from tests.benchmark.conftest import run_recorded, small_config
-from tests.benchmark.test_run import runs
+from tests.training.conftest import run_recorded, runs, small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
 ROOT = Path(__file__).parents[2]
@@ -49,7 +48,7 @@ def killed_run(config, epoch: int) -> None:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_module.Attendant, "on_train_epoch_end", die)
+        patch.setattr(fit_module.Progress, "on_train_epoch_end", die)
         with pytest.raises(Killed):
             run_recorded(config)
 
@@ -115,14 +114,14 @@ def test_rates_of_a_resumed_plateau_are_those_of_one_that_was_not(study, with_ne
 
         return start
 
-    begin = fit_module.Attendant.on_train_epoch_start
+    begin = fit_module.EpochSeeder.on_train_epoch_start
     model = [{"class_path": "tiny_nets.OnPlateau"}]
     for kind, epoch in (("whole", None), ("resumed", 2)):
         config = tiny(study, tmp_path / kind, store, models=model)
         if epoch is not None:
             killed_run(config, epoch)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fit_module.Attendant, "on_train_epoch_start", note(kind))
+            patch.setattr(fit_module.EpochSeeder, "on_train_epoch_start", note(kind))
             assert run_recorded(config).code == 0
     assert rates["resumed"] == rates["whole"][2:]
     assert len(set(rates["whole"])) > 1
@@ -275,7 +274,7 @@ def test_ten_kills_at_random_moments_change_nothing(study, nets, empty_database,
         places[name] = Restarts(tmp_path / name, study, nets)
     rng = random.Random(5)
     moments = []
-    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmark.restarting"]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.training.restarting"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         places["undisturbed"].begin(server)
         assert server.stdout.readline() == "0\n"

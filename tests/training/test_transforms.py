@@ -12,7 +12,7 @@ import torch
 from irrbench.commands import ConfigError
 from irrbench.config import TrainConfig
 from irrbench.training.batches import TrainingSet, Transforms, check_transforms, make_loaders
-from tests.benchmark.test_training_data import make_data
+from tests.training.test_batches import make_data
 
 needs_albumentations = pytest.mark.skipif(
     importlib.util.find_spec("albumentations") is None, reason="needs pip install 'irrbench[augment]'"

@@ -1,0 +1,195 @@
+"""Names, colours and digests of the cells of a grid, and cells that the first version finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, make_dataclass, replace
+
+import pandas as pd
+import pytest
+
+import irrbench
+from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, RulesConfig, TrainConfig
+from irrbench.training.batches import data_digest, image_facts
+from irrbench.training.cell import CellConfig, CellResult, Tracking, cell_colours, cell_names, load_cell, make_cells
+from irrbench.training.grid import run_grid
+from tests.training.test_batches import make_data
+
+
+def test_names_of_cells():
+    config = BenchmarkConfig(models=[ModelConfig(), ModelConfig(name="mine")], labels=["soft", "rater:a"])
+    names = [name for name, *_ in cell_names(config)]
+    own = BenchmarkConfig(models=[ModelConfig(class_path="a.b.Net")], labels=["soft"])
+    assert cell_names(own)[0][0] == "Net soft"
+    assert names == ["unet-resnet18 soft", "unet-resnet18 rater:a", "mine soft", "mine rater:a"]
+    assert cell_names(replace(config, seeds=[0, 7]))[1][0] == "unet-resnet18 soft seed 7"
+
+
+def test_the_seeds_of_a_model_share_a_colour_and_models_do_not():
+    config = BenchmarkConfig(models=[ModelConfig(), ModelConfig(name="mine")], labels=["soft", "rater:a"], seeds=[0, 7])
+    colours = cell_colours(config)
+    assert list(colours) == [name for name, *_ in cell_names(config)]
+    assert len(set(colours.values())) == 4
+    assert len({colour for name, colour in colours.items() if name.startswith("mine soft")}) == 1
+    assert list(cell_colours(replace(config, seeds=[3])).values()) == list(dict.fromkeys(colours.values()))
+
+
+def test_an_empty_grid():
+    with pytest.raises(ConfigError, match="at least one cell and each its own name; found none"):
+        cell_names(BenchmarkConfig(labels=[]))
+
+
+def test_two_cells_of_one_name():
+    with pytest.raises(ConfigError, match="found two cells called 'unet-resnet18 soft'"):
+        cell_names(BenchmarkConfig(models=[ModelConfig()], labels=["soft", "soft"]))
+
+
+CELL = CellConfig(ModelConfig(), "soft", 0, TrainConfig(), ("iou",), RulesConfig(), "study", "abc", "1")
+
+
+def test_the_digest_is_of_what_the_numbers_depend_on():
+    renamed = [
+        replace(CELL, data="other name"),
+        replace(CELL, model=ModelConfig(name="x")),
+        replace(CELL, train=TrainConfig(num_workers=2)),
+    ]
+    assert {cell.digest for cell in renamed} == {CELL.digest}
+    changed = [
+        replace(CELL, label="random"),
+        replace(CELL, seed=1),
+        replace(CELL, data_digest="abd"),
+        replace(CELL, version="2"),
+        replace(CELL, train=TrainConfig(lr=1.0)),
+        replace(CELL, rules=RulesConfig(ties="positive")),
+        replace(CELL, model=ModelConfig("fpn")),
+        replace(CELL, scores=("f1",)),
+        replace(CELL, code=(("a.B", "0123"),)),
+        replace(CELL, model=ModelConfig(class_path="a.B")),
+        replace(CELL, model=ModelConfig(init_args={"decoder_channels": [8]})),
+        replace(CELL, train=TrainConfig(transforms=[{"class_path": "a.B"}])),
+        replace(CELL, train=TrainConfig(precision="16-mixed")),
+    ]
+    assert len({CELL.digest, *(cell.digest for cell in changed)}) == len(changed) + 1
+
+
+def test_digests_are_those_of_the_first_version():
+    assert CELL.digest == "37af744214bf"
+    train = TrainConfig(max_epochs=3, transforms=[{"class_path": "e.F"}], num_workers=2, devices=2)
+    other = CellConfig(
+        model=ModelConfig(class_path="a.B", init_args={"x": {"class_path": "c.D"}}, name="mine"),
+        label="rater:r1",
+        seed=7,
+        train=train,
+        scores=("f1", "kappa"),
+        rules=RulesConfig(ties="positive", threshold=0.4),
+        data="lidc",
+        data_digest="0123",
+        version="0.1.0",
+        code=(("a.B", "cdef"),),
+    )
+    assert other.digest == "a2b36bbb527c"
+
+
+@dataclass(frozen=True)
+class Noise:
+    model: str = "none"
+    dose: float = 0.0
+
+
+def test_fields_that_are_added_later_change_no_digest_unless_they_are_used():
+    later = {
+        "CellConfig": make_dataclass(
+            "CellConfig", [("noise", Noise, Noise()), ("loss", str, "dice_bce")], bases=(CellConfig,), frozen=True
+        ),
+        "TrainConfig": make_dataclass("TrainConfig", [("crop", int, 0)], bases=(TrainConfig,), frozen=True),
+    }
+    values = {name: getattr(CELL, name) for name in CELL.__dataclass_fields__} | {"train": later["TrainConfig"]()}
+    cell = later["CellConfig"](**values)
+    assert cell.digest == CELL.digest
+    used = [
+        replace(cell, noise=Noise("shrink", 1.0)),
+        replace(cell, noise=Noise("shrink", 2.0)),
+        replace(cell, loss="focal"),
+        replace(cell, train=later["TrainConfig"](crop=64)),
+    ]
+    assert len({CELL.digest, *(each.digest for each in used)}) == 5
+
+
+def write_first_version_cell(output, name, data, *, seed):
+    """A finished cell as the first version left it, with its ``done.json`` and its formula of the digest."""
+    config = {
+        "model": {
+            "architecture": "unet",
+            "encoder": "resnet18",
+            "encoder_weights": None,
+            "class_path": None,
+            "init_args": {},
+            "name": None,
+        },
+        "label": "soft",
+        "seed": seed,
+        "train": {
+            "max_epochs": 8,
+            "batch_size": 8,
+            "lr": 0.002,
+            "weight_decay": 0.0001,
+            "augment": True,
+            "transforms": [],
+            "num_workers": 0,
+            "accelerator": "auto",
+            "devices": 1,
+            "strategy": "auto",
+            "precision": "32-true",
+        },
+        "scores": ["iou", "accuracy", "tpr", "ppv", "f1"],
+        "rules": {"ties": "negative", "empty_reference": "drop", "threshold": 0.5},
+        "data": "toy",
+        "data_digest": data_digest(data, image_facts(data)),
+        "version": irrbench.__version__,
+        "code": [],
+    }
+    model, train = {**config["model"], "name": None}, {**config["train"], "num_workers": None}
+    plain = json.dumps({**config, "data": None, "model": model, "train": train}, sort_keys=True)
+    digest = hashlib.sha256(plain.encode()).hexdigest()[:12]
+    folder = output / "cells" / f"{name}-{digest}"
+    folder.mkdir(parents=True)
+    facts = {"run_id": "151139ff40bf", "bounds": {"val": "ce1b", "test": "50b9"}, "best_epoch": 1, "seconds": 1.1}
+    done = {"name": name, "config": config, "digest": digest, **facts}
+    (folder / "done.json").write_text(json.dumps(done, indent=1))
+    pd.DataFrame({"image_id": ["i2"], "iou": [0.5]}).to_csv(folder / "per_image.csv", index=False)
+    pd.DataFrame({"epoch": [0, 1], "iou": [0.1, 0.2]}).to_csv(folder / "curve.csv", index=False)
+    return done
+
+
+def test_cells_that_the_first_version_finished_are_kept(tmp_path, monkeypatch):
+    data = make_data(["train", "val", "test"])
+    first = [write_first_version_cell(tmp_path, f"my-old-name-{seed}", data, seed=seed) for seed in (0, 3)]
+    rules = RulesConfig(ties="negative")
+    config = BenchmarkConfig(models=[ModelConfig()], labels=["soft"], seeds=[0, 3], rules=rules, output=str(tmp_path))
+    cells = make_cells(config, data, Tracking("sqlite:///unused.db", "unused", "#000000"))
+    monkeypatch.setattr("irrbench.training.grid.run_cell", lambda *_: pytest.fail("a finished cell is trained again"))
+    outcome = run_grid(cells, data)
+    assert [result.facts for result in outcome.results] == first
+    assert not outcome.failures
+    assert not outcome.unfinished
+    assert [result.name for result in outcome.results] == ["unet-resnet18 soft seed 0", "unet-resnet18 soft seed 3"]
+    assert {result.group for result in outcome.results} == {"unet-resnet18 soft"}
+
+
+def test_cells_are_grouped_by_their_axes_and_not_by_their_names(tmp_path):
+    config = BenchmarkConfig(
+        models=[ModelConfig(name="net seed 1"), ModelConfig(name="net")], labels=["soft"], seeds=[1]
+    )
+    results = [
+        CellResult(name, tmp_path, pd.DataFrame(), pd.DataFrame(), {}, axes) for name, axes in cell_names(config)
+    ]
+    assert [result.group for result in results] == ["net seed 1 soft", "net soft"]
+    assert results[0]._replace(name="anything seed 1", axes={}).group == "anything seed 1"
+    assert [axes for _, axes in cell_names(config)][1] == {"model": "net", "label": "soft", "seed": 1}
+
+
+def test_a_cell_is_loaded_without_knowing_its_axes(tmp_path):
+    write_first_version_cell(tmp_path, "a", make_data(["train", "val", "test"]), seed=0)
+    (folder,) = (tmp_path / "cells").iterdir()
+    assert load_cell("b", folder).group == "b"
