@@ -12,11 +12,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from irrbench.folds import pattern_bits
 from irrbench.patterns import VotePatterns
+
+FEW_RATERS = "fewer than two raters"
+EMPTY_ROI = "the region of interest is empty"
+NOTHING_MARKED = "nobody marked anything"
+ALL_MARKED = "everybody marked everything"
+
+
+def first_reasons(rules: Sequence[tuple[str, ArrayLike]]) -> list[str]:
+    """For each image the first reason whose rule applies, empty where none does.
+
+    Args:
+        rules: reasons, each with ``(B,)`` bool where it applies.
+
+    Example:
+        >>> first_reasons([("empty", [False, True]), ("unanimous", [False, True])])
+        ['', 'empty']
+    """
+    reasons = [""] * len(np.asarray(rules[0][1]))
+    for reason, applies in reversed(rules):
+        for image in np.flatnonzero(applies).tolist():
+            reasons[image] = reason
+    return reasons
 
 
 @dataclass(frozen=True)
@@ -151,17 +175,16 @@ def why_undefined(values: Tensor, votes: Votes) -> tuple[str, ...]:
         raise ValueError(f"`values` must be one an image, {tuple(r.raters.shape)}, found {tuple(values.shape)}.")
     used = r.marks > 0
     binary = isinstance(votes, VotePatterns) or (not isinstance(votes, ClassVotes) and len(votes) == 1)
-    rules = (
-        ("fewer than two raters", r.raters < 2),
-        ("the region of interest is empty", r.size == 0),
-        ("nobody marked anything", binary & ~used[:, 0]),
-        ("everybody marked everything", binary & ~used[:, 1]),
-        ("all raters used one class only", used.sum(1) == 1),
+    reasons = first_reasons(
+        (
+            (FEW_RATERS, r.raters < 2),
+            (EMPTY_ROI, r.size == 0),
+            (NOTHING_MARKED, binary & ~used[:, 0]),
+            (ALL_MARKED, binary & ~used[:, 1]),
+            ("all raters used one class only", used.sum(1) == 1),
+        )
     )
-    return tuple(
-        next((why for why, images in rules if images[b]), "undefined") if missing else ""
-        for b, missing in enumerate(values.isnan().tolist())
-    )
+    return tuple((why or "undefined") if nan else "" for why, nan in zip(reasons, values.isnan().tolist(), strict=True))
 
 
 class _Ratings(NamedTuple):

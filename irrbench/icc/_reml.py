@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+ROUNDING = 1e-8  # residual share of the sum of squares up to which the residual is taken for rounding
 _STEPS = 100
-_TOLERANCE = 1e-9  # deviance still to be won
-_SPACING = 3e-4
-_FREE = 1e-9
-_HUGE = 1e9  # a ratio at which image and rater effects are as good as fixed
-_NOTHING = 1e-8  # share of the sum of squares that is taken for rounding
+_TOLERANCE = 1e-9  # decrease of the deviance that a full step still promises
+_ZERO_COST = 1e-9  # deviance
+_FIXED = 1e9  # a ratio at which image and rater effects are as good as fixed
+_SPACING = 3e-4  # of the differences for gradient and Hessian
 _STENCIL = _SPACING * np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1)])
 
 
@@ -50,13 +50,14 @@ class Moments(NamedTuple):
         there = ~np.isnan(y if y.ndim == 2 else y[0])
         number, group = np.unique(there.sum(1), return_inverse=True)
         member = (group == np.arange(len(number))[:, None]).astype(float)
-        inner, sums = _columns(y, there)
+        raters = np.broadcast_to(np.eye(y.shape[-1]), (*y.shape, y.shape[-1]))
+        columns = np.concatenate([raters, np.ones_like(y)[..., None], np.nan_to_num(y)[..., None]], -1)
+        columns = columns * there[:, :, None]
+        inner, sums = np.swapaxes(columns, -1, -2) @ columns, columns.sum(-2)
         outer = sums[..., :, None] * sums[..., None, :]
-        if y.ndim == 2:
-            by_group = weights[:, None] * member
-            return cls(number * 1.0, by_group.sum(2), _add(weights, inner), _add(by_group, outer))
-        images = (weights[:, None] * member).sum(2)
-        return cls(number * 1.0, images, _add(weights[:, None], inner)[:, 0], _add(weights[:, None] * member, outer))
+        by_group = weights[:, None] * member
+        whole = _weighted_sums(weights, inner) if y.ndim == 2 else _weighted_sums(weights[:, None], inner)[:, 0]
+        return cls(number * 1.0, by_group.sum(2), whole, _weighted_sums(by_group, outer))
 
     @property
     def size(self) -> Floats:
@@ -88,12 +89,6 @@ class Components(NamedTuple):
         """The images' share, ``(T,)``; NaN where there is no variance."""
         with np.errstate(invalid="ignore"):
             return self.image / (self.image + self.rater + self.residual)
-
-
-def undefined() -> Components:
-    """NaN for one data set."""
-    nothing = np.full(1, np.nan)
-    return Components(nothing, nothing, nothing, nothing, nothing, np.zeros(1, dtype=bool))
 
 
 def fit(moments: Moments) -> Components:
@@ -139,35 +134,48 @@ def _tree_order(squares: Floats, free: Floats) -> Floats:
 
 def residual_share(moments: Moments) -> Floats:
     """Residual sum of squares with image and rater effects as good as fixed, by that without them, ``(T,)``."""
-    huge, none = (_profile(moments, np.full((len(moments.inner), 2), x)).squares for x in (_HUGE, 0.0))
-    return np.divide(huge, none, out=np.zeros_like(none), where=none > 0)
+    fixed, without = (_profile(moments, np.full((len(moments.inner), 2), x)).squares for x in (_FIXED, 0.0))
+    return np.divide(fixed, without, out=np.zeros_like(without), where=without > 0)
 
 
 def search(moments: Moments) -> Components:
-    """The optimum over two ratios, which also incomplete data have."""
-    ratio, ended = np.ones((len(moments.inner), 2)), residual_share(moments) > _NOTHING
-    usable = ended.copy()
-    x, ended[usable] = _newton(moments.select(usable), np.full((usable.sum(), 2), 0.8))
+    """The optimum over two ratios of variances, which also incomplete data have."""
+    ratio, converged = np.ones((len(moments.inner), 2)), residual_share(moments) > ROUNDING
+    usable = converged.copy()
+    x, converged[usable] = _newton(moments.select(usable), np.full((usable.sum(), 2), 0.8))
     ratio[usable] = np.sinh(x) ** 2
-    ratio, profile = _snap(moments, ratio)
-    nothing = np.where(usable, 0.0, np.nan)
-    residual = profile.squares / (moments.size - 1) + nothing
+    for i in (0, 1):  # a ratio near zero is set to zero where the deviance is as low
+        trial = ratio.copy()
+        trial[:, i] = 0
+        is_free = _profile(moments, trial).deviance < _profile(moments, ratio).deviance + _ZERO_COST
+        ratio = np.where((is_free & (ratio[:, i] < 1e-3))[:, None], trial, ratio)
+    profile, undefined = _profile(moments, ratio), np.where(usable, 0.0, np.nan)
+    residual = profile.squares / (moments.size - 1) + undefined
     image, rater = (ratio * residual[:, None]).T
-    return Components(image, rater, residual, profile.intercept, profile.deviance + nothing, ended)
+    return Components(image, rater, residual, profile.intercept, profile.deviance + undefined, converged)
 
 
 def _newton(moments: Moments, x: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Newton's method with shortened steps in ``x = asinh(sqrt(ratio))``, smooth through ratios of zero; ``(T, 2)``."""
+    """Minimise by Newton's method with shortened steps, ``x`` ``(T, 2)``; and whether the search converged ``(T,)``.
+
+    In ``x = asinh(sqrt(ratio))`` the deviance is smooth through ratios of zero.
+    """
     found, converged = x.copy(), np.zeros(len(x), dtype=bool)
     going, damping = np.arange(len(x)), np.ones(len(x))
     for _ in range(_STEPS):
-        value, slope, bend = _derivatives(moments, x)
-        step, left = _step(slope, bend)
+        value, slope, curvature = _derivatives(moments, x)
+        values, vectors = np.linalg.eigh(curvature)
+        along = (slope[:, None] @ vectors)[:, 0]
+        size = np.maximum(np.abs(values), 1e-6)  # downhill also where the curvature is negative
+        step = -(vectors @ (along / size)[:, :, None])[:, :, 0]
+        step /= np.abs(step).max(1, keepdims=True).clip(1.0)
+        left = (along**2 / size).sum(1)
+        left = np.where(values[:, 0] < -1e-5, 1e4 * left, left)
         trial = x + damping[:, None] * step
-        better = _deviance(moments, trial) <= value
+        better = _profile(moments, np.sinh(trial) ** 2).deviance <= value
         found[going] = x = np.where(better[:, None], trial, x)
         damping = np.where(better, np.minimum(2 * damping, 1.0), damping / 4)
-        # Where no step gets lower any more, rounding is all that is left.
+        # Where no step lowers the deviance any more, rounding is all that is left.
         converged[going] = done = (left < _TOLERANCE) | (damping < 1e-6)
         if done.all():
             break
@@ -176,26 +184,12 @@ def _newton(moments: Moments, x: Floats) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def _derivatives(moments: Moments, x: Floats) -> tuple[Floats, Floats, Floats]:
-    """Deviance, gradient and Hessian by central differences."""
-    f = np.stack([_deviance(moments, x + shift) for shift in _STENCIL])
+    """Deviance ``(T,)``, gradient ``(T, 2)`` and Hessian ``(T, 2, 2)`` by central differences."""
+    f = np.stack([_profile(moments, np.sinh(x + shift) ** 2).deviance for shift in _STENCIL])
     slope = np.stack([f[1] - f[2], f[3] - f[4]], 1) / (2 * _SPACING)
     one, other = f[1] + f[2] - 2 * f[0], f[3] + f[4] - 2 * f[0]
     mixed = (f[5] + f[6] - f[7] - f[8]) / 4
     return f[0], slope, np.stack([one, mixed, mixed, other], 1).reshape(-1, 2, 2) / _SPACING**2
-
-
-def _step(slope: Floats, bend: Floats) -> tuple[Floats, Floats]:
-    """Downhill also where the curvature is negative, at most 1 long, and the deviance that it should win."""
-    along, vectors = np.linalg.eigh(bend)
-    turned = (slope[:, None] @ vectors)[:, 0]
-    size = np.maximum(np.abs(along), 1e-6)
-    step = -(vectors @ (turned / size)[:, :, None])[:, :, 0]
-    left = (turned**2 / size).sum(1)
-    return step / np.abs(step).max(1, keepdims=True).clip(1.0), np.where(along[:, 0] < -1e-5, 1e4 * left, left)
-
-
-def _deviance(moments: Moments, x: Floats) -> Floats:
-    return _profile(moments, np.sinh(x) ** 2).deviance
 
 
 class _Profile(NamedTuple):
@@ -208,7 +202,7 @@ def _profile(moments: Moments, ratio: Floats) -> _Profile:
     """The deviance with intercept and residual variance at their best, ``ratio`` ``(T, 2)`` of image and rater."""
     image, rater = ratio.T
     stretch = 1 + image[:, None] * moments.number
-    gram = moments.inner - _add((image[:, None] / stretch)[:, None], moments.outer)[:, 0]
+    gram = moments.inner - _weighted_sums((image[:, None] / stretch)[:, None], moments.outer)[:, 0]
     among, beside, rest = gram[:, :-2, :-2], gram[:, :-2, -2:], gram[:, -2:, -2:]
     matrix = np.eye(among.shape[1]) + rater[:, None, None] * among
     rest = rest - rater[:, None, None] * beside.transpose(0, 2, 1) @ np.linalg.solve(matrix, beside)
@@ -219,25 +213,7 @@ def _profile(moments: Moments, ratio: Floats) -> _Profile:
     return _Profile(scale + logdet + np.log(rest[:, 0, 0]), rest[:, 0, 1] / rest[:, 0, 0], squares)
 
 
-def _snap(moments: Moments, ratio: Floats) -> tuple[Floats, _Profile]:
-    """Take a ratio next to zero for zero where the deviance does not mind."""
-    for i in (0, 1):
-        trial = ratio.copy()
-        trial[:, i] = 0
-        free = _profile(moments, trial).deviance < _profile(moments, ratio).deviance + _FREE
-        ratio = np.where((free & (ratio[:, i] < 1e-3))[:, None], trial, ratio)
-    return ratio, _profile(moments, ratio)
-
-
-def _columns(y: Floats, there: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Products of an image's columns ``(.., N, P, P)`` and their sums over its ratings ``(.., N, P)``."""
-    raters = np.broadcast_to(np.eye(y.shape[-1]), (*y.shape, y.shape[-1]))
-    columns = np.concatenate([raters, np.ones_like(y)[..., None], np.nan_to_num(y)[..., None]], -1)
-    columns = columns * there[:, :, None]
-    return np.swapaxes(columns, -1, -2) @ columns, columns.sum(-2)
-
-
-def _add(weights: Floats, tables: Floats) -> Floats:
+def _weighted_sums(weights: Floats, tables: Floats) -> Floats:
     """Weighted sums of ``tables`` ``(.., N, P, P)`` by ``weights`` ``(.., N)``, as one matrix product."""
     size = tables.shape[-1]
     summed: Floats = weights @ tables.reshape(*tables.shape[:-2], size * size)

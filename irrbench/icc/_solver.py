@@ -1,27 +1,59 @@
-"""Minimise a batch of deviances of an intercept and a few standard deviations.
+"""Minimise the deviances of many logistic mixed models at once.
 
-Newton's method in a trust region. The Hessian is a difference of analytic gradients; progress is judged by the deviance
-that a full step could still win, which is the same yardstick for a hundred pixels and for millions.
+A model's deviance is a function of ``theta``: an intercept and a few standard deviations (SDs). Two searches are
+nested: Newton's method finds the modes of the random effects at given ``theta`` (:meth:`Criterion.evaluate`), and a
+trust-region Newton method minimises over ``theta`` (:func:`minimise`). The Hessian by ``theta`` is a difference of
+analytic gradients. The search ends when a full step would lower the deviance by almost nothing: the same tolerance for
+a hundred pixels and for millions.
 
-The coordinates straighten the valley of the logistic model: SDs by ``asinh`` (linear near zero, logarithmic far out,
-and smooth through zero, so that a variance of zero is an inner minimum by symmetry and needs no bound), the intercept
-as what it would be without the first of the random effects.
+The search runs in coordinates in which the deviance of a logistic model is closer to a quadratic function: ``asinh`` of
+an SD is linear near zero, logarithmic for large SDs, and smooth through zero, so that an SD of zero is an inner minimum
+by symmetry and needs no bound. The intercept is divided by the factor by which the first random effect stretches it.
+
+Axes: ``B`` images (always the last axis: LAPACK works matrix by matrix, and for matrices of ``R x R`` operations on
+whole rows of images are far quicker), ``P`` parameters, ``Z`` random effects, ``R`` raters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
-# What the optimiser asks of an engine, and how engines find their modes.
+from irrbench.agreement import first_reasons
+
+_Batch = TypeVar("_Batch", bound=NamedTuple)
+
+_MODE_TOLERANCE = 1e-6  # change of a linear predictor by a Newton step; the error after that step is its square
+_FULL_STEP = 0.5  # changes of a linear predictor up to which full Newton steps converge
+_MODE_STEPS = 100
+
+LARGEST_SD = 1e3
+_TOLERANCE = 1e-8  # decrease of the deviance that a full step still promises
+_LOOSE_TOLERANCE = 1e-4  # the same, where the trust region has shrunk to nothing
+_STEPS = 80
+_RADIUS = 1.0  # largest radius of the trust region: a factor of about e in an SD
+_SMALLEST_RADIUS = 1e-5
+_SPACING = 1e-5  # of the gradients whose difference is the Hessian
+_LARGEST_EXTRAPOLATION = 20.0  # change of a linear predictor up to which modes are extrapolated along their slopes
+_STRETCH = 1 / 3  # a logistic curve averaged over a normal effect of variance v is flatter by about sqrt(1 + v / 3)
+_SMALLEST_START = 0.1  # SD; at exactly zero the slope by an SD is zero by symmetry, and no search would leave it
+_NEAR_ZERO = 0.03  # SDs below are set to zero where that costs next to nothing
+_ZERO_COST = 1e-6  # deviance
 
 
-_CRITERION_TOLERANCE = 1e-6  # change of a linear predictor by a Newton step; what remains after that step is its square
-_CLOSE = 0.5  # from here on full steps converge
-MODE_STEPS = 100
+def select(batch: _Batch, images: Tensor) -> _Batch:
+    """Some images of a named tuple of tensors, by index or mask."""
+    return batch._make(part[..., images] for part in batch)
+
+
+def log1p_exp(eta: Tensor) -> Tensor:
+    """``log(1 + exp(eta))``."""
+    return softplus(eta, threshold=700)  # above torch's default threshold of 20 it returns eta: off by 2e-9 a rating
 
 
 class Evaluation(NamedTuple):
@@ -30,8 +62,8 @@ class Evaluation(NamedTuple):
     Attributes:
         deviance: ``(B,)`` -2 log-likelihood.
         gradient: ``(P, B)`` by ``theta``.
-        modes: ``(Z, B)`` the random effects' modes, where the next search for them starts.
-        slopes: ``(P, Z, B)`` how the modes move with ``theta``.
+        modes: ``(Z, B)`` modes of the random effects.
+        slopes: ``(P, Z, B)`` derivatives of the modes by ``theta``.
     """
 
     deviance: Tensor
@@ -40,60 +72,66 @@ class Evaluation(NamedTuple):
     slopes: Tensor
 
 
-class Criterion(Protocol):
-    """A batch of deviances as functions of ``theta``, ``(P, B)``: an intercept, then standard deviations."""
+class State(Protocol):
+    """A model at one ``theta`` and one guess of the modes."""
 
+    def newton(self) -> tuple[Tensor, Tensor]:
+        """Newton step ``(Z, B)`` towards the modes, and the largest change of a linear predictor by it ``(B,)``."""
+
+    def evaluation(self) -> Evaluation:
+        """The deviance, if the guess is the modes."""
+
+
+class Criterion(ABC):
+    """The deviances of a batch of images as functions of ``theta``: intercept, then standard deviations."""
+
+    @abstractmethod
     def modes(self) -> Tensor:
         """Where the search for the modes starts, ``(Z, B)``."""
 
-    def evaluate(self, theta: Tensor, modes: Tensor, *, steps: int = MODE_STEPS) -> Evaluation:
-        """Deviance and gradient; ``modes`` is a guess, from where Newton's method takes at most ``steps``."""
+    @abstractmethod
+    def state(self, theta: Tensor, modes: Tensor) -> State:
+        """The model at ``theta`` ``(P, B)`` and a guess of the modes ``(Z, B)``."""
 
+    @abstractmethod
     def select(self, images: Tensor) -> Criterion:
-        """The same for some of the images."""
+        """The criterion of some of the images, by index or mask."""
 
+    def with_grid(self, theta: Tensor, modes: Tensor) -> Criterion:
+        """The criterion with integration grids for this place, if it integrates numerically."""
+        del theta, modes
+        return self
 
-def find_modes(newton: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], modes: Tensor, *, steps: int) -> Tensor:
-    """Newton's method for the random effects' modes; images that are done drop out.
+    def evaluate(self, theta: Tensor, modes: Tensor, *, steps: int = _MODE_STEPS) -> Evaluation:
+        """Deviance, gradient and modes.
 
-    Args:
-        newton: gives, for some images (their indices) and their modes, the step ``(Z, B)`` and the largest change of a
-            linear predictor by it ``(B,)``.
-        modes: ``(Z, B)``, a guess.
-        steps: at most.
+        Args:
+            theta: ``(P, B)``.
+            modes: ``(Z, B)`` guess, from where Newton's method starts.
+            steps: at most. With a single one, grids stay where they are.
 
-    Steps are damped by ``log(1 + change) / change``. The logistic loss is self-concordant in the generalised sense
-    (Sun & Tran-Dinh 2019, doi 10.1007/s10107-018-1282-4), so that such a step descends without a look at the function.
-    """
-    found, images = modes.clone(), torch.arange(modes.shape[1])
-    for _ in range(steps):
-        step, change = newton(images, modes)
-        modes = modes + torch.where(change > _CLOSE, change.log1p() / change, 1.0) * step
-        found[:, images] = modes
-        going = change > _CRITERION_TOLERANCE
-        if not going.any():
-            break
-        if going.sum() < 0.8 * len(going):
-            images, modes = images[going], modes[:, going]
-    return found
-
-
-_TOLERANCE = 1e-8  # deviance still to be won
-_STEPS = 80
-_STUCK = 1e-5  # radius below which nothing moves any more; a deviance next to the optimum is good enough then
-_NEARLY = 1e-4
-_SPACING = 1e-5
-_FORESIGHT = 20.0
-_RADIUS = 1.0  # a factor e of a standard deviation
-_SPREAD = 1 / 3  # about how much the intercept stretches with the variance, for a logistic curve
-LARGEST_SD = 1e3
-_NEXT_TO_ZERO = 0.03
-_OFF_ZERO = 0.1  # at exactly zero the slope by an SD is zero by symmetry, and no search would leave it
-_FREE = 1e-6
+        Newton steps are damped by ``log(1 + change) / change``: the logistic loss is self-concordant in the generalised
+        sense (Sun & Tran-Dinh 2019, doi 10.1007/s10107-018-1282-4), so that such a step descends without evaluating the
+        function. Images whose modes are found leave the search.
+        """
+        whole = self.with_grid(theta, modes)
+        found, images, part, there = modes.clone(), torch.arange(modes.shape[1]), whole, theta
+        for _ in range(steps):
+            step, change = part.state(there, modes).newton()
+            modes = modes + torch.where(change > _FULL_STEP, change.log1p() / change, 1.0) * step
+            found[:, images] = modes
+            going = change > _MODE_TOLERANCE
+            if not going.any():
+                break
+            if going.sum() < 0.8 * len(going):
+                images, modes, there, part = images[going], modes[:, going], there[:, going], part.select(going)
+        if steps > 1:
+            whole = self.with_grid(theta, found)
+        return whole.state(theta, found).evaluation()
 
 
 class Minimum(NamedTuple):
-    """``theta`` ``(P, B)``, deviance ``(B,)``, and whether the search ended ``(B,)``."""
+    """``theta`` ``(P, B)``, deviance ``(B,)``, and whether the search converged ``(B,)``."""
 
     theta: Tensor
     deviance: Tensor
@@ -101,155 +139,185 @@ class Minimum(NamedTuple):
 
 
 class _Point(NamedTuple):
+    """An :class:`Evaluation` in the coordinates ``x`` of the search."""
+
     x: Tensor  # (P, B)
-    theta: Tensor
-    at: Evaluation
+    theta: Tensor  # (P, B)
+    deviance: Tensor
     gradient: Tensor  # (P, B) by x
+    modes: Tensor
+    slopes: Tensor  # by theta
 
-    def where(self, better: Tensor, other: _Point) -> _Point:
-        at = Evaluation(*(torch.where(better, p, q) for p, q in zip(other.at, self.at, strict=True)))
-        x, theta, gradient = (
-            torch.where(better, p, q)
-            for p, q in ((other.x, self.x), (other.theta, self.theta), (other.gradient, self.gradient))
-        )
-        return _Point(x, theta, at, gradient)
 
-    def select(self, images: Tensor) -> _Point:
-        at = Evaluation(*(part[..., images] for part in self.at))
-        return _Point(self.x[:, images], self.theta[:, images], at, self.gradient[:, images])
+def minimise_batches(
+    batches: Iterable[Tensor],
+    criterion: Callable[[Tensor], Criterion],
+    theta: Tensor,
+    *,
+    free: Sequence[int] | None = None,
+) -> Minimum:
+    """Minimise the deviances of some images at a time, so that what is worked on stays in the cache.
+
+    Args:
+        batches: indices of the images of each batch.
+        criterion: gives the criterion of a batch.
+        theta: ``(P, B)`` start, see :func:`minimise`.
+        free: see there.
+    """
+    found = Minimum(theta.clone(), torch.full_like(theta[0], torch.nan), torch.zeros_like(theta[0], dtype=torch.bool))
+    for images in batches:
+        for whole, part in zip(found, minimise(criterion(images), theta[:, images], free=free), strict=True):
+            whole[..., images] = part
+    return found
 
 
 def minimise(criterion: Criterion, theta: Tensor, *, free: Sequence[int] | None = None) -> Minimum:
-    """Minimise every image's deviance; images that are done drop out.
+    """Minimise every image's deviance; images that are done leave the search.
 
     Args:
         criterion: of ``B`` images.
         theta: ``(P, B)`` start: intercept, then standard deviations.
-        free: which of them may move; all if not given.
+        free: indices of the parameters that may move; all if not given.
 
     Returns:
-        SDs that are not negative, exactly 0 where nothing speaks against it. Not converged where an SD passes
-        ``LARGEST_SD``.
+        SDs that are not negative, exactly 0 where the deviance is as low without the effect. Not converged where an SD
+        passes ``LARGEST_SD``.
     """
     theta, free = theta.clone(), list(range(len(theta)) if free is None else free)
     sds = [i for i in free if i]
-    theta[sds] = theta[sds].clamp_min(_OFF_ZERO)
+    theta[sds] = theta[sds].clamp_min(_SMALLEST_START)
     deviance, converged = torch.full_like(theta[0], torch.inf), torch.zeros_like(theta[0], dtype=torch.bool)
     images, radius = torch.arange(theta.shape[1]), torch.full_like(theta[0], _RADIUS)
-    rest, point = criterion, _evaluate(criterion, _straighten(theta), criterion.modes())
+    x = torch.cat([theta[:1] / (1 + _STRETCH * theta[1] ** 2).sqrt(), theta[1:].asinh()])
+    rest, point = criterion, _evaluate(criterion, x, criterion.modes())
     for _ in range(_STEPS):
-        step, gain, left = _propose(rest, point, radius, free)
-        point, radius = _judge(point, _move(rest, point, step), step, gain, radius)
-        stuck = radius < _STUCK
-        done = left < torch.where(stuck, _NEARLY, _TOLERANCE)
-        theta[:, images], deviance[images], converged[images] = point.theta, point.at.deviance, done
+        step, promised, left = _propose(rest, point, radius, free)
+        point, radius = _better(point, _move(rest, point, step), step, promised, radius)
+        stuck = radius < _SMALLEST_RADIUS
+        done = left < torch.where(stuck, _LOOSE_TOLERANCE, _TOLERANCE)
+        theta[:, images], deviance[images], converged[images] = point.theta, point.deviance, done
         going = ~done & ~stuck & (point.theta[1:].abs().amax(0) < LARGEST_SD)
         if not going.any():
             break
         if not going.all():
-            images, radius, point, rest = images[going], radius[going], point.select(going), rest.select(going)
-    return _snap(criterion, Minimum(theta, deviance, converged))
+            images, radius, point, rest = images[going], radius[going], select(point, going), rest.select(going)
+    theta[1:] = theta[1:].abs()
+    _set_to_zero(criterion, theta, deviance)
+    return Minimum(theta, deviance, converged)
 
 
 def _propose(criterion: Criterion, point: _Point, radius: Tensor, free: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """A step ``(P, B)``, the deviance it should win ``(B,)``, and what is left to win without the radius ``(B,)``."""
-    values, vectors = torch.linalg.eigh(_hessian(criterion, point, free).permute(2, 0, 1))
+    """A step ``(P, B)``, the decrease that it promises ``(B,)``, and that of a step without the radius ``(B,)``."""
+    rows = []
+    for i in free:
+        step = torch.zeros_like(point.x)
+        step[i] = _SPACING
+        # At this distance the extrapolated modes are off by the square of the spacing. One Newton step takes that to
+        # the fourth power; times millions of pixels this is still nothing beside the few raters' part of the Hessian.
+        rows.append((_move(criterion, point, step, steps=1).gradient - point.gradient)[free] / _SPACING)
+    hessian = torch.stack(rows)
+    values, vectors = torch.linalg.eigh(((hessian + hessian.transpose(0, 1)) / 2).permute(2, 0, 1))
     slope = (vectors.mT @ point.gradient[free].T[:, :, None])[:, :, 0]
-    # Along directions of negative curvature the same length, downhill: saddles repel.
-    bend = values.abs().maximum(1e-8 * values.abs().amax(1, keepdim=True)).clamp_min(1e-300)
-    left = (slope**2 / bend).sum(1) / 2
+    # Along directions of negative curvature the step has the same length and goes downhill: it leaves saddle points.
+    curvature = values.abs().maximum(1e-8 * values.abs().amax(1, keepdim=True)).clamp_min(1e-300)
+    left = (slope**2 / curvature).sum(1) / 2
     saddle = values[:, 0] < -1e-6 * values[:, -1].abs()
-    along = -slope / bend
+    along = -slope / curvature
     along = along * (radius / along.norm(dim=1).clamp_min(1e-300)).clamp_max(1.0)[:, None]
     step = torch.zeros_like(point.x)
     step[free] = (vectors @ along[:, :, None])[:, :, 0].T
     return step, -(slope * along + values * along**2 / 2).sum(1), torch.where(saddle, 1e4 * left, left)
 
 
-def _hessian(criterion: Criterion, point: _Point, free: list[int]) -> Tensor:
-    rows = []
-    for i in free:
-        step = torch.zeros_like(point.x)
-        step[i] = _SPACING
-        # So near by, the slopes foretell the modes but for the square of the spacing; a step takes that to the fourth
-        # power, which times millions of pixels is still nothing beside the few raters' part of the Hessian.
-        rows.append((_move(criterion, point, step, steps=1).gradient - point.gradient)[free] / _SPACING)
-    hessian = torch.stack(rows)
-    return (hessian + hessian.transpose(0, 1)) / 2
-
-
-def _judge(old: _Point, new: _Point, step: Tensor, gain: Tensor, radius: Tensor) -> tuple[_Point, Tensor]:
-    """The better point, and the next radius by how well the quadratic model foresaw the change."""
-    won = old.at.deviance - new.at.deviance
-    share = (won / gain.clamp_min(1e-300)).nan_to_num(-1.0)
+def _better(old: _Point, new: _Point, step: Tensor, promised: Tensor, radius: Tensor) -> tuple[_Point, Tensor]:
+    """The better point, and the next radius by how well the quadratic model predicted the decrease."""
+    decrease = old.deviance - new.deviance
+    share = (decrease / promised.clamp_min(1e-300)).nan_to_num(-1.0)
     length = step.norm(dim=0)
     grown = torch.where((share > 0.75) & (length > 0.9 * radius), (2 * radius).clamp_max(_RADIUS), radius)
-    rounding = 1e-12 * old.at.deviance.abs()
-    return old.where(won >= -rounding, new), torch.where(share < 0.25, length / 4, grown).maximum(
-        torch.full_like(radius, 1e-6)
-    )
+    radius = torch.where(share < 0.25, length / 4, grown).clamp_min(1e-6)
+    better = decrease >= -1e-12 * old.deviance.abs()  # up to rounding
+    return _Point(*(torch.where(better, p, q) for p, q in zip(new, old, strict=True))), radius
 
 
-def _snap(criterion: Criterion, found: Minimum) -> Minimum:
-    """Take an SD next to zero for zero where the deviance does not mind."""
-    theta, deviance = found.theta.clone(), found.deviance.clone()
-    theta[1:] = theta[1:].abs()
+def _set_to_zero(criterion: Criterion, theta: Tensor, deviance: Tensor) -> None:
+    """Set, in place, SDs near zero to zero where the deviance is as low."""
     for i in range(1, len(theta)):
-        images = torch.where((theta[i] > 0) & (theta[i] < _NEXT_TO_ZERO))[0]
+        images = torch.where((theta[i] > 0) & (theta[i] < _NEAR_ZERO))[0]
         if not len(images):
             continue
         trial, rest = theta[:, images].clone(), criterion.select(images)
         trial[i] = 0
-        there = rest.evaluate(trial, rest.modes()).deviance
-        free_of_charge = there < deviance[images] + _FREE
-        theta[i, images[free_of_charge]] = 0
-        deviance[images[free_of_charge]] = there[free_of_charge]
-    return Minimum(theta, deviance, found.converged)
+        without = rest.evaluate(trial, rest.modes()).deviance
+        is_free = without < deviance[images] + _ZERO_COST
+        theta[i, images[is_free]] = 0
+        deviance[images[is_free]] = without[is_free]
 
 
-def _evaluate(criterion: Criterion, x: Tensor, modes: Tensor, *, steps: int = MODE_STEPS) -> _Point:
-    theta = _bend(x)
-    at = criterion.evaluate(theta, modes, steps=steps)
-    return _Point(x, theta, at, _pull(x, at.gradient))
-
-
-def _move(criterion: Criterion, point: _Point, step: Tensor, *, steps: int = MODE_STEPS) -> _Point:
-    x = point.x + step
-    shift = (_push(point.x, step)[:, None] * point.at.slopes).sum(0)
-    # Far away a straight line foretells modes badly; where it moves a linear predictor by much, go part of the way.
-    reach = shift.abs().amax(0) * point.theta[1:].abs().amax(0)
-    return _evaluate(criterion, x, point.at.modes + (_FORESIGHT / reach).clamp_max(1) * shift, steps=steps)
-
-
-def _straighten(theta: Tensor) -> Tensor:
-    return torch.cat([theta[:1] / (1 + _SPREAD * theta[1] ** 2).sqrt(), theta[1:].asinh()])
-
-
-def _bend(x: Tensor) -> Tensor:
+def _evaluate(criterion: Criterion, x: Tensor, modes: Tensor, *, steps: int = _MODE_STEPS) -> _Point:
+    """The deviance at ``x`` ``(P, B)``, its gradient by ``x`` obtained by the chain rule."""
     sds = x[1:].sinh()
-    return torch.cat([x[:1] * (1 + _SPREAD * sds[0] ** 2).sqrt(), sds])
+    theta = torch.cat([x[:1] * (1 + _STRETCH * sds[0] ** 2).sqrt(), sds])
+    at = criterion.evaluate(theta, modes, steps=steps)
+    sd, stretch = _first_effect(x)
+    gradient = at.gradient * torch.cat([stretch[None], x[1:].cosh()])
+    gradient[1] += at.gradient[0] * x[0] * _STRETCH * sd / stretch * x[1].cosh()
+    return _Point(x, theta, at.deviance, gradient, at.modes, at.slopes)
 
 
-def _push(x: Tensor, step: Tensor) -> Tensor:
-    """A small step in ``x`` as one in ``theta``."""
-    first = x[1].sinh()
-    stretch = (1 + _SPREAD * first**2).sqrt()
+def _move(criterion: Criterion, point: _Point, step: Tensor, *, steps: int = _MODE_STEPS) -> _Point:
+    """The deviance one step further; the search for the modes starts from their extrapolation along the slopes."""
+    x, (sd, stretch) = point.x, _first_effect(point.x)
     by_sds = x[1:].cosh() * step[1:]
-    return torch.cat([(stretch * step[0] + x[0] * _SPREAD * first / stretch * by_sds[0])[None], by_sds])
+    by_intercept = stretch * step[0] + x[0] * _STRETCH * sd / stretch * by_sds[0]
+    shift = (torch.cat([by_intercept[None], by_sds])[:, None] * point.slopes).sum(0)
+    # A straight line predicts distant modes badly: where a linear predictor would change by much, go part of the way.
+    reach = shift.abs().amax(0) * point.theta[1:].abs().amax(0)
+    share = (_LARGEST_EXTRAPOLATION / reach).clamp_max(1)
+    return _evaluate(criterion, x + step, point.modes + share * shift, steps=steps)
 
 
-def _pull(x: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient by ``theta`` as one by ``x``."""
-    first = x[1].sinh()
-    stretch = (1 + _SPREAD * first**2).sqrt()
-    pulled = gradient * torch.cat([stretch[None], x[1:].cosh()])
-    pulled[1] += gradient[0] * x[0] * _SPREAD * first / stretch * x[1].cosh()
-    return pulled
+def _first_effect(x: Tensor) -> tuple[Tensor, Tensor]:
+    """SD of the first random effect, and the factor by which it stretches the intercept, each ``(B,)``."""
+    sd = x[1].sinh()
+    return sd, (1 + _STRETCH * sd**2).sqrt()
 
 
-# Many small systems at once, images last.
-#
-# LAPACK is called matrix by matrix; for ``R x R`` with a thousand images, whole rows of images are far quicker.
+class Fits(NamedTuple):
+    """``theta`` ``(P, B)``, deviance ``(B,)``, whether the search converged ``(B,)``, and ``B`` reasons.
+
+    A reason says why an image is undefined or did not converge; it is empty where all is well.
+    """
+
+    theta: Tensor
+    deviance: Tensor
+    converged: Tensor
+    reason: list[str]
+
+
+def fit_defined(
+    rules: Sequence[tuple[str, Tensor]], search: Callable[[Tensor], Minimum], effects: Sequence[str]
+) -> Fits:
+    """Fit those images to which no rule applies; NaN, not converged, for all others.
+
+    Args:
+        rules: reasons not to search, each with ``(B,)`` bool where it applies. The first that applies is given.
+        search: minimises the deviance of some of the images, by mask.
+        effects: of which the SDs are, in the genitive, for the reason.
+    """
+    reason = first_reasons(rules)
+    usable = torch.tensor([not why for why in reason], dtype=torch.bool)
+    theta = torch.full((1 + len(effects), len(reason)), torch.nan, dtype=torch.float64)
+    deviance, converged = theta[0].clone(), torch.zeros(len(reason), dtype=torch.bool)
+    if usable.any():
+        theta[:, usable], deviance[usable], converged[usable] = search(usable)
+        failures = [
+            (f"the {effect} variance grows without bound", sd >= LARGEST_SD)
+            for effect, sd in zip(effects, theta[1:], strict=True)
+        ]
+        failed = first_reasons([*failures, ("the search did not converge", ~converged)])
+        reason = [why or failure for why, failure in zip(reason, failed, strict=True)]
+    return Fits(theta, deviance, converged, reason)
 
 
 class Solved(NamedTuple):
@@ -284,65 +352,48 @@ def identity(size: int, images: int) -> Tensor:
     return torch.eye(size, dtype=torch.float64)[:, :, None].expand(-1, -1, images)
 
 
-# The Hessian of two crossed effects, by a Schur complement.
-#
-# For linear predictors ``b0 + s u + t v`` (``u`` per unit, ``v`` per rater) with weights ``w`` the Hessian is ``I + Z'
-# W Z``. A unit's own entry is a scalar; once units are eliminated, an ``R x R`` matrix is left. Axes: units ``m`` (each
-# standing for ``number`` alike), raters ``r``, images last.
+class CrossedHessian:
+    """The Hessian ``H = I + Z' W Z`` of two crossed random effects, by a Schur complement.
 
+    The linear predictors are ``b0 + s u + t v``, ``u`` per unit and ``v`` per rater, with weights ``w``. A unit's own
+    entry of ``H`` is a scalar; once the units are eliminated, an ``R x R`` matrix is left, the Schur complement.
 
-class CrossedHessian(NamedTuple):
-    """``I + Z' W Z`` of a batch of images.
-
-    Attributes:
+    Args:
         s: ``(B,)`` standard deviation of the units' effects.
         t: ``(B,)`` of the raters'.
-        number: ``(m, B)`` how many units are alike.
+        number: ``(m, B)`` how many equal units each unit stands for.
         weight: ``(m, r, B)``.
-        unit: ``(m, B)`` a unit's own entry.
-        cross: ``(m, r, B)`` entry between unit and rater, divided by the unit's.
-        schur: ``(r, r, B)``.
     """
 
-    s: Tensor
-    t: Tensor
-    number: Tensor
-    weight: Tensor
-    unit: Tensor
-    cross: Tensor
-    schur: Tensor
-
-    @classmethod
-    def of(cls, s: Tensor, t: Tensor, number: Tensor, weight: Tensor) -> CrossedHessian:
-        """Eliminate the units."""
-        unit = 1 + s * s * weight.sum(1)
-        cross = s * t * weight / unit[:, None]
-        schur = -((s * t * number)[:, None, None] * cross[:, :, None] * weight[:, None]).sum(0)
+    def __init__(self, s: Tensor, t: Tensor, number: Tensor, weight: Tensor) -> None:
+        self.s, self.t, self.number, self.weight = s, t, number, weight
+        self.unit = 1 + s * s * weight.sum(1)  # (m, B) own entry of a unit
+        self.cross = s * t * weight / self.unit[:, None]  # (m, r, B) entry of unit and rater by the unit's own
+        schur = -((s * t * number)[:, None, None] * self.cross[:, :, None] * weight[:, None]).sum(0)
         schur.diagonal().T.add_(1 + t * t * (number[:, None] * weight).sum(0))
-        return cls(s, t, number, weight, unit, cross, schur)
+        self.schur = schur  # (r, r, B)
 
     def solve(self, by_unit: Tensor, by_rater: Tensor) -> tuple[Tensor, Tensor]:
         """``-H^-1 x`` for units ``(C, m, B)`` and raters ``(C, r, B)``, from those of ``x``."""
-        return self.expand(by_unit, solve(self.schur, self.reduce(by_unit, by_rater)).solution)
+        return self._units(by_unit, solve(self.schur, self._right(by_unit, by_rater)).solution)
 
-    def solve_all(self, by_unit: Tensor, by_rater: Tensor) -> tuple[Tensor, Tensor, Solved]:
-        """The same; and the inverse of the Schur complement ``(r, r, B)`` with the logarithm of ``det H``."""
-        right = torch.cat([self.reduce(by_unit, by_rater), identity(len(self.schur), self.schur.shape[2])], 1)
+    def solve_and_invert(self, by_unit: Tensor, by_rater: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same; then the inverse of the Schur complement ``(r, r, B)`` and ``log det H`` ``(B,)``."""
+        right = torch.cat([self._right(by_unit, by_rater), identity(len(self.schur), self.schur.shape[2])], 1)
         found, columns = solve(self.schur, right), len(by_unit)
         logdet = (self.number * self.unit.log()).sum(0) + found.logdet
-        return *self.expand(by_unit, found.solution[:, :columns]), Solved(found.solution[:, columns:], logdet)
+        return *self._units(by_unit, found.solution[:, :columns]), found.solution[:, columns:], logdet
 
-    def reduce(self, by_unit: Tensor, by_rater: Tensor) -> Tensor:
+    def _right(self, by_unit: Tensor, by_rater: Tensor) -> Tensor:
         """Right-hand sides of the raters ``(r, C, B)`` once the units are eliminated."""
-        weighed = self.number * by_unit
-        return ((self.cross * weighed[:, :, None]).sum(1) - by_rater).transpose(0, 1)
+        return ((self.cross * (self.number * by_unit)[:, :, None]).sum(1) - by_rater).transpose(0, 1)
 
-    def expand(self, by_unit: Tensor, raters: Tensor) -> tuple[Tensor, Tensor]:
-        """Units ``(C, m, B)`` and raters ``(C, r, B)`` of a solution from the raters' ``(r, C, B)``."""
+    def _units(self, by_unit: Tensor, raters: Tensor) -> tuple[Tensor, Tensor]:
+        """Units ``(C, m, B)`` and raters ``(C, r, B)`` of a solution, from the raters' ``(r, C, B)``."""
         dv = raters.transpose(0, 1)
         return -by_unit / self.unit - (self.cross * dv[:, None]).sum(2), dv
 
-    def spread(self, inverse: Tensor) -> tuple[Tensor, Tensor]:
+    def logdet_gradient(self, inverse: Tensor) -> tuple[Tensor, Tensor]:
         """Derivatives of ``log det H``: by each weight ``(m, r, B)``, and by ``s`` and ``t`` ``(2, B)``.
 
         That by a weight is the variance of its linear predictor under ``H^-1``.
@@ -350,7 +401,7 @@ class CrossedHessian(NamedTuple):
         Args:
             inverse: ``(r, r, B)`` of the Schur complement.
         """
-        s, t, number, weight = self[:4]
+        s, t, number, weight = self.s, self.t, self.number, self.weight
         ratio = s * s / self.unit
         cover = (inverse * weight[:, None]).sum(2)
         both = (weight * cover).sum(1)

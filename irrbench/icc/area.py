@@ -1,28 +1,30 @@
-"""How much of the marked area is the place, and how much the rater: the intraclass correlation over blocks."""
+"""How much of the marked area is the place, and how much the rater: the intraclass correlation over blocks.
+
+Axes: ``B`` images, ``R`` raters, ``S`` pixels of one image (any spatial shape), ``D`` blocks, ``d`` blocks per axis.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from irrbench._counting.masks import as_bits
+from irrbench.agreement import ALL_MARKED, EMPTY_ROI, FEW_RATERS, NOTHING_MARKED
 from irrbench.icc._laplace import AreaCriterion, Marks
-from irrbench.icc._solver import LARGEST_SD, Minimum, minimise
-from irrbench.icc.pixel import Expect, check_option, repeatability
+from irrbench.icc._solver import Minimum, fit_defined, minimise_batches, select
+from irrbench.icc.pixel import Expect, repeatability
+from irrbench.scores import check_choice
 
-# Images cut into blocks: how much of each block every rater marked.
-#
-# Axes: ``B`` images, ``R`` raters, ``S`` pixels of one image (any spatial shape), ``D`` blocks, ``d`` an axis.
-
-
-_BYTE = 255  # as many ones add up in one byte: masks are summed as bytes, at the speed of copying them
-_FEW = 8  # rows below which summing as bytes does not pay
-_REACH = 4.0  # standard deviations of the Gaussian
+SATURATED = "all raters mark the same whole blocks and nothing else: 1 by rule"
+_COUNTS_AT_ONCE = 2**17  # what the cache holds
+_BYTE = 255  # this many ones add up in one byte: masks are summed as bytes, at the speed of copying them
+_FEW_ROWS = 8  # below which summing as bytes does not pay
+_REACH = 4.0  # standard deviations at which the Gaussian is cut
 
 
 class BlockCounts(NamedTuple):
@@ -86,37 +88,36 @@ def _sums(values: Tensor, cells: int) -> Tensor:
         rows = _BYTE // largest if values.dtype is torch.uint8 else 0
         parts = [_total(part, axis, rows) for part in values.split(lengths, axis)]
         largest *= max(lengths)
-        values = torch.stack(parts if largest <= _BYTE else [_wide(part) for part in parts], axis)
+        if largest > _BYTE and not values.is_floating_point():
+            parts = [part.long() for part in parts]
+        values = torch.stack(parts, axis)
     return values.flatten(2).to(torch.float64 if values.is_floating_point() else torch.int64)
 
 
 def _total(part: Tensor, axis: int, rows: int) -> Tensor:
     """Sum over an axis, as bytes where ``rows`` of them cannot overflow."""
-    if rows < _FEW:
+    if rows < _FEW_ROWS:
         return part.sum(axis, dtype=torch.float64 if part.is_floating_point() else torch.int64)
     bytewise = [some.sum(axis, dtype=torch.uint8) for some in part.split(rows, axis)]
     return bytewise[0] if len(bytewise) == 1 else torch.stack(bytewise).sum(0)
 
 
-def _wide(part: Tensor) -> Tensor:
-    return part if part.is_floating_point() else part.long()
-
-
 def _smoothed(bits: Tensor, inside: Tensor, sd: float) -> Tensor:
     """Shares of marks around each pixel of the ROI, 0 outside, like ``bits``."""
     around = _smooth((bits & inside).float(), sd) / _smooth(inside.float(), sd)
-    # Single precision can pass the whole by a hair.
-    return around.clamp_max(1).where(inside.bool(), 0)
+    return around.clamp_max(1).where(inside.bool(), 0)  # by rounding, shares can exceed 1
 
 
 def _smooth(values: Tensor, sd: float) -> Tensor:
-    """A Gaussian over all axes but two. A product with a matrix beats a convolution at any width."""
+    """Convolve all axes but the first two with a Gaussian, as products with matrices: faster at any width."""
     for length in values.shape[2:]:
         place = torch.arange(float(length), device=values.device)
         away = (place[:, None] - place) / sd
-        # Cut where it is next to nothing, so that blocks far from any mark stay exactly empty.
+        # Cut where it is almost zero, so that blocks far from any mark stay exactly empty.
         kernel = torch.exp(-(away**2) / 2).where(away.abs() <= _REACH, 0) / sd
-        values = torch.tensordot(values, kernel, dims=([2], [0]))  # the axis goes to the end: all in turn come back
+        values = torch.tensordot(
+            values, kernel, dims=([2], [0])
+        )  # moves the axis to the end: after all of them the order is as before
     return values
 
 
@@ -132,11 +133,6 @@ def _check(masks: Tensor, roi: Tensor | None, cells: int, smoothing: float | Non
         raise ValueError(f"`cells` must be 2 or more (blocks per axis), found {cells}.")
     if smoothing is not None and not 0 < smoothing < math.inf:
         raise ValueError(f"`smoothing` must be a positive number of pixels, or None; found {smoothing}.")
-
-
-_BLOCK = 2**17  # counts at a time: what the cache holds
-_EFFECTS = ("blocks", "raters", "observations")
-SATURATED = "all raters mark the same whole blocks and nothing else: 1 by rule"
 
 
 @dataclass(frozen=True)
@@ -204,7 +200,7 @@ def area_icc(
 
     Source: Hurault et al. 2022, doi 10.1016/j.xjidi.2022.100133.
     """
-    check_option("expect", expect, get_args(Expect))
+    check_choice("expect", expect, Expect)
     counts = block_counts(masks, roi=roi, cells=cells, smoothing=smoothing)
     return area_icc_from_counts(*counts, expect=expect, present=present)
 
@@ -244,43 +240,51 @@ def area_icc_from_counts(
         >>> area_icc_from_counts(marked, torch.tensor([[10, 10, 10, 10]])).icc
         tensor([0.4888], dtype=torch.float64)
     """
-    check_option("expect", expect, get_args(Expect))
-    present = _checked(marked, total, present)
+    check_choice("expect", expect, Expect)
+    present = _checked_present(marked, total, present)
     return estimate_area(Marks.gather(marked, total, present), expect=expect)
 
 
 def estimate_area(marks: Marks, *, expect: Expect = "meanobs", start: Tensor | None = None) -> AreaICCFit:
-    """The same from counts with the images last.
+    """:func:`area_icc_from_counts` from counts with the images last.
 
     Args:
         marks: of ``B`` images.
         expect: see :func:`area_icc_from_counts`.
         start: ``(4, B)`` intercept and the three standard deviations to start from.
     """
-    reason = _by_rule(marks)
-    usable = torch.tensor([not why for why in reason], dtype=torch.bool)
-    found = fit(marks.select(usable), start=None if start is None else start[:, usable])
-    theta = marks.total.new_full((4, len(reason)), torch.nan)
-    deviance, converged = theta[0].clone(), torch.zeros(len(reason), dtype=torch.bool)
-    theta[:, usable], deviance[usable], converged[usable] = found.theta, found.deviance, found.converged
-    for image, why in zip(torch.where(usable)[0].tolist(), _troubles(found), strict=True):
-        reason[image] = why
-    variances = theta[1:] ** 2
-    icc = repeatability(
-        variances[0], variances.sum(0), intercept=theta[0], mean=marks.mean_share(), expect=expect, scale="link"
+
+    def search(images: Tensor) -> Minimum:
+        return fit(select(marks, images), start=None if start is None else start[:, images])
+
+    blocks, by_block = marks.number.sum(0), marks.marked.sum(1)
+    empty, full = by_block == 0, by_block == marks.trials.sum(1)
+    rules = (
+        (FEW_RATERS, marks.present.sum(0) < 2),
+        (EMPTY_ROI, blocks == 0),
+        ("the region of interest lies in a single block", blocks == 1),
+        (NOTHING_MARKED, empty.all(0)),
+        (ALL_MARKED, full.all(0)),
+        (SATURATED, (empty | full).all(0)),
     )
-    agreed = torch.tensor([why == SATURATED for why in reason], dtype=torch.bool)
+    found = fit_defined(rules, search, ("blocks'", "raters'", "observations'"))
+    intercept, variances = found.theta[0], found.theta[1:] ** 2
+    mean = marks.mean_share()
+    icc = repeatability(variances[0], variances.sum(0), intercept=intercept, mean=mean, expect=expect)
+    agreed = torch.tensor([why == SATURATED for why in found.reason], dtype=torch.bool)
+    # The limits for an infinite variance of the blocks, which are marked as a whole or not at all.
     variances[:, agreed] = torch.tensor([[torch.inf], [0.0], [0.0]], dtype=torch.float64)
-    deviance[agreed] = _saturated_deviance(marks.select(agreed))
+    marked = (marks.number * (by_block > 0)).sum(0)
+    limit = -2 * (marked * (marked / blocks).log() + (blocks - marked) * (1 - marked / blocks).log())
     return AreaICCFit(
         icc=icc.masked_fill(agreed, 1.0),
         var_block=variances[0],
         var_rater=variances[1],
         var_over=variances[2],
-        intercept=theta[0],
-        deviance=deviance,
-        converged=converged | agreed,
-        reason=tuple(reason),
+        intercept=intercept,
+        deviance=torch.where(agreed, limit, found.deviance),
+        converged=found.converged | agreed,
+        reason=tuple(found.reason),
     )
 
 
@@ -291,52 +295,16 @@ def fit(marks: Marks, *, start: Tensor | None = None) -> Minimum:
         marks: of ``B`` images with an optimum.
         start: ``(4, B)``; by default a rough estimate by moments.
     """
-    if start is None:
-        start = marks.moments()
-    found = Minimum(start.clone(), -2 * marks.log_coefficients(), torch.zeros_like(start[0], dtype=torch.bool))
-    for images in marks.alike(_BLOCK):
-        theta, deviance, converged = minimise(AreaCriterion(marks.select(images).trim()), start[:, images])
-        found.theta[:, images], found.converged[images] = theta, converged
-        found.deviance[images] += deviance
-    return found
-
-
-def _by_rule(marks: Marks) -> list[str]:
-    """Why an image needs or has no optimum; empty where it has one."""
-    blocks, raters = marks.number.sum(0), marks.present.sum(0)
-    nothing, all_of_it = marks.marked.sum(1) == 0, marks.marked.sum(1) == marks.trials.sum(1)
-    rules = (
-        ("fewer than two raters", raters < 2),
-        ("the region of interest is empty", blocks == 0),
-        ("the region of interest lies in a single block", blocks == 1),
-        ("nobody marked anything", nothing.all(0)),
-        ("everybody marked everything", all_of_it.all(0)),
-        (SATURATED, (nothing | all_of_it).all(0)),
+    found = minimise_batches(
+        marks.batches(_COUNTS_AT_ONCE),
+        lambda images: AreaCriterion(select(marks, images).trim()),
+        marks.moments() if start is None else start,
     )
-    reason = [""] * len(raters)
-    for why, images in reversed(rules):
-        for image in torch.where(images)[0].tolist():
-            reason[image] = why
-    return reason
+    return found._replace(deviance=found.deviance - 2 * marks.log_coefficients())
 
 
-def _troubles(found: Minimum) -> list[str]:
-    reason = ["" if ended else "the search did not converge" for ended in found.converged.tolist()]
-    for effect, wide in reversed(list(zip(_EFFECTS, found.theta[1:] >= LARGEST_SD, strict=True))):
-        for image in torch.where(wide)[0].tolist():
-            reason[image] = f"the {effect}' variance grows without bound"
-    return reason
-
-
-def _saturated_deviance(marks: Marks) -> Tensor:
-    """Its limit for an infinite block variance: blocks are marked or not, and all else follows."""
-    blocks = marks.number.sum(0)
-    full = (marks.number * (marks.marked.sum(1) > 0)).sum(0)
-    return -2 * (full * (full / blocks).log() + (blocks - full) * (1 - full / blocks).log())
-
-
-def _checked(marked: Tensor, total: Tensor, present: Tensor | None) -> Tensor:
-    """Which raters are present, if all else is well."""
+def _checked_present(marked: Tensor, total: Tensor, present: Tensor | None) -> Tensor:
+    """Which raters are present ``(B, R)`` bool, once shapes and counts are checked."""
     if marked.ndim != 3 or total.shape != marked.shape[:2] or marked.shape[2] < 2:
         raise ValueError(
             "`marked` must be (B, D, R) with two or more raters and `total` (B, D): images, blocks, raters; found "

@@ -1,24 +1,59 @@
-"""How sure a pixel-level ICC is, and whether pixels matter at all.
+"""Bootstrap intervals of the pixel and the area ICC, and a test of whether pixels differ at all.
 
-Both take pixels for independent, which neighbours are not: intervals are too narrow and p-values too small, the more so
-the finer the image. They speak of this one image. The honest unit for a mean over a data set is the image, or the
-patient.
+All take pixels or blocks for independent of each other, which neighbours are not: intervals are too narrow and p-values
+too small, the more so the finer the image. They speak of one image. For a mean over a data set, resample images, or
+patients (:func:`irrbench.stats.mean_interval`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from irrbench.icc._laplace import Marks, Votes, count
+from irrbench.icc._laplace import Marks, Votes, count_votes
 from irrbench.icc._quadrature import draw_counts
+from irrbench.icc._solver import select
 from irrbench.icc.area import AreaICCFit, area_icc_from_counts, estimate_area
-from irrbench.icc.pixel import Engine, Expect, PixelICCFit, Scale, check_option, estimate, fit, pixel_icc
+from irrbench.icc.pixel import Engine, Expect, PixelICCFit, Scale, estimate, fit, pixel_icc
 from irrbench.patterns import VotePatterns
+from irrbench.scores import check_choice
+
+
+def check_bootstrap(level: float, resamples: int) -> None:
+    """Refuse options of a bootstrap that make no sense.
+
+    Raises:
+        ValueError: saying what was expected and what came.
+    """
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(f"Expected 0 < `level` < 1 and `resamples` >= 1, found {level} and {resamples}.")
+
+
+def percentiles(samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    """Both ends ``(B,)`` of the percentile interval of resamples ``(B, N)``; undefined ones do not count."""
+    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=samples.dtype)
+    low, high = samples.nanquantile(ends, 1) if len(samples) else samples.new_empty(2, 0)
+    return low, high
+
+
+def _resampled(reason: Sequence[str], theta: Tensor, resamples: int, icc: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """ICC ``(B, N)`` of the resamples of each image; NaN where there is a reason not to resample.
+
+    Args:
+        reason: ``B`` strings, empty where the fit is fine.
+        theta: ``(P, B)`` fitted parameters.
+        resamples: ``N``.
+        icc: gives the ICC ``(N,)`` of data drawn for an image from its parameters, ``(P, N)``.
+    """
+    samples = torch.full((len(reason), resamples), torch.nan, dtype=torch.float64)
+    for b, why in enumerate(reason):
+        if not why:
+            samples[b] = icc(b, theta[:, b, None].expand(-1, resamples))
+    return samples
 
 
 @dataclass(frozen=True)
@@ -86,17 +121,17 @@ def pixel_icc_interval(
         ValueError: if ``level`` is not between 0 and 1, ``resamples`` is below 1, or an option has no such value.
     """
     check_bootstrap(level, resamples)
-    rng = np.random.default_rng(rng)
+    generator = np.random.default_rng(rng)
     best = pixel_icc(patterns, engine=engine, expect=expect, scale=scale)
-    samples = torch.full((len(patterns), resamples), torch.nan, dtype=torch.float64)
-    theta = torch.stack([best.intercept, best.var_pixel.sqrt(), best.var_rater.sqrt()])
     raters, sizes = patterns.present.sum(1).tolist(), patterns.totals.sum(1).tolist()
-    for b in torch.where(torch.tensor([not why for why in best.reason]))[0].tolist():
-        start = theta[:, b, None].expand(-1, resamples)
-        drawn = simulate_votes(start, num_raters=raters[b], pixels=sizes[b], rng=rng)
-        samples[b] = estimate(drawn, engine=engine, expect=expect, scale=scale, start=start).icc
-    low, high = percentiles(samples, level)
-    return PixelICCInterval(low, high, samples, best, best.reason)
+
+    def icc(b: int, theta: Tensor) -> Tensor:
+        drawn = simulate_votes(theta, num_raters=raters[b], pixels=sizes[b], rng=generator)
+        return estimate(drawn, engine=engine, expect=expect, scale=scale, start=theta).icc
+
+    theta = torch.stack([best.intercept, best.var_pixel.sqrt(), best.var_rater.sqrt()])
+    samples = _resampled(best.reason, theta, resamples, icc)
+    return PixelICCInterval(*percentiles(samples, level), samples, best, best.reason)
 
 
 def pixel_icc_test(patterns: VotePatterns, *, engine: Engine = "laplace") -> PixelICCTest:
@@ -116,33 +151,19 @@ def pixel_icc_test(patterns: VotePatterns, *, engine: Engine = "laplace") -> Pix
     Raises:
         ValueError: if ``engine`` has no such value.
     """
-    check_option("engine", engine, get_args(Engine))
+    check_choice("engine", engine, Engine)
     full = pixel_icc(patterns, engine=engine)
     null = torch.full_like(full.deviance, torch.nan)
     for images, votes in Votes.by_presence(patterns):
         there = ~full.deviance[images].isnan()
-        if votes.num_raters >= 2 and there.any():
-            null[images[there]] = _without_pixels(votes.select(there), engine)
+        if there.any():
+            some = select(votes, there)
+            start = torch.stack([some.prevalence.logit(), torch.zeros_like(some.size), torch.ones_like(some.size) / 2])
+            null[images[there]] = fit(some, engine=engine, start=start, free=(0, 2)).deviance
     statistic = (null - full.deviance).clamp_min(0)
     tail = torch.erfc((statistic / 2).sqrt()) / 2
     reason = tuple(why if undefined else "" for why, undefined in zip(full.reason, null.isnan().tolist(), strict=True))
     return PixelICCTest(statistic, torch.where(statistic > 0, tail, statistic + 1), reason)
-
-
-def check_bootstrap(level: float, resamples: int) -> None:
-    """Refuse options of a bootstrap that make no sense.
-
-    Raises:
-        ValueError: saying what was expected and what came.
-    """
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(f"Expected 0 < `level` < 1 and `resamples` >= 1, found {level} and {resamples}.")
-
-
-def percentiles(samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
-    """Both ends ``(B,)`` of the percentile interval of resamples ``(B, N)``; undefined ones do not count."""
-    low, high = samples.nanquantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=samples.dtype), 1)
-    return low, high
 
 
 def simulate_votes(theta: Tensor, *, num_raters: int, pixels: int, rng: np.random.Generator) -> Votes:
@@ -156,19 +177,8 @@ def simulate_votes(theta: Tensor, *, num_raters: int, pixels: int, rng: np.rando
     """
     v = torch.from_numpy(rng.standard_normal((num_raters, theta.shape[1])))
     drawn = draw_counts(theta[0] + theta[2] * v, theta[1], pixels=pixels, rng=rng)
-    totals, marks = count(drawn.double(), num_raters)
+    totals, marks = count_votes(drawn.double(), num_raters)
     return Votes(totals.T.contiguous(), marks.T.contiguous())
-
-
-def _without_pixels(votes: Votes, engine: Engine) -> Tensor:
-    start = torch.stack([votes.prevalence.logit(), torch.zeros_like(votes.size), torch.ones_like(votes.size) / 2])
-    return fit(votes, engine=engine, start=start, free=(0, 2)).deviance
-
-
-# How sure the intraclass correlation over blocks is, on this one image.
-#
-# Blocks and raters are drawn anew, each independently of the others, which neighbouring blocks are not: intervals are
-# too narrow. The honest unit for a mean over a data set is the image, or the patient.
 
 
 @dataclass(frozen=True)
@@ -226,19 +236,19 @@ def area_icc_interval(
         tensor([True])
     """
     check_bootstrap(level, resamples)
-    rng = np.random.default_rng(rng)
+    generator = np.random.default_rng(rng)
     best = area_icc_from_counts(marked, total, expect=expect, present=present)
-    samples = torch.full((len(marked), resamples), torch.nan, dtype=torch.float64)
-    theta = torch.stack([best.intercept, best.var_block.sqrt(), best.var_rater.sqrt(), best.var_over.sqrt()])
-    for b in torch.where(torch.tensor([not why for why in best.reason]))[0].tolist():
+
+    def icc(b: int, theta: Tensor) -> Tensor:
         raters = marked.shape[2] if present is None else int(present[b].sum())
-        sizes, start = total[b][total[b] > 0].cpu(), theta[:, b, None].expand(-1, resamples)
-        drawn = simulate_counts(start, sizes, num_raters=raters, rng=rng)
+        sizes = total[b][total[b] > 0].cpu()
+        drawn = simulate_counts(theta, sizes, num_raters=raters, rng=generator)
         everyone = torch.ones(resamples, raters, dtype=torch.bool)
-        marks = Marks.gather(drawn, sizes.expand(resamples, -1), everyone)
-        samples[b] = estimate_area(marks, expect=expect, start=start).icc
-    low, high = percentiles(samples, level)
-    return AreaICCInterval(low, high, samples, best, best.reason)
+        return estimate_area(Marks.gather(drawn, sizes.expand(resamples, -1), everyone), expect=expect, start=theta).icc
+
+    theta = torch.stack([best.intercept, best.var_block.sqrt(), best.var_rater.sqrt(), best.var_over.sqrt()])
+    samples = _resampled(best.reason, theta, resamples, icc)
+    return AreaICCInterval(*percentiles(samples, level), samples, best, best.reason)
 
 
 def simulate_counts(theta: Tensor, total: Tensor, *, num_raters: int, rng: np.random.Generator) -> Tensor:

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from irrbench.icc._reml import Components, Floats, Moments, fit, residual_share, undefined
-from irrbench.icc.pixel import check_option
+from irrbench.agreement import FEW_RATERS
+from irrbench.icc._reml import ROUNDING, Floats, Moments, fit, residual_share
+from irrbench.icc.bootstrap import check_bootstrap, percentiles
+from irrbench.scores import check_choice
 
 Resample = Literal["images", "parametric"]
-_ADDITIVE = 1e-8  # residual share of the sum of squares that is taken for rounding
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,17 @@ def extent_icc(marked: ArrayLike, total: ArrayLike, *, present: ArrayLike | None
     Source: McGraw & Wong 1996, doi 10.1037/1082-989X.1.1.30; Hurault et al. 2022, doi 10.1016/j.xjidi.2022.100133.
     """
     y = _usable(logit_extent(marked, total, present=present))
-    if reason := _undefined(y):
-        return _result(undefined(), reason)
-    return _estimate(_complete(y))
+    if reason := _why_undefined(y):
+        nan = torch.tensor(torch.nan, dtype=torch.float64)
+        return ExtentICCFit(nan, nan, nan, nan, nan, nan, converged=False, reason=reason)
+    y = _completed(y)
+    shift = np.nanmean(y)
+    found = fit(Moments.of(y - shift, np.ones((1, len(y)))))
+    figures = np.stack([found.icc, *found[:3], found.intercept + shift, found.deviance])[:, 0]
+    icc, image, rater, residual, intercept, deviance = torch.from_numpy(figures)
+    converged = bool(found.converged[0])
+    reason = "" if converged else "the search did not converge"
+    return ExtentICCFit(icc, image, rater, residual, intercept, deviance, converged, reason)
 
 
 def extent_icc_interval(
@@ -163,9 +172,8 @@ def extent_icc_interval(
     Raises:
         ValueError: if an option has no such value, or for what :func:`extent_icc` refuses.
     """
-    check_option("method", method, get_args(Resample))
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(f"Expected 0 < `level` < 1 and `resamples` >= 1, found {level} and {resamples}.")
+    check_choice("method", method, Resample)
+    check_bootstrap(level, resamples)
     y = logit_extent(marked, total, present=present)
     groups = range(len(y)) if groups is None else groups
     if len(groups) != len(y):
@@ -175,11 +183,9 @@ def extent_icc_interval(
     if best.reason:
         nothing = torch.full((resamples,), torch.nan, dtype=torch.float64)
         return ExtentICCInterval(nothing[0], nothing[0], nothing, best, best.reason)
-    y, rng = _complete(_usable(y)), np.random.default_rng(rng)
-    drawn = _resampled(y, labels, resamples, rng) if method == "images" else _redrawn(y, best, resamples, rng)
-    samples = torch.from_numpy(drawn)
-    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = samples.nanquantile(ends)
+    y = _completed(_usable(y))
+    samples = torch.from_numpy(fit(_resample(y, best, labels, method, resamples, np.random.default_rng(rng))).icc)
+    low, high = (end[0] for end in percentiles(samples[None], level))
     return ExtentICCInterval(low, high, samples, best, "no resample defines it" if low.isnan() else "")
 
 
@@ -189,10 +195,10 @@ def _usable(y: Floats) -> Floats:
     return y[:, (~np.isnan(y)).any(0)]
 
 
-def _undefined(y: Floats) -> str:
+def _why_undefined(y: Floats) -> str:
     there = (~np.isnan(y)).astype(float)
     if min(y.shape) < 2:
-        return "fewer than two images" if len(y) < 2 else "fewer than two raters"
+        return "fewer than two images" if len(y) < 2 else FEW_RATERS
     # Rank of the raters' columns once the images' are taken out: what is left of the ratings is the residual.
     beside = np.diag(there.sum(0)) - there.T @ (there / there.sum(1, keepdims=True))
     if there.sum() - len(y) - np.linalg.matrix_rank(beside, hermitian=True) < 1:
@@ -200,10 +206,10 @@ def _undefined(y: Floats) -> str:
     return "all extents are alike" if np.nanmax(y) - np.nanmin(y) < 1e-12 else ""
 
 
-def _complete(y: Floats) -> Floats:
+def _completed(y: Floats) -> Floats:
     """Fill the gaps where raters differ by constants only: then missing ratings are known, and REML has no optimum."""
     there = ~np.isnan(y)
-    if there.all() or residual_share(Moments.of(y - np.nanmean(y), np.ones((1, len(y)))))[0] > _ADDITIVE:
+    if there.all() or residual_share(Moments.of(y - np.nanmean(y), np.ones((1, len(y)))))[0] > ROUNDING:
         return y
     i, r = there.nonzero()
     indicators = np.concatenate([np.eye(len(y))[i], np.eye(y.shape[1])[r]], 1)
@@ -212,29 +218,23 @@ def _complete(y: Floats) -> Floats:
     return completed
 
 
-def _estimate(y: Floats) -> ExtentICCFit:
-    shift = np.nanmean(y)
-    found = fit(Moments.of(y - shift, np.ones((1, len(y)))))
-    found = found._replace(intercept=found.intercept + shift)
-    return _result(found, "" if found.converged[0] else "the search did not converge")
-
-
-def _result(found: Components, reason: str) -> ExtentICCFit:
-    icc, image, rater, residual, intercept, deviance = torch.from_numpy(np.stack([found.icc, *found[:5]])[:, 0])
-    return ExtentICCFit(icc, image, rater, residual, intercept, deviance, not reason, reason)
-
-
-def _resampled(y: Floats, labels: Sequence[Hashable], resamples: int, rng: np.random.Generator) -> Floats:
-    codes = {label: code for code, label in enumerate(dict.fromkeys(labels))}
-    index = np.array([codes[label] for label in labels])
-    weights = rng.multinomial(len(codes), np.full(len(codes), 1 / len(codes)), size=resamples)
-    return fit(Moments.of(y - np.nanmean(y), weights[:, index].astype(float))).icc
-
-
-def _redrawn(y: Floats, best: ExtentICCFit, resamples: int, rng: np.random.Generator) -> Floats:
+def _resample(
+    y: Floats,
+    best: ExtentICCFit,
+    labels: Sequence[Hashable],
+    method: Resample,
+    resamples: int,
+    rng: np.random.Generator,
+) -> Moments:
+    """Moments of ``T`` resamples of ``y`` ``(N, R)``: of its groups of images, or drawn from the fitted model."""
+    if method == "images":
+        codes = {label: code for code, label in enumerate(dict.fromkeys(labels))}
+        index = np.array([codes[label] for label in labels])
+        weights = rng.multinomial(len(codes), np.full(len(codes), 1 / len(codes)), size=resamples)
+        return Moments.of(y - np.nanmean(y), weights[:, index].astype(float))
     n, r = y.shape
     image, rater, residual = (v.item() ** 0.5 for v in (best.var_image, best.var_rater, best.var_residual))
     drawn = rng.normal(0, image, (resamples, n, 1)) + rng.normal(0, rater, (resamples, 1, r))
     drawn += rng.normal(0, residual, (resamples, n, r))
     drawn[:, np.isnan(y)] = np.nan
-    return fit(Moments.of(drawn, np.ones((resamples, n)))).icc
+    return Moments.of(drawn, np.ones((resamples, n)))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
 
+from irrbench.agreement import ALL_MARKED, NOTHING_MARKED
 from irrbench.icc._joint import JointCriterion, LaplacePixels, QuadraturePixels
-from irrbench.icc._laplace import count
-from irrbench.icc._solver import LARGEST_SD, Minimum, minimise
-from irrbench.icc.pixel import UNANIMOUS, Engine, Expect, check_option, repeatability
+from irrbench.icc._laplace import count_votes
+from irrbench.icc._solver import Minimum, fit_defined, minimise
+from irrbench.icc.pixel import UNANIMOUS, Engine, Expect, repeatability
 from irrbench.patterns import VotePatterns
-
-_NAMES = ("pixel", "image", "rater", "image_rater")
+from irrbench.scores import check_choice
 
 
 @dataclass(frozen=True)
@@ -86,67 +85,46 @@ def joint_icc(patterns: VotePatterns, *, engine: Engine = "laplace", expect: Exp
         >>> f"{found.var_pixel:.1f} {found.shares['residual']:.2f} {found.converged}"
         '2.1 0.53 True'
     """
-    check_option("engine", engine, get_args(Engine))
-    check_option("expect", expect, get_args(Expect))
-    patterns = _usable(patterns)
-    pixels, marks = count(patterns.totals.cpu().double(), patterns.num_raters)
-    ratings = (pixels.sum(1) * patterns.present.sum(1).cpu()).sum()
-    prevalence = marks.sum() / ratings
-    nothing = Minimum(
-        torch.full((5, 1), torch.nan).double(), torch.full((1,), torch.nan).double(), torch.zeros(1).bool()
-    )
-    if reason := _by_rule(patterns, pixels):
-        return _result(nothing, prevalence, expect, reason)
-    kind = QuadraturePixels if engine == "quadrature" else LaplacePixels
-    start = torch.stack([prevalence.logit(), *torch.tensor([1.0, 1.0, 0.5, 0.5], dtype=torch.float64)])
-    found = minimise(JointCriterion(patterns, kind), start[:, None])
-    return _result(found, prevalence, expect, _troubles(found))
-
-
-def _usable(patterns: VotePatterns) -> VotePatterns:
-    """Without images that have no pixels or no raters."""
-    kept = (patterns.totals.sum(1) > 0) & patterns.present.any(1)
-    return VotePatterns(patterns.totals[kept], patterns.num_raters, patterns.present[kept])
-
-
-def _by_rule(patterns: VotePatterns, pixels: Tensor) -> str:
-    """Why data need or have no optimum; empty where they have one."""
+    check_choice("engine", engine, Engine)
+    check_choice("expect", expect, Expect)
+    usable = (patterns.totals.sum(1) > 0) & patterns.present.any(1)
+    patterns = VotePatterns(patterns.totals[usable], patterns.num_raters, patterns.present[usable])
     raters = patterns.present.sum(1).cpu()
-    everybody = pixels.gather(1, raters[:, None])[:, 0]
+    pixels, marks = count_votes(patterns.totals.cpu().double(), patterns.num_raters)
+    prevalence = marks.sum() / (pixels.sum(1) * raters).sum()
+
+    def search(_: Tensor) -> Minimum:
+        start = torch.stack([prevalence.logit(), *torch.tensor([1.0, 1.0, 0.5, 0.5], dtype=torch.float64)])
+        kind = QuadraturePixels if engine == "quadrature" else LaplacePixels
+        return minimise(JointCriterion(patterns, kind), start[:, None])
+
+    unmarked, full = pixels[:, 0], pixels.gather(1, raters[:, None])[:, 0]
     rules = (
-        ("fewer than two images", len(pixels) < 2),
-        ("no image has two raters", bool((raters < 2).all())),
-        ("nobody marked anything", bool(pixels[:, 1:].sum() == 0)),
-        ("everybody marked everything", bool(everybody.sum() == pixels.sum())),
-        (UNANIMOUS, bool((pixels[:, 0] + everybody).sum() == pixels.sum())),
+        ("fewer than two images", raters.numel() < 2),
+        ("no image has two raters", (raters < 2).all()),
+        (NOTHING_MARKED, pixels[:, 1:].sum() == 0),
+        (ALL_MARKED, full.sum() == pixels.sum()),
+        (UNANIMOUS, (unmarked + full).sum() == pixels.sum()),
     )
-    return next((why for why, holds in rules if holds), "")
-
-
-def _troubles(found: Minimum) -> str:
-    wide = [name for name, sd in zip(_NAMES, found.theta[1:, 0].tolist(), strict=True) if sd >= LARGEST_SD]
-    if wide:
-        return f"the variance of {wide[0].replace('_', ' x ')} grows without bound"
-    return "" if found.converged.item() else "the search did not converge"
-
-
-def _result(found: Minimum, prevalence: Tensor, expect: Expect, reason: str) -> JointICC:
-    intercept, *sds = found.theta
-    variances = dict(zip(_NAMES, (sd**2 for sd in sds), strict=True))
-    total = torch.stack([*variances.values()]).sum(0)
-    one = torch.ones_like(total)
+    effects = {"pixel": "pixels'", "image": "images'", "rater": "raters'", "image_rater": "image x rater"}
+    found = fit_defined([(why, torch.as_tensor([applies])) for why, applies in rules], search, [*effects.values()])
+    intercept, variances = found.theta[0], found.theta[1:] ** 2
+    total, one = variances.sum(0), torch.ones(1, dtype=torch.float64)
     whole = 1 / repeatability(one, total, intercept=intercept, mean=prevalence * one, expect=expect)
-    shares = {name: (v / whole)[0] for name, v in (*variances.items(), ("residual", whole - total))}
-    unanimous = reason == UNANIMOUS
+    parts = dict(zip([*effects, "residual"], [*variances, whole - total], strict=True))
+    shares = {name: (parts[name] / whole)[0] for name in ("image", "pixel", "rater", "image_rater", "residual")}
+    unanimous = found.reason == [UNANIMOUS]
     return JointICC(
         icc_image=shares["image"],
         icc_pixel=one[0] if unanimous else shares["image"] + shares["pixel"],
-        **{f"var_{name}": v[0] for name, v in variances.items()}
-        | ({"var_pixel": one[0] * torch.inf} if unanimous else {}),
-        var_residual=(whole - total)[0],
-        shares={name: shares[name] for name in ("image", "pixel", "rater", "image_rater", "residual")},
+        var_image=parts["image"][0],
+        var_pixel=one[0] * torch.inf if unanimous else parts["pixel"][0],
+        var_rater=parts["rater"][0],
+        var_image_rater=parts["image_rater"][0],
+        var_residual=parts["residual"][0],
+        shares=shares,
         intercept=intercept[0],
         deviance=found.deviance[0],
         converged=bool(found.converged.item()),
-        reason=reason,
+        reason=found.reason[0],
     )

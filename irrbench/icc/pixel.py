@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from irrbench.agreement import ALL_MARKED, EMPTY_ROI, FEW_RATERS, NOTHING_MARKED
 from irrbench.icc._laplace import LaplaceCriterion, Votes
 from irrbench.icc._quadrature import NODES, QuadratureCriterion
-from irrbench.icc._solver import LARGEST_SD, Minimum, minimise
+from irrbench.icc._solver import Minimum, fit_defined, minimise_batches, select
 from irrbench.patterns import VotePatterns
+from irrbench.scores import check_choice
 
-# From variances to a repeatability, in the ways of R's package rptR.
-#
-# Source: Nakagawa & Schielzeth 2010, doi 10.1111/j.1469-185X.2010.00141.x; Nakagawa, Johnson & Schielzeth 2017, doi
-# 10.1098/rsif.2017.0213; Stoffel, Nakagawa & Schielzeth 2017, doi 10.1111/2041-210X.12797.
-
-
+Engine = Literal["laplace", "quadrature"]
 Expect = Literal["meanobs", "liability", "latent"]
 Scale = Literal["link", "observation"]
+
+UNANIMOUS = "all raters agree on every pixel: 1 by rule"
+_NUMBERS_AT_ONCE = 2**21  # in the largest intermediate result
 _LOGIT_TO_PROBIT = (16 * math.sqrt(3) / (15 * math.pi)) ** 2
 
 
@@ -48,44 +48,26 @@ def repeatability(
             curve at the intercept, where ``expect`` plays no part.
 
     Raises:
-        ValueError: if ``expect`` or ``scale`` has no such meaning.
+        ValueError: if ``expect`` or ``scale`` has no such value.
+
+    Source: R's package rptR, Stoffel, Nakagawa & Schielzeth 2017, doi 10.1111/2041-210X.12797; Nakagawa & Schielzeth
+    2010, doi 10.1111/j.1469-185X.2010.00141.x; Nakagawa, Johnson & Schielzeth 2017, doi 10.1098/rsif.2017.0213.
 
     Example:
         >>> one = torch.ones(1, dtype=torch.float64)
         >>> repeatability(4 * one, 5 * one, intercept=0 * one, mean=one / 2)
         tensor([0.4444], dtype=torch.float64)
     """
-    check_option("expect", expect, get_args(Expect))
-    check_option("scale", scale, get_args(Scale))
-    if scale == "observation":
-        residual = _binomial(intercept.sigmoid(), (-intercept).sigmoid())
-    elif expect == "liability":
+    check_choice("expect", expect, Expect)
+    check_choice("scale", scale, Scale)
+    if scale == "link" and expect == "liability":
         residual = torch.full_like(group, math.pi**2 / 3)
-    elif expect == "meanobs":
-        residual = _binomial(mean, 1 - mean)
+    elif scale == "link" and expect == "meanobs":
+        residual = 1 / (mean * (1 - mean))
     else:
-        logit = intercept / (1 + _LOGIT_TO_PROBIT * total).sqrt()
-        residual = _binomial(logit.sigmoid(), (-logit).sigmoid())
+        logit = intercept if scale == "observation" else intercept / (1 + _LOGIT_TO_PROBIT * total).sqrt()
+        residual = 1 / (logit.sigmoid() * (-logit).sigmoid())
     return group / (total + residual)
-
-
-def check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a value that an option does not have.
-
-    Raises:
-        ValueError: naming the option, its values and what came.
-    """
-    if value not in allowed:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, found {value!r}.")
-
-
-def _binomial(p: Tensor, q: Tensor) -> Tensor:
-    return 1 / (p * q)
-
-
-Engine = Literal["laplace", "quadrature"]
-_BLOCK = 2**21  # numbers in the largest intermediate result
-UNANIMOUS = "all raters agree on every pixel: 1 by rule"
 
 
 @dataclass(frozen=True)
@@ -143,18 +125,17 @@ def pixel_icc(
         >>> pixel_icc(VotePatterns.from_counts(counts, num_raters=4)).icc
         tensor([0.1836], dtype=torch.float64)
     """
-    check_option("engine", engine, get_args(Engine))
-    result = undefined(len(patterns))
-    reason = ["fewer than two raters"] * len(patterns)
+    check_choice("engine", engine, Engine)
+    icc, pixel, rater, intercept, deviance = torch.full((5, len(patterns)), torch.nan, dtype=torch.float64)
+    whole = PixelICCFit(icc, pixel, rater, intercept, deviance, torch.zeros(len(patterns), dtype=torch.bool), ())
+    reason = [""] * len(patterns)
     for images, votes in Votes.by_presence(patterns):
-        if votes.num_raters < 2:
-            continue
         part = estimate(votes, engine=engine, expect=expect, scale=scale)
-        for name in ("icc", "var_pixel", "var_rater", "intercept", "deviance", "converged"):
-            getattr(result, name)[images] = getattr(part, name)
+        for field in fields(part)[:-1]:
+            getattr(whole, field.name)[images] = getattr(part, field.name)
         for image, why in zip(images.tolist(), part.reason, strict=True):
             reason[image] = why
-    return PixelICCFit(**{**vars(result), "reason": tuple(reason)})
+    return replace(whole, reason=tuple(reason))
 
 
 def estimate(
@@ -165,7 +146,7 @@ def estimate(
     scale: Scale = "link",
     start: Tensor | None = None,
 ) -> PixelICCFit:
-    """The same from the sufficient statistics of images with equally many raters.
+    """:func:`pixel_icc` from the sufficient statistics of images with equally many raters.
 
     Args:
         votes: of ``B`` images.
@@ -174,25 +155,34 @@ def estimate(
         scale: see there.
         start: ``(3, B)`` intercept and standard deviations of pixels and raters to start from.
     """
-    reason = _by_rule(votes)
-    result = undefined(len(reason))
-    usable = torch.tensor([not why for why in reason], dtype=torch.bool)
-    found = fit(votes.select(usable), engine=engine, start=None if start is None else start[:, usable])
-    result.intercept[usable], result.deviance[usable] = found.theta[0], found.deviance
-    result.var_pixel[usable], result.var_rater[usable] = found.theta[1] ** 2, found.theta[2] ** 2
-    result.converged[usable] = found.converged
-    for image, why in zip(torch.where(usable)[0].tolist(), _troubles(found), strict=True):
-        reason[image] = why
-    icc = repeatability(
-        result.var_pixel,
-        result.var_pixel + result.var_rater,
-        intercept=result.intercept,
-        mean=votes.prevalence,
-        expect=expect,
-        scale=scale,
+
+    def search(images: Tensor) -> Minimum:
+        return fit(select(votes, images), engine=engine, start=None if start is None else start[:, images])
+
+    rules = (
+        (FEW_RATERS, torch.full_like(votes.size, votes.num_raters) < 2),
+        (EMPTY_ROI, votes.size == 0),
+        (NOTHING_MARKED, votes.pixels[0] == votes.size),
+        (ALL_MARKED, votes.pixels[-1] == votes.size),
+        (UNANIMOUS, votes.pixels[1:-1].sum(0) == 0),
     )
-    _agree(result, votes, agreed := torch.tensor([why == UNANIMOUS for why in reason], dtype=torch.bool))
-    return PixelICCFit(**{**vars(result), "icc": icc.masked_fill(agreed, 1.0), "reason": tuple(reason)})
+    found = fit_defined(rules, search, ("pixels'", "raters'"))
+    intercept, variances = found.theta[0], found.theta[1:] ** 2
+    mean = votes.prevalence
+    icc = repeatability(variances[0], variances.sum(0), intercept=intercept, mean=mean, expect=expect, scale=scale)
+    agreed = torch.tensor([why == UNANIMOUS for why in found.reason], dtype=torch.bool)
+    # The limits for an infinite variance of the pixels.
+    variances[:, agreed] = torch.tensor([[torch.inf], [0.0]], dtype=torch.float64)
+    limit = -2 * (votes.pixels[0] * (1 - mean).log() + votes.pixels[-1] * mean.log())
+    return PixelICCFit(
+        icc=icc.masked_fill(agreed, 1.0),
+        var_pixel=variances[0],
+        var_rater=variances[1],
+        intercept=intercept,
+        deviance=torch.where(agreed, limit, found.deviance),
+        converged=found.converged | agreed,
+        reason=tuple(found.reason),
+    )
 
 
 def fit(
@@ -209,53 +199,7 @@ def fit(
     if start is None:
         start = torch.stack([votes.prevalence.logit(), *torch.ones(2, *votes.size.shape, dtype=torch.float64)])
         start[2] /= 2
-    each = (votes.num_raters + 1) * votes.num_raters * (NODES if engine == "quadrature" else 4)
-    size = max(1, _BLOCK // each)
-    kind = QuadratureCriterion if engine == "quadrature" else LaplaceCriterion
-    parts = [
-        minimise(kind(votes.select(images)), start[:, images], free=free)
-        for images in torch.arange(start.shape[1]).split(size)
-        if len(images)
-    ]
-    if not parts:
-        return Minimum(start, start[0], start[0].bool())
-    return Minimum(*(torch.cat(columns, -1) for columns in zip(*parts, strict=True)))
-
-
-def undefined(images: int) -> PixelICCFit:
-    """NaN for all images."""
-    icc, pixel, rater, intercept, deviance = torch.full((5, images), torch.nan, dtype=torch.float64)
-    return PixelICCFit(icc, pixel, rater, intercept, deviance, torch.zeros(images, dtype=torch.bool), ("",) * images)
-
-
-def _by_rule(votes: Votes) -> list[str]:
-    """Why an image needs or has no optimum; empty where it has one."""
-    nobody, everybody = votes.pixels[0] == votes.size, votes.pixels[-1] == votes.size
-    rules = (
-        ("the region of interest is empty", votes.size == 0),
-        ("nobody marked anything", nobody),
-        ("everybody marked everything", everybody),
-        (UNANIMOUS, votes.pixels[1:-1].sum(0) == 0),
-    )
-    reason = [""] * votes.size.numel()
-    for why, images in reversed(rules):
-        for image in torch.where(images)[0].tolist():
-            reason[image] = why
-    return reason
-
-
-def _troubles(found: Minimum) -> list[str]:
-    pixel, rater = (found.theta[1:] >= LARGEST_SD).tolist()
-    reason = ["" if ended else "the search did not converge" for ended in found.converged.tolist()]
-    for image, (wide_pixel, wide_rater) in enumerate(zip(pixel, rater, strict=True)):
-        if wide_pixel or wide_rater:
-            reason[image] = f"the {'pixels' if wide_pixel else 'raters'}' variance grows without bound"
-    return reason
-
-
-def _agree(result: PixelICCFit, votes: Votes, images: Tensor) -> None:
-    """Write down the limit for an infinite pixel variance."""
-    p, some = votes.prevalence[images], votes.select(images)
-    result.var_pixel[images], result.var_rater[images] = torch.inf, 0.0
-    result.deviance[images] = -2 * (some.pixels[0] * (1 - p).log() + some.pixels[-1] * p.log())
-    result.converged[images] = True
+    kind, nodes = (QuadratureCriterion, NODES) if engine == "quadrature" else (LaplaceCriterion, 4)
+    size = max(1, _NUMBERS_AT_ONCE // ((votes.num_raters + 1) * votes.num_raters * nodes))
+    batches = torch.arange(start.shape[1]).split(size)
+    return minimise_batches(batches, lambda images: kind(select(votes, images)), start, free=free)

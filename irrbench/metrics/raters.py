@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,9 +12,10 @@ from irrbench.agreement import Patterns, gwet_ac1, krippendorff_alpha, why_undef
 from irrbench.folds import pattern_bits
 from irrbench.icc.area import area_icc_from_counts, block_counts
 from irrbench.icc.extent import extent_icc
-from irrbench.icc.pixel import Engine, Expect, Scale, check_option, pixel_icc
+from irrbench.icc.pixel import Engine, Expect, Scale, pixel_icc
 from irrbench.metrics.base import RaterPatternsMetric, RatersMetric
 from irrbench.metrics.state import ImageIds, Images, Rows, decode_blocks, encode_blocks
+from irrbench.scores import check_choice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ class PixelICC(RaterPatternsMetric):
     ) -> None:
         super().__init__(validate_args=validate_args, **kwargs)
         for name, value, allowed in (("engine", engine, Engine), ("expect", expect, Expect), ("scale", scale, Scale)):
-            check_option(name, value, get_args(allowed))
+            check_choice(name, value, allowed)
         self.engine, self.expect, self.scale = engine, expect, scale
 
     def _columns(self, images: Images) -> dict[str, object]:
@@ -104,7 +105,7 @@ class AreaICC(RatersMetric):
         super().__init__(validate_args=validate_args, **kwargs)
         if cells < 2:
             raise ValueError(f"`cells` must be 2 or more (blocks per axis), found {cells}.")
-        check_option("expect", expect, get_args(Expect))
+        check_choice("expect", expect, Expect)
         self.cells, self.expect = cells, expect
 
     def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor | None) -> Rows:

@@ -213,7 +213,7 @@ def test_unanimous_data_have_icc_1_by_rule():
 def test_a_variance_without_bound_is_said():
     found = joint_icc(patterns_of(*[[90000, 1] + [0] * 13 + [9999]] * 2), engine="quadrature")
     assert not found.converged
-    assert found.reason == "the variance of pixel grows without bound"
+    assert found.reason == "the pixels' variance grows without bound"
 
 
 def test_expectations():
@@ -223,7 +223,7 @@ def test_expectations():
     total = found.var_image + found.var_pixel + found.var_rater + found.var_image_rater
     assert found.icc_image.item() == pytest.approx((found.var_image / (total + math.pi**2 / 3)).item())
     for wrong in ({"engine": "exact"}, {"expect": "exact"}):
-        with pytest.raises(ValueError, match=r"`\w+` must be one of .*, found 'exact'"):
+        with pytest.raises(ValueError, match=r"`\w+` must be one of .*; found 'exact'"):
             joint_icc(patterns, **wrong)
 
 

@@ -177,7 +177,7 @@ def test_quadrature_recovers_variances_that_laplace_halves(variance, laplace):
 
 @pytest.mark.parametrize("option", ["engine", "expect", "scale"])
 def test_unknown_options_are_named(option):
-    with pytest.raises(ValueError, match=rf"`{option}` must be one of '\w+', .*, found 'exact'"):
+    with pytest.raises(ValueError, match=rf"`{option}` must be one of '\w+', .*; found 'exact'"):
         pixel_icc(patterns_of([1, 2, 3, 4]), **{option: "exact"})
 
 

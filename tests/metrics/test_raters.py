@@ -265,7 +265,7 @@ def test_options_reach_the_function():
 def test_options_are_checked_at_once():
     for make, message in (
         (lambda: KrippendorffAlpha(num_classes=1), "`num_classes` must be 2 or more"),
-        (lambda: PixelICC(engine="exact"), "`engine` must be one of 'laplace', 'quadrature', found 'exact'"),
+        (lambda: PixelICC(engine="exact"), "`engine` must be one of 'laplace', 'quadrature'; found 'exact'"),
         (lambda: PixelICC(expect="mean"), "`expect` must be one of"),
         (lambda: PixelICC(scale="logit"), "`scale` must be one of"),
         (lambda: AreaICC(cells=1), "`cells` must be 2 or more"),
