@@ -38,7 +38,7 @@ from irrbench.metrics.bounds import to_mask
 from irrbench.scores import gain
 from irrbench.summary import bounds_digest
 from irrbench.tracking import Run, RunAddress, open_store
-from irrbench.tracking.spool import DEFAULT_SPOOL, SPOOL_VARIABLE, Session, SpoolError, sessions
+from irrbench.tracking.spool import claim_all, default_spool
 from irrbench.tracking.store import COLOUR_TAG, KEY_TAG
 from irrbench.training.batches import TORCH, Loaders, draws, image_facts, make_loaders
 from irrbench.training.cell import DONE, LOCK, MASKS, RUN, Cell, CellConfig, CellError, Mask, pack_masks
@@ -293,8 +293,14 @@ def open_run(cell: Cell) -> CellLogger:
 
     The key is written to the folder before the run is created, so that an interrupted attempt always finds its run.
     """
-    tracking, spool = cell.tracking, _spool(cell)
-    _remove_drafts(spool)
+    tracking = cell.tracking
+    # Beside the results, where processes on other machines or in other folders find it too.
+    spool = default_spool(cell.folder.parents[1])
+    for session in claim_all(spool, tracking.uri):  # of processes that ended
+        with suppress(OSError):
+            for draft in session.half_written():  # the resumed epoch writes it again
+                draft.unlink()
+            session.close()
     known = _read_key(cell)
     key = known or uuid.uuid4().hex
     if rank_zero_only.rank == 0:
@@ -333,22 +339,6 @@ def start_anew(cell: Cell) -> None:
     for path in cell.folder.iterdir() if cell.folder.is_dir() else ():
         if path.name != LOCK:
             path.unlink()
-
-
-def _spool(cell: Cell) -> Path:
-    """The spool beside the results, where processes on other machines or in other folders find it too."""
-    return Path(os.environ.get(SPOOL_VARIABLE) or cell.folder.parents[1] / DEFAULT_SPOOL).absolute()
-
-
-def _remove_drafts(spool: Path) -> None:
-    """Remove records that killed processes had not finished writing: the resumed epoch writes them again."""
-    for session_folder in sessions(spool):
-        with suppress(OSError, SpoolError):
-            session = Session.claim(session_folder)
-            for draft in session.half_written() if session is not None else ():
-                draft.unlink()
-            if session is not None:
-                session.close()
 
 
 def _read_key(cell: Cell) -> str | None:
