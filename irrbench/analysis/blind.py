@@ -1,12 +1,12 @@
-"""A second floor: the best prediction that never looks at the image.
+"""A second floor: the best prediction that is the same for all images.
 
-How often each pixel is marked in the training masks, cut at the threshold that scores best on the training images.
-It tells how much of a score is had for knowing where things usually are: much on centred crops, little elsewhere.
+It is the share of the training masks that mark each pixel, cut at the threshold that scores best on the training
+images. What it reaches needs only the usual position, not the image: much on centred crops, little elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from irrbench.bounds import segmentation_bounds
 from irrbench.folds import Ties
 from irrbench.patterns import VotePatterns
-from irrbench.scores import EmptyReference
+from irrbench.scores import EmptyReference, gain
 from irrbench.summary import bounds_table
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def fit_blind(
 
     Args:
         train: training images, all of one size.
-        score: that the threshold is to raise: the mean over images, on the same leave-one-out references as everybody.
+        score: whose mean over images, on the same leave-one-out references as all candidates', the threshold makes as
+            good as possible.
         ties: see :func:`irrbench.segmentation_bounds`.
         empty_reference: likewise.
 
@@ -77,23 +78,25 @@ def fit_blind(
         >>> guess.share, guess.mask
         (array([[1.  , 0.25, 0.  ]]), array([[ True, False, False]]))
     """
-    _check_sizes(train)
-    share = _share(train)
+    share = _marked_share(train)
     # The first threshold marks everything; above the largest share nothing would be marked.
     thresholds = np.unique(np.append(share, 0.0))
     most = max(2, min(_LEVELS, _CELLS >> len(train.raters)))
     if len(thresholds) > most:
         thresholds = np.unique(np.quantile(thresholds, np.linspace(0, 1, most), method="nearest"))
-    level = np.searchsorted(thresholds, share, side="right") - 1
-    by_image = [
-        segmentation_bounds(patterns, [score], ties=ties, empty_reference=empty_reference).model[score].numpy()
-        for patterns in _by_threshold(train, level, len(thresholds))
-    ]
+    levels = torch.from_numpy(np.searchsorted(thresholds, share, side="right"))[None]
+    by_image = []
+    for place in range(len(train)):
+        masks, roi, present = _batch(train, [place])
+        patterns = VotePatterns.from_levels(masks, levels, num_levels=len(thresholds) + 1, roi=roi, present=present)
+        # One cut for each threshold, from the lowest on.
+        bounds = segmentation_bounds(patterns.cuts(), [score], ties=ties, empty_reference=empty_reference)
+        by_image.append(bounds.model[score].numpy())
     defined = [values for values in by_image if not np.isnan(values).any()]
     if not defined:
         raise BlindError(f"no blind guess: no training image defines {score}.")
     means = np.mean(defined, axis=0)
-    best = int(means.argmax())
+    best = int(gain(score, means).argmax())
     return BlindGuess(share, float(thresholds[best]), float(means[best]), len(train))
 
 
@@ -126,11 +129,12 @@ def score_blind(
     tables = []
     for start in range(0, len(data), _BATCH):
         part = range(start, min(start + _BATCH, len(data)))
-        preds = np.stack([guesses[data.image_ids[i]] for i in part])
+        image_ids = [data.image_ids[place] for place in part]
+        preds = torch.from_numpy(np.stack([guesses[image_id] for image_id in image_ids]))
         masks, roi, present = _batch(data, part)
-        patterns = VotePatterns.from_masks(masks, roi=roi, preds=torch.from_numpy(preds), present=present)
+        patterns = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present)
         bounds = segmentation_bounds(patterns, scores, ties=ties, empty_reference=empty_reference)
-        tables.append(bounds_table([data.image_ids[i] for i in part], [patterns], [bounds]))
+        tables.append(bounds_table(image_ids, [patterns], [bounds]))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -176,39 +180,19 @@ def blind_table(
     return score_blind(guess, test, scores=scores, ties=ties, empty_reference=empty_reference)
 
 
-def _check_sizes(train: RaterData) -> None:
+def _marked_share(train: RaterData) -> NDArray[np.float64]:
     sizes = {train.shape(index) for index in range(len(train))}
     if not sizes:
         raise BlindError("no blind guess: there is no training image beside the scored ones; give a split.")
     if len(sizes) > 1:
         found = ", ".join(map(str, sorted(sizes)[:3]))
         raise BlindError(f"no blind guess: training images have {len(sizes)} sizes ({found}); it needs one.")
-
-
-def _share(train: RaterData) -> NDArray[np.float64]:
-    marks = np.zeros(train.shape(0))
-    count = 0
+    marks, count = np.zeros(train.shape(0)), 0
     for index in range(len(train)):
         masks = train.masks(index)[train.present(index)]
         marks += masks.sum(axis=0)
         count += len(masks)
     return marks / count
-
-
-def _by_threshold(train: RaterData, level: NDArray[np.intp], num_levels: int) -> Iterator[VotePatterns]:
-    """For each image the vote patterns at every threshold: what is marked is counted from the top level down."""
-    raters = len(train.raters)
-    codes_of = 2 ** np.arange(raters)
-    for index in range(len(train)):
-        present, roi = train.present(index), train.roi(index)
-        inside = slice(None) if roi is None else roi.ravel()
-        codes = np.tensordot(codes_of * present, train.masks(index).reshape(raters, -1), axes=1)[inside]
-        places = level.ravel()[inside] * 2**raters + codes
-        counts = np.bincount(places, minlength=num_levels * 2**raters).reshape(num_levels, -1)
-        marked = counts[::-1].cumsum(axis=0)[::-1]
-        both = np.stack([counts.sum(axis=0) - marked, marked], axis=1)
-        there = torch.from_numpy(present).expand(num_levels, -1)
-        yield VotePatterns.from_counts(torch.from_numpy(both), num_raters=raters, present=there)
 
 
 def _batch(data: RaterData, part: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

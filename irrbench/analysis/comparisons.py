@@ -1,4 +1,4 @@
-"""Frames of tests: paired comparisons, verdicts against naive and average rater, the alternative annotator test."""
+"""Tables of tests: paired comparisons, verdicts against naive and average rater, the alternative annotator test."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from irrbench.analysis.candidates import Candidates
-from irrbench.analysis.tables import normalize, score_columns
-from irrbench.stats import Floats, alternative_annotator_test, holm, interval, p_above, p_two_sided
+from irrbench.analysis.tables import bound_means, normalize, score_columns
+from irrbench.scores import gain
+from irrbench.stats import Floats, alternative_annotator_test, divide, holm, interval, p_above, p_two_sided
 
 NO_MARGIN = "no margin declared"
 
@@ -21,8 +22,9 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
 
     Returns:
         ``name``, ``versus``, ``score``, ``difference``, ``low``, ``high``, two-sided ``p``, ``p_holm`` and ``verdict``
-        (whether ``name`` is above ``versus``); then ``value`` and ``versus_value`` beside ``floor`` and ``ceiling``,
-        and the difference in units of ceiling - floor, ``normalized_difference``.
+        (``above`` where ``name`` is better than ``versus``, ``below`` where it is worse); then ``value`` and
+        ``versus_value`` beside ``floor`` and ``ceiling``, and the difference in units of ceiling - floor,
+        ``normalized_difference`` (positive where ``name`` is better).
     """
     families = [[(model, candidates.place(role)) for model in candidates.models] for role in ("ceiling", "floor")]
     families.append(list(combinations(candidates.models, 2)))
@@ -36,10 +38,9 @@ def _family(candidates: Candidates, pairs: Sequence[tuple[int, int]], score: str
     ratios = candidates.differences(score, one, other)
     low, high = interval(ratios, level=options.level, method=options.method)
     p = p_two_sided(ratios, method=options.method)
-    corrected = _holm(p)
-    means = candidates.means(score).estimates
-    floor, ceiling = (means[candidates.place(role)] for role in ("floor", "ceiling"))
-    known = not normalize(candidates, score)[candidates.place("ceiling")].reason
+    p_holm, means, bounds = _holm(p), candidates.means(score).estimates, bound_means(candidates, score)
+    is_better = gain(score, ratios.estimates) > 0
+    is_known = not normalize(candidates, score)[candidates.place("ceiling")].reason
     return pd.DataFrame(
         {
             "name": [candidates.names[i] for i in one],
@@ -49,23 +50,18 @@ def _family(candidates: Candidates, pairs: Sequence[tuple[int, int]], score: str
             "low": low,
             "high": high,
             "p": p,
-            "p_holm": corrected,
-            "verdict": [_verdict(d, q, 1 - options.level) for d, q in zip(ratios.estimates, corrected, strict=True)],
+            "p_holm": p_holm,
+            "verdict": np.select(
+                [np.isnan(p_holm), p_holm >= 1 - options.level, is_better],
+                ["undefined", "not distinguishable", "above"],
+                default="below",
+            ),
             "value": means[one],
             "versus_value": means[other],
-            "floor": floor,
-            "ceiling": ceiling,
-            "normalized_difference": ratios.estimates / (ceiling - floor) if known else math.nan,
+            **bounds,
+            "normalized_difference": ratios.estimates / (bounds["ceiling"] - bounds["floor"]) if is_known else math.nan,
         }
     )
-
-
-def _verdict(difference: float, p: float, alpha: float) -> str:
-    if np.isnan(p):
-        return "undefined"
-    if p >= alpha:
-        return "not distinguishable"
-    return "above" if difference > 0 else "below"
 
 
 def verdicts_frame(candidates: Candidates, margins: Mapping[str, float] | None = None) -> pd.DataFrame:
@@ -75,8 +71,8 @@ def verdicts_frame(candidates: Candidates, margins: Mapping[str, float] | None =
     correction over models.
 
     Args:
-        candidates: everybody.
-        margins: by score, how far below the average rater still counts as equally good. Without one the second
+        candidates: models and bounds.
+        margins: by score, how much worse than the average rater still counts as equally good. Without one the second
             question has no answer and the verdict says so.
 
     Returns:
@@ -95,53 +91,54 @@ def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.Da
     columns: dict[str, object] = {"name": [candidates.names[m] for m in models], "score": score}
     for name, column in score_columns(candidates, score).items():
         columns[name.removeprefix(score).removeprefix("_") or "value"] = column[models]
-    above = candidates.differences(score, models, [candidates.place("floor")] * len(models))
-    to_ceiling = candidates.differences(score, models, [candidates.place("ceiling")] * len(models))
-    for name, ratios in (("floor", above), ("ceiling", to_ceiling)):
+    advantages = {}
+    for role in ("floor", "ceiling"):
+        pairs = models, [candidates.place(role)] * len(models)
+        ratios, advantages[role] = candidates.differences(score, *pairs), candidates.advantages(score, *pairs)
         low, high = interval(ratios, level=options.level, method=method)
-        columns |= {
-            f"{name}_difference": ratios.estimates,
-            f"{name}_difference_low": low,
-            f"{name}_difference_high": high,
-        }
-    p_floor, p_better = (p_above(ratios, method=method) for ratios in (above, to_ceiling))
-    p_margin = np.full(len(models), np.nan) if margin is None else p_above(to_ceiling, -margin, method=method)
-    columns |= {"floor_p": p_floor, "floor_p_holm": _holm(p_floor)}
-    columns |= {"margin": math.nan if margin is None else margin}
-    columns |= {"ceiling_p": p_margin, "ceiling_p_holm": _holm(p_margin)}
-    frame = pd.DataFrame(columns)
-    frame["floor_verdict"] = [_beats_floor(p, alpha) for p in _holm(p_floor)]
-    high = frame["ceiling_difference_high"].to_numpy()
-    frame["ceiling_verdict"] = [
-        _reaches_ceiling(*row, margin, alpha) for row in zip(_holm(p_margin), _holm(p_better), high, strict=True)
-    ]
-    return frame
-
-
-def _beats_floor(p: float, alpha: float) -> str:
-    if np.isnan(p):
-        return "undefined"
-    return "better than the naive rater" if p < alpha else "not shown to be better than the naive rater"
-
-
-def _reaches_ceiling(p_margin: float, p_better: float, high: float, margin: float | None, alpha: float) -> str:
-    if np.isnan(high):
-        return "undefined"
-    if margin is None:
-        return NO_MARGIN
-    if p_margin < alpha:
-        # To ask for superiority after non-inferiority costs nothing: the second hypothesis holds the first.
-        return "better than the average rater" if p_better < alpha else "non-inferior to the average rater"
-    return "inferior to the average rater" if high < -margin else "inconclusive"
+        ends = {f"{role}_difference_low": low, f"{role}_difference_high": high}
+        columns |= {f"{role}_difference": ratios.estimates, **ends}
+    p_floor, p_better = (p_above(advantages[role], method=method) for role in ("floor", "ceiling"))
+    p_margin = np.full(len(models), np.nan)
+    if margin is not None:
+        p_margin = p_above(advantages["ceiling"], -margin, method=method)
+    holm_floor, holm_margin, holm_better = _holm(p_floor), _holm(p_margin), _holm(p_better)
+    columns |= {"floor_p": p_floor, "floor_p_holm": holm_floor, "margin": math.nan if margin is None else margin}
+    columns |= {"ceiling_p": p_margin, "ceiling_p_holm": holm_margin}
+    columns["floor_verdict"] = np.select(
+        [np.isnan(holm_floor), holm_floor < alpha],
+        ["undefined", "better than the naive rater"],
+        default="not shown to be better than the naive rater",
+    )
+    most = interval(advantages["ceiling"], level=options.level, method=method)[1]
+    columns["ceiling_verdict"] = np.select(
+        # A test of superiority after one of non-inferiority needs no correction: the second hypothesis holds the first.
+        [
+            np.isnan(most),
+            np.full(len(models), margin is None),
+            (holm_margin < alpha) & (holm_better < alpha),
+            holm_margin < alpha,
+            most < -(margin or 0.0),
+        ],
+        [
+            "undefined",
+            NO_MARGIN,
+            "better than the average rater",
+            "non-inferior to the average rater",
+            "inferior to the average rater",
+        ],
+        default="inconclusive",
+    )
+    return pd.DataFrame(columns)
 
 
 def alternative_frame(
     candidates: Candidates, *, epsilon: float = 0.2, raters: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """May a model stand in for one of the raters? The alternative annotator test of each model and score.
+    """Can a model replace one of the raters? The alternative annotator test of each model and score.
 
     Args:
-        candidates: everybody.
+        candidates: models and bounds.
         epsilon: what the model's lower cost is worth.
         raters: their names; numbers if not given.
 
@@ -164,48 +161,38 @@ def _alternative(
     candidates: Candidates, model: int, score: str, epsilon: float, raters: Sequence[str] | None
 ) -> pd.DataFrame:
     folds = candidates.fold_values(score)
-    ours, theirs = folds[:, :, model], folds[:, :, candidates.place("ceiling")]
-    alpha = 1 - candidates.resampling.level
-    found = alternative_annotator_test(ours, theirs, epsilon=epsilon, alpha=alpha, groups=candidates.groups)
+    places = {"value": model, "rater_value": candidates.place("ceiling"), "floor": candidates.place("floor")}
+    columns = {name: folds[:, :, place] for name, place in places.items()}
+    ours, theirs = columns["value"], columns["rater_value"]
+    alpha, groups = 1 - candidates.resampling.level, candidates.groups
+    found = alternative_annotator_test(
+        gain(score, ours), gain(score, theirs), epsilon=epsilon, alpha=alpha, groups=groups
+    )
     both = ~np.isnan(ours - theirs)
-    numbers = [f"rater {r + 1}" for r in range(ours.shape[1])]
+    verdict = "may stand in for a rater" if found.passed else "not shown to stand in for a rater"
+    tested = ("advantage", "rater_advantage", "p", "p_corrected", "wins", "winning_rate", "average_advantage")
     return pd.DataFrame(
         {
             "name": candidates.names[model],
             "score": score,
-            "rater": numbers if raters is None else list(raters),
+            "rater": [f"rater {r + 1}" for r in range(ours.shape[1])] if raters is None else list(raters),
             "n_images": found.n_images,
             "n_groups": found.n_groups,
-            "value": _mean(ours, both),
-            "rater_value": _mean(theirs, both),
-            "floor": _mean(folds[:, :, candidates.place("floor")], both),
-            "advantage": found.advantage,
-            "rater_advantage": found.rater_advantage,
-            "p": found.p,
-            "p_corrected": found.p_corrected,
-            "wins": found.wins,
-            "winning_rate": found.winning_rate,
-            "average_advantage": found.average_advantage,
+            **{name: _column_means(values, both) for name, values in columns.items()},
+            **{name: getattr(found, name) for name in tested},
             "epsilon": epsilon,
-            "verdict": _stands_in(found.winning_rate),
+            "verdict": "undefined" if math.isnan(found.winning_rate) else verdict,
         }
     )
 
 
-def _stands_in(winning_rate: float) -> str:
-    if math.isnan(winning_rate):
-        return "undefined"
-    return "may stand in for a rater" if winning_rate >= 0.5 else "not shown to stand in for a rater"
-
-
-def _mean(values: Floats, where: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Floats:
-    with np.errstate(invalid="ignore"):
-        mean: Floats = np.where(where, values, 0.0).sum(axis=0) / where.sum(axis=0)
-    return mean
+def _column_means(values: Floats, where: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Floats:
+    return divide(np.where(where, values, 0.0).sum(axis=0), where.sum(axis=0).astype(float))
 
 
 def _holm(p_values: Floats) -> Floats:
+    """Holm's correction of the p-values that are defined."""
     corrected = np.full(len(p_values), np.nan)
     known = ~np.isnan(p_values)
-    corrected[known] = holm(p_values[known])
+    corrected[known] = holm(p_values[known]) if known.any() else []
     return corrected

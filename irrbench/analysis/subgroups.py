@@ -10,8 +10,8 @@ import pandas as pd
 
 from irrbench.analysis.candidates import Candidates
 from irrbench.analysis.tables import leaderboard_frame
+from irrbench.stats import MIN_IMAGES_OF_SUBGROUP
 
-FEW_IMAGES = 10
 MISSING = "not stated"
 _NOT_GROUPS = ("split",)
 _PARTS = {2: "halves", 3: "thirds", 4: "quarters", 5: "fifths"}
@@ -59,23 +59,33 @@ def cut_column(values: pd.Series, *, quantiles: int = 3) -> Subgroups:
     is_number = numbers.notna().any() and bool((numbers.notna() | values.isna()).all()) and values.dtype != bool
     if is_number and numbers.nunique() > quantiles:
         return _cut_numbers(numbers, quantiles)
-    labels = [MISSING if pd.isna(value) else _text(value) for value in values]
-    order = sorted({label for label in labels if label != MISSING}, key=_natural)
+    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    labels = [MISSING if pd.isna(value) else text for value, text in zip(values, texts, strict=True)]
+    order = sorted(set(labels) - {MISSING}, key=_by_size)
     return Subgroups(labels, [*order, *[MISSING] * (MISSING in labels)], "")
 
 
 def _cut_numbers(numbers: pd.Series, quantiles: int) -> Subgroups:
     known = numbers.dropna().to_numpy(dtype=float)
-    # An edge is a value that occurs, so that equal values are never parted.
-    shares = np.arange(1, quantiles) / quantiles
-    edges = np.unique(np.quantile(known, shares, method="inverted_cdf"))
+    # An edge is a value that occurs, so that equal values stay in one group.
+    edges = np.unique(np.quantile(known, np.arange(1, quantiles) / quantiles, method="inverted_cdf"))
     edges = edges[edges < known.max()]
-    names = [_between(*ends) for ends in zip([None, *edges], [*edges, None], strict=True)]
+    below = [f"up to {edge:g}" for edge in edges]
+    above = [f"above {edge:g}" for edge in edges]
+    names = [", ".join(filter(None, ends)) or "all" for ends in zip(["", *above], [*below, ""], strict=True)]
     places = np.searchsorted(edges, numbers.to_numpy(dtype=float), side="left")
     labels = [MISSING if pd.isna(value) else names[place] for value, place in zip(numbers, places, strict=True)]
     parts = _PARTS.get(quantiles, f"{quantiles} quantile groups")
     cut = f"{parts} of the scored images, cut at {' and '.join(f'{edge:g}' for edge in edges)}"
     return Subgroups(labels, [*names, *[MISSING] * (MISSING in labels)], cut)
+
+
+def _by_size(label: str) -> tuple[bool, float, str]:
+    """Sort numbers by size, then words."""
+    try:
+        return False, float(label), label
+    except ValueError:
+        return True, 0.0, label
 
 
 def subgroups_frame(
@@ -86,7 +96,7 @@ def subgroups_frame(
     Every subgroup has bounds of its own. Differences between subgroups are described, not tested.
 
     Args:
-        candidates: everybody.
+        candidates: models and bounds.
         covariates: the manifest, one row an image, with the ids as its index.
         columns: those to cut by.
         quantiles: see :func:`cut_column`.
@@ -104,42 +114,14 @@ def subgroups_frame(
     if lacking:
         raise ValueError(f"subgroups: the manifest lacks {len(lacking)} scored images, first {lacking[0]!r}.")
     scored = known.loc[list(candidates.image_ids)]
-    frames = [
-        _subgroup(candidates, column, label, groups)
-        for column, groups in ((c, cut_column(scored[c], quantiles=quantiles)) for c in columns)
-        for label in groups.order
-    ]
+    frames = []
+    for column in columns:
+        groups = cut_column(scored[column], quantiles=quantiles)
+        for label in groups.order:
+            part = candidates.subset([place for place, found in enumerate(groups.labels) if found == label])
+            count = len(part.image_ids)
+            warning = f"only {count} images" if count < MIN_IMAGES_OF_SUBGROUP else ""
+            facts = {"column": column, "subgroup": label, "cut": groups.cut, "n_groups": len(set(part.groups))}
+            board = leaderboard_frame(part)
+            frames.append(pd.concat([pd.DataFrame(facts | {"warning": warning}, index=board.index), board], axis=1))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
-def _subgroup(candidates: Candidates, column: str, label: str, groups: Subgroups) -> pd.DataFrame:
-    part = candidates.subset([place for place, found in enumerate(groups.labels) if found == label])
-    board = leaderboard_frame(part)
-    count = len(part.image_ids)
-    facts: dict[str, str | int] = {
-        "column": column,
-        "subgroup": label,
-        "cut": groups.cut,
-        "n_groups": len(set(part.groups)),
-        "warning": f"only {count} images" if count < FEW_IMAGES else "",
-    }
-    for place, (name, value) in enumerate(facts.items()):
-        board.insert(place, name, value)
-    return board
-
-
-def _between(low: float | None, high: float | None) -> str:
-    parts = ([] if low is None else [f"above {low:g}"]) + ([] if high is None else [f"up to {high:g}"])
-    return ", ".join(parts) or "all"
-
-
-def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _natural(label: str) -> tuple[int, float, str]:
-    """Numbers by size, then words."""
-    try:
-        return 0, float(label), label
-    except ValueError:
-        return 1, 0.0, label
