@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irrbench import VotePatterns
-from irrbench._counting import count_by_lanes, cpu, levels
-from irrbench._counting.cpu import count_by_words, histogram
+from irrbench._counting import count_on_accelerator, cpu, levels
+from irrbench._counting.cpu import count_packed, histogram
 
 B, R, H, W = 3, 4, 5, 7
 
@@ -165,10 +165,10 @@ def test_counting_by_words_is_counting_one_by_one(num_raters, num_images, num_pi
     present = torch.from_numpy(rng.random((num_images, num_raters)) < 0.8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "_TILE", tile)
-        patch.setattr(cpu, "SOME", 2)
-        patch.setattr(cpu, "_JOINT", 2**9)
+        patch.setattr(cpu, "_WORDS_AT_ONCE", 2)
+        patch.setattr(cpu, "_SUBSET_BUFFER", 2**9)
         if not little:  # as if images were large
-            patch.setattr(cpu, "_LITTLE", 0)
+            patch.setattr(cpu, "_FEW_SUBSET_WORDS", 0)
             patch.setattr(cpu, "_MANY_WORDS", 0)
         found = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present).counts
     assert found.tolist() == counted_one_by_one(masks, roi, preds, present)
@@ -201,7 +201,7 @@ def test_both_ways_of_counting_agree(with_roi):
     present = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]]).bool()
     planes = [(255 * x.to(torch.uint8)).flatten(2) for x in (masks, preds[:, None])]
     inside = roi.flatten(1) if with_roi else None
-    assert torch.equal(count_by_lanes(planes, present, inside), count_by_words(planes, present, inside))
+    assert torch.equal(count_on_accelerator(planes, present, inside), count_packed(planes, present, inside))
 
 
 @given(st.integers(2, 6), st.integers(0, 5), st.integers(0, 2**31))

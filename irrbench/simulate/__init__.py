@@ -1,11 +1,11 @@
-"""Draw raters of whom everything is known: for tests, for documentation, and to plan a study.
+"""Draw raters with known parameters: for tests, for documentation, and to plan a study.
 
-Two kinds. :func:`draw_patterns` and :func:`draw_masks` draw from the crossed logistic model that the pixel and joint
-ICC fit, with known variances. :func:`draw_lesions` draws what masks look like, smooth lesions, and raters with known
-sensitivity, specificity and unsteadiness of the outline.
+:func:`draw_patterns` and :func:`draw_masks` draw from the crossed logistic model that the pixel and joint
+ICC fit, with known variances. :func:`draw_lesions` draws smooth lesions, which look like masks, and raters with known
+sensitivity, specificity and displacement of the outline.
 
-How many raters, how many images? Draw the study that is planned a few dozen times and look at how much its answer
-varies. Here the spread of a Krippendorff's alpha averaged over 5 and over 40 images, with three raters:
+How many raters, how many images? Draw the planned study a few dozen times and see how much its result varies. Here the
+standard deviation of a Krippendorff's alpha averaged over 5 and over 40 images, with three raters:
 
     >>> from irrbench import krippendorff_alpha
     >>> from irrbench.simulate import draw_patterns
@@ -16,14 +16,13 @@ varies. Here the spread of a Krippendorff's alpha averaged over 5 and over 40 im
     True
 
 Draw with the variances of a pilot study (:func:`~irrbench.icc.joint.joint_icc` gives them), and count how often the
-planned comparison comes out as it should.
+planned comparison has the right result.
 
 Axes: ``B`` images, ``R`` raters, ``H x W`` pixels, ``K = 2**R`` patterns.
 """
 
 from __future__ import annotations
 
-from irrbench.simulate.lesions import Lesions, draw_lesions
-from irrbench.simulate.model import draw_masks, draw_patterns
+from irrbench.simulate.drawing import Lesions, draw_lesions, draw_masks, draw_patterns
 
 __all__ = ["Lesions", "draw_lesions", "draw_masks", "draw_patterns"]

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from irrbench import SegmentationBounds, VotePatterns, segmentation_bounds
+from irrbench._counting import count_codes, count_on_accelerator, cpu
 from irrbench._counting import masks as masks_module
-from irrbench._counting import count_by_lanes, count_codes, cpu
 
 
 class Tape(TorchDispatchMode):
@@ -65,9 +65,8 @@ class Call(Calls):
 @pytest.fixture
 def calls(monkeypatch):
     noted = Calls(256 * 256)
-    for module in (cpu,):
-        monkeypatch.setattr(module, "np", noted)
-    monkeypatch.setattr(cpu, "_JOINT", 2**12)  # else sets of channels are as many as pixels
+    monkeypatch.setattr(cpu, "np", noted)
+    monkeypatch.setattr(cpu, "_SUBSET_BUFFER", 2**12)  # else sets of channels are as many as pixels
     return noted.names
 
 
@@ -119,7 +118,7 @@ def test_floats_are_looked_at_once_more_in_parts_that_a_cache_holds():
 def test_after_counting_no_operation_grows_with_the_image():
     def tape(side):
         patterns = Images.draw(num_images=3, num_raters=4, side=side).count()
-        segmentation_bounds(patterns)  # what patterns mean is worked out at the first call
+        segmentation_bounds(patterns)  # the weights of the patterns are computed at the first call and kept
         return tape_of(lambda: segmentation_bounds(patterns), 1)
 
     small, large = tape(16), tape(64)
@@ -146,7 +145,7 @@ def test_reading_the_end_of_an_epoch_touches_no_pixel():
 
 @pytest.mark.parametrize("image_id", [None, "names", "numbers"])
 def test_no_batch_waits_for_an_accelerator(image_id):
-    # Tensors of the device "meta" have no values: whoever asks for one, as a host that waits for a device does, fails.
+    # Tensors of the device "meta" have no values. Reading one fails; on an accelerator it makes the host wait.
     images = Images.draw(num_images=3, num_raters=4, side=16).cast(lambda part: part.to("meta"))
     ids = {None: None, "names": ["a", "b", "c"], "numbers": torch.arange(3, device="meta")}[image_id]
     metric = SegmentationBounds(validate_args=False).to("meta")
@@ -160,10 +159,10 @@ def test_asking_for_a_value_would_have_failed():
         torch.zeros(3, device="meta").max().item()
 
 
-def test_the_way_for_accelerators_counts_the_same():
+def test_counting_on_accelerators_gives_the_same():
     images = Images.draw(num_images=3, num_raters=4, side=33)
     planes = [x.view(torch.uint8).flatten(2) for x in (images.masks, images.preds[:, None], images.roi[:, None])]
     present = torch.tensor([[True] * 4, [False, True, True, True], [True, False, False, True]])
     *planes, roi = planes
-    assert torch.equal(count_by_lanes(planes, present, roi[:, 0]), count_codes(planes, present, roi[:, 0]))
+    assert torch.equal(count_on_accelerator(planes, present, roi[:, 0]), count_codes(planes, present, roi[:, 0]))
     assert VotePatterns.from_masks(images.masks).counts.sum() == 3 * 33 * 33
