@@ -61,6 +61,9 @@ def _staple(request: LabelRequest) -> Tensor:
     return _majority(request) if probability.isnan().any() else probability.gt(0.5).float()
 
 
+# The label of an image, float32 ``(*S)`` in [0, 1], by the name of its strategy. A new strategy is one function and one
+# entry; what follows a colon in a label's name (``rater:anna``) reaches the function as ``request.argument``. Whatever
+# a model is trained on, it is scored on the same leave-one-out references.
 LABEL_STRATEGIES: dict[str, Callable[[LabelRequest], Tensor]] = {
     "majority": _majority,
     "random": _random,
@@ -68,11 +71,6 @@ LABEL_STRATEGIES: dict[str, Callable[[LabelRequest], Tensor]] = {
     "rater": _rater,
     "staple": _staple,
 }
-"""The label of an image, float32 ``(*S)`` in [0, 1], by the name of its strategy.
-
-A new strategy is one function and one entry; a name with an argument (``rater:anna``) reaches the function as
-``request.argument``. Whatever a model is trained on, it is scored on the same leave-one-out references.
-"""
 
 
 def parse_label(label: str, raters: Sequence[str]) -> tuple[str, str]:
@@ -115,14 +113,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.data, self.label, self.seed = data, label, seed
         self._strategy, self._argument = parse_label(label, data.raters)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see its changes
-        absent = []
         if self._strategy == "rater":
-            rater = data.raters.index(self._argument)
+            rater, expected = data.raters.index(self._argument), f"one by {self._argument} for each image"
             absent = [data.image_ids[i] for i in range(len(data)) if not data.present(i)[rater]]
-        if absent:
-            expected = f"one by {self._argument} for each image"
             files = [f"masks/{self._argument}/{image_id}" for image_id in absent]
-            raise DataError([Problem(file, "no mask", expected, "choose another label") for file in files])
+            if files:
+                raise DataError([Problem(file, "no mask", expected, "choose another label") for file in files])
 
     def __len__(self) -> int:
         return len(self.data)

@@ -34,7 +34,7 @@ from irrbench.data.readers import DataError, Problem, ReadError, size_text
 from irrbench.patterns import MAX_RATERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -44,6 +44,7 @@ _REPEAT = re.compile(r"(?P<rater>.+)@(?P<drawing>[2-9]|[1-9]\d+)")
 MANIFEST = "manifest.csv"
 GROUP_COLUMNS = ("group", "patient_id", "patient")
 TEXT_COLUMNS = ("image_id", "split", *GROUP_COLUMNS)
+_ADD_MASK = "add it (all zero where nothing was marked), or declare allow_missing=True (--folder.allow_missing true)"
 _ADD_MASKS = "put each rater's masks into masks/<rater>/<id>.png"
 log = logging.getLogger(__name__)
 
@@ -151,13 +152,11 @@ class _Folder:
         self.images = self._files("images", "one image for each id")
         for rater in self._find_raters(raters):
             self.masks[rater] = self._files(f"masks/{rater}", "one mask for each image")
-            for image_id in [] if allow_missing else self.images:
-                if image_id not in self.masks[rater]:
-                    remedy = "add it (all zero where nothing was marked), or declare allow_missing=True"
-                    remedy += " (--folder.allow_missing true)"
-                    self._add(f"masks/{rater}/{image_id}", "no file", "a mask by each rater for each image", remedy)
+            if not allow_missing:
+                self._add_missing(f"masks/{rater}", self.masks[rater], "a mask by each rater for each image", _ADD_MASK)
+        drawn = set().union(*self.masks.values())
         for image_id, path in self.images.items():
-            if allow_missing and self.masks and not any(image_id in files for files in self.masks.values()):
+            if allow_missing and self.masks and image_id not in drawn:
                 remedy = "add a mask or remove the image"
                 self._add(f"images/{path.name}", "no mask by any rater", "at least one", remedy)
 
@@ -194,10 +193,13 @@ class _Folder:
         if not (self.root / "roi").exists():
             return
         self.rois = self._files("roi", "one ROI for each image")
+        expected = "an ROI for each image, as others have"
+        self._add_missing("roi", self.rois, expected, "add it or remove the folder roi")
+
+    def _add_missing(self, folder: str, files: Files, expected: str, remedy: str) -> None:
         for image_id in self.images:
-            if image_id not in self.rois:
-                expected = "an ROI for each image, as others have"
-                self._add(f"roi/{image_id}", "no file", expected, "add it or remove the folder roi")
+            if image_id not in files:
+                self._add(f"{folder}/{image_id}", "no file", expected, remedy)
 
     def _find_repeats(self) -> None:
         """Folders ``masks/<rater>@2`` of the chosen raters: of as many images as they drew again."""
@@ -320,20 +322,21 @@ def read_manifest(
 
     Where there is none, images are split by a hash of their ids.
     """
-    ids = list(image_ids)
-    without = Manifest(assign_splits(pd.DataFrame(index=pd.Index(ids, name="image_id", dtype="str")), None), None)
-    if not (root / MANIFEST).exists():
-        return without, [] if group_column is None else [_no_column(group_column, ())]
-    try:
-        frame = _read_csv(root / MANIFEST, group_column)
-    except ReadError as error:
-        return without, [error.at(MANIFEST)]
-    problems = list(_id_problems(list(frame["image_id"]), ids))
+    ids, problems = list(image_ids), []
+    frame, columns = pd.DataFrame({"image_id": ids}, dtype="str"), "no manifest"
+    if (root / MANIFEST).exists():
+        try:
+            frame = _read_csv(root / MANIFEST, group_column)
+            columns = ", ".join(frame.columns)
+        except ReadError as error:
+            problems, group_column = [error.at(MANIFEST)], None
+    problems += _id_problems(list(frame["image_id"]), ids)
     column = group_column
     if column is None:
         column = next((name for name in GROUP_COLUMNS if name in frame), None)
     elif column not in frame:
-        problems.append(_no_column(column, frame.columns))
+        found = f"no column {column!r} (columns: {columns})"
+        problems.append(Problem(MANIFEST, found, "the column named by group_column", "correct one"))
         column = None
     rows = frame.drop_duplicates("image_id").set_index("image_id")
     if column is not None:
@@ -369,11 +372,6 @@ def _read_csv(path: Path, group_column: str | None) -> pd.DataFrame:
     for name in {*TEXT_COLUMNS, group_column}.intersection(typed.columns):
         typed[name] = texts[name].str.strip()
     return typed
-
-
-def _no_column(wanted: str, columns: Iterable[str]) -> Problem:
-    found = f"no column {wanted!r} (columns: {', '.join(columns) or 'no manifest'})"
-    return Problem(MANIFEST, found, "the column named by group_column", "correct one")
 
 
 def _id_problems(listed: Sequence[str], image_ids: Sequence[str]) -> Iterator[Problem]:

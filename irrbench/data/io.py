@@ -23,7 +23,6 @@ from irrbench.data.readers import (
     Problem,
     Reader,
     ReadError,
-    absurd_size,
     extension,
     reader_of,
     without_ending,
@@ -112,8 +111,6 @@ def _reading(path: Path) -> Iterator[Reader]:
     except MemoryError as error:
         raise ReadError("more data than memory holds", "a file that fits", "crop or tile it") from error
     except Exception as error:
-        if type(error).__name__ == "DecompressionBombError":
-            raise absurd_size(f"an absurd declared size ({error})") from error
         reason = str(error).replace(str(path), path.name) or "no reason given"
         raise ReadError(
             f"a file that cannot be read ({type(error).__name__}: {reason})",
@@ -174,12 +171,6 @@ def read_values(path: Path) -> NDArray[Any]:
         return values if reader.any_axes else single_channel(values, path)
 
 
-def read_plane(path: Path) -> NDArray[Any]:
-    """The stored values of a single-channel file, shape ``(*S)``: a mask, an ROI or a probability map."""
-    with _reading(path) as reader:
-        return single_channel(reader.values(path), path)
-
-
 def single_channel(values: NDArray[Any], path: Path) -> NDArray[Any]:
     """The one channel ``(*S)`` of what :func:`read_values` gives for a file; equal colours are one.
 
@@ -198,7 +189,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     """A mask ``(*S)``: zero is background, the only other value is marked."""
     if extension(path.name) in LOSSY:
         raise ReadError("a lossy JPEG mask", "a lossless mask", "export it as PNG, TIFF, npy or NIfTI")
-    plane = read_plane(path)
+    plane = single_channel(read_values(path), path)
     marked: NDArray[np.bool_] = plane != 0
     if not two_valued(plane):
         values = np.unique(plane)

@@ -25,7 +25,6 @@ from irrbench.data.readers import (
     Problem,
     ReadError,
     extension,
-    reader_of,
     size_text,
     without_ending,
 )
@@ -236,7 +235,7 @@ def _read_all(
 
     def read(index: int) -> Result | Problem:
         path, image = files[wanted.image_ids[index]], getattr(wanted.sources[index], "path", None)
-        is_nifti = image is not None and isinstance(reader_of(image), NiftiReader)
+        is_nifti = image is not None and extension(image.name) in NiftiReader.endings
         try:
             found = read_foreground(path, wanted.packed[index], classes, reverse_axes=is_nnunet and is_nifti)
             return use(found, index)

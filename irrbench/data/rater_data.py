@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from irrbench.data.io import in_threads, track  # noqa: F401
 from irrbench.data.readers import DataError, Problem
 from irrbench.patterns import MAX_RATERS
 
@@ -245,7 +244,18 @@ class RaterData:
         names = tuple(raters) if raters is not None else tuple(f"r{r + 1}" for r in range(len(masks[0])))
         regions = rois if rois is not None else [None] * len(ids)
         drew = present if present is not None else np.ones((len(ids), len(names)), bool)
-        _check_arrays(images, masks, regions, ids, names)
+        problems = []
+        if not 2 <= len(names) <= MAX_RATERS:
+            problems.append(Problem("raters", f"{len(names)}", f"2 to {MAX_RATERS}", "choose raters"))
+        if not len(ids) == len(images) == len(masks) == len(regions) or len(set(ids)) != len(ids):
+            problems.append(Problem("image_ids", f"{len(ids)} ids", f"{len(images)} unique ids", "give one an image"))
+        for image_id, image, stack, roi in zip(ids, images, masks, regions, strict=False):
+            shape = (len(names), *image.shape[1:])
+            if stack.shape != shape or (roi is not None and roi.shape != shape[1:]):
+                remedy = "give masks of the image's size"
+                problems.append(Problem(image_id, f"masks of shape {stack.shape}", f"{shape}", remedy))
+        if problems:
+            raise DataError(problems)
         frame = manifest if manifest is not None else pd.DataFrame(index=pd.Index(ids, name="image_id"))
         return cls(
             name=name,
@@ -260,30 +270,3 @@ class RaterData:
                 for stack, row, roi in zip(masks, drew, regions, strict=True)
             ),
         )
-
-
-def _check_arrays(
-    images: Sequence[NDArray[np.float32]],
-    masks: Sequence[NDArray[np.bool_]],
-    rois: Sequence[NDArray[np.bool_] | None],
-    ids: Sequence[str],
-    raters: Sequence[str],
-) -> None:
-    problems = []
-    if not 2 <= len(raters) <= MAX_RATERS:
-        problems.append(Problem("raters", f"{len(raters)}", f"2 to {MAX_RATERS}", "choose raters"))
-    if not len(ids) == len(images) == len(masks) == len(rois) or len(set(ids)) != len(ids):
-        problems.append(Problem("image_ids", f"{len(ids)} ids", f"{len(images)} unique ids", "give one an image"))
-    for image_id, image, stack, roi in zip(ids, images, masks, rois, strict=False):
-        shape = image.shape[1:]
-        if stack.shape != (len(raters), *shape) or (roi is not None and roi.shape != shape):
-            problems.append(
-                Problem(
-                    image_id,
-                    f"masks of shape {stack.shape}",
-                    f"{(len(raters), *shape)}",
-                    "give masks of the image's size",
-                )
-            )
-    if problems:
-        raise DataError(problems)

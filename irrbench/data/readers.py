@@ -55,15 +55,15 @@ class DataError(ValueError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
         count = len(self.problems)
         lines = [f"the data cannot be used: {count} problem{'' if count == 1 else 's'}"]
         lines += [f"  {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
         if count > SHOWN_PROBLEMS:
             lines.append(f"  and {count - SHOWN_PROBLEMS} more (check_folder lists them all)")
-        super().__init__("\n".join(lines))
-
-    def __reduce__(self) -> tuple[type[DataError], tuple[tuple[Problem, ...]]]:
-        return DataError, (self.problems,)
+        return "\n".join(lines)
 
 
 class ReadError(Exception):
@@ -98,14 +98,13 @@ def size_text(shape: tuple[int, ...]) -> str:
 def _check_size(shape: tuple[int, ...]) -> None:
     """Refuse shapes over the limit, without pixels, or of one axis."""
     if math.prod(shape) > MAX_PIXELS:
-        raise absurd_size(f"an absurd declared size of {size_text(shape)}")
+        raise _absurd_size(f"an absurd declared size of {size_text(shape)}")
     if math.prod(shape) == 0 or len(shape) < 2:
         found = f"a declared size of {size_text(shape) or 'nothing'}"
         raise ReadError(found, "two or three axes of pixels", "export it again")
 
 
-def absurd_size(found: str) -> ReadError:
-    """The error where a file declares more pixels than the limit."""
+def _absurd_size(found: str) -> ReadError:
     return ReadError(found, f"at most {MAX_PIXELS:,} pixels", "crop or tile the image")
 
 
@@ -210,6 +209,8 @@ class PictureReader(Reader):
                 warnings.simplefilter("ignore")
                 try:
                     picture = Image.open(source, formats=("PNG", "TIFF", "JPEG"))  # MPO is read as JPEG
+                except Image.DecompressionBombError as error:
+                    raise _absurd_size(f"an absurd declared size ({error})") from error
                 except UnidentifiedImageError as error:
                     raise ValueError("neither PNG nor TIFF nor JPEG") from error
                 _check_size(picture.size[::-1])
