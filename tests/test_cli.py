@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import irrbench
-from irrbench.commands.main import _typed, main
+from irrbench.commands.main import main, typed_command
 from irrbench.tracking import ReferenceRuns, RunAddress, open_store
 from irrbench.tracking.spool import Request, Session
 from tests.training.study import ids, write_predictions, write_study
@@ -310,12 +310,12 @@ def test_the_report_names_the_command_that_was_typed(argv, orig_argv, expected, 
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr(sys, "orig_argv", shlex.split(orig_argv))
     monkeypatch.setattr("shutil.which", lambda name: f"/opt/bin/{name}")
-    assert _typed(None, None) == (expected or orig_argv)
+    assert typed_command(None, None) == (expected or orig_argv)
 
 
 def test_a_command_that_was_called_from_code_is_named_too() -> None:
-    assert _typed(["benchmark", "--data", "a b"], None) == "irrbench benchmark --data 'a b'"
-    assert _typed(["--data", "d"], "benchmark") == "irrbench benchmark --data d"
+    assert typed_command(["benchmark", "--data", "a b"], None) == "irrbench benchmark --data 'a b'"
+    assert typed_command(["--data", "d"], "benchmark") == "irrbench benchmark --data d"
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, *, command: str | None = None) 
         130 when it was interrupted.
     """
     options, flags = parse(arguments, command)
-    options.typed = _typed(arguments, command)
+    options.typed = typed_command(arguments, command)
     name: str = options.command
     commands: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
         "benchmark": _benchmark,
@@ -77,7 +77,7 @@ def _refusals(name: str) -> tuple[type[Exception], ...]:
     return ConfigError, DataError, OSError
 
 
-def _typed(arguments: Sequence[str] | None, command: str | None) -> str:
+def typed_command(arguments: Sequence[str] | None, command: str | None) -> str:
     """The command as the user typed it, for the report."""
     if arguments is not None:
         return shlex.join(["irrbench", *([] if command is None else [command]), *arguments])
@@ -189,8 +189,8 @@ def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
 
 def _sync(options: argparse.Namespace, _flags: list[str]) -> int:
     """Deliver the records that wait; 0 when all were delivered, 1 when some still wait."""
-    from irrbench.tracking.spool import default_spool  # noqa: PLC0415
     from irrbench.tracking.delivery import deliver  # noqa: PLC0415
+    from irrbench.tracking.spool import default_spool  # noqa: PLC0415
 
     spool = default_spool() if options.spool is None else Path(options.spool)
     if not spool.is_dir():
