@@ -1,9 +1,13 @@
-"""From tables per image to everything that is said of them: leaderboard, comparisons, verdicts, subgroups."""
+"""The result of a benchmark: one object with its tables, what must be said beside them, and the facts behind them.
+
+Files, terminal, report and MLflow read this object and nothing else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -11,38 +15,152 @@ from irrbench.analysis.candidates import Candidates, Resampling, make_candidates
 from irrbench.analysis.comparisons import alternative_frame, comparisons_frame, verdicts_frame
 from irrbench.analysis.subgroups import subgroups_frame
 from irrbench.analysis.tables import leaderboard_frame, normalize, per_image_frame, seeds_frame, separation_frame
-from irrbench.stats import smallest_p
+from irrbench.plots.bands import bound, need_columns, score_columns
+from irrbench.plots.style import model_styles
+from irrbench.scores import gain
+from irrbench.stats import MIN_GROUPS_FOR_SKEWED_SCORES, MIN_GROUPS_FOR_TESTS, smallest_p
 
 __all__ = ["Questions", "Resampling", "Results", "build_results", "resampling_in_words"]
 
-FEW_GROUPS = 20  # below, intervals of skewed scores are too short, see docs/statistics.md
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Results:
+    """The tables of a benchmark and the facts behind them; what is not given is empty and is not shown.
 
-class Results(NamedTuple):
-    """The frames of a benchmark, and what must be said beside them."""
+    Attributes:
+        leaderboard: ``name``, ``role``, ``n_images``, ``n_groups`` and per score ``s``, ``s_low``, ``s_high``,
+            ``s_normalized`` with its ends; one row with role ``floor`` and one with ``ceiling``, models by rank.
+        per_image: ``name``, ``role``, ``image_id`` and one column per score.
+        comparisons: ``name``, ``versus``, ``score``, ``difference``, ``low``, ``high``, ``p_holm``, ``verdict``, ...
+        verdicts: superiority to the floor and non-inferiority to the ceiling, one row a model and score.
+        alternative: the alternative annotator test, one row a model, score and rater.
+        separation: which score separates models.
+        seeds: spread between seeds.
+        subgroups: a leaderboard for each ``column`` and ``subgroup``, with ``n_groups``, ``cut`` and ``warning``.
+        notes: what a reader must know beside the numbers.
+        members: the tables (seeds) behind each model.
+        scores: the main one first; all in the leaderboard by default.
+        level: confidence level of the intervals.
+        name: of the data set.
+        note: what must be said wherever results are shown, such as "rendered images"; may be empty.
+        raters: their names, in the order of their contours' colours.
+        unit: the column that says which images belong together, such as "patient"; empty where images are independent.
+        agreement: the raters' agreement by ``image_id``; its name labels the axis.
+        curves: ``name``, ``epoch``, optionally ``seed``, scores on the validation images, and there
+            ``<score>_floor``, ``<score>_ceiling``.
+        colours: colour by model; the palette in the leaderboard's order by default.
+        rules: rule by name (ties, undefined scores, exclusions).
+        digests: what identifies data and results, by name.
+        config: the resolved configuration, plain values.
+        command: what computes these results again.
+
+    Raises:
+        ValueError: if the leaderboard lacks a column, or has no score.
+    """
 
     leaderboard: pd.DataFrame
     per_image: pd.DataFrame
-    comparisons: pd.DataFrame
-    notes: tuple[str, ...]
-    verdicts: pd.DataFrame
-    alternative: pd.DataFrame
-    separation: pd.DataFrame
-    seeds: pd.DataFrame
-    subgroups: pd.DataFrame
-    members: Mapping[str, tuple[str, ...]]  # the tables (seeds) behind each model
+    comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    verdicts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    alternative: pd.DataFrame = field(default_factory=pd.DataFrame)
+    separation: pd.DataFrame = field(default_factory=pd.DataFrame)
+    seeds: pd.DataFrame = field(default_factory=pd.DataFrame)
+    subgroups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    notes: tuple[str, ...] = ()
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    scores: tuple[str, ...] = ()
+    level: float = 0.95
+    name: str = ""
+    note: str = ""
+    raters: Sequence[str] = ()
+    unit: str = ""
+    agreement: pd.Series[float] | None = None
+    curves: pd.DataFrame | None = None
+    colours: Mapping[str, str] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        """Fill in scores and colours, and refuse a leaderboard that lacks something."""
+        scores = tuple(self.scores) or score_columns(self.leaderboard)
+        if not scores:
+            found = ", ".join(map(str, self.leaderboard.columns))
+            raise ValueError(f"`leaderboard` must have a score column; found {found}.")
+        need_columns(self.leaderboard, ("name", "role", *scores), what="`leaderboard`")
+        styles = model_styles(self.models, self.colours)
+        object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "colours", {**self.colours, **{name: style.colour for name, style in styles.items()}})
+
+    @property
+    def score(self) -> str:
+        """The main score."""
+        return self.scores[0]
+
+    @property
+    def models(self) -> list[str]:
+        """In the leaderboard's order."""
+        return [str(name) for name in self.leaderboard.loc[self.leaderboard["role"] == "model", "name"]]
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The leaderboard's row of the model with the best main score; None where no model has one."""
+        rows = self.leaderboard[self.leaderboard["role"] == "model"].dropna(subset=[self.score])
+        if rows.empty:
+            return None
+        place = int(gain(self.score, rows[self.score].to_numpy(float)).argmax())
+        return {str(key): value for key, value in rows.to_dict("records")[place].items()}
+
+    @property
+    def n_images(self) -> int | None:
+        """Images behind the main score; None where the leaderboard does not say."""
+        return self._count("n_images")
+
+    @property
+    def n_groups(self) -> int | None:
+        """Independent groups of images (patients) behind the main score; None where the leaderboard does not say."""
+        return self._count("n_groups")
+
+    def _count(self, column: str) -> int | None:
+        values = self.leaderboard[column].dropna().tolist() if column in self.leaderboard else []
+        return int(values[0]) if values else None
+
+    @property
+    def has_few_groups(self) -> bool:
+        """Whether there are too few groups for p-values and verdicts."""
+        return self.n_groups is not None and self.n_groups < MIN_GROUPS_FOR_TESTS
+
+    def bounds(self, score: str) -> tuple[float, float]:
+        """Floor and ceiling of a score; NaN where the leaderboard has none."""
+        return bound(self.leaderboard, score, "floor"), bound(self.leaderboard, score, "ceiling")
+
+    def is_inverted(self, score: str) -> bool:
+        """Whether the floor is at least as good as the ceiling, so that the score cannot place a model."""
+        floor, ceiling = self.bounds(score)
+        return gain(score, floor - ceiling) >= 0
+
+    def of_scores(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A frame's rows of the scores that are shown, models in the leaderboard's order."""
+        if frame.empty:
+            return frame
+        frame = frame[frame["score"].isin(self.scores)]
+        if "name" in frame:
+            places = {name: place for place, name in enumerate(self.models)}
+            frame = frame.sort_values("name", key=lambda names: names.map(places).fillna(len(places)), kind="stable")
+        return frame
 
     def frames(self) -> dict[str, pd.DataFrame]:
-        """The frames that hold something, by name."""
-        frames = {name: value for name, value in self._asdict().items() if isinstance(value, pd.DataFrame)}
-        return {name: frame for name, frame in frames.items() if len(frame)}
+        """The frames that become files, by name, without empty ones."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "curves"}
+        return {name: value for name, value in values.items() if isinstance(value, pd.DataFrame) and len(value)}
 
 
 class Questions(NamedTuple):
     """What is asked beyond means and comparisons.
 
     Attributes:
-        margins: by score, how far below the average rater still counts as equally good; none is assumed.
+        margins: by score, how much worse than the average rater still counts as equally good; none is assumed.
         alternative_margin: ``epsilon`` of the alternative annotator test.
         raters: their names.
         covariates: the manifest, with image ids as its index.
@@ -74,114 +192,98 @@ def build_results(
         resampling: how intervals are made.
         questions: margins and subgroups.
         models: model by the name of its table, where several tables are seeds of one model.
-        blind: per-image table of a prediction that never looked at the images.
+        blind: per-image table of a prediction that is made without the images.
 
     Returns:
         ``leaderboard``: ceiling, upper, models by rank (mean of the first score), floors; for each score its mean and
         interval, floor and ceiling, and the normalized score with its interval, NaN where the interval of ceiling -
-        floor holds 0. The other frames: see :mod:`irrbench.analysis.tables`, :mod:`irrbench.analysis.comparisons` and
-        :mod:`irrbench.analysis.subgroups`. ``notes``: what a reader must know.
+        floor holds 0; ``n_images`` and ``n_groups`` of the first score. The other frames: see
+        :mod:`irrbench.analysis.tables`, :mod:`irrbench.analysis.comparisons` and :mod:`irrbench.analysis.subgroups`.
+        ``notes``: what a reader must know. No facts about the data.
 
     Raises:
         ValueError: if there is no table, or tables are not of the same images.
     """
     candidates = make_candidates(tables, resampling, models=models, blind=blind)
     asked = questions or Questions()
-    subgroups = (
-        pd.DataFrame()
-        if asked.covariates is None
-        else subgroups_frame(candidates, asked.covariates, asked.subgroups, quantiles=asked.quantiles)
-    )
+    subgroups = pd.DataFrame()
+    if asked.covariates is not None:
+        subgroups = subgroups_frame(candidates, asked.covariates, asked.subgroups, quantiles=asked.quantiles)
+    leaderboard = leaderboard_frame(candidates)
+    counted = candidates.counted(candidates.scores[0])
+    n_groups = len({group for group, is_counted in zip(candidates.groups, counted, strict=True) if is_counted})
+    leaderboard.insert(leaderboard.columns.tolist().index("n_images") + 1, "n_groups", n_groups)
     names = list(tables)
     offset = len(candidates.roles) - len(candidates.models)
     return Results(
-        leaderboard=leaderboard_frame(candidates),
+        leaderboard=leaderboard,
         per_image=per_image_frame(candidates),
         comparisons=comparisons_frame(candidates),
-        notes=_notes(candidates, asked),
         verdicts=verdicts_frame(candidates, asked.margins),
         alternative=alternative_frame(candidates, epsilon=asked.alternative_margin, raters=asked.raters),
         separation=separation_frame(candidates),
         seeds=seeds_frame(candidates),
         subgroups=subgroups,
+        notes=(*_notes_on_data(candidates), *_notes_on_tests(candidates, asked)),
         members={
             candidates.names[place]: tuple(names[member - offset] for member in candidates.members[place])
             for place in candidates.models
         },
+        scores=candidates.scores,
+        level=candidates.resampling.level,
     )
 
 
-def _notes(candidates: Candidates, asked: Questions) -> tuple[str, ...]:
-    return (
-        *_missing(candidates),
-        *_fewer(candidates),
-        *_few_groups(candidates),
-        *_no_margin(candidates, asked),
-        *_wide(candidates),
-        *_few_seeds(candidates),
-        *_too_few_resamples(candidates),
-        *_no_folds(candidates),
-    )
-
-
-def _missing(candidates: Candidates) -> list[str]:
-    reasons = {s: next((n.reason for n in normalize(candidates, s) if n.reason), "") for s in candidates.scores}
-    return [f"No normalized {score}: {reason}." for score, reason in reasons.items() if reason]
-
-
-def _fewer(candidates: Candidates) -> list[str]:
+def _notes_on_data(candidates: Candidates) -> list[str]:
+    """Scores without a normalized value, scores undefined on some images, too few groups."""
+    notes = []
+    for score in candidates.scores:
+        reason = next((n.reason for n in normalize(candidates, score) if n.reason), "")
+        if reason:
+            notes.append(f"No normalized {score}: {reason}.")
     total = len(candidates.image_ids)
-    counts = {score: int(candidates.counted(score).sum()) for score in candidates.scores}
-    return [f"{score} is defined on {n} of {total} test images." for score, n in counts.items() if n < total]
-
-
-def _few_groups(candidates: Candidates) -> list[str]:
+    for score in candidates.scores:
+        count = int(candidates.counted(score).sum())
+        if count < total:
+            notes.append(f"{score} is defined on {count} of {total} test images.")
     count = len(set(candidates.groups))
-    note = f"Only {count} independent images or groups: below {FEW_GROUPS}, intervals of skewed scores are too short."
-    return [note] if count < FEW_GROUPS else []
+    if count < MIN_GROUPS_FOR_SKEWED_SCORES:
+        notes.append(
+            f"Only {count} independent images or groups: below {MIN_GROUPS_FOR_SKEWED_SCORES}, intervals of skewed "
+            "scores are too short."
+        )
+    return notes
 
 
-def _no_margin(candidates: Candidates, asked: Questions) -> list[str]:
-    note = (
-        "No margin is declared, so nothing is said about non-inferiority to the average rater: set statistics.margins, "
-        f"such as {{{candidates.scores[0]}: 0.02}}, before looking at the results."
-    )
-    return [] if set(asked.margins or {}) & set(candidates.scores) else [note]
-
-
-def _wide(candidates: Candidates) -> list[str]:
-    if not candidates.resampling.draws_raters:
-        return []
-    raters = next(iter(candidates.folds.values())).shape[1]
-    return [f"Intervals speak of other raters too, on the word of {raters}: they are wide."]
-
-
-def _few_seeds(candidates: Candidates) -> list[str]:
-    if not candidates.resampling.draws_seeds:
-        return []
-    single = [candidates.names[place] for place in candidates.models if len(candidates.members[place]) == 1]
-    note = (
-        f"Of one seed only, so that nothing is known of others: {', '.join(single)}. Train several (seeds: [0, 1, 2])."
-    )
-    return [note] if single else []
-
-
-def _too_few_resamples(candidates: Candidates) -> list[str]:
-    options, models = candidates.resampling, len(candidates.models)
-    pairs = max(models, models * (models - 1) // 2)
+def _notes_on_tests(candidates: Candidates, asked: Questions) -> list[str]:
+    """What the configuration or the data leave without an answer."""
+    options, models = candidates.resampling, candidates.models
+    notes = []
+    if not set(asked.margins or {}) & set(candidates.scores):
+        notes.append(
+            "No margin is declared, so non-inferiority to the average rater is not tested: set statistics.margins, "
+            f"such as {{{candidates.scores[0]}: 0.02}}, before looking at the results."
+        )
+    if options.draws_raters:
+        raters = next(iter(candidates.folds.values())).shape[1]
+        notes.append(f"Intervals generalise from only {raters} raters to other raters: they are wide.")
+    single = [candidates.names[place] for place in models if len(candidates.members[place]) == 1]
+    if options.draws_seeds and single:
+        notes.append(
+            f"Trained from one seed only, so the spread between seeds is unknown: {', '.join(single)}. Train several "
+            "(seeds: [0, 1, 2])."
+        )
+    pairs = max(len(models), len(models) * (len(models) - 1) // 2)
     groups = max(len(set(candidates.groups)), 2)
-    note = (
-        f"{pairs} comparisons of {models} models on {groups} images or groups cannot become significant with "
-        f"{options.resamples} resamples, however large the differences: raise statistics.resamples, or take Student's "
-        "intervals."
-    )
-    smallest = 2 * pairs * smallest_p(groups, options.resamples, method=options.method)
-    return [note] if smallest >= 1 - options.level else []
-
-
-def _no_folds(candidates: Candidates) -> list[str]:
-    note = (
-        "No alternative annotator test: these results come from a version that kept no scores on each rater's "
-        "reference; score the models again."
-    )
-    return [] if candidates.folds else [note]
+    if 2 * pairs * smallest_p(groups, options.resamples, method=options.method) >= 1 - options.level:
+        notes.append(
+            f"{pairs} comparisons of {len(models)} models on {groups} images or groups cannot become significant with "
+            f"{options.resamples} resamples, however large the differences: raise statistics.resamples, or use "
+            "Student's intervals."
+        )
+    if not candidates.folds:
+        notes.append(
+            "No alternative annotator test: these results come from a version that did not store scores on each "
+            "rater's reference; score the models again."
+        )
+    return notes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from irrbench.report.benchmark import write_report
-from irrbench.report.content import Gallery, Picture, Report
+from irrbench.report.benchmark import benchmark_page
+from irrbench.report.galleries import Gallery, make_galleries
+from irrbench.report.page import Picture, write_page
 from irrbench.report.terminal import terminal_table
 
-__all__ = ["Gallery", "Picture", "Report", "terminal_table", "write_report"]
+__all__ = ["Gallery", "Picture", "benchmark_page", "make_galleries", "terminal_table", "write_page"]

@@ -1,322 +1,347 @@
-"""The report of a benchmark: one HTML file that needs nothing else."""
+"""The report of a benchmark: its sections, their tables and figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from irrbench.plots import band_plot, learning_curves, score_against_agreement, subgroup_plot
-from irrbench.plots.bands import bound
 from irrbench.plots.curves import paired, trend_bins
 from irrbench.plots.style import number, score_title
-from irrbench.report.content import FORMULA, HOW_TO_READ, Report, dashes, percent
-from irrbench.report.headline import cautions, findings, headline
-from irrbench.report.page import (
-    Column,
-    Section,
-    definitions,
-    figure_html,
-    frame_table,
-    galleries_html,
-    leaderboard_table,
-    render,
-    reproduce,
-    write_page,
-)
+from irrbench.report.benchmark_text import cautions, findings, headline, no_shares
+from irrbench.report.galleries import Gallery, contour_key
+from irrbench.report.numbers import FORMULA, level_in_percent
+from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
-# Parts of the report that are tables: verdicts, comparisons, the alternative annotator test, subgroups, seeds.
+    from irrbench.analysis.results import Results
 
-
-MOST_PAIRS = 15  # comparisons that are shown at once
-_TESTS = ("p", "p_holm", "p_corrected", "verdict", "floor_p_holm", "ceiling_p_holm", "floor_verdict", "ceiling_verdict")
-_MODEL, _SCORE = Column("model", "text"), Column("score", "score")
-_SCALE = {"floor": Column("naive rater"), "ceiling": Column("average rater")}
-_VERDICTS = {
-    "name": _MODEL,
-    "score": _SCORE,
-    "value": Column("value"),
-    "floor_difference": Column("minus naive rater", interval=("floor_difference_low", "floor_difference_high")),
-    "floor_p_holm": Column("p (Holm)", "p"),
-    "floor_verdict": Column("verdict", "text"),
-    "ceiling_difference": Column("minus average rater", interval=("ceiling_difference_low", "ceiling_difference_high")),
-    "margin": Column("margin"),
-    "ceiling_p_holm": Column("p (Holm)", "p"),
-    "ceiling_verdict": Column("verdict", "text"),
-}
-_COMPARISONS = {
-    "name": _MODEL,
-    "versus": Column("against", "text"),
-    "score": _SCORE,
-    "value": Column("value"),
-    "versus_value": Column("of the other"),
-    "difference": Column("difference", interval=("low", "high")),
-    "normalized_difference": Column("in % of the band", "share"),
-    "p_holm": Column("p (Holm)", "p"),
-    "verdict": Column("verdict", "text"),
-}
-_ALTERNATIVE = {
-    "name": _MODEL,
-    "score": _SCORE,
-    "winning_rate": Column("raters it wins against", "share"),
-    "average_advantage": Column("at least as good, on average", "share"),
-    "verdict": Column("verdict", "text"),
-}
-_BY_RATER = {
-    "name": _MODEL,
-    "score": _SCORE,
+MOST_PAIRS = 15  # rows that are shown at once
+MOST_MODELS = 5  # drawn in each subgroup; the table has all
+PACKAGES = (
+    *("irrbench", "torch", "pytorch-lightning", "segmentation-models-pytorch", "torchmetrics", "mlflow"),
+    *("numpy", "pandas", "scipy", "matplotlib"),
+)
+COLUMNS = {
+    **dict.fromkeys(("p_holm", "floor_p_holm", "ceiling_p_holm"), Column("p (Holm)", "p")),
+    **dict.fromkeys(("verdict", "floor_verdict", "ceiling_verdict"), Column("verdict", "text")),
+    "name": Column("model", "text"),
+    "score": Column("score", "score"),
     "rater": Column("rater", "text"),
-    "n_images": Column("images", "count"),
-    "n_groups": Column("groups", "count"),
-    "value": Column("value"),
+    "versus": Column("against", "text"),
+    "versus_value": Column("of the other"),
     "rater_value": Column("of the rater"),
     "floor": Column("naive rater"),
+    "ceiling": Column("average rater"),
+    "normalized": Column("normalized", "share"),
+    "difference": Column("difference", interval=("low", "high")),
+    "normalized_difference": Column("in % of the band", "share"),
+    "floor_difference": Column("minus naive rater", interval=("floor_difference_low", "floor_difference_high")),
+    "ceiling_difference": Column("minus average rater", interval=("ceiling_difference_low", "ceiling_difference_high")),
+    "winning_rate": Column("raters it wins against", "share"),
+    "average_advantage": Column("at least as good, on average", "share"),
     "advantage": Column("model at least as good", "share"),
     "rater_advantage": Column("rater at least as good", "share"),
     "p_corrected": Column("p (corrected)", "p"),
     "wins": Column("wins", "yes"),
-}
-_SEPARATION = {
-    "score": _SCORE,
     "separation": Column("gap / SD"),
     "gap": Column("gap", interval=("gap_low", "gap_high")),
     "gap_sd": Column("SD over images"),
-    **_SCALE,
-    "n_images": Column("images", "count"),
-    "remark": Column("remark", "text"),
-}
-_SEEDS = {
-    "name": _MODEL,
-    "score": _SCORE,
     "n_seeds": Column("seeds", "count"),
     "seed_sd": Column("SD of seeds", "fine"),
-    "lowest": Column("lowest"),
-    "mean": Column("mean"),
-    "highest": Column("highest"),
-    **_SCALE,
-    "normalized": Column("normalized", "share"),
+    "n_images": Column("images", "count"),
+    "n_groups": Column("groups", "count"),
+    "remark": Column("remark", "text"),
+    "warning": Column("caution", "text"),
 }
+_TESTS = ("p_holm", "p_corrected", "verdict", "wins", "winning_rate")  # also of floor_ and ceiling_
+_VERDICTS = (
+    "name score value floor_difference floor_p_holm floor_verdict ceiling_difference margin ceiling_p_holm "
+    "ceiling_verdict"
+)
+_COMPARISONS = "name versus score value versus_value difference normalized_difference p_holm verdict"
+_ALTERNATIVE = "name score winning_rate average_advantage verdict"
+_BY_RATER = "name score rater n_images n_groups value rater_value floor advantage rater_advantage p_corrected wins"
+_SEPARATION = "score separation gap gap_sd floor ceiling n_images remark"
+_SEEDS = "name score n_seeds seed_sd lowest mean highest floor ceiling normalized"
 
 
-def verdicts(report: Report) -> str:
-    """Superiority to the naive rater and non-inferiority to the average rater, each model."""
-    lead = (
-        f"{_scale_in_words(report)} Two one-sided tests for each model, with Holm's correction over models: is it "
-        "better than marking everything, and is it no further below the average rater than the margin that was "
-        "declared beforehand?"
+def benchmark_page(
+    results: Results, *, drawings: Mapping[str, Drawing] | None = None, galleries: Sequence[Gallery] = ()
+) -> Page:
+    """Make the report of a benchmark.
+
+    Args:
+        results: of the benchmark.
+        drawings: its figures, where they have been drawn already.
+        galleries: images with contours.
+
+    Raises:
+        ValueError: if a frame lacks a column or the bounds.
+    """
+    drawn = draw_figures(results) if drawings is None else drawings
+    images = [
+        Section(title=gallery.title, note=results.note, text=gallery.lead, pictures=gallery.pictures)
+        for gallery in galleries
+        if gallery.pictures
+    ]
+    return Page(
+        title=f"Benchmark: {results.name}",
+        note=results.note,
+        headline=headline(results),
+        findings=" ".join(findings(results)),
+        cautions=cautions(results),
+        sections=[
+            Section("band", "Between the naive and the average rater", figure=drawn.get("band")),
+            _leaderboard(results),
+            Section("reading", "How to read this", template="reading_benchmark.html"),
+            _verdicts(results),
+            _comparisons(results),
+            _alternative(results),
+            _separation(results),
+            _subgroups(results, drawn.get("subgroups")),
+            _seeds(results),
+            Section("curves", "Learning curves", figure=drawn.get("curves")),
+            Section("agreement", "Score and agreement of the raters", figure=drawn.get("agreement")),
+            Section("images", "Images", key=contour_key(results.raters), parts=images),
+            Section("rules", "Rules used", pairs=list(results.rules.items())),
+            reproduction(results.command, results.config, PACKAGES, results.digests),
+        ],
     )
-    if report.is_thin:
-        lead = f"{_scale_in_words(report)} Differences with their intervals; too few groups for verdicts."
-    return _by_score(report, report.of_scores(report.verdicts), _VERDICTS, lead=lead, label="Verdicts")
 
 
-def comparisons(report: Report) -> str:
-    """Pairs of models by the score that counts; folded, those with the bounds and those by other scores."""
-    frame = report.of_scores(report.comparisons)
-    if frame is None:
-        return ""
-    main, between = frame["score"] == report.score, frame["versus"].isin(report.models)
-    pairs = _table(report, frame[main & between], _without_score(_COMPARISONS), label="Pairs of models")
-    if len(frame[main & between]) > MOST_PAIRS:
-        pairs = _fold(f"All {len(frame[main & between])} pairs of models", pairs)
-    bounds = _table(report, frame[main & ~between], _without_score(_COMPARISONS), label="Models and bounds")
-    rest = _table(report, frame[~main], _COMPARISONS, label="Comparisons by other scores")
-    lead = f"{_scale_in_words(report)} Paired on the same images, two-sided, with Holm's correction."
-    folded = _fold("Each model against the average and the naive rater", bounds) + _fold("Other scores", rest)
-    return _lead(lead) + pairs + folded
+def _leaderboard(results: Results) -> Section:
+    columns = {"rank": Column("#", "rank"), "name": Column("name", "text")}
+    columns |= {score: _score_column(score, share=f"{score}_normalized") for score in results.scores}
+    groups = ""
+    if results.n_groups is not None and results.unit:
+        groups = f"Groups: images that belong together ({results.unit}); uncertainty is counted by group."
+    elif results.n_groups is not None:
+        groups = "Every image counts as independent: there is no grouping column that says which belong to one patient."
+    text = Markup(
+        'Mean over images and <span class="share">normalized score</span>; under them the {} '
+        '<span class="interval">interval of each</span>. {}'
+    ).format(level_in_percent(results.level), groups)
+    below = [
+        Section(text=FORMULA, style="formula"),
+        Section(items=results.notes or no_shares(results), style="quiet"),
+    ]
+    return Section(
+        "leaderboard",
+        "Leaderboard",
+        text=text,
+        table=results.leaderboard,
+        columns=columns | choose_columns(COLUMNS, "n_images n_groups"),
+        colours=results.colours,
+        label="Leaderboard",
+        note=results.note,
+        parts=below,
+    )
 
 
-def alternative(report: Report) -> str:
+def _score_column(score: str, share: str | None = None) -> Column:
+    return Column(score_title(score), interval=(f"{score}_low", f"{score}_high"), share=share)
+
+
+def _verdicts(results: Results) -> Section:
+    text = f"{_scale(results)} Differences with their intervals; too few groups for verdicts."
+    if not results.has_few_groups:
+        text = (
+            f"{_scale(results)} Two one-sided tests for each model, with Holm's correction over models: is it better "
+            "than marking everything, and is it worse than the average rater by no more than the margin that was "
+            "declared beforehand?"
+        )
+    section = Section("verdicts", "Better than the naive rater, as good as the average rater?", text=text)
+    return _by_score(section, results, results.verdicts, _VERDICTS, label="Verdicts")
+
+
+def _comparisons(results: Results) -> Section:
+    """Pairs of models by the main score; folded, those with the bounds and those by other scores."""
+    frame = results.of_scores(results.comparisons)
+    if frame.empty:
+        return Section()
+    is_main, is_pair = frame["score"] == results.score, frame["versus"].isin(results.models)
+    pairs, bounds, names = frame[is_main & is_pair], frame[is_main & ~is_pair], _without_score(_COMPARISONS)
+    return Section(
+        "comparisons",
+        "Which differences are more than chance",
+        text=f"{_scale(results)} Paired on the same images, two-sided, with Holm's correction.",
+        parts=[
+            _table(_folded_if_long(pairs, "pairs of models"), results, pairs, names, label="Pairs of models"),
+            _table(
+                _folded("Each model against the average and the naive rater"),
+                results,
+                bounds,
+                names,
+                label="Models and bounds",
+            ),
+            _table(
+                _folded("Other scores"), results, frame[~is_main], _COMPARISONS, label="Comparisons by other scores"
+            ),
+        ],
+    )
+
+
+def _alternative(results: Results) -> Section:
     """The alternative annotator test, each model; folded, rater by rater."""
-    frame = report.of_scores(report.alternative)
-    if frame is None:
-        return ""
-    epsilon = float(frame["epsilon"].iloc[0])
-    lead = (
+    frame = results.of_scores(results.alternative)
+    if frame.empty:
+        return Section()
+    text = (
         "The alternative annotator test: model and rater are scored on the majority of the other raters, image by "
         "image. A model wins against a rater if it is at least as good on as many images as the rater is, less "
-        f"{epsilon:g}, which is what its lower cost is worth. It may stand in for a rater if it wins against half of "
-        "them. Where columns of raters are no persons, this speaks of whoever stands in that column."
+        f"{float(frame['epsilon'].iloc[0]):g}, the value of its lower cost. It may stand in for a rater if it wins "
+        "against half of them. Where a rater's name is a slot and not a person, each row is about the slot."
     )
-    once = frame.drop_duplicates(["name", "score"])
-    if report.is_thin:
-        once = once.drop(columns="winning_rate")
-        frame = frame.drop(columns="wins")
-    table = _by_score(report, once, _ALTERNATIVE, lead=lead, label="Alternative annotator test")
-    return table + _fold("Rater by rater", _table(report, frame, _BY_RATER, label="Rater by rater"))
+    by_rater = _table(_folded("Rater by rater"), results, frame, _BY_RATER, label="Rater by rater")
+    section = Section("alternative", "May a model stand in for a rater?", text=text, parts=[by_rater])
+    models = frame.drop_duplicates(["name", "score"])
+    return _by_score(section, results, models, _ALTERNATIVE, label="Alternative annotator test")
 
 
-def separation(report: Report) -> str:
-    """Which score separates models."""
-    frame = report.of_scores(report.separation)
-    if frame is None:
-        return ""
-    lead = (
-        "The gap from the naive to the average rater in units of its standard deviation over images. Below about 1, "
-        "images differ more than being careful does, and a score needs many of them to tell models apart. Rank by a "
-        "score that is high here, but not by one that is high as well for whoever marks little or guesses blindly, "
-        "as accuracy is where most of an image is background."
+def _separation(results: Results) -> Section:
+    text = (
+        "The gap from the naive to the average rater in units of its standard deviation over images. Below 1, "
+        "differences between images are larger than the gap, and a score needs many images to distinguish models. Rank "
+        "by a score that is high here, but not by one on which a mask that marks little or a blind guess also does "
+        "well, as on accuracy where most of an image is background."
     )
-    return _lead(lead) + _table(report, frame, _SEPARATION, label="Which score tells models apart")
+    section = Section("separation", "Which score tells models apart", text=text)
+    return _table(section, results, results.of_scores(results.separation), _SEPARATION, label=section.title)
 
 
-def seeds(report: Report) -> str:
-    """The spread between seeds."""
-    lead = "The same model and labels trained from several seeds; the leaderboard has their mean."
-    return _by_score(report, report.of_scores(report.seeds), _SEEDS, lead=lead, label="Seeds")
+def _subgroups(results: Results, drawing: Drawing | None) -> Section:
+    """Bounds and models in subgroups, by the main score: the figure, and a table for each column."""
+    if results.subgroups.empty:
+        return Section()
+    parts, score = [], results.score
+    for column, frame in results.subgroups.groupby("column", sort=False):
+        columns = {
+            "subgroup": Column(str(column), "text"),
+            "name": COLUMNS["name"],
+            score: _score_column(score),
+            f"{score}_floor": COLUMNS["floor"],
+            f"{score}_ceiling": COLUMNS["ceiling"],
+            f"{score}_normalized": _score_column(f"{score}_normalized")._replace(title="normalized", kind="share"),
+            **choose_columns(COLUMNS, "n_images n_groups warning"),
+        }
+        models, cut = frame[frame["role"] == "model"], str(frame["cut"].iloc[0])
+        table = _table(_folded_if_long(models, "rows"), results, models, columns, label=f"Subgroups by {column}")
+        parts.append(Section(title=str(column), text=f"{cut[0].upper()}{cut[1:]}." if cut else "", parts=[table]))
+    return Section("subgroups", "Subgroups of the images", figure=drawing, parts=parts)
 
 
-def subgroups(report: Report, picture: str) -> str:
-    """Bounds and models in subgroups, by the score that counts: the figure, and a table for each column."""
-    frame = report.subgroups
-    if frame is None or frame.empty:
-        return ""
-    parts = [_subgroup_table(report, part) for _, part in frame.groupby("column", sort=False)]
-    return picture + "".join(parts)
+def _seeds(results: Results) -> Section:
+    text = "The same model and labels trained from several seeds; the leaderboard has their mean."
+    section = Section("seeds", "How much the seed matters", text=text)
+    return _by_score(section, results, results.seeds, _SEEDS, label="Seeds")
 
 
-def _subgroup_table(report: Report, frame: pd.DataFrame) -> str:
-    score, column = report.score, str(frame["column"].iloc[0])
-    columns = {
-        "subgroup": Column(column, "text"),
-        "name": _MODEL,
-        score: Column(score_title(score), interval=(f"{score}_low", f"{score}_high")),
-        f"{score}_floor": _SCALE["floor"],
-        f"{score}_ceiling": _SCALE["ceiling"],
-        f"{score}_normalized": Column("normalized", "share", (f"{score}_normalized_low", f"{score}_normalized_high")),
-        "n_images": Column("images", "count"),
-        "n_groups": Column("groups", "count"),
-        "warning": Column("caution", "text"),
-    }
-    if not frame["warning"].astype(bool).any():
-        del columns["warning"]
-    models = frame[frame["role"] == "model"]
-    cut = str(frame["cut"].iloc[0])
-    title = f"<h3>{escape(column)}</h3>" + (_lead(f"{cut[0].upper()}{cut[1:]}.") if cut else "")
-    table = _table(report, models, columns, label=f"Subgroups by {column}")
-    if len(models) > MOST_PAIRS:
-        return title + _fold(f"All {len(models)} rows", table)
-    return title + table
-
-
-def _by_score(
-    report: Report, frame: pd.DataFrame | None, columns: Mapping[str, Column], *, lead: str, label: str
-) -> str:
-    """The rows of the score that counts, and folded those of the others."""
-    if frame is None:
-        return ""
-    main = frame["score"] == report.score
-    first = _table(report, frame[main], _without_score(columns), label=label)
-    return _lead(lead) + first + _fold("Other scores", _table(report, frame[~main], columns, label=f"{label}, others"))
-
-
-def _table(report: Report, frame: pd.DataFrame, columns: Mapping[str, Column], *, label: str) -> str:
+def _by_score(section: Section, results: Results, frame: pd.DataFrame, names: str, *, label: str) -> Section:
+    """A section with the rows of the main score, and folded those of the others before its other parts."""
+    frame = results.of_scores(frame)
     if frame.empty:
-        return ""
-    if report.is_thin:
-        columns = {name: column for name, column in columns.items() if name not in _TESTS}
-    blank = [name for name in ("remark", "margin") if _is_blank(frame, name)]
-    if "margin" in blank:  # without one there is no verdict
-        blank += ["ceiling_p_holm", "ceiling_verdict"]
-    shown = {name: column for name, column in columns.items() if name not in blank}
-    return frame_table(frame, shown, label=label, note=report.note)
+        return Section()
+    is_main = frame["score"] == results.score
+    others = _table(_folded("Other scores"), results, frame[~is_main], names, label=f"{label}, others")
+    section = replace(section, parts=[others, *section.parts])
+    return _table(section, results, frame[is_main], _without_score(names), label=label)
 
 
-def _without_score(columns: Mapping[str, Column]) -> dict[str, Column]:
-    return {name: column for name, column in columns.items() if name != "score"}
+def _table(
+    section: Section, results: Results, frame: pd.DataFrame, columns: str | Mapping[str, Column], *, label: str
+) -> Section:
+    """A section with a table, without the columns that say nothing here."""
+    shown = dict(choose_columns(COLUMNS, columns) if isinstance(columns, str) else columns)
+    hidden = [name for name in ("remark", "margin", "warning") if name in frame and _is_blank(frame[name])]
+    if "margin" in hidden:  # without one there is no verdict
+        hidden += ["ceiling_p_holm", "ceiling_verdict"]
+    if results.has_few_groups:
+        hidden += [name for name in shown if name.removeprefix("floor_").removeprefix("ceiling_") in _TESTS]
+    shown = {name: column for name, column in shown.items() if name not in hidden}
+    return replace(section, table=frame, columns=shown, label=label, note=results.note)
 
 
-def _is_blank(frame: pd.DataFrame, name: str) -> bool:
-    return name in frame and bool((frame[name].isna() | (frame[name] == "")).all())
+def _without_score(names: str) -> str:
+    """Columns of a table of one score."""
+    return " ".join(name for name in names.split() if name != "score")
 
 
-def _scale_in_words(report: Report) -> str:
-    floor, ceiling = (number(bound(report.leaderboard, report.score, role)) for role in ("floor", "ceiling"))
-    return f"{score_title(report.score)}, naive rater {floor}, average rater {ceiling}."
+def _is_blank(values: pd.Series) -> bool:
+    return bool((values.isna() | (values == "")).all())
 
 
-def _lead(text: str) -> str:
-    return f'<p class="quiet lead">{escape(text)}</p>'
+def _folded(title: str) -> Section:
+    return Section(title=title, is_folded=True)
 
 
-def _fold(summary: str, body: str) -> str:
-    return f"<details><summary>{escape(summary)}</summary>{body}</details>" if body else ""
+def _folded_if_long(frame: pd.DataFrame, what: str) -> Section:
+    return _folded(f"All {len(frame)} {what}") if len(frame) > MOST_PAIRS else Section()
 
 
-# The figures of a report, for the page and for files.
+def _scale(results: Results) -> str:
+    floor, ceiling = map(number, results.bounds(results.score))
+    return f"{score_title(results.score)}, naive rater {floor}, average rater {ceiling}."
 
 
-MOST_MODELS = 5  # in each subgroup; the table has all
+# The figures, for the page and for files.
 
 
-class Drawing(NamedTuple):
-    """A figure, what it shows in words, and the caption under it."""
-
-    figure: Figure
-    alt: str
-    caption: str
-
-
-def draw_figures(report: Report) -> dict[str, Drawing]:
+def draw_figures(results: Results) -> dict[str, Drawing]:
     """Draw every figure for which there are data, by the name of its file."""
-    makers: dict[str, Callable[[Report], Drawing | None]] = {
-        "band": _band,
-        "curves": _curves,
-        "agreement": _agreement,
-        "subgroups": _subgroups,
+    drawn = {
+        "band": _draw_band(results),
+        "curves": _draw_curves(results),
+        "agreement": _draw_agreement(results),
+        "subgroups": _draw_subgroups(results),
     }
-    drawn = {name: make(report) for name, make in makers.items()}
     return {name: drawing for name, drawing in drawn.items() if drawing is not None}
 
 
-def _band(report: Report) -> Drawing:
-    figure = band_plot(report.leaderboard, scores=report.scores, note=report.note, colours=report.colours)
-    parts = [
-        "Each band reaches from the naive rater (grey) to the average rater (black); their means stand above it.",
-        f"Symbols are models, the lines through them {percent(report.level)} intervals of the mean.",
-        "The numbers are in the table below.",
-    ]
-    if any(_is_upside_down(report, score) for score in report.scores):
-        parts.insert(
-            2, "Hatched: the naive rater is at or above the average rater, so this score cannot place a model."
-        )
-    alt = "Per score: the naive rater's and the average rater's mean, and each model's with its interval between them."
-    return Drawing(figure, alt, " ".join(parts))
+def _draw_band(results: Results) -> Drawing:
+    hatched = "Hatched: the naive rater is not worse than the average rater, so this score cannot place a model. "
+    if not any(map(results.is_inverted, results.scores)):
+        hatched = ""
+    return Drawing(
+        band_plot(results.leaderboard, scores=results.scores, note=results.note, colours=results.colours),
+        "Per score: the naive rater's and the average rater's mean, and each model's with its interval between them.",
+        "Each band reaches from the naive rater (grey) to the average rater (black); their means stand above it. "
+        f"Symbols are models, the lines through them {level_in_percent(results.level)} intervals of the mean. "
+        f"{hatched}The numbers are in the table below.",
+    )
 
 
-def _is_upside_down(report: Report, score: str) -> bool:
-    floor, ceiling = (bound(report.leaderboard, score, role) for role in ("floor", "ceiling"))
-    return floor >= ceiling
-
-
-def _curves(report: Report) -> Drawing | None:
-    curves, score = report.curves, report.score
+def _draw_curves(results: Results) -> Drawing | None:
+    curves, score = results.curves, results.score
     if curves is None or curves.empty or score not in curves.columns:
         return None
     floor, ceiling = (float(curves[f"{score}_{role}"].mean()) for role in ("floor", "ceiling"))
-    figure = learning_curves(curves, floor, ceiling, score=score, note=report.note, colours=report.colours)
     seeds = " Each seed has a line of its own." if "seed" in curves and len(set(curves["seed"])) > 1 else ""
-    caption = f"Validation images, with their own naive and average rater.{seeds}"
-    alt = f"{score_title(score)} of each model by epoch, between the naive and the average rater."
-    return Drawing(figure, alt, caption)
+    return Drawing(
+        learning_curves(curves, floor, ceiling, score=score, note=results.note, colours=results.colours),
+        f"{score_title(score)} of each model by epoch, between the naive and the average rater.",
+        f"Validation images, with their own naive and average rater.{seeds}",
+    )
 
 
-def _agreement(report: Report) -> Drawing | None:
-    agreement, score = report.agreement, report.score
+def _draw_agreement(results: Results) -> Drawing | None:
+    agreement, score = results.agreement, results.score
     if agreement is None:
         return None
-    table = paired(report.per_image, agreement, score)
-    images = int(table.loc[table["role"] == "model", "name"].value_counts().max()) if len(table) else 0
-    if not images:
+    table = paired(results.per_image, agreement, score)
+    models = table[table["role"] == "model"]
+    if models.empty:
         return None
-    figure = score_against_agreement(report.per_image, agreement, score=score, note=report.note, colours=report.colours)
-    alt = f"{score_title(score)} per image against {agreement.name}."
-    return Drawing(figure, alt, agreement_caption(images))
+    return Drawing(
+        score_against_agreement(results.per_image, agreement, score=score, note=results.note, colours=results.colours),
+        f"{score_title(score)} per image against {agreement.name}.",
+        agreement_caption(int(models["name"].value_counts().max())),
+    )
 
 
 def agreement_caption(images: int) -> str:
@@ -330,88 +355,20 @@ def agreement_caption(images: int) -> str:
     bins = trend_bins(images)
     if not bins:
         return f"One symbol per image ({images}), grey for the average rater: too few for a trend."
-    size = round(images / bins)
-    lines = f"The lines join the medians of {bins} groups of about {size} images."
+    lines = f"The lines join the medians of {bins} groups of about {round(images / bins)} images."
     return f"One symbol per image ({images}), grey for the average rater. {lines}"
 
 
-def _subgroups(report: Report) -> Drawing | None:
-    frame = report.subgroups
-    if frame is None or frame.empty:
+def _draw_subgroups(results: Results) -> Drawing | None:
+    frame, score = results.subgroups, results.score
+    if frame.empty:
         return None
-    best = report.models[:MOST_MODELS]
+    best = results.models[:MOST_MODELS]
     shown = frame[(frame["role"] != "model") | frame["name"].isin(best)]
-    figure = subgroup_plot(shown, score=report.score, note=report.note, colours=report.colours)
-    fewer = f" The best {len(best)} models are drawn; the table has all." if len(report.models) > len(best) else ""
-    caption = (
-        "Each subgroup has its own naive and average rater: where the band ends earlier, raters disagree more. "
-        f"Differences between subgroups are described, not tested.{fewer}"
-    )
+    fewer = f" The best {len(best)} models are drawn; the table has all." if len(results.models) > len(best) else ""
     return Drawing(
-        figure, f"{score_title(report.score)} in each subgroup of the images, between its own bounds.", caption
+        subgroup_plot(shown, score=score, note=results.note, colours=results.colours),
+        f"{score_title(score)} in each subgroup of the images, between its own bounds.",
+        "Each subgroup has its own naive and average rater: where the band ends earlier, raters disagree more. "
+        f"Differences between subgroups are described, not tested.{fewer}",
     )
-
-
-def write_report(path: str | Path, report: Report, drawings: Mapping[str, Drawing] | None = None) -> Path:
-    """Write the report as one file and return its path; a reader never finds half a file.
-
-    Args:
-        path: of the HTML file.
-        report: what it is made of.
-        drawings: its figures, where they have been drawn already.
-
-    Raises:
-        ValueError: if a frame lacks a column or the bounds.
-    """
-    drawings = draw_figures(report) if drawings is None else drawings
-    pictures = {name: figure_html(d.figure, alt=d.alt, caption=d.caption) for name, d in drawings.items()}
-    sections = [
-        Section("band", "Between the naive and the average rater", pictures.get("band", "")),
-        Section("leaderboard", "Leaderboard", _leaderboard(report)),
-        Section("reading", "How to read this", definitions(HOW_TO_READ)),
-        Section("verdicts", "Better than careless, as good as a careful person?", verdicts(report)),
-        Section("comparisons", "Which differences are more than chance", comparisons(report)),
-        Section("alternative", "May a model stand in for a rater?", alternative(report)),
-        Section("separation", "Which score tells models apart", separation(report)),
-        Section("subgroups", "Subgroups of the images", subgroups(report, pictures.get("subgroups", ""))),
-        Section("seeds", "How much the seed matters", seeds(report)),
-        Section("curves", "Learning curves", pictures.get("curves", "")),
-        Section("agreement", "Score and agreement of the raters", pictures.get("agreement", "")),
-        Section("images", "Images", galleries_html(report.galleries, raters=report.raters, note=report.note)),
-        Section("rules", "Rules used", definitions(report.rules.items())),
-        Section(
-            "reproduce",
-            "How to reproduce",
-            reproduce(report.command, report.config_yaml, report.versions, report.digests),
-        ),
-    ]
-    return write_page(Path(path), render(report.title, report.note, headline(report), sections, below=_below(report)))
-
-
-def _below(report: Report) -> str:
-    warnings = "".join(f'<p class="caution" role="note">{escape(text)}</p>\n' for text in cautions(report))
-    more = " ".join(findings(report))
-    return (f'<p class="findings">{escape(more)}</p>\n' if more else "") + warnings
-
-
-def _leaderboard(report: Report) -> str:
-    remarks = report.remarks or dashes(report.leaderboard, report.scores)
-    lead = (
-        '<p class="quiet lead">Mean over images and <span class="share">normalized score</span>; under them the '
-        f'{escape(percent(report.level))} <span class="interval">interval of each</span>. '
-        f"{escape(_what_groups_are(report))}</p>"
-    )
-    return f'{lead}{leaderboard_table(report)}<p class="formula">{escape(FORMULA)}</p>{_list(remarks)}'
-
-
-def _what_groups_are(report: Report) -> str:
-    if report.n_groups is None:
-        return ""
-    if not report.unit:
-        return "Every image counts as independent: nobody said which belong to one patient."
-    return f"Groups: images that belong together ({report.unit}); uncertainty is counted by group."
-
-
-def _list(sentences: Iterable[str]) -> str:
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return f'<ul class="quiet">{items}</ul>' if items else ""

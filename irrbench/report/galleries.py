@@ -1,43 +1,128 @@
-"""Which images are worth a look, and what to say of each."""
+"""Which images are shown, with which contours, and what their captions say."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from irrbench.plots.style import isolate, number, score_title
+import pandas as pd
+
+from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, contour_panel
+from irrbench.plots.style import isolate, score_title, shorten
+from irrbench.report.numbers import two_digits
+from irrbench.report.page import Picture, Stroke
+from irrbench.scores import gain
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from irrbench.analysis.results import Results
+    from irrbench.data import RaterData
 
 RANKED, SHOWN = 3, 4  # pictures of each rank, pictures in the other galleries
 
 
-class Choice(NamedTuple):
-    """Images for one gallery: captions by image id."""
+class Gallery(NamedTuple):
+    """Images that belong together: how they were chosen, captions by image id, and the pictures."""
 
     name: str
     title: str
     lead: str
     captions: dict[str, str]
+    pictures: Sequence[Picture] = ()
 
 
-def choose_images(per_image: pd.DataFrame, agreement: pd.Series, *, score: str, best: str) -> list[Choice]:
+def make_galleries(
+    results: Results, data: RaterData, predict: Callable[[str], NDArray[np.bool_]], *, remark: str = ""
+) -> list[Gallery]:
+    """Draw images with the contours of all raters and of the best model.
+
+    Args:
+        results: with scores per image and the raters' agreement.
+        data: with the images and the raters' masks.
+        predict: the best model's mask ``(*S)`` by image id.
+        remark: on the contours, after each gallery's text.
+
+    Returns:
+        Galleries that have images. Images with more than three dimensions have no picture.
+    """
+    if results.agreement is None:
+        return []
+    places = {image_id: place for place, image_id in enumerate(data.image_ids)}
+    galleries = []
+    for gallery in choose_images(results.per_image, results.agreement, score=results.score, best=results.models[0]):
+        pictures = [
+            _draw(data, places[image_id], predict(image_id), caption)
+            for image_id, caption in gallery.captions.items()
+            if len(data.shape(places[image_id])) in (2, 3)
+        ]
+        lead = f"{gallery.lead} {remark}" if remark else gallery.lead
+        galleries.append(gallery._replace(lead=lead, pictures=pictures))
+    return galleries
+
+
+def _draw(data: RaterData, place: int, prediction: NDArray[np.bool_], caption: str) -> Picture:
+    shape, present = data.shape(place), data.present(place)
+    # An absent rater keeps a colour: each rater has the same colour in all pictures.
+    masks = data.masks(place) & present.reshape(-1, *[1] * len(shape))
+    margin = max(8, max(shape[-2:]) // 20)
+    pixels = contour_panel(data.image(place), masks, prediction, roi=data.roi(place), margin=margin)
+    empty = empty_masks([int(mask.sum()) for mask in masks[present]], prediction=int(prediction.sum()))
+    return Picture(f"{caption} {empty[0].upper()}{empty[1:]}." if empty else caption, pixels)
+
+
+def contour_key(raters: Sequence[str]) -> list[Stroke]:
+    """Say whose contour has which colour; one entry for all where raters are more than the colours."""
+    model = Stroke([MODEL_CONTOUR], "the model", is_thick=True)
+    if not raters or len(raters) > len(RATER_COLOURS):
+        return [model, Stroke(RATER_COLOURS[:4], "thin: one line per rater")]
+    return [model, *(Stroke([colour], shorten(name)) for colour, name in zip(RATER_COLOURS, raters, strict=False))]
+
+
+def choose_images(per_image: pd.DataFrame, agreement: pd.Series, *, score: str, best: str) -> list[Gallery]:
     """Choose images: by rank of the best model, those on which all models fail though raters agree, and hard ones.
 
     Args:
         per_image: ``name``, ``role``, ``image_id`` and the score.
         agreement: the raters' agreement by ``image_id``.
-        score: which counts.
+        score: the main one.
         best: the model whose contours will be shown.
 
     Returns:
-        Galleries that have images; each image's caption has its numbers.
+        Galleries that have images, without their pictures; each image's caption has its numbers.
     """
     numbers = image_numbers(per_image, agreement, score=score, best=best)
-    choices = [_ranked(numbers, score, best), _failures(numbers, score), _hard(numbers, score)]
-    return [choice for choice in choices if choice.captions]
+    known = numbers.dropna(subset=["best"])
+    known = known.loc[gain(score, known["best"]).sort_values(kind="stable").index]
+    words = rank_words(len(known))
+    captions = _captions(known.iloc[list(words)], score)
+    ranked = {key: f"{word}: {text}" for word, (key, text) in zip(words.values(), captions.items(), strict=True)}
+    who = "even the best of all models is" if numbers["models"].max() > 1 else "the model is"
+    hard = numbers.dropna(subset=["agreement"]).sort_values("agreement", kind="stable").head(SHOWN)
+    galleries = [
+        Gallery(
+            "ranked",
+            "Worst, median, best",
+            f"Images on which the best model, {isolate(best)}, has its worst, median and best {score_title(score)}.",
+            ranked,
+        ),
+        Gallery(
+            "failures",
+            "Raters agree, all models fail",
+            f"Of the half of the images on which raters agree more, those on which {who} furthest behind the average "
+            "rater. The labels do not explain these failures.",
+            _captions(_failures(numbers, score), score),
+        ),
+        Gallery(
+            "disagreement",
+            "Raters disagree",
+            "The images on which the raters agree least. A model's score on these images says little about it.",
+            _captions(hard, score),
+        ),
+    ]
+    return [gallery for gallery in galleries if gallery.captions]
 
 
 def image_numbers(per_image: pd.DataFrame, agreement: pd.Series, *, score: str, best: str) -> pd.DataFrame:
@@ -52,15 +137,13 @@ def image_numbers(per_image: pd.DataFrame, agreement: pd.Series, *, score: str, 
     return frame.assign(models=models["name"].nunique()).sort_index()
 
 
-def _ranked(numbers: pd.DataFrame, score: str, best: str) -> Choice:
-    known = numbers.dropna(subset=["best"]).sort_values("best", kind="stable")
-    words = rank_words(len(known))
-    captions = {
-        str(image_id): f"{word}: {_caption(row, str(image_id), score)}"
-        for word, (image_id, row) in zip(words.values(), known.iloc[list(words)].iterrows(), strict=True)
-    }
-    lead = f"Images on which the best model, {isolate(best)}, does worst, middling and best by {score_title(score)}."
-    return Choice("ranked", "Worst, median, best", lead, captions)
+def _failures(numbers: pd.DataFrame, score: str) -> pd.DataFrame:
+    """Where raters agree at least as much as on half of the images and even the best model is furthest behind them."""
+    known = numbers.dropna(subset=["highest", "ceiling", "agreement"])
+    clear = known[known["agreement"] >= known["agreement"].median()]
+    best = gain(score, clear[["lowest", "highest"]]).max(axis=1)
+    behind = (gain(score, clear["ceiling"]) - best).sort_values(ascending=False, kind="stable")
+    return clear.loc[behind[behind > 0].index[:SHOWN]]
 
 
 def rank_words(count: int) -> dict[int, str]:
@@ -82,52 +165,28 @@ def rank_words(count: int) -> dict[int, str]:
     return dict(sorted(places.items()))
 
 
-def _failures(numbers: pd.DataFrame, score: str) -> Choice:
-    """Where raters agree at least as much as on half of the images and even the best model is furthest below them."""
-    known = numbers.dropna(subset=["highest", "ceiling", "agreement"])
-    clear = known[known["agreement"] >= known["agreement"].median()]
-    behind = (clear["ceiling"] - clear["highest"]).sort_values(ascending=False, kind="stable")
-    chosen = clear.loc[behind[behind > 0].index[:SHOWN]]
-    who = "even the best of all models is" if numbers["models"].max() > 1 else "the model is"
-    lead = (
-        f"Of the half of the images on which raters agree more, those on which {who} furthest below the average rater. "
-        "Here the labels are not to blame."
-    )
-    return Choice("failures", "Raters agree, all models fail", lead, _captions(chosen, score))
-
-
-def _hard(numbers: pd.DataFrame, score: str) -> Choice:
-    chosen = numbers.dropna(subset=["agreement"]).sort_values("agreement", kind="stable").head(SHOWN)
-    lead = "The images on which the raters agree least. What a model scores here says little about it."
-    return Choice("disagreement", "Raters disagree", lead, _captions(chosen, score))
-
-
 def _captions(chosen: pd.DataFrame, score: str) -> dict[str, str]:
-    return {str(image_id): _caption(row, str(image_id), score) for image_id, row in chosen.iterrows()}
+    captions = {}
+    for image_id, row in chosen.iterrows():
+        best, ceiling, floor, alpha = (two_digits(row[key]) for key in ("best", "ceiling", "floor", "agreement"))
+        values = f"{score_title(score)} {best}; average rater {ceiling}, naive rater {floor}; agreement {alpha}"
+        if row["models"] > 1 and math.isfinite(row["lowest"]):
+            ends = f"{two_digits(row['lowest'])} to {two_digits(row['highest'])}"
+            values += f"; all {int(row['models'])} models {ends}"
+        captions[str(image_id)] = f"{image_id}. {values}."
+    return captions
 
 
-def _caption(row: pd.Series, image_id: str, score: str) -> str:
-    best, ceiling, floor, alpha = (_two(row[key]) for key in ("best", "ceiling", "floor", "agreement"))
-    text = f"{image_id}. {score_title(score)} {best}; average rater {ceiling}, naive rater {floor}; agreement {alpha}"
-    if row["models"] > 1 and math.isfinite(row["lowest"]):
-        text += f"; all {int(row['models'])} models {_two(row['lowest'])} to {_two(row['highest'])}"
-    return f"{text}."
-
-
-def _two(value: float) -> str:
-    return number(float(value), digits=2)
-
-
-def marks(sizes: Sequence[int], *, prediction: int) -> str:
+def empty_masks(sizes: Sequence[int], *, prediction: int) -> str:
     """Say who marked nothing, as there is no contour to see.
 
     Args:
         sizes: marked pixels of each rater who saw the image.
         prediction: marked pixels of the model.
 
-    >>> marks([4, 0, 9], prediction=0)
+    >>> empty_masks([4, 0, 9], prediction=0)
     '1 of 3 raters marked nothing; the model marked nothing'
-    >>> marks([4, 9], prediction=5)
+    >>> empty_masks([4, 9], prediction=5)
     ''
     """
     none = sum(size == 0 for size in sizes)

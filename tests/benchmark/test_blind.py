@@ -10,7 +10,7 @@ import torch
 from irrbench import VotePatterns, segmentation_bounds
 from irrbench.analysis.blind import BlindError, blind_masks, blind_table, fit_blind, score_blind
 from irrbench.commands.loading import Scored
-from irrbench.commands.outputs import conclude
+from irrbench.commands.outputs import make_results
 from irrbench.config import BenchmarkConfig, RulesConfig, StatisticsConfig
 from irrbench.data import RaterData
 
@@ -135,13 +135,13 @@ def test_a_row_among_the_others_or_a_remark():
         scores=["iou"], statistics=StatisticsConfig(blind=True), rules=RulesConfig(ties="positive")
     )
     model = scored(data)
-    results = conclude(config, data, [model])
+    results = make_results(config, data, [model])
     board = results.leaderboard
     assert board["role"].tolist() == ["ceiling", "upper", "model", "blind", "floor"]
     expected = blind_table(data, model.table["image_id"], scores=["iou"], ties="positive")["iou"].mean()
     assert board.loc[3, "iou"] == pytest.approx(expected)
     assert results.comparisons["name"].unique().tolist() == ["model"]
     none_left = data.subset([i for i, split in enumerate(data.manifest["split"]) if split == "test"])
-    remarks = conclude(config, none_left, [model])
+    remarks = make_results(config, none_left, [model])
     assert "No blind guess: there is no training image beside the scored ones; give a split." in remarks.notes
     assert "blind" not in remarks.leaderboard["role"].tolist()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from irrbench.analysis.results import Questions, Resampling, build_results
 from irrbench.analysis.subgroups import check_columns, cut_column
-from tests.benchmark.test_leaderboard import random_tables
+from tests.analysis.test_leaderboard import random_tables
 
 
 def manifest(images: int, **columns: list) -> pd.DataFrame:

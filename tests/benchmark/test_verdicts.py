@@ -11,7 +11,7 @@ from scipy import stats
 
 from irrbench.analysis.results import Questions, Resampling, build_results, resampling_in_words
 from irrbench.stats import alternative_annotator_test
-from tests.benchmark.test_leaderboard import CEILING, FLOOR, random_tables, row, table
+from tests.analysis.test_leaderboard import CEILING, FLOOR, random_tables, row, table
 
 N = 24
 
@@ -214,7 +214,10 @@ def test_other_seeds_by_default_add_their_own_variance():
     alone = build_results(made, models=models).leaderboard
     for name in ("m5", CEILING, FLOOR):
         assert row(results.leaderboard, name)["iou_low"] == pytest.approx(row(alone, name)["iou_low"])
-    assert any(note.startswith("Of one seed only, so that nothing is known of others: m5.") for note in results.notes)
+    assert any(
+        note.startswith("Trained from one seed only, so the spread between seeds is unknown: m5.")
+        for note in results.notes
+    )
 
 
 @pytest.mark.parametrize("generalize", ["raters", "seeds", "all"])
@@ -239,7 +242,7 @@ def test_raters_and_seeds_add_up():
     wide = {g: row(b.leaderboard, "a")["iou_high"] - row(b.leaderboard, "a")["iou_low"] for g, b in boards.items()}
     # Raters add little here, but degrees of freedom: Student's factor shrinks a little.
     assert wide["all"] > 0.95 * wide["seeds"] > wide["raters"]
-    assert any("on the word of" in note for note in boards["all"].notes)
+    assert any("to other raters: they are wide" in note for note in boards["all"].notes)
 
 
 def test_other_raters_make_intervals_wider_and_say_so():
@@ -255,8 +258,8 @@ def test_other_raters_make_intervals_wider_and_say_so():
     # all shift together: a difference knows nothing of it
     pairs = [r.comparisons.set_index("versus").loc[CEILING] for r in (images, raters)]
     assert pairs[1]["high"] - pairs[1]["low"] == pytest.approx(pairs[0]["high"] - pairs[0]["low"], rel=0.02)
-    assert any("on the word of 3" in note for note in raters.notes)
-    assert not any("on the word of" in note for note in images.notes)
+    assert any("from only 3 raters to other raters" in note for note in raters.notes)
+    assert not any("to other raters: they are wide" in note for note in images.notes)
 
 
 def test_other_raters_by_default_add_their_own_variance():

@@ -15,8 +15,9 @@ from irrbench._files import read_frame
 from irrbench.commands import ConfigError
 from irrbench.commands.raters import log_study, metrics_of
 from irrbench.config import ReliabilityConfig, load_study_config
-from irrbench.tracking import open_store
-from irrbench.tracking.reference_runs import log_reliability
+from irrbench.tracking import Run, open_store
+from irrbench.tracking.run import log_reliability
+from irrbench.tracking.spool import sessions
 from irrbench.tracking.store import NOTE_TAG, VIEW_KEY, VIEW_TAG
 from irrbench.tracking.view import decode, update_chart_view
 from tests.training.study import ids, save, write_study
@@ -196,13 +197,14 @@ def test_the_run_has_metrics_tables_and_files(done):
     ]
 
 
-def test_a_store_that_fails_later_costs_a_warning(found, tmp_path, caplog):
-    class Broken:
-        def create_run(self, *_, **__):
-            raise ConnectionError("gone")
-
-    assert log_study(Broken(), "0", found, [tmp_path / "x"]) is None
-    assert "MLflow does not take the study: gone. Everything is in the output folder." in caplog.text
+@pytest.mark.slow
+def test_a_store_that_fails_later_costs_a_warning_and_the_study_waits_in_the_spool(found, tmp_path, caplog):
+    (tmp_path / "report.html").write_text("a report")
+    run = Run.new("http://127.0.0.1:9", "toy", spool=tmp_path / "spool")
+    assert log_study(run, found, [tmp_path / "report.html"]) is None
+    assert "MLflow" in caplog.text
+    assert str(tmp_path / "spool") in caplog.text
+    assert len(sessions(tmp_path / "spool")) == 1
 
 
 def test_metrics_have_names_that_mlflow_takes(found):
@@ -223,7 +225,8 @@ def test_most_images_left_out_stands_on_top(script, capsys, folder, tmp_path):
 
 
 def test_an_experiment_without_models_has_a_view_of_its_own_which_theirs_replaces(found, tmp_path):
-    client, experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", "toy")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client, experiment_id = open_store(uri, "toy")
     options = {
         "params": {"cells": [4, 5]},
         "per_image": found.per_image,
@@ -232,8 +235,12 @@ def test_an_experiment_without_models_has_a_view_of_its_own_which_theirs_replace
         "data_name": "toy",
         "digest": "1f3a",
     }
+
+    def log(**metrics: float) -> None:
+        assert log_reliability(Run.new(uri, "toy", spool=tmp_path / "spool"), metrics=metrics, **options) is not None
+
     for _ in range(2):
-        log_reliability(client, experiment_id, metrics={"alpha": 0.5, "pixel_icc": np.nan}, **options)
+        log(alpha=0.5, pixel_icc=np.nan)
     assert client.search_runs([experiment_id])[0].data.params == {"cells": "[4, 5]"}
     tags = client.get_experiment(experiment_id).tags
     charts = decode(tags[VIEW_TAG])["compareRunCharts"]
@@ -241,16 +248,16 @@ def test_an_experiment_without_models_has_a_view_of_its_own_which_theirs_replace
     assert VIEW_KEY in tags[NOTE_TAG]
     update_chart_view(client, experiment_id, scores=["iou"])
     models = client.get_experiment(experiment_id).tags[VIEW_TAG]
-    log_reliability(client, experiment_id, metrics={"alpha": 0.6}, **options)
+    log(alpha=0.6)
     assert client.get_experiment(experiment_id).tags[VIEW_TAG] == models
 
 
 def test_a_run_that_cannot_be_finished_is_marked_as_failed(found, tmp_path):
-    client, experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", "toy")
-    with pytest.raises(Exception, match="nothing-there"):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client, experiment_id = open_store(uri, "toy")
+    with pytest.raises(FileNotFoundError, match="nothing-there"):
         log_reliability(
-            client,
-            experiment_id,
+            Run.new(uri, "toy", spool=tmp_path / "spool"),
             metrics={"alpha": 0.5, "undefined": np.nan},
             params={},
             per_image=found.per_image,

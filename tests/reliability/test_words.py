@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from irrbench.report.raters_text import alpha_band, band, findings, headline, limits, percent
+from irrbench.report.numbers import percent_of
+from irrbench.report.raters_text import alpha_word, findings, headline, icc_word, limits
+from irrbench.report.terminal import reliability_table
 
 
 @pytest.mark.parametrize(
@@ -15,7 +19,7 @@ from irrbench.report.raters_text import alpha_band, band, findings, headline, li
     [(-0.1, "poor"), (0.499, "poor"), (0.5, "moderate"), (0.75, "good"), (0.9, "excellent"), (1, "excellent")],
 )
 def test_bands_of_icc(value, word):
-    assert band(value) == word
+    assert icc_word(value) == word
 
 
 @pytest.mark.parametrize(
@@ -28,14 +32,14 @@ def test_bands_of_icc(value, word):
     ],
 )
 def test_bands_of_alpha(value, words):
-    assert alpha_band(value) == words
+    assert alpha_word(value) == words
 
 
 @pytest.mark.parametrize(
     ("part", "text"), [(0, "0 %"), (0.001, "<1 %"), (0.204, "20 %"), (0.995, ">99 %"), (1, "100 %")]
 )
-def test_percent(part, text):
-    assert percent(part) == text
+def test_percent_of(part, text):
+    assert percent_of(part) == text
 
 
 def changed(found, **values):
@@ -74,7 +78,7 @@ def test_who_draws_least_like_the_others(found, change, said):
 def test_who_drew_few_images(found):
     few = found.raters.assign(n=[24, 12, 11])
     said = [sentence for sentence in findings(replace(found, raters=few)) if " drew " in sentence]
-    assert said == ["cem drew 11 of these 24 images: what stands beside that name rests on these alone."]
+    assert said == ["cem drew 11 of these 24 images: all values of this rater come from these images alone."]
 
 
 def test_images_left_out_are_among_the_findings_but_not_twice(found):
@@ -106,7 +110,7 @@ def test_a_high_pixel_icc_of_much_background_is_no_praise(found):
     praised = " ".join(findings(changed(found, pixel_icc__mean=0.95, unanimous__mean=0.6)))
     warned = " ".join(findings(changed(found, pixel_icc__mean=0.95, unanimous__mean=0.99)))
     assert "on average: excellent; " in praised
-    assert "excellent by the usual convention, which masks with much background meet too easily" in warned
+    assert "excellent by the usual convention, which masks with much background reach too easily" in warned
 
 
 def test_one_image_names_no_score(found):
@@ -128,7 +132,7 @@ def test_no_score_to_monitor_is_said(found):
 def test_limits_are_always_said(found):
     text = " ".join(limits(found))
     for part in (
-        "conventions and no laws",
+        "are conventions",
         "not independent of each other",
         "groups of images (group)",
         "Other raters",
@@ -141,3 +145,15 @@ def test_slots_are_no_persons(found):
     text = " ".join(limits(replace(found, options=replace(found.options, raters_are_slots=True))))
     assert "slots here, not persons" in text
     assert "ICC(1,...) fits" in text
+
+
+def test_the_terminal_shows_measures_intervals_and_the_note(found):
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(reliability_table(found.summary, found.across, note="rendered [images]"))
+    text = console.export_text()
+    alpha = found.summary.set_index("measure").loc["alpha"]
+    line = next(line for line in text.splitlines() if "Krippendorff" in line)
+    assert line.split()[2:4] == ["24", f"{alpha['mean']:.3f}"]
+    assert "rendered [images]" in text
+    extent = found.across.iloc[0]
+    assert f"{extent['low']:.3f} to {extent['high']:.3f}" in text

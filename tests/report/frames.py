@@ -6,6 +6,8 @@ import math
 
 import pandas as pd
 
+from irrbench.analysis.results import Results
+
 FLOOR = {"iou": 0.04, "tpr": 1.0}
 CEILING = {"iou": 0.71, "tpr": 0.81}
 UPPER = {"iou": 0.86, "tpr": 0.9}
@@ -103,3 +105,8 @@ def subgroups(models: dict[str, float], counts: dict[str, int]) -> pd.DataFrame:
         for site, n in counts.items()
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def results(frame: pd.DataFrame, **changes: object) -> Results:
+    """Results with this leaderboard."""
+    return Results(leaderboard=frame, **{"per_image": per_image({}), "unit": "patient_id"} | changes)

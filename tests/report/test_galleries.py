@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irrbench.report.galleries import choose_images, image_numbers, marks, rank_words
+from irrbench.report.galleries import choose_images, contour_key, empty_masks, image_numbers, rank_words
+from tests.other_scores import register
 
 IDS = [f"i{place}" for place in range(12)]
 CEILING = [0.8] * 12
@@ -43,6 +44,19 @@ def test_all_models_fail_where_raters_agree():
     # Above the median agreement (0.6): i0, i2, i4, i6, i7, i9; behind by .7, .01, .3, .2, .1, .02.
     captions = choose(unet=BEST, fpn=OTHER)["failures"].captions
     assert list(captions) == ["i0", "i4", "i6", "i7"]
+
+
+@pytest.mark.parametrize("gallery", ["ranked", "failures", "disagreement"])
+def test_where_lower_is_better_the_same_images_are_chosen(monkeypatch, gallery):
+    register(monkeypatch)
+    frame = per_image(unet=BEST, fpn=OTHER)
+    agreement = pd.Series(ALPHA, index=IDS)
+    turned = frame.assign(error=1 - frame["iou"]).drop(columns="iou")
+    one, other = (
+        {choice.name: list(choice.captions) for choice in choose_images(table, agreement, score=score, best="unet")}
+        for table, score in ((frame, "iou"), (turned, "error"))
+    )
+    assert one[gallery] == other[gallery]
 
 
 def test_no_failure_where_some_model_reaches_the_raters():
@@ -91,5 +105,11 @@ def test_each_place_is_shown_once_and_all_ranks_are_there(count):
 
 
 def test_who_marked_nothing():
-    assert marks([3, 0], prediction=0) == "1 of 2 raters marked nothing; the model marked nothing"
-    assert marks([3, 1], prediction=2) == ""
+    assert empty_masks([3, 0], prediction=0) == "1 of 2 raters marked nothing; the model marked nothing"
+    assert empty_masks([3, 1], prediction=2) == ""
+
+
+def test_the_key_names_raters_as_long_as_there_are_colours():
+    assert [stroke.label for stroke in contour_key(["anna", "ben"])] == ["the model", "anna", "ben"]
+    for many in ([], [f"rater {place}" for place in range(9)]):
+        assert [stroke.label for stroke in contour_key(many)] == ["the model", "thin: one line per rater"]

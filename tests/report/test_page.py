@@ -5,22 +5,26 @@ from __future__ import annotations
 import base64
 import io
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
 from PIL import Image
 
+from irrbench.config import ConfigError
 from irrbench.plots.style import DASH, MINUS
-from irrbench.report import Gallery, Picture, Report, page, write_report
-from irrbench.report.page import picture_uri
-from tests.report.frames import comparisons, curves, leaderboard, per_image, subgroups, verdicts
+from irrbench.report import Gallery, Picture, benchmark_page, write_page
+from irrbench.report.page import Column, Section, Stroke, picture_uri, render
+from irrbench.report.page import Page as PageContent
+from tests.report.frames import comparisons, curves, leaderboard, per_image, results, subgroups, verdicts
 
 MODELS = {"unet": 0.6, "fpn": 0.5}
 EVIL = "<script>alert('&')</script>"
 
 
-LIGHT = {"curves": None, "agreement": None, "galleries": [], "subgroups": None}
+LIGHT = {"curves": None, "agreement": None, "galleries": [], "subgroups": pd.DataFrame()}
 
 
 class Page(HTMLParser):
@@ -51,28 +55,30 @@ class Page(HTMLParser):
 def content(models=MODELS, **changes):
     picture = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     return {
-        "title": "Nodules",
+        "name": "Nodules",
         "note": "rendered images",
-        "leaderboard": leaderboard(models),
+        "frame": leaderboard(models),
         "per_image": per_image(models),
         "comparisons": comparisons(models),
         "verdicts": verdicts(models, margin=0.02),
         "subgroups": subgroups(models, {"A": 100, "B": 20}),
         "curves": curves(models),
-        "galleries": [Gallery("ranked", "Worst", "by rank", [Picture("worst image", picture)])],
+        "galleries": [Gallery("ranked", "Worst", "by rank", {}, [Picture("worst image", picture)])],
         "raters": ["anna", "ben"],
         "agreement": pd.Series({f"i{image}": image / 7 for image in range(7)}, name="alpha"),
         "rules": {"Ties": "background"},
-        "versions": {"torch": "2.4"},
         "digests": {"data": "0123abcd"},
-        "config_yaml": "seed: 3\n",
+        "config": {"seed": 3},
         "command": "python scripts/benchmark.py",
         "unit": "patient",
     } | changes
 
 
 def write(tmp_path, models=MODELS, **changes):
-    path = write_report(tmp_path / "deep" / "report.html", Report(**content(models, **changes)))
+    parts = content(models, **changes)
+    galleries = parts.pop("galleries")
+    page = benchmark_page(results(**parts), galleries=galleries)
+    path = write_page(tmp_path / "deep" / "report.html", page)
     text = path.read_text(encoding="utf-8")
     return text, Page(text)
 
@@ -85,7 +91,16 @@ def whole(tmp_path_factory):
 
 def test_everything_is_there(whole):
     text, parsed = whole
-    for part in ("Nodules", "worst image", "anna", "Ties", "2.4", "0123abcd", "seed: 3", "scripts/benchmark.py"):
+    for part in (
+        "Nodules",
+        "worst image",
+        "anna",
+        "Ties",
+        pd.__version__,
+        "0123abcd",
+        "seed: 3",
+        "scripts/benchmark.py",
+    ):
         assert part in parsed.text + text
     assert text.count("<svg") == 4
     assert {
@@ -133,10 +148,11 @@ def test_nothing_is_loaded_and_nothing_runs(whole):
 
 
 def test_texts_are_escaped(tmp_path):
-    fields = ("title", "note", "config_yaml", "command")
-    text, parsed = write(tmp_path, **LIGHT, **{field: f"{field} {EVIL}" for field in fields})
+    fields = ("name", "note", "command")
+    texts = {field: f"{field} {EVIL}" for field in fields}
+    text, parsed = write(tmp_path, **LIGHT, **texts, config={"config": f"config {EVIL}"})
     assert "<script" not in text
-    for field in fields:
+    for field in (*fields, "config"):
         assert f"{field} {EVIL}" in parsed.text
 
 
@@ -144,20 +160,56 @@ def test_labels_are_escaped(tmp_path):
     text, parsed = write(
         tmp_path,
         models={EVIL: 0.5, '"><img src=x>': 0.4},
-        galleries=[Gallery("g", EVIL, EVIL, [Picture(EVIL, np.zeros((3, 3, 3), np.uint8))])],
+        galleries=[Gallery("g", EVIL, EVIL, {}, [Picture(EVIL, np.zeros((3, 3, 3), np.uint8))])],
         raters=[EVIL],
-        remarks=[EVIL],
+        notes=(EVIL,),
         digests={EVIL: EVIL},
         unit=EVIL,
         subgroups=subgroups({EVIL: 0.5}, {EVIL: 3}).assign(column=EVIL, cut=EVIL, warning=EVIL),
         rules={EVIL: EVIL},
-        versions={EVIL: EVIL},
+        config={EVIL: EVIL},
+        comparisons=comparisons({EVIL: 0.5}),
+        verdicts=verdicts({EVIL: 0.5}).assign(floor_verdict=EVIL),
         agreement=pd.Series({"i0": 0.5}, name=EVIL),
     )
     assert "<script" not in text
     assert {attributes["src"][:10] for tag, attributes in parsed.tags if tag == "img"} == {"data:image"}
     assert EVIL in parsed.cells
     assert EVIL in parsed.text
+    assert f"<bdi>{escape(EVIL)}</bdi>" in text  # names keep their own direction
+
+
+def test_every_text_of_a_section_is_escaped():
+    table = pd.DataFrame({EVIL: [EVIL], "value": [1.0], "role": ["model"], "name": [EVIL]})
+    section = Section(
+        "evil",
+        EVIL,
+        note=EVIL,
+        text=EVIL,
+        style=f'"{EVIL}',
+        key=[Stroke([f'"{EVIL}'], EVIL)],
+        code=EVIL,
+        pairs=[(EVIL, EVIL)],
+        table=table,
+        columns={"name": Column(EVIL, "text"), EVIL: Column(EVIL, "text"), "value": Column(EVIL)},
+        label=f'"{EVIL}',
+        colours={EVIL: f'"{EVIL}'},
+        items=[EVIL],
+        pictures=[Picture(f'"{EVIL}', np.zeros((3, 3, 3), np.uint8))],
+        parts=[Section(title=EVIL, text=EVIL), Section(title=EVIL, text=EVIL, is_folded=True)],
+    )
+    page = PageContent(title=EVIL, note=EVIL, headline=EVIL, findings=EVIL, cautions=[EVIL], sections=[section])
+    text = render(page)
+    assert "<script" not in text
+    parsed = Page(text)
+    tags = [tag for tag, _ in parsed.tags]
+    assert set(tags) <= {
+        *("html", "head", "meta", "title", "style", "body", "main", "h1", "p", "nav", "a", "section", "h2", "h3"),
+        *("span", "bdi", "pre", "dl", "dt", "dd", "div", "table", "caption", "thead", "tbody", "tr", "th", "td"),
+        *("ul", "li", "figure", "img", "figcaption", "details", "summary"),
+    }
+    assert parsed.text.count(EVIL) >= 20
+    assert next(attributes for tag, attributes in parsed.tags if tag == "img")["alt"] == f'"{EVIL}'
 
 
 def test_table_prints_mean_interval_and_normalized(whole):
@@ -167,13 +219,13 @@ def test_table_prints_mean_interval_and_normalized(whole):
     assert parsed.cells[place + 2] == f"0.700 {DASH}0.680 to 0.730"
     assert parsed.cells[place + 3 : place + 5] == ["120", "60"]
     assert parsed.cells[parsed.cells.index("naive rater (floor)") + 1] == "0.040 0.020 to 0.070"
-    assert "No normalized score for TPR (sensitivity): the naive rater is not below the average rater." in parsed.text
+    assert (
+        "No normalized score for TPR (sensitivity): the naive rater is not worse than the average rater." in parsed.text
+    )
 
 
 def test_remarks_of_the_statistics_are_shown(tmp_path):
-    _, parsed = write(
-        tmp_path, **LIGHT, remarks=["No normalized tpr: because.", "iou is defined on 3 of 4 test images."]
-    )
+    _, parsed = write(tmp_path, **LIGHT, notes=("No normalized tpr: because.", "iou is defined on 3 of 4 test images."))
     assert "iou is defined on 3 of 4 test images." in parsed.text
     assert "No normalized score for" not in parsed.text  # said once
 
@@ -195,7 +247,7 @@ def thin(tmp_path_factory):
             for name in MODELS
         ]
     )
-    return write(tmp_path_factory.mktemp("thin"), leaderboard=board, alternative=alternative)
+    return write(tmp_path_factory.mktemp("thin"), frame=board, alternative=alternative)
 
 
 class TestFewGroups:
@@ -223,7 +275,7 @@ class TestFewGroups:
         assert f"{MINUS}0.110{MINUS}0.130 to {MINUS}0.090" in parsed.cells
 
     def test_ten_groups_are_enough(self, tmp_path):
-        text, parsed = write(tmp_path, **LIGHT, leaderboard=leaderboard(MODELS).assign(n_groups=10))
+        text, parsed = write(tmp_path, **LIGHT, frame=leaderboard(MODELS).assign(n_groups=10))
         assert 'class="caution"' not in text
         assert {"p (Holm)", "verdict"} <= set(parsed.cells)
 
@@ -280,8 +332,8 @@ def test_formula_stands_once(whole):
 
 
 def test_parts_without_data_are_left_out(tmp_path):
-    frame = leaderboard({})
-    text, parsed = write(tmp_path, models={}, leaderboard=frame, comparisons=None, verdicts=None, note="", **LIGHT)
+    frame, nothing = leaderboard({}), pd.DataFrame()
+    text, parsed = write(tmp_path, models={}, frame=frame, comparisons=nothing, verdicts=nothing, note="", **LIGHT)
     assert not {"curves", "comparisons", "verdicts", "subgroups", "agreement", "images"} & {
         attributes.get("id") for _, attributes in parsed.tags
     }
@@ -310,7 +362,7 @@ def test_same_input_same_bytes(whole, tmp_path):
 
 
 def test_scores_decide_which_one_counts(tmp_path):
-    _, parsed = write(tmp_path, scores=["tpr"], **LIGHT)
+    _, parsed = write(tmp_path, scores=("tpr",), **LIGHT)
     assert "reaches TPR (sensitivity) 0.70" in parsed.text
     assert "IoU" not in parsed.cells
 
@@ -323,13 +375,13 @@ def test_a_failed_write_leaves_the_old_report_and_no_rest(tmp_path, monkeypatch)
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(page.Path, "chmod", full)
-    with pytest.raises(OSError, match="No space left"):
-        write(tmp_path, title="new", **LIGHT)
+    monkeypatch.setattr(Path, "chmod", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        write(tmp_path, name="new", **LIGHT)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
 
-def test_refuses_a_frame_without_scores(tmp_path):
+def test_refuses_a_frame_without_scores():
     with pytest.raises(ValueError, match="must have a score column; found name, role"):
-        write(tmp_path, leaderboard=leaderboard(MODELS)[["name", "role"]])
+        results(leaderboard(MODELS)[["name", "role"]])

@@ -12,16 +12,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from irrbench.plots.style import DASH, MINUS
-from irrbench.report import Report, terminal_table
-from irrbench.report.content import dashes, share
-from irrbench.report.headline import cautions, findings, headline
+from irrbench.report import terminal_table
+from irrbench.report.benchmark_text import cautions, findings, headline, no_shares
+from irrbench.report.numbers import share
 from irrbench.report.terminal import wrap_name
-from tests.report.frames import comparisons, leaderboard, per_image, subgroups, verdicts
-
-
-def report(frame, **changes):
-    texts = {"title": "", "note": "", "rules": {}, "versions": {}, "config_yaml": "", "command": ""}
-    return Report(leaderboard=frame, per_image=per_image({}), **texts, **{"unit": "patient_id"} | changes)
+from tests.other_scores import register
+from tests.report.frames import comparisons, leaderboard, results, subgroups, verdicts
 
 
 def changed(frame, role, **values):
@@ -32,7 +28,7 @@ def changed(frame, role, **values):
 
 class TestHeadline:
     def test_between_the_bounds(self):
-        text = headline(report(leaderboard({"fpn": 0.5, "unet": 0.62})))
+        text = headline(results(leaderboard({"fpn": 0.5, "unet": 0.62})))
         assert text == (
             "The best of 2 models, unet, reaches IoU 0.62 (95 % interval 0.60 to 0.65) on 120 images of 60 groups "
             "(patient_id); the average rater reaches 0.71, the naive rater 0.04: 87 % (82 % to 91 %) of the way from "
@@ -41,43 +37,69 @@ class TestHeadline:
 
     def test_without_groups_intervals_and_counts(self):
         frame = leaderboard({"unet": 0.62})[["name", "role", "iou", "iou_normalized"]]
-        assert headline(report(frame, unit="")) == (
+        assert headline(results(frame, unit="")) == (
             "The model, unet, reaches IoU 0.62; the average rater reaches 0.71, the naive rater 0.04: 87 % of the way "
             "from the naive to the average rater."
         )
 
     def test_level_is_the_configurations(self):
-        assert "(90 % interval 0.60" in headline(report(leaderboard({"unet": 0.62}), level=0.9))
+        assert "(90 % interval 0.60" in headline(results(leaderboard({"unet": 0.62}), level=0.9))
 
     def test_above_the_ceiling(self):
         assert "passes the average rater (103 % (98 % to 107 %) of the way" in headline(
-            report(leaderboard({"unet": 0.73}))
+            results(leaderboard({"unet": 0.73}))
         )
 
     def test_below_the_floor(self):
-        assert "the model is below the naive rater" in headline(report(leaderboard({"unet": 0.01})))
+        assert "the model scores worse than the naive rater" in headline(results(leaderboard({"unet": 0.01})))
 
     def test_floor_above_the_ceiling(self):
-        text = headline(report(leaderboard({"unet": 0.6}), scores=["tpr"]))
-        assert text.endswith("No normalized score is given: the naive rater is not below the average rater.")
+        text = headline(results(leaderboard({"unet": 0.6}), scores=("tpr",)))
+        assert text.endswith("No normalized score is given: the naive rater is not worse than the average rater.")
 
     def test_bounds_too_close(self):
         frame = changed(leaderboard({"unet": 0.6}), "model", iou_normalized=np.nan)
-        assert "cannot be told from zero" in headline(report(frame))
+        assert "cannot be distinguished from zero" in headline(results(frame))
 
     def test_undefined_bounds(self):
         frame = changed(leaderboard({"unet": 0.6}), "model", iou_normalized=np.nan)
         frame = changed(frame, "ceiling", iou=np.nan)
-        assert "floor or ceiling is undefined on all images" in headline(report(frame))
+        assert "floor or ceiling is undefined on all images" in headline(results(frame))
 
     def test_undefined_models_are_not_the_best(self):
         frame = leaderboard({"unet": 0.6, "fpn": 0.5})
         frame.loc[frame["name"] == "unet", "iou"] = np.nan
-        assert headline(report(frame)).startswith("The best of 2 models, fpn,")
+        assert headline(results(frame)).startswith("The best of 2 models, fpn,")
 
     def test_endless_intervals_are_left_out(self):
         frame = changed(leaderboard({"unet": 0.6}), "model", iou_low=-np.inf, iou_high=np.inf)
-        assert "reaches IoU 0.60 on 120 images" in headline(report(frame))
+        assert "reaches IoU 0.60 on 120 images" in headline(results(frame))
+
+
+class TestLowerIsBetter:
+    """The same results as an error instead of a score."""
+
+    @pytest.fixture(autouse=True)
+    def _known(self, monkeypatch):
+        register(monkeypatch)
+
+    def frame(self, models):
+        frame = leaderboard(models).drop(columns=["iou_low", "iou_high"])
+        return frame.assign(error=1 - frame["iou"]).rename(columns={"iou_normalized": "error_normalized"})
+
+    def test_the_best_has_the_lowest_value(self):
+        found = results(self.frame({"fpn": 0.5, "unet": 0.62}), scores=("error",))
+        assert found.best["name"] == "unet"
+        assert headline(found).startswith("The best of 2 models, unet, reaches Error rate 0.38 on 120 images")
+        assert not found.is_inverted("error")
+
+    def test_a_floor_below_the_ceiling_is_inverted(self):
+        frame = changed(self.frame({"unet": 0.6}), "floor", error=0.1)
+        frame = changed(frame, "model", error_normalized=np.nan)
+        assert results(frame, scores=("error",)).is_inverted("error")
+        assert headline(results(frame, scores=("error",))).endswith(
+            "the naive rater is not worse than the average rater."
+        )
 
 
 class TestFindings:
@@ -85,7 +107,7 @@ class TestFindings:
 
     def test_say_how_far_from_the_ceiling_and_whether_the_lead_is_chance(self):
         found = findings(
-            report(
+            results(
                 leaderboard(self.MODELS),
                 verdicts=verdicts(self.MODELS, margin=0.02),
                 comparisons=comparisons(self.MODELS),
@@ -94,42 +116,43 @@ class TestFindings:
         interval = f"95 % interval {MINUS}0.11 to {MINUS}0.07"
         distance, lead = found
         assert distance == (
-            f"Its difference from the average rater is {MINUS}0.090 ({interval}): inconclusive, by a margin of 0.02."
+            f"Its difference from the average rater is {MINUS}0.090 ({interval}): inconclusive (margin 0.02)."
         )
         assert lead == (
-            "Its lead of 0.120 over the next, fpn, is no more than chance may give (p = 0.012 after Holm's correction)."
+            "Its lead of 0.120 over the next, fpn, is not distinguishable from chance (p = 0.012 after Holm's "
+            "correction)."
         )
 
     def test_a_lead_is_found_whichever_way_round_the_pair_stands(self):
         frame = comparisons({"fpn": 0.5, "unet": 0.62}).replace({"not distinguishable": "below"})
-        (found,) = findings(report(leaderboard(self.MODELS), comparisons=frame.assign(p_holm=0.0002)))
+        (found,) = findings(results(leaderboard(self.MODELS), comparisons=frame.assign(p_holm=0.0002)))
         assert found == "Its lead of 0.120 over the next, fpn, is more than chance (p < 0.001 after Holm's correction)."
 
     def test_nothing_with_few_groups(self):
         thin = leaderboard(self.MODELS).assign(n_groups=9)
-        assert findings(report(thin, comparisons=comparisons(self.MODELS))) == []
+        assert findings(results(thin, comparisons=comparisons(self.MODELS))) == []
 
 
 class TestCautions:
     def test_few_groups(self):
-        (text,) = cautions(report(leaderboard({"unet": 0.6}).assign(n_groups=3)))
+        (text,) = cautions(results(leaderboard({"unet": 0.6}).assign(n_groups=3)))
         assert text.startswith("Only 3 independent groups of images (patient_id): fewer than 10")
 
     def test_few_images(self):
-        (text,) = cautions(report(leaderboard({"unet": 0.6}).assign(n_groups=1), unit=""))
+        (text,) = cautions(results(leaderboard({"unet": 0.6}).assign(n_groups=1), unit=""))
         assert text.startswith("Only 1 image: fewer than 10")
 
     def test_none(self):
-        assert cautions(report(leaderboard({"unet": 0.6}), subgroups=subgroups({"unet": 0.6}, {"A": 10}))) == []
+        assert cautions(results(leaderboard({"unet": 0.6}), subgroups=subgroups({"unet": 0.6}, {"A": 10}))) == []
 
 
 def test_reasons_are_grouped():
     frame = changed(leaderboard({"unet": 0.6}), "model", iou_normalized=np.nan)
-    assert [sentence.split(":")[0] for sentence in dashes(frame, ["iou", "tpr"])] == [
+    assert [sentence.split(":")[0] for sentence in no_shares(results(frame, scores=("iou", "tpr")))] == [
         "No normalized score for IoU",
         "No normalized score for TPR (sensitivity)",
     ]
-    assert dashes(leaderboard({"unet": 0.6}), ["iou"]) == []
+    assert no_shares(results(leaderboard({"unet": 0.6}), scores=("iou",))) == []
 
 
 @pytest.mark.parametrize(

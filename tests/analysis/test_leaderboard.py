@@ -62,7 +62,7 @@ def test_by_hand():
 def test_columns_are_those_that_scripts_rely_on():
     results = build_results(random_tables(2, 6))
     assert list(results.leaderboard) == [
-        "name", "role", "n_images", "iou", "iou_low", "iou_high", "iou_floor", "iou_ceiling",
+        "name", "role", "n_images", "n_groups", "iou", "iou_low", "iou_high", "iou_floor", "iou_ceiling",
         "iou_normalized", "iou_normalized_low", "iou_normalized_high", "rank",
     ]  # fmt: skip
     assert list(results.per_image) == ["name", "role", "image_id", "iou"]

@@ -144,7 +144,7 @@ def test_a_failing_cell_is_reported_and_the_others_stand(study, store, tmp_path,
     assert result.code == 1
     assert "[1/2] fpn-resnet18 majority: failed: RuntimeError: out of luck" in result.text
     assert "Traceback" in result.text
-    assert "Failed (1): fpn-resnet18 majority. The rest stands." in result.text
+    assert "Failed (1): fpn-resnet18 majority. The other results are complete." in result.text
     lost = "1 of 2 failed and are not shown: fpn-resnet18 majority."
     assert lost in " ".join(result.text.split())
     assert lost in (tmp_path / "out" / "report.html").read_text()

@@ -38,7 +38,7 @@ def test_each_model_gets_its_own_threshold(study, store, tmp_path):
     assert result.code == 0
     assert "bold: threshold 0.5, the best on the validation images" in result.text
     assert "shy: threshold 0.29, the best" in result.text
-    assert "drawn: masks, nothing to cut" in result.text
+    assert "drawn: masks, no threshold needed" in result.text
     client = mlflow.MlflowClient(store)
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     chosen = {run.info.run_name: run.data.params["threshold"] for run in runs if run.info.run_name in folders}
