@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 NOTES = {
     "ceiling": "Each rater's mask on the majority of the other raters, averaged over raters: how well people agree. "
-    "A good model may honestly pass it.",
+    "A good model may score higher.",
     "floor": "A rater who marks the whole region of interest, on the same references.",
 }
 MAX_VALUE = 500  # characters of a parameter
@@ -35,7 +35,7 @@ MAX_VALUE = 500  # characters of a parameter
 
 @call
 def bounds(run: StoredRun, split: str, digest: str, rules: Mapping[str, Any]) -> None:
-    """Find or create the reference runs of a split, and state the rules behind them."""
+    """Find or create the reference runs of a split, and write the rules of the bounds into them."""
     _reference_runs(run, split, digest).log_rules(rules)
 
 
@@ -133,7 +133,7 @@ class ReferenceRuns:
             metrics(run, values=last, step=last_step)
 
     def log_rules(self, rules: Mapping[str, Any]) -> None:
-        """State the rules behind the bounds as parameters and in the description of both runs.
+        """Write the rules of the bounds into both runs, as parameters and into the description.
 
         Parameters cannot be changed in MLflow: one that is there with another value stays, and the description says
         the latest. Put the split in front of what differs between splits (``val/n_images``).

@@ -96,7 +96,7 @@ def page_address(host: str, port: int, experiment_id: str | None) -> str:
 
 @contextmanager
 def local_server(tracking_uri: str, *, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run an MLflow server on a store while the context is open: two processes, none left behind.
+    """Run an MLflow server on a store while the context is open: two processes, which end with it.
 
     One worker and no job execution (which only serves MLflow's tools for language models) instead of some fifteen
     processes. The server has a process group of its own, which is ended as a whole.

@@ -230,7 +230,7 @@ class Session:
         return cls(folder, lock, tracking_uri)
 
     def add(self, request: Request) -> QueuedRequest:
-        """Write a request behind all that were added before.
+        """Write a request after all that were added before.
 
         Raises:
             OSError: if the disk does not take it.

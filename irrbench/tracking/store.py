@@ -68,7 +68,7 @@ def acquire_lock(path: Path, *, timeout: float) -> FileLock:
 
 
 def release_lock(lock: FileLock, *, remove: bool) -> None:
-    """Release a lock, and remove its file if nobody needs it any more."""
+    """Release a lock, and remove its file if it is no longer needed."""
     path = Path(lock.lock_file)
     if remove:  # while it is held: afterwards it may be another process's lock
         with suppress(OSError):
@@ -102,7 +102,7 @@ def exclusive_creation(database: Path | None) -> Iterator[None]:
     """While there is no such database yet, let one process at a time pass; the others wait until it is made.
 
     MLflow creates the tables of an sqlite file in a hundred steps, and two processes that do so at once ruin it.
-    Nobody waits if the database exists, or if the store is not a file.
+    No process waits if the database exists, or if the store is not a file.
     """
     exists = database is not None and database.is_file() and not _lock_file(database).exists()
     with exclusive(None if exists else database):
@@ -156,7 +156,7 @@ def connect(tracking_uri: str) -> Any:
     """Return an ``mlflow.MlflowClient`` of a store.
 
     Raises:
-        ValueError: if MLflow cannot open a store at the URI, or there is no database behind it.
+        ValueError: if MLflow cannot open a store at the URI, or no database is found there.
         ConnectionError: if nothing answers at a server's address within seconds; MLflow itself waits for minutes.
     """
     if is_server(tracking_uri) and (silence := why_silent(tracking_uri, seconds=SERVER_TIMEOUT)):
