@@ -37,12 +37,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, content)
         write_atomically(Path(path), lambda place: place.write_bytes(content.getbuffer()))
 
-    def load_checkpoint(
-        self,
-        path: Any,
-        map_location: Any = None,
-        weights_only: bool | None = None,  # noqa: FBT001 (Lightning's signature)
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
         """Read what this class wrote, all types included: users' modules may have stored any."""
         del weights_only
         checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=False)
@@ -110,8 +105,8 @@ class LastEpoch(Checkpoint):
             if due and each.monitor is not None and each.monitor in self._metrics:
                 trainer.lightning_module.lr_scheduler_step(each.scheduler, self._metrics[each.monitor])
         own = {key: value for key, value in self._metrics.items() if key.startswith("train/")}
-        for logger_of_trainer in trainer.loggers:
-            logger_of_trainer.log_metrics({**own, "epoch": epoch}, step=epoch)
+        for run in trainer.loggers:
+            run.log_metrics({**own, "epoch": epoch}, step=epoch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Save the epoch; Lightning calls checkpoint callbacks after all others."""

@@ -127,8 +127,8 @@ def _train(cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener
     monitor = RaterBoundsMonitor(**{**keys, **options, **rules})
     best, last = best_weights(cell.folder, score), LastEpoch(cell.folder, monitor)
     module = make_module(config, data)
-    seeder = EpochSeeder(loaders, config.seed)
-    trainer = make_trainer(config, [monitor, seeder, Progress(score, on_epoch), collector, best, last], run)
+    seeder, reporter = EpochSeeder(loaders, config.seed), EpochReporter(score, on_epoch)
+    trainer = make_trainer(config, [monitor, seeder, reporter, collector, best, last], run)
     resumed = find_checkpoint(cell.folder)
     if resumed is not None:
         loaders.set_epoch(resumed.next_epoch)  # workers load images before the epoch begins
@@ -200,7 +200,7 @@ class EpochSeeder(pl.Callback):
         torch.manual_seed(int(draws(self._seed, epoch, trainer.global_rank, TORCH).integers(2**63)))
 
 
-class Progress(pl.Callback):
+class EpochReporter(pl.Callback):
     """Reports each epoch that ended.
 
     Args:
@@ -240,9 +240,7 @@ class PredictionCollector(pl.Callback):
         self._logits = predictions_of(module, batch, outputs)
         return self._logits
 
-    def on_test_batch_end(
-        self, _trainer: pl.Trainer, _module: pl.LightningModule, _outputs: Any, batch: Any, *_: Any
-    ) -> None:
+    def on_test_batch_end(self, _trainer: Any, _module: Any, _outputs: Any, batch: Any, *_: Any) -> None:
         """Collect the masks, in the sizes of their images."""
         logits, self._logits = self._logits, None
         if logits is None:

@@ -330,7 +330,7 @@ class GridProgress:
         if isinstance(ending, Failure):
             text = f"failed: {ending.reason}"
         elif isinstance(ending, LockedByOther):
-            text = "another process is at it; left to that one"
+            text = "another process is running it; skipped here"
         else:
             result, score = load_cell(cell.name, cell.folder), cell.config.scores[0]
             text = f"test {score} {result.table[score].mean():.3f}, "

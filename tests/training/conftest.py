@@ -1,4 +1,4 @@
-"""A small study that real trainings end on within seconds, and a real sqlite store for each test."""
+"""A small study on which real trainings take seconds, and a real sqlite store for each test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A module as users write them, in a folder of its own that is on no path."""
+"""A module with networks as users write them, in a folder that is not on the import path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the small study holds: bright disks, around which three raters draw circles of their own size."""
+"""A small study: bright disks, which three raters outline with circles of different sizes."""
 
 from __future__ import annotations
 

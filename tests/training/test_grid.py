@@ -1,4 +1,4 @@
-"""Where cells run: here, in processes, on clusters, in parts of a grid; and what comes back of those that fail."""
+"""Cells in this process, in other processes, on clusters and in parts of a grid; failures come back as results."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_parts_are_disjoint_and_make_up_the_whole():
     assert shard(cells, (9, 9)) == []
 
 
-def test_parts_of_a_grid_and_the_tables_by_whoever_ends_last(study, with_nets, store, tmp_path):
+def test_the_part_that_ends_last_writes_the_tables(study, with_nets, store, tmp_path):
     config = tiny(study, tmp_path / "out", store, **{"train.max_epochs": 1})
     first = run_recorded(config, part=(2, 2))
     assert first.code == 0
@@ -80,7 +80,7 @@ def test_parts_of_a_grid_and_the_tables_by_whoever_ends_last(study, with_nets, s
 
 
 def test_a_task_of_a_job_array_is_a_process_of_its_own(study, with_nets, store, tmp_path, monkeypatch):
-    """Whatever its number among the tasks: Lightning takes tasks for the processes of one training."""
+    """Its number among the tasks is ignored; Lightning alone would take tasks for processes of one training."""
     for name, value in {"NTASKS": "8", "PROCID": "3", "LOCALID": "3", "JOB_NAME": "a", "JOB_ID": "5"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setattr("irrbench.callbacks.logger.rank_zero_only.rank", 3)
@@ -90,7 +90,7 @@ def test_a_task_of_a_job_array_is_a_process_of_its_own(study, with_nets, store, 
     assert len(open_store(store, "irrbench: study")[0].search_runs(["1", "2"])) == 3
 
 
-def test_workers_that_die_make_failures_of_what_was_left(monkeypatch):
+def test_workers_that_die_make_failures_of_the_remaining_cells(monkeypatch):
     cells = [type("Cell", (), {"name": n, "folder": Path(n)})() for n in "abc"]
 
     def results(self, function, calls):

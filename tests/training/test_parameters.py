@@ -1,4 +1,4 @@
-"""What tells the runs of a grid apart in MLflow."""
+"""The parameters of a cell's run in MLflow."""
 
 from __future__ import annotations
 

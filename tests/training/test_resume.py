@@ -1,4 +1,4 @@
-"""A cell that is killed goes on where its last epoch ended, and gives what it would have given anyway."""
+"""A cell that is killed is resumed after its last epoch, and gives the same results as one that is not killed."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def tiny(study, place: Path, store: str, **changes):
 
 
 def killed_run(config, epoch: int) -> None:
-    """Run until an epoch has ended that is not yet kept."""
+    """Run until an epoch has ended, but is not saved yet."""
 
     def die(self, trainer, module):
         if trainer.current_epoch == epoch:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_module.Progress, "on_train_epoch_end", die)
+        patch.setattr(fit_module.EpochReporter, "on_train_epoch_end", die)
         with pytest.raises(Killed):
             run_recorded(config)
 
@@ -72,7 +72,7 @@ def steps(store: str, config, key: str) -> list[int]:
         pytest.param("Net", 2, marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_cell_goes_on_to_the_same_results_in_the_same_run(study, with_nets, store, tmp_path, model, workers):
+def test_a_killed_cell_gives_the_same_results_in_the_same_run(study, with_nets, store, tmp_path, model, workers):
     noise = {"class_path": "torchvision.transforms.v2.GaussianNoise", "init_args": {"sigma": 0.05}}
     model_changes = {"models": [{"class_path": f"tiny_nets.{model}"}]}
     changes = {**model_changes, "train.num_workers": workers, "train.transforms": [noise]}
@@ -104,7 +104,7 @@ def test_a_killed_cell_goes_on_to_the_same_results_in_the_same_run(study, with_n
 
 
 @pytest.mark.slow
-def test_rates_of_a_resumed_plateau_are_those_of_one_that_was_not(study, with_nets, store, tmp_path):
+def test_a_resumed_plateau_scheduler_has_the_same_learning_rates(study, with_nets, store, tmp_path):
     rates: dict[str, list[float]] = {"whole": [], "resumed": []}
 
     def note(kind):
@@ -150,7 +150,7 @@ def test_a_checkpoint_needs_its_best_weights_too(tmp_path, name):
     assert find_checkpoint(tmp_path) is None
 
 
-def test_a_kill_between_the_run_and_its_note_leaves_no_second_run(study, with_nets, store, tmp_path, monkeypatch):
+def test_a_kill_before_training_begins_leaves_no_second_run(study, with_nets, store, tmp_path, monkeypatch):
     config = tiny(study, tmp_path / "out", store, **{"train.max_epochs": 1})
 
     def die(*_, **__):
@@ -175,7 +175,7 @@ def test_without_resume_the_cell_and_its_run_are_made_anew(study, with_nets, sto
     assert [run.data.tags["irrbench.run_key"] != first for run in models] == [True]
 
 
-def test_a_cell_at_which_another_process_is_is_left_to_it(study, with_nets, store, tmp_path):
+def test_a_cell_that_another_process_is_running_is_skipped(study, with_nets, store, tmp_path):
     config = tiny(study, tmp_path / "out", store, labels=["random", "soft"], **{"train.max_epochs": 1})
     killed_run(config, 0)
     folder = only_cell(tmp_path / "out")
@@ -183,7 +183,7 @@ def test_a_cell_at_which_another_process_is_is_left_to_it(study, with_nets, stor
         assert ours
         result = run_recorded(config)
     assert result.code == 0
-    assert "[1/2] Net random: another process is at it; left to that one" in result.text
+    assert "[1/2] Net random: another process is running it; skipped here" in result.text
     assert "Not finished yet (1): Net random" in result.text
     assert not (tmp_path / "out" / "leaderboard.csv").exists()
     assert run_recorded(config).code == 0
@@ -226,7 +226,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_a_killed_process_was_writing_down_for_mlflow_is_forgotten(study, with_nets, store, tmp_path, caplog):
+def test_half_written_records_of_a_killed_process_are_removed(study, with_nets, store, tmp_path, caplog):
     config = tiny(study, tmp_path / "out", store, **{"train.max_epochs": 2})
     killed_run(config, 1)
     session = tmp_path / "out" / "irrbench-spool" / "01795632038111509695-99999-0"
@@ -258,7 +258,7 @@ class Restarts:
         return json.loads(first.read_text())["seconds"] / EPOCHS
 
     def signature(self) -> list[tuple[str, int]]:
-        """Changes whenever weights or a whole epoch have been kept."""
+        """Changes whenever weights or a whole epoch have been saved."""
         found = sorted((self.place / "out").glob("cells/*/*.ckpt"))
         return [(str(path), path.stat().st_mtime_ns) for path in found if path.exists()]
 

@@ -1,4 +1,4 @@
-"""Transforms out of a configuration: image and everything drawn on it alike, drawn by seed, epoch and index."""
+"""Transforms of a configuration change image, label, masks and ROI alike; draws depend on seed, epoch and index."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def item(height: int = 12, width: int = 20, raters: int = 3) -> dict:
 
 
 @pytest.mark.parametrize("move", MOVES)
-def test_everything_moves_alike_and_what_comes_in_from_outside_does_not_count(move):
+def test_image_and_masks_move_alike_and_padded_pixels_leave_the_roi(move):
     before = item()
     for seed in range(5):
         after = Transforms([move])(dict(before), seed)
