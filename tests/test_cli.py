@@ -197,7 +197,7 @@ def test_sync_says_what_still_waits_and_why(waiting, tmp_path, capsys) -> None:
     printed = capsys.readouterr().out
     assert "delivered 0, still waiting 3" in printed
     assert "the run k of experiment 'e' is not created yet" in printed
-    assert re.search(r"ended while it wrote .*00000003-metrics-k\.tmp, which is not whole; remove it", printed)
+    assert re.search(r"ended while it wrote .*00000003-metrics-k\.tmp, which is not complete; remove it", printed)
     assert len(list(waiting.glob("*/*.op"))) == 2
 
 
