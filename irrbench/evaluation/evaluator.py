@@ -87,6 +87,11 @@ class Evaluator:
         return self.metric.scores
 
     @property
+    def rules(self) -> dict[str, str]:
+        """The rules behind the bounds."""
+        return self.metric.rules
+
+    @property
     def full_table(self) -> pd.DataFrame | None:
         """The per-image table with the raters' agreement, where it is wanted."""
         if self.table is None or self._agreement is None:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from irrbench.evaluation.sinks import candidate_table
+from irrbench.evaluation.sinks import Stage, candidate_table
 from irrbench.summary import REFERENCES, bounds_digest
 from irrbench.tracking import Run, RunAddress, chart_link
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from irrbench.evaluation.evaluator import Evaluator
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ class MLflowSink:
         """The model's run."""
         return self._given if isinstance(self._given, Run) else self._given()
 
-    def log_stage(self, stage: Evaluator, values: Mapping[str, float], *, step: int) -> None:
+    def log_stage(self, stage: Stage, values: Mapping[str, float], *, step: int) -> None:
         """Log the model's values and, so far as they are missing, the bounds."""
         if stage.table is None:
             return
@@ -101,7 +100,7 @@ class MLflowSink:
         if step & (step - 1) == 0:
             self._extend(stage, step)
 
-    def close_stage(self, stage: Evaluator, *, step: int) -> None:
+    def close_stage(self, stage: Stage, *, step: int) -> None:
         """Write the model's per-image table and pictures, draw the bounds' lines to the end, save the chart view.
 
         Waits for what is under way, a few seconds at most if the store does not take it.
@@ -133,9 +132,9 @@ class MLflowSink:
         self.run.drain(limit=600)
         self.print_link()
 
-    def _open(self, stage: Evaluator, table: pd.DataFrame) -> None:
+    def _open(self, stage: Stage, table: pd.DataFrame) -> None:
         """Tag the model's run and find or create the bounds runs, when the bounds of a split are first known."""
-        split, rules = stage.split, stage.metric.rules
+        split, rules = stage.split, stage.rules
         digest = self._digests[split] = bounds_digest(table, rules)
         self.run.join_bounds(split, digest)
         images = table[["image_id", "n_raters", "roi_pixels"]]
@@ -147,7 +146,7 @@ class MLflowSink:
         for candidate in ("ceiling", "floor"):
             self.run.log_bounds_table(split, digest, candidate, candidate_table(table, candidate, stage.scores))
 
-    def _extend(self, stage: Evaluator, step: int) -> None:
+    def _extend(self, stage: Stage, step: int) -> None:
         split = stage.split
         if not self._with_references or split not in self._digests:
             return
@@ -157,7 +156,7 @@ class MLflowSink:
         )
         self.run.log_bounds_line(split, self._digests[split], ceiling, floor, last_step=step)
 
-    def _log_panels(self, stage: Evaluator, step: int) -> None:
+    def _log_panels(self, stage: Stage, step: int) -> None:
         for name, picture in stage.panels.draw().items():
             self.run.log_panel(f"{stage.split}/{name}", picture, step=step)
 

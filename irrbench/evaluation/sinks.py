@@ -17,9 +17,31 @@ from irrbench.summary import REFERENCES, name_column
 if TYPE_CHECKING:
     import pandas as pd
 
-    from irrbench.evaluation.evaluator import Evaluator
+    from irrbench.evaluation.panels import Panels
+    from irrbench.summary import ScoreSummary
 
 logger = logging.getLogger(__name__)
+
+
+class Stage(Protocol):
+    """What a sink may ask of a stage, see :class:`~irrbench.evaluation.Evaluator`."""
+
+    split: str  # first part of the keys
+    table: pd.DataFrame | None  # latest per-image table; None where the epoch could not be scored
+    summary: dict[str, ScoreSummary]  # latest means, by score
+    panels: Panels  # pictures
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of the scores, the main one first."""
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """The rules behind the bounds."""
+
+    @property
+    def full_table(self) -> pd.DataFrame | None:
+        """The per-image table with the raters' agreement, where it is wanted."""
 
 
 class Sink(Protocol):
@@ -28,10 +50,10 @@ class Sink(Protocol):
     What a sink raises is logged once and costs the training nothing.
     """
 
-    def log_stage(self, stage: Evaluator, values: Mapping[str, float], *, step: int) -> None:
+    def log_stage(self, stage: Stage, values: Mapping[str, float], *, step: int) -> None:
         """An epoch has ended: its values by key, and ``stage.table``, ``stage.summary`` and ``stage.panels``."""
 
-    def close_stage(self, stage: Evaluator, *, step: int) -> None:
+    def close_stage(self, stage: Stage, *, step: int) -> None:
         """The last epoch of the training has ended, or the test: write tables and pictures."""
 
 
@@ -92,7 +114,7 @@ class CSVSink:
         self.folder = Path(folder)
         self._epochs: dict[str, dict[int, dict[str, float]]] = {}
 
-    def log_stage(self, stage: Evaluator, values: Mapping[str, float], *, step: int) -> None:
+    def log_stage(self, stage: Stage, values: Mapping[str, float], *, step: int) -> None:
         """Write the epochs so far."""
         import pandas as pd  # noqa: PLC0415
 
@@ -101,7 +123,7 @@ class CSVSink:
         frame = pd.DataFrame([{"epoch": epoch, **row} for epoch, row in epochs.items()])
         self._write(frame, f"{stage.split}.csv")
 
-    def close_stage(self, stage: Evaluator, *, step: int) -> None:  # noqa: ARG002
+    def close_stage(self, stage: Stage, *, step: int) -> None:  # noqa: ARG002
         """Write the scores of each image."""
         if (table := stage.full_table) is not None:
             self._write(candidate_table(table, "model", stage.scores), f"per_image/{stage.split}.csv")
