@@ -52,7 +52,7 @@ COLUMNS = {
     "floor": Column("naive rater"),
     "blank": Column("marks nothing"),
     "gap_in_sd": Column("average - naive, in SD"),
-    "margin_in_sd": Column("above both, in SD"),
+    "margin_in_sd": Column("better than both, in SD"),
     "extent": Column("marked", "percent"),
     "mean_prevalence": Column("marked", "percent"),
     "consensus": Column("others' majority", "percent"),
