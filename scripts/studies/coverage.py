@@ -1,4 +1,4 @@
-"""How often intervals hold the truth and tests are wrong, by simulation with known truth.
+"""Coverage of intervals and false positive rates of tests, by simulation with known truth.
 
 Each simulated data set is a column of the same functions that the benchmark calls.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irrbench.stats import (
+    Floats,
     IntervalMethod,
     Part,
     Ratios,
@@ -95,14 +96,11 @@ def _coverage(drawn: Drawn) -> Iterator[dict[str, object]]:
     }
     for quantity, (ratios, truth) in cases.items():
         for method in METHODS:
-            low, high = interval(ratios, level=_LEVEL, method=method)
-            found = float(((low <= truth) & (truth <= high)).mean())
-            row = {"measure": "coverage", "quantity": quantity, "method": method, "nominal": _LEVEL, "found": found}
-            yield row | {"width": float((high - low).mean())}
+            yield _covered(quantity, method, interval(ratios, level=_LEVEL, method=method), truth)
 
 
 def _sizes(drawn: Drawn) -> Iterator[dict[str, object]]:
-    """Tests whose null hypothesis is just true: the model as good as what it is tested against."""
+    """Tests whose null hypothesis is true and at its limit: the model is as good as what it is tested against."""
     ceiling, floor, model = (true_mean(kind) for kind in (CEILING, FLOOR, MODEL))
     cases = {
         # To shift the null to the truth is the same as to shift the model down to the floor.
@@ -116,7 +114,7 @@ def _sizes(drawn: Drawn) -> Iterator[dict[str, object]]:
 
 
 def _family(drawn: Drawn) -> Iterator[dict[str, object]]:
-    """Models that are equally good, all pairs: how often is any pair told apart?"""
+    """Models that are equally good, all pairs: how often does the test find a difference in any pair?"""
     pairs = list(combinations(range(2, 2 + _MODELS), 2))
     for method in METHODS:
         p = np.stack([p_two_sided(drawn.difference(*pair), method=method) for pair in pairs], axis=1)
@@ -125,7 +123,7 @@ def _family(drawn: Drawn) -> Iterator[dict[str, object]]:
 
 
 def _alternative(simulation: Simulation, groups: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
-    """A model that is exactly `epsilon` less often ahead than each rater."""
+    """A model whose advantage is less than each rater's by exactly `epsilon`."""
     from scipy.special import ndtri  # noqa: PLC0415
 
     rater, own_patient, own = 0.4, 0.25, 0.5
@@ -150,7 +148,7 @@ def _alternative(simulation: Simulation, groups: int, rng: np.random.Generator) 
 
 
 def _other_raters(simulation: Simulation, groups: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
-    """Raters who differ: how often does the interval hold the mean over all raters there might be?"""
+    """Raters who differ: how often does the interval hold the mean over the population of raters?"""
     datasets = min(simulation.datasets, _FEWER)
     for raters in (3, 8):
         image, rater = 0.1 * rng.normal(size=(groups, 1, datasets)), 0.05 * rng.normal(size=(1, raters, datasets))
@@ -167,15 +165,12 @@ def _other_raters(simulation: Simulation, groups: int, rng: np.random.Generator)
         crossed = summed_errors([by_images, by_raters])
         for method, samples in draws.items():
             ratios = Ratios(sums, ones, samples, *(crossed if "raters" in method else ()))
-            low, high = interval(ratios, level=_LEVEL, method="student")
-            found = float(((low <= 0) & (high >= 0)).mean())
             quantity = f"mean over other raters too ({raters} seen)"
-            row = {"measure": "coverage", "quantity": quantity, "method": method, "nominal": _LEVEL, "found": found}
-            yield row | {"width": float((high - low).mean())}
+            yield _covered(quantity, method, interval(ratios, level=_LEVEL, method="student"), 0.0)
 
 
 def _other_seeds(simulation: Simulation, groups: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
-    """Seeds that differ: how often does the interval hold the mean over all seeds there might be?"""
+    """Seeds that differ: how often does the interval hold the mean over the population of seeds?"""
     for seeds in (2, 3, 5, 10):
         shape = (groups, seeds, simulation.datasets)
         image, seed = 0.1 * rng.normal(size=(groups, 1, shape[2])), 0.02 * rng.normal(size=(1, seeds, shape[2]))
@@ -185,19 +180,20 @@ def _other_seeds(simulation: Simulation, groups: int, rng: np.random.Generator) 
         by_images = Part(ratios.standard_errors**2, ratios.degrees_of_freedom)
         errors = {"images": (), "images and seeds": summed_errors([by_images, seed_part(scores.mean(axis=0))])}
         for method, drawn in errors.items():
-            low, high = interval(Ratios(ratios.top, ratios.bottom, ratios.samples, *drawn), level=_LEVEL)
-            found = float(((low <= 0) & (high >= 0)).mean())
+            with_seeds = Ratios(ratios.top, ratios.bottom, ratios.samples, *drawn)
             quantity = f"mean over other seeds too ({seeds} seen)"
-            row = {"measure": "coverage", "quantity": quantity, "method": method, "nominal": _LEVEL, "found": found}
-            yield row | {"width": float((high - low).mean())}
+            yield _covered(quantity, method, interval(with_seeds, level=_LEVEL), 0.0)
+
+
+def _covered(quantity: str, method: str, ends: tuple[Floats, Floats], truth: float) -> dict[str, object]:
+    """One row: the share of intervals that hold the truth, and their mean width."""
+    low, high = ends
+    found, width = float(((low <= truth) & (truth <= high)).mean()), float((high - low).mean())
+    row = {"measure": "coverage", "quantity": quantity, "method": method, "nominal": _LEVEL}
+    return {**row, "found": found, "width": width}
 
 
 def _false_positives(quantity: str, method: str, nominal: float, found: float) -> dict[str, object]:
-    return {
-        "measure": "false positives",
-        "quantity": quantity,
-        "method": method,
-        "nominal": round(nominal, 6),
-        "found": found,
-        "width": np.nan,
-    }
+    """One row: the share of tests that reject a null hypothesis that is true."""
+    row = {"measure": "false positives", "quantity": quantity, "method": method, "nominal": round(nominal, 6)}
+    return {**row, "found": found, "width": np.nan}

@@ -1,4 +1,4 @@
-"""Data sets drawn with known truth.
+"""Simulated data sets with known truth.
 
 Scores are drawn on the logit scale as patients' difficulty + images' difficulty + each candidate's own deviation, so
 that floor, ceiling and models are paired as real ones are. The true means are integrals over one normal distribution.
@@ -23,10 +23,10 @@ class Kind(NamedTuple):
     """A candidate on the logit scale."""
 
     level: float
-    patient: float  # how much of the patients' difficulty it feels
-    image: float
-    own_patient: float  # standard deviation of its own deviation from patient to patient
-    own: float  # and from image to image
+    patient: float  # factor of the patients' difficulty
+    image: float  # factor of the images' difficulty
+    own_patient: float  # standard deviation between patients of its own deviation
+    own: float  # standard deviation between images of its own deviation
 
 
 CEILING = Kind(1.6, 1.0, 1.0, 0.1, 0.4)
@@ -37,7 +37,7 @@ _PATIENT, _IMAGE = 0.5, 0.5  # standard deviations of the difficulty
 
 @dataclass(frozen=True)
 class Simulation:
-    """How much is simulated.
+    """The size of the simulation.
 
     Attributes:
         datasets: ``D`` of each size.
