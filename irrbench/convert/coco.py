@@ -52,7 +52,7 @@ def convert_coco(
             (``attributes.annotator``).
         looked: the field of an image that lists who annotated it, so that a person without an annotation there is known
             to have marked nothing, rather than not to have drawn.
-        all_looked: whether everybody annotated every image.
+        all_looked: whether all annotators looked at every image.
         categories: names (or ids) of the categories that count; all by default. Who drew something of another category
             has looked at the image.
         anonymize: whether raters become r1, r2, ...; nothing that is written leads back to their names.
@@ -66,19 +66,21 @@ def convert_coco(
     content = _load(path)
     wanted = _category_ids(content, categories, path)
     by_image = _by_image(content, annotator, path)
-    everybody = sorted({str(_field(entry, annotator)) for entry in content["annotations"]})
+    all_annotators = sorted({str(_field(entry, annotator)) for entry in content["annotations"]})
     folder = ImageFolder(Path(images))
 
     def source(image: Entry) -> Source:
         name, size = _name_and_size(image)
-        by_rater: dict[str, list[Entry]] = {rater: [] for rater in (everybody if all_looked else _names(image, looked))}
+        by_rater: dict[str, list[Entry]] = {
+            rater: [] for rater in (all_annotators if all_looked else _names(image, looked))
+        }
         for annotation in by_image[_key(image.get("id"))]:
             drawn = by_rater.setdefault(str(_field(annotation, annotator)), [])
             if wanted is None or _key(annotation.get("category_id")) in wanted:
                 drawn.append(annotation)
         if not by_rater:
             remedy = f"list them in the image's field {looked!r}, or leave the image out"
-            raise ReadError(f"nobody who annotated {name}", "somebody", remedy)
+            raise ReadError(f"no annotator of {name}", "one at least", remedy)
 
         def draw(shape: Shape) -> dict[str, list[NDArray[np.bool_]]]:
             return {rater: [_union(drawn, shape)] for rater, drawn in by_rater.items()}

@@ -71,7 +71,7 @@ def convert_labelbox(
         output: the new data folder.
         images: the folder of the images.
         masks: the folder of mask files, where objects are masks.
-        download: whether to fetch files that are not there into ``images`` and ``masks``; the key for Labelbox is read
+        download: whether to fetch missing files into ``images`` and ``masks``; the key for Labelbox is read
             from the environment variable ``LABELBOX_API_KEY`` and sent to Labelbox alone.
         objects: names of the objects that count; all by default.
         boxes: whether bounding boxes are filled; by default they are left out, for a box is no outline.
@@ -102,18 +102,17 @@ def _read_rows(export: Path) -> list[tuple[int, Row]]:
     rows, problems = [], []
     try:
         with export.open(encoding="utf-8-sig") as file:
-            lines = [(number, line) for number, line in enumerate(file, start=1) if line.strip()]
+            parsed = [(number, _parse(line)) for number, line in enumerate(file, start=1) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         found = f"a file that cannot be read ({error})"
         raise DataError([Problem(str(export), found, "a Labelbox export in UTF-8", "export again")]) from error
-    for number, line in lines:
-        row = _parse(line)
+    for number, row in parsed:
         if isinstance(row, str):
             expected, remedy = "an object of Labelbox's NDJSON export", "export with export_v2 or later"
             problems.append(Problem(f"{export.name}, line {number}", row, expected, remedy))
         else:
             rows.append((number, row))
-    if not lines:
+    if not parsed:
         problems.append(Problem(str(export), "an empty file", "one JSON object a line", "export again"))
     if problems:
         raise DataError(problems)
@@ -150,7 +149,7 @@ def _source(row: Row, project: str | None, files: Store, drawing: _Drawing) -> S
         raise ReadError("a data row without id", "global_key, external_id or id", "export again")
     labels = _labels_by_rater(row, project)
     if not labels:
-        raise ReadError(f"no label for {keys[0]}", "a label by someone", "label it, or leave it out")
+        raise ReadError(f"no label for {keys[0]}", "at least one label", "label it, or leave it out")
     media = _dict(row.get("media_attributes"))
     height, width = media.get("height"), media.get("width")
     declared = (height, width) if isinstance(height, int) and isinstance(width, int) else None
@@ -204,7 +203,7 @@ def _dict(value: object) -> dict[str, Any]:
 
 
 class _Drawing:
-    """Draws a label's objects as one mask, and counts the objects that are no outlines, by kind.
+    """Draws a label's objects as one mask, and counts the objects without an outline, by kind.
 
     Args:
         names: the objects that count; all where there are none.
@@ -220,7 +219,7 @@ class _Drawing:
     def notes(self) -> Iterator[str]:
         """What was left out."""
         for kind, count in sorted(self._ignored.items()):
-            yield f"{count} objects of kind {kind} left out: they outline nothing"
+            yield f"{count} objects of kind {kind} left out: they have no outline"
 
     def draw(self, objects: Sequence[Row], shape: Shape) -> NDArray[np.bool_]:
         """All objects that count, in one mask ``(H, W)``.
@@ -309,7 +308,7 @@ def _composite_id(url: str) -> str:
 
 
 class Store(ImageFolder):
-    """A folder of files found by name; with ``download``, files that are not there are fetched and kept."""
+    """A folder of files found by name; with ``download``, missing files are fetched and kept."""
 
     def __init__(self, root: Path, *, download: bool) -> None:
         super().__init__(root)

@@ -78,7 +78,7 @@ def decode_runs(text: str) -> list[int]:
     is the sign. From the fourth on, numbers are differences to the one two places before.
 
     Raises:
-        ReadError: for characters that cannot be there, or a number without an end.
+        ReadError: for characters outside of the code, or a number without an end.
 
     Example:
         >>> decode_runs(";230009")

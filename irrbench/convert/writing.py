@@ -74,7 +74,7 @@ class Converted:
         root: the folder.
         images: how many images it holds.
         raters: the source's name of each rater by folder; the folder's own name where raters were made anonymous.
-        missing: masks that are not there, because a rater did not draw an image.
+        missing: how many masks are missing, because a rater did not draw an image.
         left_out: images that could not be converted, and why.
         notes: what else should be known.
         problems: what :func:`~irrbench.data.check_folder` says of the folder; nothing where it can be used.
@@ -109,7 +109,7 @@ def write_folder(
     """Write and check a data folder.
 
     Args:
-        entries: the images, and what was wrong with those that there are not.
+        entries: the images, and a problem for each image that cannot be converted.
         options: where and how.
         facts: about the source, for ``conversion.json``.
         notes: to pass on; read at the end.

@@ -52,7 +52,7 @@ TINY = 1e-12
 class Predictions:
     """Predicted masks of the images of ``data``, checked and kept compressed; index ``i`` is that of ``data``.
 
-    ``masks_alone`` is known to be true where a threshold was to be chosen and there were no probabilities.
+    ``masks_alone`` says that the files hold masks, so that no threshold could be chosen.
     """
 
     data: RaterData
@@ -109,7 +109,7 @@ def load_predictions(
 
 
 class MasksAloneError(DataError):
-    """Where a threshold is to be chosen, there are no probabilities."""
+    """A threshold is to be chosen, and the files hold masks instead of probabilities."""
 
 
 class ChosenThreshold(NamedTuple):

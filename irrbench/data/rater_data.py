@@ -113,7 +113,7 @@ class RaterData:
 
     Attributes:
         name: what the data are called in tables, plots and runs.
-        note: what must be said wherever results are shown ("rendered images"), or "".
+        note: what all tables and plots of results must say ("rendered images"), or "".
         raters: the raters' names; axis ``R`` follows them.
         image_ids: the images' ids, sorted.
         manifest: one row an image (index ``image_id``), always with ``split``; covariates as they came.
@@ -266,7 +266,7 @@ class RaterData:
             group_column=group_column,
             sources=tuple(partial(np.asarray, np.asarray(image, np.float32)) for image in images),
             packed=tuple(
-                pack_masks([mask if here else None for mask, here in zip(stack, row, strict=True)], roi)
+                pack_masks([mask if drawn else None for mask, drawn in zip(stack, row, strict=True)], roi)
                 for stack, row, roi in zip(masks, drew, regions, strict=True)
             ),
         )

@@ -111,7 +111,7 @@ def read_scans(path: Path, *, order: Callable[[str], str] = str) -> Iterator[Sca
 def group_nodules(scan: Scan) -> list[list[Annotation]]:
     """Annotations of one nodule together, by the least distance between outlines (at most a slice's thickness).
 
-    Where more than four meet, the distance shrinks until no reader could be there twice.
+    The distance is reduced while a group has more than four annotations, as no reader can be in it twice.
     """
     clouds = [annotation.points(scan.pixel_spacing) for annotation in scan.annotations]
     tolerance = scan.slice_thickness

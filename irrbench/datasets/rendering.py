@@ -1,8 +1,8 @@
 """Images drawn around real outlines: something like a lung window of CT, made for one nodule at a time.
 
-The masks are real, the pixels are not: wherever such images are used, results must say "rendered images". What a reader
-called subtle is faint here, and what was called ground glass has wide, soft edges. Vessels, vessel cross-sections,
-hazy patches and a chest wall stand around, as bright as many nodules, so that brightness alone finds nothing.
+The masks are real, the pixels are not: wherever such images are used, results must say "rendered images". The readers'
+subtlety sets the contrast of a nodule, their texture the width of its edge. Vessels, vessel cross-sections, hazy
+patches and a chest wall are as bright as many nodules, so that brightness alone does not find the nodule.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _parenchyma(rng: np.random.Generator, shape: tuple[int, ...]) -> Plane:
 
 
 def _patches(rng: np.random.Generator, shape: tuple[int, ...]) -> Plane:
-    """Haze without a border: what nobody outlined, though it is brighter."""
+    """Haze without a border: brighter than its surroundings, but no nodule."""
     haze = np.clip(_noise(rng, shape, min(shape) / 12) - 0.8, 0, None)
     return np.asarray(rng.uniform(0, 0.12) * haze)
 

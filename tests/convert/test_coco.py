@@ -144,7 +144,7 @@ BAD = {
         [note(1, "anna", [SQUARE])],
         "image 1: found no file_name, height or",
     ),
-    "nobody": ([image(1, "a.png")], [], "image 1: found nobody who annotated a.png; .* list them in .* 'annotators'"),
+    "nobody": ([image(1, "a.png")], [], "image 1: found no annotator of a.png; .* list them in .* 'annotators'"),
     "no file": ([image(1, "c.png")], [note(1, "anna", [SQUARE])], "c.png: found no file; expected 'c.png' in"),
     "outside": ([image(1, "../x.png")], [note(1, "anna", [SQUARE])], r"\.\./x\.png: found no file"),
     "other size": (

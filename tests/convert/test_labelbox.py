@@ -111,8 +111,8 @@ def test_boxes_and_points_are_left_out_and_counted_unless_asked_for(convert, tmp
     point = {"name": "p", "annotation_kind": "ImagePoint", "point": {"x": 1, "y": 1}}
     rows = (row("a", label(ANNA, box(2, 3, 5, 4), point), label(BEN, box(0, 0, 1, 1))),)
     assert convert(*rows).notes == (
-        "2 objects of kind ImageBoundingBox left out: they outline nothing",
-        "1 objects of kind ImagePoint left out: they outline nothing",
+        "2 objects of kind ImageBoundingBox left out: they have no outline",
+        "1 objects of kind ImagePoint left out: they have no outline",
     )
     convert(*rows, boxes=True, overwrite=True)
     mask = load_folder(tmp_path / "data").masks(0)[1]
