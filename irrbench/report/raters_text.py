@@ -98,8 +98,8 @@ def limits(study: Study) -> list[str]:
             f"from its pixels. All intervals here are over {unit}."
         ),
         (
-            "The intervals are about these raters. Other raters may agree more or less, and with so few raters no interval "
-            "can say how much."
+            "The intervals are about these raters. Other raters may agree more or less, and with so few raters no "
+            "interval can say how much."
         ),
     ]
     if study.options.raters_are_slots:
