@@ -1,4 +1,4 @@
-"""Fitting one person's hand: what long training does on one rater's masks, on the majority, on a rater drawn anew."""
+"""Label noise: long training on one rater's masks, on the majority, and on the masks of a random rater."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from irrbench._files import quiet
 from irrbench.callbacks import RaterBoundsMonitor
 from irrbench.data import SegmentationDataset, collate
+from irrbench.scores import record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _CHECK_EVERY = 2  # epochs
 LABELS = ("rater:r1", "majority", "random")
-NAMES = {"rater:r1": "one rater", "majority": "majority", "random": "a rater drawn anew in each epoch"}
+NAMES = {"rater:r1": "one rater", "majority": "majority", "random": "a random rater in each epoch"}
 
 
 def label_noise_curves(
@@ -36,7 +37,7 @@ def label_noise_curves(
     seed: int = 0,
     on_epoch: Callable[[str, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Train a small network long on few images, once a label strategy, and watch it on both sides.
+    """Train a small network long on few images with each label strategy, and score it on training and other images.
 
     Args:
         data: images and masks. The training split gives the training images, all others the validation images.
@@ -69,35 +70,37 @@ def label_noise_curves(
     return pd.concat(curves, ignore_index=True)
 
 
-def label_noise_table(curves: pd.DataFrame) -> pd.DataFrame:
+def label_noise_table(curves: pd.DataFrame, *, score: str = "iou") -> pd.DataFrame:
     """The figure in numbers, one row a strategy.
 
     Args:
         curves: as :func:`label_noise_curves` gives.
+        score: of the curves; it says whether more is better.
 
     Returns:
-        ``passes``: the first epoch from which the score against the label trained on stays above the ceiling of the
-        training images (NaN if it does not); ``noise_fit``: how far above at the end; ``best`` and ``best_epoch``:
-        validation at its best; ``last``: at the end; ``lost``: the difference. Of running medians of five epochs.
+        ``passes``: the first epoch from which the score against the label trained on stays better than the ceiling of
+        the training images (NaN if it does not); ``noise_fit``: by how much it is better at the end; ``best`` and
+        ``best_epoch``: validation at its best; ``last``: at the end; ``lost``: by how much the end is worse than the
+        best. All are of running medians of five epochs.
     """
     import pandas as pd  # noqa: PLC0415
 
-    return pd.DataFrame({name: _in_numbers(rows) for name, rows in curves.groupby("name", sort=False)}).T
-
-
-def _in_numbers(rows: pd.DataFrame) -> dict[str, float]:
-    smooth = rows.sort_values("epoch").set_index("epoch").drop(columns="name").rolling(5, min_periods=1).median()
-    above = smooth["train_label"] > smooth["train_ceiling"]
-    stays = above.to_numpy()[::-1].cumprod()[::-1].astype(bool)
-    epochs = smooth.index.to_numpy(float)
-    return {
-        "passes": float(epochs[stays.argmax()]) if stays.any() else float("nan"),
-        "noise_fit": float((smooth["train_label"] - smooth["train_ceiling"]).iloc[-1]),
-        "best": float(smooth["val"].max()),
-        "best_epoch": float(epochs[smooth["val"].fillna(-1.0).to_numpy().argmax()]),
-        "last": float(smooth["val"].iloc[-1]),
-        "lost": float(smooth["val"].max() - smooth["val"].iloc[-1]),
-    }
+    turn, rows = record(score).gain, {}
+    for name, curve in curves.groupby("name", sort=False):
+        ordered = curve.sort_values("epoch").set_index("epoch").drop(columns="name")
+        gains = turn(ordered.rolling(5, min_periods=1).median())
+        excess = gains["train_label"] - gains["train_ceiling"]
+        stays = (excess > 0)[::-1].cummin()[::-1]
+        val, epochs = gains["val"], gains.index.to_numpy(float)
+        rows[name] = {
+            "passes": float(epochs[stays.to_numpy().argmax()]) if stays.any() else math.nan,
+            "noise_fit": excess.iloc[-1],
+            "best": turn(val.max()),
+            "best_epoch": float(epochs[val.fillna(-math.inf).to_numpy().argmax()]),
+            "last": turn(val.iloc[-1]),
+            "lost": val.max() - val.iloc[-1],
+        }
+    return pd.DataFrame(rows).T
 
 
 class SmallUnet(pl.LightningModule):
@@ -127,11 +130,11 @@ class SmallUnet(pl.LightningModule):
         return nn.functional.binary_cross_entropy_with_logits(self(batch["image"]), batch["label"])
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
-        """Predict; the monitor looks on."""
+        """Predict; the monitor scores the prediction."""
         self(batch["image"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, a constant rate."""
+        """Adam with a constant learning rate."""
         return torch.optim.Adam(self.parameters(), self.lr)
 
 
@@ -140,17 +143,17 @@ def _block(channels: int, width: int) -> nn.Module:
     return nn.Sequential(*(x for conv in convolutions for x in (conv, nn.GroupNorm(4, width), nn.ReLU())))
 
 
-class _Epochs(pl.Callback):
-    """Tells the label strategy the epoch, and the caller how far it is."""
+class _EpochReporter(pl.Callback):
+    """Passes the epoch on to the label strategy and to the caller."""
 
-    def __init__(self, data: SegmentationDataset, tell: Callable[[int], None]) -> None:
-        self.data, self.tell = data, tell
+    def __init__(self, data: SegmentationDataset, report: Callable[[int], None]) -> None:
+        self.data, self.report = data, report
 
     def on_train_epoch_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         self.data.set_epoch(trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        self.tell(trainer.current_epoch)
+        self.report(trainer.current_epoch)
 
 
 def _train(
@@ -163,6 +166,8 @@ def _train(
     seed: int,
     on_epoch: Callable[[str, int], None] | None,
 ) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415
+
     training = SegmentationDataset(train, label=label, seed=seed)
     monitor = RaterBoundsMonitor(
         roi="roi", image_id="id", present="present", label="label", scores=[score], stages=("train", "validate")
@@ -174,7 +179,7 @@ def _train(
             max_epochs=max_epochs,
             check_val_every_n_epoch=_CHECK_EVERY,
             accelerator="cpu",
-            callbacks=[monitor, _Epochs(training, partial(on_epoch, label) if on_epoch else lambda _: None)],
+            callbacks=[monitor, _EpochReporter(training, partial(on_epoch, label) if on_epoch else lambda _: None)],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -185,12 +190,6 @@ def _train(
             DataLoader(training, batch_size=8, shuffle=True, collate_fn=collate, generator=order),
             DataLoader(SegmentationDataset(held_out), batch_size=32, collate_fn=collate),
         )
-    return _to_frame(monitor.history, label, score)
-
-
-def _to_frame(history: Sequence[dict[str, float]], label: str, score: str) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415
-
     columns = {
         "train": f"train/{score}",
         "train_label": f"train/{score}_label",
@@ -199,10 +198,9 @@ def _to_frame(history: Sequence[dict[str, float]], label: str, score: str) -> pd
         "val_ceiling": f"val/{score}_ceiling",
     }
     by_epoch: dict[int, dict[str, float]] = {}
-    for entry in history:
+    for entry in monitor.history:
         by_epoch.setdefault(int(entry["epoch"]), {}).update(entry)
-    rows = [
-        {"name": label, "epoch": epoch} | {column: found.get(key, math.nan) for column, key in columns.items()}
+    return pd.DataFrame(
+        {"name": label, "epoch": epoch, **{column: found.get(key, math.nan) for column, key in columns.items()}}
         for epoch, found in sorted(by_epoch.items())
-    ]
-    return pd.DataFrame(rows)
+    )

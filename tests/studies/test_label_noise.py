@@ -11,6 +11,7 @@ from studies.noise_plot import noise_fit_curves
 
 from irrbench import VotePatterns, segmentation_bounds
 from irrbench.data import RaterData
+from irrbench.scores import SCORES, Score
 from irrbench.simulate import draw_lesions
 
 pytestmark = [
@@ -82,6 +83,22 @@ def test_the_table_says_when_and_how_much(made_up):
     assert (fits["best"], fits["best_epoch"], fits["last"]) == (0.7, 0, 0.5)
     assert math.isnan(calm["passes"])
     assert (calm["noise_fit"], calm["lost"]) == pytest.approx((-0.2, 0))
+
+
+def test_an_error_that_falls_below_that_of_raters_is_better(made_up, monkeypatch):
+    error = Score("error", "Error rate", lambda t: (t.fp + t.fn) / t.total, higher_is_better=False)
+    monkeypatch.setitem(SCORES, "error", error)
+    columns = ["train_label", "train_ceiling", "val", "val_ceiling"]
+    turned = made_up.assign(**{column: 1 - made_up[column] for column in columns})
+    expected, found = label_noise_table(made_up), label_noise_table(turned, score="error")
+    same = ["passes", "noise_fit", "best_epoch", "lost"]
+    pd.testing.assert_frame_equal(found[same], expected[same], check_exact=False)
+    np.testing.assert_allclose(found[["best", "last"]], 1 - expected[["best", "last"]])
+    ax = noise_fit_curves(turned, score="error").axes[0]
+    assert ax.get_ylabel() == "Error rate (lower is better)"
+    low, high = ax.get_ylim()
+    assert low < 0.1
+    assert 0.6 <= high <= 1
 
 
 def test_the_figure_has_both_sides_and_the_ceilings(made_up):
