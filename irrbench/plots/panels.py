@@ -206,9 +206,6 @@ class RatedImage(NamedTuple):
     present: NDArray[np.bool_]
 
 
-Drawn = RatedImage
-
-
 def mask_figure(images: Sequence[RatedImage], raters: Sequence[str]) -> Figure:
     """Draw a row an image: the image, each rater's mask, and the share of votes with the majority's outline.
 

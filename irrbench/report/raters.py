@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irrbench.plots.panels import Drawn, mask_figure
+from irrbench.plots.panels import RatedImage, mask_figure
 from irrbench.plots.raters import (
     average_and_naive,
     coefficient_plot,
@@ -273,7 +273,9 @@ def _draw_masks(study: Study, pictures: int) -> Drawing | None:
             row = study.per_image.iloc[place]
             values = f"alpha {two_digits(row['alpha'])}, pixel ICC {two_digits(row['pixel_icc'])}"
             caption = f"{row['image_id']}: {values}, {row['prevalence']:.1%} marked"
-            images.append(Drawn(caption, data.image(place), data.masks(place), data.roi(place), data.present(place)))
+            images.append(
+                RatedImage(caption, data.image(place), data.masks(place), data.roi(place), data.present(place))
+            )
     if not images:
         return None
     return Drawing(
