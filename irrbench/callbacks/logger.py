@@ -7,23 +7,20 @@ import re
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irrbench.callbacks.hooks import NAMESPACES
+from irrbench.callbacks.hooks import installed
 from irrbench.tracking import DEFAULT_TRACKING_URI, Run, RunAddress
 from irrbench.tracking.run import source_tags
 from irrbench.tracking.spool import default_spool
 
-_INSTALLED = [name for name in NAMESPACES if find_spec(name.partition(".")[0]) is not None]
-rank_zero_only: Any = import_module(f"{_INSTALLED[0]}.utilities.rank_zero").rank_zero_only  # one object for all
+rank_zero_only: Any = installed("utilities.rank_zero.rank_zero_only")[0]  # one object for all
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers.logger import Logger
 else:
-    Logger = type("Logger", tuple(import_module(f"{name}.loggers.logger").Logger for name in _INSTALLED), {})
+    Logger = type("Logger", installed("loggers.logger.Logger"), {})
 
 _STATUS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED", "aborted": "KILLED"}
 

@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import webbrowser
 from collections.abc import Callable, Sequence
@@ -191,6 +190,7 @@ def _sync(options: argparse.Namespace, _flags: list[str]) -> int:
     """Deliver the records that wait; 0 when all were delivered, 1 when some still wait."""
     from irrbench.tracking.delivery import deliver  # noqa: PLC0415
     from irrbench.tracking.spool import default_spool  # noqa: PLC0415
+    from irrbench.tracking.store import program  # noqa: PLC0415
 
     spool = default_spool() if options.spool is None else Path(options.spool)
     if not spool.is_dir():
@@ -203,7 +203,8 @@ def _sync(options: argparse.Namespace, _flags: list[str]) -> int:
         for reason in report.reasons:
             _say(f"  {reason}")
     if any(report.waiting for report in reports):
-        _say(f"What waits stays in {spool}. Run `irrbench sync` again when the store is back.")
+        place = "" if options.spool is None else f" --spool {shlex.quote(options.spool)}"
+        _say(f"What waits stays in {spool}. Run `{program()} sync{place}` again when the store is back.")
         return STILL_WAITING
     _say("Nothing waits any more.")
     return 0
@@ -212,7 +213,7 @@ def _sync(options: argparse.Namespace, _flags: list[str]) -> int:
 def _ui(options: argparse.Namespace, _flags: list[str]) -> int:
     """Serve a local store until Ctrl-C and print the link; for a server only print the link."""
     from irrbench.tracking.server import find_experiment, local_server, page_address, require_database  # noqa: PLC0415
-    from irrbench.tracking.store import DEFAULT_TRACKING_URI, chart_link, is_server  # noqa: PLC0415
+    from irrbench.tracking.store import DEFAULT_TRACKING_URI, chart_link, is_server, program  # noqa: PLC0415
 
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
     require_database(uri)
@@ -230,14 +231,10 @@ def _ui(options: argparse.Namespace, _flags: list[str]) -> int:
         with local_server(uri, host=options.host, port=options.port) as server:
             _open(page_address(options.host, options.port, experiment_id), browser=not options.no_browser)
             _say("Ctrl-C ends the server.")
-            return _watch(server)
+            code = server.wait()
     except KeyboardInterrupt:
         return 0
-
-
-def _watch(server: subprocess.Popen[bytes]) -> int:
-    code = server.wait()
-    raise RuntimeError(f"the MLflow server ended by itself with code {code}. Start `irrbench ui` again.")
+    raise RuntimeError(f"the MLflow server ended by itself with code {code}. Start `{program()} ui` again.")
 
 
 def _ending_signals() -> list[signal.Signals]:
