@@ -15,7 +15,7 @@ from irrbench.reliability import across as across_module
 from irrbench.reliability import study
 from irrbench.reliability.across import joint_table, measure_extents, raters_needed
 from irrbench.reliability.counting import count_images
-from irrbench.scores import record
+from irrbench.scores import SCORES, Score, record
 from irrbench.stats import clustered_mean
 from tests.reliability.conftest import OPTIONS, QUICK, RATERS
 
@@ -143,6 +143,22 @@ def test_which_score_to_monitor(found):
     assert not record(chosen[0]).one_sided
     eligible = scores[[not record(name).one_sided for name in scores.index]]["margin_in_sd"]
     assert eligible.idxmax() == chosen[0]
+
+
+def test_a_score_of_which_less_is_better_is_judged_by_its_gain(data, monkeypatch):
+    share_wrong = Score("error", "Error", lambda t: (t.fp + t.fn) / t.total, higher_is_better=False)
+    distance = Score("distance", "Distance", lambda t: t.fp + t.fn, higher_is_better=False, range=(0.0, math.inf))
+    for score in (share_wrong, distance):
+        monkeypatch.setitem(SCORES, score.name, score)
+    found = study(data, replace(QUICK, scores=["accuracy", "error", "distance"]), progress=False)
+    scores = found.scores.set_index("score")
+    assert scores.loc["error", "ceiling"] == pytest.approx(1 - scores.loc["accuracy", "ceiling"])
+    for column in ("gap", "gap_sd", "gap_in_sd", "margin_in_sd"):
+        assert scores.loc["error", column] == pytest.approx(scores.loc["accuracy", column])
+        assert scores.loc["distance", column] > 0
+    summary = found.summary.set_index("measure")
+    assert summary.loc["distance_ceiling", "high"] > 1
+    assert np.isnan(summary.loc["distance_ceiling", ["under_half", "over_nine_tenths"]].astype(float)).all()
 
 
 def test_accuracy_of_small_lesions_is_no_score_to_monitor():

@@ -174,7 +174,7 @@ def test_the_report_needs_nothing_and_runs_nothing(done):
     assert EVIL in parsed.text
     sections = {attributes.get("id") for tag, attributes in parsed.tags if tag == "section"}
     assert {"findings", "limits", "masks", "measures", "across", "scores", "raters", "within", "pairs"} <= sections
-    for part in ("conventions and no laws", "Krippendorff's alpha", "anna", "--covariates age site"):
+    for part in ("are conventions", "Krippendorff's alpha", "anna", "--covariates age site"):
         assert part in parsed.text
 
 
