@@ -15,21 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from irrbench import stats
 from irrbench.plots import DISPLAY_NAMES
 from irrbench.scores import check_choice, gain
-from irrbench.stats import (
-    Floats,
-    IntervalMethod,
-    Part,
-    Ratios,
-    divide,
-    group_sums,
-    rater_parts,
-    resampled_fold_sums,
-    resampled_sums,
-    seed_part,
-    summed_errors,
-)
+from irrbench.stats import Floats, IntervalMethod, Part, Ratios, divide
 from irrbench.summary import fold_columns, name_column, score_names
 
 Generalize = Literal["images", "raters", "seeds", "all"]
@@ -223,13 +212,13 @@ class Candidates:
         if options.draws_raters:
             groups, raters = max(len(set(self.groups)), 2), self.folds[score].shape[1]
             by_images = divide(*parts(self._image_draws[score]))
-            variances.append(rater_parts(samples, by_images, num_groups=groups, num_raters=raters)[1])
+            variances.append(stats.rater_parts(samples, by_images, num_groups=groups, num_raters=raters)[1])
         for number, places in enumerate(self.members):
             if options.draws_seeds and len(places) > 1:
                 one_seed = np.tile(self._sums[score].sum(axis=0), (len(places), 1))
                 one_seed[:, number] = self._table_sums[score].sum(axis=0)[list(places)]
-                variances.append(seed_part(divide(*parts(one_seed))))
-        errors, degrees = summed_errors(variances)
+                variances.append(stats.seed_part(divide(*parts(one_seed))))
+        errors, degrees = stats.summed_errors(variances)
         return replace(ratios, errors=errors, degrees=degrees)
 
     @cached_property
@@ -240,7 +229,7 @@ class Candidates:
             counted = self.counted(score)[:, None]
             values = np.where(counted, table, 0.0)
             values[:, np.isnan(table).all(axis=0)] = np.nan
-            by_score[score] = group_sums(np.concatenate([values, counted], axis=1), self.groups)
+            by_score[score] = stats.group_sums(np.concatenate([values, counted], axis=1), self.groups)
         return by_score
 
     @cached_property
@@ -255,7 +244,7 @@ class Candidates:
         if options.draws_raters:
             folds = [np.where(self.counted(s)[:, None, None], self.folds[s], np.nan) for s in self.scores]
             return self._by_score(
-                resampled_fold_sums(folds, groups=self.groups, resamples=options.resamples, rng=options.seed)
+                stats.resampled_fold_sums(folds, groups=self.groups, resamples=options.resamples, rng=options.seed)
             )
         # Student's interval needs no resamples of images, and none of seeds.
         needs_none = options.method == "student"
@@ -265,7 +254,7 @@ class Candidates:
     def _image_draws(self) -> dict[str, Floats]:
         """By score, ``(T, A + 1)``: the same over resamples of images alone."""
         together = np.concatenate(list(self._table_sums.values()), axis=1)
-        drawn = resampled_sums(together, resamples=self.resampling.resamples, rng=self.resampling.seed)
+        drawn = stats.resampled_sums(together, resamples=self.resampling.resamples, rng=self.resampling.seed)
         return self._by_score(np.split(drawn, len(self.scores), axis=1))
 
     def _by_score(self, drawn: Sequence[Floats]) -> dict[str, Floats]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from irrbench.plots import style
+from irrbench.plots.style import Colours
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,44 +45,31 @@ _HATCH: dict[str, Any] = {"facecolor": "white", "edgecolor": "#C4C9CE", "hatch":
 # What a band shows, read from a leaderboard or from the metric's dictionary
 
 
-@dataclass(frozen=True)
-class Dot:
-    """One model's value with its interval; NaN where there is none."""
+class Row(NamedTuple):
+    """What one row shows.
 
-    name: str
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one row shows: the band of one score and the models in it; NaN where there is none."""
+    Attributes:
+        score: whose record tells direction and range.
+        title: beside the row.
+        bounds: floor, ceiling, upper and blind by role; NaN where there is none.
+        models: by name the value and the ends of its interval; NaN where there is none.
+    """
 
     score: str
     title: str
-    floor: float
-    ceiling: float
-    upper: float = math.nan
-    blind: float = math.nan
-    dots: tuple[Dot, ...] = ()
+    bounds: Mapping[str, float]
+    models: Mapping[str, Sequence[float]]
 
     @property
     def is_inverted(self) -> bool:
         """Whether the naive rater is as good as the average rater or better: no band to place a model in."""
         turn = style.known_score(self.score).gain
-        return bool(turn(self.floor) >= turn(self.ceiling))
+        return bool(turn(self.bounds["floor"]) >= turn(self.bounds["ceiling"]))
 
     @property
-    def means(self) -> list[float]:
-        """All finite means in the row."""
-        values = (self.floor, self.ceiling, self.upper, self.blind, *(dot.value for dot in self.dots))
-        return [value for value in values if math.isfinite(value)]
-
-    @property
-    def ends(self) -> list[float]:
-        """All finite ends of intervals in the row."""
-        return [end for dot in self.dots for end in (dot.low, dot.high) if math.isfinite(end)]
+    def height(self) -> float:
+        """Inches of the band: a lane for each model."""
+        return _LANE * (max(1, len(self.models)) + 1)
 
 
 def score_columns(frame: pd.DataFrame) -> tuple[str, ...]:
@@ -128,17 +115,13 @@ def row_of_leaderboard(leaderboard: pd.DataFrame, score: str, *, title: str | No
         ValueError: if the frame lacks a column, or the row of the floor or the ceiling.
     """
     need_columns(leaderboard, ("name", "role", score), what="`leaderboard`")
-    models = leaderboard[leaderboard["role"] == "model"]
-    columns = [models.get(key) for key in (score, f"{score}_low", f"{score}_high")]
-    filled = [[math.nan] * len(models) if column is None else column.astype(float) for column in columns]
+    models = leaderboard[leaderboard["role"] == "model"].set_index("name")
+    values = models.reindex(columns=[score, f"{score}_low", f"{score}_high"]).astype(float)
     return Row(
         score,
         style.axis_label(score, separator="\n") if title is None else title,
-        floor=bound(leaderboard, score, "floor"),
-        ceiling=bound(leaderboard, score, "ceiling"),
-        upper=bound(leaderboard, score, "upper", needed=False),
-        blind=bound(leaderboard, score, "blind", needed=False),
-        dots=tuple(Dot(str(name), *values) for name, *values in zip(models["name"], *filled, strict=True)),
+        bounds={role: bound(leaderboard, score, role, needed=role in ("floor", "ceiling")) for role in _LINES},
+        models={str(name): ends for name, *ends in values.itertuples()},
     )
 
 
@@ -148,13 +131,13 @@ def rows_of_scores(values: Mapping[str, Number]) -> list[Row]:
     Raises:
         ValueError: if there is none.
     """
-    names = [key.removesuffix("_floor") for key in values if key.endswith("_floor")]
     rows = []
-    for name in (name for name in names if f"{name}_ceiling" in values):
-        score = name.rpartition("/")[2]
-        bounds = {role: float(values.get(f"{name}_{role}", math.nan)) for role in ("floor", "ceiling", "upper")}
-        dots = (Dot("model", float(values[name])),) if name in values else ()
-        rows.append(Row(score, style.axis_label(score, separator="\n"), **bounds, dots=dots))
+    for name in (key.removesuffix("_floor") for key in values if key.endswith("_floor")):
+        if f"{name}_ceiling" in values:
+            bounds = {role: float(values.get(f"{name}_{role}", math.nan)) for role in _LINES}
+            models = {"model": (float(values[name]), math.nan, math.nan)} if name in values else {}
+            score = name.rpartition("/")[2]
+            rows.append(Row(score, style.axis_label(score, separator="\n"), bounds, models))
     if not rows:
         found = ", ".join(map(str, values)) or "none"
         raise ValueError(
@@ -172,7 +155,7 @@ def band_plot(
     scores: Iterable[str] | None = None,
     title: str = "",
     note: str = "",
-    colours: Mapping[str, str] | None = None,
+    colours: Colours | None = None,
     ax: Axes | None = None,
 ) -> Figure:
     """Draw one row per score: the band from floor to ceiling, upper as a thin tick, models as dots with intervals.
@@ -216,9 +199,7 @@ def band_axes(values: Mapping[str, Number], *, ax: Axes | None = None) -> tuple[
     return style.figure_of(axes), axes
 
 
-def subgroup_plot(
-    subgroups: pd.DataFrame, *, score: str, note: str = "", colours: Mapping[str, str] | None = None
-) -> Figure:
+def subgroup_plot(subgroups: pd.DataFrame, *, score: str, note: str = "", colours: Colours | None = None) -> Figure:
     """Draw one row per subgroup of the images, each with its own floor and ceiling, and how many images it has.
 
     Args:
@@ -240,12 +221,7 @@ def subgroup_plot(
 
 
 def _draw_rows(
-    rows: Sequence[Row],
-    *,
-    title: str = "",
-    note: str = "",
-    colours: Mapping[str, str] | None = None,
-    ax: Axes | None = None,
+    rows: Sequence[Row], *, title: str = "", note: str = "", colours: Colours | None = None, ax: Axes | None = None
 ) -> Axes:
     """Draw rows from top to bottom with a legend below, in new axes for each range of scores or in one that is given.
 
@@ -253,9 +229,9 @@ def _draw_rows(
         The first axes.
     """
     titles, remarks = textwrap.wrap(title, _TITLE_LETTERS), style.wrap_note(note)
-    models = style.model_styles((dot.name for row in rows for dot in row.dots), colours)
+    looks = style.model_styles((name for row in rows for name in row.models), colours)
     with style.figure_style():
-        handles, labels = _legend(rows, models)
+        handles, labels = _legend(rows, looks)
         columns = style.legend_columns(labels, width=style.COMPACT_WIDTH)
         if ax is None:
             panels = [list(part) for _, part in groupby(rows, key=lambda row: style.range_key(row.score))] or [[]]
@@ -264,11 +240,11 @@ def _draw_rows(
             height = sum(depths) + 0.4 * len(panels) + _LINE * lines
             figure, axes = style.new_figure(style.COMPACT_WIDTH, height, rows=len(panels), heights=depths)
             for axes_of_part, part in zip(axes, panels, strict=True):
-                _draw_panel(axes_of_part, part, models)
+                _draw_panel(axes_of_part, part, looks)
             style.legend_below(figure, handles, labels, width=style.COMPACT_WIDTH)
         else:
             axes = [ax]
-            _draw_panel(ax, rows, models)
+            _draw_panel(ax, rows, looks)
             ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=columns, fontsize=9)
         style.write_note(axes[0], note)
         if titles:
@@ -277,23 +253,22 @@ def _draw_rows(
 
 
 def _depth(rows: Sequence[Row]) -> float:
-    return sum(_HEAD + _LANE * (max(1, len(row.dots)) + 1) for row in rows) + 0.08 if rows else 1.08
+    return sum(_HEAD + row.height for row in rows) + 0.08 if rows else 1.08
 
 
-def _draw_panel(ax: Axes, rows: Sequence[Row], models: Mapping[str, style.ModelStyle]) -> None:
+def _draw_panel(ax: Axes, rows: Sequence[Row], looks: Mapping[str, style.ModelStyle]) -> None:
     ax.set_xlim(*_limits(rows))
     middles, bottom = [], 0.0
     for row in rows:
-        top = bottom + _HEAD
-        bottom = top + _LANE * (max(1, len(row.dots)) + 1)
+        top, bottom = bottom + _HEAD, bottom + _HEAD + row.height
         middles.append((top + bottom) / 2)
         _draw_band(ax, row, top=top, bottom=bottom)
-        for lane, dot in enumerate(row.dots, start=1):
-            y, (colour, marker) = top + _LANE * lane, models[dot.name]
-            if math.isfinite(dot.low) and math.isfinite(dot.high):
-                ax.plot([dot.low, dot.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=3)
-            if math.isfinite(dot.value):
-                ax.plot([dot.value], [y], color=colour, marker=marker, linestyle="none", zorder=4, **_DOT)
+        for lane, (name, (value, low, high)) in enumerate(row.models.items(), start=1):
+            y, (colour, marker) = top + _LANE * lane, looks[name]
+            if math.isfinite(low) and math.isfinite(high):
+                ax.plot([low, high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=3)
+            if math.isfinite(value):
+                ax.plot([value], [y], color=colour, marker=marker, linestyle="none", zorder=4, **_DOT)
     ax.set_yticks(middles, [row.title for row in rows])
     ax.set_ylim(_depth(rows), 0)
     style.draw_grid(ax, "x")
@@ -301,52 +276,48 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], models: Mapping[str, style.ModelS
 
 def _limits(rows: Sequence[Row]) -> tuple[float, float]:
     """The scores' range and as far as any mean; of intervals that go on (few images), the beginning."""
-    ranges = [style.axis_range(row.score) for row in rows] or [(0.0, 1.0)]
-    means = [mean for row in rows for mean in row.means]
-    finite = [end for ends in ranges for end in ends if math.isfinite(end)]
-    low, high = min([*finite, *means], default=0.0), max([*finite, *means], default=1.0)
-    is_limited = all(math.isfinite(end) for ends in ranges for end in ends)
-    span = max(end for _, end in ranges) - min(start for start, _ in ranges) if is_limited else (high - low or 1.0)
+    ranges = [end for row in rows for end in style.axis_range(row.score)] or [0.0, 1.0]
+    is_limited = all(map(math.isfinite, ranges))
+    means = [mean for row in rows for mean in (*row.bounds.values(), *(model[0] for model in row.models.values()))]
+    known = list(filter(math.isfinite, [*ranges, *means])) or [0.0, 1.0]
+    low, high = min(known), max(known)
+    span = max(ranges) - min(ranges) if is_limited else high - low or 1.0
     # Without a limit nothing else says how far an interval may reach.
     beyond = span * (_BEYOND if is_limited else 1.0)
-    ends = [min(max(end, low - beyond), high + beyond) for row in rows for end in row.ends]
-    return min([low, *ends]) - _MARGIN * span, max([high, *ends]) + _MARGIN * span
+    ends = [end for row in rows for model in row.models.values() for end in model[1:] if math.isfinite(end)]
+    shown = [low, high, *(min(max(end, low - beyond), high + beyond) for end in ends)]
+    return min(shown) - _MARGIN * span, max(shown) + _MARGIN * span
 
 
 def _draw_band(ax: Axes, row: Row, *, top: float, bottom: float) -> None:
     """Draw the band, a line for each bound, and over their lines the numbers of floor and ceiling."""
-    if math.isfinite(row.floor) and math.isfinite(row.ceiling):
+    bounds = {role: value for role, value in row.bounds.items() if math.isfinite(value)}
+    ends = {role: bounds[role] for role in ("floor", "ceiling") if role in bounds}
+    if len(ends) == 2:
         look: dict[str, Any] = _HATCH if row.is_inverted else {"facecolor": style.BAND_COLOUR, "linewidth": 0}
-        ax.fill_between(sorted([row.floor, row.ceiling]), top, bottom, **look, zorder=1)
-    for role, line in _LINES.items():
-        value = getattr(row, role)
-        if math.isfinite(value):
-            ax.plot([value, value], [top, bottom], **line, solid_capstyle="butt", zorder=2, gid=role)
+        ax.fill_between(sorted(ends.values()), top, bottom, **look, zorder=1)
+    for role, value in bounds.items():
+        ax.plot([value, value], [top, bottom], **_LINES[role], solid_capstyle="butt", zorder=2, gid=role)
     # Where floor and ceiling are close, their numbers stand side by side around the middle.
     left, right = ax.get_xlim()
     room = _NEAR * (right - left)
-    is_near = abs(row.ceiling - row.floor) < room
-    middle = min(max((row.floor + row.ceiling) / 2, left + room), right - room)
-    first = "floor" if row.floor <= row.ceiling else "ceiling"
-    for role in ("floor", "ceiling"):
-        value = getattr(row, role)
-        if math.isfinite(value):
-            side, shift = ("right", -2.5) if role == first else ("left", 2.5)
-            ax.annotate(style.number(value, digits=2), (middle if is_near else value, top - 0.05), xycoords="data",
-                        xytext=(shift if is_near else 0, 0), textcoords="offset points",
-                        ha=side if is_near else "center", va="bottom", fontsize=9,
-                        color=style.ROLE_TEXT_COLOURS[role])  # fmt: skip
+    is_near = len(ends) == 2 and abs(ends["ceiling"] - ends["floor"]) < room
+    middle = min(max(sum(ends.values()) / 2, left + room), right - room)
+    for role, value in ends.items():
+        side, shift = ("right", -2.5) if role == min(ends, key=lambda end: ends[end]) else ("left", 2.5)
+        ax.annotate(style.number(value, digits=2), (middle if is_near else value, top - 0.05), xycoords="data",
+                    xytext=(shift if is_near else 0, 0), textcoords="offset points",
+                    ha=side if is_near else "center", va="bottom", fontsize=9,
+                    color=style.ROLE_TEXT_COLOURS[role])  # fmt: skip
 
 
-def _legend(rows: Sequence[Row], models: Mapping[str, style.ModelStyle]) -> tuple[list[Artist], list[str]]:
+def _legend(rows: Sequence[Row], looks: Mapping[str, style.ModelStyle]) -> tuple[list[Artist], list[str]]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    shown = [role for role in _LINES if any(math.isfinite(getattr(row, role)) for row in rows)]
-    handles: list[Artist] = [Line2D([], [], **_LINES[role]) for role in shown]
-    labels = [style.DISPLAY_NAMES[role] for role in shown]
-    if any(row.is_inverted for row in rows):
-        handles.append(Patch(**_HATCH))
-        labels.append(INVERTED)
-    handles += [Line2D([], [], color=colour, marker=marker, **_DOT) for colour, marker in models.values()]
-    return handles, [*labels, *style.legend_labels(models)]
+    shown = [role for role in _LINES if any(math.isfinite(row.bounds[role]) for row in rows)]
+    inverted = [Patch(**_HATCH)] if any(row.is_inverted for row in rows) else []
+    lines = [Line2D([], [], **_LINES[role]) for role in shown]
+    dots = [Line2D([], [], color=colour, marker=marker, **_DOT) for colour, marker in looks.values()]
+    labels = [*(style.DISPLAY_NAMES[role] for role in shown), *[INVERTED] * len(inverted), *style.legend_labels(looks)]
+    return [*lines, *inverted, *dots], labels

@@ -12,7 +12,7 @@ import numpy as np
 
 from irrbench.plots import style
 from irrbench.plots.bands import need_columns
-from irrbench.plots.style import ModelStyle
+from irrbench.plots.style import Colours, ModelStyle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,13 +26,7 @@ _RATER = ModelStyle("#555555", "o")
 
 
 def learning_curves(
-    curves: pd.DataFrame,
-    floor: float,
-    ceiling: float,
-    *,
-    score: str,
-    note: str = "",
-    colours: Mapping[str, str] | None = None,
+    curves: pd.DataFrame, floor: float, ceiling: float, *, score: str, note: str = "", colours: Colours | None = None
 ) -> Figure:
     """Draw one line per model (and seed) over the epochs, between the naive and the average rater.
 
@@ -130,12 +124,7 @@ def paired(per_image: pd.DataFrame, agreement: pd.Series, score: str) -> pd.Data
 
 
 def score_against_agreement(
-    per_image: pd.DataFrame,
-    agreement: pd.Series,
-    *,
-    score: str,
-    note: str = "",
-    colours: Mapping[str, str] | None = None,
+    per_image: pd.DataFrame, agreement: pd.Series, *, score: str, note: str = "", colours: Colours | None = None
 ) -> Figure:
     """Draw each image's score against the raters' agreement on it, one panel per model, the average rater behind.
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _ROW, _LANE, _FOOT, _AXIS = 0.34, 0.11, 0.55, 0.4  # inches
 _COEFFICIENT_ROW = 0.22  # inches a term
 _COLUMNS = 3  # panels of coefficients beside each other
-_DOT: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.7}
+_DOT: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgewidth": 0.7}
 _INK, _SPREAD, _UNSURE, _GREY_TEXT = "#1B1F24", "#C4C9CE", "#9AA0A6", "#59636E"
 _CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 
 
 class _Look(NamedTuple):
-    """A dot: its colour and shape, filled with white where it is open."""
+    """A dot: its colour and shape, and whether it is filled with white."""
 
     colour: str
     marker: str = "o"
@@ -39,9 +39,7 @@ class _Look(NamedTuple):
     @property
     def dot(self) -> dict[str, Any]:
         face, edge = ("white", self.colour) if self.is_open else (self.colour, "white")
-        return {
-            **_DOT, "color": self.colour, "marker": self.marker, "markerfacecolor": face, "markeredgecolor": edge
-        }  # fmt: skip
+        return {"color": self.colour, "marker": self.marker, "markerfacecolor": face, "markeredgecolor": edge, **_DOT}
 
 
 # Figures with a row per measure
@@ -58,6 +56,8 @@ def measure_means(per_image: pd.DataFrame, summary: pd.DataFrame, across: pd.Dat
     Raises:
         ValueError: if a column is missing.
     """
+    from matplotlib.lines import Line2D
+
     need_columns(summary, ("measure", "title", "mean", "se"), what="`summary`")
     need_columns(per_image, tuple(summary["measure"]), what="`per_image`")
     singles = [] if across is None else list(_records(across))
@@ -76,7 +76,8 @@ def measure_means(per_image: pd.DataFrame, summary: pd.DataFrame, across: pd.Dat
             _draw_dot(ax, y, one.value, one.low, one.high, single)
             _write_value(ax, y, one.value)
         _fit_axes(rows)
-        key = {"mean and standard error over images": _handle(mean), "middle 90 % of images": _bar()}
+        bar = Line2D([], [], color=_SPREAD, linewidth=5)
+        key = {"mean and standard error over images": _handle(mean), "middle 90 % of images": bar}
         _legend(figure, {**key, "one value for all images, 95 % interval": _handle(single)} if singles else key)
     return figure
 
@@ -101,14 +102,12 @@ def average_and_naive(scores: pd.DataFrame) -> Figure:
     }
     labels = ("average rater (ceiling)", "naive rater: marks everything (floor)", "marks nothing")
     names = list(scores["score"] if "score" in scores else scores["title"])
-    is_lower_better = [not style.known_score(name).higher_is_better for name in names]
+    titles = {}
+    for name, row in zip(names, _records(scores), strict=True):
+        direction = "" if style.known_score(name).higher_is_better else " (lower is better)"
+        titles[name] = f"{row.title}{direction}{' *' if row.monitor else ''}"
     with style.figure_style():
-        figure, rows = _rows(
-            {
-                name: f"{row.title}{' (lower is better)' if lower else ''}{' *' if row.monitor else ''}"
-                for name, row, lower in zip(names, _records(scores), is_lower_better, strict=True)
-            }
-        )
+        figure, rows = _rows(titles)
         for name, row in zip(names, _records(scores), strict=True):
             ax, y = rows[name]
             ends = [getattr(row, role) for role in looks if math.isfinite(getattr(row, role))]
@@ -234,12 +233,6 @@ def _handle(look: _Look) -> Line2D:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], **look.dot)
-
-
-def _bar() -> Line2D:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], color=_SPREAD, linewidth=5)
 
 
 def _legend(figure: Figure, entries: Mapping[str, Line2D]) -> None:

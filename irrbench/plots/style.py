@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Colours = Mapping[str, str]  # by the name of the model
+
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -195,7 +197,7 @@ class ModelStyle(NamedTuple):
     marker: str
 
 
-def model_styles(names: Iterable[str], colours: Mapping[str, str] | None = None) -> dict[str, ModelStyle]:
+def model_styles(names: Iterable[str], colours: Colours | None = None) -> dict[str, ModelStyle]:
     """Return a style for each model, the same in every figure that gets the same ``colours``.
 
     Args:

@@ -24,7 +24,7 @@ OPTIONS = [
     Resampling(),
     Resampling(interval="percentile", resamples=999),
     Resampling(generalize="all", resamples=999),
-    Resampling({f"i{i:02}": i // 2 for i in range(N)}, interval="expanded", resamples=999),
+    Resampling({f"i{i:02}": i // 2 for i in range(N)}),
 ]
 
 
