@@ -278,15 +278,14 @@ class JointState:
         eye = identity(r, n)
         load = torch.cat([a * torch.ones_like(eye[:, :1]), c * eye], 1)  # (R, R + 1, N)
         block = identity(r + 1, n) + _times(load.transpose(0, 1), _times(hessian, load))
-        solved = solve(block, identity(r + 1, n))
-        self.inner = solved.solution  # (R + 1, R + 1, N) inverse of the block of image and image x rater
-        # (R, R, N): posterior covariance of the offsets of an image, raters given; how the offsets of an image follow
-        # the raters' effects, per t.
+        self.inner, logdet = solve(block, identity(r + 1, n))
+        # inner: inverse of the block of image and image x rater, (R + 1, R + 1, N). spread: posterior covariance of the
+        # offsets of an image, raters given, (R, R, N). hold: how these offsets follow the raters' effects, per t.
         self.spread = _times(load, _times(self.inner, load.transpose(0, 1)))
         self.hold = eye - _times(self.spread, hessian)
         schur = torch.eye(r, dtype=theta.dtype) + t * t * _times(hessian, self.hold).sum(2)
         self.schur = (schur + schur.T) / 2  # (R, R) of the raters
-        self.logdet = sum(p.logdet().sum() for p in pixels) + solved.logdet.sum() + torch.linalg.slogdet(self.schur)[1]
+        self.logdet = sum(p.logdet().sum() for p in pixels) + logdet.sum() + torch.linalg.slogdet(self.schur)[1]
 
     def newton(self) -> tuple[Tensor, Tensor]:
         """Newton step ``(Z, 1)`` towards the modes, and the largest change of a linear predictor by it ``(1,)``."""

@@ -303,7 +303,7 @@ class _AreaState:
     def evaluation(self) -> Evaluation:
         """Deviance, analytic gradient, and derivatives of the modes."""
         _, s, t, o = self.theta
-        blocks, raters = self.w.shape[:2]
+        marks, number, (blocks, raters) = self.marks, self.marks.number, self.w.shape[:2]
         du, dv, inverse, logdet = self.hessian.solve_and_invert(*self._mixed())
         slopes = du.new_empty(4, blocks + raters + blocks * raters, len(o))
         slopes[:, :blocks], slopes[:, blocks : blocks + raters] = du, dv
@@ -315,23 +315,16 @@ class _AreaState:
         moved[1] += self.u[:, None]
         moved[2] += self.v
         moved[3] += self.w
-        gradient = 2 * self._explicit() + self._by_logdet(inverse, moved)
+        fit = marks.over_all(2 * (self.trials * log1p_exp(self.eta) - marks.marked * self.eta) + self.w**2)
+        penalised = fit + (number * self.u**2).sum(0) + (self.v**2).sum(0)
+        # Derivatives of half of that by theta at fixed modes, and of log det H.
+        by_block, by_rater = number * self.surplus.sum(1), (number[:, None] * self.surplus).sum(0)
+        by_own = marks.over_all(self.surplus * self.w)
+        explicit = torch.stack([by_rater.sum(0), (self.u * by_block).sum(0), (self.v * by_rater).sum(0), by_own])
+        gradient = 2 * explicit + self._by_logdet(inverse, moved)
         moved *= -o * self.hessian.weight
         moved[3] -= self.surplus / self.own
-        deviance = self._penalised() + self.marks.over_all(self.own.log()) + logdet
-        return Evaluation(deviance, gradient, self.modes, slopes)
-
-    def _penalised(self) -> Tensor:
-        """-2 log of the joint density at the modes, without constants, ``(B,)``."""
-        fit = 2 * (self.trials * log1p_exp(self.eta) - self.marks.marked * self.eta) + self.w**2
-        return self.marks.over_all(fit) + (self.marks.number * self.u**2).sum(0) + (self.v**2).sum(0)
-
-    def _explicit(self) -> Tensor:
-        """Derivatives of half of :meth:`_penalised` by ``theta`` at fixed effects, ``(4, B)``."""
-        by_block = self.marks.number * self.surplus.sum(1)
-        by_rater = (self.marks.number[:, None] * self.surplus).sum(0)
-        own = self.marks.over_all(self.surplus * self.w)
-        return torch.stack([by_rater.sum(0), (self.u * by_block).sum(0), (self.v * by_rater).sum(0), own])
+        return Evaluation(penalised + marks.over_all(self.own.log()) + logdet, gradient, self.modes, slopes)
 
     def _mixed(self) -> tuple[Tensor, Tensor]:
         """Second derivatives by ``theta`` and a block's ``(4, d, B)`` or rater's ``(4, r, B)`` effect.

@@ -138,7 +138,7 @@ class QuadratureState:
     def newton(self) -> tuple[Tensor, Tensor]:
         """Newton step ``(r, B)`` towards the modes, and the largest change of a linear predictor by it ``(B,)``."""
         t = self.theta[2]
-        step = solve(self.hessian, -(t * self.surplus + self.v)[:, None]).solution[:, 0]
+        step = solve(self.hessian, -(t * self.surplus + self.v)[:, None])[0][:, 0]
         return step, (t * step).abs().amax(0)
 
     def evaluation(self) -> Evaluation:
@@ -149,11 +149,11 @@ class QuadratureState:
         mixed = t * self.moved_marks(slope)
         mixed[2] += self.surplus
         right = torch.cat([-mixed.transpose(0, 1), identity(len(self.v), self.v.shape[1])], 1)
-        solved = solve(self.hessian, right)
-        dv, inverse = solved.solution[:, :3].transpose(0, 1), solved.solution[:, 3:]
+        solution, logdet = solve(self.hessian, right)
+        dv, inverse = solution[:, :3].transpose(0, 1), solution[:, 3:]
         moved = t * t * self.moved_curvature(inverse, slope + (t * dv)[:, None])
         moved[2] += 2 * t * (inverse * self.curvature).sum((0, 1))
-        return Evaluation(self.penalised() + solved.logdet, 2 * self.explicit() + moved, self.v, dv)
+        return Evaluation(self.penalised() + logdet, 2 * self.explicit() + moved, self.v, dv)
 
     def penalised(self) -> Tensor:
         """-2 log of the density of the votes and of ``v``, without constants, ``(B,)``."""

@@ -284,19 +284,31 @@ def _first_effect(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Fits(NamedTuple):
-    """``theta`` ``(P, B)``, deviance ``(B,)``, whether the search converged ``(B,)``, and ``B`` reasons.
+    """Fitted models, image by image.
 
-    A reason says why an image is undefined or did not converge; it is empty where all is well.
+    Attributes:
+        intercept: ``(B,)``.
+        variances: ``(P - 1, B)``.
+        deviance: ``(B,)``.
+        converged: ``(B,)`` bool.
+        by_limit: ``(B,)`` bool, where the last rule applied and the limit stands for the fit.
+        reason: ``B`` strings, why an image is undefined or did not converge; empty where all is well.
     """
 
-    theta: Tensor
+    intercept: Tensor
+    variances: Tensor
     deviance: Tensor
     converged: Tensor
-    reason: list[str]
+    by_limit: Tensor
+    reason: tuple[str, ...]
 
 
 def fit_defined(
-    rules: Sequence[tuple[str, Tensor]], search: Callable[[Tensor], Minimum], effects: Sequence[str]
+    rules: Sequence[tuple[str, Tensor]],
+    search: Callable[[Tensor], Minimum],
+    effects: Sequence[str],
+    *,
+    limit: Tensor | None = None,
 ) -> Fits:
     """Fit those images to which no rule applies; NaN, not converged, for all others.
 
@@ -304,11 +316,14 @@ def fit_defined(
         rules: reasons not to search, each with ``(B,)`` bool where it applies. The first that applies is given.
         search: minimises the deviance of some of the images, by mask.
         effects: of which the SDs are, in the genitive, for the reason.
+        limit: ``(B,)`` deviance as the variance of the first effect goes to infinity and all others are 0: the result
+            of images to which the last rule applies.
     """
     reason = first_reasons(rules)
     usable = torch.tensor([not why for why in reason], dtype=torch.bool)
+    by_limit = torch.tensor([limit is not None and why == rules[-1][0] for why in reason], dtype=torch.bool)
     theta = torch.full((1 + len(effects), len(reason)), torch.nan, dtype=torch.float64)
-    deviance, converged = theta[0].clone(), torch.zeros(len(reason), dtype=torch.bool)
+    deviance, converged = theta[0].clone(), by_limit.clone()
     if usable.any():
         theta[:, usable], deviance[usable], converged[usable] = search(usable)
         failures = [
@@ -317,22 +332,21 @@ def fit_defined(
         ]
         failed = first_reasons([*failures, ("the search did not converge", ~converged)])
         reason = [why or failure for why, failure in zip(reason, failed, strict=True)]
-    return Fits(theta, deviance, converged, reason)
+    variances = theta[1:] ** 2
+    if limit is not None:
+        variances[0, by_limit], variances[1:, by_limit], deviance[by_limit] = torch.inf, 0.0, limit[by_limit]
+    return Fits(theta[0], variances, deviance, converged, by_limit, tuple(reason))
 
 
-class Solved(NamedTuple):
-    """Solutions ``(R, C, B)`` and the logarithm of the determinant ``(B,)``."""
-
-    solution: Tensor
-    logdet: Tensor
-
-
-def solve(matrix: Tensor, right: Tensor) -> Solved:
+def solve(matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Solve symmetric positive definite systems, by elimination without pivots.
 
     Args:
         matrix: ``(R, R, B)``.
         right: ``(R, C, B)``.
+
+    Returns:
+        Solutions ``(R, C, B)`` and the logarithm of the determinant ``(B,)``.
     """
     size = len(matrix)
     table = torch.cat([matrix, right], 1)
@@ -344,7 +358,7 @@ def solve(matrix: Tensor, right: Tensor) -> Solved:
             table[j + 1 :, j + 1 :] -= table[j + 1 :, j, None] * table[j, None, j + 1 :]
     for j in range(size - 1, 0, -1):
         table[:j, size:] -= table[:j, j, None] * table[j, None, size:]
-    return Solved(table[:, size:], logdet)
+    return table[:, size:], logdet
 
 
 def identity(size: int, images: int) -> Tensor:
@@ -375,14 +389,14 @@ class CrossedHessian:
 
     def solve(self, by_unit: Tensor, by_rater: Tensor) -> tuple[Tensor, Tensor]:
         """``-H^-1 x`` for units ``(C, m, B)`` and raters ``(C, r, B)``, from those of ``x``."""
-        return self._units(by_unit, solve(self.schur, self._right(by_unit, by_rater)).solution)
+        return self._units(by_unit, solve(self.schur, self._right(by_unit, by_rater))[0])
 
     def solve_and_invert(self, by_unit: Tensor, by_rater: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same; then the inverse of the Schur complement ``(r, r, B)`` and ``log det H`` ``(B,)``."""
         right = torch.cat([self._right(by_unit, by_rater), identity(len(self.schur), self.schur.shape[2])], 1)
-        found, columns = solve(self.schur, right), len(by_unit)
-        logdet = (self.number * self.unit.log()).sum(0) + found.logdet
-        return *self._units(by_unit, found.solution[:, :columns]), found.solution[:, columns:], logdet
+        solution, logdet = solve(self.schur, right)
+        du, dv = self._units(by_unit, solution[:, : len(by_unit)])
+        return du, dv, solution[:, len(by_unit) :], (self.number * self.unit.log()).sum(0) + logdet
 
     def _right(self, by_unit: Tensor, by_rater: Tensor) -> Tensor:
         """Right-hand sides of the raters ``(r, C, B)`` once the units are eliminated."""

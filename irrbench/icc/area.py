@@ -267,25 +267,13 @@ def estimate_area(marks: Marks, *, expect: Expect = "meanobs", start: Tensor | N
         (ALL_MARKED, full.all(0)),
         (SATURATED, (empty | full).all(0)),
     )
-    found = fit_defined(rules, search, ("blocks'", "raters'", "observations'"))
-    intercept, variances = found.theta[0], found.theta[1:] ** 2
-    mean = marks.mean_share()
-    icc = repeatability(variances[0], variances.sum(0), intercept=intercept, mean=mean, expect=expect)
-    agreed = torch.tensor([why == SATURATED for why in found.reason], dtype=torch.bool)
-    # The limits for an infinite variance of the blocks, which are marked as a whole or not at all.
-    variances[:, agreed] = torch.tensor([[torch.inf], [0.0], [0.0]], dtype=torch.float64)
     marked = (marks.number * (by_block > 0)).sum(0)
     limit = -2 * (marked * (marked / blocks).log() + (blocks - marked) * (1 - marked / blocks).log())
-    return AreaICCFit(
-        icc=icc.masked_fill(agreed, 1.0),
-        var_block=variances[0],
-        var_rater=variances[1],
-        var_over=variances[2],
-        intercept=intercept,
-        deviance=torch.where(agreed, limit, found.deviance),
-        converged=found.converged | agreed,
-        reason=tuple(found.reason),
-    )
+    found = fit_defined(rules, search, ("blocks'", "raters'", "observations'"), limit=limit)
+    (block, rater, over), total = found.variances, found.variances.sum(0)
+    icc = repeatability(block, total, intercept=found.intercept, mean=marks.mean_share(), expect=expect)
+    icc = icc.masked_fill(found.by_limit, 1.0)
+    return AreaICCFit(icc, block, rater, over, found.intercept, found.deviance, found.converged, found.reason)
 
 
 def fit(marks: Marks, *, start: Tensor | None = None) -> Minimum:

@@ -108,12 +108,11 @@ def joint_icc(patterns: VotePatterns, *, engine: Engine = "laplace", expect: Exp
     )
     effects = {"pixel": "pixels'", "image": "images'", "rater": "raters'", "image_rater": "image x rater"}
     found = fit_defined([(why, torch.as_tensor([applies])) for why, applies in rules], search, [*effects.values()])
-    intercept, variances = found.theta[0], found.theta[1:] ** 2
-    total, one = variances.sum(0), torch.ones(1, dtype=torch.float64)
-    whole = 1 / repeatability(one, total, intercept=intercept, mean=prevalence * one, expect=expect)
-    parts = dict(zip([*effects, "residual"], [*variances, whole - total], strict=True))
+    total, one = found.variances.sum(0), torch.ones(1, dtype=torch.float64)
+    whole = 1 / repeatability(one, total, intercept=found.intercept, mean=prevalence * one, expect=expect)
+    parts = dict(zip([*effects, "residual"], [*found.variances, whole - total], strict=True))
     shares = {name: (parts[name] / whole)[0] for name in ("image", "pixel", "rater", "image_rater", "residual")}
-    unanimous = found.reason == [UNANIMOUS]
+    unanimous = found.reason == (UNANIMOUS,)
     return JointICC(
         icc_image=shares["image"],
         icc_pixel=one[0] if unanimous else shares["image"] + shares["pixel"],
@@ -123,7 +122,7 @@ def joint_icc(patterns: VotePatterns, *, engine: Engine = "laplace", expect: Exp
         var_image_rater=parts["image_rater"][0],
         var_residual=parts["residual"][0],
         shares=shares,
-        intercept=intercept[0],
+        intercept=found.intercept[0],
         deviance=found.deviance[0],
         converged=bool(found.converged.item()),
         reason=found.reason[0],

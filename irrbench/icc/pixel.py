@@ -166,23 +166,13 @@ def estimate(
         (ALL_MARKED, votes.pixels[-1] == votes.size),
         (UNANIMOUS, votes.pixels[1:-1].sum(0) == 0),
     )
-    found = fit_defined(rules, search, ("pixels'", "raters'"))
-    intercept, variances = found.theta[0], found.theta[1:] ** 2
     mean = votes.prevalence
-    icc = repeatability(variances[0], variances.sum(0), intercept=intercept, mean=mean, expect=expect, scale=scale)
-    agreed = torch.tensor([why == UNANIMOUS for why in found.reason], dtype=torch.bool)
-    # The limits for an infinite variance of the pixels.
-    variances[:, agreed] = torch.tensor([[torch.inf], [0.0]], dtype=torch.float64)
     limit = -2 * (votes.pixels[0] * (1 - mean).log() + votes.pixels[-1] * mean.log())
-    return PixelICCFit(
-        icc=icc.masked_fill(agreed, 1.0),
-        var_pixel=variances[0],
-        var_rater=variances[1],
-        intercept=intercept,
-        deviance=torch.where(agreed, limit, found.deviance),
-        converged=found.converged | agreed,
-        reason=tuple(found.reason),
-    )
+    found = fit_defined(rules, search, ("pixels'", "raters'"), limit=limit)
+    (pixel, rater), total = found.variances, found.variances.sum(0)
+    icc = repeatability(pixel, total, intercept=found.intercept, mean=mean, expect=expect, scale=scale)
+    icc = icc.masked_fill(found.by_limit, 1.0)
+    return PixelICCFit(icc, pixel, rater, found.intercept, found.deviance, found.converged, found.reason)
 
 
 def fit(
