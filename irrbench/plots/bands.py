@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from irrbench.plots import style
+import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
 from irrbench.plots.style import Colours
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irrbench.plots import style
+import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
 from irrbench.plots.bands import need_columns
 from irrbench.plots.style import Colours, ModelStyle
 

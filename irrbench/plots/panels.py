@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from irrbench.plots import style
+import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
