@@ -45,7 +45,7 @@ def first_reasons(rules: Sequence[tuple[str, ArrayLike]]) -> list[str]:
 
 @dataclass(frozen=True)
 class ClassVotes:
-    """How many raters put each unit into each class, for data that come so, or with more raters than patterns allow.
+    """How many raters put each unit into each class: for data in this form, or with more raters than patterns allow.
 
     Attributes:
         votes: ``(B, N, C)`` integers from 0 on: ``B`` images or tables, ``N`` units, ``C`` classes. All units of a
@@ -107,7 +107,7 @@ def fleiss_kappa(votes: Votes) -> Tensor:
 
 
 def gwet_ac1(votes: Votes) -> Tensor:
-    """Gwet's AC1, ``(B,)``: chance agreement that does not explode when a class is rare.
+    """Gwet's AC1, ``(B,)``: its chance agreement stays small when a class is rare.
 
     NaN where fewer than two raters are present or the region of interest is empty; 1 where all used one class only.
 
@@ -195,30 +195,25 @@ class _Ratings(NamedTuple):
 
 
 def _ratings(votes: Votes) -> _Ratings:
-    raters, pixels, marks, squares = _class_votes(votes) if isinstance(votes, ClassVotes) else _patterns(_sets(votes))
+    if isinstance(votes, ClassVotes):
+        table = votes.votes.cpu().double()
+        pixels = torch.full((len(table),), float(table.shape[1]), dtype=torch.float64)
+        raters, marks = table.sum((1, 2)) / pixels, table.sum(1)
+        squares = (table**2).sum((1, 2))  # of the votes, summed over pixels and classes
+    else:
+        sets = _sets(votes)
+        number = pattern_bits(sets[0].num_raters).sum(1).double()
+        raters = sets[0].present.sum(1).cpu().double()
+        totals = torch.stack([p.totals.cpu().double() for p in sets], 1)
+        pixels = totals[:, 0].sum(1)
+        marks, squares = totals @ number, (totals @ number**2).sum(1)
+        if len(sets) == 1:  # the other class is implied: raters - votes
+            rest = (pixels * raters)[:, None] - marks
+            squares = 2 * squares + raters * (rest - marks)[:, 0]
+            marks = torch.cat([marks, rest], 1)
     size = raters * pixels
     disagreement = (raters * size - squares) / (size * (raters - 1))
     return _Ratings(raters, size, marks, disagreement.masked_fill(raters < 2, torch.nan))
-
-
-def _class_votes(table: ClassVotes) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Raters, pixels, ratings by class, and votes squared, summed over pixels and classes."""
-    votes = table.votes.cpu().double()
-    pixels = torch.full((len(votes),), float(votes.shape[1]), dtype=torch.float64)
-    return votes.sum((1, 2)) / pixels, pixels, votes.sum(1), (votes**2).sum((1, 2))
-
-
-def _patterns(sets: Sequence[VotePatterns]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    votes = pattern_bits(sets[0].num_raters).sum(1).double()
-    raters = sets[0].present.sum(1).cpu().double()
-    totals = torch.stack([p.totals.cpu().double() for p in sets], 1)
-    pixels = totals[:, 0].sum(1)
-    marks, squares = totals @ votes, (totals @ votes**2).sum(1)
-    if len(sets) == 1:  # the other class is implied: raters - votes
-        rest = (pixels * raters)[:, None] - marks
-        squares = 2 * squares + raters * (rest - marks)[:, 0]
-        marks = torch.cat([marks, rest], 1)
-    return raters, pixels, marks, squares
 
 
 def _sets(patterns: Patterns) -> Sequence[VotePatterns]:
@@ -226,7 +221,7 @@ def _sets(patterns: Patterns) -> Sequence[VotePatterns]:
 
 
 def _chance_disagreement(r: _Ratings) -> Tensor:
-    """What disagreement would be if any rating could meet any other; NaN where there is one class only."""
+    """Expected disagreement of two ratings drawn at random; NaN where there is one class only."""
     unlike = _unlike(r)
     return unlike.masked_fill(unlike == 0, torch.nan)
 

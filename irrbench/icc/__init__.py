@@ -1,4 +1,4 @@
-"""Intraclass correlations: how much of what raters mark is the image, and how much the rater."""
+"""Intraclass correlations: the shares of pixel, place, image and rater in the variance of what raters mark."""
 
 from irrbench.icc.area import AreaICCFit, BlockCounts, area_icc, area_icc_from_counts, block_counts
 from irrbench.icc.bootstrap import (

@@ -1,4 +1,4 @@
-"""How much of the marked area is the place, and how much the rater: the intraclass correlation over blocks.
+"""The intraclass correlation over blocks: the shares of block and rater in the variance of marked area.
 
 Axes: ``B`` images, ``R`` raters, ``S`` pixels of one image (any spatial shape), ``D`` blocks, ``d`` blocks per axis.
 """
@@ -169,7 +169,7 @@ def area_icc(
     expect: Expect = "meanobs",
     smoothing: float | None = None,
 ) -> AreaICCFit:
-    """Cut the images into blocks and see whether raters mark as much of each.
+    """Cut the images into blocks, and fit :func:`area_icc_from_counts` to the marks per block and rater.
 
     Args:
         masks: ``(B, R, *S)``, bool, or numbers that are 0 and 1, or 0 and 255.
@@ -178,10 +178,10 @@ def area_icc(
         cells: blocks per axis; the paper has 10, 15 and 20.
         expect: the variance of a single mark, see :func:`~irrbench.icc.pixel.repeatability`.
         smoothing: standard deviation in pixels of a Gaussian by which every rater's mask is smoothed within the ROI
-            before blocks are counted (:func:`~irrbench.icc.area.block_counts`). What raters draw differently by less
-            than that no longer counts as disagreement, and a block takes part in what lies around it. That asks another
-            question, at a coarser scale: overdispersion falls, and so does the contrast between untouched and full
-            blocks, so that ICC may go either way. Counts become fractional; the binomial likelihood takes them as
+            before blocks are counted (:func:`~irrbench.icc.area.block_counts`). Differences between
+            raters at a smaller scale no longer count as disagreement, and a block shares the marks around it. That is
+            agreement at a coarser scale: overdispersion falls, and so does the contrast between untouched and full
+            blocks, so that ICC may rise or fall. Counts become fractional; the binomial likelihood takes them as
             they are (a quasi-likelihood) with as many trials as the block has pixels, so that deviances of different
             smoothing do not compare.
 
@@ -210,8 +210,8 @@ def area_icc_from_counts(
 ) -> AreaICCFit:
     """Fit ``logit p = b0 + block + rater + over``, all random, to binomial counts by block and rater.
 
-    ICC is ``var_block / (var_block + var_rater + var_over + residual)``: how much a single pixel's mark owes to its
-    block. The residual is the variance of that mark, at the unweighted mean of the blocks' shares for
+    ICC is ``var_block / (var_block + var_rater + var_over + residual)``: the block's share of the variance of a single
+    pixel's mark. The residual is the variance of that mark, at the unweighted mean of the blocks' shares for
     ``expect="meanobs"``; so ICC stays below 1 for raters who agree on every count, unless blocks are marked
     as a whole or not at all. The criterion is that of R's lme4, ``glmer(cbind(marked, total - marked) ~ (1 | block) +
     (1 | rater) + (1 | observation), binomial)``: the joint Laplace approximation.

@@ -1,7 +1,7 @@
 """Bootstrap intervals of the pixel and the area ICC, and a test of whether pixels differ at all.
 
 All take pixels or blocks for independent of each other, which neighbours are not: intervals are too narrow and p-values
-too small, the more so the finer the image. They speak of one image. For a mean over a data set, resample images, or
+too small, the more so the finer the image. They describe one image. For a mean over a data set, resample images, or
 patients (:func:`irrbench.stats.mean_interval`).
 """
 

@@ -1,4 +1,4 @@
-"""How much of the marked area is the image, and how much the rater: the intraclass correlation of extents.
+"""The intraclass correlation of extents: the shares of image and rater in the variance of marked area.
 
 Axes: ``N`` images, ``R`` raters, ``T`` resamples.
 """
@@ -158,9 +158,9 @@ def extent_icc_interval(
         total: ``(N,)``.
         present: ``(N, R)`` bool.
         groups: ``(N,)`` labels of what was drawn independently (patients); each image on its own if not given.
-        method: ``"images"`` draws whole groups of images with replacement, the raters stay: it speaks of these raters.
-            ``"parametric"`` draws new images and new raters from the fitted model, and takes no ``groups``: it speaks
-            of raters in general, and with few of them it is wide.
+        method: ``"images"`` draws whole groups of images with replacement, the raters stay: it holds for these raters.
+            ``"parametric"`` draws new images and new raters from the fitted model, and ignores ``groups``: it holds for
+            raters in general, and with few of them it is wide.
         level: of confidence.
         resamples: ``T``.
         rng: generator or seed.

@@ -1,4 +1,4 @@
-"""One reliability for a whole data set: how much of the raters' marks is the image, the pixel, and the rater."""
+"""One reliability for a whole data set: the shares of image, pixel and rater in the variance of marks."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def joint_icc(patterns: VotePatterns, *, engine: Engine = "laplace", expect: Exp
     Raises:
         ValueError: if an option has no such value.
 
-    With few raters Laplace is biased downwards in the pixels' variance, and blown up by nearly unanimous masks, where
-    the images' part may vanish altogether: see :func:`~irrbench.icc.pixel.pixel_icc`, and read both engines beside each
-    other. By maximum likelihood, as lme4 has it, variances of few raters or images come out low, by about a factor of
-    ``(R - 1) / R`` for raters. Pixels count as independent given these effects, which neighbours are not.
+    With few raters the pixels' variance by Laplace is biased downwards; with nearly unanimous masks it is biased
+    upwards, and the images' part may vanish: see :func:`~irrbench.icc.pixel.pixel_icc`, and compare both engines.
+    Maximum likelihood, as in lme4, underestimates variances of few raters or images, for raters by about a factor of
+    ``(R - 1) / R``. Pixels are taken for independent given these effects, which neighbours are not.
 
     Example:
         >>> from irrbench.simulate import draw_patterns

@@ -1,4 +1,4 @@
-"""How much of the raters' marks is the pixel, and how much the rater: the intraclass correlation at pixel level."""
+"""The intraclass correlation at pixel level: the share of pixels and of raters in the variance of marks."""
 
 from __future__ import annotations
 
@@ -114,11 +114,11 @@ def pixel_icc(
     Raises:
         ValueError: if an option has no such value.
 
-    Few raters bias the Laplace approximation downwards (with four raters a true pixel variance of 25 becomes 17, and
-    ICC .80 for .85), while nearly unanimous masks blow it up: pixels that nobody marks then cost it nothing, the
-    variance grows into the hundreds, and ICC comes near 1 where alpha or kappa do not. Read it beside them, and
-    beside ``"quadrature"``. The Laplace criterion can have a second optimum of that kind, at times the lower one;
-    taken is the one next to lme4's start (both SDs near 1), where lme4 ends too.
+    With few raters the Laplace approximation is biased downwards (with four raters a true pixel variance of 25 becomes
+    17, and ICC .80 for .85). With nearly unanimous masks it is biased upwards: unmarked pixels then add almost nothing
+    to the deviance, the variance grows into the hundreds, and ICC comes near 1 where alpha or kappa do not. Compare it
+    with them, and with ``"quadrature"``. The Laplace criterion can have a second optimum of that kind, at times the
+    lower one; the result is the optimum next to lme4's start (both SDs near 1), where lme4 ends too.
 
     Example:
         >>> counts = torch.tensor([[77, 37, 30, 30, 17, 20, 17, 14, 44, 25, 18, 44, 19, 35, 16, 57]])
