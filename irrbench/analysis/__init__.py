@@ -1,1 +1,1 @@
-"""From per-image tables to what may be said of them: leaderboard, comparisons, verdicts, subgroups."""
+"""Results of a benchmark from per-image tables: leaderboard, comparisons, verdicts, seeds, subgroups, blind floor."""

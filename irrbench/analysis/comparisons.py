@@ -8,11 +8,14 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from irrbench.analysis.candidates import Candidates
 from irrbench.analysis.tables import bound_means, normalize, score_columns
 from irrbench.scores import gain
 from irrbench.stats import Floats, alternative_annotator_test, divide, holm, interval, p_above, p_two_sided
+
+Mask = NDArray[np.bool_]
 
 NO_MARGIN = "no margin declared"
 
@@ -39,7 +42,8 @@ def _family(candidates: Candidates, pairs: Sequence[tuple[int, int]], score: str
     low, high = interval(ratios, level=options.level, method=options.method)
     p = p_two_sided(ratios, method=options.method)
     p_holm, means, bounds = _holm(p), candidates.means(score).estimates, bound_means(candidates, score)
-    is_better = gain(score, ratios.estimates) > 0
+    unclear = (np.isnan(p_holm), "undefined"), (p_holm >= 1 - options.level, "not distinguishable")
+    verdict = _first_true(*unclear, (gain(score, ratios.estimates) > 0, "above"), otherwise="below")
     is_known = not normalize(candidates, score)[candidates.place("ceiling")].reason
     return pd.DataFrame(
         {
@@ -51,17 +55,19 @@ def _family(candidates: Candidates, pairs: Sequence[tuple[int, int]], score: str
             "high": high,
             "p": p,
             "p_holm": p_holm,
-            "verdict": np.select(
-                [np.isnan(p_holm), p_holm >= 1 - options.level, is_better],
-                ["undefined", "not distinguishable", "above"],
-                default="below",
-            ),
+            "verdict": verdict,
             "value": means[one],
             "versus_value": means[other],
             **bounds,
             "normalized_difference": ratios.estimates / (bounds["ceiling"] - bounds["floor"]) if is_known else math.nan,
         }
     )
+
+
+def _first_true(*cases: tuple[Mask, str], otherwise: str) -> list[str]:
+    """For each place the word of the first condition ``(M,)`` that is true there."""
+    conditions, words = zip(*cases, strict=True)
+    return [str(word) for word in np.select(conditions, words, default=otherwise)]
 
 
 def verdicts_frame(candidates: Candidates, margins: Mapping[str, float] | None = None) -> pd.DataFrame:
@@ -105,29 +111,20 @@ def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.Da
     holm_floor, holm_margin, holm_better = _holm(p_floor), _holm(p_margin), _holm(p_better)
     columns |= {"floor_p": p_floor, "floor_p_holm": holm_floor, "margin": math.nan if margin is None else margin}
     columns |= {"ceiling_p": p_margin, "ceiling_p_holm": holm_margin}
-    columns["floor_verdict"] = np.select(
-        [np.isnan(holm_floor), holm_floor < alpha],
-        ["undefined", "better than the naive rater"],
-        default="not shown to be better than the naive rater",
+    columns["floor_verdict"] = _first_true(
+        (np.isnan(holm_floor), "undefined"),
+        (holm_floor < alpha, "better than the naive rater"),
+        otherwise="not shown to be better than the naive rater",
     )
     most = interval(advantages["ceiling"], level=options.level, method=method)[1]
-    columns["ceiling_verdict"] = np.select(
+    columns["ceiling_verdict"] = _first_true(
+        (np.isnan(most), "undefined"),
+        (np.full(len(models), margin is None), NO_MARGIN),
         # A test of superiority after one of non-inferiority needs no correction: the second hypothesis holds the first.
-        [
-            np.isnan(most),
-            np.full(len(models), margin is None),
-            (holm_margin < alpha) & (holm_better < alpha),
-            holm_margin < alpha,
-            most < -(margin or 0.0),
-        ],
-        [
-            "undefined",
-            NO_MARGIN,
-            "better than the average rater",
-            "non-inferior to the average rater",
-            "inferior to the average rater",
-        ],
-        default="inconclusive",
+        ((holm_margin < alpha) & (holm_better < alpha), "better than the average rater"),
+        (holm_margin < alpha, "non-inferior to the average rater"),
+        (most < -(margin or 0.0), "inferior to the average rater"),
+        otherwise="inconclusive",
     )
     return pd.DataFrame(columns)
 
@@ -186,7 +183,7 @@ def _alternative(
     )
 
 
-def _column_means(values: Floats, where: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Floats:
+def _column_means(values: Floats, where: Mask) -> Floats:
     return divide(np.where(where, values, 0.0).sum(axis=0), where.sum(axis=0).astype(float))
 
 
