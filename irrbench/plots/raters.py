@@ -125,7 +125,7 @@ def left_out(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """Draw how each measure's mean changes without each of the raters, with intervals.
 
     Args:
-        table: columns ``left_out`` (empty where all raters are in), ``measure``, ``change``, ``change_low``, ``change_high``.
+        table: columns ``left_out`` (empty: all raters), ``measure``, ``change``, ``change_low``, ``change_high``.
         titles: of the measures to show, from top to bottom.
 
     Raises:
