@@ -25,6 +25,7 @@ LAYERS = (
     ("analysis", "reliability"),
     ("report",),
     ("commands",),
+    ("__main__",),
 )
 ONLY = {
     "mlflow": "tracking",

@@ -11,6 +11,7 @@ import signal
 import sys
 import webbrowser
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -164,15 +165,9 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
     """Convert; 0 when everything can be used, 1 when something was left out or the folder has problems."""
-    from irrbench import convert  # noqa: PLC0415
-
-    functions: dict[str, Callable[..., Converted]] = {
-        "labelbox": convert.convert_labelbox,
-        "coco": convert.convert_coco,
-        "lidc": convert.convert_lidc,
-    }
+    source = import_module(f"irrbench.convert.{options.format}")
     given = {key: value for key, value in vars(options).items() if key not in ("command", "typed", "format", "source")}
-    done = functions[options.format](options.source, **given)
+    done: Converted = getattr(source, f"convert_{options.format}")(options.source, **given)
     for problem in done.left_out:
         _say(f"left out: {problem}")
     for note in done.notes:
