@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from irrbench import VotePatterns
 from irrbench.icc import pixel_icc_interval, pixel_icc_test
 from irrbench.icc.bootstrap import simulate_votes
 from irrbench.icc.pixel import UNANIMOUS
@@ -76,3 +77,10 @@ def test_p_value_is_half_that_of_chi_square():
 def test_interval_refuses(wrong):
     with pytest.raises(ValueError, match=r"Expected 0 < `level` < 1 and `resamples` >= 1"):
         pixel_icc_interval(patterns_of([1, 2, 3, 4]), **wrong)
+
+
+def test_an_empty_batch_has_no_intervals():
+    none = VotePatterns.from_counts(torch.zeros(0, 4, dtype=torch.int64), num_raters=2)
+    found = pixel_icc_interval(none, resamples=5)
+    assert found.low.shape == found.high.shape == (0,)
+    assert found.samples.shape == (0, 5)
