@@ -19,26 +19,22 @@ import logging
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from irrbench.data.io import Files, escapes, files_by_id, in_threads, read_header, read_image, read_mask, shown_path
 from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData, assign_splits, pack_masks, small_shape
-from irrbench.data.readers import DataError, Problem, ReadError, size_text
+from irrbench.data.readers import DataError, Problem, ReadError, collecting, size_text
 from irrbench.patterns import MAX_RATERS
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-Content = TypeVar("Content")
 MAX_REPEATS = 30
 _REPEAT = re.compile(r"(?P<rater>.+)@(?P<drawing>[2-9]|[1-9]\d+)")
 MANIFEST = "manifest.csv"
@@ -79,12 +75,33 @@ def load_folder(
     Raises:
         DataError: with every problem found, each with its file and a remedy.
     """
-    folder = _Folder(Path(root), raters, allow_missing=allow_missing, max_side=max_side)
-    data = folder.read(group_column, check_images=check_images, progress=progress)
-    if data is None:
-        raise DataError(folder.problems)
-    if data.group_column is not None:
-        log.info("%s: images are grouped by %s", data.name, data.group_column)
+    folder = _Folder(Path(root), raters, allow_missing=allow_missing)
+    ids = tuple(sorted(folder.images))
+    manifest, column, found = read_manifest(folder.root, ids, group_column=group_column)
+    problems = [*folder.problems, *(found if ids else ())]
+    read = partial(folder.read_image, decode=check_images, max_side=max_side)
+    items = in_threads(read, ids, label=f"reading {folder.root.name}", progress=progress)
+    problems += [problem for item in items for problem in item.problems]
+    counts = {item.channels for item in items if item.channels}
+    if len(counts) > 1 and counts != {1, 3}:
+        text = f"images of {' and '.join(map(str, sorted(counts)))} channels"
+        problems.append(Problem("images", text, "one number of channels (grey beside colour is fine)", "convert"))
+    if problems:
+        raise DataError(problems)
+    data = RaterData(
+        name=folder.root.resolve().name,
+        note="",
+        raters=tuple(folder.masks),
+        image_ids=ids,
+        manifest=manifest,
+        group_column=column,
+        sources=tuple(FolderImage(folder.images[name], max(counts), max_side) for name in ids),
+        packed=tuple(item.packed for item in items if item.packed is not None),
+        repeats=tuple(folder.repeats),
+        repeated=tuple(item.repeated for item in items),
+    )
+    if column is not None:
+        log.info("%s: images are grouped by %s", data.name, column)
     enough = [i for i in range(len(data)) if data.present(i).sum() >= min_raters]
     if len(enough) == len(data):
         return data
@@ -101,75 +118,80 @@ def check_folder(
     progress: bool = True,
 ) -> list[Problem]:
     """Everything that is wrong with a data folder; an empty list where :func:`load_folder` would load it."""
-    folder = _Folder(Path(root), raters, allow_missing=allow_missing)
-    folder.read(group_column, progress=progress)
-    return folder.problems
+    try:
+        load_folder(root, raters=raters, allow_missing=allow_missing, group_column=group_column, progress=progress)
+    except DataError as error:
+        return list(error.problems)
+    return []
 
 
 class _Image(NamedTuple):
     """What one image's files hold; no masks where there are problems."""
 
     channels: int
-    packed: PackedMasks | None
-    repeated: PackedMasks | None
     problems: list[Problem]
+    packed: PackedMasks | None = None
+    repeated: PackedMasks | None = None
 
 
 class _Folder:
-    """A data folder: its files by id, found without opening any, and everything found to be wrong so far."""
+    """A data folder: its files by id, found without opening any, and what their names show to be wrong."""
 
-    def __init__(
-        self, root: Path, raters: Sequence[str] | None, *, allow_missing: bool, max_side: int | None = None
-    ) -> None:
-        self.root, self.max_side = root, max_side
+    def __init__(self, root: Path, raters: Sequence[str] | None, *, allow_missing: bool) -> None:
+        self.root = root
         self.problems: list[Problem] = []
         self.images: Files = {}
         self.masks: dict[str, Files] = {}
         self.repeats: dict[str, Files] = {}
         self.rois: Files = {}
-        if root.is_dir():
-            self._find_images_and_masks(raters, allow_missing=allow_missing)
-            self._find_rois()
-            self._find_repeats()
-        else:
+        if not root.is_dir():
             found = "a file" if root.exists() else "nothing"
             self._add(str(root), found, "a data folder", "give the folder that holds images/")
-
-    def _add(self, file: str, found: str, expected: str, remedy: str) -> None:
-        self.problems.append(Problem(file, found, expected, remedy))
-
-    def _files(self, name: str, purpose: str) -> Files:
-        """The files by id of a folder below the root; names without an image are problems."""
-        files, found = files_by_id(self.root, self.root / name, purpose=purpose)
-        self.problems += found
-        for image_id in files if name != "images" else ():
-            if image_id not in self.images:
-                file = shown_path(self.root, files[image_id])
-                self._add(file, "no image of that id", "the id of a file in images/", "rename or remove it")
-        return files
-
-    def _find_images_and_masks(self, raters: Sequence[str] | None, *, allow_missing: bool) -> None:
+            return
         self.images = self._files("images", "one image for each id")
-        for rater in self._find_raters(raters):
-            self.masks[rater] = self._files(f"masks/{rater}", "one mask for each image")
-            if not allow_missing:
-                self._add_missing(f"masks/{rater}", self.masks[rater], "a mask by each rater for each image", _ADD_MASK)
+        folders = sorted(path.name for path in root.glob("masks/*") if path.is_dir() and not path.name.startswith("."))
+        expected = "" if allow_missing else "a mask by each rater for each image"
+        for rater in self._find_raters(folders, raters):
+            self.masks[rater] = self._files(f"masks/{rater}", "one mask for each image", expected, _ADD_MASK)
         drawn = set().union(*self.masks.values())
         for image_id, path in self.images.items():
             if allow_missing and self.masks and image_id not in drawn:
                 remedy = "add a mask or remove the image"
                 self._add(f"images/{path.name}", "no mask by any rater", "at least one", remedy)
+        if (root / "roi").exists():
+            expected = "an ROI for each image, as others have"
+            self.rois = self._files("roi", "one ROI for each image", expected, "add it or remove the folder roi")
+        self._find_repeats(folders)
 
-    def _find_raters(self, wanted: Sequence[str] | None) -> list[str]:
+    def _add(self, file: str, found: str, expected: str, remedy: str) -> None:
+        self.problems.append(Problem(file, found, expected, remedy))
+
+    def _files(self, name: str, purpose: str, expected: str = "", remedy: str = "") -> Files:
+        """The files by id of a folder below the root; names without an image are problems.
+
+        With ``expected``, so are images without a file.
+        """
+        files, found = files_by_id(self.root, self.root / name, purpose=purpose)
+        self.problems += found
+        images = files if name == "images" else self.images
+        for image_id, path in files.items():
+            if image_id not in images:
+                file = shown_path(self.root, path)
+                self._add(file, "no image of that id", "the id of a file in images/", "rename or remove it")
+        for image_id in images:
+            if expected and image_id not in files:
+                self._add(f"{name}/{image_id}", "no file", expected, remedy)
+        return files
+
+    def _find_raters(self, folders: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+        """The wanted raters out of those whose first drawings the folders hold."""
         if not (self.root / "masks").is_dir():
             self._add("masks", "no such folder", "one folder for each rater", _ADD_MASKS)
             return []
-        known = [name for name in self._mask_folders() if not repeat_of(name)]
+        known = [name for name in folders if not repeat_of(name)]
         names = known if wanted is None else list(wanted)
         some = f"some of {', '.join(known)}"
-        for name in names:
-            if name in known:
-                continue
+        for name in [name for name in names if name not in known]:
             if escapes(name):
                 found = f"{name!r}, which leaves the folder"
                 self._add("raters", found, "names of folders in masks/", "correct the name")
@@ -184,96 +206,50 @@ class _Folder:
             self._add("masks", found, f"2 to {MAX_RATERS} different raters", remedy)
         return [name for name in names if name in known]
 
-    def _mask_folders(self) -> list[str]:
-        folder = self.root / "masks"
-        paths = folder.iterdir() if folder.is_dir() else ()
-        return sorted(path.name for path in paths if path.is_dir() and not path.name.startswith("."))
-
-    def _find_rois(self) -> None:
-        if not (self.root / "roi").exists():
-            return
-        self.rois = self._files("roi", "one ROI for each image")
-        expected = "an ROI for each image, as others have"
-        self._add_missing("roi", self.rois, expected, "add it or remove the folder roi")
-
-    def _add_missing(self, folder: str, files: Files, expected: str, remedy: str) -> None:
-        for image_id in self.images:
-            if image_id not in files:
-                self._add(f"{folder}/{image_id}", "no file", expected, remedy)
-
-    def _find_repeats(self) -> None:
+    def _find_repeats(self, folders: Sequence[str]) -> None:
         """Folders ``masks/<rater>@2`` of the chosen raters: of as many images as they drew again."""
-        names = {name: repeat_of(name) for name in self._mask_folders() if repeat_of(name)}
-        for name, rater in names.items():
-            if not (self.root / "masks" / str(rater)).is_dir():
+        raters = {name: rater for name in folders if (rater := repeat_of(name))}
+        for name, rater in raters.items():
+            if rater not in folders:
                 found = "repeat drawings without first ones"
                 self._add(f"masks/{name}", found, f"a folder masks/{rater}", "add or rename it")
-        chosen = [name for name, rater in names.items() if rater in self.masks]
+        chosen = [name for name, rater in raters.items() if rater in self.masks]
         if len(chosen) > MAX_REPEATS:
             self._add("masks", f"{len(chosen)} repeat folders", f"at most {MAX_REPEATS}", "remove some")
         for name in chosen[:MAX_REPEATS]:
             self.repeats[name] = self._files(f"masks/{name}", "a mask for each image drawn again")
 
-    def read(self, group_column: str | None, *, check_images: bool = True, progress: bool = True) -> RaterData | None:
-        """The raters' data; None where there are problems."""
-        ids = tuple(sorted(self.images))
-        manifest, found = read_manifest(self.root, ids, group_column=group_column)
-        self.problems += found if ids else []
-        read = partial(self._read_image, check_images=check_images)
-        items = in_threads(read, ids, label=f"reading {self.root.name}", progress=progress)
-        self.problems += [problem for item in items for problem in item.problems]
-        counts = {item.channels for item in items if item.channels}
-        if len(counts) > 1 and counts != {1, 3}:
-            found_counts = f"images of {' and '.join(map(str, sorted(counts)))} channels"
-            self._add("images", found_counts, "one number of channels (grey beside colour is fine)", "convert")
-        if self.problems:
-            return None
-        return RaterData(
-            name=self.root.resolve().name,
-            note="",
-            raters=tuple(self.masks),
-            image_ids=ids,
-            manifest=manifest.frame,
-            group_column=manifest.group_column,
-            sources=tuple(FolderImage(self.images[name], max(counts), self.max_side) for name in ids),
-            packed=tuple(item.packed for item in items if item.packed is not None),
-            repeats=tuple(self.repeats),
-            repeated=tuple(item.repeated for item in items),
-        )
-
-    def _read_image(self, image_id: str, *, check_images: bool) -> _Image:
+    def read_image(self, image_id: str, *, decode: bool, max_side: int | None) -> _Image:
         """Read the files of one image; runs in several threads."""
         problems: list[Problem] = []
-
-        def attempt(read: Callable[[Path], Content], path: Path) -> Content | None:
-            try:
-                return read(path)
-            except ReadError as error:
-                problems.append(error.at(shown_path(self.root, path)))
-                return None
-
-        header = attempt(partial(read_header, decode=check_images), self.images[image_id])
-        paths = [files.get(image_id) for files in (*self.masks.values(), *self.repeats.values(), self.rois)]
-        planes = [None if path is None else attempt(read_mask, path) for path in paths]
+        header, channels = None, 0
+        with collecting(problems, shown_path(self.root, self.images[image_id])):
+            header = read_header(self.images[image_id], decode=decode)
+            channels = header.channels
+        planes: list[NDArray[np.bool_] | None] = []
+        folders = (*self.masks.values(), *self.repeats.values(), self.rois)
+        for files in folders:
+            plane, path = None, files.get(image_id)
+            if path is not None:
+                file = shown_path(self.root, path)
+                with collecting(problems, file):
+                    plane = read_mask(path)
+                if plane is not None and files is self.rois and not plane.any():
+                    problems.append(Problem(file, "no marked pixel", "a region that counts", "redraw or remove it"))
+                if plane is not None and header is not None and plane.shape != header.shape:
+                    expected = f"{size_text(header.shape)}, the size of its image"
+                    remedy = "draw it on the image's own pixels"
+                    problems.append(Problem(file, f"size {size_text(plane.shape)}", expected, remedy))
+            planes.append(plane)
+        if problems:
+            return _Image(channels, problems)
         *masks, roi = planes
-        for path, plane in zip(paths, planes, strict=True):
-            if path is None or plane is None:
-                continue
-            file = shown_path(self.root, path)
-            if plane is roi and not plane.any():
-                problems.append(Problem(file, "no marked pixel", "a region that counts", "redraw or remove it"))
-            if header is not None and plane.shape != header.shape:
-                expected = f"{size_text(header.shape)}, the size of its image"
-                remedy = "draw it on the image's own pixels"
-                problems.append(Problem(file, f"size {size_text(plane.shape)}", expected, remedy))
-        if problems or header is None:
-            return _Image(header.channels if header else 0, None, None, problems)
         first, repeats = masks[: len(self.masks)], masks[len(self.masks) :]
         packed, repeated = (
-            pack_masks(part, roi, max_side=self.max_side) if any(mask is not None for mask in part) else None
+            pack_masks(part, roi, max_side=max_side) if any(mask is not None for mask in part) else None
             for part in (first, repeats)
         )
-        return _Image(header.channels, packed, repeated, problems)
+        return _Image(channels, problems, packed, repeated)
 
 
 @dataclass(frozen=True)
@@ -308,30 +284,22 @@ def repeat_of(name: str) -> str | None:
     return found["rater"] if found else None
 
 
-class Manifest(NamedTuple):
-    """The rows of the known images, in their order, and the column that groups them (or None)."""
-
-    frame: pd.DataFrame
-    group_column: str | None
-
-
 def read_manifest(
     root: Path, image_ids: Sequence[str], *, group_column: str | None = None
-) -> tuple[Manifest, list[Problem]]:
-    """The manifest of a folder restricted to ``image_ids``, and everything that is wrong with it.
+) -> tuple[pd.DataFrame, str | None, list[Problem]]:
+    """The manifest of a folder, the column that groups its images (or None), and everything that is wrong with it.
 
-    Where there is none, images are split by a hash of their ids.
+    The rows are those of ``image_ids``, in their order. Where there is no manifest, images are split by a hash of their
+    ids.
     """
-    ids, problems = list(image_ids), []
-    frame, columns = pd.DataFrame({"image_id": ids}, dtype="str"), "no manifest"
+    problems: list[Problem] = []
+    frame, columns, column = pd.DataFrame({"image_id": image_ids}, dtype="str"), "no manifest", group_column
     if (root / MANIFEST).exists():
-        try:
+        column = None  # where the table cannot be read
+        with collecting(problems, MANIFEST):
             frame = _read_csv(root / MANIFEST, group_column)
-            columns = ", ".join(frame.columns)
-        except ReadError as error:
-            problems, group_column = [error.at(MANIFEST)], None
-    problems += _id_problems(list(frame["image_id"]), ids)
-    column = group_column
+            columns, column = ", ".join(frame.columns), group_column
+    problems += _id_problems(frame["image_id"], image_ids)
     if column is None:
         column = next((name for name in GROUP_COLUMNS if name in frame), None)
     elif column not in frame:
@@ -343,7 +311,7 @@ def read_manifest(
         rows[column] = rows[column].where(rows[column] != "", rows.index.to_series())
     if "split" in rows:
         problems += _split_problems(rows, column)
-    return Manifest(assign_splits(rows.reindex(ids), column), column), problems
+    return assign_splits(rows.reindex(list(image_ids)), column), column, problems
 
 
 def _read_csv(path: Path, group_column: str | None) -> pd.DataFrame:
@@ -359,10 +327,9 @@ def _read_csv(path: Path, group_column: str | None) -> pd.DataFrame:
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         found = f"a table that cannot be read ({type(error).__name__}: {error})"
         raise ReadError(found, "a comma-separated table in UTF-8", "export it again") from error
-    doubles = [name for name, times in Counter(names[names != ""]).items() if times > 1]
-    if doubles:
-        found = f"column {' and '.join(map(repr, doubles))} more than once"
-        raise ReadError(found, "one of a name", "rename it")
+    doubles = names[(names != "") & names.duplicated()].unique()
+    if len(doubles):
+        raise ReadError(f"column {' and '.join(map(repr, doubles))} more than once", "one of a name", "rename it")
     typed.columns = texts.columns = texts.columns.str.strip()
     if "image_id" not in typed:
         columns = ", ".join(map(str, typed.columns[:8]))
@@ -374,18 +341,18 @@ def _read_csv(path: Path, group_column: str | None) -> pd.DataFrame:
     return typed
 
 
-def _id_problems(listed: Sequence[str], image_ids: Sequence[str]) -> Iterator[Problem]:
-    for name in filter(escapes, listed):
-        found = f"image_id {name!r}, which leaves the folder"
-        yield Problem(MANIFEST, found, "a file name without its ending", "correct the id")
-    for name, times in Counter(listed).items():
-        if times > 1:
-            yield Problem(MANIFEST, f"image_id {name!r} more than once", "one row an image", "keep one of the rows")
-    for name in sorted(set(listed) - set(image_ids)):
-        if not escapes(name):
+def _id_problems(listed: Iterable[str], image_ids: Sequence[str]) -> Iterator[Problem]:
+    times, known = Counter(listed), set(image_ids)
+    for name in times:
+        if escapes(name):
+            found = f"image_id {name!r}, which leaves the folder"
+            yield Problem(MANIFEST, found, "a file name without its ending", "correct the id")
+        elif name not in known:
             remedy = "add the image or remove the row"
             yield Problem(MANIFEST, f"image_id {name!r}, unknown", "ids of files in images/", remedy)
-    for name in sorted(set(image_ids) - set(listed)):
+        if times[name] > 1:
+            yield Problem(MANIFEST, f"image_id {name!r} more than once", "one row an image", "keep one of the rows")
+    for name in sorted(known - times.keys()):
         remedy = "add the row or remove the image"
         yield Problem(MANIFEST, f"no row for image {name!r}", "a row for each image", remedy)
 

@@ -78,6 +78,15 @@ class ReadError(Exception):
         return Problem(file, self.found, self.expected, self.remedy)
 
 
+@contextmanager
+def collecting(problems: list[Problem], file: str) -> Iterator[None]:
+    """Add a :class:`ReadError` raised inside to ``problems``, as one of ``file``."""
+    try:
+        yield
+    except ReadError as error:
+        problems.append(error.at(file))
+
+
 class Header(NamedTuple):
     """Spatial shape and number of colour channels of an image."""
 

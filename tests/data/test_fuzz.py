@@ -203,18 +203,18 @@ def text_of(columns, rows, ends, bom):
 def judge(root, content):
     """Whatever the manifest: problems with words, or exactly the splits that another reader finds in it."""
     (root / "manifest.csv").write_bytes(content)
-    manifest, problems = read_manifest(root, IDS)
+    manifest, _, problems = read_manifest(root, IDS)
     assert all(problem.found and problem.expected and problem.remedy for problem in problems)
-    assert manifest.frame.index.tolist() == list(IDS)
+    assert manifest.index.tolist() == list(IDS)
     if problems:
         return
-    assert set(manifest.frame["split"]) <= set(SPLITS)
+    assert set(manifest["split"]) <= set(SPLITS)
     rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
     stripped = [{str(key).strip(): (value or "").strip() for key, value in row.items()} for row in rows]
     assert sorted(row["image_id"] for row in stripped) == sorted(IDS)
     for row in stripped:
         if "split" in row:
-            assert manifest.frame.loc[row["image_id"], "split"] == row["split"]
+            assert manifest.loc[row["image_id"], "split"] == row["split"]
 
 
 @fast
@@ -244,9 +244,9 @@ def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path):
     for ends in ("\n", "\r\n", "\r"):
         for bom in (False, True):
             (tmp_path / "manifest.csv").write_bytes(text_of(["image_id", "split"], rows, ends, bom))
-            manifest, problems = read_manifest(tmp_path, IDS)
+            manifest, _, problems = read_manifest(tmp_path, IDS)
             assert problems == []
-            assert manifest.frame["split"].tolist() == [split for _, split in rows]
+            assert manifest["split"].tolist() == [split for _, split in rows]
 
 
 NAMES = st.text(
@@ -293,5 +293,5 @@ def test_any_names_are_ids_and_raters_or_named_as_problems(tmp_path_factory, nam
 
 def test_a_column_that_comes_twice_is_named(tmp_path):
     (tmp_path / "manifest.csv").write_text("image_id,split, split\na,train,test\n")
-    _, problems = read_manifest(tmp_path, ["a"])
+    *_, problems = read_manifest(tmp_path, ["a"])
     assert "found column 'split' more than once" in str(problems[0])
