@@ -327,11 +327,6 @@ class ReliabilityConfig:
         """Plain values, as they are stored beside the results."""
         return asdict(self)
 
-    @property
-    def source(self) -> BenchmarkConfig:
-        """Where the data come from, as a benchmark on the same data would say it."""
-        return BenchmarkConfig(data=self.data, folder=self.folder, lidc=self.lidc)
-
 
 def slug(name: str) -> str:
     """A name as a file name.

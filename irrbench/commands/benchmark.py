@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,14 +11,23 @@ from rich.console import Console
 
 from irrbench._files import prepare_folder, quiet
 from irrbench.analysis.candidates import BLIND_NAME
-from irrbench.commands.loading import Scored, check_data, describe, load_all, load_data, score_predictions, scored_split
+from irrbench.commands.loading import (
+    DataConfig,
+    Scored,
+    check_data,
+    describe,
+    load_all,
+    load_data,
+    score_predictions,
+    scored_split,
+)
 from irrbench.commands.outputs import check_questions, galleries_of, log_artifacts, make_results, write_outputs
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.plots import DISPLAY_NAMES, MODEL_COLOURS
 from irrbench.report import terminal_table
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside, save_chart_view
 from irrbench.tracking.delivery import deliver
-from irrbench.tracking.spool import DEFAULT_SPOOL, SPOOL_VARIABLE, sessions
+from irrbench.tracking.spool import default_spool, sessions
 from irrbench.tracking.store import absolute_uri, program, why_silent
 from irrbench.training.cell import CellResult, Tracking, cell_colours, make_cells
 from irrbench.training.grid import (
@@ -54,7 +63,7 @@ def make_console() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def check(config: BenchmarkConfig, *, console: Console | None = None) -> int:
+def check(config: DataConfig, *, console: Console | None = None) -> int:
     """List every problem of the data; 0 if there is none, else 2."""
     console = console or make_console()
     problems = check_data(config)
@@ -139,8 +148,8 @@ def _open_store(config: BenchmarkConfig, data: RaterData) -> Store:
         client, experiment_id = open_store(config.tracking_uri, experiment)
     except (ValueError, OSError) as error:
         raise ConfigError(f"--tracking-uri: {error}") from error
-    spool = Path(os.environ.get(SPOOL_VARIABLE) or Path(config.output) / DEFAULT_SPOOL).absolute()
-    return Store(client, experiment_id, experiment, absolute_uri(config.tracking_uri), spool)
+    uri, spool = absolute_uri(config.tracking_uri), default_spool(Path(config.output))
+    return Store(client, experiment_id, experiment, uri, spool)
 
 
 def _train(
@@ -188,6 +197,7 @@ def _score(
             scores=tuple(config.scores),
             rules=config.rules,
             tracking=Tracking(store.uri, store.experiment, colours[name]),
+            spool=store.spool,
         )
         for name, found in predictions.items()
     ]
@@ -200,7 +210,7 @@ def _deliver(store: Store, console: Console) -> None:
     if why_silent(store.uri, seconds=5) is None:
         deliver(store.spool)
     if sessions(store.spool):
-        command = f"{program()} sync --spool {store.spool}"
+        command = f"{program()} sync --spool {shlex.quote(str(store.spool))}"
         console.print(f"Some records did not reach MLflow; send them: {command}", soft_wrap=True)
 
 

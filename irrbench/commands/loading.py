@@ -88,10 +88,10 @@ def load_data(config: DataConfig) -> RaterData:
         raise ConfigError(f"lidc: {error}") from error
 
 
-def check_data(config: BenchmarkConfig) -> list[Problem]:
-    """Everything that is wrong with the data folder and the finished predictions."""
+def check_data(config: DataConfig) -> list[Problem]:
+    """Everything that is wrong with the data folder and, in a benchmark, the finished predictions."""
     problems = [] if config.data is None else check_folder(config.data, **_folder_options(config))
-    if problems or not config.predictions:
+    if problems or not isinstance(config, BenchmarkConfig) or not config.predictions:
         return problems
     data = load_data(config)
     split = scored_split(config, data)
@@ -206,7 +206,13 @@ def load_one(folder: str, config: BenchmarkConfig, data: RaterData, *, split: st
 
 
 def score_predictions(
-    name: str, predictions: Predictions, *, scores: tuple[str, ...], rules: RulesConfig, tracking: Tracking
+    name: str,
+    predictions: Predictions,
+    *,
+    scores: tuple[str, ...],
+    rules: RulesConfig,
+    tracking: Tracking,
+    spool: Path | None = None,
 ) -> Scored:
     """Score one model on the images of its predictions and keep a run for it in MLflow.
 
@@ -216,6 +222,7 @@ def score_predictions(
         scores: the main one first.
         rules: rules of the scores.
         tracking: MLflow store, experiment and colour.
+        spool: folder for what the store does not take; the working directory's if not given.
 
     Raises:
         ConfigError: if the predictions could not be scored.
@@ -230,6 +237,7 @@ def score_predictions(
         name=name,
         colour=tracking.colour,
         params={"threshold": threshold},
+        spool=spool,
         data_name=data.name,
     )
     sink.run.log_config({"name": name, "predictions": "finished", "scores": list(scores), "rules": asdict(rules)})

@@ -122,9 +122,13 @@ def _reliability(options: argparse.Namespace, flags: list[str]) -> int:
     config = load_study_config(options.config, flags, changes=given)
     if options.print_config:
         return _print_config(config)
-    from irrbench.commands.raters import check, run_reliability  # noqa: PLC0415
+    if options.check:
+        from irrbench.commands.benchmark import check  # noqa: PLC0415
 
-    return check(config) if options.check else run_reliability(config, command=options.typed)
+        return check(config)
+    from irrbench.commands.raters import run_reliability  # noqa: PLC0415
+
+    return run_reliability(config, command=options.typed)
 
 
 def _prepare() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irrbench._files import prepare_folder, quiet, write_frame, write_yaml
 from irrbench.commands.benchmark import ALL_ENDED_WELL, make_console
-from irrbench.commands.benchmark import check as check_source
 from irrbench.commands.loading import describe, load_data
 from irrbench.config import ConfigError, ReliabilityConfig
 from irrbench.reliability.study import Study, study
@@ -92,11 +90,6 @@ def log_study(run: Run, study: Study, files: list[Path]) -> str | None:
     )
 
 
-def check(config: ReliabilityConfig, *, console: Console | None = None) -> int:
-    """List every problem of the data; 0 if there is none, else 2."""
-    return check_source(config.source, console=console)
-
-
 def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Console | None = None) -> int:
     """Study the raters and write everything.
 
@@ -138,15 +131,14 @@ def _new_run(config: ReliabilityConfig, data: RaterData, output: Path) -> Run | 
     if config.tracking_uri is None:
         return None
     from irrbench.tracking import Run, open_store  # noqa: PLC0415 (slow to import)
-    from irrbench.tracking.spool import DEFAULT_SPOOL, SPOOL_VARIABLE  # noqa: PLC0415
+    from irrbench.tracking.spool import default_spool  # noqa: PLC0415
 
     experiment = config.experiment or f"irrbench: {data.name}"
     try:
         open_store(config.tracking_uri, experiment)
     except (ValueError, OSError) as error:
         raise ConfigError(f"--tracking-uri: {error}") from error
-    spool = Path(os.environ.get(SPOOL_VARIABLE) or output / DEFAULT_SPOOL).absolute()
-    return Run.new(config.tracking_uri, experiment, spool=spool)
+    return Run.new(config.tracking_uri, experiment, spool=default_spool(output))
 
 
 def _show(found: Study, output: Path, run: Run | None, console: Console) -> None:

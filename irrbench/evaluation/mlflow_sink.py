@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -51,6 +52,7 @@ class MLflowSink:
         name: str | None = None,
         params: Mapping[str, Any] | None = None,
         colour: str | None = None,
+        spool: Path | None = None,
         **options: Any,
     ) -> MLflowSink:
         """Create a run for a model; nothing is raised where the store is down.
@@ -61,9 +63,10 @@ class MLflowSink:
             name: of the run.
             params: its parameters.
             colour: in charts, ``#rrggbb``; MLflow's choice if not given.
+            spool: folder for what the store does not take; ``irrbench-spool`` if not given.
             options: ``data_name`` and ``reference_runs``.
         """
-        run = Run.new(tracking_uri, experiment)
+        run = Run.new(tracking_uri, experiment, spool=spool)
         run.create(run_name=name)
         run.set_role("model", colour=colour)
         run.log_params(params or {})
