@@ -7,16 +7,11 @@ patches and a chest wall are as bright as many nodules, so that brightness alone
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Plane = NDArray[np.float64]
-
+Plane = NDArray[np.float64]
 FINE = 2
 
 
@@ -35,7 +30,10 @@ def render_nodule(
     """
     shape = masks.shape[1:]
     room = distance_transform_edt(~masks.any(0))
-    image = _parenchyma(rng, shape) + _patches(rng, shape)
+    fine, coarse = _noise(rng, shape, 1.0), _noise(rng, shape, 5.0)
+    image = rng.uniform(0.12, 0.24) + rng.uniform(0.015, 0.035) * fine + 0.025 * coarse  # lung tissue
+    haze = np.clip(_noise(rng, shape, min(shape) / 12) - 0.8, 0, None)  # has no border, so is no nodule
+    image = image + rng.uniform(0, 0.12) * haze
     bright = np.maximum(_vessels(rng, shape), _spots(rng, room))
     image = np.maximum(image, image * (1 - bright) + bright * rng.uniform(0.55, 0.8))
     image = _add_nodule(image, masks, subtlety=subtlety, texture=texture, rng=rng)
@@ -52,23 +50,17 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> Pl
     return np.asarray((noise - noise.mean()) / noise.std())
 
 
-def _parenchyma(rng: np.random.Generator, shape: tuple[int, ...]) -> Plane:
-    fine, coarse = _noise(rng, shape, 1.0), _noise(rng, shape, 5.0)
-    return np.asarray(rng.uniform(0.12, 0.24) + rng.uniform(0.015, 0.035) * fine + 0.025 * coarse)
-
-
-def _patches(rng: np.random.Generator, shape: tuple[int, ...]) -> Plane:
-    """Haze without a border: brighter than its surroundings, but no nodule."""
-    haze = np.clip(_noise(rng, shape, min(shape) / 12) - 0.8, 0, None)
-    return np.asarray(rng.uniform(0, 0.12) * haze)
-
-
 def _vessels(rng: np.random.Generator, shape: tuple[int, ...]) -> Plane:
     """Gently bent tubes that taper, 0 to 1; drawn twice as fine and averaged."""
     fine = tuple(FINE * side for side in shape)
-    radius, strength = np.zeros(fine), np.zeros(fine)
+    radius, strength, side = np.zeros(fine), np.zeros(fine), min(fine)
+    along = np.linspace(0, 1, 3 * side)[:, None]
     for _ in range(int(rng.integers(2, 8))):
-        path, on = _bent_path(rng, fine)
+        angle, length, bend = rng.uniform(0, 2 * np.pi), side * rng.uniform(0.3, 1.3), rng.uniform(-0.25, 0.25)
+        step = np.array([np.sin(angle), np.cos(angle)])
+        bent = (along - 0.5) * step + bend * along * (1 - along) * 4 * step[::-1] * (1, -1)
+        path = rng.uniform(0, 1, 2) * fine + length * bent  # (N, 2), y and x
+        on = ((path >= 0) & (path < np.array(fine))).all(1)
         y, x = path[on].astype(int).T
         radius[y, x] = (FINE * rng.uniform(0.7, 1.9) * np.linspace(1, 0.5, len(path)))[on]
         strength[y, x] = rng.uniform(0.35, 0.95)
@@ -77,18 +69,6 @@ def _vessels(rng: np.random.Generator, shape: tuple[int, ...]) -> Plane:
     distance, (y, x) = distance_transform_edt(radius == 0, return_indices=True)
     tubes = strength[y, x] * np.exp(-((distance / radius[y, x]) ** 4))
     return np.asarray(tubes.reshape(shape[0], FINE, shape[1], FINE).mean((1, 3)))
-
-
-def _bent_path(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Plane, NDArray[np.bool_]]:
-    """Points ``(N, 2)`` as y, x along a bent line, and which of them lie inside."""
-    side = min(shape)
-    along = np.linspace(0, 1, 3 * side)[:, None]
-    angle, length, bend = rng.uniform(0, 2 * np.pi), side * rng.uniform(0.3, 1.3), rng.uniform(-0.25, 0.25)
-    step = np.array([np.sin(angle), np.cos(angle)])
-    path = rng.uniform(0, 1, 2) * shape + length * (
-        (along - 0.5) * step + bend * along * (1 - along) * 4 * step[::-1] * (1, -1)
-    )
-    return path, ((path >= 0) & (path < np.array(shape))).all(1)
 
 
 def _spots(rng: np.random.Generator, room: Plane) -> Plane:

