@@ -24,6 +24,7 @@ from irrbench.patterns import VotePatterns
 from irrbench.scores import DEFAULT_SCORES, CrossTable, EmptyReference, Score, ScoreTable, check_choice, select_scores
 
 Values = dict[str, Tensor]
+_MOST_CELLS = 2**21  # counts that are scored at a time
 
 
 class Evidence(Protocol):
@@ -178,3 +179,51 @@ def _by_kind(given: object, scores: tuple[Score, ...]) -> Mapping[str, Evidence]
         if kind not in evidence:
             raise ValueError(f"the score {name!r} needs the evidence {kind!r}; given are: {', '.join(evidence)}.")
     return evidence
+
+
+def cut_scores(
+    masks: Tensor,
+    levels: Tensor,
+    score: str,
+    *,
+    num_levels: int,
+    roi: Tensor | None = None,
+    present: Tensor | None = None,
+    ties: Ties = "negative",
+    empty_reference: EmptyReference = "drop",
+) -> Tensor:
+    """The model's score with its prediction cut at each level, for a threshold to be chosen.
+
+    A score of vote patterns takes one pass over the pixels for all cuts; other evidence is computed cut by cut.
+
+    Args:
+        masks: ``(B, R, *S)``.
+        levels: ``(B, *S)`` integers from 0 to ``L - 1``.
+        score: name among :data:`irrbench.SCORES`.
+        num_levels: ``L``, 2 or more.
+        roi: ``(B, *S)``.
+        present: ``(B, R)`` bool.
+        ties: see :func:`segmentation_bounds`.
+        empty_reference: see :func:`segmentation_bounds`.
+
+    Returns:
+        ``(B, L - 1)`` float64: foreground is level 1 and above, level 2 and above, ...; NaN where undefined.
+
+    Raises:
+        ValueError: for what :meth:`~irrbench.patterns.VotePatterns.from_levels` refuses.
+
+    Example:
+        >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]])
+        >>> cut_scores(masks, torch.tensor([[2, 1, 1, 0]]), "iou", num_levels=3)
+        tensor([[0.5000, 0.7500]], dtype=torch.float64)
+    """
+    rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference}
+    kind = EVIDENCE[select_scores([score])[0].evidence]
+    if kind.table is CrossTable:
+        patterns = VotePatterns.from_levels(masks, levels, num_levels=num_levels, roi=roi, present=present)
+        # As many images at a time as fit into a few hundred MB, each cut being an image of its own.
+        parts = patterns.cuts().split(max(1, _MOST_CELLS >> patterns.num_raters))
+        by_cut = torch.cat([segmentation_bounds(part, [score], **rules).model[score] for part in parts])
+        return by_cut.view(len(masks), num_levels - 1)
+    cuts = (kind.from_masks(masks, preds=levels >= cut, roi=roi, present=present) for cut in range(1, num_levels))
+    return torch.stack([segmentation_bounds(evidence, [score], **rules).model[score] for evidence in cuts], 1)

@@ -11,6 +11,7 @@ prediction levels.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -295,6 +296,12 @@ class VotePatterns:
     def tied_share(self, ties: Ties) -> Tensor:
         """Share of the ROI's pixels on which a reference is tied, the mean over folds, ``(B,)``."""
         return tied_share(self.totals, self.present, ties)
+
+    def split(self, size: int) -> Iterator[VotePatterns]:
+        """The same images, at most `size` at a time."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield VotePatterns(self.counts[part], self.num_raters, self.present[part])
 
     def drop_rater(self, rater: int) -> VotePatterns:
         """Forget one rater: exactly what the masks without that rater would give.

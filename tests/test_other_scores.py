@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from irrbench import SegmentationBounds, VotePatterns, segmentation_bounds, summarize
+from irrbench.bounds import cut_scores
 from irrbench.callbacks import CeilingStopping, RaterBoundsMonitor
 from irrbench.scores import gain, record
 from tests.callbacks.toys import Module, Toy, loader, trainer
@@ -95,6 +96,20 @@ def test_other_evidence_of_label_maps_and_missing_raters():
         np.testing.assert_array_equal(table[f"area_error_class{c}"], own.model["area_error"])
         np.testing.assert_array_equal(table[f"area_error_class{c}_ceiling"], own.ceiling["area_error"])
     assert table["area_error"].isna().tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_a_prediction_is_scored_at_every_cut_by_any_evidence(score, monkeypatch):
+    _, masks, roi, _ = batch()
+    levels = torch.randint(0, 5, roi.shape, generator=torch.Generator().manual_seed(0))
+    present = torch.ones(masks.shape[:2], dtype=torch.bool)
+    present[1, 0] = False
+    monkeypatch.setattr("irrbench.bounds._MOST_CELLS", 2**5)  # several parts
+    found = cut_scores(masks, levels, score, num_levels=5, roi=roi, present=present)
+    for cut in range(1, 5):
+        metric = SegmentationBounds([score], from_logits=False)
+        metric.update(levels >= cut, masks, roi, present=present)
+        np.testing.assert_array_equal(found[:, cut - 1], metric.per_image()[score])
 
 
 def test_evidence_that_is_missing_is_named():
