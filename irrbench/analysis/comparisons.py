@@ -41,7 +41,7 @@ def _family(candidates: Candidates, pairs: Sequence[tuple[int, int]], score: str
     ratios = candidates.differences(score, one, other)
     low, high = interval(ratios, level=options.level, method=options.method)
     p = p_two_sided(ratios, method=options.method)
-    p_holm, means, bounds = _holm(p), candidates.means(score).estimates, bound_means(candidates, score)
+    p_holm, means, bounds = holm(p), candidates.means(score).estimates, bound_means(candidates, score)
     unclear = (np.isnan(p_holm), "undefined"), (p_holm >= 1 - options.level, "not distinguishable")
     verdict = _first_true(*unclear, (gain(score, ratios.estimates) > 0, "above"), otherwise="below")
     is_known = not normalize(candidates, score)[candidates.place("ceiling")].reason
@@ -108,7 +108,7 @@ def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.Da
     p_margin = np.full(len(models), np.nan)
     if margin is not None:
         p_margin = p_above(advantages["ceiling"], -margin, method=method)
-    holm_floor, holm_margin, holm_better = _holm(p_floor), _holm(p_margin), _holm(p_better)
+    holm_floor, holm_margin, holm_better = holm(p_floor), holm(p_margin), holm(p_better)
     columns |= {"floor_p": p_floor, "floor_p_holm": holm_floor, "margin": math.nan if margin is None else margin}
     columns |= {"ceiling_p": p_margin, "ceiling_p_holm": holm_margin}
     columns["floor_verdict"] = _first_true(
@@ -185,11 +185,3 @@ def _alternative(
 
 def _column_means(values: Floats, where: Mask) -> Floats:
     return divide(np.where(where, values, 0.0).sum(axis=0), where.sum(axis=0).astype(float))
-
-
-def _holm(p_values: Floats) -> Floats:
-    """Holm's correction of the p-values that are defined."""
-    corrected = np.full(len(p_values), np.nan)
-    known = ~np.isnan(p_values)
-    corrected[known] = holm(p_values[known]) if known.any() else []
-    return corrected

@@ -17,8 +17,18 @@ from irrbench.stats.intervals import (
     p_two_sided,
     smallest_p,
 )
-from irrbench.stats.ratios import Part, Ratios, divide, rater_parts, seed_part, summed_errors
-from irrbench.stats.resampling import Floats, group_sums, resampled_fold_sums, resampled_sums
+from irrbench.stats.resampling import (
+    Floats,
+    Part,
+    Ratios,
+    divide,
+    group_sums,
+    rater_parts,
+    resampled_fold_sums,
+    resampled_sums,
+    seed_part,
+    summed_errors,
+)
 from irrbench.stats.tests import AlternativeAnnotator, alternative_annotator_test, benjamini_yekutieli, holm
 
 MIN_GROUPS_FOR_TESTS = 10  # independent groups; with fewer, p-values and verdicts are not shown

@@ -21,11 +21,11 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
 
 from irrbench.scores import check_choice
-from irrbench.stats.ratios import Ratios, divide
-from irrbench.stats.resampling import Floats
+from irrbench.stats.resampling import Floats, Ratios, divide, group_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,14 +47,20 @@ def interval(ratios: Ratios, *, level: float = 0.95, method: IntervalMethod = "s
     Raises:
         ValueError: if the method is unknown.
     """
-    from scipy.special import stdtrit  # noqa: PLC0415 (slow to import)
-
     check_choice("method", method, IntervalMethod)
     tails = np.array([[(1 - level) / 2], [(1 + level) / 2]])
     if method == "student":
-        ends = ratios.estimates + stdtrit(ratios.degrees_of_freedom, tails) * ratios.standard_errors
+        ends = ratios.estimates + scipy.special.stdtrit(ratios.degrees_of_freedom, tails) * ratios.standard_errors
     else:
-        ends = _quantiles(ratios.samples, _shares(ratios, tails, method))
+        shares = np.repeat(tails, ratios.samples.shape[1], axis=1)
+        if method == "expanded":
+            # The spread of the resamples is too small by sqrt((G - 1) / G).
+            groups = np.maximum(ratios.num_groups, 2)
+            shares = scipy.special.ndtr(np.sqrt(groups / (groups - 1)) * scipy.special.stdtrit(groups - 1, tails))
+        elif method == "bca":
+            bias = _bias(ratios)
+            shares = scipy.special.ndtr(bias + _accelerate(bias + scipy.special.ndtri(tails), ratios.acceleration))
+        ends = _quantiles(ratios.samples, shares)
     ends = np.where(ratios.num_groups >= 2, ends, [[-math.inf], [math.inf]])
     low, high = np.where(np.isnan(ratios.estimates), np.nan, ends)
     return low, high
@@ -109,26 +115,23 @@ def smallest_p(num_groups: float, resamples: int, *, method: IntervalMethod) -> 
         >>> smallest_p(10, 999, method="percentile"), round(smallest_p(10, 999, method="expanded"), 4)
         (0.001, 0.0084)
     """
-    from scipy.special import ndtri, stdtr  # noqa: PLC0415
-
     if method == "student":
         return 0.0
     if method != "expanded":
         return 1 / (resamples + 1)
-    return float(stdtr(num_groups - 1, math.sqrt((num_groups - 1) / num_groups) * ndtri(1 / (resamples + 1))))
+    shrink = math.sqrt((num_groups - 1) / num_groups)
+    return float(scipy.special.stdtr(num_groups - 1, shrink * scipy.special.ndtri(1 / (resamples + 1))))
 
 
 def _one_sided_p(ratios: Ratios, null: ArrayLike, method: IntervalMethod) -> tuple[Floats, Floats]:
     """p-values of the null hypotheses "at most `null`" and "at least `null`", each ``(M,)``."""
-    from scipy.special import ndtri, stdtr  # noqa: PLC0415
-
     check_choice("method", method, IntervalMethod)
     null, samples = np.asarray(null, float), ratios.samples
     if method == "student":
         difference = ratios.estimates - null
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = np.where(difference == 0, 0.0, difference / ratios.standard_errors)
-        p = stdtr(ratios.degrees_of_freedom, np.stack([-statistic, statistic]))
+        p = scipy.special.stdtr(ratios.degrees_of_freedom, np.stack([-statistic, statistic]))
     elif method == "bca":
         p = _bca_p(ratios, null)
     else:
@@ -136,7 +139,7 @@ def _one_sided_p(ratios: Ratios, null: ArrayLike, method: IntervalMethod) -> tup
         p = p / (_num_defined(samples) + 1)
         if method == "expanded":
             groups = np.maximum(ratios.num_groups, 2)
-            p = stdtr(groups - 1, np.sqrt((groups - 1) / groups) * ndtri(p))
+            p = scipy.special.stdtr(groups - 1, np.sqrt((groups - 1) / groups) * scipy.special.ndtri(p))
     p = np.where(ratios.num_groups >= 2, p, 1.0)
     at_most, at_least = np.where(np.isnan(ratios.estimates), np.nan, p)
     return at_most, at_least
@@ -144,30 +147,14 @@ def _one_sided_p(ratios: Ratios, null: ArrayLike, method: IntervalMethod) -> tup
 
 def _bca_p(ratios: Ratios, null: Floats) -> Floats:
     """The inverse of the BCa interval, no less than ``1 / (T + 1)``: the tail whose end is `null`, ``(2, M)``."""
-    from scipy.special import ndtr, ndtri  # noqa: PLC0415
-
     both = []
     for sign in (1.0, -1.0):  # "at least" is "at most" of the mirrored resamples
         bias, acceleration = sign * _bias(ratios), sign * ratios.acceleration
         share = _share_of_quantile(sign * ratios.samples, sign * null)
-        tail = ndtr(_accelerate(ndtri(share) - bias, -acceleration) - bias)
+        tail = scipy.special.ndtr(_accelerate(scipy.special.ndtri(share) - bias, -acceleration) - bias)
         tail = np.where((share > 0) & (share < 1), tail, share)
         both.append(np.maximum(tail, 1 / (len(ratios.samples) + 1)))
     return np.stack(both)
-
-
-def _shares(ratios: Ratios, tails: Floats, method: IntervalMethod) -> Floats:
-    """The quantiles of the resamples, as shares, at which the interval ends, ``(2, M)``."""
-    from scipy.special import ndtr, ndtri, stdtrit  # noqa: PLC0415
-
-    if method == "expanded":
-        # The spread of the resamples is too small by sqrt((G - 1) / G).
-        groups = np.maximum(ratios.num_groups, 2)
-        return np.asarray(ndtr(np.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, tails)), float)
-    if method == "bca":
-        bias = _bias(ratios)
-        return np.asarray(ndtr(bias + _accelerate(bias + ndtri(tails), ratios.acceleration)), float)
-    return np.repeat(tails, ratios.samples.shape[1], axis=1)
 
 
 def _accelerate(deviates: Floats, acceleration: Floats) -> Floats:
@@ -179,12 +166,10 @@ def _accelerate(deviates: Floats, acceleration: Floats) -> Floats:
 
 def _bias(ratios: Ratios) -> Floats:
     """Distance of the resamples' median from the estimate, in normal deviates, ``(M,)``."""
-    from scipy.special import ndtri  # noqa: PLC0415
-
     samples, edge = ratios.samples, 0.5 / len(ratios.samples)
     count = np.maximum(_num_defined(samples), 1)
     below = (samples < ratios.estimates).sum(axis=0) / count + (samples <= ratios.estimates).sum(axis=0) / count
-    return np.asarray(ndtri(np.clip(below / 2, edge, 1 - edge)), float)
+    return np.asarray(scipy.special.ndtri(np.clip(below / 2, edge, 1 - edge)), float)
 
 
 def _num_defined(samples: Floats) -> Floats:
@@ -266,25 +251,20 @@ def clustered_mean(values: ArrayLike, groups: Sequence[Hashable] | None = None, 
         >>> found.n, found.units, round(found.low, 3), round(found.high, 3)
         (4, 3, 0.2, 0.2)
     """
-    from scipy.special import stdtrit  # noqa: PLC0415
-
     table = np.asarray(values, float)
     defined = ~np.isnan(table)
-    given = range(len(table)) if groups is None else groups
-    if len(given) != len(table):
-        raise ValueError(f"`groups` must have one label an image: {len(table)} expected, {len(given)} found.")
-    x, labels = table[defined], [label for label, there in zip(given, defined, strict=True) if there]
-    codes = {label: code for code, label in enumerate(dict.fromkeys(labels))}
-    n, units = len(x), len(codes)
+    x, codes = table[defined], group_codes(len(table), groups)[0][defined]
+    n = len(x)
+    codes, units = group_codes(n, codes.tolist())
     if not n:
         return Mean(0, 0, *[math.nan] * 5)
     mean = float(x.mean())
     sd = float(x.std(ddof=1)) if n > 1 else math.nan
     if units < 2:
         return Mean(n, units, mean, sd, *[math.nan] * 3)
-    sums = np.bincount([codes[label] for label in labels], weights=x - mean)
+    sums = np.bincount(codes, weights=x - mean)
     se = math.sqrt(units / (units - 1) * float((sums**2).sum())) / n
-    half = float(stdtrit(units - 1, (1 + level) / 2)) * se
+    half = float(scipy.special.stdtrit(units - 1, (1 + level) / 2)) * se
     return Mean(n, units, mean, sd, se, mean - half, mean + half)
 
 
@@ -365,8 +345,6 @@ def correlate(x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable], *, level: 
         >>> round(correlate([1, 2, 3, 4], [1, 3, 2, 4], "abcd").r, 3)
         0.8
     """
-    from scipy.special import ndtri  # noqa: PLC0415
-
     first, second = np.asarray(x, float), np.asarray(y, float)
     both = ~(np.isnan(first) | np.isnan(second))
     first, second = first[both], second[both]
@@ -377,7 +355,7 @@ def correlate(x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable], *, level: 
     if units < 4:
         return Correlation(r, math.nan, math.nan, n, units)
     with np.errstate(divide="ignore"):  # r = 1 has an interval of no width
-        centre, half = np.arctanh(r), ndtri((1 + level) / 2) / math.sqrt(units - 3)
+        centre, half = np.arctanh(r), scipy.special.ndtri((1 + level) / 2) / math.sqrt(units - 3)
     return Correlation(r, float(np.tanh(centre - half)), float(np.tanh(centre + half)), n, units)
 
 

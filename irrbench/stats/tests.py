@@ -10,28 +10,30 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from irrbench.stats.intervals import p_above
-from irrbench.stats.ratios import Ratios, divide
-from irrbench.stats.resampling import Floats, group_sums
+from irrbench.stats.resampling import Floats, Ratios, divide, group_sums
 
 
 def holm(p_values: ArrayLike) -> Floats:
     """Holm's step-down correction, which controls the probability of at least one false rejection.
 
     Args:
-        p_values: ``(M,)``; NaN stay NaN and count as tests.
+        p_values: ``(M,)``; NaN stay NaN and do not count as tests.
 
     Source: Holm 1979, A simple sequentially rejective multiple test procedure.
 
     Example:
         >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
         [0.03, 0.06, 0.06]
+        >>> holm([0.01, float("nan"), 0.03]).tolist()
+        [0.02, nan, 0.03]
     """
     # Not by statsmodels: its `multipletests` collects all garbage of the process at each call of this method, which
     # takes from a tenth of a second to one where torch is loaded.
     p = np.asarray(p_values, float)
-    order = np.argsort(p)
+    order = np.argsort(p)  # NaN last
+    remaining = np.count_nonzero(~np.isnan(p)) - np.arange(len(p))  # hypotheses not yet rejected
     corrected = np.empty_like(p)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * remaining))
     return corrected
 
 
@@ -151,7 +153,12 @@ def alternative_annotator_test(
         wins, losses = (model >= raters) & defined, (raters >= model) & defined
     parts = [losses.astype(float) - wins, defined.astype(float)]
     top, bottom = np.split(group_sums(np.concatenate(parts, axis=1), groups), 2, axis=1)
-    p = _p_values(top, bottom, epsilon)
+    ratios = Ratios(-top, bottom, np.empty((0, top.shape[1])))
+    mean, num_groups = -ratios.estimates, (bottom > 0).sum(axis=0)
+    # With a mean of `epsilon` or more, at most this share of the groups can lie at or below a value under `epsilon`.
+    largest_share = np.clip((1 - epsilon) / (1 - np.minimum(mean, epsilon)), 0, 1)
+    constant = (np.abs(top - mean * bottom) < 1e-12).all(axis=0)
+    p = np.where(constant & (num_groups > 0), largest_share**num_groups, p_above(ratios, -epsilon, method="student"))
     corrected = np.full_like(p, np.nan)
     corrected[~np.isnan(p)] = benjamini_yekutieli(p[~np.isnan(p)])
     images = defined.sum(axis=0)
@@ -162,18 +169,7 @@ def alternative_annotator_test(
         p_corrected=corrected,
         wins=np.nan_to_num(corrected, nan=1.0) < alpha,
         n_images=images,
-        n_groups=(bottom > 0).sum(axis=0),
+        n_groups=num_groups,
         epsilon=epsilon,
         alpha=alpha,
     )
-
-
-def _p_values(top: Floats, bottom: Floats, epsilon: float) -> Floats:
-    """One-sided p-values of the null hypothesis that the mean of ``d`` is `epsilon` or more, ``(R,)``."""
-    ratios = Ratios(-top, bottom, np.empty((0, top.shape[1])))
-    p = p_above(ratios, -epsilon, method="student")
-    mean, groups = -ratios.estimates, (bottom > 0).sum(axis=0)
-    # With a mean of `epsilon` or more, at most this share of the groups can lie at or below a value under `epsilon`.
-    largest_share = np.clip((1 - epsilon) / (1 - np.minimum(mean, epsilon)), 0, 1)
-    constant = (np.abs(top - mean * bottom) < 1e-12).all(axis=0)
-    return np.where(constant & (groups > 0), largest_share**groups, p)

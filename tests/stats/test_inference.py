@@ -411,7 +411,8 @@ def test_corrections_are_those_of_statsmodels(p):
 
 
 def test_corrections_keep_undefined_values():
-    np.testing.assert_allclose(holm([0.01, np.nan, 0.04]), [0.03, np.nan, 0.08])
+    np.testing.assert_allclose(holm([0.01, np.nan, 0.04]), [0.02, np.nan, 0.04])
+    assert np.isnan(holm([np.nan, np.nan])).all()
     assert np.isnan(benjamini_yekutieli([0.01, np.nan, 0.04])).all()
     assert holm([]).shape == benjamini_yekutieli([]).shape == (0,)
 
