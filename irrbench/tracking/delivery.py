@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 from irrbench.tracking.calls import FILES, METRICS, Connection, is_refusal, perform
-from irrbench.tracking.spool import Order, QueuedRequest, Session, SpoolError, remove_if_empty, sessions, store_of
+from irrbench.tracking.spool import Order, QueuedRequest, Session, SpoolError, sessions, store_of
 from irrbench.tracking.store import why_silent, without_password
 
 logger = logging.getLogger(__name__)
@@ -79,16 +80,15 @@ class Queues:
         if WHOLE_STORE in blocked:
             return []
         for request in self._waiting.values():
-            if _queue_of(request) not in blocked:
-                return self._batch(request)
-            blocked |= {_queue_of(request), (request.run, True)}  # files wait for the values before them
+            queue = _queue_of(request)
+            if queue not in blocked:
+                following = (other for other in self._waiting.values() if _queue_of(other) == queue)
+                return list(islice(takewhile(self._may_be_combined, following), MAX_BATCH)) or [request]
+            blocked |= {queue, (request.run, True)}  # files wait for the values before them
         return []
 
-    def _batch(self, first: QueuedRequest) -> list[QueuedRequest]:
-        if first.kind != METRICS or first.order in self._alone:
-            return [first]
-        queue = (request for request in self._waiting.values() if _queue_of(request) == _queue_of(first))
-        return list(islice(takewhile(lambda r: r.kind == METRICS and r.order not in self._alone, queue), MAX_BATCH))
+    def _may_be_combined(self, request: QueuedRequest) -> bool:
+        return request.kind == METRICS and request.order not in self._alone
 
     def settle(self, batch: list[QueuedRequest], outcome: Outcome) -> None:
         """Take out what was delivered or refused, and let pause what failed: the queue, or all if the store is silent.
@@ -220,7 +220,8 @@ def deliver(spool: Path) -> list[Report]:
         _deliver_sessions(Connection(tracking_uri), found, report_of(tracking_uri))
         for session in found:
             session.close()
-    remove_if_empty(spool)
+    with suppress(OSError):  # sessions are left in it
+        spool.rmdir()
     return list(reports.values())
 
 

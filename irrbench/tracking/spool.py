@@ -10,12 +10,12 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import logging
 import os
 import re
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -23,8 +23,6 @@ from typing import IO, Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from irrbench.tracking.store import acquire_lock, release_lock
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_SPOOL = "irrbench-spool"
 SPOOL_VARIABLE = "IRRBENCH_SPOOL"
@@ -109,13 +107,8 @@ class Request:
 
 def write_record(path: Path, request: Request) -> None:
     """Write a request into one file that is either complete or not there."""
-    head = {
-        "kind": request.kind,
-        "run": list(request.run),
-        "arguments": dict(request.arguments),
-        "created": request.created,
-        "size": request.payload.size,
-    }
+    head = {"kind": request.kind, "run": list(request.run), "arguments": dict(request.arguments)}
+    head |= {"created": request.created, "size": request.payload.size}
     draft = path.with_suffix(".tmp")
     try:
         with draft.open("wb") as file:
@@ -143,9 +136,8 @@ def read_record(path: Path) -> Request:
     except (ValueError, KeyError, TypeError) as error:
         raise SpoolError(f"{path} is not a complete record ({error}).") from error
     if not line.endswith(b"\n") or payload.size != expected:
-        raise SpoolError(
-            f"{path} is not a complete record: expected {expected} bytes after its head, found {payload.size}."
-        )
+        found = f"expected {expected} bytes after its head, found {payload.size}"
+        raise SpoolError(f"{path} is not a complete record: {found}.")
     return request
 
 
@@ -193,18 +185,10 @@ class Session:
             OSError: if the folder cannot be written.
         """
         folder = spool / f"{time.time_ns():020d}-{os.getpid()}-{next(_session_numbers)}"
-        try:
-            spool.mkdir(mode=0o700, parents=True, exist_ok=True)  # an address may hold a password
-            lock = _lock_session(folder)
-        except FileNotFoundError:  # another process has just removed the empty spool
-            spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = _lock_session(folder)
-        try:
-            folder.mkdir(mode=0o700)
-            (folder / "store.json").write_text(json.dumps({"tracking_uri": tracking_uri, "version": 1}))
-        except BaseException:
-            release_lock(lock, remove=False)
-            raise
+        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _lock_session(folder)  # makes the spool again if another process has just removed it as empty
+        folder.mkdir(mode=0o700)  # an address may hold a password
+        (folder / "store.json").write_text(json.dumps({"tracking_uri": tracking_uri, "version": 1}))
         return cls(folder, lock, tracking_uri)
 
     @classmethod
@@ -218,16 +202,11 @@ class Session:
             lock = _lock_session(folder)
         except Timeout:
             return None
-        try:
-            if not folder.is_dir() or not any(folder.iterdir()):
-                shutil.rmtree(folder, ignore_errors=True)
-                release_lock(lock, remove=True)
-                return None
-            tracking_uri = store_of(folder)
-        except BaseException:
-            release_lock(lock, remove=False)
-            raise
-        return cls(folder, lock, tracking_uri)
+        if folder.is_dir() and any(folder.iterdir()):
+            return cls(folder, lock, store_of(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+        release_lock(lock, remove=True)
+        return None
 
     def add(self, request: Request) -> QueuedRequest:
         """Write a request after all that were added before.
@@ -242,17 +221,17 @@ class Session:
 
     def requests(self) -> list[QueuedRequest]:
         """Return what waits, in order."""
-        matches = ((path, _RECORD.fullmatch(path.name)) for path in self.folder.iterdir())
         name = self.folder.name
+        matches = ((path, _RECORD.fullmatch(path.name)) for path in self.folder.iterdir())
         return sorted(QueuedRequest((name, int(m["number"])), m["kind"], m["run"], path) for path, m in matches if m)
 
     def is_empty(self) -> bool:
-        """Whether nothing waits."""
-        return all(path.name == "store.json" for path in self.folder.iterdir())
+        """Whether nothing waits, also because the folder was removed."""
+        return all(path.name == "store.json" for path in self.folder.glob("*"))
 
     def half_written(self) -> list[Path]:
         """Return the records that a crash has cut short."""
-        return sorted(path for path in self.folder.iterdir() if path.suffix == ".tmp")
+        return sorted(self.folder.glob("*.tmp"))
 
     def close(self) -> bool:
         """Release the session, and remove its folder if nothing waits; return whether nothing does."""
@@ -260,14 +239,16 @@ class Session:
             release_lock(self._lock, remove=False)
             return False
         (self.folder / "store.json").unlink(missing_ok=True)
-        self.folder.rmdir()
+        with suppress(FileNotFoundError):
+            self.folder.rmdir()
         release_lock(self._lock, remove=True)
-        remove_if_empty(self.folder.parent)
+        with suppress(OSError):  # other sessions are in it
+            self.folder.parent.rmdir()
         return True
 
 
 def _lock_session(folder: Path) -> FileLock:
-    """Lock the file beside a session's folder; the system releases it when this process ends, however it ends.
+    """Lock the file beside a session's folder, until the lock is released, or deleted, or this process ends.
 
     A file system without locks lets pass: a request that is delivered twice does no harm.
     """
@@ -288,13 +269,9 @@ def claim_all(spool: Path, tracking_uri: str) -> list[Session]:
     """Take over the sessions of one store whose processes have ended, oldest first."""
     claimed = []
     for folder in sessions(spool):
-        try:
-            session = Session.claim(folder) if store_of(folder) == tracking_uri else None
-        except (OSError, SpoolError) as error:
-            logger.debug("session %s is not taken over: %s", folder, error)
-            continue
-        if session is not None:
-            claimed.append(session)
+        with suppress(OSError, SpoolError):  # a session that names no store is reported by `deliver`
+            if store_of(folder) == tracking_uri and (session := Session.claim(folder)) is not None:
+                claimed.append(session)
     return claimed
 
 
@@ -308,11 +285,3 @@ def store_of(folder: Path) -> str:
         return str(json.loads((folder / "store.json").read_text())["tracking_uri"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SpoolError(f"{folder / 'store.json'} does not say for which store the records beside it are.") from error
-
-
-def remove_if_empty(spool: Path) -> None:
-    """Remove the folder if nothing is left in it."""
-    try:
-        spool.rmdir()
-    except OSError:
-        return
