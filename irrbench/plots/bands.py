@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,18 +26,18 @@ _NOT_SCORES = (
 
 INVERTED = "naive rater as good or better"
 _LANE = 0.17  # inches of height per model
-_LINE = 0.2  # inches of a line in the heading or the legend
 _HEAD = 0.36  # inches above the band, for the numbers of floor and ceiling
 _NEAR = 0.09  # share of the axis; closer than this, the two numbers would touch
-_BEYOND, _MARGIN = 0.05, 0.03  # shares of a score's range
-_TITLE_LETTERS = 40  # a line
+_DOT_SIZE = 6.5
 _LINES: dict[str, dict[str, Any]] = {
-    "floor": {"color": style.ROLE_COLOURS["floor"], "linewidth": 2.5, "linestyle": "solid"},
-    "ceiling": {"color": style.ROLE_COLOURS["ceiling"], "linewidth": 2.5, "linestyle": "solid"},
-    "upper": {"color": style.ROLE_COLOURS["upper"], "linewidth": 1.0, "linestyle": (0, (3, 2))},
-    "blind": {"color": style.ROLE_COLOURS["blind"], "linewidth": 1.6, "linestyle": (0, (1, 1))},
+    role: {"color": style.ROLE_COLOURS[role], "linewidth": width, "linestyle": dashes}
+    for role, width, dashes in (
+        ("floor", 2.5, "solid"),
+        ("ceiling", 2.5, "solid"),
+        ("upper", 1.0, (0, (3, 2))),
+        ("blind", 1.6, (0, (1, 1))),
+    )
 }
-_DOT: dict[str, Any] = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.7}
 _HATCH: dict[str, Any] = {"facecolor": "white", "edgecolor": "#C4C9CE", "hatch": "////", "linewidth": 0}
 
 
@@ -58,7 +57,7 @@ class Row(NamedTuple):
     score: str
     title: str
     bounds: Mapping[str, float]
-    models: Mapping[str, Sequence[float]]
+    models: Mapping[str, tuple[float, float, float]]
 
     @property
     def is_inverted(self) -> bool:
@@ -121,7 +120,7 @@ def row_of_leaderboard(leaderboard: pd.DataFrame, score: str, *, title: str | No
         score,
         style.axis_label(score, separator="\n") if title is None else title,
         bounds={role: bound(leaderboard, score, role, needed=role in ("floor", "ceiling")) for role in _LINES},
-        models={str(name): ends for name, *ends in values.itertuples()},
+        models={str(name): (value, low, high) for name, value, low, high in values.itertuples()},
     )
 
 
@@ -228,65 +227,60 @@ def _draw_rows(
     Returns:
         The first axes.
     """
-    titles, remarks = textwrap.wrap(title, _TITLE_LETTERS), style.wrap_note(note)
     looks = style.model_styles((name for row in rows for name in row.models), colours)
+    width = style.COMPACT_WIDTH
     with style.figure_style():
         handles, labels = _legend(rows, looks)
-        columns = style.legend_columns(labels, width=style.COMPACT_WIDTH)
         if ax is None:
             panels = [list(part) for _, part in groupby(rows, key=lambda row: style.range_key(row.score))] or [[]]
             depths = [_depth(part) for part in panels]
-            lines = len(titles) + len(remarks) + math.ceil(len(labels) / columns)
-            height = sum(depths) + 0.4 * len(panels) + _LINE * lines
-            figure, axes = style.new_figure(style.COMPACT_WIDTH, height, rows=len(panels), heights=depths)
-            for axes_of_part, part in zip(axes, panels, strict=True):
-                _draw_panel(axes_of_part, part, looks)
-            style.legend_below(figure, handles, labels, width=style.COMPACT_WIDTH)
+            around = style.heading_height(title, note) + style.legend_height(labels, width=width)
+            height = sum(depths) + 0.4 * len(panels) + around
+            figure, axes = style.new_figure(width, height, rows=len(panels), heights=depths)
+            style.legend_below(figure, handles, labels)
         else:
-            axes = [ax]
-            _draw_panel(ax, rows, looks)
-            ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=columns, fontsize=9)
-        style.write_note(axes[0], note)
-        if titles:
-            axes[0].set_title("\n".join(titles), pad=8 + 13 * len(remarks))
+            panels, axes = [list(rows)], [ax]
+            ncols = style.legend_columns(labels, width=width)
+            ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=ncols)
+        for axes_of_part, part in zip(axes, panels, strict=True):
+            _draw_panel(axes_of_part, part, looks)
+        style.write_heading(axes[0], title=title, note=note)
     return axes[0]
 
 
+def _legend(rows: Sequence[Row], looks: Mapping[str, style.ModelStyle]) -> tuple[list[Artist], list[str]]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    roles = [role for role in _LINES if any(math.isfinite(row.bounds[role]) for row in rows)]
+    handles: list[Artist] = [Line2D([], [], **_LINES[role]) for role in roles]
+    labels = [style.DISPLAY_NAMES[role] for role in roles]
+    if any(row.is_inverted for row in rows):
+        handles.append(Patch(**_HATCH))
+        labels.append(INVERTED)
+    handles += [Line2D([], [], **style.dot(*look, size=_DOT_SIZE) | {"linestyle": "solid"}) for look in looks.values()]
+    return handles, labels + style.legend_labels(looks)
+
+
 def _depth(rows: Sequence[Row]) -> float:
+    """Return how many inches rows need, each with the numbers above it."""
     return sum(_HEAD + row.height for row in rows) + 0.08 if rows else 1.08
 
 
 def _draw_panel(ax: Axes, rows: Sequence[Row], looks: Mapping[str, style.ModelStyle]) -> None:
-    ax.set_xlim(*_limits(rows))
+    means = [mean for row in rows for mean in (*row.bounds.values(), *(value for value, *_ in row.models.values()))]
+    ends = [end for row in rows for _, *interval in row.models.values() for end in interval]
+    ax.set_xlim(*style.axis_limits([row.score for row in rows], means, ends))
     middles, bottom = [], 0.0
     for row in rows:
         top, bottom = bottom + _HEAD, bottom + _HEAD + row.height
         middles.append((top + bottom) / 2)
         _draw_band(ax, row, top=top, bottom=bottom)
-        for lane, (name, (value, low, high)) in enumerate(row.models.items(), start=1):
-            y, (colour, marker) = top + _LANE * lane, looks[name]
-            if math.isfinite(low) and math.isfinite(high):
-                ax.plot([low, high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=3)
-            if math.isfinite(value):
-                ax.plot([value], [y], color=colour, marker=marker, linestyle="none", zorder=4, **_DOT)
+        for lane, (name, values) in enumerate(row.models.items(), start=1):
+            style.draw_dot(ax, top + _LANE * lane, *values, look=style.dot(*looks[name], size=_DOT_SIZE))
     ax.set_yticks(middles, [row.title for row in rows])
     ax.set_ylim(_depth(rows), 0)
     style.draw_grid(ax, "x")
-
-
-def _limits(rows: Sequence[Row]) -> tuple[float, float]:
-    """The scores' range and as far as any mean; of intervals that go on (few images), the beginning."""
-    ranges = [end for row in rows for end in style.axis_range(row.score)] or [0.0, 1.0]
-    is_limited = all(map(math.isfinite, ranges))
-    means = [mean for row in rows for mean in (*row.bounds.values(), *(model[0] for model in row.models.values()))]
-    known = list(filter(math.isfinite, [*ranges, *means])) or [0.0, 1.0]
-    low, high = min(known), max(known)
-    span = max(ranges) - min(ranges) if is_limited else high - low or 1.0
-    # Without a limit nothing else says how far an interval may reach.
-    beyond = span * (_BEYOND if is_limited else 1.0)
-    ends = [end for row in rows for model in row.models.values() for end in model[1:] if math.isfinite(end)]
-    shown = [low, high, *(min(max(end, low - beyond), high + beyond) for end in ends)]
-    return min(shown) - _MARGIN * span, max(shown) + _MARGIN * span
 
 
 def _draw_band(ax: Axes, row: Row, *, top: float, bottom: float) -> None:
@@ -309,15 +303,3 @@ def _draw_band(ax: Axes, row: Row, *, top: float, bottom: float) -> None:
                     xytext=(shift if is_near else 0, 0), textcoords="offset points",
                     ha=side if is_near else "center", va="bottom", fontsize=9,
                     color=style.ROLE_TEXT_COLOURS[role])  # fmt: skip
-
-
-def _legend(rows: Sequence[Row], looks: Mapping[str, style.ModelStyle]) -> tuple[list[Artist], list[str]]:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    shown = [role for role in _LINES if any(math.isfinite(row.bounds[role]) for row in rows)]
-    inverted = [Patch(**_HATCH)] if any(row.is_inverted for row in rows) else []
-    lines = [Line2D([], [], **_LINES[role]) for role in shown]
-    dots = [Line2D([], [], color=colour, marker=marker, **_DOT) for colour, marker in looks.values()]
-    labels = [*(style.DISPLAY_NAMES[role] for role in shown), *[INVERTED] * len(inverted), *style.legend_labels(looks)]
-    return [*lines, *inverted, *dots], labels

@@ -43,16 +43,15 @@ def learning_curves(
     """
     need_columns(curves, ("name", "epoch", score), what="`curves`")
     models = style.model_styles(curves["name"], colours)
-    labels = style.legend_labels(models)
-    lines = math.ceil(len(labels) / style.legend_columns(labels, width=style.COMPACT_WIDTH))
+    labels, width = style.legend_labels(models), style.COMPACT_WIDTH
     with style.figure_style():
-        figure, (ax,) = style.new_figure(style.COMPACT_WIDTH, 3.6 + 0.2 * lines)
+        figure, (ax,) = style.new_figure(width, 3.6 + style.legend_height(labels, width=width))
         _draw_bounds(ax, {"floor": floor, "ceiling": ceiling})
         handles = [_draw_model(ax, curves[curves["name"] == name], score, look) for name, look in models.items()]
         _set_limits(ax, curves["epoch"], [*curves[score].astype(float), floor, ceiling], score)
         ax.set_ylabel(style.axis_label(score))
-        style.write_note(ax, note)
-        style.legend_below(figure, handles, labels, width=style.COMPACT_WIDTH)
+        style.write_heading(ax, note=note)
+        style.legend_below(figure, handles, labels)
     return figure
 
 
@@ -149,30 +148,23 @@ def score_against_agreement(
             "no model's image has both a score and an agreement; index `agreement` by the frame's image_id."
         )
     models = style.model_styles(per_image.loc[per_image["role"] == "model", "name"], colours)
+    columns = 2 if len(models) in (2, 4) else min(3, len(models))
+    width = style.COMPACT_WIDTH if columns > 1 else 4.4
     with style.figure_style():
-        figure, axes = _panels(len(models))
+        figure, axes = style.panel_figure(len(models), width=width, columns=columns, row_height=2.2, rest=0.9)
         for ax, (name, look) in zip(axes, models.items(), strict=True):
             _draw_cloud(ax, table[table["role"] == "ceiling"], score, _RATER)
             _draw_cloud(ax, table[(table["role"] == "model") & (table["name"] == name)], score, look)
             style.draw_grid(ax, "both")
-            width = 30 if len(axes) in (1, 2, 4) else 20
-            ax.set_title(style.shorten(name, width=width), fontsize=9, fontweight="normal")
+            ax.set_title(style.shorten(name, width=20 if columns == 3 else 30), fontsize=9, fontweight="normal")
         if note:
             figure.suptitle("\n".join(style.wrap_note(note)), x=0.01, ha="left", fontsize=9, color=style.NOTE_COLOUR)
         # Above the panels, where no data are: each panel's title names the model in colour.
         rater = Line2D([], [], color=_RATER.colour, marker=_RATER.marker, linestyle="none", markersize=5)
-        figure.legend([rater], ["average rater"], loc="outside upper right", fontsize=9, handletextpad=0.3, borderpad=0)
+        figure.legend([rater], ["average rater"], loc="outside upper right", handletextpad=0.3, borderpad=0)
         figure.supxlabel(str(agreement.name or "agreement among raters"), fontsize=10)
         figure.supylabel(style.axis_label(score), fontsize=10)
     return figure
-
-
-def _panels(models: int) -> tuple[Figure, list[Axes]]:
-    columns = 2 if models in (2, 4) else min(3, models)
-    rows = math.ceil(models / columns)
-    width = style.COMPACT_WIDTH if columns > 1 else 4.4
-    figure, axes = style.new_figure(width, 2.2 * rows + 0.9, columns=columns, rows=rows)
-    return figure, style.keep_panels(axes, models, columns=columns)
 
 
 def _draw_cloud(ax: Axes, rows: pd.DataFrame, score: str, look: ModelStyle) -> None:

@@ -8,7 +8,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,27 +19,16 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
+    from numpy.typing import NDArray
 
 _ROW, _LANE, _FOOT, _AXIS = 0.34, 0.11, 0.55, 0.4  # inches
 _COEFFICIENT_ROW = 0.22  # inches a term
 _COLUMNS = 3  # panels of coefficients beside each other
-_DOT: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgewidth": 0.7}
 _INK, _SPREAD, _UNSURE, _GREY_TEXT = "#1B1F24", "#C4C9CE", "#9AA0A6", "#59636E"
-_CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
-
-
-class _Look(NamedTuple):
-    """A dot: its colour and shape, and whether it is filled with white."""
-
-    colour: str
-    marker: str = "o"
-    is_open: bool = False
-
-    @property
-    def dot(self) -> dict[str, Any]:
-        face, edge = ("white", self.colour) if self.is_open else (self.colour, "white")
-        return {"color": self.colour, "marker": self.marker, "markerfacecolor": face, "markeredgecolor": edge, **_DOT}
+_MIDDLE = {"color": _SPREAD, "linewidth": 5}  # of the images' values
+_BETWEEN = {"color": _SPREAD, "linewidth": 1.2, "zorder": 1}  # values of one row
+_Look = dict[str, Any]  # of a dot, see style.dot
+_Rows = dict[str, tuple[Any, float]]  # by measure its axes and its height on them
 
 
 # Figures with a row per measure
@@ -56,29 +45,28 @@ def measure_means(per_image: pd.DataFrame, summary: pd.DataFrame, across: pd.Dat
     Raises:
         ValueError: if a column is missing.
     """
-    from matplotlib.lines import Line2D
-
     need_columns(summary, ("measure", "title", "mean", "se"), what="`summary`")
     need_columns(per_image, tuple(summary["measure"]), what="`per_image`")
-    singles = [] if across is None else list(_records(across))
-    titles = dict(zip(summary["measure"], summary["title"], strict=True)) | {one.title: one.title for one in singles}
-    mean, single = _Look(style.MODEL_COLOURS[0]), _Look(style.MODEL_COLOURS[1], "D")
+    titles = dict(zip(summary["measure"], summary["title"], strict=True))
+    middles = per_image[list(titles)].astype(float).quantile([0.05, 0.95])
+    look, single = style.dot(style.MODEL_COLOURS[0]), style.dot(style.MODEL_COLOURS[1], "D")
+    legend = {"mean and standard error over images": look, "middle 90 % of images": _MIDDLE}
+    dots = [(row.measure, row.mean, row.mean - row.se, row.mean + row.se, look) for row in _records(summary)]
+    if across is not None and len(across):
+        titles |= {title: title for title in across["title"]}
+        legend["one value for all images, 95 % interval"] = single
+        dots += [(row.title, row.value, row.low, row.high, single) for row in _records(across)]
     with style.figure_style():
         figure, rows = _rows(titles)
-        for row in _records(summary):
-            ax, y = rows[row.measure]
-            low, high = per_image[row.measure].astype(float).quantile((0.05, 0.95))
-            ax.plot([low, high], [y, y], color=_SPREAD, linewidth=5, solid_capstyle="butt", zorder=1)
-            _draw_mean(ax, y, row.mean, row.se, mean)
-            _write_value(ax, y, row.mean)
-        for one in singles:
-            ax, y = rows[one.title]
-            _draw_dot(ax, y, one.value, one.low, one.high, single)
-            _write_value(ax, y, one.value)
-        _fit_axes(rows)
-        bar = Line2D([], [], color=_SPREAD, linewidth=5)
-        key = {"mean and standard error over images": _handle(mean), "middle 90 % of images": bar}
-        _legend(figure, {**key, "one value for all images, 95 % interval": _handle(single)} if singles else key)
+        for name in summary["measure"]:
+            ax, y = rows[name]
+            ax.plot(middles[name], [y, y], **_MIDDLE, solid_capstyle="butt", zorder=1)
+        for name, value, low, high, look in dots:
+            ax, y = rows[name]
+            style.draw_dot(ax, y, value, low, high, look)
+            ax.annotate(style.number(value), (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
+                        textcoords="offset points", va="center", fontsize=9, annotation_clip=False)  # fmt: skip
+        _finish(figure, rows, legend)
     return figure
 
 
@@ -96,28 +84,25 @@ def average_and_naive(scores: pd.DataFrame) -> Figure:
     need_columns(scores, columns, what="`scores`")
     grey = style.ROLE_COLOURS["floor"]
     looks = {
-        "ceiling": _Look(style.ROLE_COLOURS["ceiling"]),
-        "floor": _Look(grey, "s"),
-        "blank": _Look(grey, is_open=True),
+        "ceiling": style.dot(style.ROLE_COLOURS["ceiling"]),
+        "floor": style.dot(grey, "s"),
+        "blank": style.dot(grey, is_open=True),
     }
     labels = ("average rater (ceiling)", "naive rater: marks everything (floor)", "marks nothing")
-    names = list(scores["score"] if "score" in scores else scores["title"])
+    by_name = dict(zip(scores["score" if "score" in scores else "title"], _records(scores), strict=True))
     titles = {}
-    for name, row in zip(names, _records(scores), strict=True):
-        direction = "" if style.known_score(name).higher_is_better else " (lower is better)"
-        titles[name] = f"{row.title}{direction}{' *' if row.monitor else ''}"
+    for name, row in by_name.items():
+        titles[name] = " ".join(filter(None, (row.title, style.direction_note(name), "*" if row.monitor else "")))
     with style.figure_style():
         figure, rows = _rows(titles)
-        for name, row in zip(names, _records(scores), strict=True):
+        for name, row in by_name.items():
             ax, y = rows[name]
             ends = [getattr(row, role) for role in looks if math.isfinite(getattr(row, role))]
-            ax.plot([min(ends, default=0), max(ends, default=0)], [y, y], color=_SPREAD, linewidth=1.2, zorder=1)
+            ax.plot([min(ends, default=0), max(ends, default=0)], [y, y], **_BETWEEN)
             for role, look in looks.items():
                 _draw_mean(ax, y, getattr(row, role), getattr(row, f"{role}_se"), look)
-        _fit_axes(rows)
-        _legend(figure, {label: _handle(look) for label, look in zip(labels, looks.values(), strict=True)})
-        if scores["monitor"].any():
-            figure.axes[-1].set_xlabel("mean over images; * tells raters from careless masks best", fontsize=9)
+        note = "mean over images; * tells raters from careless masks best" if scores["monitor"].any() else ""
+        _finish(figure, rows, dict(zip(labels, looks.values(), strict=True)), x_label=note)
     return figure
 
 
@@ -137,12 +122,11 @@ def left_out(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         figure, rows = _rows(titles, lanes=len(lanes))
         for row in _records(table[table["left_out"].isin(lanes) & table["measure"].isin(list(titles))]):
             (ax, y), (shift, look) = rows[row.measure], lanes[row.left_out]
-            _draw_dot(ax, y + shift, row.change, row.change_low, row.change_high, look)
+            style.draw_dot(ax, y + shift, row.change, row.change_low, row.change_high, look)
         for ax in figure.axes:
             ax.axvline(0, color=_INK, linewidth=1.2, zorder=1)
-            style.draw_grid(ax, "x")
-        figure.axes[-1].set_xlabel("change of the mean from that of all raters", fontsize=9)
-        _legend(figure, {f"without {style.shorten(name, width=24)}": _handle(lanes[name][1]) for name in lanes})
+        legend = {f"without {style.shorten(name, width=24)}": look for name, (_, look) in lanes.items()}
+        _finish(figure, rows, legend, x_label="change of the mean from that of all raters", is_score=False)
     return figure
 
 
@@ -158,22 +142,17 @@ def within_and_between(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure
     """
     columns = ("rater", "measure", "within", "within_se", "between", "between_se")
     need_columns(table, columns, what="`table`")
-    lanes, between = _lanes(table["rater"]), _Look(style.ROLE_COLOURS["floor"], is_open=True)
+    lanes, between = _lanes(table["rater"]), style.dot(style.ROLE_COLOURS["floor"], is_open=True)
     with style.figure_style():
         figure, rows = _rows(titles, lanes=len(lanes))
         for row in _records(table[table["measure"].isin(list(titles))]):
             (ax, y), (shift, look) = rows[row.measure], lanes[row.rater]
-            y += shift
-            ax.plot([row.between, row.within], [y, y], color=_SPREAD, linewidth=1.2, zorder=1)
-            _draw_mean(ax, y, row.between, row.between_se, between._replace(marker=look.marker))
-            _draw_mean(ax, y, row.within, row.within_se, look)
-        _fit_axes(rows)
-        own = {f"{style.shorten(name, width=24)}, own drawings": _handle(lanes[name][1]) for name in lanes}
-        _legend(figure, {**own, "between raters, same images": _handle(between)})
+            ax.plot([row.between, row.within], [y + shift, y + shift], **_BETWEEN)
+            _draw_mean(ax, y + shift, row.between, row.between_se, {**between, "marker": look["marker"]})
+            _draw_mean(ax, y + shift, row.within, row.within_se, look)
+        legend = {f"{style.shorten(name, width=24)}, own drawings": look for name, (_, look) in lanes.items()}
+        _finish(figure, rows, {**legend, "between raters, same images": between})
     return figure
-
-
-_Rows = dict[str, tuple[Any, float]]  # by measure its axes and its height on them
 
 
 def _records(frame: pd.DataFrame) -> Any:
@@ -197,46 +176,30 @@ def _rows(titles: Mapping[str, str], *, lanes: int = 1) -> tuple[Figure, _Rows]:
     return figure, rows
 
 
-def _fit_axes(rows: _Rows) -> None:
-    """Set limits: the range of each axes' measures, and as far as the data."""
-    for name, (ax, _) in rows.items():
-        ends = [end for end in (*style.axis_range(name), *ax.dataLim.intervalx) if math.isfinite(end)] or [0.0, 1.0]
-        margin = 0.03 if all(map(math.isfinite, style.axis_range(name))) else 0.03 * (max(ends) - min(ends))
-        ax.set_xlim(min(ends) - margin, max(ends) + margin)
-        style.draw_grid(ax, "x")
-
-
 def _lanes(raters: Iterable[str]) -> dict[str, tuple[float, _Look]]:
     """Return for each rater how far from the middle of a row their dot is, and how it looks."""
     looks = style.model_styles(raters)
     shifts = (0.8 * ((lane + 0.5) / len(looks) - 0.5) for lane in range(len(looks)))
-    return {name: (shift, _Look(*look)) for shift, (name, look) in zip(shifts, looks.items(), strict=True)}
-
-
-def _draw_dot(ax: Axes, y: float, value: float, low: float, high: float, look: _Look) -> None:
-    if math.isfinite(low) and math.isfinite(high):
-        ax.plot([low, high], [y, y], color=look.colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
-    if math.isfinite(value):
-        ax.plot([value], [y], zorder=3, **look.dot)
+    return {name: (shift, style.dot(*look)) for shift, (name, look) in zip(shifts, looks.items(), strict=True)}
 
 
 def _draw_mean(ax: Axes, y: float, mean: float, se: float, look: _Look) -> None:
-    _draw_dot(ax, y, mean, mean - se, mean + se, look)
+    style.draw_dot(ax, y, mean, mean - se, mean + se, look)
 
 
-def _write_value(ax: Axes, y: float, value: float) -> None:
-    ax.annotate(style.number(value), (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
-                textcoords="offset points", va="center", fontsize=9, annotation_clip=False)  # fmt: skip
-
-
-def _handle(look: _Look) -> Line2D:
+def _finish(
+    figure: Figure, rows: _Rows, legend: Mapping[str, _Look], *, x_label: str = "", is_score: bool = True
+) -> None:
+    """Write the legend and the label of the values, and show the range of scores and as far as the data."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], **look.dot)
-
-
-def _legend(figure: Figure, entries: Mapping[str, Line2D]) -> None:
-    style.legend_below(figure, list(entries.values()), list(entries))
+    for name, (ax, _) in rows.items():
+        if is_score:
+            ax.set_xlim(*style.axis_limits([name], ax.dataLim.intervalx))
+    for ax in figure.axes:
+        style.draw_grid(ax, "x")
+    figure.axes[-1].set_xlabel(x_label, fontsize=9)
+    style.legend_below(figure, [Line2D([], [], **look) for look in legend.values()], list(legend))
 
 
 # Measures against each other
@@ -260,22 +223,28 @@ def pair_plot(per_image: pd.DataFrame, correlations: pd.DataFrame, titles: Mappi
     need_columns(correlations, ("first", "second", "r", "low", "high"), what="`correlations`")
     pairs = {frozenset((row.first, row.second)): row for row in _records(correlations)}
     names, side = list(titles), style.FIGURE_WIDTH * max(1.0, len(titles) / 6)
-    limits = [_padded(per_image[name]) for name in names]
+    values = {name: per_image[name].to_numpy(float) for name in names}
+    alpha = float(np.clip(60 / max(len(per_image), 1), 0.15, 0.9))
     with style.figure_style():
         layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
         figure = NewFigure(figsize=(side, side), layout=layout)
         axes = figure.subplots(len(names), len(names), squeeze=False)
         for (i, j), ax in np.ndenumerate(axes):
             row, column = names[i], names[j]
-            if i == j:
-                _draw_histogram(ax, per_image[row])
-            elif i > j:
-                _draw_scatter(ax, per_image[column], per_image[row])
-                ax.set_ylim(*limits[i])
-            else:
+            if i < j:
                 _write_correlation(ax, pairs.get(frozenset((row, column))))
+            elif i == j:
+                defined = values[row][~np.isnan(values[row])]
+                if len(defined):
+                    ax.hist(defined, bins=int(np.clip(1.5 * len(defined) ** 0.5, 5, 20)), color=_UNSURE)
+                ax.set_yticks([])
+            else:
+                # As pixels: hundreds of vector dots in each of many panels make a page slow.
+                ax.plot(values[column], values[row], marker="o", linestyle="none", markersize=2.2, markeredgewidth=0,
+                        color=style.MODEL_COLOURS[0], alpha=alpha, rasterized=True)  # fmt: skip
+                ax.set_ylim(*_padded(values[row]))
             if i >= j:
-                ax.set_xlim(*limits[j])
+                ax.set_xlim(*_padded(values[column]))
             ax.tick_params(length=2, labelsize=6, labelleft=j == 0 and i > 0, labelbottom=i == len(names) - 1)
         for i, title in enumerate(titles.values()):
             wrapped = "\n".join(textwrap.wrap(style.shorten(title, width=36), 15))
@@ -284,32 +253,19 @@ def pair_plot(per_image: pd.DataFrame, correlations: pd.DataFrame, titles: Mappi
     return figure
 
 
-def _padded(values: pd.Series) -> tuple[float, float]:
-    defined = values.dropna().to_numpy(float)
-    low, high = (float(defined.min()), float(defined.max())) if len(defined) else (0.0, 1.0)
+def _padded(values: NDArray[np.float64]) -> tuple[float, float]:
+    defined = values[~np.isnan(values)]
+    low, high = (defined.min(), defined.max()) if len(defined) else (0.0, 1.0)
     pad = 0.06 * (high - low) or 0.05
     return low - pad, high + pad
-
-
-def _draw_histogram(ax: Axes, values: pd.Series) -> None:
-    defined = values.dropna().to_numpy(float)
-    if len(defined):
-        ax.hist(defined, bins=int(np.clip(1.5 * len(defined) ** 0.5, 5, 20)), color=_UNSURE)
-    ax.set_yticks([])
-
-
-def _draw_scatter(ax: Axes, x: pd.Series, y: pd.Series) -> None:
-    # As pixels: hundreds of vector dots in each of many panels make a page slow.
-    alpha = float(np.clip(60 / max(len(x), 1), 0.15, 0.9))
-    ax.plot(x.to_numpy(float), y.to_numpy(float), marker="o", linestyle="none", markersize=2.2, markeredgewidth=0,
-            color=style.MODEL_COLOURS[0], alpha=alpha, rasterized=True)  # fmt: skip
 
 
 def _write_correlation(ax: Axes, pair: Any) -> None:
     if pair is not None:
         r, low, high = (style.number(value, digits=2) for value in (pair.r, pair.low, pair.high))
-        ax.text(0.5, 0.56, r, fontsize=11, transform=ax.transAxes, **_CENTRED)
-        ax.text(0.5, 0.3, f"{low} to {high}", fontsize=6.5, color=_GREY_TEXT, transform=ax.transAxes, **_CENTRED)
+        centred: dict[str, Any] = {"ha": "center", "va": "center", "transform": ax.transAxes}
+        ax.text(0.5, 0.56, r, fontsize=11, **centred)
+        ax.text(0.5, 0.3, f"{low} to {high}", fontsize=6.5, color=_GREY_TEXT, **centred)
     ax.set_xticks([])
     ax.set_yticks([])
 
@@ -333,13 +289,13 @@ def coefficient_plot(coefficients: pd.DataFrame, titles: Mapping[str, str]) -> F
     if not shown:
         raise ValueError("`coefficients` must have estimates of a measure in `titles`; found none.")
     terms = list(dict.fromkeys(zip(coefficients["covariate"], coefficients["contrast"], strict=True)))
-    columns = min(_COLUMNS, len(shown))
-    rows = math.ceil(len(shown) / columns)
-    height = rows * (_COEFFICIENT_ROW * len(terms) + 0.75) + 0.3
-    share_x = len({style.range_key(name) for name in shown}) == 1
+    row_height = _COEFFICIENT_ROW * len(terms) + 0.75
+    columns, share_x = min(_COLUMNS, len(shown)), len({style.range_key(name) for name in shown}) == 1
     with style.figure_style():
-        figure, axes = style.new_figure(style.FIGURE_WIDTH, height, columns=columns, rows=rows, share_x=share_x)
-        for ax, name in zip(style.keep_panels(axes, len(shown), columns=columns), shown, strict=True):
+        figure, axes = style.panel_figure(
+            len(shown), width=style.FIGURE_WIDTH, columns=columns, row_height=row_height, rest=0.3, share_x=share_x
+        )
+        for ax, name in zip(axes, shown, strict=True):
             _draw_coefficients(ax, coefficients[coefficients["measure"] == name], terms)
             ax.set_title(style.shorten(titles[name], width=26), fontsize=8.5, fontweight="normal")
         figure.supxlabel("change of the measure, 95 % interval", fontsize=9)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from unicodedata import bidirectional, east_asian_width
 
 from irrbench.scores import SCORES, Score, record
@@ -46,33 +46,11 @@ DISPLAY_NAMES: dict[str, str] = {
 NOTE_COLOUR = "#9A3412"
 FIGURE_WIDTH = 6.4  # inches: legible when a phone shows all of it
 COMPACT_WIDTH = 5.4  # inches: on a phone its letters are nearly nine pixels high
-_NOTE_LETTERS = 60  # a line
+_NOTE_LETTERS, _TITLE_LETTERS = 60, 40  # a line
+_LINE = 0.2  # inches of a line in the heading or the legend
+_BEYOND, _MARGIN = 0.05, 0.03  # shares of a score's range
 _LEGEND_LETTERS, _MANY_NAMES, _MANY_LETTERS = 44, 6, 28
-
-# For Chinese, Japanese and Korean names, where one of them is installed.
-_EAST_ASIAN_FONTS = (
-    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR", "Source Han Sans"),
-    *("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic"),
-    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "IPAexGothic", "IPAGothic", "NanumGothic"),
-)
-_FIGURE_STYLE = {
-    "figure.dpi": 100,
-    "font.family": ["sans-serif"],
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.edgecolor": "#9AA0A6",
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "grid.color": "#DDE1E5",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "irrbench",
-    "text.parse_math": False,
-}
+_FIGURE_STYLE = Path(__file__).with_name("figures.mplstyle")
 
 
 # Text
@@ -160,13 +138,18 @@ def score_title(score: str) -> str:
     return SCORES[score].title if score in SCORES else score
 
 
+def direction_note(score: str) -> str:
+    """Return the words beside a score where lower is better; empty where higher is better."""
+    return "" if known_score(score).higher_is_better else "(lower is better)"
+
+
 def axis_label(score: str, *, separator: str = " ") -> str:
     """Return the name of a score beside an axis, with its direction where lower is better.
 
     >>> axis_label("iou")
     'IoU'
     """
-    return score_title(score) + ("" if known_score(score).higher_is_better else f"{separator}(lower is better)")
+    return separator.join(filter(None, (score_title(score), direction_note(score))))
 
 
 def axis_range(score: str) -> tuple[float, float]:
@@ -185,6 +168,32 @@ def range_key(score: str) -> Hashable:
     """Return what scores have in common that can share an axis: their range; one without a limit shares none."""
     ends = axis_range(score)
     return ends if all(map(math.isfinite, ends)) else (*ends, score)
+
+
+def axis_limits(
+    scores: Iterable[str], values: Iterable[float], interval_ends: Iterable[float] = ()
+) -> tuple[float, float]:
+    """Return the limits of an axis: the scores' ranges and as far as any value, with a margin.
+
+    Args:
+        scores: that share the axis.
+        values: all of them are inside; NaN is left out.
+        interval_ends: inside as far as they are near the range or the values; of intervals that go on (few images),
+            only the beginning is shown.
+
+    >>> axis_limits(["iou"], [0.2, -0.1])
+    (-0.13, 1.03)
+    """
+    ranges = [end for score in scores for end in axis_range(score)] or [0.0, 1.0]
+    is_limited = all(map(math.isfinite, ranges))
+    known = list(filter(math.isfinite, [*ranges, *values])) or [0.0, 1.0]
+    low, high = min(known), max(known)
+    span = max(ranges) - min(ranges) if is_limited else high - low or 1.0
+    # Without a limit nothing else says how far an interval may reach.
+    beyond = span * (_BEYOND if is_limited else 1.0)
+    ends = (min(max(end, low - beyond), high + beyond) for end in interval_ends if math.isfinite(end))
+    shown = [low, high, *ends]
+    return min(shown) - _MARGIN * span, max(shown) + _MARGIN * span
 
 
 # Figures
@@ -209,38 +218,30 @@ def model_styles(names: Iterable[str], colours: Colours | None = None) -> dict[s
     """
     names = list(dict.fromkeys(names))
     colours = colours or {}
-    order = list(dict.fromkeys([*colours, *names]))
-    rounds = len(MODEL_COLOURS)
     styles = {}
-    for name in names:
-        place = order.index(name)
+    for place, name in enumerate(dict.fromkeys([*colours, *names])):
+        turn, colour = divmod(place, len(MODEL_COLOURS))
         # A second round through the palette shifts the markers: colour and marker together stay distinct.
-        marker = MODEL_MARKERS[(place + place // rounds) % len(MODEL_MARKERS)]
-        styles[name] = ModelStyle(colours.get(name, MODEL_COLOURS[place % rounds]), marker)
-    return styles
+        marker = MODEL_MARKERS[(place + turn) % len(MODEL_MARKERS)]
+        styles[name] = ModelStyle(colours.get(name, MODEL_COLOURS[colour]), marker)
+    return {name: styles[name] for name in names}
 
 
 @contextmanager
 def figure_style() -> Iterator[None]:
     """Draw in the package's style, whatever the caller's matplotlib settings, and leave those as they were."""
-    from matplotlib import font_manager, style
+    from matplotlib import font_manager, rcParams, style
 
-    # A label in a script that all these fonts lack is drawn by the browser's font: no reason to warn.
-    installed = set(font_manager.get_font_names())
-    fonts = {"font.sans-serif": ["DejaVu Sans", *(font for font in _EAST_ASIAN_FONTS if font in installed)]}
-    with style.context(["default", _FIGURE_STYLE, fonts]), warnings.catch_warnings():
+    with style.context(["default", _FIGURE_STYLE]), warnings.catch_warnings():
+        installed = set(font_manager.get_font_names())
+        rcParams["font.sans-serif"] = [font for font in rcParams["font.sans-serif"] if font in installed]
+        # A label in a script that all these fonts lack is drawn by the browser's font: no reason to warn.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
 
 
 def new_figure(
-    width: float,
-    height: float,
-    *,
-    columns: int = 1,
-    rows: int = 1,
-    share_x: bool = True,
-    heights: Sequence[float] | None = None,
+    width: float, height: float, *, columns: int = 1, rows: int = 1, share_x: bool = True, heights: Sequence[float] = ()
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure of ``rows x columns`` axes, unknown to pyplot.
 
@@ -255,18 +256,34 @@ def new_figure(
     from matplotlib.figure import Figure as NewFigure
 
     figure = NewFigure(figsize=(width, height), layout="constrained")
-    alike = heights is None
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=share_x and alike, sharey=alike, height_ratios=heights)
+    alike = not heights
+    axes = figure.subplots(
+        rows, columns, squeeze=False, sharex=share_x and alike, sharey=alike, height_ratios=heights or None
+    )
     return figure, list(axes.flat)
 
 
-def keep_panels(axes: Sequence[Axes], count: int, *, columns: int) -> list[Axes]:
-    """Remove all axes but the first ones, write numbers under the lowest that are left, and return these."""
+def panel_figure(
+    count: int, *, width: float, columns: int, row_height: float, rest: float, share_x: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of ``count`` axes in rows of so many columns, the last row perhaps shorter.
+
+    Args:
+        count: of axes.
+        width: inches of the figure.
+        columns: of axes.
+        row_height: inches of a row of axes.
+        rest: inches of the figure above and below the rows.
+        share_x: whether all axes have the same limits from left to right.
+    """
+    rows = math.ceil(count / columns)
+    figure, axes = new_figure(width, row_height * rows + rest, columns=columns, rows=rows, share_x=share_x)
     for ax in axes[count:]:
         ax.remove()
+    # The lowest of each column has the numbers, also where nothing is below it in the last row.
     for ax in axes[count - columns : count]:
         ax.tick_params(labelbottom=True)
-    return list(axes[:count])
+    return figure, axes[:count]
 
 
 def figure_of(axes: Axes) -> Figure:
@@ -281,6 +298,21 @@ def figure_of(axes: Axes) -> Figure:
     return figure
 
 
+def dot(colour: str, marker: str = "o", *, size: float = 6, is_open: bool = False) -> dict[str, Any]:
+    """Return how matplotlib draws a dot: filled, with a white edge, or white with an edge in its colour."""
+    face, edge = ("white", colour) if is_open else (colour, "white")
+    fill = {"markerfacecolor": face, "markeredgecolor": edge, "markeredgewidth": 0.7}
+    return {"color": colour, "marker": marker, "markersize": size, "linestyle": "none", **fill}
+
+
+def draw_dot(axes: Axes, y: float, value: float, low: float, high: float, look: Mapping[str, Any]) -> None:
+    """Draw a value as a :func:`dot` and its interval as a line; what is NaN or infinite is left out."""
+    if math.isfinite(low) and math.isfinite(high):
+        axes.plot([low, high], [y, y], color=look["color"], linewidth=1.6, solid_capstyle="butt", zorder=3)
+    if math.isfinite(value):
+        axes.plot([value], [y], zorder=4, **look)
+
+
 def draw_grid(axes: Axes, axis: Literal["x", "y", "both"]) -> None:
     """Draw grid lines behind the data and no tick marks."""
     axes.tick_params(length=0)
@@ -288,14 +320,22 @@ def draw_grid(axes: Axes, axis: Literal["x", "y", "both"]) -> None:
     axes.set_axisbelow(True)
 
 
-def write_note(axes: Axes, note: str) -> None:
-    """Write a remark above axes, in the colour of a warning."""
-    lines = wrap_note(note)
+def heading_height(title: str, note: str) -> float:
+    """Return the inches that a title and a remark need."""
+    return _LINE * (len(textwrap.wrap(title, _TITLE_LETTERS)) + len(wrap_note(note)))
+
+
+def write_heading(axes: Axes, *, title: str = "", note: str = "") -> None:
+    """Write a title above axes, and under it a remark in the colour of a warning."""
+    titles, lines = textwrap.wrap(title, _TITLE_LETTERS), wrap_note(note)
     if lines:
-        # An empty title makes the layout leave room.
-        axes.set_title(" ", fontsize=9, pad=13 * len(lines) - 6)
         axes.annotate("\n".join(lines), (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points",
                       color=NOTE_COLOUR, fontsize=9)  # fmt: skip
+    if titles:
+        axes.set_title("\n".join(titles), pad=8 + 13 * len(lines))
+    elif lines:
+        # An empty title makes the layout leave room.
+        axes.set_title(" ", fontsize=9, pad=13 * len(lines) - 6)
 
 
 def legend_labels(names: Iterable[str]) -> list[str]:
@@ -316,12 +356,15 @@ def legend_columns(labels: Sequence[str], *, width: float = FIGURE_WIDTH) -> int
     return max(1, min(len(labels), int(width / (0.48 + 0.068 * longest))))
 
 
-def legend_below(
-    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], *, width: float = FIGURE_WIDTH
-) -> None:
-    """Write a legend under all axes, in as many columns as fit a width in inches."""
-    ncols = legend_columns(labels, width=width)
-    figure.legend(handles, labels, loc="outside lower left", ncols=ncols, fontsize=9)
+def legend_height(labels: Sequence[str], *, width: float) -> float:
+    """Return the inches that a legend of these labels needs in a figure of so many inches."""
+    return _LINE * math.ceil(len(labels) / legend_columns(labels, width=width))
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """Write a legend under all axes, in as many columns as fit the figure."""
+    ncols = legend_columns(labels, width=figure.get_figwidth())
+    figure.legend(handles, labels, loc="outside lower left", ncols=ncols)
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
