@@ -21,15 +21,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from irrbench.convert.shapes import fill_box, fill_polygon
-from irrbench.convert.writing import (
-    Converted,
-    ImageFolder,
-    Options,
-    Source,
-    attempt,
-    safe_name,
-    write_folder,
-)
+from irrbench.convert.writing import Converted, ImageFolder, Options, Source, attempt, safe_name, write_folder
 from irrbench.data.io import read_colours, read_mask
 from irrbench.data.readers import LOSSY, DataError, Problem, ReadError, extension, size_text
 

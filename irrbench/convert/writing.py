@@ -20,7 +20,7 @@ import numpy as np
 
 from irrbench.data.folder import check_folder
 from irrbench.data.io import in_threads, read_image, read_upright
-from irrbench.data.readers import DataError, Problem, ReadError, extension, size_text, without_ending
+from irrbench.data.readers import DataError, Problem, ReadError, extension, size_text, stem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -123,7 +123,7 @@ def write_folder(
     doubles = [name for name in times if times[name] > 1]
     problems += [Problem(name, f"{times[name]} entries", "one for each image", "keep one") for name in doubles]
     sources = [source for source in sources if times[source.name] == 1]
-    ids = safe_names((source.name for source in sources), shorten=without_ending)
+    ids = safe_names((source.name for source in sources), shorten=stem)
     names = sorted({rater for source in sources for rater in source.raters})
     raters = anonymous_names(names) if options.anonymize else safe_names(names)
     with _new_folder(options) as root:
@@ -255,7 +255,7 @@ class ImageFolder:
         for path in sorted(root.rglob("*")):
             if extension(path.name) and path.is_file():
                 self._by_name[path.name].append(path)
-                self._by_name[without_ending(path.name)].append(path)
+                self._by_name[stem(path.name)].append(path)
 
     def find(self, names: Iterable[str]) -> Path:
         """The file that the first fitting name leads to.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,12 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from irrbench.consensus import majority, staple_probability, vote_share
+from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import DataError, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from irrbench.data.rater_data import RaterData
 
 
 class LabelRequest(NamedTuple):
@@ -116,9 +113,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if self._strategy == "rater":
             rater, expected = data.raters.index(self._argument), f"one by {self._argument} for each image"
             absent = [data.image_ids[i] for i in range(len(data)) if not data.present(i)[rater]]
-            files = [f"masks/{self._argument}/{image_id}" for image_id in absent]
-            if files:
-                raise DataError([Problem(file, "no mask", expected, "choose another label") for file in files])
+            folder, remedy = f"masks/{self._argument}", "choose another label"
+            if absent:
+                raise DataError([Problem(f"{folder}/{name}", "no mask", expected, remedy) for name in absent])
 
     def __len__(self) -> int:
         return len(self.data)

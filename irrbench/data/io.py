@@ -9,29 +9,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed
+from numpy.typing import NDArray
 
-from irrbench.data.readers import (
-    EXTENSIONS,
-    LOSSY,
-    Header,
-    Problem,
-    Reader,
-    ReadError,
-    extension,
-    reader_of,
-    without_ending,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
+from irrbench.data.readers import EXTENSIONS, LOSSY, Header, Problem, Reader, ReadError, extension, reader_of, stem
 
 Files = dict[str, Path]
 Item = TypeVar("Item")
@@ -65,18 +52,18 @@ def files_by_id(
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES or (skip and skip(path.name)):
             continue
-        image_id, file = without_ending(path.name), shown_path(root, path)
+        image_id = stem(path.name)
         if path.is_symlink() and _leaves(root, path):
-            remedy = "copy the file in"
-            problems.append(Problem(file, "a link that leads outside", "a file inside the data folder", remedy))
+            finding = ("a link that leads outside", "a file inside the data folder", "copy the file in")
         elif extension(path.name) is None or not path.is_file():
-            expected = f"a file ending in {', '.join(EXTENSIONS)}"
-            problems.append(Problem(file, "an entry of unknown type", expected, "convert it"))
+            finding = ("an entry of unknown type", f"a file ending in {', '.join(EXTENSIONS)}", "convert it")
         elif image_id in files:
             found = f"the same id as {files[image_id].name}"
-            problems.append(Problem(file, found, "one file for each id", "remove or rename one of them"))
+            finding = (found, "one file for each id", "remove or rename one of them")
         else:
             files[image_id] = path
+            continue
+        problems.append(Problem(shown_path(root, path), *finding))
     if not files and not problems:
         problems.append(Problem(label, "an empty folder", purpose, f"add files ({', '.join(EXTENSIONS)})"))
     return files, problems
@@ -112,11 +99,8 @@ def _reading(path: Path) -> Iterator[Reader]:
         raise ReadError("more data than memory holds", "a file that fits", "crop or tile it") from error
     except Exception as error:
         reason = str(error).replace(str(path), path.name) or "no reason given"
-        raise ReadError(
-            f"a file that cannot be read ({type(error).__name__}: {reason})",
-            f"a complete {extension(path.name)} file",
-            "export or copy it again",
-        ) from error
+        found = f"a file that cannot be read ({type(error).__name__}: {reason})"
+        raise ReadError(found, f"a complete {extension(path.name)} file", "export or copy it again") from error
 
 
 def read_header(path: Path, *, decode: bool = False) -> Header:
@@ -150,9 +134,7 @@ def read_image(path: Path) -> NDArray[np.float32]:
     low, high = np.percentile(colours, (1, 99))
     if high <= low:  # nearly constant: the percentiles say nothing, the extremes may
         low, high = colours.min(), colours.max()
-    span = float(high - low) or 1.0
-    unit: NDArray[np.float32] = np.clip((colours - low) / span, 0, 1).astype(np.float32)
-    return unit
+    return np.asarray(np.clip((colours - low) / (float(high - low) or 1.0), 0, 1), dtype=np.float32)
 
 
 def _read_colour_planes(path: Path) -> NDArray[Any]:
@@ -181,8 +163,7 @@ def single_channel(values: NDArray[Any], path: Path) -> NDArray[Any]:
     if (len(colours) > 1 and (colours != colours[:1]).any()) or (alpha.size and (alpha != alpha.max()).any()):
         found = f"{len(colours) + len(alpha)} channels that differ"
         raise ReadError(found, "one channel (or equal ones)", "save it as a single-channel file")
-    plane: NDArray[Any] = colours[0]
-    return plane
+    return np.asarray(colours[0])
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
@@ -190,16 +171,12 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     if extension(path.name) in LOSSY:
         raise ReadError("a lossy JPEG mask", "a lossless mask", "export it as PNG, TIFF, npy or NIfTI")
     plane = single_channel(read_values(path), path)
-    marked: NDArray[np.bool_] = plane != 0
     if not two_valued(plane):
         values = np.unique(plane)
         shown = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
-        raise ReadError(
-            f"{len(values)} values ({shown})",
-            "two values with 0 as background (0/1 or 0/255)",
-            "threshold it, or export one mask per structure without smoothing",
-        )
-    return marked
+        remedy = "threshold it, or export one mask per structure without smoothing"
+        raise ReadError(f"{len(values)} values ({shown})", "two values with 0 as background (0/1 or 0/255)", remedy)
+    return np.asarray(plane != 0)
 
 
 def two_valued(plane: NDArray[Any]) -> bool:

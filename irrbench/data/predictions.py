@@ -8,36 +8,22 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from irrbench.bounds import segmentation_bounds
 from irrbench.data.io import Files, files_by_id, in_threads, read_values, single_channel, two_valued
-from irrbench.data.rater_data import shrink_nearest
-from irrbench.data.readers import (
-    LOSSY,
-    DataError,
-    NiftiReader,
-    Problem,
-    ReadError,
-    extension,
-    size_text,
-    without_ending,
-)
+from irrbench.data.rater_data import PackedMasks, RaterData, shrink_nearest
+from irrbench.data.readers import LOSSY, DataError, NiftiReader, Problem, ReadError, extension, size_text, stem
 from irrbench.folds import Ties
 from irrbench.patterns import VotePatterns
 from irrbench.scores import EmptyReference, gain
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
-    from irrbench.data.rater_data import PackedMasks, RaterData
 
 Result = TypeVar("Result")
 NNUNET_FILES = ("dataset.json", "plans.json", "predict_from_raw_data_args.json")
@@ -163,7 +149,14 @@ def choose_threshold(
         raise DataError([Problem(str(root), f"no {split} image", "images to choose on", "give a threshold")])
 
     def score_image(found: Foreground, index: int) -> tuple[bool, NDArray[np.float64]]:
-        cuts = _count_levels(found.levels(edges), len(edges) + 1, wanted, index).cuts()
+        roi = wanted.roi(index)
+        cuts = VotePatterns.from_levels(
+            torch.from_numpy(wanted.masks(index))[None],
+            torch.from_numpy(found.levels(edges))[None],
+            num_levels=len(edges) + 1,
+            roi=None if roi is None else torch.from_numpy(roi)[None],
+            present=torch.from_numpy(wanted.present(index))[None],
+        ).cuts()
         values = []
         for counts in cuts.counts.split(max(1, MAX_CELLS // cuts.counts[0].numel())):
             part = VotePatterns(counts, cuts.num_raters, cuts.present[: len(counts)])
@@ -184,18 +177,6 @@ def choose_threshold(
     best = np.flatnonzero(gains >= gains.max() - TINY)
     chosen = best[np.abs(edges[best] - 0.5).argmin()]
     return ChosenThreshold(float(edges[chosen]), float(means[chosen]), tuple(edges.tolist()), means, int(defined.sum()))
-
-
-def _count_levels(levels: NDArray[np.int64], num_levels: int, data: RaterData, index: int) -> VotePatterns:
-    """Vote patterns ``(1, L, K)`` of one image inside its ROI, by level."""
-    roi = data.roi(index)
-    return VotePatterns.from_levels(
-        torch.from_numpy(data.masks(index))[None],
-        torch.from_numpy(levels)[None],
-        num_levels=num_levels,
-        roi=None if roi is None else torch.from_numpy(roi)[None],
-        present=torch.from_numpy(data.present(index))[None],
-    )
 
 
 def find_models(root: str | Path) -> dict[str, Path]:
@@ -231,7 +212,16 @@ def _read_all(
         DataError: with every problem of every file.
     """
     is_nnunet = any((root / name).is_file() for name in NNUNET_FILES)
-    files, problems = _find_files(root, wanted.image_ids, data.image_ids, is_nnunet=is_nnunet)
+    files, problems = _find_files(root, data.image_ids, is_nnunet=is_nnunet)
+    problems += [
+        Problem(f"{root}/{name}", "no file", "a prediction for each image", "predict it too")
+        for name in wanted.image_ids
+        if name not in files
+    ]
+    problems += [
+        Problem(str(files[name]), "a prediction for an unknown image", "the ids of the data", "rename or remove it")
+        for name in sorted(set(files) - set(data.image_ids))
+    ]
 
     def read(index: int) -> Result | Problem:
         path, image = files[wanted.image_ids[index]], getattr(wanted.sources[index], "path", None)
@@ -250,41 +240,23 @@ def _read_all(
     return [result for result in results if not isinstance(result, Problem)]
 
 
-def _find_files(
-    root: Path, image_ids: Sequence[str], known: Sequence[str], *, is_nnunet: bool
-) -> tuple[Files, list[Problem]]:
-    """The files by image id, and everything that names alone show to be wrong.
+def _find_files(root: Path, known: Sequence[str], *, is_nnunet: bool) -> tuple[Files, list[Problem]]:
+    """The files by image id, and what their names alone show to be wrong.
 
-    In nnU-Net's folders a case has the id of its image with or without the channel (``_0000``), probabilities (npz)
-    are taken where there are masks too, and what nnU-Net writes beside them is skipped.
-
-    Args:
-        root: the folder.
-        image_ids: the images that need a prediction.
-        known: all images that may have one.
-        is_nnunet: whether nnU-Net wrote the folder.
+    In nnU-Net's folders a case has the id of its image (one of ``known``) with or without the channel (``_0000``),
+    probabilities (npz) are taken where there are masks too, and what nnU-Net writes beside them is skipped.
     """
     archives = {path.name[:-4] for path in root.glob("*.npz")}
 
     def skip(name: str) -> bool:
-        has_archive = extension(name) not in (None, ".npz") and without_ending(name) in archives
+        has_archive = extension(name) not in (None, ".npz") and stem(name) in archives
         return is_nnunet and (name in _NNUNET_EXTRAS or name.endswith(".pkl") or has_archive)
 
-    files, found = files_by_id(root, root, purpose="one prediction for each image", skip=skip)
-    problems = [problem._replace(file=str(root / problem.file)) for problem in found]
+    files, problems = files_by_id(root, root, purpose="one prediction for each image", skip=skip)
     if is_nnunet:
         cases = {name.removesuffix("_0000"): name for name in known}
         files = {name if name in known else cases.get(name, name): path for name, path in files.items()}
-    problems += [
-        Problem(f"{root}/{name}", "no file", "a prediction for each image", "predict it too")
-        for name in image_ids
-        if name not in files
-    ]
-    problems += [
-        Problem(str(files[name]), "a prediction for an unknown image", "the ids of the data", "rename or remove it")
-        for name in sorted(set(files) - set(known))
-    ]
-    return files, problems
+    return files, [problem._replace(file=str(root / problem.file)) for problem in problems]
 
 
 class Foreground(NamedTuple):
@@ -328,11 +300,8 @@ def read_foreground(
     shapes = [packed.shape, packed.full_shape]
     if reverse_axes and extension(path.name) == ".npz":
         values = values.transpose(0, *range(values.ndim - 1, 0, -1))
-    for axis in (
-        0,
-        1,
-        -1,
-    ):  # leave out axes of length 1 (a channel, a depth) until the rest are the image's, or classes
+    # Leave out axes of length 1 (a channel, a depth) until the rest are the image's, or classes.
+    for axis in (0, 1, -1):
         fits = not {values.shape, values.shape[1:], values.shape[:-1]}.isdisjoint(shapes) and values.shape[0] != 1
         if not fits and values.ndim > len(shapes[0]) and values.shape[axis] == 1:
             values = values.squeeze(axis)
@@ -364,13 +333,12 @@ def _from_classes(planes: NDArray[Any], classes: Sequence[int] | None) -> Foregr
 
 
 def _from_plane(plane: NDArray[Any], path: Path, classes: Sequence[int] | None) -> Foreground:
-    if plane.dtype.kind == "f" and not np.isfinite(plane).all():
-        _check_probabilities(plane)
-    if classes is not None and (plane.dtype.kind != "f" or (plane == np.rint(plane)).all()):
-        return Foreground(np.isin(plane, classes), None)
-    if plane.dtype.kind == "f":
+    is_float = plane.dtype.kind == "f"
+    if is_float and (classes is None or not np.isfinite(plane).all() or (plane != np.rint(plane)).any()):
         _check_probabilities(plane)
         return Foreground(plane, 1.0)
+    if classes is not None:
+        return Foreground(np.isin(plane, classes), None)
     if two_valued(plane) and extension(path.name) not in LOSSY:
         return Foreground(plane != 0, None)
     if plane.dtype in (np.uint8, np.uint16):

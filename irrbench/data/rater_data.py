@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from irrbench.data.readers import DataError, Problem
 from irrbench.patterns import MAX_RATERS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
 
 SPLITS = ("train", "val", "test")
 
@@ -160,9 +157,8 @@ class RaterData:
         """
         bit, repeats = self.raters.index(rater), self._repeats_of(rater)
         first, again = self.packed[index], self.repeated[index] if repeats else None
-        if again is None:
-            masks, present = np.zeros((len(repeats), *first.shape), bool), [False] * len(repeats)
-        else:
+        masks, present = np.zeros((len(repeats), *first.shape), bool), [False] * len(repeats)
+        if again is not None:
             masks, present = again.planes(repeats), [again.present[repeat] for repeat in repeats]
         return np.concatenate([first.planes([bit]), masks]), np.array([first.present[bit], *present])
 

@@ -16,20 +16,20 @@ import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
     from PIL import Image
 
 SHOWN_PROBLEMS = 20
 MAX_PIXELS = 2**28
+_SMALLER = (f"at most {MAX_PIXELS:,} pixels", "crop or tile the image")  # expected, and the remedy
 LOSSY = (".jpg", ".jpeg")
 
 
@@ -107,14 +107,10 @@ def size_text(shape: tuple[int, ...]) -> str:
 def _check_size(shape: tuple[int, ...]) -> None:
     """Refuse shapes over the limit, without pixels, or of one axis."""
     if math.prod(shape) > MAX_PIXELS:
-        raise _absurd_size(f"an absurd declared size of {size_text(shape)}")
+        raise ReadError(f"an absurd declared size of {size_text(shape)}", *_SMALLER)
     if math.prod(shape) == 0 or len(shape) < 2:
         found = f"a declared size of {size_text(shape) or 'nothing'}"
         raise ReadError(found, "two or three axes of pixels", "export it again")
-
-
-def _absurd_size(found: str) -> ReadError:
-    return ReadError(found, f"at most {MAX_PIXELS:,} pixels", "crop or tile the image")
 
 
 class Reader(ABC):
@@ -219,14 +215,13 @@ class PictureReader(Reader):
                 try:
                     picture = Image.open(source, formats=("PNG", "TIFF", "JPEG"))  # MPO is read as JPEG
                 except Image.DecompressionBombError as error:
-                    raise _absurd_size(f"an absurd declared size ({error})") from error
+                    raise ReadError(f"an absurd declared size ({error})", *_SMALLER) from error
                 except UnidentifiedImageError as error:
                     raise ValueError("neither PNG nor TIFF nor JPEG") from error
                 _check_size(picture.size[::-1])
                 pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
             if pages > 1:
-                remedy = "save the stack as .npy or .nii.gz, or one file per page"
-                raise ReadError(f"{pages} pages", "one page", remedy)
+                raise ReadError(f"{pages} pages", "one page", "save the stack as .npy or .nii.gz, or one file per page")
             yield picture
 
     @staticmethod
@@ -268,9 +263,13 @@ class NumpyReader(Reader):
                 shape, order, dtype = self._declared(file, path.stat().st_size)
                 return np.memmap(file, dtype, "r", file.tell(), shape, order)
         with zipfile.ZipFile(path) as archive:
-            member = self._main_member(archive)
-            with archive.open(member) as packed:
-                shape, order, dtype = self._declared(packed, member.file_size)
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            names = [name for name in self.main_arrays if name in members] or list(members)
+            if len(names) != 1 and names[:1] != ["probabilities"]:
+                found = f"{len(members)} arrays ({', '.join(list(members)[:4])})"
+                raise ReadError(found, f"one array, or one called {self.main_arrays[0]}", "save a single array")
+            with archive.open(members[names[0]]) as packed:
+                shape, order, dtype = self._declared(packed, members[names[0]].file_size)
                 content = packed.read(math.prod(shape) * dtype.itemsize)
                 packed.read(1)  # to the very end, where the checksum is compared
         return np.frombuffer(content, dtype).reshape(shape, order=order)
@@ -289,14 +288,6 @@ class NumpyReader(Reader):
             found = f"{'more' if surplus > 0 else 'fewer'} bytes than the array declares"
             raise ReadError(found, "a complete file", "export or copy it again")
         return shape, "F" if is_fortran else "C", dtype
-
-    def _main_member(self, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        names = [name for name in self.main_arrays if name in members] or list(members)
-        if len(names) != 1 and names[:1] != ["probabilities"]:
-            found = f"{len(members)} arrays ({', '.join(list(members)[:4])})"
-            raise ReadError(found, f"one array, or one called {self.main_arrays[0]}", "save a single array")
-        return members[names[0]]
 
 
 class NiftiReader(Reader):
@@ -336,10 +327,9 @@ class NiftiReader(Reader):
             while len(shape) > 3 and shape[-1] == 1:
                 shape = shape[:-1]
             _check_size(shape)
-            if len(shape) > 3 or volume.get_data_dtype().kind not in "buif":
-                raise ReadError(
-                    f"shape {shape} of {volume.get_data_dtype()}", "one volume of numbers", "split the series"
-                )
+            dtype = volume.get_data_dtype()
+            if len(shape) > 3 or dtype.kind not in "buif":
+                raise ReadError(f"shape {shape} of {dtype}", "one volume of numbers", "split the series")
             yield volume, shape, stream
 
 
@@ -357,11 +347,11 @@ def extension(name: str) -> str | None:
     return next((known for known in EXTENSIONS if name.lower().endswith(known)), None)
 
 
-def without_ending(name: str) -> str:
+def stem(name: str) -> str:
     """``name`` without the known extension that it ends with.
 
     Example:
-        >>> without_ending("scan.NII.gz"), without_ending("notes.txt")
+        >>> stem("scan.NII.gz"), stem("notes.txt")
         ('scan', 'notes.txt')
     """
     return name[: len(name) - len(extension(name) or "")]
@@ -373,8 +363,7 @@ def reader_of(path: Path) -> Reader:
     Raises:
         ReadError: the file has none of :data:`EXTENSIONS`.
     """
-    ending = extension(path.name)
     for reader in READERS:
-        if ending in reader.endings:
+        if extension(path.name) in reader.endings:
             return reader
     raise ReadError("an unknown file type", f"one of {', '.join(EXTENSIONS)}", "convert the file")
