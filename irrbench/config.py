@@ -89,6 +89,7 @@ class TrainConfig:
         batch_size: images in a step.
         lr: highest learning rate (AdamW, one cycle).
         weight_decay: of AdamW.
+        loss: ``dice_bce``, or another of :data:`irrbench.training.losses.LOSSES`.
         augment: whether training images are flipped and turned at random, with their masks.
         transforms: what else changes training images together with their masks, in this order: ``class_path`` and
             ``init_args`` of transforms of torchvision (``torchvision.transforms.v2``) or albumentations, or one's own.
@@ -110,6 +111,7 @@ class TrainConfig:
     devices: PositiveInt | Literal["auto"] = 1
     strategy: str = "auto"
     precision: str = "32-true"
+    loss: str = "dice_bce"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from irrbench.training.models import (
     create_module,
     create_network,
     predictions_of,
-    segmentation_loss,
     trains_itself,
 )
 
@@ -24,7 +23,6 @@ __all__ = [
     "create_network",
     "import_class",
     "predictions_of",
-    "segmentation_loss",
     "source_digest",
     "trains_itself",
 ]

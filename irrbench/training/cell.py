@@ -25,6 +25,7 @@ from irrbench.data.dataset import parse_label
 from irrbench.plots import MODEL_COLOURS
 from irrbench.training.batches import check_splits, check_transforms, data_digest, image_facts
 from irrbench.training.classes import source_digest
+from irrbench.training.losses import select_loss
 from irrbench.training.models import check_model
 
 if TYPE_CHECKING:
@@ -238,6 +239,7 @@ def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> 
     try:
         for model in config.models:
             check_model(model.architecture, model.encoder, model.class_path, model.init_args)
+        select_loss(config.train.loss)
         for label in config.labels:
             parse_label(label, data.raters)
     except ValueError as error:

@@ -162,7 +162,8 @@ def make_trainer(config: CellConfig, callbacks: list[pl.Callback], run: CellLogg
 def make_module(config: CellConfig, data: RaterData) -> pl.LightningModule:
     """The module of a cell, with the statistics of the training images."""
     facts, train = image_facts(data), config.train
-    options: dict[str, Any] = {"mean": facts.mean, "std": facts.std, "lr": train.lr, "weight_decay": train.weight_decay}
+    options: dict[str, Any] = {"mean": facts.mean, "std": facts.std, "loss": train.loss}
+    options |= {"lr": train.lr, "weight_decay": train.weight_decay}
     model = {key: value for key, value in asdict(config.model).items() if key != "name"}
     return create_module(in_channels=facts.channels, **model, **options)
 
@@ -319,7 +320,7 @@ def _parameters(config: CellConfig) -> dict[str, Any]:
     if model.init_args:
         values["init_args"] = json.dumps(model.init_args, default=str)
     if model.class_path is not None and trains_itself(model.class_path):
-        train = {key: value for key, value in train.items() if key not in ("lr", "weight_decay")}
+        train = {key: value for key, value in train.items() if key not in ("lr", "weight_decay", "loss")}
     values |= {"label": config.label, "seed": config.seed, "data": config.data}
     return {**values, **{f"train/{key}": value for key, value in train.items()}}
 

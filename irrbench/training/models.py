@@ -10,9 +10,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from irrbench.training.classes import arguments_of, build, check_class, import_class, nearest
+from irrbench.training.losses import select_loss
 
 Batch = Mapping[str, Any]
 
@@ -30,7 +30,7 @@ def create_network(
         options: further arguments of the architecture, such as ``decoder_channels``.
 
     Raises:
-        ValueError: if there is no such architecture, encoder or combination, with the closest names.
+        ValueError: if there is no such architecture, encoder, combination or loss, with the closest names.
     """
     import segmentation_models_pytorch as smp  # noqa: PLC0415 (seconds)
 
@@ -98,11 +98,12 @@ class SegmentationModule(pl.LightningModule):
         std: standard deviation of each channel; the images are divided by it.
         lr: highest learning rate.
         weight_decay: of AdamW.
+        loss: name among :data:`irrbench.training.losses.LOSSES`.
         network: any network for images ``(B, C, H, W)`` that gives logits ``(B, 1, H, W)``; it replaces architecture,
             encoder and weights.
 
     Raises:
-        ValueError: if there is no such architecture, encoder or combination, with the closest names.
+        ValueError: if there is no such architecture, encoder, combination or loss, with the closest names.
 
     Example:
         >>> module = SegmentationModule("unet", "resnet18", in_channels=1)
@@ -124,6 +125,7 @@ class SegmentationModule(pl.LightningModule):
         std: Sequence[float] = (1.0,),
         lr: float = 2e-3,  # noqa: ARG002 (kept in hparams)
         weight_decay: float = 1e-4,  # noqa: ARG002
+        loss: str = "dice_bce",
         network: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -131,7 +133,7 @@ class SegmentationModule(pl.LightningModule):
         self.save_hyperparameters(ignore=["network", *unused])
         if network is None:
             network = create_network(architecture, encoder, in_channels=in_channels, encoder_weights=encoder_weights)
-        self.network = network
+        self.network, self.loss = network, select_loss(loss)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
@@ -174,29 +176,9 @@ class SegmentationModule(pl.LightningModule):
     def _loss(self, batch: Batch, split: str) -> tuple[Tensor, Tensor]:
         logits = self(batch["image"])
         check_logits(logits, batch["label"])
-        loss = segmentation_loss(logits, batch["label"], batch["roi"].unsqueeze(1))
+        loss: Tensor = self.loss(logits, batch["label"], batch["roi"].unsqueeze(1))
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
         return loss, logits
-
-
-def segmentation_loss(logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
-    """Cross entropy plus Dice loss of a batch; pixels outside the ROI are ignored.
-
-    Args:
-        logits: ``(B, 1, *S)``.
-        label: ``(B, 1, *S)`` in [0, 1]; both parts take soft labels as they are.
-        roi: ``(B, 1, *S)``, bool.
-
-    The Dice part is the semimetric ``|p - y| / (p + y)`` (Wang et al. 2023, arXiv 2303.16296). For hard labels it
-    equals the soft Dice loss; for soft labels it is smallest at ``p = y``, where the common form is not. The 1 in its
-    denominator keeps it defined in a batch without foreground.
-    """
-    weight = roi.to(logits.dtype)
-    entropy = functional.binary_cross_entropy_with_logits(logits, label, weight, reduction="sum")
-    probability = torch.sigmoid(logits)
-    distance = (weight * (probability - label).abs()).sum()
-    size = (weight * (probability + label)).sum()
-    return entropy / weight.sum().clamp_min(1) + distance / (size + 1)
 
 
 def check_logits(logits: Any, label: Tensor) -> None:

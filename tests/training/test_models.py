@@ -16,9 +16,9 @@ from irrbench.training import (
     create_module,
     create_network,
     predictions_of,
-    segmentation_loss,
     source_digest,
 )
+from irrbench.training.losses import LOSSES, bce, dice, dice_bce, select_loss
 
 
 def tiny(**options) -> SegmentationModule:
@@ -69,14 +69,14 @@ def test_a_checkpoint_holds_all_that_the_network_needs(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*")
 def test_training_lowers_the_loss():
     module, batch = tiny(lr=3e-3), next(iter(DataLoader(items(4), 4)))
-    before = segmentation_loss(module(batch["image"]), batch["label"], batch["roi"][:, None]).item()
+    before = dice_bce(module(batch["image"]), batch["label"], batch["roi"][:, None]).item()
     trainer = pl.Trainer(
         max_epochs=8, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         accelerator="cpu",
     )  # fmt: skip
     trainer.fit(module, DataLoader(items(4), 4), DataLoader(items(2), 2))
     module.train()
-    after = segmentation_loss(module(batch["image"]), batch["label"], batch["roi"][:, None]).item()
+    after = dice_bce(module(batch["image"]), batch["label"], batch["roi"][:, None]).item()
     assert after < 0.6 * before
     assert trainer.optimizers[0].param_groups[0]["lr"] < 3e-3 / 10
     assert trainer.callback_metrics["train/loss"].isfinite()
@@ -88,21 +88,21 @@ def test_loss_by_hand():
     label, roi = torch.tensor([[[1.0, 0.0, 1.0]]]), torch.tensor([[[True, True, False]]])
     entropy = (math.log(2) + math.log(4)) / 2
     dice = (0.5 + 0.75) / (0.5 + 0.75 + 1 + 1)
-    assert segmentation_loss(logits, label, roi).item() == pytest.approx(entropy + dice)
+    assert dice_bce(logits, label, roi).item() == pytest.approx(entropy + dice)
 
 
 def test_what_lies_outside_the_roi_does_not_count():
     logits, label = torch.randn(2, 1, 5, 7), torch.rand(2, 1, 5, 7)
     roi = torch.rand(2, 1, 5, 7) < 0.6
     other = torch.where(roi, logits, torch.randn_like(logits) * 9)
-    assert torch.equal(segmentation_loss(logits, label, roi), segmentation_loss(other, label, roi))
+    assert torch.equal(dice_bce(logits, label, roi), dice_bce(other, label, roi))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 1.0])
 def test_soft_labels_are_met_and_not_rounded(share):
     grid = torch.linspace(0.01, 0.99, 99)
     label, roi = torch.full((1, 1, 50), share), torch.ones(1, 1, 50, dtype=torch.bool)
-    losses = [segmentation_loss(torch.logit(p).expand(1, 1, 50), label, roi).item() for p in grid]
+    losses = [dice_bce(torch.logit(p).expand(1, 1, 50), label, roi).item() for p in grid]
     best = grid[int(torch.tensor(losses).argmin())].item()
     assert best == pytest.approx(min(max(share, 0.01), 0.99), abs=0.006)
 
@@ -112,14 +112,14 @@ def test_hard_labels_give_cross_entropy_plus_soft_dice():
     p = torch.sigmoid(logits)
     dice = 1 - (2 * (p * label).sum() + 1) / (p.sum() + label.sum() + 1)
     entropy = torch.nn.functional.binary_cross_entropy(p, label)
-    found = segmentation_loss(logits, label, torch.ones_like(label, dtype=torch.bool))
+    found = dice_bce(logits, label, torch.ones_like(label, dtype=torch.bool))
     assert found.item() == pytest.approx((entropy + dice).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("roi", [True, False])
 def test_a_batch_without_foreground_or_without_roi_is_defined(roi):
     logits = torch.full((1, 1, 4, 6), -200.0, requires_grad=True)
-    loss = segmentation_loss(logits, torch.zeros(1, 1, 4, 6), torch.full((1, 1, 4, 6), roi))
+    loss = dice_bce(logits, torch.zeros(1, 1, 4, 6), torch.full((1, 1, 4, 6), roi))
     loss.backward()
     assert loss.item() == 0
     assert logits.grad.isfinite().all()
@@ -274,3 +274,24 @@ def test_another_version_of_a_file_has_another_digest(own, tmp_path):
     (tmp_path / "own_models.py").write_text(OWN + "\n# changed\n")
     assert source_digest("own_models.Net") != first
     assert source_digest("collections.OrderedDict") == source_digest("collections.Counter")
+
+
+def test_losses_are_found_by_name_and_trained_on():
+    logits, label = torch.randn(2, 1, 6, 5), torch.rand(2, 1, 6, 5)
+    roi = torch.rand(2, 1, 6, 5) < 0.7
+    assert dice_bce(logits, label, roi) == bce(logits, label, roi) + dice(logits, label, roi)
+    assert set(LOSSES) >= {"dice_bce", "bce", "dice"}
+    batch = next(iter(DataLoader(items(4), 4)))
+    module = tiny(loss="bce").eval()
+    module.log = lambda *_, **__: None
+    found = module.training_step(batch, 0)
+    assert found.item() == pytest.approx(
+        bce(module(batch["image"]), batch["label"], batch["roi"][:, None]).item(), rel=1e-3
+    )
+
+
+def test_an_unknown_loss_is_refused_with_the_nearest():
+    with pytest.raises(
+        ValueError, match=r"train.loss must be one of dice_bce, .*; found 'dicebce'. Did you mean 'dice_bce'"
+    ):
+        select_loss("dicebce")
