@@ -10,16 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from irrbench.convert.shapes import decode_runs, expand_runs, fill_polygon
-from irrbench.convert.writing import Converted, ImageFolder, Options, Source, attempt, write_folder
+from irrbench.convert.writing import Converted, ImageFolder, Source, attempt, write_folder
 from irrbench.data.readers import DataError, Problem, ReadError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Entry = Mapping[str, Any]
 Shape = tuple[int, int]
@@ -66,14 +64,17 @@ def convert_coco(
     content = _load(path)
     wanted = _category_ids(content, categories, path)
     by_image = _by_image(content, annotator, path)
-    all_annotators = sorted({str(_field(entry, annotator)) for entry in content["annotations"]})
+    everyone = sorted({str(_field(entry, annotator)) for entry in content["annotations"]})
     folder = ImageFolder(Path(images))
 
     def source(image: Entry) -> Source:
-        name, size = _name_and_size(image)
-        by_rater: dict[str, list[Entry]] = {
-            rater: [] for rater in (all_annotators if all_looked else _names(image, looked))
-        }
+        name, height, width = str(image.get("file_name") or ""), image.get("height"), image.get("width")
+        if not name or not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
+            raise ReadError("no file_name, height or width", "all three", "export again")
+        listed = everyone if all_looked else _field(image, looked)
+        if listed is not None and not isinstance(listed, list):
+            raise ReadError(f"{looked}: {listed!r}", "a list of names", "write it as a list")
+        by_rater: dict[str, list[Entry]] = {str(rater): [] for rater in listed or []}
         for annotation in by_image[_key(image.get("id"))]:
             drawn = by_rater.setdefault(str(_field(annotation, annotator)), [])
             if wanted is None or _key(annotation.get("category_id")) in wanted:
@@ -87,12 +88,11 @@ def convert_coco(
 
         plain = {key: value for key, value in image.items() if isinstance(value, str | int | float | bool)}
         covariates = {key: value for key, value in plain.items() if key not in {*_STANDARD_FIELDS, looked}}
-        return Source(name, tuple(by_rater), covariates, partial(folder.find, [name]), draw, size)
+        return Source(name, tuple(by_rater), covariates, partial(folder.find, [name]), draw, (height, width))
 
     entries = [attempt(f"{path.name}, image {image.get('id')}", partial(source, image)) for image in content["images"]]
-    options = Options(Path(output), overwrite, anonymize, progress)
     facts = {"format": "COCO", "source": path.name, "categories": sorted(map(str, categories))}
-    return write_folder(entries, options, facts=facts)
+    return write_folder(entries, Path(output), facts=facts, overwrite=overwrite, anonymize=anonymize, progress=progress)
 
 
 def _load(path: Path) -> Entry:
@@ -156,20 +156,6 @@ def _field(entry: Entry, path: str) -> object:
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
-
-
-def _names(image: Entry, field: str) -> list[str]:
-    names = _field(image, field)
-    if names is not None and not isinstance(names, list):
-        raise ReadError(f"{field}: {names!r}", "a list of names", "write it as a list")
-    return [str(name) for name in names or []]
-
-
-def _name_and_size(image: Entry) -> tuple[str, Shape]:
-    name, height, width = str(image.get("file_name") or ""), image.get("height"), image.get("width")
-    if not name or not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
-        raise ReadError("no file_name, height or width", "all three", "export again")
-    return name, (height, width)
 
 
 def _union(annotations: Sequence[Entry], shape: Shape) -> NDArray[np.bool_]:

@@ -12,23 +12,19 @@ import threading
 import urllib.error
 import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from irrbench.convert.shapes import fill_box, fill_polygon
-from irrbench.convert.writing import Converted, ImageFolder, Options, Source, attempt, safe_name, write_folder
+from irrbench.convert.writing import Converted, ImageFolder, Source, attempt, safe_name, write_folder
 from irrbench.data.io import read_colours, read_mask
-from irrbench.data.readers import LOSSY, DataError, Problem, ReadError, extension, size_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
+from irrbench.data.readers import LOSSY, DataError, Problem, ReadError, collecting, extension, size_text
 
 Row = Mapping[str, Any]
 Shape = tuple[int, int]
@@ -76,55 +72,35 @@ def convert_labelbox(
         DataError: an export that cannot be read, or nothing in it that can be converted.
     """
     path = Path(export)
-    rows = _read_rows(path)
-    _check_project(rows, project)
+    rows = _read_rows(path, project)
     mask_files = None if masks is None else Store(Path(masks), download=download)
     drawing = _Drawing(frozenset(objects), mask_files, boxes=boxes)
     files = Store(Path(images), download=download)
     entries = [
         attempt(f"{path.name}, line {number}", partial(_source, row, project, files, drawing)) for number, row in rows
     ]
-    options = Options(Path(output), overwrite, anonymize, progress)
     facts = {"format": "Labelbox", "source": path.name, "objects": sorted(objects)}
-    return write_folder(entries, options, facts=facts, notes=drawing.notes())
+    options = {"overwrite": overwrite, "anonymize": anonymize, "progress": progress}
+    return write_folder(entries, Path(output), facts=facts, notes=drawing.notes(), **options)
 
 
-def _read_rows(export: Path) -> list[tuple[int, Row]]:
-    """The data rows with their line numbers."""
-    rows, problems = [], []
+def _read_rows(export: Path, project: str | None) -> list[tuple[int, Row]]:
+    """The data rows with their line numbers; they must hold ``project``, or a single one."""
+    rows: list[tuple[int, Row]] = []
+    problems: list[Problem] = []
     try:
         with export.open(encoding="utf-8-sig") as file:
-            parsed = [(number, _parse(line)) for number, line in enumerate(file, start=1) if line.strip()]
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    with collecting(problems, f"{export.name}, line {number}"):
+                        rows.append((number, _parse(line)))
     except (OSError, UnicodeDecodeError) as error:
         found = f"a file that cannot be read ({error})"
         raise DataError([Problem(str(export), found, "a Labelbox export in UTF-8", "export again")]) from error
-    for number, row in parsed:
-        if isinstance(row, str):
-            expected, remedy = "an object of Labelbox's NDJSON export", "export with export_v2 or later"
-            problems.append(Problem(f"{export.name}, line {number}", row, expected, remedy))
-        else:
-            rows.append((number, row))
-    if not parsed:
+    if not rows and not problems:
         problems.append(Problem(str(export), "an empty file", "one JSON object a line", "export again"))
     if problems:
         raise DataError(problems)
-    return rows
-
-
-def _parse(line: str) -> Row | str:
-    """A data row, or what is wrong with the line."""
-    try:
-        row = json.loads(line)
-    except RecursionError:
-        return "JSON nested too deep"
-    except ValueError as error:
-        return f"no JSON ({error})"
-    if isinstance(row, dict) and isinstance(row.get("data_row"), dict) and isinstance(row.get("projects"), dict):
-        return row
-    return "no data_row with projects"
-
-
-def _check_project(rows: Sequence[tuple[int, Row]], project: str | None) -> None:
     known = {key: str(_dict(value).get("name", key)) for _, row in rows for key, value in row["projects"].items()}
     names = ", ".join(sorted({*known.values()}))
     if project is not None and project not in {*known, *known.values()}:
@@ -132,6 +108,20 @@ def _check_project(rows: Sequence[tuple[int, Row]], project: str | None) -> None
     if project is None and len(known) > 1:
         found = f"an export of {len(known)} projects ({names})"
         raise DataError([Problem("project", found, "one project", "choose with --project")])
+    return rows
+
+
+def _parse(line: str) -> Row:
+    row, found = None, "no data_row with projects"
+    try:
+        row = json.loads(line)
+    except RecursionError:
+        found = "JSON nested too deep"
+    except ValueError as error:
+        found = f"no JSON ({error})"
+    if isinstance(row, dict) and isinstance(row.get("data_row"), dict) and isinstance(row.get("projects"), dict):
+        return row
+    raise ReadError(found, "an object of Labelbox's NDJSON export", "export with export_v2 or later")
 
 
 def _source(row: Row, project: str | None, files: Store, drawing: _Drawing) -> Source:
@@ -154,8 +144,7 @@ def _source(row: Row, project: str | None, files: Store, drawing: _Drawing) -> S
 
     url = data_row["row_data"] if isinstance(data_row.get("row_data"), str) else ""
     file_name = unquote(urlsplit(url).path).rpartition("/")[2]
-    image = partial(files.get, [*keys, file_name], url)
-    return Source(keys[0], tuple(labels), covariates, image, draw, declared)
+    return Source(keys[0], tuple(labels), covariates, partial(files.get, [*keys, file_name], url), draw, declared)
 
 
 def _labels_by_rater(row: Row, project: str | None) -> dict[str, list[list[Row]]]:
@@ -170,17 +159,14 @@ def _labels_by_rater(row: Row, project: str | None) -> dict[str, list[list[Row]]
                 continue
             if not details.get("created_by"):
                 raise ReadError("a label without label_details.created_by", "who drew it", "export with label_details")
-            found[str(details["created_by"])].append((str(details.get("created_at", "")), _objects(label)))
+            annotations = _dict(label.get("annotations"))
+            if annotations.get("frames"):
+                raise ReadError("a label of a video", "labels of images", "export single images")
+            objects = _entries(annotations, "objects", "a label", "annotations.objects, empty or not")
+            found[str(details["created_by"])].append((str(details.get("created_at", "")), objects))
     return {
         rater: [objects for _, objects in sorted(drawn, key=lambda label: label[0])] for rater, drawn in found.items()
     }
-
-
-def _objects(label: Row) -> list[Row]:
-    annotations = _dict(label.get("annotations"))
-    if annotations.get("frames"):
-        raise ReadError("a label of a video", "labels of images", "export single images")
-    return _entries(annotations, "objects", "a label", "annotations.objects, empty or not")
 
 
 def _entries(content: object, key: str, owner: str, expected: str) -> list[Row]:
@@ -238,13 +224,13 @@ class _Drawing:
     def _draw_one(self, item: Row, shape: Shape) -> NDArray[np.bool_] | None:
         if "polygon" in item:
             return fill_polygon([[point["x"], point["y"]] for point in item["polygon"]], shape)
-        if "composite_mask" in item or "mask" in item:
-            name, mask = self._read(item)
-            if mask.shape != shape:
-                expected = f"{size_text(shape)}, the size of its image"
-                raise ReadError(f"{name} of size {size_text(mask.shape)}", expected, "export again")
-            return mask
-        return fill_box(item["bounding_box"], shape) if "bounding_box" in item and self._boxes else None
+        if "composite_mask" not in item and "mask" not in item:
+            return fill_box(item["bounding_box"], shape) if "bounding_box" in item and self._boxes else None
+        name, mask = self._read(item)
+        if mask.shape != shape:
+            expected = f"{size_text(shape)}, the size of its image"
+            raise ReadError(f"{name} of size {size_text(mask.shape)}", expected, "export again")
+        return mask
 
     def _read(self, item: Row) -> tuple[str, NDArray[np.bool_]]:
         """File name and content of an object's own mask, or of its colour in the composite mask of its label."""
@@ -260,7 +246,9 @@ class _Drawing:
                 return path.name, _read_single(path)
         composite = item["composite_mask"]
         url = str(composite["url"])
-        path = self._files.get([_composite_id(url)], url)
+        parts = [part for part in urlsplit(url).path.split("/") if part]  # of .../masks/{id}/index/1, else of .../{id}
+        name = parts[parts.index("masks") + 1] if "masks" in parts[:-1] else "".join(parts[-1:])
+        path = self._files.get([name], url)
         return path.name, _read_colour(path, np.array([int(value) for value in composite["color_rgb"]]))
 
 
@@ -291,14 +279,6 @@ def _opaque(colours: NDArray[Any]) -> NDArray[np.bool_]:
     return colours[..., -1] > 0 if has_alpha else np.ones(colours.shape[:-1], bool)
 
 
-def _composite_id(url: str) -> str:
-    """The composite mask's id: in ``.../masks/{id}/index/1`` what follows ``masks``, else the file's name."""
-    parts = [part for part in urlsplit(url).path.split("/") if part]
-    if "masks" in parts[:-1]:
-        return parts[parts.index("masks") + 1]
-    return parts[-1] if parts else ""
-
-
 class Store(ImageFolder):
     """A folder of files found by name; with ``download``, missing files are fetched and kept."""
 
@@ -321,27 +301,25 @@ class Store(ImageFolder):
                 raise
         with self._lock:  # one request at a time; several objects may share a file, which is fetched once
             if url not in self._fetched:
-                self._fetched[url] = _fetch(url, self.root, safe_name(names[0]))
+                self._fetched[url] = self._fetch(url, safe_name(names[0]))
             return self._fetched[url]
 
-
-def _fetch(url: str, folder: Path, name: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{name}.part"
-    try:
-        with (
-            urllib.request.urlopen(_request(url), timeout=TIMEOUT_SECONDS) as answer,  # noqa: S310  # see _request
-            part.open("wb") as file,
-        ):
-            ending = _ENDINGS.get(answer.headers.get_content_type(), extension(urlsplit(url).path) or ".png")
-            shutil.copyfileobj(answer, file)
-        target = folder / (name if extension(name) else f"{name}{ending}")
-        return part.replace(target)
-    except (OSError, urllib.error.URLError) as error:
-        remedy = f"put the file into {folder}, export again (addresses expire), or set {API_KEY}"
-        raise ReadError(f"{name} that cannot be fetched ({error})", "a reachable address", remedy) from error
-    finally:
-        part.unlink(missing_ok=True)
+    def _fetch(self, url: str, name: str) -> Path:
+        self.root.mkdir(parents=True, exist_ok=True)
+        part = self.root / f".{name}.part"
+        try:
+            with (
+                urllib.request.urlopen(_request(url), timeout=TIMEOUT_SECONDS) as answer,  # noqa: S310  # see _request
+                part.open("wb") as file,
+            ):
+                ending = _ENDINGS.get(answer.headers.get_content_type(), extension(urlsplit(url).path) or ".png")
+                shutil.copyfileobj(answer, file)
+            return part.replace(self.root / (name if extension(name) else f"{name}{ending}"))
+        except (OSError, urllib.error.URLError) as error:
+            remedy = f"put the file into {self.root}, export again (addresses expire), or set {API_KEY}"
+            raise ReadError(f"{name} that cannot be fetched ({error})", "a reachable address", remedy) from error
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _request(url: str) -> urllib.request.Request:

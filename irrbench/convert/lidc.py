@@ -8,27 +8,20 @@ from __future__ import annotations
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from irrbench.convert.writing import Converted, Options, Source, write_folder
+from irrbench.convert.writing import Converted, Source, write_folder
 from irrbench.data.io import in_threads, track
 from irrbench.data.readers import DataError, Problem, ReadError, size_text
 from irrbench.datasets.lidc import NODULES, RATERS, SCAN_SIDE, Nodule, check_window, find_nodules
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 LUNG_WINDOW = (-1350.0, 150.0)
 SAME_SLICE_MM = 0.1
 _TAGS = ["SeriesInstanceUID", "ImagePositionPatient", "InstanceNumber"]
-
-
-class _Slice(NamedTuple):
-    z: float
-    number: int
-    path: Path
+Slice = tuple[float, int, Path]  # position (mm), instance number, file
 
 
 def convert_lidc(
@@ -74,21 +67,21 @@ def convert_lidc(
     if not present:
         remedy = "give the folder of the LIDC-IDRI download"
         raise DataError([Problem(str(dicom), f"{len(series)} CT series, none of LIDC-IDRI", "its DICOM files", remedy)])
-    entries = [
-        Source(
-            nodule.image_id,
-            RATERS,
-            {**nodule.row(), "series": nodule.series},
-            partial(_window_pixels, nodule, series[nodule.series], low, high),
-            partial(_drawings, nodule),
-        )
-        for nodule in present[:limit]
-    ]
+
+    def source(nodule: Nodule) -> Source:
+        pixels = partial(_window_pixels, nodule, series[nodule.series], low, high)
+        drawings = {rater: [mask] for rater, mask in zip(RATERS, nodule.masks, strict=True)}
+        return Source(nodule.image_id, RATERS, {**nodule.row(), "series": nodule.series}, pixels, lambda _: drawings)
+
     absent = len(nodules) - len(present)
-    facts = {"format": "LIDC-IDRI", "size": size, "window_hu": [low, high], "every_slice": every_slice, "seed": seed}
-    notes = [f"{absent} images of scans that are not in {dicom}"] if absent else []
-    options = Options(Path(output), overwrite, anonymize=False, progress=progress)
-    return write_folder(entries, options, facts=facts, notes=notes)
+    return write_folder(
+        list(map(source, present[:limit])),
+        Path(output),
+        facts={"format": "LIDC-IDRI", "size": size, "window_hu": [low, high], "every_slice": every_slice, "seed": seed},
+        overwrite=overwrite,
+        progress=progress,
+        notes=[f"{absent} images of scans that are not in {dicom}"] if absent else [],
+    )
 
 
 def _pydicom() -> Any:
@@ -99,48 +92,36 @@ def _pydicom() -> Any:
     return pydicom
 
 
-def _read_headers(root: Path, *, progress: bool) -> dict[str, list[_Slice]]:
+def _read_headers(root: Path, *, progress: bool) -> dict[str, list[Slice]]:
     """The slices of each series; X-rays, other files, and what cannot be read are no slices."""
     pydicom = _pydicom()
     if not root.is_dir():
         raise DataError([Problem(str(root), "no such folder", "a folder of DICOM files", "correct the path")])
 
-    def read(path: Path) -> tuple[str, _Slice] | None:
+    def read(path: Path) -> tuple[str, Slice] | None:
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
             position, number = float(header.ImagePositionPatient[2]), int(header.get("InstanceNumber") or 0)
-            return str(header.SeriesInstanceUID), _Slice(position, number, path)
+            return str(header.SeriesInstanceUID), (position, number, path)
         except Exception:  # a nodule that needs this slice is reported without it
             return None
 
     paths = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix.lower() in (".dcm", ""))
     with pydicom.config.disable_value_validation():
         found = in_threads(read, paths, label=f"reading {root.name}", progress=progress)
-    series: dict[str, list[_Slice]] = defaultdict(list)
+    series: dict[str, list[Slice]] = defaultdict(list)
     for uid, item in filter(None, found):
         series[uid].append(item)
     return series
 
 
-def _window_pixels(nodule: Nodule, slices: list[_Slice], low: float, high: float) -> NDArray[np.uint8]:
+def _window_pixels(nodule: Nodule, slices: list[Slice], low: float, high: float) -> NDArray[np.uint8]:
     """The window around a nodule, cut out of the slice that it was drawn on; black is ``low``, white is ``high``."""
-    z, size = nodule.facts["slice_z_mm"], nodule.masks.shape[-1]
-    near = [item for item in slices if abs(item.z - z) <= SAME_SLICE_MM]
+    z, size, remedy = nodule.facts["slice_z_mm"], nodule.masks.shape[-1], "download the series again"
+    near = [(abs(at - z), number, path) for at, number, path in slices if abs(at - z) <= SAME_SLICE_MM]
     if not near:
-        raise ReadError(f"no slice at z = {z:g} mm", "the slice that was drawn on", "download the series again")
-    nearest = min(near, key=lambda item: (abs(item.z - z), item.number))
-    units = _hounsfield(nearest.path)
-    x, y = int(nodule.facts["window_x"]), int(nodule.facts["window_y"])
-    share = (units[y : y + size, x : x + size] - low) / (high - low)
-    return np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
-
-
-def _drawings(nodule: Nodule, _: tuple[int, int]) -> dict[str, list[NDArray[np.bool_]]]:
-    return {rater: [mask] for rater, mask in zip(RATERS, nodule.masks, strict=True)}
-
-
-def _hounsfield(path: Path) -> NDArray[np.float64]:
-    remedy = "download the series again"
+        raise ReadError(f"no slice at z = {z:g} mm", "the slice that was drawn on", remedy)
+    *_, path = min(near)
     try:
         file = _pydicom().dcmread(path)
         slope, intercept = float(file.get("RescaleSlope", 1)), float(file.get("RescaleIntercept", 0))
@@ -152,4 +133,6 @@ def _hounsfield(path: Path) -> NDArray[np.float64]:
         raise ReadError(f"{path.name} with NaN", "finite Hounsfield units", remedy)
     if units.shape != (SCAN_SIDE, SCAN_SIDE):
         raise ReadError(f"{path.name} of size {size_text(units.shape)}", f"{SCAN_SIDE} x {SCAN_SIDE}", remedy)
-    return units
+    x, y = int(nodule.facts["window_x"]), int(nodule.facts["window_y"])
+    share = (units[y : y + size, x : x + size] - low) / (high - low)
+    return np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)

@@ -5,16 +5,12 @@ Coordinates are pixels from the upper left corner of the image: the first pixel 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from irrbench.data.readers import ReadError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import ArrayLike, NDArray
 
 Shape = tuple[int, int]
 FARTHEST = 1e7
@@ -33,7 +29,14 @@ def fill_polygon(points: ArrayLike, shape: Shape) -> NDArray[np.bool_]:
         >>> fill_polygon([[1, 0], [3, 0], [3, 2], [1, 2]], (3, 4)).astype(int).tolist()
         [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     """
-    corners = _corners(points)
+    try:
+        corners = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError):
+        corners = np.empty(0)
+    if corners.ndim != 2 or corners.shape[1:] != (2,) or len(corners) < 3:
+        raise ReadError("no outline", "three or more x, y points", "redraw or remove it")
+    if not (np.abs(corners) < FARTHEST).all():
+        raise ReadError("an outline with absurd coordinates", "pixels of the image", "redraw or remove it")
     toggles = np.zeros((shape[0], shape[1] + 1), np.int64)
     for edge in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         (x0, y0), (x1, y1) = sorted(edge, key=lambda corner: corner[1])  # so that both directions round alike
@@ -66,9 +69,8 @@ def expand_runs(counts: Sequence[int], shape: Shape) -> NDArray[np.bool_]:
     if any(not isinstance(run, int) or not 0 <= run <= area for run in counts) or sum(counts) != area:
         expected = f"run lengths that cover {area} pixels (height x width)"
         raise ReadError("run lengths that do not fit the image", expected, "export the annotations again")
-    runs = np.array(counts, dtype=np.int64)
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(shape[::-1]).T
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, np.array(counts, dtype=np.int64)).reshape(shape[::-1]).T
 
 
 def decode_runs(text: str) -> list[int]:
@@ -101,15 +103,3 @@ def decode_runs(text: str) -> list[int]:
     if shift:
         raise ReadError("a truncated compressed RLE", "COCO's run lengths", "export the annotations again")
     return counts
-
-
-def _corners(points: ArrayLike) -> NDArray[np.float64]:
-    try:
-        corners = np.asarray(points, dtype=np.float64)
-    except (TypeError, ValueError):
-        corners = np.empty(0)
-    if corners.ndim != 2 or corners.shape[1:] != (2,) or len(corners) < 3:
-        raise ReadError("no outline", "three or more x, y points", "redraw or remove it")
-    if not (np.abs(corners) < FARTHEST).all():
-        raise ReadError("an outline with absurd coordinates", "pixels of the image", "redraw or remove it")
-    return corners

@@ -10,22 +10,19 @@ import secrets
 import shutil
 import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from irrbench.data.folder import check_folder
 from irrbench.data.io import in_threads, read_image, read_upright
 from irrbench.data.readers import DataError, Problem, ReadError, extension, size_text, stem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
 Made = TypeVar("Made")
 Shape = tuple[int, int]
@@ -55,15 +52,6 @@ class Source(NamedTuple):
     image: Callable[[], Path | NDArray[np.generic]]
     draw: Callable[[Shape], dict[str, list[NDArray[np.bool_]]]]
     declared: Shape | None = None
-
-
-class Options(NamedTuple):
-    """How a folder is written."""
-
-    output: Path
-    overwrite: bool
-    anonymize: bool
-    progress: bool
 
 
 @dataclass(frozen=True)
@@ -101,17 +89,23 @@ def attempt(label: str, make: Callable[[], Made]) -> Made | Problem:
 
 def write_folder(
     entries: Sequence[Source | Problem],
-    options: Options,
+    output: Path,
     *,
     facts: Mapping[str, object],
+    overwrite: bool,
+    anonymize: bool = False,
+    progress: bool = True,
     notes: Iterable[str] = (),
 ) -> Converted:
     """Write and check a data folder.
 
     Args:
         entries: the images, and a problem for each image that cannot be converted.
-        options: where and how.
+        output: the new folder.
         facts: about the source, for ``conversion.json``.
+        overwrite: whether an earlier data folder at ``output`` is replaced.
+        anonymize: whether raters become r1, r2, ...
+        progress: whether to show a bar where it takes over two seconds.
         notes: to pass on; read at the end.
 
     Raises:
@@ -125,39 +119,38 @@ def write_folder(
     sources = [source for source in sources if times[source.name] == 1]
     ids = safe_names((source.name for source in sources), shorten=stem)
     names = sorted({rater for source in sources for rater in source.raters})
-    raters = anonymous_names(names) if options.anonymize else safe_names(names)
-    with _new_folder(options) as root:
+    raters = anonymous_names(names) if anonymize else safe_names(names)
+    known = {folder: folder if anonymize else name for name, folder in raters.items()}
+    with _new_folder(output, overwrite=overwrite) as root:
         write = partial(_write_image, root, ids, raters)
-        results = in_threads(write, sources, label="converting", progress=options.progress)
+        results = in_threads(write, sources, label="converting", progress=progress)
         problems += [result for result in results if result is not None]
         written = [source for source, result in zip(sources, results, strict=True) if result is None]
         if not written:
             nothing = Problem("the source", "no labelled image", "at least one", "check the export")
             raise DataError(problems or [nothing])
         _write_manifest(root / "manifest.csv", [(ids[source.name], source) for source in written])
-        known = {folder: folder if options.anonymize else name for name, folder in raters.items()}
         about = {**facts, "images": len(written), "left_out": len(problems), "raters": known}
         (root / "conversion.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     missing = sum(len(names) - len(set(source.raters)) for source in written)
-    found = check_folder(options.output, allow_missing=missing > 0, progress=options.progress)
-    return Converted(options.output, len(written), known, missing, tuple(problems), tuple(notes), tuple(found))
+    found = check_folder(output, allow_missing=missing > 0, progress=progress)
+    return Converted(output, len(written), known, missing, tuple(problems), tuple(notes), tuple(found))
 
 
 @contextmanager
-def _new_folder(options: Options) -> Iterator[Path]:
+def _new_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     """A new folder beside the output, which takes its place when all went well and vanishes otherwise."""
-    output = options.output
-    _check_output(output, overwrite=options.overwrite)
-    partial_folder = output.parent / f".{output.name}.partial-{os.getpid()}"
-    partial_folder.mkdir(parents=True)
+    _check_output(output, overwrite=overwrite)
+    draft = output.parent / f".{output.name}.partial-{os.getpid()}"
+    draft.mkdir(parents=True)
     try:
-        yield partial_folder
-        _check_output(output, overwrite=options.overwrite)
+        yield draft
+        _check_output(output, overwrite=overwrite)
         if output.exists():
             shutil.rmtree(output)
-        partial_folder.rename(output)
+        draft.rename(output)
     finally:
-        shutil.rmtree(partial_folder, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:
@@ -176,15 +169,15 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def _write_image(root: Path, ids: Mapping[str, str], raters: Mapping[str, str], source: Source) -> Problem | None:
-    name, prepared = ids[source.name], attempt(source.name, partial(_prepare, source))
+    prepared = attempt(source.name, partial(_prepare, source))
     if isinstance(prepared, Problem):
         return prepared
     image, drawings = prepared
     for rater, masks in drawings.items():
         for number, mask in enumerate(masks, start=1):
             folder = raters[rater] if number == 1 else f"{raters[rater]}@{number}"
-            save_mask(mask, root / "masks" / folder, name)
-    _save(image, root / "images", name)  # last, so that an image whose masks cannot be drawn leaves nothing behind
+            save(mask.astype(np.uint8) * np.uint8(255), root / "masks" / folder, ids[source.name])
+    save(image, root / "images", ids[source.name])  # last: an image whose masks cannot be drawn leaves nothing behind
     return None
 
 
@@ -210,12 +203,8 @@ def _prepare(source: Source) -> tuple[Path | NDArray[np.generic], dict[str, list
     return image, source.draw((shape[0], shape[1]))
 
 
-def save_mask(mask: NDArray[np.bool_], folder: Path, name: str) -> None:
-    """Write a mask ``(H, W)`` as 0 and 255."""
-    _save(mask.astype(np.uint8) * np.uint8(255), folder, name)
-
-
-def _save(image: Path | NDArray[np.generic], folder: Path, name: str) -> None:
+def save(image: Path | NDArray[np.generic], folder: Path, name: str) -> None:
+    """Copy a file, or write pixels ``(H, W)`` as PNG, under a new name."""
     from PIL import Image  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -227,23 +216,18 @@ def _save(image: Path | NDArray[np.generic], folder: Path, name: str) -> None:
 
 def _write_manifest(path: Path, rows: Sequence[tuple[str, Source]]) -> None:
     """Covariates as columns; those whose name is taken or says something else get the prefix ``source_``."""
-    columns = dict.fromkeys(str(column).strip() for _, source in rows for column in source.covariates)
-    splits = [_SPLITS.get(str(source.covariates.get("split", "")).strip().lower()) for _, source in rows]
-
-    def renamed(column: str) -> str:
-        is_taken = column in ("image_id", "source", "") or (column == "split" and None in splits)
-        return f"source_{column}" if is_taken else column
-
-    times = Counter(map(renamed, columns))
-    kept = [column for column in columns if times[renamed(column)] == 1]
+    covariates = [{str(column).strip(): value for column, value in source.covariates.items()} for _, source in rows]
+    splits = [_SPLITS.get(str(values.get("split", "")).strip().lower()) for values in covariates]
+    taken = {"image_id", "source", "", *(["split"] if None in splits else [])}
+    columns = {name: f"source_{name}" if name in taken else name for values in covariates for name in values}
+    times = Counter(columns.values())
+    kept = {name: column for name, column in columns.items() if times[column] == 1}
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image_id", "source", *map(renamed, kept)])
-        for (name, source), split in zip(rows, splits, strict=True):
-            values = {str(column).strip(): value for column, value in source.covariates.items()}
-            if split is not None and "split" in values:
-                values["split"] = split
-            writer.writerow([name, source.name, *(values.get(column, "") for column in kept)])
+        writer.writerow(["image_id", "source", *kept.values()])
+        for (name, source), values, split in zip(rows, covariates, splits, strict=True):
+            known = values if split is None else values | {"split": split}
+            writer.writerow([name, source.name, *(known.get(column, "") for column in kept)])
 
 
 class ImageFolder:

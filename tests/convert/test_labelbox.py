@@ -294,7 +294,7 @@ def test_an_output_in_use_is_left_alone(convert, tmp_path):
 
 def test_an_earlier_folder_stays_whole_when_a_conversion_fails(convert, tmp_path, monkeypatch):
     convert(row("a", label(ANNA), label(BEN)))
-    monkeypatch.setattr("irrbench.convert.writing.save_mask", partial(_full_disk))
+    monkeypatch.setattr("irrbench.convert.writing.save", partial(_full_disk))
     with pytest.raises(OSError, match="No space left"):
         convert(row("b", label(ANNA), label(BEN)), overwrite=True)
     assert load_folder(tmp_path / "data").image_ids == ("a",)
