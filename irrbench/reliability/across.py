@@ -1,26 +1,42 @@
-"""Reliability across images: one number a data set, where :mod:`irrbench.reliability.measures` has one an image."""
+"""Tables across images: extents, one model of all marks, the raters one by one and in pairs, the score to monitor.
+
+:mod:`irrbench.reliability.measures` gives one value an image; here most values are of all images or of one rater.
+
+Axes: ``N`` images, ``R`` raters.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from irrbench.agreement import cohen_kappa
+from irrbench.bounds import segmentation_bounds
 from irrbench.config import StudyOptions
+from irrbench.consensus import staple
 from irrbench.folds import pattern_bits
 from irrbench.icc import ExtentICCFit, extent_icc, extent_icc_interval, joint_icc, shrout_fleiss
 from irrbench.icc.extent import logit_extent
 from irrbench.icc.pixel import Engine
-from irrbench.reliability.counting import Counted
+from irrbench.patterns import VotePatterns
+from irrbench.reliability.counting import Counted, count_images, repeated_images
+from irrbench.reliability.measures import Measured, measure_all
+from irrbench.scores import record
+from irrbench.stats import clustered_mean
+
+if TYPE_CHECKING:
+    from irrbench.data import RaterData
 
 EXTENT_MARKED = "extent_icc_marked"
 MAX_PATTERNS = 2**26  # vote patterns that one model of all images may have
-COLUMNS = ["measure", "title", "value", "low", "high", "reason"]
 _FORMS = {
     "ICC(1,1)": "other raters on each image",
     "ICC(2,1)": "raters as a sample",
@@ -36,6 +52,7 @@ _SHARES = {
     "image_rater": "share of raters on single images",
     "residual": "share of single marks",
 }
+Scores = Mapping[str, NDArray[np.float64]]
 
 
 class Extents(NamedTuple):
@@ -98,22 +115,18 @@ def extent_table(
     if number := int(blank.sum()):
         masks = "1 mask that marks" if number == 1 else f"{number} masks that mark"
         add(EXTENT_MARKED, f"Extent ICC without {masks} nothing or everything", extents.present & ~blank)
-    for part, name in (("image", "images"), ("rater", "raters"), ("residual", "residual")):
-        variance = float(getattr(fit, f"var_{part}"))
-        rows.append(
-            (f"extent_var_{part}", f"Extent, variance of {name} (logit)", variance, *[math.nan] * 2, fit.reason)
-        )
+    variances = {"image": fit.var_image, "rater": fit.var_rater, "residual": fit.var_residual}
+    for part, variance in variances.items():
+        title = f"Extent, variance of {part}{'s' * (part != 'residual')} (logit)"
+        rows.append((f"extent_var_{part}", title, float(variance), math.nan, math.nan, fit.reason))
     ratings = np.asarray(logit_extent(extents.marked, extents.total, present=extents.present))
     complete = ratings[~np.isnan(ratings).any(1)]
     forms = shrout_fleiss(complete, level=options.level) if len(complete) > 1 else {}
     for name, meaning in _FORMS.items():
-        title, form = f"Extent {name}, {meaning}", forms.get(name)
-        if form is None:
-            rows.append((name, title, *[math.nan] * 3, "fewer than two images that all raters drew"))
-        else:
-            reason = "images do not differ" if math.isnan(form.value) else ""
-            rows.append((name, title, form.value, form.low, form.high, reason))
-    return pd.DataFrame(rows, columns=COLUMNS), fit
+        value, low, high, *_ = forms.get(name, [math.nan] * 3)
+        undefined = "images do not differ" if forms else "fewer than two images that all raters drew"
+        rows.append((name, f"Extent {name}, {meaning}", value, low, high, undefined if math.isnan(value) else ""))
+    return pd.DataFrame(rows, columns=["measure", "title", "value", "low", "high", "reason"]), fit
 
 
 def joint_table(counted: Counted, options: StudyOptions) -> pd.DataFrame:
@@ -165,3 +178,148 @@ def raters_needed(fit: ExtentICCFit, targets: Sequence[float]) -> pd.DataFrame:
         needed = math.nan if reason else max(1, math.ceil(noise / signal * target / (1 - target) - 1e-9))
         rows.append((target, needed, reason))
     return pd.DataFrame(rows, columns=["target", "raters", "reason"])
+
+
+# The raters one by one and in pairs, and the score to monitor.
+
+
+def score_candidates(counted: Counted, options: StudyOptions) -> dict[str, Scores]:
+    """Score average rater, naive rater, a mask that marks nothing and each rater on the others' majority.
+
+    Returns:
+        ``ceiling``, ``floor`` and ``blank`` -> score name -> ``(N,)``; ``raters`` -> score name -> ``(N, R)``.
+    """
+    parts = []
+    for patterns in (chunk.patterns for chunk in counted.chunks()):
+        # The mask that marks nothing is scored as a prediction, by the same function as all others.
+        counts = torch.stack([patterns.totals, torch.zeros_like(patterns.totals)], 1)
+        blank = VotePatterns.from_counts(counts, num_raters=patterns.num_raters, present=patterns.present)
+        rules = {"ties": options.ties, "empty_reference": options.empty_reference}
+        parts.append(segmentation_bounds(blank, options.scores, **rules))
+    places = {"ceiling": "ceiling", "floor": "floor", "blank": "model", "raters": "raters"}
+    return {
+        candidate: {score: torch.cat([getattr(p, place)[score] for p in parts]).numpy() for score in options.scores}
+        for candidate, place in places.items()
+    }
+
+
+def rater_table(data: RaterData, counted: Counted, extents: Extents, scores: Scores, *, level: float) -> pd.DataFrame:
+    """One row a rater: difference of their extents from the others' consensus, their scores, and STAPLE's estimate.
+
+    Args:
+        data: the images of the study.
+        counted: the same images, counted.
+        extents: of the same images.
+        scores: of each rater, as :func:`score_candidates` gives.
+        level: of the intervals.
+
+    Returns:
+        Columns ``rater``, ``n`` (images drawn), ``extent`` (mean share of the ROI), ``consensus`` (that of the others'
+        majority), ``bias`` (their difference), ``rmse`` and ``rmse_relative`` (in units of the mean consensus),
+        ``sensitivity`` and ``specificity`` (means over images), then each score on the others' majority and its
+        standard error.
+    """
+    size = extents.total[:, None]
+    error = (extents.marked - extents.consensus) / size
+    by_rater = {"extent": extents.marked / size, "consensus": extents.consensus / size, "bias": error, "rmse": error**2}
+    drawn = {name: table.masked_fill(~extents.present, torch.nan).numpy() for name, table in by_rater.items()}
+    fits = [staple(chunk.patterns) for chunk in counted.chunks()]
+    rates = {rate: torch.cat([getattr(fit, rate) for fit in fits]).numpy() for rate in ("sensitivity", "specificity")}
+    rows = []
+    for r, rater in enumerate(data.raters):
+        row = {name: clustered_mean(table[:, r]).mean for name, table in drawn.items()}
+        row["rmse"] = math.sqrt(row["rmse"])
+        row["rmse_relative"] = row["rmse"] / row["consensus"] if row["consensus"] > 0 else math.nan
+        row |= {rate: clustered_mean(table[:, r]).mean for rate, table in rates.items()}
+        for score, table in scores.items():
+            mean = clustered_mean(table[:, r], data.groups, level=level)
+            row |= {score: mean.mean, f"{score}_se": mean.se}
+        rows.append({"rater": rater, "n": int(extents.present[:, r].sum()), **row})
+    return pd.DataFrame(rows)
+
+
+def pair_table(data: RaterData, counted: Counted, *, level: float) -> pd.DataFrame:
+    """One row a pair of raters: Cohen's kappa, mean over the images that both drew.
+
+    Returns:
+        Columns ``first``, ``second``, ``n`` (images on which it is defined), ``kappa``, ``se``, ``low``, ``high``.
+    """
+    kappas = torch.cat([cohen_kappa(chunk.patterns) for chunk in counted.chunks()]).numpy()
+    rows = []
+    for i, j in combinations(range(len(data.raters)), 2):
+        found = clustered_mean(kappas[:, i, j], data.groups, level=level)
+        low, high = np.clip([found.low, found.high], -1, 1)
+        rows.append((data.raters[i], data.raters[j], found.n, found.mean, found.se, float(low), float(high)))
+    return pd.DataFrame(rows, columns=["first", "second", "n", "kappa", "se", "low", "high"])
+
+
+def score_table(candidates: Mapping[str, Scores], groups: Sequence[Hashable]) -> pd.DataFrame:
+    """One row a score: average rater, a mask that marks everything, one that marks nothing, and their distance.
+
+    The naive rater marks everything. Where lesions are small, a mask that marks nothing scores better than that
+    (accuracy .98 on a lesion of 2 %), so a score is judged by its distance from both. Differences are gains: larger is
+    better, also for a score of which less is better.
+
+    Args:
+        candidates: as :func:`score_candidates` gives.
+        groups: of the images.
+
+    Returns:
+        Columns ``score``, ``title``, ``n``, ``ceiling``, ``ceiling_se``, ``floor``, ``floor_se``, ``blank`` (marks
+        nothing), ``blank_se``, ``gap`` (mean gain of ceiling over floor), ``gap_sd`` (its SD over images),
+        ``gap_in_sd``, ``margin_in_sd`` (the same over the better of naive and blank on each image), and ``monitor``,
+        True for the score with the largest of these among those that see both kinds of error.
+    """
+    rows = []
+    for name in candidates["ceiling"]:
+        score, values = record(name), {who: candidates[who][name] for who in ("ceiling", "floor", "blank")}
+        ceiling, floor, blank = (score.gain(by_image) for by_image in values.values())
+        gap, margin = (clustered_mean(ceiling - other, groups) for other in (floor, np.fmax(floor, blank)))
+        row: dict[str, object] = {"score": name, "title": score.title, "n": gap.n}
+        for who, by_image in values.items():
+            mean = clustered_mean(by_image, groups)
+            row |= {who: mean.mean, f"{who}_se": mean.se}
+        row |= {"gap": gap.mean, "gap_sd": gap.sd}
+        for column, distance in (("gap_in_sd", gap), ("margin_in_sd", margin)):
+            row[column] = distance.mean / distance.sd if distance.sd > 0 else math.nan
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    eligible = table["margin_in_sd"].where(~table["score"].map(lambda name: record(name).one_sided))
+    best = eligible.max()
+    return table.assign(monitor=(eligible == best) & (best > 0))
+
+
+def within_raters(
+    data: RaterData, counted: Counted, between: Measured, options: StudyOptions, *, progress: bool = True
+) -> pd.DataFrame:
+    """Each measure between the repeated drawings of one rater, and between raters on the same images.
+
+    Args:
+        data: the images of the study.
+        counted: the same images, counted.
+        between: the measures between their raters.
+        options: of the study.
+        progress: whether to show a progress bar where it takes over two seconds.
+
+    Returns:
+        One row a measure and rater with repeated drawings: ``rater``, ``measure``, ``n`` (images drawn again), means
+        ``within`` and ``between`` with standard errors ``within_se`` and ``between_se``, and the paired ``difference``
+        with its interval ``low`` to ``high``. The extent ICC, one number for all images, has no errors or intervals.
+    """
+    rows: list[tuple[object, ...]] = []
+    for rater in data.repeated_raters:
+        images = repeated_images(data, rater)
+        if not images:
+            continue
+        again = count_images(data, cells=options.cells, rater=rater, progress=progress)
+        within = measure_all(again, options, progress=progress)[None].table
+        groups = data.subset(images).groups
+        for name in within:
+            pair = within[name], between.table[name].iloc[images].reset_index(drop=True)
+            own, others, gap = (clustered_mean(x, groups, level=options.level) for x in (*pair, pair[0] - pair[1]))
+            rows.append((rater, name, own.n, own.mean, own.se, others.mean, others.se, gap.mean, gap.low, gap.high))
+        both = measure_extents(again), measure_extents(counted.subset(images))
+        iccs = [float(extent_icc(e.marked, e.total, present=e.present).icc) for e in both]
+        rows.append((rater, "extent_icc", len(images), iccs[0], math.nan, iccs[1], *[math.nan] * 4))
+    columns = ["within", "within_se", "between", "between_se", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=["rater", "measure", "n", *columns])

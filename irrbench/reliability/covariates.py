@@ -7,7 +7,7 @@ category, coded by treatment: a coefficient is the difference from the most freq
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -125,18 +125,15 @@ def _code(column: pd.Series) -> dict[str, pd.Series]:
     return {f"{level} vs {reference}": (texts == level).astype(float).where(texts.notna()) for level in levels}
 
 
-def independent_columns(table: pd.DataFrame) -> tuple[list[str], Mapping[str, str]]:
-    """Columns that are linearly independent of the intercept and of those before them, and why others are left out."""
+def independent_columns(table: pd.DataFrame) -> list[str]:
+    """Columns that are linearly independent of the intercept and of those before them."""
     kept: list[str] = []
-    dropped = {}
     whole = np.ones((len(table), 1))
     for name in table.columns:
         wider = np.column_stack([whole, table[[name]].to_numpy(float)])
         if np.linalg.matrix_rank(wider) == wider.shape[1]:
             kept, whole = [*kept, name], wider
-        else:
-            dropped[name] = "follows from the terms before it"
-    return kept, dropped
+    return kept
 
 
 def regress_all(per_image: pd.DataFrame, design: Design, groups: Sequence[Hashable], *, level: float) -> pd.DataFrame:
@@ -162,8 +159,7 @@ def regress_all(per_image: pd.DataFrame, design: Design, groups: Sequence[Hashab
         defined = values.notna().to_numpy() & table.notna().all(axis=1).to_numpy()
         labels = [label for label, there in zip(groups, defined, strict=True) if there]
         x, y, units = table[defined], values.to_numpy(float)[defined], len(set(labels))
-        kept, reasons = independent_columns(x)
-        reason = ""
+        kept, reason = independent_columns(x), ""
         if min(len(x), units) < IMAGES_PER_TERM * (len(kept) + 1):
             what = f"{len(x)} images" if len(x) == units else f"{len(x)} images of {units} groups"
             expected = f"expected {IMAGES_PER_TERM} or more for each and for the intercept"
@@ -171,8 +167,9 @@ def regress_all(per_image: pd.DataFrame, design: Design, groups: Sequence[Hashab
         elif np.ptp(y) == 0:
             reason = "the measure does not vary"
         fitted = {} if reason else _fit(x[kept], y, labels, level)
+        missing = (*[math.nan] * 4, reason or "follows from the terms before it")
         for name, term in design.terms.items():
-            *numbers, why = fitted.get(name, (math.nan, math.nan, math.nan, math.nan, reason or reasons.get(name)))
+            *numbers, why = fitted.get(name, missing)
             rows.append((measure, *term, *numbers, len(x), units, why))
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -38,6 +39,7 @@ from irrbench.patterns import VotePatterns
 from irrbench.reliability.counting import Chunk, Counted
 from irrbench.scores import record
 from irrbench.stats import clustered_mean
+from irrbench.stats.intervals import Correlation, correlate
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -120,32 +122,27 @@ def _of_patterns(function: Callable[[VotePatterns], Tensor]) -> Callable[[Chunk]
 
 
 def _measure_patterns(chunk: Chunk, *, function: Callable[[VotePatterns], Tensor]) -> Values:
-    values = function(chunk.patterns)
+    values = function(chunk.patterns).masked_fill(chunk.patterns.present.sum(1) < 2, torch.nan)
     return Values(values, why_undefined(values, chunk.patterns))
 
 
 def _mean_prevalence(patterns: VotePatterns) -> Tensor:
-    return _of_two_raters(prevalence(patterns).nanmean(1), patterns)
+    return prevalence(patterns).nanmean(1)
 
 
 def _unanimous(patterns: VotePatterns) -> Tensor:
     totals = patterns.totals.double()
-    return _of_two_raters((totals[:, 0] + _marked_by_present(patterns)) / totals.sum(1), patterns)
+    return (totals[:, 0] + _marked_by_present(patterns)) / totals.sum(1)
 
 
 def _marked_by_all(patterns: VotePatterns) -> Tensor:
-    return _of_two_raters(_marked_by_present(patterns) / patterns.totals[:, 1:].sum(1).double(), patterns)
+    return _marked_by_present(patterns) / patterns.totals[:, 1:].sum(1).double()
 
 
 def _marked_by_present(patterns: VotePatterns) -> Tensor:
     """Pixels that all present raters mark, ``(B,)``."""
     code = (patterns.present.long() << torch.arange(patterns.num_raters)).sum(1, keepdim=True)
     return patterns.totals.double().gather(1, code)[:, 0]
-
-
-def _of_two_raters(values: Tensor, patterns: VotePatterns) -> Tensor:
-    """The values, NaN where fewer than two raters are present."""
-    return values.masked_fill(patterns.present.sum(1) < 2, torch.nan)
 
 
 def _mean_cohen(patterns: VotePatterns) -> Tensor:
@@ -283,6 +280,13 @@ def leave_one_out(data: RaterData, measured: Mapping[int | None, Measured], *, l
             rows.append((left_out, name, mean.n, mean.mean, mean.se, change.mean, change.low, change.high))
     columns = ["left_out", "measure", "n", "mean", "se", "change", "change_low", "change_high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def correlate_all(per_image: pd.DataFrame, groups: Sequence[Hashable], *, level: float) -> pd.DataFrame:
+    """All pairs of columns: ``first``, ``second``, ``r``, ``low``, ``high``, ``n``, ``units``."""
+    pairs = combinations(per_image.columns, 2)
+    rows = [(a, b, *correlate(per_image[a], per_image[b], groups, level=level)) for a, b in pairs]
+    return pd.DataFrame(rows, columns=["first", "second", *Correlation._fields])
 
 
 def list_reasons(measured: Measured, image_ids: Sequence[str]) -> pd.DataFrame:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,19 +14,29 @@ from irrbench.agreement import prevalence
 from irrbench.config import StudyOptions
 from irrbench.data.readers import DataError, Problem
 from irrbench.patterns import MIN_RATERS
-from irrbench.reliability.across import extent_table, joint_table, leave_out_extents, measure_extents, raters_needed
+from irrbench.reliability.across import (
+    extent_table,
+    joint_table,
+    leave_out_extents,
+    measure_extents,
+    pair_table,
+    rater_table,
+    raters_needed,
+    score_candidates,
+    score_table,
+    within_raters,
+)
 from irrbench.reliability.counting import Counted, count_images
 from irrbench.reliability.covariates import make_design, regress_all
 from irrbench.reliability.measures import (
     Measure,
+    correlate_all,
     leave_one_out,
     list_reasons,
     measure_all,
     select_measures,
     summarize_measures,
 )
-from irrbench.reliability.raters import pair_table, rater_table, score_candidates, score_table, within_raters
-from irrbench.stats.intervals import correlate_all
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -34,6 +44,16 @@ if TYPE_CHECKING:
 TOO_FEW_RATERS = "fewer than two raters"
 EMPTY_ROI = "the region of interest is empty"
 WARNING_SHARE = 0.5  # share of images left out above which the report begins with a warning
+
+# Names of files, where they are not the names of the tables.
+_FILES = {
+    "summary": "measures",
+    "across": "across_images",
+    "pairs": "rater_pairs",
+    "skipped": "skipped_covariates",
+    "within": "within_raters",
+    "reasons": "undefined",
+}
 
 
 @dataclass(frozen=True)
@@ -45,68 +65,52 @@ class Study:
         n_images: images before any were left out.
         options: of the study.
         measures: the measures that have one value an image.
-        per_image: a row an image: ``image_id``, ``group``, ``n_raters``, ``roi_pixels``, and each measure.
-        excluded: the images left out, and why.
-        reasons: every value that is undefined or has a remark.
+        remarks: sentences to show beside the tables.
+        warnings: sentences to show above everything else, such as that most images were left out.
         summary: each measure over images.
         across: extent ICC, its variances and forms: one number a data set.
         joint: one model of all images' marks, its shares of variance.
         raters_needed: how many raters reach a reliability of extents.
+        scores: average and naive rater, and the score to monitor.
+        raters: one row a rater.
+        pairs: one row a pair of raters.
         leave_one_out: each measure without each rater.
         correlations: between measures, over images.
         coefficients: of the linear models on covariates.
-        skipped: why a manifest column is no covariate.
-        raters: one row a rater.
-        pairs: one row a pair of raters.
-        scores: average and naive rater, and the score to monitor.
+        skipped: manifest columns that are no covariates, and why.
         within: within-rater reliability; empty without repeated drawings.
-        remarks: sentences to show beside the tables.
-        warnings: sentences to show above everything else, such as that most images were left out.
+        per_image: a row an image: ``image_id``, ``group``, ``n_raters``, ``roi_pixels``, and each measure.
+        excluded: the images left out, and why.
+        reasons: every value that is undefined or has a remark.
     """
 
     data: RaterData
     n_images: int
     options: StudyOptions
     measures: tuple[Measure, ...]
-    per_image: pd.DataFrame
-    excluded: pd.DataFrame
-    reasons: pd.DataFrame
+    remarks: tuple[str, ...]
+    warnings: tuple[str, ...]
     summary: pd.DataFrame
     across: pd.DataFrame
     joint: pd.DataFrame
     raters_needed: pd.DataFrame
+    scores: pd.DataFrame
+    raters: pd.DataFrame
+    pairs: pd.DataFrame
     leave_one_out: pd.DataFrame
     correlations: pd.DataFrame
     coefficients: pd.DataFrame
-    skipped: Mapping[str, str]
-    raters: pd.DataFrame
-    pairs: pd.DataFrame
-    scores: pd.DataFrame
+    skipped: pd.DataFrame
     within: pd.DataFrame
-    remarks: tuple[str, ...]
-    warnings: tuple[str, ...]
+    per_image: pd.DataFrame
+    excluded: pd.DataFrame
+    reasons: pd.DataFrame
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables by the name of their file."""
-        skipped = pd.DataFrame(self.skipped.items(), columns=["column", "reason"])
-        return {
-            "measures": self.summary,
-            "across_images": self.across,
-            "joint": self.joint,
-            "raters_needed": self.raters_needed,
-            "scores": self.scores,
-            "raters": self.raters,
-            "rater_pairs": self.pairs,
-            "leave_one_out": self.leave_one_out,
-            "correlations": self.correlations,
-            "coefficients": self.coefficients,
-            "skipped_covariates": skipped,
-            "within_raters": self.within,
-            "per_image": self.per_image,
-            "excluded": self.excluded,
-            "undefined": self.reasons,
-        }
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {_FILES.get(name, name): table for name, table in values.items() if isinstance(table, pd.DataFrame)}
 
 
 def study(data: RaterData, options: StudyOptions | None = None, *, workers: int = 1, progress: bool = True) -> Study:
@@ -142,33 +146,38 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
         left_out = range(len(raters)) if len(raters) > MIN_RATERS else range(0)
         measured = measure_all(counted, options, left_out=left_out, workers=workers, progress=progress)
         table = measured[None].table
+        facts = {
+            "image_id": data.image_ids,
+            "group": groups,
+            "n_raters": counted.present.sum(1),
+            "roi_pixels": [int(image.counts.sum()) for image in counted.images],
+        }
         extents, scores = measure_extents(counted), score_candidates(counted, options)
         across, fit = extent_table(extents, groups, options)
-        without_each = leave_one_out(data, measured, level=level)
-        extents_without_each = leave_out_extents(extents, raters, left_out)
+        without_each = [leave_one_out(data, measured, level=level), leave_out_extents(extents, raters, left_out)]
         text = remark(excluded, n_images, options)
         return Study(
             data=data,
             n_images=n_images,
             options=options,
             measures=measures,
-            per_image=_per_image(data, counted, table),
-            excluded=excluded.drop(columns="place"),
-            reasons=list_reasons(measured[None], data.image_ids),
+            remarks=(text,) if text else (),
+            warnings=(text,) if len(excluded) > WARNING_SHARE * n_images else (),
             summary=summarize_measures(table, measures, groups, level=level),
             across=across,
             joint=joint_table(counted, options),
             raters_needed=raters_needed(fit, options.targets),
-            leave_one_out=pd.concat([without_each, extents_without_each], ignore_index=True),
-            correlations=correlate_all(table, groups, level=level),
-            coefficients=regress_all(table, design, groups, level=level),
-            skipped=design.skipped,
+            scores=score_table(scores, groups),
             raters=rater_table(data, counted, extents, scores["raters"], level=level),
             pairs=pair_table(data, counted, level=level),
-            scores=score_table(scores, groups),
+            leave_one_out=pd.concat(without_each, ignore_index=True),
+            correlations=correlate_all(table, groups, level=level),
+            coefficients=regress_all(table, design, groups, level=level),
+            skipped=pd.DataFrame(design.skipped.items(), columns=["column", "reason"]),
             within=within_raters(data, counted, measured[None], options, progress=progress),
-            remarks=(text,) if text else (),
-            warnings=(text,) if len(excluded) > WARNING_SHARE * n_images else (),
+            per_image=pd.concat([pd.DataFrame(facts), table], axis=1),
+            excluded=excluded.drop(columns="place"),
+            reasons=list_reasons(measured[None], data.image_ids),
         )
 
 
@@ -182,16 +191,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _per_image(data: RaterData, counted: Counted, table: pd.DataFrame) -> pd.DataFrame:
-    facts = {
-        "image_id": data.image_ids,
-        "group": data.groups,
-        "n_raters": counted.present.sum(1),
-        "roi_pixels": [int(image.counts.sum()) for image in counted.images],
-    }
-    return pd.concat([pd.DataFrame(facts), table], axis=1)
 
 
 # Which images are left out, and why.

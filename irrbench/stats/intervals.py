@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from itertools import combinations
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy
@@ -26,9 +25,6 @@ from numpy.typing import ArrayLike
 
 from irrbench.scores import check_choice
 from irrbench.stats.resampling import Floats, Ratios, divide, group_codes
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 IntervalMethod = Literal["student", "expanded", "percentile", "bca"]
 
@@ -357,12 +353,3 @@ def correlate(x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable], *, level: 
     with np.errstate(divide="ignore"):  # r = 1 has an interval of no width
         centre, half = np.arctanh(r), scipy.special.ndtri((1 + level) / 2) / math.sqrt(units - 3)
     return Correlation(r, float(np.tanh(centre - half)), float(np.tanh(centre + half)), n, units)
-
-
-def correlate_all(per_image: pd.DataFrame, groups: Sequence[Hashable], *, level: float) -> pd.DataFrame:
-    """All pairs of columns: ``first``, ``second``, ``r``, ``low``, ``high``, ``n``, ``units``."""
-    import pandas as pd  # noqa: PLC0415 (slow to import)
-
-    pairs = combinations(per_image.columns, 2)
-    rows = [(a, b, *correlate(per_image[a], per_image[b], groups, level=level)) for a, b in pairs]
-    return pd.DataFrame(rows, columns=["first", "second", *Correlation._fields])

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import pearsonr
 
-from irrbench.stats.intervals import correlate, correlate_all
+from irrbench.reliability.measures import correlate_all
+from irrbench.stats.intervals import correlate
 
 
 def test_images_on_their_own_as_scipy():
