@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-import irrbench
 from irrbench._files import read_frame
 from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, RulesConfig, TrainConfig, slug
 from irrbench.data.dataset import parse_label
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 Axes = Mapping[str, Any]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 DONE, RUN, LOCK, MASKS = "done.json", "run.json", "lock", "predictions.npz"
+TRAINING_VERSION = "0.1.0"  # raised when a change of the code changes the numbers of a training, not at each release
 # Fields of the first version, which are always part of a digest. See CellConfig.digest.
 _FIRST_FIELDS = {
     "CellConfig": "model label seed train scores rules data data_digest version code",
@@ -63,7 +63,7 @@ class CellConfig:
         rules: rules of the scores.
         data: name of the data.
         data_digest: digest of masks, splits and images.
-        version: of this package.
+        version: of the training, see :data:`TRAINING_VERSION`.
         code: digests of the users' own classes, by import path.
     """
 
@@ -261,7 +261,7 @@ def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> 
             rules=config.rules,
             data=data.name,
             data_digest=digest,
-            version=irrbench.__version__,
+            version=TRAINING_VERSION,
             code=tuple((path, source_digest(path)) for path in own_classes),
         )
         folder = cell_folder(Path(config.output).absolute(), name, resolved)
