@@ -91,16 +91,17 @@ def contour_panel(
     if prediction is not None:
         _draw_model(picture, _enlarged(prediction, scale), widths=(2 * thin + 1, thin, 1))
     _draw_raters(picture, contour(masks, thin), dash=_DASH * thin)
-    return _with_title(picture.round().astype(np.uint8), title)
+    drawn: Picture = picture.round().astype(np.uint8)
+    return np.concatenate([_title_strip(title, drawn.shape[1]), drawn]) if title else drawn
 
 
 def contour(mask: Mask, width: int) -> Mask:
     """Return the outermost ``width`` pixels of masks of shape (..., H, W)."""
-    inner = mask
-    # The frame counts as marked: a mask that reaches it has no contour there.
-    for _ in range(width):
-        padded = np.pad(inner, [(0, 0)] * (mask.ndim - 2) + [(1, 1), (1, 1)], mode="edge")
-        inner = inner & padded[..., 2:, 1:-1] & padded[..., :-2, 1:-1] & padded[..., 1:-1, 2:] & padded[..., 1:-1, :-2]
+    from scipy.ndimage import binary_erosion, generate_binary_structure
+
+    neighbours = generate_binary_structure(2, 1).reshape([1] * (mask.ndim - 2) + [3, 3])
+    # What lies around the frame counts as marked: a mask that reaches the frame has no contour there.
+    inner: Mask = binary_erosion(mask, neighbours, iterations=width, border_value=1)
     return mask & ~inner
 
 
@@ -140,10 +141,10 @@ def _enlarged_picture(image: NDArray[np.float64], scale: int) -> NDArray[np.floa
     """Return colours from 0 to 255, (C, H, W) to (scale * H, scale * W, 3)."""
     from PIL import Image
 
-    image = np.nan_to_num(image).clip(0, 1)
-    if len(image) != 3:
-        image = np.repeat(image.mean(axis=0, keepdims=True), 3, axis=0)
-    small = Image.fromarray((np.moveaxis(image, 0, -1) * 255).round().astype(np.uint8))
+    colours = np.nan_to_num(image).clip(0, 1)
+    if len(colours) != 3:
+        colours = colours.mean(axis=0, keepdims=True).repeat(3, axis=0)
+    small = Image.fromarray((np.moveaxis(colours, 0, -1) * 255).round().astype(np.uint8))
     size = (small.width * scale, small.height * scale)
     return np.asarray(small.resize(size, Image.Resampling.BICUBIC)).astype(np.float64)
 
@@ -170,19 +171,17 @@ def _rgb(colour: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(colour.removeprefix("#")))
 
 
-def _with_title(picture: Picture, title: str) -> Picture:
-    if not title:
-        return picture
+def _title_strip(title: str, width: int) -> Picture:
+    """Return white letters on a dark strip of ``width`` pixels, the title cut to fit."""
     import matplotlib as mpl
     from PIL import Image, ImageDraw, ImageFont
 
-    width = picture.shape[1]
     font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 13)
     while len(title) > 1 and font.getlength(title) > width - 8:
         title = title.rstrip("…")[:-1] + "…"
     strip = Image.new("RGB", (width, _TITLE_HEIGHT), "#202428")
     ImageDraw.Draw(strip).text((4, 3), title, fill="#FFFFFF", font=font)
-    return np.concatenate([np.asarray(strip), picture])
+    return np.asarray(strip)
 
 
 # Every rater's mask of a few images, and the votes
@@ -216,6 +215,8 @@ def mask_figure(images: Sequence[RatedImage], raters: Sequence[str]) -> Figure:
     Raises:
         ValueError: if there is no image, or masks do not have the image's shape.
     """
+    from matplotlib.figure import Figure as NewFigure
+
     if not images:
         raise ValueError("`images` must hold one image or more, found none.")
     for image in images:
@@ -224,8 +225,17 @@ def mask_figure(images: Sequence[RatedImage], raters: Sequence[str]) -> Figure:
             raise ValueError(f"masks of {image.caption!r} must be {expected}, found {image.masks.shape}.")
     titles = ["image", *(style.shorten(name, width=12) for name in raters[:MOST_RATERS]), "votes"]
     windows = [_square_window(image.masks) for image in images]
+    full = style.FIGURE_WIDTH
+    width = (full - _GAP * (len(titles) + 1)) / len(titles)
+    heights = [width * (rows.stop - rows.start) / (columns.stop - columns.start) for rows, columns in windows]
+    total = _HEAD + sum(heights) + _CAPTION * len(heights)
     with style.figure_style():
-        figure, axes = _grid(windows, len(titles))
+        # At given places: captions run over several panels, which no automatic layout allows.
+        figure = NewFigure(figsize=(full, total))
+        figure.subplots_adjust(_GAP / full, _CAPTION / total, 1 - _GAP / full, 1 - _HEAD / total)
+        figure.subplots_adjust(wspace=_GAP / width, hspace=_CAPTION * len(heights) / sum(heights))
+        bare = {"xticks": [], "yticks": [], "frame_on": False}
+        axes = figure.subplots(len(images), len(titles), squeeze=False, height_ratios=heights, subplot_kw=bare)
         for ax, title in zip(axes[0], titles, strict=True):
             ax.set_title(title, fontsize=8, fontweight="normal", loc="center", pad=3)
         for row, image, window in zip(axes, images, windows, strict=True):
@@ -248,49 +258,24 @@ def _square_window(masks: NDArray[np.bool_]) -> tuple[slice, slice]:
     return top, left
 
 
-def _grid(windows: Sequence[tuple[slice, slice]], columns: int) -> tuple[Figure, list[list[Axes]]]:
-    """Make panels at given places: captions run over several of them, which no automatic layout allows."""
-    from matplotlib.figure import Figure as NewFigure
-
-    full = style.FIGURE_WIDTH
-    width = (full - _GAP * (columns + 1)) / columns
-    heights = [width * (rows.stop - rows.start) / (cols.stop - cols.start) for rows, cols in windows]
-    total = _HEAD + sum(heights) + _CAPTION * len(heights)
-    figure = NewFigure(figsize=(full, total))
-    axes, top = [], total - _HEAD
-    for height in heights:
-        lefts = [_GAP + (width + _GAP) * column for column in range(columns)]
-        axes.append([figure.add_axes((x / full, (top - height) / total, width / full, height / total)) for x in lefts])
-        top -= height + _CAPTION
-    for ax in figure.axes:
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.spines[:].set_visible(False)
-    return figure, axes
-
-
 def _draw_row(axes: Sequence[Axes], rated: RatedImage, window: tuple[slice, slice]) -> None:
     step = max(1, -(-max(part.stop - part.start for part in window) // _PIXELS))
     rows, columns = (slice(part.start, part.stop, step) for part in window)
     image, masks = rated.image[:, rows, columns], rated.masks[:, rows, columns]
+    roi = None if rated.roi is None else rated.roi[rows, columns]
     look: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": "auto"}
-
-    def show_mask(ax: Axes, votes: NDArray[np.float64]) -> None:
-        # Grey by votes; the region of interest is lighter than what lies outside.
-        roi = None if rated.roi is None else rated.roi[rows, columns]
-        ax.imshow(votes if roi is None else np.where(roi, 0.2 + 0.8 * votes, 0.0), **look)
-
     axes[0].imshow(np.clip(np.moveaxis(image, 0, -1) if len(image) == 3 else image.mean(0), 0, 1), **look)
     axes[0].annotate(style.shorten(rated.caption, width=100), (0, 0), xytext=(0, -3), va="top", fontsize=7.5,
                      color="#59636E", xycoords="axes fraction", textcoords="offset points",
                      annotation_clip=False)  # fmt: skip
-    for ax, mask, is_present in zip(axes[1:-1], masks, rated.present, strict=False):
-        if is_present:
-            show_mask(ax, mask.astype(float))
-        else:
-            ax.text(0.5, 0.5, "not drawn", ha="center", va="center", fontsize=7, transform=ax.transAxes)
     share = masks[rated.present].mean(0)
-    show_mask(axes[-1], share)
+    drawn = [mask.astype(float) if here else None for mask, here in zip(masks, rated.present, strict=True)]
+    for ax, votes in zip(axes[1:], [*drawn[: len(axes) - 2], share], strict=True):
+        if votes is None:
+            ax.text(0.5, 0.5, "not drawn", ha="center", va="center", fontsize=7, transform=ax.transAxes)
+        else:
+            # Grey by votes; the region of interest is lighter than what lies outside.
+            ax.imshow(votes if roi is None else np.where(roi, 0.2 + 0.8 * votes, 0.0), **look)
     majority = share > 0.5
     if majority.any() and not majority.all():
         axes[-1].contour(majority.astype(float), levels=[0.5], colors=[MODEL_CONTOUR], linewidths=1.0)

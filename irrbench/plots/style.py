@@ -86,17 +86,15 @@ def shorten(text: str, *, width: int = 44) -> str:
     >>> shorten("unet-resnet18-majority-seed-1", width=12)
     'unet-r…eed-1'
     """
-
-    def beginning(text: str, width: int) -> str:
-        end = 0
-        while end < len(text) and columns(text[: end + 1]) <= width:
-            end += 1
-        return text[:end]
-
     text = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
     if columns(text) <= width:
         return text
-    return f"{beginning(text, width // 2)}…{beginning(text[::-1], width - width // 2 - 1)[::-1]}"
+    start = end = text
+    while columns(start) > width // 2:
+        start = start[:-1]
+    while columns(end) > width - width // 2 - 1:
+        end = end[1:]
+    return f"{start}…{end}"
 
 
 def isolate(text: str) -> str:
