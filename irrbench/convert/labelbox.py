@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from irrbench.convert.shapes import fill_box, fill_polygon
 from irrbench.convert.writing import Converted, ImageFolder, Source, attempt, safe_name, write_folder
 from irrbench.data.io import read_colours, read_mask
-from irrbench.data.readers import LOSSY, DataError, Problem, ReadError, collecting, extension, size_text
+from irrbench.data.readers import LOSSY, DataError, Problem, ReadError, check_shape, collecting, extension
 
 Row = Mapping[str, Any]
 Shape = tuple[int, int]
@@ -227,9 +227,7 @@ class _Drawing:
         if "composite_mask" not in item and "mask" not in item:
             return fill_box(item["bounding_box"], shape) if "bounding_box" in item and self._boxes else None
         name, mask = self._read(item)
-        if mask.shape != shape:
-            expected = f"{size_text(shape)}, the size of its image"
-            raise ReadError(f"{name} of size {size_text(mask.shape)}", expected, "export again")
+        check_shape(mask.shape, shape, "export again", name=f"{name} of ")
         return mask
 
     def _read(self, item: Row) -> tuple[str, NDArray[np.bool_]]:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from irrbench.data.io import Files, escapes, files_by_id, in_threads, read_header, read_image, read_mask, shown_path
 from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData, assign_splits, pack_masks, small_shape
-from irrbench.data.readers import DataError, Problem, ReadError, collecting, size_text
+from irrbench.data.readers import DataError, Problem, ReadError, check_shape, collecting
 from irrbench.patterns import MAX_RATERS
 
 MAX_REPEATS = 30
@@ -75,21 +75,25 @@ def load_folder(
     Raises:
         DataError: with every problem found, each with its file and a remedy.
     """
-    folder = _Folder(Path(root), raters, allow_missing=allow_missing)
+    root = Path(root)
+    if not root.is_dir():
+        found = "a file" if root.exists() else "nothing"
+        raise DataError([Problem(str(root), found, "a data folder", "give the folder that holds images/")])
+    folder = _Folder(root, raters, allow_missing=allow_missing)
     ids = tuple(sorted(folder.images))
-    manifest, column, found = read_manifest(folder.root, ids, group_column=group_column)
-    problems = [*folder.problems, *(found if ids else ())]
+    manifest, column, manifest_problems = read_manifest(root, ids, group_column=group_column)
+    problems = folder.problems + (manifest_problems if ids else [])
     read = partial(folder.read_image, decode=check_images, max_side=max_side)
-    items = in_threads(read, ids, label=f"reading {folder.root.name}", progress=progress)
+    items = in_threads(read, ids, label=f"reading {root.name}", progress=progress)
     problems += [problem for item in items for problem in item.problems]
     counts = {item.channels for item in items if item.channels}
     if len(counts) > 1 and counts != {1, 3}:
-        text = f"images of {' and '.join(map(str, sorted(counts)))} channels"
-        problems.append(Problem("images", text, "one number of channels (grey beside colour is fine)", "convert"))
+        found = f"images of {' and '.join(map(str, sorted(counts)))} channels"
+        problems.append(Problem("images", found, "one number of channels (grey beside colour is fine)", "convert"))
     if problems:
         raise DataError(problems)
     data = RaterData(
-        name=folder.root.resolve().name,
+        name=root.resolve().name,
         note="",
         raters=tuple(folder.masks),
         image_ids=ids,
@@ -140,28 +144,26 @@ class _Folder:
     def __init__(self, root: Path, raters: Sequence[str] | None, *, allow_missing: bool) -> None:
         self.root = root
         self.problems: list[Problem] = []
-        self.images: Files = {}
-        self.masks: dict[str, Files] = {}
-        self.repeats: dict[str, Files] = {}
-        self.rois: Files = {}
-        if not root.is_dir():
-            found = "a file" if root.exists() else "nothing"
-            self._add(str(root), found, "a data folder", "give the folder that holds images/")
-            return
         self.images = self._files("images", "one image for each id")
         folders = sorted(path.name for path in root.glob("masks/*") if path.is_dir() and not path.name.startswith("."))
         expected = "" if allow_missing else "a mask by each rater for each image"
-        for rater in self._find_raters(folders, raters):
-            self.masks[rater] = self._files(f"masks/{rater}", "one mask for each image", expected, _ADD_MASK)
+        self.masks = {
+            rater: self._files(f"masks/{rater}", "one mask for each image", expected, _ADD_MASK)
+            for rater in self._find_raters(folders, raters)
+        }
         drawn = set().union(*self.masks.values())
         for image_id, path in self.images.items():
             if allow_missing and self.masks and image_id not in drawn:
                 remedy = "add a mask or remove the image"
                 self._add(f"images/{path.name}", "no mask by any rater", "at least one", remedy)
+        self.rois: Files = {}
         if (root / "roi").exists():
             expected = "an ROI for each image, as others have"
             self.rois = self._files("roi", "one ROI for each image", expected, "add it or remove the folder roi")
-        self._find_repeats(folders)
+        self.repeats = {
+            name: self._files(f"masks/{name}", "a mask for each image drawn again")
+            for name in self._find_repeats(folders)
+        }
 
     def _add(self, file: str, found: str, expected: str, remedy: str) -> None:
         self.problems.append(Problem(file, found, expected, remedy))
@@ -206,7 +208,7 @@ class _Folder:
             self._add("masks", found, f"2 to {MAX_RATERS} different raters", remedy)
         return [name for name in names if name in known]
 
-    def _find_repeats(self, folders: Sequence[str]) -> None:
+    def _find_repeats(self, folders: Sequence[str]) -> list[str]:
         """Folders ``masks/<rater>@2`` of the chosen raters: of as many images as they drew again."""
         raters = {name: rater for name in folders if (rater := repeat_of(name))}
         for name, rater in raters.items():
@@ -216,31 +218,27 @@ class _Folder:
         chosen = [name for name, rater in raters.items() if rater in self.masks]
         if len(chosen) > MAX_REPEATS:
             self._add("masks", f"{len(chosen)} repeat folders", f"at most {MAX_REPEATS}", "remove some")
-        for name in chosen[:MAX_REPEATS]:
-            self.repeats[name] = self._files(f"masks/{name}", "a mask for each image drawn again")
+        return chosen[:MAX_REPEATS]
 
     def read_image(self, image_id: str, *, decode: bool, max_side: int | None) -> _Image:
         """Read the files of one image; runs in several threads."""
         problems: list[Problem] = []
-        header, channels = None, 0
+        header = None
         with collecting(problems, shown_path(self.root, self.images[image_id])):
             header = read_header(self.images[image_id], decode=decode)
-            channels = header.channels
         planes: list[NDArray[np.bool_] | None] = []
-        folders = (*self.masks.values(), *self.repeats.values(), self.rois)
-        for files in folders:
+        for files in (*self.masks.values(), *self.repeats.values(), self.rois):
             plane, path = None, files.get(image_id)
             if path is not None:
                 file = shown_path(self.root, path)
                 with collecting(problems, file):
                     plane = read_mask(path)
-                if plane is not None and files is self.rois and not plane.any():
+                    if header is not None:
+                        check_shape(plane.shape, header.shape, "draw it on the image's own pixels")
+                if files is self.rois and plane is not None and not plane.any():
                     problems.append(Problem(file, "no marked pixel", "a region that counts", "redraw or remove it"))
-                if plane is not None and header is not None and plane.shape != header.shape:
-                    expected = f"{size_text(header.shape)}, the size of its image"
-                    remedy = "draw it on the image's own pixels"
-                    problems.append(Problem(file, f"size {size_text(plane.shape)}", expected, remedy))
             planes.append(plane)
+        channels = 0 if header is None else header.channels
         if problems:
             return _Image(channels, problems)
         *masks, roi = planes
@@ -299,7 +297,6 @@ def read_manifest(
         with collecting(problems, MANIFEST):
             frame = _read_csv(root / MANIFEST, group_column)
             columns, column = ", ".join(frame.columns), group_column
-    problems += _id_problems(frame["image_id"], image_ids)
     if column is None:
         column = next((name for name in GROUP_COLUMNS if name in frame), None)
     elif column not in frame:
@@ -309,8 +306,8 @@ def read_manifest(
     rows = frame.drop_duplicates("image_id").set_index("image_id")
     if column is not None:
         rows[column] = rows[column].where(rows[column] != "", rows.index.to_series())
-    if "split" in rows:
-        problems += _split_problems(rows, column)
+    findings = [*_check_ids(frame["image_id"], image_ids), *(_check_splits(rows, column) if "split" in rows else ())]
+    problems += [Problem(MANIFEST, *finding) for finding in findings]
     return assign_splits(rows.reindex(list(image_ids)), column), column, problems
 
 
@@ -341,29 +338,25 @@ def _read_csv(path: Path, group_column: str | None) -> pd.DataFrame:
     return typed
 
 
-def _id_problems(listed: Iterable[str], image_ids: Sequence[str]) -> Iterator[Problem]:
+def _check_ids(listed: Iterable[str], image_ids: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """What is found, what was expected and what to do, for each id that is wrong."""
     times, known = Counter(listed), set(image_ids)
     for name in times:
         if escapes(name):
-            found = f"image_id {name!r}, which leaves the folder"
-            yield Problem(MANIFEST, found, "a file name without its ending", "correct the id")
+            yield f"image_id {name!r}, which leaves the folder", "a file name without its ending", "correct the id"
         elif name not in known:
-            remedy = "add the image or remove the row"
-            yield Problem(MANIFEST, f"image_id {name!r}, unknown", "ids of files in images/", remedy)
+            yield f"image_id {name!r}, unknown", "ids of files in images/", "add the image or remove the row"
         if times[name] > 1:
-            yield Problem(MANIFEST, f"image_id {name!r} more than once", "one row an image", "keep one of the rows")
+            yield f"image_id {name!r} more than once", "one row an image", "keep one of the rows"
     for name in sorted(known - times.keys()):
-        remedy = "add the row or remove the image"
-        yield Problem(MANIFEST, f"no row for image {name!r}", "a row for each image", remedy)
+        yield f"no row for image {name!r}", "a row for each image", "add the row or remove the image"
 
 
-def _split_problems(rows: pd.DataFrame, group_column: str | None) -> Iterator[Problem]:
+def _check_splits(rows: pd.DataFrame, group_column: str | None) -> Iterator[tuple[str, str, str]]:
     for name, split in rows["split"].items():
         if split not in SPLITS:
-            found = f"split {split!r} for image {name!r}"
-            yield Problem(MANIFEST, found, f"one of {', '.join(SPLITS)}", "correct the split")
+            yield f"split {split!r} for image {name!r}", f"one of {', '.join(SPLITS)}", "correct the split"
     for group, splits in () if group_column is None else rows.groupby(group_column)["split"]:
         if len(set(splits)) > 1:
             found = f"{group_column} {group!r} in splits {' and '.join(sorted(set(splits)))}"
-            expected = "each group in one split, or scores are too good"
-            yield Problem(MANIFEST, found, expected, "move its images into one split")
+            yield found, "each group in one split, or scores are too good", "move its images into one split"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from irrbench.bounds import segmentation_bounds
 from irrbench.data.io import Files, files_by_id, in_threads, read_values, single_channel, two_valued
 from irrbench.data.rater_data import PackedMasks, RaterData, shrink_nearest
-from irrbench.data.readers import LOSSY, DataError, NiftiReader, Problem, ReadError, extension, size_text, stem
+from irrbench.data.readers import LOSSY, DataError, NiftiReader, Problem, ReadError, check_shape, extension, stem
 from irrbench.folds import Ties
 from irrbench.patterns import VotePatterns
 from irrbench.scores import EmptyReference, gain
@@ -313,8 +313,7 @@ def read_foreground(
     else:
         found = _from_plane(single_channel(stored, path), path, classes)
     if found.values.shape not in shapes:
-        expected = f"{size_text(packed.full_shape)}, the size of its image"
-        raise ReadError(f"size {size_text(found.values.shape)}", expected, "resample it to the image's own pixels")
+        check_shape(found.values.shape, packed.full_shape, "resample it to the image's own pixels")
     return found._replace(values=shrink_nearest(found.values, packed.shape))
 
 

@@ -104,6 +104,16 @@ def size_text(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
+def check_shape(shape: tuple[int, ...], image: tuple[int, ...], remedy: str, *, name: str = "") -> None:
+    """Refuse a mask of another shape than its image's; ``name`` goes before the shape in the message.
+
+    Raises:
+        ReadError: with ``remedy``.
+    """
+    if shape != image:
+        raise ReadError(f"{name}size {size_text(shape)}", f"{size_text(image)}, the size of its image", remedy)
+
+
 def _check_size(shape: tuple[int, ...]) -> None:
     """Refuse shapes over the limit, without pixels, or of one axis."""
     if math.prod(shape) > MAX_PIXELS:
