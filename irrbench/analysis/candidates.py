@@ -176,6 +176,10 @@ class Candidates:
         scored = np.logical_not(lacking.all(axis=0))
         return np.logical_not(lacking[:, scored].any(axis=1)) & scored.any()
 
+    def interval(self, ratios: Ratios) -> tuple[Floats, Floats]:
+        """Low and high ends of the intervals of ratios, each ``(M,)``."""
+        return stats.interval(ratios, level=self.resampling.level, method=self.resampling.method)
+
     def means(self, score: str) -> Ratios:
         """Means over images, ``(A,)``."""
         return self._ratios(score, lambda sums: (sums[:, :-1], sums[:, -1:]))
@@ -309,9 +313,12 @@ def make_candidates(
     guesses = [] if blind is None else [BLIND_NAME]
     places = {name: place for place, name in enumerate([*guesses, *tables], start=len(_BOUNDS))}
     columns = [(first, role) for role in _BOUNDS] + [(ordered[name], "model") for name in places]
-    folds = {score: _stack_folds(columns, score) for score in scores}
-    complete = {score: stack for score, stack in folds.items() if stack is not None}
-    if resampling.draws_raters and len(complete) < len(scores):
+    folds: dict[str, Floats] = {}
+    for score in scores:
+        stacks = [table[fold_columns(table, score, who)].to_numpy(dtype=float) for table, who in columns]
+        if stacks[0].shape[1] and len({stack.shape[1] for stack in stacks}) == 1:
+            folds[score] = np.stack(stacks, axis=-1)
+    if resampling.draws_raters and len(folds) < len(scores):
         raise ValueError(
             f"generalize={resampling.generalize!r} needs the scores on each rater's reference (columns such as "
             f"{scores[0]}_fold0), which the tables lack. Score the models again, or take generalize='images'."
@@ -323,7 +330,7 @@ def make_candidates(
         members=(*((k,) for k in range(len(_BOUNDS))), *(tuple(places[name] for name in names) for names in seeds)),
         image_ids=tuple(str(image_id) for image_id in first.index),
         tables={s: np.column_stack([t[name_column(s, who)] for t, who in columns]).astype(float) for s in scores},
-        folds=complete if len(complete) == len(scores) else {},
+        folds=folds if len(folds) == len(scores) else {},
         resampling=resampling,
     )
 
@@ -339,10 +346,3 @@ def _in_one_order(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]
             )
     order = sorted(first.index)
     return {name: table.loc[order] for name, table in indexed.items()}
-
-
-def _stack_folds(columns: Sequence[tuple[pd.DataFrame, str]], score: str) -> Floats | None:
-    """Each table on each rater's reference, ``(N, R, P)``; None where a table lacks references of the others."""
-    stacks = [table[fold_columns(table, score, who)].to_numpy(dtype=float) for table, who in columns]
-    widths = {stack.shape[1] for stack in stacks}
-    return np.stack(stacks, axis=-1) if len(widths) == 1 and 0 not in widths else None

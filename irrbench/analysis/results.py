@@ -12,9 +12,17 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from irrbench.analysis.candidates import Candidates, Resampling, make_candidates, resampling_in_words
-from irrbench.analysis.comparisons import alternative_frame, comparisons_frame, verdicts_frame
 from irrbench.analysis.subgroups import subgroups_frame
-from irrbench.analysis.tables import leaderboard_frame, normalize, per_image_frame, seeds_frame, separation_frame
+from irrbench.analysis.tables import (
+    alternative_frame,
+    comparisons_frame,
+    leaderboard_frame,
+    normalize,
+    per_image_frame,
+    seeds_frame,
+    separation_frame,
+    verdicts_frame,
+)
 from irrbench.plots.bands import bound, need_columns, score_columns
 from irrbench.plots.style import model_styles
 from irrbench.scores import gain
@@ -198,7 +206,7 @@ def build_results(
         ``leaderboard``: ceiling, upper, models by rank (mean of the first score), floors; for each score its mean and
         interval, floor and ceiling, and the normalized score with its interval, NaN where the interval of ceiling -
         floor holds 0; ``n_images`` and ``n_groups`` of the first score. The other frames: see
-        :mod:`irrbench.analysis.tables`, :mod:`irrbench.analysis.comparisons` and :mod:`irrbench.analysis.subgroups`.
+        :mod:`irrbench.analysis.tables` and :mod:`irrbench.analysis.subgroups`.
         ``notes``: what a reader must know. No facts about the data.
 
     Raises:

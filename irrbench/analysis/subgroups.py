@@ -57,27 +57,23 @@ def cut_column(values: pd.Series, *, quantiles: int = 3) -> Subgroups:
     """
     numbers = pd.to_numeric(values, errors="coerce")
     is_number = numbers.notna().any() and bool((numbers.notna() | values.isna()).all()) and values.dtype != bool
+    cut = ""
     if is_number and numbers.nunique() > quantiles:
-        return _cut_numbers(numbers, quantiles)
-    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-    labels = [MISSING if pd.isna(value) else text for value, text in zip(values, texts, strict=True)]
-    order = sorted(set(labels) - {MISSING}, key=_by_size)
-    return Subgroups(labels, [*order, *[MISSING] * (MISSING in labels)], "")
-
-
-def _cut_numbers(numbers: pd.Series, quantiles: int) -> Subgroups:
-    known = numbers.dropna().to_numpy(dtype=float)
-    # An edge is a value that occurs, so that equal values stay in one group.
-    edges = np.unique(np.quantile(known, np.arange(1, quantiles) / quantiles, method="inverted_cdf"))
-    edges = edges[edges < known.max()]
-    below = [f"up to {edge:g}" for edge in edges]
-    above = [f"above {edge:g}" for edge in edges]
-    names = [", ".join(filter(None, ends)) or "all" for ends in zip(["", *above], [*below, ""], strict=True)]
-    places = np.searchsorted(edges, numbers.to_numpy(dtype=float), side="left")
-    labels = [MISSING if pd.isna(value) else names[place] for value, place in zip(numbers, places, strict=True)]
-    parts = _PARTS.get(quantiles, f"{quantiles} quantile groups")
-    cut = f"{parts} of the scored images, cut at {' and '.join(f'{edge:g}' for edge in edges)}"
-    return Subgroups(labels, [*names, *[MISSING] * (MISSING in labels)], cut)
+        known = numbers.dropna().to_numpy(dtype=float)
+        # An edge is a value that occurs, so that equal values stay in one group.
+        edges = np.unique(np.quantile(known, np.arange(1, quantiles) / quantiles, method="inverted_cdf"))
+        edges = edges[edges < known.max()]
+        above, below = [f"above {edge:g}" for edge in edges], [f"up to {edge:g}" for edge in edges]
+        order = [", ".join(filter(None, ends)) or "all" for ends in zip(["", *above], [*below, ""], strict=True)]
+        texts = [order[place] for place in np.searchsorted(edges, numbers.to_numpy(dtype=float), side="left")]
+        parts = _PARTS.get(quantiles, f"{quantiles} quantile groups")
+        cut = f"{parts} of the scored images, cut at {' and '.join(f'{edge:g}' for edge in edges)}"
+        labels = [MISSING if pd.isna(value) else text for value, text in zip(values, texts, strict=True)]
+    else:
+        texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+        labels = [MISSING if pd.isna(value) else text for value, text in zip(values, texts, strict=True)]
+        order = sorted(set(labels) - {MISSING}, key=_by_size)
+    return Subgroups(labels, [*order, *[MISSING] * (MISSING in labels)], cut)
 
 
 def _by_size(label: str) -> tuple[bool, float, str]:

@@ -1,36 +1,52 @@
-"""Tables of means: the leaderboard, the long per-image table, seeds, and which score separates models."""
+"""Tables of a benchmark: the leaderboard, per-image scores, seeds, separation, comparisons, verdicts, and test results.
+
+Means and their intervals come first, then the tables of tests: paired comparisons, verdicts against naive and average
+rater, the alternative annotator test.
+
+Axes: ``N`` images, ``R`` raters, ``A`` candidates, ``M`` models.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from irrbench.analysis.candidates import BLIND, Candidates
-from irrbench.scores import record
-from irrbench.stats import Floats, Normalized, interval, normalized_score
+from irrbench.scores import gain, record
+from irrbench.stats import (
+    Floats,
+    Normalized,
+    alternative_annotator_test,
+    divide,
+    holm,
+    normalized_score,
+    p_above,
+    p_two_sided,
+)
 
+NO_MARGIN = "no margin declared"
 _ORDER = ("ceiling", "upper", "model", BLIND, "floor")  # of roles in the leaderboard
 
 
 def normalize(candidates: Candidates, score: str) -> list[Normalized]:
     """Each candidate's normalized score, or why there is none."""
-    options, turn = candidates.resampling, record(score).gain
     floor, ceiling = candidates.place("floor"), candidates.place("ceiling")
-    gap = candidates.advantages(score, [ceiling], [floor])
-    gap_low = float(interval(gap, level=options.level, method=options.method)[0][0])
-    gains = turn(candidates.means(score).estimates)
+    gap_low = float(candidates.interval(candidates.advantages(score, [ceiling], [floor]))[0][0])
+    gains = gain(score, candidates.means(score).estimates)
     return [normalized_score(model, gains[floor], gains[ceiling], gap_low=gap_low) for model in gains]
 
 
 def score_columns(candidates: Candidates, score: str) -> dict[str, Floats]:
     """One score's columns, ``(A,)`` each: mean, interval, floor and ceiling, normalized value and its interval."""
-    options = candidates.resampling
     means = candidates.means(score)
-    low, high = (record(score).clip(end) for end in interval(means, level=options.level, method=options.method))
+    low, high = (record(score).clip(end) for end in candidates.interval(means))
     normalized = np.array([n.value for n in normalize(candidates, score)])
-    ends = interval(candidates.normalized(score), level=options.level, method=options.method)
+    ends = candidates.interval(candidates.normalized(score))
     # Floor and ceiling are 0 and 1 by definition: they have no interval.
     fixed = np.isin(candidates.roles, ("floor", "ceiling")) | np.isnan(normalized)
     return {
@@ -104,12 +120,11 @@ def separation_frame(candidates: Candidates) -> pd.DataFrame:
         the ceiling is better; NaN with fewer than two images or no spread), and ``remark`` where the score cannot tell
         a model from the naive rater.
     """
-    options = candidates.resampling
     floor, ceiling = candidates.place("floor"), candidates.place("ceiling")
     rows = []
     for score in candidates.scores:
         gap = candidates.differences(score, [ceiling], [floor])
-        low, high = (float(end[0]) for end in interval(gap, level=options.level, method=options.method))
+        low, high = (float(end[0]) for end in candidates.interval(gap))
         table = candidates.values(score)[candidates.counted(score)]
         gaps = table[:, ceiling] - table[:, floor]
         sd = float(gaps.std(ddof=1)) if len(gaps) > 1 else math.nan
@@ -121,3 +136,158 @@ def separation_frame(candidates: Candidates) -> pd.DataFrame:
             | {"remark": normalize(candidates, score)[ceiling].reason}
         )
     return pd.DataFrame(rows).sort_values("separation", ascending=False, kind="stable", ignore_index=True)
+
+
+# Tests.
+
+
+def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
+    """Each model against ceiling and floor and against each other model, with Holm's correction within each family.
+
+    Returns:
+        ``name``, ``versus``, ``score``, ``difference``, ``low``, ``high``, two-sided ``p``, ``p_holm`` and ``verdict``
+        (``above`` where ``name`` is better than ``versus``, ``below`` where it is worse); then ``value`` and
+        ``versus_value`` beside ``floor`` and ``ceiling``, and the difference in units of ceiling - floor,
+        ``normalized_difference`` (positive where ``name`` is better).
+    """
+    options = candidates.resampling
+    families = [[(model, candidates.place(role)) for model in candidates.models] for role in ("ceiling", "floor")]
+    families.append(list(combinations(candidates.models, 2)))
+    frames = []
+    for score in candidates.scores:
+        means, bounds = candidates.means(score).estimates, bound_means(candidates, score)
+        is_known = not normalize(candidates, score)[candidates.place("ceiling")].reason
+        gap = bounds["ceiling"] - bounds["floor"] if is_known else math.nan
+        for pairs in filter(None, families):
+            one, other = (list(side) for side in zip(*pairs, strict=True))
+            ratios = candidates.differences(score, one, other)
+            p = p_two_sided(ratios, method=options.method)
+            p_holm = holm(p)
+            verdict = _first_true(
+                (np.isnan(p_holm), "undefined"),
+                (p_holm >= 1 - options.level, "not distinguishable"),
+                (gain(score, ratios.estimates) > 0, "above"),
+                otherwise="below",
+            )
+            columns = {
+                "name": [candidates.names[i] for i in one],
+                "versus": [candidates.names[i] for i in other],
+                "score": score,
+                "difference": ratios.estimates,
+                **dict(zip(("low", "high"), candidates.interval(ratios), strict=True)),
+                "p": p,
+                "p_holm": p_holm,
+                "verdict": verdict,
+                "value": means[one],
+                "versus_value": means[other],
+                **bounds,
+                "normalized_difference": ratios.estimates / gap,
+            }
+            frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _first_true(*cases: tuple[NDArray[np.bool_], str], otherwise: str) -> list[str]:
+    """For each place the word of the first condition ``(M,)`` that is true there."""
+    conditions, words = zip(*cases, strict=True)
+    return [str(word) for word in np.select(conditions, words, default=otherwise)]
+
+
+def verdicts_frame(candidates: Candidates, margins: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Each model and score in one row: is it better than the naive rater, is it as good as the average rater?
+
+    Both questions are one-sided at half of ``1 - level``, which is where the two-sided interval ends, with Holm's
+    correction over models.
+
+    Args:
+        candidates: models and bounds.
+        margins: by score, how much worse than the average rater still counts as equally good. Without one the second
+            question has no answer and the verdict says so.
+
+    Returns:
+        ``name``, ``score``, ``value`` with ``low`` and ``high``, ``floor``, ``ceiling``, ``normalized`` with its
+        interval; ``floor_difference`` and ``ceiling_difference``, each with ``_low`` and ``_high``; ``floor_p`` and
+        ``floor_p_holm`` (of "no better than the naive rater"); ``margin``, ``ceiling_p`` and ``ceiling_p_holm`` (of
+        "worse than the average rater by the margin or more"); ``floor_verdict`` and ``ceiling_verdict``.
+    """
+    frames = [_verdicts(candidates, score, (margins or {}).get(score)) for score in candidates.scores]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.DataFrame:
+    models, method, alpha = candidates.models, candidates.resampling.method, (1 - candidates.resampling.level) / 2
+    columns: dict[str, object] = {"name": [candidates.names[m] for m in models], "score": score}
+    for name, column in score_columns(candidates, score).items():
+        columns[name.removeprefix(score).removeprefix("_") or "value"] = column[models]
+    advantages = {}
+    for role in ("floor", "ceiling"):
+        pairs = models, [candidates.place(role)] * len(models)
+        ratios, advantages[role] = candidates.differences(score, *pairs), candidates.advantages(score, *pairs)
+        low, high = candidates.interval(ratios)
+        ends = {f"{role}_difference_low": low, f"{role}_difference_high": high}
+        columns |= {f"{role}_difference": ratios.estimates, **ends}
+    over_floor, over_ceiling = advantages.values()
+    p_floor = p_above(over_floor, method=method)
+    p_margin = np.full(len(models), math.nan) if margin is None else p_above(over_ceiling, -margin, method=method)
+    holm_floor, holm_margin, holm_better = holm(p_floor), holm(p_margin), holm(p_above(over_ceiling, method=method))
+    columns |= {"floor_p": p_floor, "floor_p_holm": holm_floor, "margin": math.nan if margin is None else margin}
+    columns |= {"ceiling_p": p_margin, "ceiling_p_holm": holm_margin}
+    columns["floor_verdict"] = _first_true(
+        (np.isnan(holm_floor), "undefined"),
+        (holm_floor < alpha, "better than the naive rater"),
+        otherwise="not shown to be better than the naive rater",
+    )
+    most = candidates.interval(over_ceiling)[1]
+    columns["ceiling_verdict"] = _first_true(
+        (np.isnan(most), "undefined"),
+        (np.full(len(models), margin is None), NO_MARGIN),
+        # A test of superiority after one of non-inferiority needs no correction: the second hypothesis holds the first.
+        ((holm_margin < alpha) & (holm_better < alpha), "better than the average rater"),
+        (holm_margin < alpha, "non-inferior to the average rater"),
+        (most < -(margin or 0.0), "inferior to the average rater"),
+        otherwise="inconclusive",
+    )
+    return pd.DataFrame(columns)
+
+
+def alternative_frame(
+    candidates: Candidates, *, epsilon: float = 0.2, raters: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Can a model replace one of the raters? The alternative annotator test of each model and score.
+
+    Args:
+        candidates: models and bounds.
+        epsilon: what the model's lower cost is worth.
+        raters: their names; numbers if not given.
+
+    Returns:
+        One row for each model, score and rater: ``name``, ``score``, ``rater``, ``n_images``, ``n_groups``, on the
+        reference without that rater the means ``value`` of the model, ``rater_value`` and ``floor``, ``advantage``,
+        ``rater_advantage``, ``p``, ``p_corrected``, ``wins``; and the same in all rows of a model and score
+        ``winning_rate``, ``average_advantage``, ``epsilon`` and ``verdict``. Empty where tables lack the scores on each
+        rater's reference.
+    """
+    alpha, groups = 1 - candidates.resampling.level, candidates.groups
+    roles = {"rater_value": candidates.place("ceiling"), "floor": candidates.place("floor")}
+    tested = ("advantage", "rater_advantage", "p", "p_corrected", "wins", "winning_rate", "average_advantage")
+    frames = []
+    for score, model in product(candidates.folds, candidates.models):
+        folds = candidates.fold_values(score)
+        columns = {name: folds[:, :, place] for name, place in {"value": model, **roles}.items()}
+        ours, theirs = gain(score, columns["value"]), gain(score, columns["rater_value"])
+        found = alternative_annotator_test(ours, theirs, epsilon=epsilon, alpha=alpha, groups=groups)
+        both, number = ~np.isnan(ours - theirs), found.n_images.astype(float)
+        verdict = "may stand in for a rater" if found.passed else "not shown to stand in for a rater"
+        facts = {
+            "name": candidates.names[model],
+            "score": score,
+            "rater": [f"rater {r + 1}" for r in range(ours.shape[1])] if raters is None else list(raters),
+            "n_images": found.n_images,
+            "n_groups": found.n_groups,
+            **{name: divide(np.where(both, values, 0.0).sum(axis=0), number) for name, values in columns.items()},
+            **{name: getattr(found, name) for name in tested},
+            "epsilon": epsilon,
+            "verdict": "undefined" if math.isnan(found.winning_rate) else verdict,
+        }
+        frames.append(pd.DataFrame(facts))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

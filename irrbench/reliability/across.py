@@ -194,8 +194,8 @@ def score_candidates(counted: Counted, options: StudyOptions) -> dict[str, Score
         # The mask that marks nothing is scored as a prediction, by the same function as all others.
         counts = torch.stack([patterns.totals, torch.zeros_like(patterns.totals)], 1)
         blank = VotePatterns.from_counts(counts, num_raters=patterns.num_raters, present=patterns.present)
-        rules = {"ties": options.ties, "empty_reference": options.empty_reference}
-        parts.append(segmentation_bounds(blank, options.scores, **rules))
+        ties, empty_reference = options.ties, options.empty_reference
+        parts.append(segmentation_bounds(blank, options.scores, ties=ties, empty_reference=empty_reference))
     places = {"ceiling": "ceiling", "floor": "floor", "blank": "model", "raters": "raters"}
     return {
         candidate: {score: torch.cat([getattr(p, place)[score] for p in parts]).numpy() for score in options.scores}

@@ -11,9 +11,17 @@ import torch
 
 from irrbench.analysis.blind import fit_blind
 from irrbench.analysis.candidates import Resampling, make_candidates
-from irrbench.analysis.comparisons import alternative_frame, comparisons_frame, verdicts_frame
 from irrbench.analysis.subgroups import subgroups_frame
-from irrbench.analysis.tables import leaderboard_frame, normalize, per_image_frame, seeds_frame, separation_frame
+from irrbench.analysis.tables import (
+    alternative_frame,
+    comparisons_frame,
+    leaderboard_frame,
+    normalize,
+    per_image_frame,
+    seeds_frame,
+    separation_frame,
+    verdicts_frame,
+)
 from irrbench.data import RaterData
 from irrbench.scores import SCORES, Score
 
