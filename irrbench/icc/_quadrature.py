@@ -49,6 +49,7 @@ class Grid(NamedTuple):
         spacing = (ends[1] - ends[0]) / (nodes - 1)
         x = _nodes(ends[0] + spacing * torch.arange(float(nodes), dtype=scale.dtype)[:, None], edges, width)
         density = _spacing_variable(x, edges, width)[1]
+        x = x.contiguous()  # images last, as in all that follows: strided nodes cost a tenth of the time
         return cls(x, (spacing / density).log() - x**2 / 2 - math.log(2 * math.pi) / 2)
 
 
