@@ -286,20 +286,20 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], looks: Mapping[str, style.ModelSt
 def _draw_band(ax: Axes, row: Row, *, top: float, bottom: float) -> None:
     """Draw the band, a line for each bound, and over their lines the numbers of floor and ceiling."""
     bounds = {role: value for role, value in row.bounds.items() if math.isfinite(value)}
-    ends = {role: bounds[role] for role in ("floor", "ceiling") if role in bounds}
-    if len(ends) == 2:
-        look: dict[str, Any] = _HATCH if row.is_inverted else {"facecolor": style.BAND_COLOUR, "linewidth": 0}
-        ax.fill_between(sorted(ends.values()), top, bottom, **look, zorder=1)
     for role, value in bounds.items():
         ax.plot([value, value], [top, bottom], **_LINES[role], solid_capstyle="butt", zorder=2, gid=role)
-    # Where floor and ceiling are close, their numbers stand side by side around the middle.
-    left, right = ax.get_xlim()
-    room = _NEAR * (right - left)
-    is_near = len(ends) == 2 and abs(ends["ceiling"] - ends["floor"]) < room
-    middle = min(max(sum(ends.values()) / 2, left + room), right - room)
-    for role, value in ends.items():
-        side, shift = ("right", -2.5) if role == min(ends, key=lambda end: ends[end]) else ("left", 2.5)
-        ax.annotate(style.number(value, digits=2), (middle if is_near else value, top - 0.05), xycoords="data",
-                    xytext=(shift if is_near else 0, 0), textcoords="offset points",
-                    ha=side if is_near else "center", va="bottom", fontsize=9,
+    ends = sorted((role for role in ("floor", "ceiling") if role in bounds), key=lambda role: bounds[role])
+    places, sides, shifts = [bounds[role] for role in ends], ["center", "center"], (0.0, 0.0)
+    if len(ends) == 2:
+        look: dict[str, Any] = _HATCH if row.is_inverted else {"facecolor": style.BAND_COLOUR, "linewidth": 0}
+        ax.fill_between(places, top, bottom, **look, zorder=1)
+        left, right = ax.get_xlim()
+        room = _NEAR * (right - left)
+        if places[1] - places[0] < room:
+            # Where floor and ceiling are close, their numbers stand side by side around the middle.
+            places = [min(max(sum(places) / 2, left + room), right - room)] * 2
+            sides, shifts = ["right", "left"], (-2.5, 2.5)
+    for role, place, side, shift in zip(ends, places, sides, shifts, strict=False):
+        ax.annotate(style.number(bounds[role], digits=2), (place, top - 0.05), xycoords="data", xytext=(shift, 0),
+                    textcoords="offset points", ha=side, va="bottom", fontsize=9,
                     color=style.ROLE_TEXT_COLOURS[role])  # fmt: skip

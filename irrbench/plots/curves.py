@@ -94,10 +94,7 @@ def _set_limits(ax: Axes, epochs: pd.Series, values: list[float], score: str) ->
     room = max(0.04 * (last - first), 0.5 if first == last else 0.1)
     ax.set_xlim(first - room, last + room)
     # Ticks at whole epochs only: with few of them each has its own.
-    if last - first < 10:
-        ax.set_xticks(range(first, last + 1))
-    else:
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlabel("epoch")
     style.draw_grid(ax, "y")
 

@@ -90,7 +90,11 @@ def contour_panel(
     picture[contour(masks, thin + 1).any(axis=0)] *= _SHADE
     if prediction is not None:
         _draw_model(picture, _enlarged(prediction, scale), widths=(2 * thin + 1, thin, 1))
-    _draw_raters(picture, contour(masks, thin), dash=_DASH * thin)
+    # Where several lines coincide, they take turns along the diagonal.
+    lines = contour(masks, thin)
+    turn = (np.indices(lines.shape[1:]).sum(axis=0) // (_DASH * thin)) % np.maximum(lines.sum(axis=0), 1)
+    for rater, own in enumerate(lines & (lines.cumsum(axis=0) - 1 == turn)):
+        picture[own] = _rgb(RATER_COLOURS[rater % len(RATER_COLOURS)])
     drawn: Picture = picture.round().astype(np.uint8)
     return np.concatenate([_title_strip(title, drawn.shape[1]), drawn]) if title else drawn
 
@@ -157,14 +161,6 @@ def _draw_model(picture: NDArray[np.float64], prediction: Mask, *, widths: tuple
             picture[line] = _rgb(MODEL_CONTOUR)
             return
     picture[line] = _FAINT * picture[line] + (1 - _FAINT) * np.array(_rgb(MODEL_CONTOUR))
-
-
-def _draw_raters(picture: NDArray[np.float64], lines: Mask, *, dash: int) -> None:
-    """Draw lines (R, H, W); where several coincide, they take turns along the diagonal."""
-    rows, columns = (np.arange(size) for size in lines.shape[1:])
-    turn = ((rows[:, None] + columns) // dash) % np.maximum(lines.sum(axis=0), 1)
-    for rater, own in enumerate(lines & (lines.cumsum(axis=0) - 1 == turn)):
-        picture[own] = _rgb(RATER_COLOURS[rater % len(RATER_COLOURS)])
 
 
 def _rgb(colour: str) -> tuple[int, ...]:

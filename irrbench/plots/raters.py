@@ -82,12 +82,8 @@ def average_and_naive(scores: pd.DataFrame) -> Figure:
     """
     columns = ("title", "ceiling", "ceiling_se", "floor", "floor_se", "blank", "blank_se", "monitor")
     need_columns(scores, columns, what="`scores`")
-    grey = style.ROLE_COLOURS["floor"]
-    looks = {
-        "ceiling": style.dot(style.ROLE_COLOURS["ceiling"]),
-        "floor": style.dot(grey, "s"),
-        "blank": style.dot(grey, is_open=True),
-    }
+    black, grey = style.ROLE_COLOURS["ceiling"], style.ROLE_COLOURS["floor"]
+    looks = {"ceiling": style.dot(black), "floor": style.dot(grey, "s"), "blank": style.dot(grey, is_open=True)}
     labels = ("average rater (ceiling)", "naive rater: marks everything (floor)", "marks nothing")
     by_name = dict(zip(scores["score" if "score" in scores else "title"], _records(scores), strict=True))
     titles = {}
