@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from irrbench.convert.shapes import decode_runs, expand_runs, fill_polygon
 from irrbench.convert.writing import Converted, ImageFolder, Source, attempt, write_folder
-from irrbench.data.readers import DataError, Problem, ReadError
+from irrbench.data.readers import DataError, Mask, Problem, ReadError
 
 Entry = Mapping[str, Any]
 Shape = tuple[int, int]
@@ -62,7 +61,7 @@ def convert_coco(
     """
     path = Path(annotations)
     content = _load(path)
-    wanted = _category_ids(content, categories, path)
+    wanted = _category_ids(content, categories, path) if categories else None
     by_image = _by_image(content, annotator, path)
     everyone = sorted({str(_field(entry, annotator)) for entry in content["annotations"]})
     folder = ImageFolder(Path(images))
@@ -83,7 +82,7 @@ def convert_coco(
             remedy = f"list them in the image's field {looked!r}, or leave the image out"
             raise ReadError(f"no annotator of {name}", "one at least", remedy)
 
-        def draw(shape: Shape) -> dict[str, list[NDArray[np.bool_]]]:
+        def draw(shape: Shape) -> dict[str, list[Mask]]:
             return {rater: [_union(drawn, shape)] for rater, drawn in by_rater.items()}
 
         plain = {key: value for key, value in image.items() if isinstance(value, str | int | float | bool)}
@@ -109,10 +108,8 @@ def _load(path: Path) -> Entry:
     return dict(content)
 
 
-def _category_ids(content: Entry, wanted: Sequence[str], path: Path) -> set[object] | None:
-    """The ids of the categories of these names or ids; None where all count."""
-    if not wanted:
-        return None
+def _category_ids(content: Entry, wanted: Sequence[str], path: Path) -> set[object]:
+    """The ids of the categories of these names or ids."""
     listed = content.get("categories")
     entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     ids: set[object] = set()
@@ -128,11 +125,7 @@ def _category_ids(content: Entry, wanted: Sequence[str], path: Path) -> set[obje
 def _by_image(content: Entry, annotator: str, path: Path) -> dict[object, list[Entry]]:
     """The annotations of each image, once all of them name an image and an annotator."""
     known = Counter(_key(entry.get("id")) for entry in content["images"])
-    problems = [
-        Problem(f"{path.name}, image {key}", f"{times} images of that id", "one", "export again")
-        for key, times in known.items()
-        if times > 1
-    ]
+    problems: list[Problem] = []
     by_image: dict[object, list[Entry]] = defaultdict(list)
     for entry in content["annotations"]:
         label, image = f"{path.name}, annotation {entry.get('id')}", entry.get("image_id")
@@ -142,6 +135,10 @@ def _by_image(content: Entry, annotator: str, path: Path) -> dict[object, list[E
         if _key(image) not in known:
             problems.append(Problem(label, f"image_id {image!r}, unknown", "an id of images", "export again"))
         by_image[_key(image)].append(entry)
+    for key, times in known.items():
+        label = f"{path.name}, image {key}"
+        if times > 1:
+            problems.append(Problem(label, f"{times} images of that id", "one", "export again"))
     if problems:
         raise DataError(problems)
     return by_image
@@ -158,7 +155,7 @@ def _field(entry: Entry, path: str) -> object:
     return value
 
 
-def _union(annotations: Sequence[Entry], shape: Shape) -> NDArray[np.bool_]:
+def _union(annotations: Sequence[Entry], shape: Shape) -> Mask:
     """All annotations in one mask."""
     mask = np.zeros(shape, bool)
     annotation: Entry = {}
@@ -171,7 +168,7 @@ def _union(annotations: Sequence[Entry], shape: Shape) -> NDArray[np.bool_]:
     return mask
 
 
-def _draw(segmentation: object, shape: Shape) -> NDArray[np.bool_]:
+def _draw(segmentation: object, shape: Shape) -> Mask:
     if isinstance(segmentation, list) and segmentation:
         mask = np.zeros(shape, bool)
         for polygon in segmentation:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from irrbench.convert.shapes import fill_box, fill_polygon
 from irrbench.convert.writing import Converted, ImageFolder, Source, attempt, safe_name, write_folder
 from irrbench.data.io import read_colours, read_mask
-from irrbench.data.readers import LOSSY, DataError, Problem, ReadError, check_shape, collecting, extension
+from irrbench.data.readers import LOSSY, DataError, Mask, Problem, ReadError, check_shape, collecting, extension
 
 Row = Mapping[str, Any]
 Shape = tuple[int, int]
@@ -139,7 +139,7 @@ def _source(row: Row, project: str | None, files: Store, drawing: _Drawing) -> S
     fields = [_dict(field) for field in metadata] if isinstance(metadata, list) else []
     covariates = {str(field["schema_name"]): field.get("value", "") for field in fields if field.get("schema_name")}
 
-    def draw(shape: Shape) -> dict[str, list[NDArray[np.bool_]]]:
+    def draw(shape: Shape) -> dict[str, list[Mask]]:
         return {rater: [drawing.draw(objects, shape) for objects in drawings] for rater, drawings in labels.items()}
 
     url = data_row["row_data"] if isinstance(data_row.get("row_data"), str) else ""
@@ -199,7 +199,7 @@ class _Drawing:
         for kind, count in sorted(self._ignored.items()):
             yield f"{count} objects of kind {kind} left out: they have no outline"
 
-    def draw(self, objects: Sequence[Row], shape: Shape) -> NDArray[np.bool_]:
+    def draw(self, objects: Sequence[Row], shape: Shape) -> Mask:
         """All objects that count, in one mask ``(H, W)``.
 
         Raises:
@@ -221,7 +221,7 @@ class _Drawing:
                 mask |= drawn
         return mask
 
-    def _draw_one(self, item: Row, shape: Shape) -> NDArray[np.bool_] | None:
+    def _draw_one(self, item: Row, shape: Shape) -> Mask | None:
         if "polygon" in item:
             return fill_polygon([[point["x"], point["y"]] for point in item["polygon"]], shape)
         if "composite_mask" not in item and "mask" not in item:
@@ -230,7 +230,7 @@ class _Drawing:
         check_shape(mask.shape, shape, "export again", name=f"{name} of ")
         return mask
 
-    def _read(self, item: Row) -> tuple[str, NDArray[np.bool_]]:
+    def _read(self, item: Row) -> tuple[str, Mask]:
         """File name and content of an object's own mask, or of its colour in the composite mask of its label."""
         if self._files is None:
             raise ReadError("an object drawn as a mask, and no folder of masks", "mask files", "give --masks DIR")
@@ -250,7 +250,7 @@ class _Drawing:
         return path.name, _read_colour(path, np.array([int(value) for value in composite["color_rgb"]]))
 
 
-def _read_single(path: Path) -> NDArray[np.bool_]:
+def _read_single(path: Path) -> Mask:
     """One object's mask: what is neither black nor transparent, of one colour."""
     colours = read_colours(path)
     if colours.ndim == 2 or extension(path.name) in LOSSY:
@@ -261,18 +261,18 @@ def _read_single(path: Path) -> NDArray[np.bool_]:
     return marked
 
 
-def _read_colour(path: Path, wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _read_colour(path: Path, wanted: NDArray[np.int64]) -> Mask:
     """One object's colour out of the picture that holds all objects of its label."""
     colours = read_colours(path)
     if colours.ndim != 3 or colours.shape[-1] < 3:
         raise ReadError(f"{path.name} without colours", "a composite mask in RGB", "download it again")
     if wanted.shape != (3,):
         raise ReadError(f"{len(wanted)} values of color_rgb", "three", "export again")
-    marked: NDArray[np.bool_] = _opaque(colours) & (colours[..., :3] == wanted).all(-1)
+    marked: Mask = _opaque(colours) & (colours[..., :3] == wanted).all(-1)
     return marked
 
 
-def _opaque(colours: NDArray[Any]) -> NDArray[np.bool_]:
+def _opaque(colours: NDArray[Any]) -> Mask:
     has_alpha = colours.shape[-1] in (2, 4)
     return colours[..., -1] > 0 if has_alpha else np.ones(colours.shape[:-1], bool)
 

@@ -71,7 +71,7 @@ def convert_lidc(
     def source(nodule: Nodule) -> Source:
         pixels = partial(_window_pixels, nodule, series[nodule.series], low, high)
         drawings = {rater: [mask] for rater, mask in zip(RATERS, nodule.masks, strict=True)}
-        return Source(nodule.image_id, RATERS, {**nodule.row(), "series": nodule.series}, pixels, lambda _: drawings)
+        return Source(nodule.image_id, RATERS, nodule.row | {"series": nodule.series}, pixels, lambda _: drawings)
 
     absent = len(nodules) - len(present)
     return write_folder(
@@ -117,7 +117,7 @@ def _read_headers(root: Path, *, progress: bool) -> dict[str, list[Slice]]:
 
 def _window_pixels(nodule: Nodule, slices: list[Slice], low: float, high: float) -> NDArray[np.uint8]:
     """The window around a nodule, cut out of the slice that it was drawn on; black is ``low``, white is ``high``."""
-    z, size, remedy = nodule.facts["slice_z_mm"], nodule.masks.shape[-1], "download the series again"
+    z, size, remedy = nodule.row["slice_z_mm"], nodule.masks.shape[-1], "download the series again"
     near = [(abs(at - z), number, path) for at, number, path in slices if abs(at - z) <= SAME_SLICE_MM]
     if not near:
         raise ReadError(f"no slice at z = {z:g} mm", "the slice that was drawn on", remedy)
@@ -133,6 +133,6 @@ def _window_pixels(nodule: Nodule, slices: list[Slice], low: float, high: float)
         raise ReadError(f"{path.name} with NaN", "finite Hounsfield units", remedy)
     if units.shape != (SCAN_SIDE, SCAN_SIDE):
         raise ReadError(f"{path.name} of size {size_text(units.shape)}", f"{SCAN_SIDE} x {SCAN_SIDE}", remedy)
-    x, y = int(nodule.facts["window_x"]), int(nodule.facts["window_y"])
+    x, y = int(nodule.row["window_x"]), int(nodule.row["window_y"])
     share = (units[y : y + size, x : x + size] - low) / (high - low)
     return np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)

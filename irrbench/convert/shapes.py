@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from irrbench.data.readers import ReadError
+from irrbench.data.readers import Mask, ReadError
 
 Shape = tuple[int, int]
 FARTHEST = 1e7
 
 
-def fill_polygon(points: ArrayLike, shape: Shape) -> NDArray[np.bool_]:
+def fill_polygon(points: ArrayLike, shape: Shape) -> Mask:
     """The mask ``(H, W)`` of one closed outline ``(N, 2)`` of x, y: pixels whose centre lies inside (even-odd rule).
 
     What lies outside of the image is cut off. A centre on the outline belongs to the side left or above of it, so
@@ -48,14 +48,14 @@ def fill_polygon(points: ArrayLike, shape: Shape) -> NDArray[np.bool_]:
     return (toggles.cumsum(axis=1)[:, :-1] & 1).astype(bool)
 
 
-def fill_box(box: Mapping[str, float], shape: Shape) -> NDArray[np.bool_]:
+def fill_box(box: Mapping[str, float], shape: Shape) -> Mask:
     """The mask ``(H, W)`` of a box with ``left``, ``top``, ``width`` and ``height``."""
     left, top, width, height = (float(box[key]) for key in ("left", "top", "width", "height"))
     right, bottom = left + width, top + height
     return fill_polygon([[left, top], [right, top], [right, bottom], [left, bottom]], shape)
 
 
-def expand_runs(counts: Sequence[int], shape: Shape) -> NDArray[np.bool_]:
+def expand_runs(counts: Sequence[int], shape: Shape) -> Mask:
     """The mask ``(H, W)`` of run lengths, background first, column after column (COCO's uncompressed RLE).
 
     Raises:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from irrbench.data.folder import check_folder
 from irrbench.data.io import in_threads, read_image, read_upright
-from irrbench.data.readers import DataError, Problem, ReadError, extension, size_text, stem
+from irrbench.data.readers import DataError, Mask, Problem, ReadError, extension, size_text, stem
 
 Made = TypeVar("Made")
 Shape = tuple[int, int]
@@ -50,7 +51,7 @@ class Source(NamedTuple):
     raters: tuple[str, ...]
     covariates: Mapping[str, object]
     image: Callable[[], Path | NDArray[np.generic]]
-    draw: Callable[[Shape], dict[str, list[NDArray[np.bool_]]]]
+    draw: Callable[[Shape], dict[str, list[Mask]]]
     declared: Shape | None = None
 
 
@@ -181,7 +182,7 @@ def _write_image(root: Path, ids: Mapping[str, str], raters: Mapping[str, str], 
     return None
 
 
-def _prepare(source: Source) -> tuple[Path | NDArray[np.generic], dict[str, list[NDArray[np.bool_]]]]:
+def _prepare(source: Source) -> tuple[Path | NDArray[np.generic], dict[str, list[Mask]]]:
     """The image to write, checked, and all masks of it.
 
     Photos that carry a turn (EXIF orientation) are stored as viewers show them, which is what people draw on, unless
@@ -285,13 +286,10 @@ def safe_names(names: Iterable[str], *, shorten: Callable[[str], str] = str) -> 
     taken: set[str] = set()
     chosen: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        safe, number = safe_name(shorten(name)), 1
-        free = safe
-        while free.casefold() in taken:
-            number += 1
-            free = f"{safe}-{number}"
-        taken.add(free.casefold())
-        chosen[name] = free
+        safe = safe_name(shorten(name))
+        candidates = chain([safe], (f"{safe}-{number}" for number in count(2)))
+        chosen[name] = next(free for free in candidates if free.casefold() not in taken)
+        taken.add(chosen[name].casefold())
     return chosen
 
 

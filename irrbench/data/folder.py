@@ -30,9 +30,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from irrbench.data.io import Files, escapes, files_by_id, in_threads, read_header, read_image, read_mask, shown_path
+from irrbench.data.io import Files, escapes, files_by_id, in_threads, read_image, read_mask, read_shape, shown_path
 from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData, assign_splits, pack_masks, small_shape
-from irrbench.data.readers import DataError, Problem, ReadError, check_shape, collecting
+from irrbench.data.readers import DataError, Mask, Problem, ReadError, check_shape, collecting
 from irrbench.patterns import MAX_RATERS
 
 MAX_REPEATS = 30
@@ -223,22 +223,22 @@ class _Folder:
     def read_image(self, image_id: str, *, decode: bool, max_side: int | None) -> _Image:
         """Read the files of one image; runs in several threads."""
         problems: list[Problem] = []
-        header = None
+        shape: tuple[int, ...] = ()
         with collecting(problems, shown_path(self.root, self.images[image_id])):
-            header = read_header(self.images[image_id], decode=decode)
-        planes: list[NDArray[np.bool_] | None] = []
+            shape = read_shape(self.images[image_id], decode=decode)
+        planes: list[Mask | None] = []
         for files in (*self.masks.values(), *self.repeats.values(), self.rois):
             plane, path = None, files.get(image_id)
             if path is not None:
                 file = shown_path(self.root, path)
                 with collecting(problems, file):
                     plane = read_mask(path)
-                    if header is not None:
-                        check_shape(plane.shape, header.shape, "draw it on the image's own pixels")
+                    if shape:
+                        check_shape(plane.shape, shape[1:], "draw it on the image's own pixels")
                 if files is self.rois and plane is not None and not plane.any():
                     problems.append(Problem(file, "no marked pixel", "a region that counts", "redraw or remove it"))
             planes.append(plane)
-        channels = 0 if header is None else header.channels
+        channels = shape[0] if shape else 0
         if problems:
             return _Image(channels, problems)
         *masks, roi = planes

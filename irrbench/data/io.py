@@ -18,7 +18,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from irrbench.data.readers import EXTENSIONS, LOSSY, Header, Problem, Reader, ReadError, extension, reader_of, stem
+from irrbench.data.readers import EXTENSIONS, LOSSY, Mask, Problem, Reader, ReadError, extension, reader_of, stem
 
 Files = dict[str, Path]
 Item = TypeVar("Item")
@@ -103,8 +103,8 @@ def _reading(path: Path) -> Iterator[Reader]:
         raise ReadError(found, f"a complete {extension(path.name)} file", "export or copy it again") from error
 
 
-def read_header(path: Path, *, decode: bool = False) -> Header:
-    """Shape and channels of an image.
+def read_shape(path: Path, *, decode: bool = False) -> tuple[int, ...]:
+    """The shape ``(C, *S)`` of an image.
 
     Args:
         path: the file.
@@ -113,11 +113,10 @@ def read_header(path: Path, *, decode: bool = False) -> Header:
     Raises:
         ReadError: a file that is no image; with ``decode``, any that :func:`read_image` refuses.
     """
+    if decode:
+        return _read_colour_planes(path).shape
     with _reading(path) as reader:
-        if not decode:
-            return reader.header(path)
-    colours = _read_colour_planes(path)
-    return Header(colours.shape[1:], len(colours))
+        return reader.shape(path)
 
 
 def read_image(path: Path) -> NDArray[np.float32]:
@@ -166,7 +165,7 @@ def single_channel(values: NDArray[Any], path: Path) -> NDArray[Any]:
     return np.asarray(colours[0])
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
+def read_mask(path: Path) -> Mask:
     """A mask ``(*S)``: zero is background, the only other value is marked."""
     if extension(path.name) in LOSSY:
         raise ReadError("a lossy JPEG mask", "a lossless mask", "export it as PNG, TIFF, npy or NIfTI")
@@ -227,10 +226,10 @@ def track(items: Iterable[Item], *, total: int, label: str, enabled: bool = True
 
 
 def in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], *, label: str, progress: bool = True
+    task: Callable[[Item], Result], items: Sequence[Item], *, label: str, progress: bool = True
 ) -> list[Result]:
-    """``function`` of each item, in the items' order, on a few threads."""
+    """``task`` of each item, in the items' order, on a few threads."""
     threads = min(MAX_THREADS, os.cpu_count() or 1, max(len(items), 1))
-    calls = (delayed(function)(item) for item in items)
+    calls = (delayed(task)(item) for item in items)
     results = Parallel(n_jobs=threads, prefer="threads", return_as="generator")(calls)
     return list(track(results, total=len(items), label=label, enabled=progress))

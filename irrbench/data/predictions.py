@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from irrbench.bounds import segmentation_bounds
 from irrbench.data.io import Files, files_by_id, in_threads, read_values, single_channel, two_valued
 from irrbench.data.rater_data import PackedMasks, RaterData, shrink_nearest
-from irrbench.data.readers import LOSSY, DataError, NiftiReader, Problem, ReadError, check_shape, extension, stem
+from irrbench.data.readers import LOSSY, DataError, Mask, NiftiReader, Problem, ReadError, check_shape, extension, stem
 from irrbench.folds import Ties
 from irrbench.patterns import VotePatterns
 from irrbench.scores import EmptyReference, gain
 
 Result = TypeVar("Result")
+Classes = Sequence[int] | None
+Use = Callable[["Foreground", int], Result]  # what is made of one image's prediction and the image's index
 NNUNET_FILES = ("dataset.json", "plans.json", "predict_from_raw_data_args.json")
 _NNUNET_EXTRAS = (*NNUNET_FILES, "summary.json", "postprocessing.json", "postprocessing.pkl")
 SUM_TOLERANCE = 0.02  # half precision, and maps that were resampled
@@ -49,7 +51,7 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.packed)
 
-    def prediction(self, index: int) -> NDArray[np.bool_]:
+    def prediction(self, index: int) -> Mask:
         """The predicted mask of image ``index``, bool ``(*S)``; no file is opened."""
         shape = self.data.shape(index)
         packed = np.frombuffer(zlib.decompress(self.packed[index]), np.uint8)
@@ -198,13 +200,7 @@ def find_models(root: str | Path) -> dict[str, Path]:
 
 
 def _read_all(
-    root: Path,
-    data: RaterData,
-    wanted: RaterData,
-    use: Callable[[Foreground, int], Result],
-    classes: Sequence[int] | None,
-    *,
-    progress: bool,
+    root: Path, data: RaterData, wanted: RaterData, use: Use[Result], classes: Classes, *, progress: bool
 ) -> list[Result]:
     """Read the predictions of ``wanted``, a part of ``data``, and ``use`` each with its index; none is kept.
 
@@ -213,15 +209,11 @@ def _read_all(
     """
     is_nnunet = any((root / name).is_file() for name in NNUNET_FILES)
     files, problems = _find_files(root, data.image_ids, is_nnunet=is_nnunet)
-    problems += [
-        Problem(f"{root}/{name}", "no file", "a prediction for each image", "predict it too")
-        for name in wanted.image_ids
-        if name not in files
-    ]
-    problems += [
-        Problem(str(files[name]), "a prediction for an unknown image", "the ids of the data", "rename or remove it")
-        for name in sorted(set(files) - set(data.image_ids))
-    ]
+    for name in [name for name in wanted.image_ids if name not in files]:
+        problems.append(Problem(f"{root}/{name}", "no file", "a prediction for each image", "predict it too"))
+    for name in sorted(set(files) - set(data.image_ids)):
+        found, path = "a prediction for an unknown image", str(files[name])
+        problems.append(Problem(path, found, "the ids of the data", "rename or remove it"))
 
     def read(index: int) -> Result | Problem:
         path, image = files[wanted.image_ids[index]], getattr(wanted.sources[index], "path", None)
@@ -265,7 +257,7 @@ class Foreground(NamedTuple):
     values: NDArray[Any]
     certain: float | None
 
-    def cut(self, threshold: float) -> NDArray[np.bool_]:
+    def cut(self, threshold: float) -> Mask:
         """The mask: probabilities above ``threshold`` are foreground."""
         if self.certain is None:
             return np.asarray(self.values, dtype=bool)
@@ -282,9 +274,7 @@ class Foreground(NamedTuple):
         return np.searchsorted((edges * self.certain).astype(kind), self.values.astype(kind, copy=False), side="left")
 
 
-def read_foreground(
-    path: Path, packed: PackedMasks, classes: Sequence[int] | None = None, *, reverse_axes: bool = False
-) -> Foreground:
+def read_foreground(path: Path, packed: PackedMasks, classes: Classes, *, reverse_axes: bool) -> Foreground:
     """The foreground in a file, a mask or a probability at each pixel, at the size of its image's masks.
 
     Args:
@@ -317,7 +307,7 @@ def read_foreground(
     return found._replace(values=shrink_nearest(found.values, packed.shape))
 
 
-def _from_classes(planes: NDArray[Any], classes: Sequence[int] | None) -> Foreground:
+def _from_classes(planes: NDArray[Any], classes: Classes) -> Foreground:
     """The probability of some classes out of those of all, ``(C, *S)``."""
     count = len(planes)
     _check_probabilities(planes)
@@ -331,7 +321,7 @@ def _from_classes(planes: NDArray[Any], classes: Sequence[int] | None) -> Foregr
     return Foreground(planes[chosen[0]] if len(chosen) == 1 else planes[list(chosen)].sum(0).clip(max=1), 1.0)
 
 
-def _from_plane(plane: NDArray[Any], path: Path, classes: Sequence[int] | None) -> Foreground:
+def _from_plane(plane: NDArray[Any], path: Path, classes: Classes) -> Foreground:
     is_float = plane.dtype.kind == "f"
     if is_float and (classes is None or not np.isfinite(plane).all() or (plane != np.rint(plane)).any()):
         _check_probabilities(plane)

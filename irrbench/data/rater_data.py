@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from irrbench.data.readers import DataError, Problem
+from irrbench.data.readers import DataError, Mask, Problem
 from irrbench.patterns import MAX_RATERS
 
 SPLITS = ("train", "val", "test")
@@ -49,7 +49,7 @@ class PackedMasks(NamedTuple):
     full_shape: tuple[int, ...]
     digest: bytes
 
-    def planes(self, bits: Sequence[int]) -> NDArray[np.bool_]:
+    def planes(self, bits: Sequence[int]) -> Mask:
         """The masks of some bits, ``(len(bits), *S)``."""
         # The codes stay in the narrow type in which they are stored: this is the slowest step of scoring many images.
         codes = np.frombuffer(zlib.decompress(self.data), dtype=self.dtype).reshape(self.shape)
@@ -59,9 +59,7 @@ class PackedMasks(NamedTuple):
         return planes
 
 
-def pack_masks(
-    masks: Sequence[NDArray[np.bool_] | None], roi: NDArray[np.bool_] | None = None, *, max_side: int | None = None
-) -> PackedMasks:
+def pack_masks(masks: Sequence[Mask | None], roi: Mask | None = None, *, max_side: int | None = None) -> PackedMasks:
     """Pack one image's masks, each ``(*S)`` or None where the rater is absent, and its ROI.
 
     ``max_side`` shrinks longer axes in proportion (nearest pixel, so masks stay masks).
@@ -136,7 +134,7 @@ class RaterData:
         """Image ``index`` as float32 ``(C, *S)`` in [0, 1]."""
         return self.sources[index]()
 
-    def masks(self, index: int) -> NDArray[np.bool_]:
+    def masks(self, index: int) -> Mask:
         """Masks of image ``index``, ``(R, *S)``; all False where a rater is absent."""
         return self.packed[index].planes(range(len(self.raters)))
 
@@ -149,7 +147,7 @@ class RaterData:
         """The raters who drew some images more than once."""
         return tuple(rater for rater in self.raters if self._repeats_of(rater))
 
-    def drawings(self, index: int, rater: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def drawings(self, index: int, rater: str) -> tuple[Mask, NDArray[np.bool_]]:
         """One rater's drawings of image ``index``, the first and then the repeats.
 
         Returns:
@@ -165,7 +163,7 @@ class RaterData:
     def _repeats_of(self, rater: str) -> list[int]:
         return [place for place, name in enumerate(self.repeats) if name.rpartition("@")[0] == rater]
 
-    def roi(self, index: int) -> NDArray[np.bool_] | None:
+    def roi(self, index: int) -> Mask | None:
         """The region of interest ``(*S)``, or None where all pixels count."""
         item = self.packed[index]
         return item.planes([len(self.raters)])[0] if item.has_roi else None
@@ -213,13 +211,13 @@ class RaterData:
     def from_arrays(
         cls,
         images: Sequence[NDArray[np.float32]],
-        masks: Sequence[NDArray[np.bool_]],
+        masks: Sequence[Mask],
         *,
         name: str = "arrays",
         note: str = "",
         raters: Sequence[str] | None = None,
         image_ids: Sequence[str] | None = None,
-        rois: Sequence[NDArray[np.bool_] | None] | None = None,
+        rois: Sequence[Mask | None] | None = None,
         present: NDArray[np.bool_] | None = None,
         manifest: pd.DataFrame | None = None,
         group_column: str | None = None,

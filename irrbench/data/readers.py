@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL import Image
 
+Mask = NDArray[np.bool_]
 SHOWN_PROBLEMS = 20
 MAX_PIXELS = 2**28
 _SMALLER = (f"at most {MAX_PIXELS:,} pixels", "crop or tile the image")  # expected, and the remedy
@@ -87,13 +88,6 @@ def collecting(problems: list[Problem], file: str) -> Iterator[None]:
         problems.append(error.at(file))
 
 
-class Header(NamedTuple):
-    """Spatial shape and number of colour channels of an image."""
-
-    shape: tuple[int, ...]
-    channels: int
-
-
 def size_text(shape: tuple[int, ...]) -> str:
     """A shape as messages write it.
 
@@ -148,10 +142,9 @@ class Reader(ABC):
         """The colours, channels last: other than the stored values where these are numbers of a palette."""
         return self.values(path)
 
-    def header(self, path: Path) -> Header:
-        """Shape and channels, with as little decoding as the format allows."""
-        colours, _ = self.planes(self.image(path))
-        return Header(colours.shape[1:], len(colours))
+    def shape(self, path: Path) -> tuple[int, ...]:
+        """The shape ``(C, *S)`` of the colours, with as little decoding as the format allows."""
+        return self.planes(self.image(path))[0].shape
 
     def upright(self, path: Path) -> NDArray[np.uint8] | None:  # noqa: ARG002
         """The picture as viewers show it, 8 bit; None where it is stored that way."""
@@ -180,11 +173,11 @@ class PictureReader(Reader):
     has_alpha = True
     _lock = threading.Lock()  # warning filters are global to the process: one thread changes them at a time
 
-    def header(self, path: Path) -> Header:
-        """Shape and channels; pixels are not decoded."""
+    def shape(self, path: Path) -> tuple[int, ...]:
+        """The shape ``(C, H, W)``; pixels are not decoded."""
         with self._open(path, decode=False) as picture:
             is_grey = picture.mode in ("1", "L", "LA", "La", "F", "I") or picture.mode.startswith("I;16")
-            return Header(picture.size[::-1], 1 if is_grey else 3)
+            return (1 if is_grey else 3, *picture.size[::-1])
 
     def values(self, path: Path) -> NDArray[Any]:
         """The stored values; of a palette, the numbers."""
@@ -306,10 +299,10 @@ class NiftiReader(Reader):
     endings = (".nii.gz", ".nii")
     scaled_by_type = False
 
-    def header(self, path: Path) -> Header:
-        """The shape, and one channel."""
+    def shape(self, path: Path) -> tuple[int, ...]:
+        """The shape ``(1, *S)``; voxels are not decoded."""
         with self._open(path) as (_, shape, _):
-            return Header(shape, 1)
+            return (1, *shape)
 
     def values(self, path: Path) -> NDArray[Any]:
         """The values, scaled as the header says."""

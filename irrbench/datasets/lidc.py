@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from irrbench.data.io import track
 from irrbench.data.rater_data import RaterData, hashed_split, pack_masks
+from irrbench.data.readers import Mask
 from irrbench.datasets.rendering import render_nodule
 
 READERS = 4
@@ -63,9 +64,8 @@ def load_lidc(*, size: int = 64, limit: int | None = None, seed: int = 0, progre
     items = []
     for nodule in track(found, total=limit or NODULES, label="rendering LIDC-IDRI", enabled=progress):
         rng = np.random.default_rng(hashed_number(seed, nodule.image_id, "image"))
-        subtlety, texture = nodule.facts["subtlety"], nodule.facts["texture"]
-        pixels = render_nodule(nodule.masks, subtlety=subtlety, texture=texture, rng=rng)
-        items.append((nodule, pixels))
+        subtlety, texture = nodule.row["subtlety"], nodule.row["texture"]
+        items.append((nodule, render_nodule(nodule.masks, subtlety=subtlety, texture=texture, rng=rng)))
     items.sort(key=lambda item: item[0].image_id)
     ids = [nodule.image_id for nodule, _ in items]
     return RaterData(
@@ -73,7 +73,7 @@ def load_lidc(*, size: int = 64, limit: int | None = None, seed: int = 0, progre
         note="rendered images",
         raters=RATERS,
         image_ids=tuple(ids),
-        manifest=pd.DataFrame([nodule.row() for nodule, _ in items], index=pd.Index(ids, name="image_id")),
+        manifest=pd.DataFrame([nodule.row for nodule, _ in items], index=pd.Index(ids, name="image_id")),
         group_column="group",
         sources=tuple(partial(_unit_range, pixels) for _, pixels in items),
         packed=tuple(pack_masks(list(nodule.masks)) for nodule, _ in items),
@@ -97,18 +97,12 @@ def _unit_range(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 class Nodule(NamedTuple):
-    """Masks ``(4, size, size)`` of one nodule on one slice, and where they lie: patient, series, facts."""
+    """Masks ``(4, size, size)`` of one nodule on one slice, DICOM's series instance UID, and the manifest's row."""
 
     image_id: str
-    patient: str
     series: str
-    masks: NDArray[np.bool_]
-    facts: dict[str, float]
-
-    def row(self) -> dict[str, object]:
-        """The row of the manifest."""
-        patient = self.patient
-        return {"split": hashed_split(patient), "group": patient, "patient_id": patient, **self.facts}
+    masks: Mask
+    row: dict[str, Any]
 
 
 def find_nodules(size: int, seed: int, *, database: Path | None = None, every_slice: bool = False) -> Iterator[Nodule]:
@@ -134,8 +128,9 @@ def find_nodules(size: int, seed: int, *, database: Path | None = None, every_sl
                 y = _window_start(top, height, size, hashed_number(seed, name, "y"))
                 window = np.zeros((READERS, size, size), bool)
                 window[:, top - y : top - y + height, left - x : left - x + width] = masks
-                facts = {"slice_z_mm": z, "window_x": x, "window_y": y} | _facts(scan, readers, masks)
-                yield Nodule(name, patient, scan.series, window, facts)
+                row = {"split": hashed_split(patient), "group": patient, "patient_id": patient, "slice_z_mm": z}
+                row |= {"window_x": x, "window_y": y, **_facts(scan, readers, masks)}
+                yield Nodule(name, scan.series, window, row)
 
 
 def _window_start(start: int, length: int, size: int, number: int) -> int:
@@ -146,7 +141,7 @@ def _window_start(start: int, length: int, size: int, number: int) -> int:
     return lowest + number % (max(highest - lowest, 0) + 1)
 
 
-def _facts(scan: Scan, readers: Sequence[Annotation], masks: NDArray[np.bool_]) -> dict[str, float]:
+def _facts(scan: Scan, readers: Sequence[Annotation], masks: Mask) -> dict[str, float]:
     areas = masks.sum((1, 2))
     return {
         "area": float(areas.mean()),
@@ -279,7 +274,7 @@ def enclosed_area(polygons: Sequence[Polygon]) -> float:
     return total
 
 
-def fill(polygons: Sequence[Polygon], origin: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.bool_]:
+def fill(polygons: Sequence[Polygon], origin: tuple[int, int], shape: tuple[int, int]) -> Mask:
     """The mask ``(height, width)`` of one drawing on one slice, its corner at pixel ``origin`` (x, y).
 
     Readers outlined the first pixels outside of a nodule, so the outline itself is left out; holes go with theirs.
@@ -299,19 +294,15 @@ def fill(polygons: Sequence[Polygon], origin: tuple[int, int], shape: tuple[int,
     return mask
 
 
-def shared_slices(nodule: Sequence[Annotation]) -> Iterator[tuple[float, list[list[Polygon]]]]:
-    """Slice positions on which every reader of the nodule drew, with each reader's polygons."""
-    for z in sorted(set.intersection(*(set(annotation.slices) for annotation in nodule))):
-        yield z, [annotation.slices[z] for annotation in nodule]
-
-
-def filled_slices(nodule: Sequence[Annotation]) -> Iterator[tuple[float, tuple[int, int], NDArray[np.bool_]]]:
-    """Shared slices on which no reader's mask is empty, those on which the drawings enclose most first.
+def filled_slices(nodule: Sequence[Annotation]) -> Iterator[tuple[float, tuple[int, int], Mask]]:
+    """Slices that every reader of the nodule drew on, no mask empty; those on which they enclose most come first.
 
     Returns:
         Position (mm), and the smallest box that holds all drawings: its corner (x, y) and the masks ``(R, H, W)``.
     """
-    for z, drawings in sorted(shared_slices(nodule), key=lambda drawn: -sum(map(enclosed_area, drawn[1]))):
+    shared = sorted(set.intersection(*(set(annotation.slices) for annotation in nodule)))
+    drawn = [(z, [annotation.slices[z] for annotation in nodule]) for z in shared]
+    for z, drawings in sorted(drawn, key=lambda drawn: -sum(map(enclosed_area, drawn[1]))):
         points = np.concatenate([polygon.points for drawing in drawings for polygon in drawing])
         (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
         shape = (bottom - top + 1, right - left + 1)

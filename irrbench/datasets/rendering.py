@@ -8,16 +8,17 @@ patches and a chest wall are as bright as many nodules, so that brightness alone
 from __future__ import annotations
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+from irrbench.data.readers import Mask
 
 Plane = NDArray[np.float64]
 FINE = 2
 
 
-def render_nodule(
-    masks: NDArray[np.bool_], *, subtlety: float, texture: float, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def render_nodule(masks: Mask, *, subtlety: float, texture: float, rng: Generator) -> NDArray[np.uint8]:
     """One image ``(H, W)`` for the masks ``(R, H, W)`` of one nodule.
 
     Only uniform random numbers are drawn and pixels are rounded to 8 bit, so that machines agree.
@@ -36,7 +37,14 @@ def render_nodule(
     image = image + rng.uniform(0, 0.12) * haze
     bright = np.maximum(_vessels(rng, shape), _spots(rng, room))
     image = np.maximum(image, image * (1 - bright) + bright * rng.uniform(0.55, 0.8))
-    image = _add_nodule(image, masks, subtlety=subtlety, texture=texture, rng=rng)
+    # The nodule is a blend of all readers' masks, so that no reader is the truth behind the image.
+    solid, weights = (texture - 1) / 4, -np.log(1 - rng.random(len(masks)))
+    share = np.tensordot(weights / weights.sum(), masks.astype(np.float64), axes=1)
+    soft = gaussian_filter(share, 0.6 + 1.6 * (1 - solid))
+    contrast = (0.06 + 0.09 * subtlety) * (0.55 + 0.45 * solid) * rng.uniform(0.85, 1.2)
+    grain = 1 + (0.1 + 0.15 * (1 - solid)) * _noise(rng, shape, 1.2)
+    core = gaussian_filter((share > 0.75).astype(np.float64), 1.5) * rng.uniform(0, 0.25)
+    image = image * (1 - 0.4 * soft * solid) + contrast * soft * grain + core * soft * solid
     image = _add_wall(image, room, rng)
     image = gaussian_filter(image, 0.5) + 0.022 * _noise(rng, shape, 0.5)
     image = rng.uniform(0.85, 1.1) * image + rng.uniform(-0.03, 0.03)
@@ -44,13 +52,13 @@ def render_nodule(
     return pixels
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> Plane:
+def _noise(rng: Generator, shape: tuple[int, ...], sigma: float) -> Plane:
     """Smooth noise of unit variance."""
     noise = gaussian_filter(rng.random(shape) - 0.5, sigma, mode="wrap")
     return np.asarray((noise - noise.mean()) / noise.std())
 
 
-def _vessels(rng: np.random.Generator, shape: tuple[int, ...]) -> Plane:
+def _vessels(rng: Generator, shape: tuple[int, ...]) -> Plane:
     """Gently bent tubes that taper, 0 to 1; drawn twice as fine and averaged."""
     fine = tuple(FINE * side for side in shape)
     radius, strength, side = np.zeros(fine), np.zeros(fine), min(fine)
@@ -71,7 +79,7 @@ def _vessels(rng: np.random.Generator, shape: tuple[int, ...]) -> Plane:
     return np.asarray(tubes.reshape(shape[0], FINE, shape[1], FINE).mean((1, 3)))
 
 
-def _spots(rng: np.random.Generator, room: Plane) -> Plane:
+def _spots(rng: Generator, room: Plane) -> Plane:
     """Vessels cut across: small, round or oval, nodule-like, 0 to 1; at some distance from the nodule."""
     y, x = np.indices(room.shape, dtype=np.float64)
     canvas = np.zeros(room.shape)
@@ -88,21 +96,7 @@ def _spots(rng: np.random.Generator, room: Plane) -> Plane:
     return canvas
 
 
-def _add_nodule(
-    image: Plane, masks: NDArray[np.bool_], *, subtlety: float, texture: float, rng: np.random.Generator
-) -> Plane:
-    """The nodule as a blend of all readers' masks, so that no reader is the truth behind the image."""
-    solid = (texture - 1) / 4
-    weights = -np.log(1 - rng.random(len(masks)))
-    share = np.tensordot(weights / weights.sum(), masks.astype(np.float64), axes=1)
-    soft = gaussian_filter(share, 0.6 + 1.6 * (1 - solid))
-    contrast = (0.06 + 0.09 * subtlety) * (0.55 + 0.45 * solid) * rng.uniform(0.85, 1.2)
-    grain = 1 + (0.1 + 0.15 * (1 - solid)) * _noise(rng, image.shape, 1.2)
-    core = gaussian_filter((share > 0.75).astype(np.float64), 1.5) * rng.uniform(0, 0.25)
-    return np.asarray(image * (1 - 0.4 * soft * solid) + contrast * soft * grain + core * soft * solid)
-
-
-def _add_wall(image: Plane, room: Plane, rng: np.random.Generator) -> Plane:
+def _add_wall(image: Plane, room: Plane, rng: Generator) -> Plane:
     """The chest wall in one image out of three: a bright, gently curved border that may touch the nodule."""
     chance, angle, reach, level = rng.random(), rng.uniform(0, 2 * np.pi), rng.random(), rng.uniform(0.6, 0.8)
     bend, grain = rng.uniform(0, 0.006), 0.02 * _noise(rng, image.shape, 1.0)

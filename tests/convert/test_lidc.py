@@ -84,7 +84,7 @@ def test_the_real_slice_stands_under_the_masks_of_the_embedded_data(dicom, datab
     assert (done.images, done.left_out, done.problems) == (1, (), ())
     assert done.notes == (f"1 images of scans that are not in {dicom}",)
     data = load_folder(tmp_path / "data")
-    nodule = next(one for one in find_nodules(64, 0, database=database) if one.patient == "LIDC-IDRI-9001")
+    nodule = next(one for one in find_nodules(64, 0, database=database) if one.row["patient_id"] == "LIDC-IDRI-9001")
     assert data.image_ids == ("LIDC-IDRI-9001_n0",)
     assert data.raters == ("r1", "r2", "r3", "r4")
     assert data.masks(0).sum((1, 2)).tolist() == [64] * 4  # the largest slice: 8 x 8 pixels within the outline

@@ -19,10 +19,10 @@ from irrbench.datasets.lidc import (
     _window_start,
     enclosed_area,
     fill,
+    filled_slices,
     find_database,
     group_nodules,
     read_scans,
-    shared_slices,
 )
 from irrbench.datasets.rendering import render_nodule
 
@@ -81,7 +81,7 @@ def test_groups_are_chains_whatever_the_order():
 
 
 def test_only_slices_that_all_drew_are_shared():
-    assert [z for z, _ in shared_slices([nodule(0, 10, 0.0), nodule(1, 10, 1.0)])] == [1.0]
+    assert [z for z, *_ in filled_slices([nodule(0, 10, 0.0), nodule(1, 10, 1.0)])] == [1.0]
 
 
 @pytest.mark.parametrize("start", [5, 40, 250, 480])
