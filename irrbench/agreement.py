@@ -94,7 +94,7 @@ def krippendorff_alpha(votes: Votes) -> Tensor:
     """
     r = _ratings(votes)
     without_replacement = r.size / (r.size - 1)
-    return 1 - r.disagreement / (_chance_disagreement(r) * without_replacement)
+    return 1 - r.disagreement / (_unlike(r) * without_replacement)  # 0 / 0, NaN, where there is one class only
 
 
 def fleiss_kappa(votes: Votes) -> Tensor:
@@ -103,7 +103,7 @@ def fleiss_kappa(votes: Votes) -> Tensor:
     Source: Fleiss 1971, doi 10.1037/h0031619.
     """
     r = _ratings(votes)
-    return 1 - r.disagreement / _chance_disagreement(r)
+    return 1 - r.disagreement / _unlike(r)
 
 
 def gwet_ac1(votes: Votes) -> Tensor:
@@ -218,12 +218,6 @@ def _ratings(votes: Votes) -> _Ratings:
 
 def _sets(patterns: Patterns) -> Sequence[VotePatterns]:
     return [patterns] if isinstance(patterns, VotePatterns) else patterns
-
-
-def _chance_disagreement(r: _Ratings) -> Tensor:
-    """Expected disagreement of two ratings drawn at random; NaN where there is one class only."""
-    unlike = _unlike(r)
-    return unlike.masked_fill(unlike == 0, torch.nan)
 
 
 def _unlike(r: _Ratings) -> Tensor:

@@ -106,7 +106,7 @@ def staple(
     found = _search(votes, _priors(votes, prior), images, tolerance, max_iterations, update_prior=update_prior)
     foreground = np.full((len(reason), 2**num_raters), np.nan)
     by_rater = np.log(np.maximum(found.rates[images], _SMALLEST))
-    for_foreground, for_background = by_rater[:, : 2 * num_raters], by_rater[:, 2 * num_raters :]
+    for_foreground, for_background = np.split(by_rater, 2, axis=1)
     odds = _logit(found.prior[images])[:, None] + (for_foreground - for_background) @ _outcomes(num_raters).T
     foreground[images] = torch.from_numpy(odds).sigmoid().numpy()
     sensitivity, specificity = found.rates[:, :num_raters], found.rates[:, 3 * num_raters :]

@@ -122,7 +122,7 @@ def test_seeds_repeat_and_differ():
         ),
         (
             lambda: draw_patterns(1, num_raters=2, pixels=9, var_pixel=-1, var_rater=1),
-            r"`var_pixel` must be a variance",
+            r"`var_pixel` must be from 0 on, found -1",
         ),
         (lambda: draw_masks(1, num_raters=2, var_pixel=1, var_rater=math.nan), r"`var_rater` .* found nan"),
         (lambda: draw_masks(1, num_raters=2, var_pixel=1, var_rater=1, smoothness=-1), r"`smoothness` must be from 0"),

@@ -56,10 +56,11 @@ def draw_patterns(
         tensor([100, 100])
     """
     rng = np.random.default_rng(rng)
-    sds = _standard_deviations(pixel=var_pixel, rater=var_rater, image=var_image, image_rater=var_image_rater)
-    _check_sizes(images=images, num_raters=num_raters, pixels=pixels)
-    offsets = torch.from_numpy((intercept + _offsets(sds, images, num_raters, rng)).T.copy())
-    sd_pixel = torch.full((images,), sds["pixel"], dtype=torch.float64)
+    _check(var_pixel=var_pixel, var_rater=var_rater, var_image=var_image, var_image_rater=var_image_rater)
+    _check(images=images, num_raters=num_raters, pixels=pixels)
+    effects = _offsets(images, num_raters, (var_image, var_rater, var_image_rater), rng)
+    offsets = torch.from_numpy((intercept + effects).T.copy())
+    sd_pixel = torch.full((images,), var_pixel**0.5, dtype=torch.float64)
     return VotePatterns.from_counts(draw_counts(offsets, sd_pixel, pixels=pixels, rng=rng), num_raters=num_raters)
 
 
@@ -99,25 +100,19 @@ def draw_masks(
         torch.Size([2, 3, 8, 9])
     """
     rng = np.random.default_rng(rng)
-    sds = _standard_deviations(pixel=var_pixel, rater=var_rater, image=var_image, image_rater=var_image_rater)
-    _check_sizes(images=images, num_raters=num_raters, height=size[0], width=size[1], smoothness=smoothness)
-    offsets = intercept + _offsets(sds, images, num_raters, rng)
-    pixel = sds["pixel"] * _normal_field((images, 1, *size), smoothness, rng)
+    _check(var_pixel=var_pixel, var_rater=var_rater, var_image=var_image, var_image_rater=var_image_rater)
+    _check(images=images, num_raters=num_raters, height=size[0], width=size[1], smoothness=smoothness)
+    offsets = intercept + _offsets(images, num_raters, (var_image, var_rater, var_image_rater), rng)
+    pixel = var_pixel**0.5 * _normal_field((images, 1, *size), smoothness, rng)
     # Exceeding a logistic threshold is a Bernoulli draw whose chance is the logistic function.
     return torch.from_numpy(pixel + offsets[:, :, None, None] > rng.logistic(size=(images, num_raters, *size)))
 
 
-def _standard_deviations(**variances: float) -> dict[str, float]:
-    for name, value in variances.items():
-        if not (np.isfinite(value) and value >= 0):
-            raise ValueError(f"`var_{name}` must be a variance, 0 or more, found {value}.")
-    return {name: value**0.5 for name, value in variances.items()}
-
-
-def _offsets(sds: dict[str, float], images: int, num_raters: int, rng: np.random.Generator) -> Floats:
-    """What image and rater add to the logit, ``(B, R)``."""
-    effects = rng.normal(0, sds["image"], (images, 1)) + rng.normal(0, sds["rater"], num_raters)
-    return effects + rng.normal(0, sds["image_rater"], (images, num_raters))
+def _offsets(images: int, num_raters: int, variances: tuple[float, float, float], rng: np.random.Generator) -> Floats:
+    """What image and rater add to the logit, ``(B, R)``; variances of image, rater and their interaction."""
+    image, rater, image_rater = (variance**0.5 for variance in variances)
+    effects = rng.normal(0, image, (images, 1)) + rng.normal(0, rater, num_raters)
+    return effects + rng.normal(0, image_rater, (images, num_raters))
 
 
 class Lesions(NamedTuple):
@@ -172,6 +167,8 @@ def draw_lesions(
         >>> masks.shape, bool((masks[:, 0] & ~truth).any())
         (torch.Size([3, 2, 20, 30]), False)
     """
+    from scipy.special import ndtr  # noqa: PLC0415 (importing the package need not wait for it)
+
     rng, num_raters = np.random.default_rng(rng), len(sensitivity)
     chances = {"sensitivity": sensitivity, "specificity": specificity, "prevalence": [prevalence]}
     for name, values in chances.items():
@@ -181,14 +178,15 @@ def draw_lesions(
         raise ValueError(
             f"`sensitivity` and `specificity` must have one value a rater, found {num_raters} and {len(specificity)}."
         )
-    _check_sizes(images=images, num_raters=num_raters, height=size[0], width=size[1], smoothness=smoothness, edge=edge)
+    _check(images=images, num_raters=num_raters, height=size[0], width=size[1], smoothness=smoothness, edge=edge)
     # The highest parts of a smooth field: exactly so many pixels of each image.
     field = _normal_field((images, 1, *size), smoothness, rng)
     rank = field.reshape(images, -1).argsort(1).argsort(1).reshape(field.shape)
     truth = rank >= round((1 - prevalence) * size[0] * size[1])
     outline = _displaced(truth, num_raters, edge, smoothness, rng)
     marked, spared = (np.asarray(x, float)[:, None, None] for x in (sensitivity, specificity))
-    errors = _uniform_field((images, num_raters, *size), error_smoothness, rng)
+    shape = (images, num_raters, *size)
+    errors = ndtr(_normal_field(shape, error_smoothness, rng)) if error_smoothness else rng.random(shape)  # from 0 to 1
     masks = np.where(outline, errors < marked, errors >= spared)
     return Lesions(torch.from_numpy(masks), torch.from_numpy(truth[:, 0]))
 
@@ -223,22 +221,15 @@ def _normal_field(shape: tuple[int, ...], smoothness: float, rng: np.random.Gene
     return np.fft.ifft2(np.fft.fft2(noise) * transfer).real
 
 
-def _uniform_field(shape: tuple[int, ...], smoothness: float, rng: np.random.Generator) -> Floats:
-    """The same, uniform between 0 and 1."""
-    from scipy.special import ndtr  # noqa: PLC0415 (importing the package need not wait for it)
-
-    uniform: Floats = ndtr(_normal_field(shape, smoothness, rng)) if smoothness else rng.random(shape)
-    return uniform
-
-
-def _check_sizes(**sizes: float) -> None:
-    """Refuse what is out of range.
+def _check(**arguments: float) -> None:
+    """Refuse what is out of range: variances and the extent of smoothing start at 0, counts and sizes at 1.
 
     Raises:
         ValueError: naming the argument, its range and what came.
     """
-    for name, value in sizes.items():
-        low = MIN_RATERS if name == "num_raters" else 0 if name in ("smoothness", "edge") else 1
-        high = MAX_RATERS if name == "num_raters" else np.inf
-        if not low <= value <= high:
-            raise ValueError(f"`{name}` must be from {low}{f' to {high}' if high < np.inf else ' on'}, found {value}.")
+    for name, value in arguments.items():
+        low = 0 if name.startswith("var_") or name in ("smoothness", "edge") else 1
+        if name == "num_raters" and not MIN_RATERS <= value <= MAX_RATERS:
+            raise ValueError(f"`{name}` must be from {MIN_RATERS} to {MAX_RATERS}, found {value}.")
+        if not low <= value < np.inf:
+            raise ValueError(f"`{name}` must be from {low} on, found {value}.")
