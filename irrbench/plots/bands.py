@@ -41,7 +41,7 @@ _LINES: dict[str, dict[str, Any]] = {
 _HATCH: dict[str, Any] = {"facecolor": "white", "edgecolor": "#C4C9CE", "hatch": "////", "linewidth": 0}
 
 
-# What a band shows, read from a leaderboard or from the metric's dictionary
+# What a band shows
 
 
 class Row(NamedTuple):
@@ -49,15 +49,15 @@ class Row(NamedTuple):
 
     Attributes:
         score: whose record tells direction and range.
-        title: beside the row.
         bounds: floor, ceiling, upper and blind by role; NaN where there is none.
         models: by name the value and the ends of its interval; NaN where there is none.
+        title: beside the row; the score's where it is empty.
     """
 
     score: str
-    title: str
     bounds: Mapping[str, float]
     models: Mapping[str, tuple[float, float, float]]
+    title: str = ""
 
     @property
     def is_inverted(self) -> bool:
@@ -86,9 +86,8 @@ def need_columns(frame: pd.DataFrame, columns: tuple[str, ...], *, what: str) ->
     """
     missing = [column for column in columns if column not in frame.columns]
     if missing:
-        found = ", ".join(map(str, frame.columns))
-        needed = ", ".join(columns)
-        raise ValueError(f"{what} must have the columns {needed}; missing {', '.join(missing)}, found {found}.")
+        needed, lacking, found = (", ".join(map(str, names)) for names in (columns, missing, frame.columns))
+        raise ValueError(f"{what} must have the columns {needed}; missing {lacking}, found {found}.")
 
 
 def bound(leaderboard: pd.DataFrame, score: str, role: str, *, needed: bool = True) -> float:
@@ -107,8 +106,8 @@ def bound(leaderboard: pd.DataFrame, score: str, role: str, *, needed: bool = Tr
     return float(values.iloc[0])
 
 
-def row_of_leaderboard(leaderboard: pd.DataFrame, score: str, *, title: str | None = None) -> Row:
-    """Return the row of one score; it is called as the score where no title is given.
+def row_of_leaderboard(leaderboard: pd.DataFrame, score: str, *, title: str = "") -> Row:
+    """Return the row of one score.
 
     Raises:
         ValueError: if the frame lacks a column, or the row of the floor or the ceiling.
@@ -116,33 +115,8 @@ def row_of_leaderboard(leaderboard: pd.DataFrame, score: str, *, title: str | No
     need_columns(leaderboard, ("name", "role", score), what="`leaderboard`")
     models = leaderboard[leaderboard["role"] == "model"].set_index("name")
     values = models.reindex(columns=[score, f"{score}_low", f"{score}_high"]).astype(float)
-    return Row(
-        score,
-        style.axis_label(score, separator="\n") if title is None else title,
-        bounds={role: bound(leaderboard, score, role, needed=role in ("floor", "ceiling")) for role in _LINES},
-        models={str(name): (value, low, high) for name, value, low, high in values.itertuples()},
-    )
-
-
-def rows_of_scores(values: Mapping[str, Number]) -> list[Row]:
-    """Return one row per score that has a floor and a ceiling, by keys ``iou``, ``iou_floor``, ``iou_ceiling``.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    rows = []
-    for name in (key.removesuffix("_floor") for key in values if key.endswith("_floor")):
-        if f"{name}_ceiling" in values:
-            bounds = {role: float(values.get(f"{name}_{role}", math.nan)) for role in _LINES}
-            models = {"model": (float(values[name]), math.nan, math.nan)} if name in values else {}
-            score = name.rpartition("/")[2]
-            rows.append(Row(score, style.axis_label(score, separator="\n"), bounds, models))
-    if not rows:
-        found = ", ".join(map(str, values)) or "none"
-        raise ValueError(
-            f"a band needs a floor and a ceiling (keys such as iou_floor, iou_ceiling); found keys: {found}."
-        )
-    return rows
+    bounds = {role: bound(leaderboard, score, role, needed=role in ("floor", "ceiling")) for role in _LINES}
+    return Row(score, bounds, {str(name): (value, low, high) for name, value, low, high in values.itertuples()}, title)
 
 
 # Drawing
@@ -194,7 +168,18 @@ def band_axes(values: Mapping[str, Number], *, ax: Axes | None = None) -> tuple[
 
     >>> figure, axes = band_axes({"iou": 0.62, "iou_floor": 0.04, "iou_ceiling": 0.71})
     """
-    axes = _draw_rows(rows_of_scores(values), ax=ax)
+    rows = []
+    for name in (key.removesuffix("_floor") for key in values if key.endswith("_floor")):
+        if f"{name}_ceiling" in values:
+            bounds = {role: float(values.get(f"{name}_{role}", math.nan)) for role in _LINES}
+            models = {"model": (float(values[name]), math.nan, math.nan)} if name in values else {}
+            rows.append(Row(name.rpartition("/")[2], bounds, models))
+    if not rows:
+        found = ", ".join(map(str, values)) or "none"
+        raise ValueError(
+            f"a band needs a floor and a ceiling (keys such as iou_floor, iou_ceiling); found keys: {found}."
+        )
+    axes = _draw_rows(rows, ax=ax)
     return style.figure_of(axes), axes
 
 
@@ -278,7 +263,7 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], looks: Mapping[str, style.ModelSt
         _draw_band(ax, row, top=top, bottom=bottom)
         for lane, (name, values) in enumerate(row.models.items(), start=1):
             style.draw_dot(ax, top + _LANE * lane, *values, look=style.dot(*looks[name], size=_DOT_SIZE))
-    ax.set_yticks(middles, [row.title for row in rows])
+    ax.set_yticks(middles, [row.title or style.axis_label(row.score, separator="\n") for row in rows])
     ax.set_ylim(_depth(rows), 0)
     style.draw_grid(ax, "x")
 

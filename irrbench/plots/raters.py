@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -287,31 +287,29 @@ def coefficient_plot(coefficients: pd.DataFrame, titles: Mapping[str, str]) -> F
     terms = list(dict.fromkeys(zip(coefficients["covariate"], coefficients["contrast"], strict=True)))
     row_height = _COEFFICIENT_ROW * len(terms) + 0.75
     columns, share_x = min(_COLUMNS, len(shown)), len({style.range_key(name) for name in shown}) == 1
-    with style.figure_style():
-        figure, axes = style.panel_figure(
-            len(shown), width=style.FIGURE_WIDTH, columns=columns, row_height=row_height, rest=0.3, share_x=share_x
-        )
-        for ax, name in zip(axes, shown, strict=True):
-            _draw_coefficients(ax, coefficients[coefficients["measure"] == name], terms)
-            ax.set_title(style.shorten(titles[name], width=26), fontsize=8.5, fontweight="normal")
-        figure.supxlabel("change of the measure, 95 % interval", fontsize=9)
-    return figure
-
-
-def _draw_coefficients(ax: Axes, rows: pd.DataFrame, terms: Sequence[tuple[str, str]]) -> None:
-    for row in _records(rows[np.isfinite(rows["estimate"])]):
-        y, is_sure = terms.index((row.covariate, row.contrast)), row.low > 0 or row.high < 0
-        colour = style.MODEL_COLOURS[0] if is_sure else _UNSURE
-        ax.plot([row.low, row.high], [y, y], color=colour, linewidth=1.4, zorder=2)
-        ax.plot([row.estimate], [y], color=colour, marker="o", markersize=4, zorder=3)
-    ax.axvline(0, color=_INK, linewidth=0.8, zorder=1)
     labels = [
         style.shorten(covariate, width=30)
         if contrast.startswith("per SD")
         else f"{style.shorten(covariate, width=18)}: {style.shorten(contrast, width=20)}"
         for covariate, contrast in terms
     ]
-    ax.set_yticks(range(len(terms)), labels)
-    ax.set_ylim(len(terms) - 0.5, -0.5)
-    style.draw_grid(ax, "x")
-    ax.tick_params(labelsize=7.5)
+    with style.figure_style():
+        figure, axes = style.panel_figure(
+            len(shown), width=style.FIGURE_WIDTH, columns=columns, row_height=row_height, rest=0.3, share_x=share_x
+        )
+        for ax, name in zip(axes, shown, strict=True):
+            for row in _records(
+                coefficients[(coefficients["measure"] == name) & np.isfinite(coefficients["estimate"])]
+            ):
+                y, is_sure = terms.index((row.covariate, row.contrast)), row.low > 0 or row.high < 0
+                colour = style.MODEL_COLOURS[0] if is_sure else _UNSURE
+                ax.plot([row.low, row.high], [y, y], color=colour, linewidth=1.4, zorder=2)
+                ax.plot([row.estimate], [y], color=colour, marker="o", markersize=4, zorder=3)
+            ax.axvline(0, color=_INK, linewidth=0.8, zorder=1)
+            ax.set_yticks(range(len(terms)), labels)
+            ax.set_ylim(len(terms) - 0.5, -0.5)
+            style.draw_grid(ax, "x")
+            ax.tick_params(labelsize=7.5)
+            ax.set_title(style.shorten(titles[name], width=26), fontsize=8.5, fontweight="normal")
+        figure.supxlabel("change of the measure, 95 % interval", fontsize=9)
+    return figure
