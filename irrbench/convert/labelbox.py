@@ -149,24 +149,21 @@ def _source(row: Row, project: str | None, files: Store, drawing: _Drawing) -> S
 
 def _labels_by_rater(row: Row, project: str | None) -> dict[str, list[list[Row]]]:
     """Each rater's labels (lists of objects), the oldest first; skipped ones are left out."""
-    found: dict[str, list[tuple[str, list[Row]]]] = defaultdict(list)
+    labels: list[Row] = []
     for key, content in row["projects"].items():
-        if project is not None and project not in (key, _dict(content).get("name")):
+        if project is None or project in (key, _dict(content).get("name")):
+            labels += _entries(content, "labels", "a project", "Labelbox's export format")
+    found: dict[str, list[list[Row]]] = defaultdict(list)
+    for label in sorted(labels, key=lambda label: str(_dict(label.get("label_details")).get("created_at", ""))):
+        if _dict(label.get("performance_details")).get("skipped"):
             continue
-        for label in _entries(content, "labels", "a project", "Labelbox's export format"):
-            details = _dict(label.get("label_details"))
-            if _dict(label.get("performance_details")).get("skipped"):
-                continue
-            if not details.get("created_by"):
-                raise ReadError("a label without label_details.created_by", "who drew it", "export with label_details")
-            annotations = _dict(label.get("annotations"))
-            if annotations.get("frames"):
-                raise ReadError("a label of a video", "labels of images", "export single images")
-            objects = _entries(annotations, "objects", "a label", "annotations.objects, empty or not")
-            found[str(details["created_by"])].append((str(details.get("created_at", "")), objects))
-    return {
-        rater: [objects for _, objects in sorted(drawn, key=lambda label: label[0])] for rater, drawn in found.items()
-    }
+        rater, annotations = _dict(label.get("label_details")).get("created_by"), _dict(label.get("annotations"))
+        if not rater:
+            raise ReadError("a label without label_details.created_by", "who drew it", "export with label_details")
+        if annotations.get("frames"):
+            raise ReadError("a label of a video", "labels of images", "export single images")
+        found[str(rater)].append(_entries(annotations, "objects", "a label", "annotations.objects, empty or not"))
+    return found
 
 
 def _entries(content: object, key: str, owner: str, expected: str) -> list[Row]:

@@ -212,8 +212,8 @@ def read_scans(path: Path, *, order: Callable[[str], str] = str) -> Iterator[Sca
         for annotation, *contour in connection.execute(_CONTOURS):
             contours[annotation].append(contour)
         rows = [row for row in connection.execute(_ANNOTATIONS) if row[5] in contours]
-    for head, group in groupby(sorted(rows, key=lambda row: order(row[0])), key=lambda row: row[:5]):
-        patient, _, spacing, thickness, series = head
+    rows.sort(key=lambda row: order(row[0]))
+    for (patient, _, spacing, thickness, series), group in groupby(rows, key=lambda row: row[:5]):
         annotations = []
         for row in group:
             slices: dict[float, list[Polygon]] = defaultdict(list)
