@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -90,8 +90,16 @@ class ImagesMetric(Metric):
         for name, value in rows._asdict().items():
             pieces = getattr(self, name)
             pieces.append(value)
-            if len(pieces) >= MOST_PIECES:
-                _merge_tail(pieces)
+            if len(pieces) < MOST_PIECES:
+                continue
+            # Small tensors that live on between the large ones of a batch keep the allocator from using their memory
+            # again. So the latest pieces become one, with those before as long as they are not much larger: few pieces
+            # stay, each copied a few times only.
+            start, size = len(pieces) - 1, pieces[-1].numel()
+            while start and pieces[start - 1].numel() <= 2 * size:
+                start -= 1
+                size += pieces[start].numel()
+            pieces[start:] = [torch.cat(pieces[start:])]
 
     def _rows(self) -> Rows:
         return Rows(*(dim_zero_cat(getattr(self, name)) for name in Rows._fields))
@@ -105,21 +113,19 @@ class ImagesMetric(Metric):
         )
 
 
-def _merge_tail(pieces: list[Tensor]) -> None:
-    """Join the latest pieces to one, and with those before as long as they are not much larger.
-
-    Small tensors that live on between the large ones of a batch keep the allocator from using their room again: a
-    batch's worth of memory would be lost with each batch. So few pieces, each copied a few times only, are kept.
-    """
-    start, size = len(pieces) - 1, pieces[-1].numel()
-    while start and pieces[start - 1].numel() <= 2 * size:
-        start -= 1
-        size += pieces[start].numel()
-    pieces[start:] = [torch.cat(pieces[start:])]
-
-
 class PatternsMetric(ImagesMetric):
-    """Those whose rows are vote patterns."""
+    """A metric whose rows are vote patterns.
+
+    Args:
+        num_classes: for label maps: number of classes, background included; None for binary masks.
+        kwargs: of :class:`ImagesMetric`.
+    """
+
+    def __init__(self, *, num_classes: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_classes is not None and num_classes < 2:
+            raise ValueError(f"`num_classes` must be 2 or more, background included, or None; found {num_classes}.")
+        self.num_classes = num_classes
 
     def images(self) -> list[Images]:
         """Ids and vote patterns of all images, some at a time; in several processes as :meth:`per_image`.
@@ -133,8 +139,28 @@ class PatternsMetric(ImagesMetric):
     def _images(self) -> Iterator[Images]:
         return decode(self._rows())
 
+    def _count(self, masks: Tensor, **options: Any) -> Sequence[VotePatterns]:
+        """Vote patterns of a batch, one set a class."""
+        if self.num_classes is None:
+            return [VotePatterns.from_masks(masks, **options)]
+        return VotePatterns.from_labels(masks, num_classes=self.num_classes, **options)
 
-# What metrics of the raters have in common: masks in, no predictions; the mean over images out.
+
+def image_frame(
+    image_ids: list[str], present: Tensor, roi_pixels: Tensor, columns: Mapping[str, object]
+) -> pd.DataFrame:
+    """The table of a metric of the raters, one row an image.
+
+    Args:
+        image_ids: ``B`` of them.
+        present: ``(B, R)`` bool.
+        roi_pixels: ``(B,)``.
+        columns: what is measured, ``B`` values a column.
+    """
+    import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
+
+    known = {"image_id": image_ids, "n_raters": present.sum(1).numpy(), "roi_pixels": roi_pixels.numpy()}
+    return pd.DataFrame({**known, **columns})
 
 
 class RatersMetric(ImagesMetric):
@@ -150,11 +176,7 @@ class RatersMetric(ImagesMetric):
     column: ClassVar[str]  # of the table: what is averaged
 
     def update(
-        self,
-        masks: Tensor,
-        roi: Tensor | None = None,
-        image_id: ImageIds | None = None,
-        present: Tensor | None = None,
+        self, masks: Tensor, roi: Tensor | None = None, image_id: ImageIds | None = None, present: Tensor | None = None
     ) -> None:
         """Take in a batch.
 
@@ -181,11 +203,7 @@ class RatersMetric(ImagesMetric):
             val: what ``compute`` or ``forward`` gave, or a list of that; computed now if not given.
             ax: where to draw; a new figure if not given.
         """
-        from irrbench.plots.style import (  # noqa: PLC0415 (matplotlib is not for everybody who computes)
-            figure_of,
-            figure_style,
-            new_figure,
-        )
+        from irrbench.plots.style import figure_of, figure_style, new_figure  # noqa: PLC0415 (imports matplotlib)
 
         with figure_style():
             axes = new_figure(4, 3)[1][0] if ax is None else ax
@@ -198,41 +216,16 @@ class RatersMetric(ImagesMetric):
 
 
 class RaterPatternsMetric(RatersMetric, PatternsMetric):
-    """Those that need vote patterns.
-
-    Args:
-        num_classes: for label maps: number of classes, background included; None for binary masks.
-        validate_args: see :class:`~irrbench.metrics.base.ImagesMetric`.
-        kwargs: of ``torchmetrics.Metric``.
-    """
-
-    def __init__(self, *, num_classes: int | None = None, validate_args: bool = True, **kwargs: Any) -> None:
-        super().__init__(validate_args=validate_args, **kwargs)
-        if num_classes is not None and num_classes < 2:
-            raise ValueError(f"`num_classes` must be 2 or more, background included, or None; found {num_classes}.")
-        self.num_classes = num_classes
+    """A metric that judges the raters by vote patterns; arguments as of :class:`PatternsMetric`."""
 
     def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor | None) -> Rows:
-        validate = self._validates(masks)
-        if self.num_classes is None:
-            patterns = VotePatterns.from_masks(masks, roi=roi, present=present, validate=validate)
-            return encode([patterns], image_id=image_id)
-        classes = VotePatterns.from_labels(
-            masks, num_classes=self.num_classes, roi=roi, present=present, validate=validate
-        )
+        classes = self._count(masks, roi=roi, present=present, validate=self._validates(masks))
         return encode(classes, image_id=image_id)
 
     def _tables(self) -> Iterator[pd.DataFrame]:
-        import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
-
         for images in self._images():
             first = images.classes[0]
-            columns = {
-                "image_id": images.image_ids,
-                "n_raters": first.present.sum(1).numpy(),
-                "roi_pixels": first.totals.sum(1).numpy(),
-            }
-            yield pd.DataFrame(columns | self._columns(images))
+            yield image_frame(images.image_ids, first.present, first.totals.sum(1), self._columns(images))
 
     @abstractmethod
     def _columns(self, images: Images) -> dict[str, object]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# From what a network puts out to masks, by stated rules and never by a look at the values.
+logger = logging.getLogger(__name__)
 
 
 def to_mask(preds: Tensor, *, from_logits: bool, threshold: float) -> Tensor:
@@ -117,9 +117,6 @@ def extremes(preds: Tensor) -> Extremes | None:
     return Extremes(flat.amin(1), flat.amax(1))
 
 
-logger = logging.getLogger(__name__)
-
-
 class SegmentationBounds(PatternsMetric):
     """Scores of a segmentation model between the naive rater (floor) and the average rater (ceiling).
 
@@ -139,7 +136,8 @@ class SegmentationBounds(PatternsMetric):
 
     Computes a dict of float64 scalars: for each score ``s`` the means over images ``s`` (model), ``s_floor``,
     ``s_ceiling``, ``s_upper``, the ratio ``s_normalized`` (NaN where it means nothing), ``s_n_images`` (images on which
-    it is defined), and ``n_images``. With several classes also ``s_class0``, ... each with its bounds.
+    it is defined), and ``n_images``. With several classes also ``s_class0``, ... each with its bounds. ``per_image()``
+    gives the table behind the means, see :func:`irrbench.summary.bounds_table`.
 
     Raises:
         ValueError: at construction for unknown scores or rules; at update for shapes that do not belong together; at
@@ -167,21 +165,20 @@ class SegmentationBounds(PatternsMetric):
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(validate_args=validate_args, **kwargs)
-        self.scores = tuple(score.name for score in select_scores(scores))
+        super().__init__(num_classes=num_classes, validate_args=validate_args, **kwargs)
+        selected = select_scores(scores)
+        self.scores = tuple(score.name for score in selected)
         check_choice("ties", ties, Ties)
         check_choice("empty_reference", empty_reference, EmptyReference)
         if not 0 < threshold < 1:
             raise ValueError(f"`threshold` must lie between 0 and 1 (a probability), found {threshold}.")
-        if num_classes is not None and num_classes < 2:
-            raise ValueError(f"`num_classes` must be 2 or more, background included, or None; found {num_classes}.")
-        self.num_classes, self.from_logits, self.threshold = num_classes, from_logits, threshold
+        self.from_logits, self.threshold = from_logits, threshold
         self.ties, self.empty_reference = ties, empty_reference
-        kinds = (score.evidence for score in select_scores(self.scores))
-        self._kinds = tuple(kind for kind in dict.fromkeys(kinds) if kind != "patterns")
+        kinds = dict.fromkeys(score.evidence for score in selected)
+        self._kinds = tuple(kind for kind in kinds if kind != "patterns")
         # A logit above 1 tells logits from probabilities; read at the end, so that no batch waits for a device.
         self.add_state("largest", default=torch.tensor(-torch.inf), dist_reduce_fx="max")
-        self._told = False
+        self._has_warned = False
 
     @property
     def rules(self) -> dict[str, str]:
@@ -209,38 +206,34 @@ class SegmentationBounds(PatternsMetric):
                 scores against it become the columns ``s_label`` of the table. For binary masks.
         """
         require_tensors(preds=preds, masks=masks, label=label)
-        validate = self._validates(masks)
         with_label = unusable = None
         if (ends := extremes(preds)) is not None:
             unusable = ends.are_unusable(from_logits=self.from_logits or self.num_classes is not None)
             self.largest = torch.maximum(self.largest, ends.high.amax().float())
-        known: dict[str, Any] = {"roi": roi, "present": present, "validate": validate}
         if self.num_classes is None:
-            mask = to_mask(drop_channel(preds, masks.ndim - 2), from_logits=self.from_logits, threshold=self.threshold)
-            classes: tuple[VotePatterns, ...] = (VotePatterns.from_masks(masks, preds=mask, **known),)
-            if label is not None:
-                pair = torch.stack([mask.bool(), drop_channel(label, masks.ndim - 2) > 0.5], 1)
-                with_label = VotePatterns.from_masks(pair, roi=roi, validate=validate).counts
-            binary = [(masks, mask)]
+            preds = to_mask(drop_channel(preds, masks.ndim - 2), from_logits=self.from_logits, threshold=self.threshold)
         else:
-            labels = to_labels(preds, num_classes=self.num_classes)
-            classes = VotePatterns.from_labels(masks, num_classes=self.num_classes, preds=labels, **known)
-            binary = [(masks == c, labels == c) for c in range(self.num_classes)] if self._kinds else []
-        fields = [self._record(kind, *pair, roi, present) for pair in binary for kind in self._kinds]
-        rows = encode(
-            classes,
-            unusable=unusable,
-            image_id=image_id,
-            label=with_label,
-            fields=torch.cat(fields, 1) if fields else None,
-        )
-        self._keep(rows)
+            preds = to_labels(preds, num_classes=self.num_classes)
+        validate = self._validates(masks)
+        classes = self._count(masks, preds=preds, roi=roi, present=present, validate=validate)
+        if self.num_classes is None and label is not None:
+            pair = torch.stack([preds.bool(), drop_channel(label, masks.ndim - 2) > 0.5], 1)
+            with_label = VotePatterns.from_masks(pair, roi=roi, validate=validate).counts
+        fields = self._record(masks, preds, roi, present) if self._kinds else None
+        self._keep(encode(classes, unusable=unusable, image_id=image_id, label=with_label, fields=fields))
 
-    def _record(self, kind: str, masks: Tensor, preds: Tensor, roi: Tensor | None, present: Tensor | None) -> Tensor:
-        """Evidence other than votes of one class as numbers, ``(B, candidates * fields * R)``."""
-        tables = EVIDENCE[kind].from_masks(masks, roi=roi, preds=preds, present=present).tables(self.ties)
-        stacked = torch.stack([torch.stack(tuple(cast("Iterable[Tensor]", tables[candidate]))) for candidate in CANDIDATES])
-        return stacked.double().permute(2, 0, 1, 3).flatten(1)
+    def _record(self, masks: Tensor, preds: Tensor, roi: Tensor | None, present: Tensor | None) -> Tensor:
+        """Evidence other than votes as numbers, ``(B, classes * kinds * candidates * fields * R)``."""
+        pairs = [(masks, preds)]
+        if self.num_classes is not None:
+            pairs = [(masks == c, preds == c) for c in range(self.num_classes)]
+        parts = []
+        for mask, pred in pairs:
+            for kind in self._kinds:
+                tables = EVIDENCE[kind].from_masks(mask, roi=roi, preds=pred, present=present).tables(self.ties)
+                fields = [torch.stack(tuple(cast("Iterable[Tensor]", tables[name]))) for name in CANDIDATES]
+                parts.append(torch.stack(fields).double().permute(2, 0, 1, 3).flatten(1))
+        return torch.cat(parts, 1)
 
     def _evidence(self, images: Images) -> Iterator[dict[str, Evidence]]:
         """All evidence of each class, by kind."""
@@ -261,16 +254,6 @@ class SegmentationBounds(PatternsMetric):
         table = self._table()
         flat: Mapping[str, float] = flatten(summarize(table)) | {"n_images": len(table)}
         return {key: torch.tensor(value, dtype=torch.float64) for key, value in flat.items()}
-
-    def per_image(self) -> pd.DataFrame:
-        """The table behind the means, one row an image; see :func:`irrbench.summary.bounds_table`.
-
-        In several processes every one must call it, and every one gets all images.
-
-        Raises:
-            ValueError: see :meth:`compute`.
-        """
-        return super().per_image()
 
     def plot(self, val: Mapping[str, Tensor] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """Draw floor, ceiling and model, one row a score.
@@ -296,14 +279,10 @@ class SegmentationBounds(PatternsMetric):
             )
             yield bounds_table(images.image_ids, images.classes, bounds, label=images.label)
         if marked and not left and self.from_logits and self.num_classes is None and 0 <= self.largest <= 1:
-            self._tell_of_probabilities()
-
-    def _tell_of_probabilities(self) -> None:
-        # Said, never guessed; and by logging, as a warning may be an error where a training should go on.
-        if not self._told:
-            logger.warning(
-                "The model marks every pixel of every image, as the naive rater does, and its predictions, taken for "
-                "logits, lie between 0 and 1. If they are probabilities, pass `from_logits=False`; in a "
-                "benchmark's grid, leave the sigmoid out of the network."
-            )
-        self._told = True
+            if not self._has_warned:  # by logging, because a warning may be an error where a training should go on
+                logger.warning(
+                    "The model marks every pixel of every image, as the naive rater does, and its predictions, taken "
+                    "for logits, lie between 0 and 1. If they are probabilities, pass `from_logits=False`; in a "
+                    "benchmark's grid, leave the sigmoid out of the network."
+                )
+            self._has_warned = True

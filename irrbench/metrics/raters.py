@@ -1,7 +1,8 @@
-"""Intraclass correlations of the raters as torchmetrics metrics."""
+"""Intraclass correlations and agreement coefficients of the raters as torchmetrics metrics."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from irrbench.folds import pattern_bits
 from irrbench.icc.area import area_icc_from_counts, block_counts
 from irrbench.icc.extent import extent_icc
 from irrbench.icc.pixel import Engine, Expect, Scale, pixel_icc
-from irrbench.metrics.base import RaterPatternsMetric, RatersMetric
+from irrbench.metrics.base import RaterPatternsMetric, RatersMetric, image_frame
 from irrbench.metrics.state import ImageIds, Images, Rows, decode_blocks, encode_blocks
 from irrbench.scores import check_choice
 
@@ -115,22 +116,16 @@ class AreaICC(RatersMetric):
         return encode_blocks(blocks, present, image_id=image_id)
 
     def _tables(self) -> Iterator[pd.DataFrame]:
-        import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
-
-        for images in decode_blocks(self._rows()):
-            fit = area_icc_from_counts(*images.counts, expect=self.expect, present=images.present)
-            yield pd.DataFrame(
-                {
-                    "image_id": images.image_ids,
-                    "n_raters": images.present.sum(1).numpy(),
-                    "roi_pixels": images.counts.total.sum(1).numpy(),
-                    "icc": fit.icc.masked_fill(~fit.converged, torch.nan).numpy(),
-                    "var_block": fit.var_block.numpy(),
-                    "var_rater": fit.var_rater.numpy(),
-                    "var_over": fit.var_over.numpy(),
-                    "reason": fit.reason,
-                }
-            )
+        for image_ids, counts, present in decode_blocks(self._rows()):
+            fit = area_icc_from_counts(*counts, expect=self.expect, present=present)
+            columns = {
+                "icc": fit.icc.masked_fill(~fit.converged, torch.nan).numpy(),
+                "var_block": fit.var_block.numpy(),
+                "var_rater": fit.var_rater.numpy(),
+                "var_over": fit.var_over.numpy(),
+                "reason": fit.reason,
+            }
+            yield image_frame(image_ids, present, counts.total.sum(1), columns)
 
 
 class ExtentICC(RaterPatternsMetric):
@@ -152,9 +147,6 @@ class ExtentICC(RaterPatternsMetric):
         tensor(0.9460, dtype=torch.float64)
     """
 
-    def __init__(self, *, validate_args: bool = True, **kwargs: Any) -> None:
-        super().__init__(validate_args=validate_args, **kwargs)
-
     def compute(self) -> Tensor:
         """The ICC of the images of all processes; a float64 scalar, NaN where undefined.
 
@@ -172,10 +164,23 @@ class ExtentICC(RaterPatternsMetric):
         return {f"marked_{r}": rater.numpy() for r, rater in enumerate(marked.unbind(1))}
 
 
-# Agreement of the raters as torchmetrics metrics.
+class _AgreementMetric(RaterPatternsMetric):
+    """An agreement coefficient of the raters, and the reason where it is NaN."""
+
+    plot_lower_bound = -1.0
+
+    @abstractmethod
+    def _coefficient(self, votes: Patterns) -> Tensor:
+        """The coefficient of each image, ``(B,)``."""
+
+    def _columns(self, images: Images) -> dict[str, object]:
+        # Label maps have one set of patterns a class.
+        votes = images.classes[0] if len(images.classes) == 1 else images.classes
+        values = self._coefficient(votes)
+        return {self.column: values.numpy(), "reason": why_undefined(values, votes)}
 
 
-class KrippendorffAlpha(RaterPatternsMetric):
+class KrippendorffAlpha(_AgreementMetric):
     """Krippendorff's alpha of the raters (nominal), averaged over images.
 
     A state around :func:`~irrbench.agreement.krippendorff_alpha`. ``per_image()`` gives a table of ``image_id``,
@@ -194,16 +199,13 @@ class KrippendorffAlpha(RaterPatternsMetric):
         tensor(0.0952, dtype=torch.float64)
     """
 
-    plot_lower_bound = -1.0
     column = "alpha"
 
-    def _columns(self, images: Images) -> dict[str, object]:
-        votes = _votes(images)
-        alpha = krippendorff_alpha(votes)
-        return {"alpha": alpha.numpy(), "reason": why_undefined(alpha, votes)}
+    def _coefficient(self, votes: Patterns) -> Tensor:
+        return krippendorff_alpha(votes)
 
 
-class GwetAC1(RaterPatternsMetric):
+class GwetAC1(_AgreementMetric):
     """Gwet's AC1 of the raters, averaged over images.
 
     A state around :func:`~irrbench.agreement.gwet_ac1`. ``per_image()`` gives a table of ``image_id``, ``n_raters``,
@@ -222,15 +224,7 @@ class GwetAC1(RaterPatternsMetric):
         tensor(0.3103, dtype=torch.float64)
     """
 
-    plot_lower_bound = -1.0
     column = "ac1"
 
-    def _columns(self, images: Images) -> dict[str, object]:
-        votes = _votes(images)
-        ac1 = gwet_ac1(votes)
-        return {"ac1": ac1.numpy(), "reason": why_undefined(ac1, votes)}
-
-
-def _votes(images: Images) -> Patterns:
-    """Binary masks' patterns as such, label maps' as one set a class."""
-    return images.classes[0] if len(images.classes) == 1 else images.classes
+    def _coefficient(self, votes: Patterns) -> Tensor:
+        return gwet_ac1(votes)

@@ -100,29 +100,24 @@ def encode_blocks(blocks: BlockCounts, present: Tensor, *, image_id: ImageIds | 
 
 def _describe(table: Tensor, present: Tensor, image_id: ImageIds | None) -> tuple[Tensor, Tensor]:
     """Info and names of images with these tables, ``(B, classes, splits, cells)``."""
-    info = torch.zeros(len(table), _WIDTH, dtype=torch.int64, device=table.device)
-    names = _encode_ids(info, image_id)
-    num_raters = present.shape[1]
-    info[:, _PRESENT] = (present.to(table.device) * 2 ** torch.arange(num_raters, device=table.device)).sum(1)
+    device, num_raters = table.device, present.shape[1]
+    info = torch.zeros(len(table), _WIDTH, dtype=torch.int64, device=device)
+    info[:, _PRESENT] = (present.to(device) * 2 ** torch.arange(num_raters, device=device)).sum(1)
     info[:, _RATERS], info[:, _ENTRIES] = num_raters, table[0].numel() if len(table) else 0
     for column, size in zip((_CLASSES, _SPLITS, _CELLS), table.shape[1:], strict=True):
         info[:, column] = size
-    return info, names
-
-
-def _encode_ids(info: Tensor, image_id: ImageIds | None) -> Tensor:
-    names = torch.empty(0, dtype=torch.uint8, device=info.device)
+    names = torch.empty(0, dtype=torch.uint8, device=device)
     if image_id is None:
-        return names
+        return info, names
     if len(image_id) != len(info):
         raise ValueError(f"`image_id` must hold one id an image: {len(info)} expected, {len(image_id)} found.")
     if isinstance(image_id, Tensor):
-        info[:, _ID], info[:, _ID_KIND] = image_id.to(info.device), _NUMBER
-        return names
+        info[:, _ID], info[:, _ID_KIND] = image_id.to(device), _NUMBER
+        return info, names
     encoded = [str(i).encode() for i in image_id]
     lengths = torch.tensor([len(e) for e in encoded])
-    info[:, _ID_KIND], info[:, _NAME_LENGTH] = _NAME, lengths.to(info.device, non_blocking=True)
-    return torch.tensor(list(b"".join(encoded)), dtype=torch.uint8).to(info.device, non_blocking=True)
+    info[:, _ID_KIND], info[:, _NAME_LENGTH] = _NAME, lengths.to(device, non_blocking=True)
+    return info, torch.tensor(list(b"".join(encoded)), dtype=torch.uint8).to(device, non_blocking=True)
 
 
 class Images(NamedTuple):
@@ -147,22 +142,14 @@ def decode(rows: Rows) -> Iterator[Images]:
         yield Images(ids, tuple(patterns), label, fields)
 
 
-class Blocks(NamedTuple):
-    """Some images cut into blocks, decoded."""
-
-    image_ids: list[str]
-    counts: BlockCounts
-    present: Tensor  # (n, R) bool
-
-
-def decode_blocks(rows: Rows) -> Iterator[Blocks]:
-    """The same for rows of blocks.
+def decode_blocks(rows: Rows) -> Iterator[tuple[list[str], BlockCounts, Tensor]]:
+    """Ids, counts by block, and presence ``(n, R)`` of some rows of blocks, as :func:`decode`.
 
     Raises:
         ValueError: see :func:`decode`.
     """
     for ids, table, present, *_ in _decode(rows):
-        yield Blocks(ids, BlockCounts(table[:, :, 0, :-1], table[:, :, 0, -1]), present)
+        yield ids, BlockCounts(table[:, :, 0, :-1], table[:, :, 0, -1]), present
 
 
 def _decode(rows: Rows) -> Iterator[tuple[list[str], Tensor, Tensor, Tensor, Tensor]]:
@@ -171,26 +158,33 @@ def _decode(rows: Rows) -> Iterator[tuple[list[str], Tensor, Tensor, Tensor, Ten
     info = rows.info
     if not len(info):
         return
-    _check_constant(info)
+    for column, word in ((_RATERS, "raters"), (_CLASSES, "classes (or blocks)")):
+        found = info[:, column].unique().tolist()
+        if len(found) > 1:
+            raise ValueError(
+                f"All batches must have the same number of {word}, found {found}. "
+                "Pad the masks to the largest number of raters and say by `present` who rated which image."
+            )
     ids = _decode_ids(info, rows.names)
-    _check_usable(info, ids)
+    bad = [image_id for image_id, is_bad in zip(ids, info[:, _UNUSABLE].tolist(), strict=True) if is_bad]
+    if bad:
+        raise ValueError(
+            f"Predictions must be finite (and lie in [0, 1] with from_logits=False): {len(bad)} of {len(ids)} images "
+            f"have others, first {bad[0]!r}. Has the model diverged, is `from_logits` wrong?"
+        )
     raters = int(info[0, _RATERS])
     fields = rows.fields.view(len(info), -1)
     kept = _first_of_each(rows, ids)
-    chunk = max(1, _CHUNK // math.prod(_shape(rows)))
+    chunk = max(1, _CHUNK // int(info[0, _TABLE].prod()))
     for start in range(0, len(kept), chunk):
         part = kept[start : start + chunk]
         present = (info[part, _PRESENT, None] >> torch.arange(raters)) & 1
         yield [ids[i] for i in part], _dense(rows, part), present.bool(), info[part, _LABEL], fields[part]
 
 
-def _shape(rows: Rows) -> tuple[int, ...]:
-    return tuple(rows.info[0, _TABLE].tolist())
-
-
 def _dense(rows: Rows, part: Sequence[int]) -> Tensor:
     """Tables of some images, ``(len(part), classes, splits, cells)``."""
-    shape = _shape(rows)
+    shape = tuple(rows.info[0, _TABLE].tolist())
     if rows.counts.numel() == len(rows.info) * math.prod(shape):
         return rows.counts.view(-1, *shape)[list(part)]
     dense = torch.zeros(len(part), math.prod(shape), dtype=torch.int64)
@@ -225,22 +219,3 @@ def _first_of_each(rows: Rows, ids: list[str]) -> list[int]:
                 "visit (no random crops or flips). Give unique ids, or none."
             )
     return kept
-
-
-def _check_constant(info: Tensor) -> None:
-    for column, word in ((_RATERS, "raters"), (_CLASSES, "classes (or blocks)")):
-        found = sorted(set(info[:, column].tolist()))
-        if len(found) > 1:
-            raise ValueError(
-                f"All batches must have the same number of {word}, found {found}. "
-                "Pad the masks to the largest number of raters and say by `present` who rated which image."
-            )
-
-
-def _check_usable(info: Tensor, ids: list[str]) -> None:
-    bad = [ids[i] for i, is_bad in enumerate(info[:, _UNUSABLE].tolist()) if is_bad]
-    if bad:
-        raise ValueError(
-            f"Predictions must be finite (and lie in [0, 1] with from_logits=False): {len(bad)} of {len(ids)} images "
-            f"have others, first {bad[0]!r}. Has the model diverged, is `from_logits` wrong?"
-        )
