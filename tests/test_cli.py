@@ -16,7 +16,8 @@ from PIL import Image
 
 import irrbench
 from irrbench.commands.main import main, typed_command
-from irrbench.tracking import ReferenceRuns, RunAddress, open_store
+from irrbench.tracking import RunAddress, open_store
+from irrbench.tracking.reference_runs import ReferenceRuns
 from irrbench.tracking.spool import Request, Session
 from tests.training.study import ids, write_predictions, write_study
 
@@ -153,7 +154,7 @@ def test_two_server_processes_and_none_left_behind(folder, number) -> None:
         assert len(members) == 3, "the command itself and two processes of the server"
         process.send_signal(number)
         assert process.wait(120) == 0
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while alive(members) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert alive(members) == []

@@ -1,7 +1,7 @@
 """Results of a stage as runs of MLflow: the model's own, and those of ceiling and floor beside it.
 
-Everything goes through the spool (:mod:`irrbench.tracking.worker`): a tracking store that is down, slow or full costs a
-few seconds and one warning, and what it misses is delivered later.
+Everything goes through the spool (:mod:`irrbench.tracking.delivery`): a tracking store that is down, slow or full
+costs a few seconds and one warning, and what it misses is delivered later.
 """
 
 from __future__ import annotations

@@ -5,24 +5,13 @@ default chart of MLflow draws together. MLflow itself is imported when a functio
 
 A call on a :class:`Run` is recorded once, as the name of a function in :mod:`irrbench.tracking.calls` and its arguments
 (:mod:`irrbench.tracking.spool`), and that function performs it in the store: soon, by a worker thread
-(:mod:`irrbench.tracking.worker`), or later, by ``irrbench sync`` (:mod:`irrbench.tracking.delivery`).
+(:mod:`irrbench.tracking.delivery`), or later, by ``irrbench sync`` (:mod:`irrbench.tracking.delivery`).
 """
 
-from irrbench.tracking.calls import default_palette_colour, palette_beside
-from irrbench.tracking.reference_runs import ReferenceRuns
+from irrbench.tracking.calls import palette_beside
 from irrbench.tracking.run import Run
 from irrbench.tracking.spool import RunAddress
 from irrbench.tracking.store import DEFAULT_TRACKING_URI, chart_link, open_store
 from irrbench.tracking.view import save_chart_view
 
-__all__ = [
-    "DEFAULT_TRACKING_URI",
-    "ReferenceRuns",
-    "Run",
-    "RunAddress",
-    "chart_link",
-    "default_palette_colour",
-    "open_store",
-    "palette_beside",
-    "save_chart_view",
-]
+__all__ = ["DEFAULT_TRACKING_URI", "Run", "RunAddress", "chart_link", "open_store", "palette_beside", "save_chart_view"]

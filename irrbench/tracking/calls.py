@@ -18,34 +18,24 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from irrbench.plots import MODEL_COLOURS, ROLE_COLOURS
-from irrbench.tracking.spool import Payload, Request, RunAddress
-from irrbench.tracking.store import (
-    BOUNDS_TAG,
-    COLOUR_TAG,
-    KEY_TAG,
-    LOGGED_ARTIFACTS_TAG,
-    LOGGED_IMAGES_TAG,
-    ROLE_TAG,
-    connect,
-    open_store,
-)
+from irrbench.tracking.spool import METRICS, Payload, Request, RunAddress
+from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, KEY_TAG, ROLE_TAG, connect, open_store
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from numpy.typing import NDArray
 
-METRICS = "metrics"
 CREATING = frozenset({"create", "bounds", "bounds_line", "bounds_table"})  # two at once would create two runs
-FILES = frozenset({"bounds_table", "table", "picture", "file", "view", "first_view"})
-MAX_METRICS = 1000  # MLflow takes no more in one request
-MAX_PARAMS = 100
 WAIT_CODES = frozenset({401, 403, 408, 429})  # refusals that may end although the same request is sent again
+
+LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"
+LOGGED_IMAGES_TAG = "mlflow.loggedImages"
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 CALLS: dict[str, Callable[..., None]] = {}
@@ -58,18 +48,18 @@ def call(function: _Function) -> _Function:
 
 
 def perform(connection: Connection, requests: Sequence[Request]) -> None:
-    """Perform requests of one run in their order; several at once must all be metrics.
+    """Perform a request, or several of one run in their order, which must all be metrics.
 
     Raises what MLflow raises; see :func:`is_refusal`.
     """
-    if requests[0].kind == METRICS:
-        points = [(r.created, r.arguments["step"], r.arguments["values"]) for r in requests]
-        log_points(StoredRun(connection, requests[0].run), points)
+    first = requests[0]
+    run = StoredRun(connection, first.run, first.created)
+    if first.kind == METRICS:
+        log_points(run, [(r.created, r.arguments["step"], r.arguments["values"]) for r in requests])
         return
-    for request in requests:
-        function = CALLS[request.kind]
-        payload = {"payload": request.payload} if "payload" in inspect.signature(function).parameters else {}
-        function(StoredRun(connection, request.run, request.created), **request.arguments, **payload)
+    function = CALLS[first.kind]
+    payload = {"payload": first.payload} if "payload" in inspect.signature(function).parameters else {}
+    function(run, **first.arguments, **payload)
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -82,6 +72,13 @@ def is_refusal(error: BaseException) -> bool:
 
 class RunNotCreatedError(RuntimeError):
     """The run of a request has not been created yet."""
+
+
+def entities() -> Any:
+    """Return the module of MLflow's entities, which is imported at the first call because that takes a second."""
+    from mlflow import entities  # noqa: PLC0415
+
+    return entities
 
 
 class Connection:
@@ -112,32 +109,10 @@ class Connection:
                 self.is_opening = False
         return self._client
 
-    def run_id(self, run: RunAddress) -> str:
-        """Return the id of a run.
-
-        Raises:
-            RunNotCreatedError: if the store has no run with this key.
-        """
-        if run.run_id:
-            return run.run_id
-        if run.key not in self.known:
-            experiment = self.client.get_experiment_by_name(run.experiment)
-            if experiment is None or not self.find_runs(str(experiment.experiment_id), run.key):
-                raise RunNotCreatedError(f"the run {run.key} of experiment {run.experiment!r} is not created yet")
-        return self.known[run.key][0]
-
-    def experiment_id(self, run: RunAddress) -> str:
-        """Return the id of a run's experiment."""
-        if run.name not in self.known:
-            run_id = self.run_id(run)
-            self.known[run.name] = (run_id, str(self.client.get_run(run_id).info.experiment_id))
-        return self.known[run.name][1]
-
     def find_runs(self, experiment_id: str, key: str) -> list[Any]:
         """Return the runs with a key, deleted ones last; the first is the one that counts."""
-        from mlflow.entities import ViewType  # noqa: PLC0415
-
-        runs = self.client.search_runs([experiment_id], f"tags.\"{KEY_TAG}\" = '{key}'", run_view_type=ViewType.ALL)
+        of_key, everything = f"tags.\"{KEY_TAG}\" = '{key}'", entities().ViewType.ALL
+        runs = self.client.search_runs([experiment_id], of_key, run_view_type=everything)
         found = sorted(runs, key=lambda run: (run.info.lifecycle_stage == "deleted", run.info.run_id))
         if found:
             self.known[key] = (str(found[0].info.run_id), experiment_id)
@@ -165,13 +140,27 @@ class StoredRun:
 
     @property
     def run_id(self) -> str:
-        """The run's id."""
-        return self.connection.run_id(self.address)
+        """The run's id.
+
+        Raises:
+            RunNotCreatedError: if the store has no run with this key.
+        """
+        _, key, experiment = self.address
+        if self.address.run_id:
+            return self.address.run_id
+        if key not in self.connection.known:
+            found = self.client.get_experiment_by_name(experiment)
+            if found is None or not self.connection.find_runs(str(found.experiment_id), key):
+                raise RunNotCreatedError(f"the run {key} of experiment {experiment!r} is not created yet")
+        return self.connection.known[key][0]
 
     @property
     def experiment_id(self) -> str:
         """The id of its experiment."""
-        return self.connection.experiment_id(self.address)
+        known, name = self.connection.known, self.address.name
+        if name not in known:
+            known[name] = (self.run_id, str(self.client.get_run(self.run_id).info.experiment_id))
+        return known[name][1]
 
     def read_tags(self) -> dict[str, str]:
         """Return the run's tags as they are in the store."""
@@ -214,29 +203,21 @@ def metrics(run: StoredRun, *, values: Mapping[str, float], step: int) -> None:
 
 def log_points(run: StoredRun, points: Iterable[tuple[int, int, Mapping[str, float]]]) -> None:
     """Log metrics at several steps, each with its time in milliseconds, in as few requests as MLflow allows."""
-    from mlflow.entities import Metric  # noqa: PLC0415
-
-    found = (Metric(key, value, time, step) for time, step, values in points for key, value in values.items())
-    while chunk := list(islice(found, MAX_METRICS)):
-        run.client.log_batch(run.run_id, metrics=chunk)
+    metric = entities().Metric
+    found = [metric(key, value, time, step) for time, step, values in points for key, value in values.items()]
+    run.client.log_batch(run.run_id, metrics=found)
 
 
 @call
 def params(run: StoredRun, *, values: Mapping[str, str]) -> None:
     """Log parameters; MLflow keeps the first value of each."""
-    from mlflow.entities import Param  # noqa: PLC0415
-
-    found = (Param(key, value) for key, value in values.items())
-    while chunk := list(islice(found, MAX_PARAMS)):
-        run.client.log_batch(run.run_id, params=chunk)
+    run.client.log_batch(run.run_id, params=[entities().Param(key, value) for key, value in values.items()])
 
 
 @call
 def tags(run: StoredRun, *, values: Mapping[str, str]) -> None:
     """Set several tags in one request."""
-    from mlflow.entities import RunTag  # noqa: PLC0415
-
-    run.client.log_batch(run.run_id, tags=[RunTag(key, value) for key, value in values.items()])
+    run.client.log_batch(run.run_id, tags=[entities().RunTag(key, value) for key, value in values.items()])
 
 
 @call
@@ -294,9 +275,8 @@ MAX_DIGEST = 36
 @call
 def dataset(run: StoredRun, *, fields: Mapping[str, Any], split: str) -> None:
     """Name the data behind the run's scores, with the fields of :func:`describe_dataset`."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
-
-    entry = DatasetInput(Dataset(**fields), [InputTag("mlflow.data.context", split)])
+    context = entities().InputTag("mlflow.data.context", split)
+    entry = entities().DatasetInput(entities().Dataset(**fields), [context])
     run.client.log_inputs(run.run_id, [entry])
 
 
@@ -392,7 +372,6 @@ def picture(run: StoredRun, *, key: str, step: int, payload: Payload) -> None:
     MLflow's own ``log_image`` puts a random number into the names, so that sending a picture again shows it twice.
     """
     import mlflow  # noqa: PLC0415
-    import numpy as np  # noqa: PLC0415
 
     image: Any = mlflow.Image(np.load(io.BytesIO(payload.read()), allow_pickle=False)).image
     scale = THUMBNAIL / max(image.size)
@@ -425,8 +404,6 @@ def pack_picture(image: NDArray[np.uint8]) -> Payload:
     Raises:
         ValueError: if it is of another type or shape.
     """
-    import numpy as np  # noqa: PLC0415
-
     if image.dtype.name != "uint8" or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
             f"expected a uint8 picture of shape (height, width, 3), found {image.dtype} of shape {image.shape}. "

@@ -1,136 +1,42 @@
-"""Delivering requests to a tracking store: queues, sending a batch, and the delivery of a whole spool.
+"""Delivery in the background: requests are written down first, sent by a worker thread, and kept until they arrived.
 
-Each run has two queues, one for values and one for files, so that a full artifact store holds up no metric. In a queue
-the order is kept: what fails is tried again before anything behind it. A file waits for the values given before it.
+A training never waits for its store, except at the end of a training, of a test and of the process, when it waits for
+what is still under way: up to :data:`LIMIT` seconds while the store makes progress, :data:`PATIENCE` seconds while it
+makes none, both counted over the life of the process. A database file of this machine gets :data:`LOCAL_LIMIT` and
+:data:`LOCAL_PATIENCE`, because it is slow on a busy machine but does not go away; the wait ends at once when it is
+locked or broken. What then remains is in the spool, for the next run or for ``irrbench sync``.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
+import math
+import os
+import shlex
+import threading
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice, takewhile
 from pathlib import Path
-from typing import NamedTuple
 
-from irrbench.tracking.calls import FILES, METRICS, Connection, is_refusal, perform
-from irrbench.tracking.spool import Order, QueuedRequest, Session, SpoolError, sessions, store_of
-from irrbench.tracking.store import why_silent, without_password
+from irrbench.tracking.calls import CREATING, Connection, is_refusal, perform
+from irrbench.tracking.spool import Outcome, QueuedRequest, Queues, Request, Session, claim_all, sessions, store_of
+from irrbench.tracking.store import program, sqlite_file, why_silent, without_password
 
 logger = logging.getLogger(__name__)
 
-MAX_BATCH = 200
 MAX_REASON = 300  # characters
 SIGN_OF_LIFE_SECONDS = 60.0  # that a user waits for a store
-QUEUE_PAUSES = (2.0, 60.0)  # seconds: the first after a failure, which doubles from failure to failure, and the longest
-STORE_PAUSES = (1.0, 30.0)
-
-QueueName = tuple[str, bool]  # run, whether of files
-WHOLE_STORE: QueueName = ("", False)
-
-
-class Outcome(NamedTuple):
-    """How sending a batch ended.
-
-    Attributes:
-        reason: why it failed, None if it did not.
-        refused: whether trying again is of no use.
-        silent: whether the whole store does not answer.
-    """
-
-    reason: str | None = None
-    refused: bool = False
-    silent: bool = False
-
-
-class Queues:
-    """All requests of one store that wait.
-
-    Attributes:
-        refused: what the store does not take, with its reason; it stays in the spool and holds up nothing.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: dict[Order, QueuedRequest] = {}
-        self._pauses: dict[QueueName, tuple[float, int]] = {}  # until when, and the number of failures in a row
-        self._alone: set[Order] = set()  # metrics that are not sent with others, because one of them was refused
-        self.refused: dict[Order, tuple[QueuedRequest, str]] = {}
-
-    def __len__(self) -> int:
-        """Return how many wait, without those that were refused."""
-        return len(self._waiting)
-
-    def add(self, request: QueuedRequest) -> None:
-        """Put a request at the end."""
-        self._waiting[request.order] = request
-
-    def add_before(self, requests: Iterable[QueuedRequest]) -> None:
-        """Put requests of an earlier process before everything that waits."""
-        self._waiting = {request.order: request for request in requests} | self._waiting
-
-    def next_batch(self) -> list[QueuedRequest]:
-        """Return the oldest requests that may be tried now: metrics that follow one another, or one of another kind.
-
-        The list is empty if everything pauses or nothing waits.
-        """
-        now = time.monotonic()
-        blocked = {name for name, (until, _) in self._pauses.items() if until > now}
-        if WHOLE_STORE in blocked:
-            return []
-        for request in self._waiting.values():
-            queue = _queue_of(request)
-            if queue not in blocked:
-                following = (other for other in self._waiting.values() if _queue_of(other) == queue)
-                return list(islice(takewhile(self._may_be_combined, following), MAX_BATCH)) or [request]
-            blocked |= {queue, (request.run, True)}  # files wait for the values before them
-        return []
-
-    def _may_be_combined(self, request: QueuedRequest) -> bool:
-        return request.kind == METRICS and request.order not in self._alone
-
-    def settle(self, batch: list[QueuedRequest], outcome: Outcome) -> None:
-        """Take out what was delivered or refused, and let pause what failed: the queue, or all if the store is silent.
-
-        Of several requests of which the store refuses one, each is tried alone afterwards.
-        """
-        if outcome.silent:
-            self._pause(WHOLE_STORE, *STORE_PAUSES)
-            return
-        self._pauses.pop(WHOLE_STORE, None)
-        if outcome.refused and len(batch) > 1:
-            self._alone |= {request.order for request in batch}
-        elif outcome.reason is not None and not outcome.refused:
-            self.postpone(batch)
-        else:
-            self._pauses.pop(_queue_of(batch[0]), None)
-            for request in batch:
-                self._waiting.pop(request.order, None)
-                self._alone.discard(request.order)
-            if outcome.reason is not None:
-                self.refused[batch[0].order] = (batch[0], outcome.reason)
-
-    def postpone(self, batch: list[QueuedRequest]) -> None:
-        """Let the queue of a batch pause, longer each time."""
-        self._pause(_queue_of(batch[0]), *QUEUE_PAUSES)
-
-    def _pause(self, name: QueueName, first: float, longest: float) -> None:
-        _, failures = self._pauses.get(name, (0.0, 0))
-        self._pauses[name] = (time.monotonic() + min(first * 2**failures, longest), failures + 1)
-
-    def end_pauses(self) -> None:
-        """Let everything be tried again now."""
-        self._pauses = {name: (0.0, failures) for name, (_, failures) in self._pauses.items()}
-
-    def pause(self) -> float | None:
-        """Return the seconds until the next queue may be tried again, None if none pauses."""
-        now = time.monotonic()
-        return min((until - now for until, _ in self._pauses.values() if until > now), default=None)
-
-
-def _queue_of(request: QueuedRequest) -> QueueName:
-    return request.run, request.kind in FILES
+PATIENCE, LIMIT = 4.0, 30.0  # seconds
+LOCAL_PATIENCE, LOCAL_LIMIT = 60.0, 300.0
+OPENING = 15.0  # a database is created when it is opened first, which takes MLflow seconds
+STUCK = 15.0  # a worker whose request takes longer is abandoned, and another one goes on
+STUCK_AT_END = 1.0
+MAX_ABANDONED = 2
+ASK_SECONDS = 5.0
+TRUST_SECONDS = 5.0  # a store that answered so recently is not asked for a sign of life
+THREAD_NAME = "irrbench-delivery"
 
 
 def send(connection: Connection, batch: list[QueuedRequest], *, ask_first: float | None) -> Outcome:
@@ -150,7 +56,7 @@ def send(connection: Connection, batch: list[QueuedRequest], *, ask_first: float
         for request in batch:
             request.discard()
     except FileNotFoundError as error:
-        if not any(request.is_gone() for request in batch):
+        if not any(isinstance(found.record, Path) and not found.record.exists() for found in batch):
             return Outcome(one_line(error))
         logger.debug("already delivered: %s", error)  # by a worker that was abandoned and ended after all
     except Exception as error:  # sockets, databases, disks: a store may raise anything
@@ -164,7 +70,221 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:MAX_REASON] if text else type(error).__name__
 
 
-# Delivering a whole spool, while the user waits for it.
+# Delivery by a thread of the process that writes.
+
+
+class Delivery:
+    """The requests that this process has for one store, and the worker thread that sends them.
+
+    Args:
+        tracking_uri: the store.
+        spool: the folder in which requests wait.
+    """
+
+    def __init__(self, tracking_uri: str, spool: Path) -> None:
+        self.tracking_uri, self.spool = tracking_uri, spool
+        self.connection = Connection(tracking_uri)
+        self._queues = Queues()
+        self._changed = threading.Condition()
+        self._session: Session | None = None
+        self._inherited: list[Session] = []
+        self._in_memory = 0
+        self._worker = 0  # number of the thread that sends; earlier ones were abandoned
+        self._sending: tuple[list[QueuedRequest], float] | None = None  # what the worker is busy with, and since when
+        self._abandoned: set[int] = set()
+        self._answered = -math.inf
+        self._waited, self._idle = 0.0, 0.0  # seconds that were waited at ends so far, and those without progress
+        self._warned = False
+
+    def __len__(self) -> int:
+        """Return how many requests wait, with those that the store refused."""
+        return len(self._queues) + len(self._queues.refused)
+
+    def put(self, request: Request) -> None:
+        """Write a request down, to be sent after all others of its run. Takes a file's time, and never fails."""
+        with self._changed:
+            try:
+                self._session = self._session or Session.create(self.spool, self.tracking_uri)
+                queued = self._session.add(request)
+            except OSError as error:  # the disk of the spool is full too: the request is kept in memory
+                self._warn(f"the spool cannot be written ({one_line(error)}), what waits is lost with this process")
+                self._in_memory += 1
+                order = (f"{time.time_ns():020d}", self._in_memory)
+                queued = QueuedRequest(order, request.kind, request.run.name, request)
+            self._queues.add(queued)
+            if self._worker == 0:
+                self._start_worker()
+            self._replace_stuck(STUCK, postpone=True)
+            self._changed.notify_all()
+
+    def drain(self, *, limit: float | None = None) -> int:
+        """Wait for what is under way and return how many requests still wait; if any do, a warning has been logged.
+
+        Args:
+            limit: seconds to wait at most while requests arrive, and :data:`STUCK` seconds while none does (a database
+                file: :data:`LOCAL_PATIENCE`); if not given, what is left for the life of the process (see the module).
+        """
+        begin = progress = now = time.monotonic()
+        with self._changed:
+            self._queues.end_pauses()
+            self._changed.notify_all()
+            count = len(self._queues)
+            while self._queues and (self._sending is not None or self._queues.next_batch()):
+                self._changed.wait(0.05)
+                patience, longest, stuck = self._limits(limit)
+                self._replace_stuck(stuck, postpone=False)
+                now = time.monotonic()
+                progress, count = now if len(self._queues) < count else progress, len(self._queues)
+                if now - progress > patience or now - begin > longest:
+                    break
+            if limit is None:
+                self._waited += now - begin
+                self._idle += now - progress if self._queues else 0.0
+            self._close_empty_sessions()
+            if len(self):
+                self._warn("it did not take everything in time")
+            return len(self)
+
+    def _limits(self, limit: float | None) -> tuple[float, float, float]:
+        """Return the seconds to wait without progress, in all, and before a worker that hangs is abandoned."""
+        is_local = sqlite_file(self.tracking_uri) is not None or self.tracking_uri.startswith("file:")
+        patience, longest, stuck = PATIENCE, LIMIT, STUCK_AT_END
+        if is_local and not self._queues.is_silent:  # not locked or broken: slow, on a busy machine
+            patience, longest, stuck = LOCAL_PATIENCE, LOCAL_LIMIT, STUCK
+        if limit is None:
+            patience, longest = patience - self._idle, longest - self._waited
+        else:
+            patience, longest, stuck = max(patience, STUCK), limit, STUCK
+        return max(patience, OPENING) if self.connection.is_opening else patience, longest, stuck
+
+    def drop_refused(self, run: str) -> list[str]:
+        """Remove what the store has refused of one run, and return the reasons, each once.
+
+        Args:
+            run: name of the run's address.
+        """
+        with self._changed:
+            found = [(request, reason) for request, reason in self._queues.refused.values() if request.run == run]
+            for request, _ in found:
+                request.discard()
+                del self._queues.refused[request.order]
+            self._close_empty_sessions()
+        return list(dict.fromkeys(reason for _, reason in found))
+
+    def _close_empty_sessions(self) -> None:
+        if self._session is not None and self._session.is_empty():
+            self._session.close()
+            self._session = None
+        for session in [session for session in self._inherited if session.is_empty()]:
+            session.close()
+            self._inherited.remove(session)
+
+    def _warn(self, reason: str) -> None:
+        """Log the one warning: what happened, where the unsent waits, and how it is delivered."""
+        if self._warned:
+            return
+        self._warned = True
+        command = f"{program()} sync --spool {shlex.quote(str(self.spool))}"
+        logger.warning(
+            "The MLflow store at %s does not take what is logged (%s). The program goes on. What is not sent waits in "
+            "%s; it is sent as soon as the store takes it, by the next run in this folder, or by `%s`.",
+            *(without_password(self.tracking_uri), reason, self.spool, command),
+        )
+
+    # The worker ------------------------------------------------------------------------------------------------------
+
+    def _start_worker(self) -> None:
+        self._worker += 1
+        name = f"{THREAD_NAME}-{self._worker}"
+        with suppress(RuntimeError):  # the interpreter is about to end
+            threading.Thread(target=self._work, args=(self._worker,), name=name, daemon=True).start()
+
+    def _work(self, number: int) -> None:
+        # The HTTP library warns of every retry; a user sees one warning, ours.
+        logging.getLogger("urllib3.connectionpool").addFilter(_is_not_from_workers)
+        if number == 1:  # queue what processes that have ended have left for this store
+            found = claim_all(self.spool, self.tracking_uri)
+            for path in [path for session in found for path in session.half_written()]:
+                logger.warning("An earlier run ended while it wrote %s, which cannot be sent.", path)
+            with self._changed:
+                self._queues.add_before(request for session in found for request in session.requests())
+                self._inherited = found
+        while batch := self._next(number):
+            is_fresh = time.monotonic() - self._answered < TRUST_SECONDS
+            outcome = send(self.connection, batch, ask_first=None if is_fresh else ASK_SECONDS)
+            with self._changed:
+                self._settle(number, batch, outcome)
+
+    def _next(self, number: int) -> list[QueuedRequest]:
+        """Wait for something to send; [] when another worker has taken over."""
+        with self._changed:
+            while number == self._worker:
+                if batch := self._queues.next_batch():
+                    self._sending = batch, time.monotonic()
+                    return batch
+                self._changed.wait(self._queues.pause())
+            return []
+
+    def _settle(self, number: int, batch: list[QueuedRequest], outcome: Outcome) -> None:
+        self._abandoned.discard(number)
+        if number == self._worker:
+            self._sending = None
+        elif outcome.reason is not None:  # the worker that has taken over tries the same requests
+            return
+        self._queues.settle(batch, outcome)
+        has_answered = outcome.reason is None or outcome.refused
+        self._answered = time.monotonic() if has_answered else -math.inf
+        if outcome.reason is not None and not (outcome.refused and len(batch) > 1):
+            self._warn(outcome.reason)
+        self._changed.notify_all()
+
+    def _replace_stuck(self, seconds: float, *, postpone: bool) -> None:
+        """Abandon a worker whose request hangs, as MLflow may repeat it for minutes, and start another one.
+
+        If the request of the abandoned worker succeeds after all, what it has delivered is taken out then.
+        """
+        batch, since = self._sending or ([], math.inf)
+        if time.monotonic() - since < seconds or len(self._abandoned) >= MAX_ABANDONED:
+            return
+        if self.connection.is_opening or batch[0].kind in CREATING:
+            return
+        self._abandoned.add(self._worker)
+        self._sending, self._answered = None, -math.inf
+        if postpone:
+            self._queues.postpone(batch)
+            self._warn(f"it has not answered for {seconds:.0f} s")
+        self._start_worker()
+
+
+def _is_not_from_workers(record: logging.LogRecord) -> bool:
+    return not (record.threadName or "").startswith(THREAD_NAME)
+
+
+_deliveries: dict[tuple[int, str, Path], Delivery] = {}
+
+
+def delivery_for(tracking_uri: str, spool: Path) -> Delivery:
+    """Return this process's delivery to a store, made at the first call and drained when the process ends.
+
+    Args:
+        tracking_uri: the store, as :func:`irrbench.tracking.store.absolute_uri` gives it.
+        spool: the folder in which requests wait.
+    """
+    if not _deliveries:
+        atexit.register(_drain_all)
+    key = (os.getpid(), tracking_uri, spool)
+    if key not in _deliveries:
+        _deliveries[key] = Delivery(tracking_uri, spool)
+    return _deliveries[key]
+
+
+def _drain_all() -> None:
+    for (process, *_), delivery in _deliveries.items():
+        if process == os.getpid():
+            delivery.drain()
+
+
+# Delivery of a whole spool, while the user waits for it.
 
 
 @dataclass
@@ -208,7 +328,7 @@ def deliver(spool: Path) -> list[Report]:
     for folder in sessions(spool):
         try:
             session = Session.claim(folder)
-        except SpoolError as error:
+        except ValueError as error:  # a SpoolError: it does not say for which store it is
             report_of("an unknown store").add(sum(1 for _ in folder.iterdir()), str(error))
             continue
         if session is not None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,14 +55,9 @@ def bounds_table(run: StoredRun, *, split: str, digest: str, role: str, payload:
 
 def _reference_runs(run: StoredRun, split: str, digest: str) -> ReferenceRuns:
     """Return the reference runs of a model's run; what is logged into them gets the time of the call."""
-    siblings = bounds_of_other_splits(run, split)
+    sibling = next(iter(bounds_of_other_splits(run, split)), None)
     return ReferenceRuns.find_or_create(
-        run.client,
-        run.experiment_id,
-        split=split,
-        bounds_id=digest,
-        sibling=siblings[0] if siblings else None,
-        created=run.created,
+        run.client, run.experiment_id, split=split, bounds_id=digest, sibling=sibling, time=run.created
     )
 
 
@@ -81,14 +75,7 @@ class ReferenceRuns:
 
     @classmethod
     def find_or_create(
-        cls,
-        client: Any,
-        experiment_id: str,
-        *,
-        split: str,
-        bounds_id: str,
-        sibling: str | None = None,
-        created: int | None = None,
+        cls, client: Any, experiment_id: str, *, split: str, bounds_id: str, sibling: str | None = None, time: int = 0
     ) -> ReferenceRuns:
         """Find the pair for one split of a data set, or extend a sibling's pair, or create one.
 
@@ -99,7 +86,7 @@ class ReferenceRuns:
             bounds_id: digest of data, raters, ROI, scores and rules, with or without ``<split>:`` in front.
             sibling: the ``<split>:<digest>`` of another split of the same data, logged by the same training. Where a
                 pair for it exists that has nothing of this split yet, this split joins it.
-            created: milliseconds since 1970, the time of what is logged into the pair; now if not given.
+            time: milliseconds since 1970, the time of what is logged into the pair; 0 means now.
 
         Raises:
             ValueError: if an id has characters other than letters, digits, dot, dash and underscore.
@@ -110,8 +97,8 @@ class ReferenceRuns:
         # Two processes that both find nothing would create two pairs.
         with exclusive(sqlite_file(connection.tracking_uri)):
             ids = [_run_of(role, client, experiment_id, own, other) for role in ("ceiling", "floor")]
-        created = int(time.time() * 1000) if created is None else created
-        return cls(*(StoredRun(connection, RunAddress(run_id), created) for run_id in ids))
+        created = {"created": time} if time else {}
+        return cls(*(StoredRun(connection, RunAddress(run_id), **created) for run_id in ids))
 
     def log(self, ceiling: Mapping[str, float], floor: Mapping[str, float], *, last_step: int) -> None:
         """Log the bounds under the models' own keys, such as ``val/iou``, so far as they are not there yet.
@@ -120,17 +107,11 @@ class ReferenceRuns:
         ``last_step``, made longer when a longer training ends. Undefined values are left out.
         """
         for run, values in ((self.ceiling, ceiling), (self.floor, floor)):
-            first, last = {}, {}
-            for key, value in values.items():
-                if not math.isfinite(value):
-                    continue
-                steps = {metric.step for metric in run.client.get_metric_history(run.run_id, key)}
-                if 0 not in steps:
-                    first[key] = value
-                if not key.startswith("test/") and last_step > max(steps, default=0):
-                    last[key] = value
-            metrics(run, values=first, step=0)
-            metrics(run, values=last, step=last_step)
+            finite = {key: value for key, value in values.items() if math.isfinite(value)}
+            steps = {key: {point.step for point in run.client.get_metric_history(run.run_id, key)} for key in finite}
+            longer = [key for key in finite if not key.startswith("test/") and last_step > max(steps[key], default=0)]
+            metrics(run, values={key: value for key, value in finite.items() if 0 not in steps[key]}, step=0)
+            metrics(run, values={key: finite[key] for key in longer}, step=last_step)
 
     def log_rules(self, rules: Mapping[str, Any]) -> None:
         """Write the rules of the bounds into both runs, as parameters and into the description.
@@ -161,42 +142,21 @@ def _bounds_entry(split: str, digest: str) -> str:
 
 def _run_of(role: str, client: Any, experiment_id: str, own: str, sibling: str | None) -> str:
     """Return the id of the run of a role: with the split's own entry, else of its sibling, else a new one."""
-    found = _search(client, experiment_id, role, own)
-    if found:
-        return _ended(client, found[0])
-    split = own.partition(":")[0]
-    for run in _search(client, experiment_id, role, sibling) if sibling else ():
-        entries = _entries(run)
-        if not any(entry.startswith(f"{split}:") for entry in entries):
-            client.set_tag(run.info.run_id, BOUNDS_TAG, " ".join([*entries, own]))
-            return _ended(client, run)
-    new_tags = {
-        ROLE_TAG: role,
-        COLOUR_TAG: ROLE_COLOURS[role],
-        BOUNDS_TAG: own,
-        NOTE_TAG: NOTES[role],
-        "mlflow.source.name": "irrbench",
-    }
-    return _ended(client, client.create_run(experiment_id, run_name=DISPLAY_NAMES[role], tags=new_tags))
-
-
-def _ended(client: Any, run: Any) -> str:
-    """End a run that was just created, or whose process was killed before it could end it; return its id."""
-    if run.info.status == "RUNNING":
-        client.set_terminated(run.info.run_id, "FINISHED")
-    return str(run.info.run_id)
-
-
-def _search(client: Any, experiment_id: str, role: str, entry: str) -> list[Any]:
-    """Return the active runs of a role whose tag lists an entry, oldest first."""
-    runs = client.search_runs(
-        [experiment_id],
-        filter_string=f"tags.\"{ROLE_TAG}\" = '{role}' and tags.\"{BOUNDS_TAG}\" LIKE '%{entry}%'",
-        order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
-    )
-    # LIKE also finds longer digests and takes "_" for any character
-    return [run for run in runs if entry in _entries(run)]
-
-
-def _entries(run: Any) -> list[str]:
-    return str(run.data.tags.get(BOUNDS_TAG, "")).split()
+    order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+    runs = client.search_runs([experiment_id], f"tags.\"{ROLE_TAG}\" = '{role}'", order_by=order)
+    listed = [(run, str(run.data.tags.get(BOUNDS_TAG, "")).split()) for run in runs]
+    found = next((run for run, entries in listed if own in entries), None)
+    if found is None and sibling is not None:
+        split = own.partition(":")[0]
+        for run, entries in listed:
+            if sibling in entries and not any(entry.startswith(f"{split}:") for entry in entries):
+                client.set_tag(run.info.run_id, BOUNDS_TAG, " ".join([*entries, own]))
+                found = run
+                break
+    if found is None:
+        new_tags = {ROLE_TAG: role, COLOUR_TAG: ROLE_COLOURS[role], BOUNDS_TAG: own, NOTE_TAG: NOTES[role]}
+        new_tags["mlflow.source.name"] = "irrbench"
+        found = client.create_run(experiment_id, run_name=DISPLAY_NAMES[role], tags=new_tags)
+    if found.info.status == "RUNNING":  # it was just created, or its process was killed before it could end it
+        client.set_terminated(found.info.run_id, "FINISHED")
+    return str(found.info.run_id)

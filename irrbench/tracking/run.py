@@ -15,28 +15,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import yaml
 
-from irrbench.tracking.calls import (
-    StoredRun,
-    create,
-    dataset,
-    describe_dataset,
-    file,
-    finish,
-    join,
-    metrics,
-    pack_picture,
-    pack_table,
-    params,
-    picture,
-    table,
-    tags,
-)
-from irrbench.tracking.calls import role as role_call
+import irrbench.tracking.calls as stored
+from irrbench.tracking.delivery import Delivery, delivery_for
 from irrbench.tracking.reference_runs import bounds, bounds_line, bounds_table
 from irrbench.tracking.spool import Payload, Request, RunAddress, default_spool
 from irrbench.tracking.store import NOTE_TAG, ROLE_TAG, ROLES, absolute_uri
 from irrbench.tracking.view import RELIABILITY, first_view, view
-from irrbench.tracking.worker import Delivery, delivery_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,10 +29,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 P = ParamSpec("P")
+StoredCall = Callable[Concatenate[stored.StoredRun, P], None]
 MAX_PARAM = 500  # characters
 
 
-def _recorded(function: Callable[Concatenate[StoredRun, P], None]) -> Callable[Concatenate[Run, P], None]:
+def _recorded(function: StoredCall[P]) -> Callable[Concatenate[Run, P], None]:
     """Return the method that records a call, with the arguments and the description of the call itself."""
 
     @wraps(function)
@@ -100,18 +85,17 @@ class Run:
         """The id of the run's experiment; None as long as this process does not know it."""
         return self.delivery.connection.known.get(self.address.name, (None, None))[1]
 
-    def record(self, function: Callable[Concatenate[StoredRun, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+    def record(self, function: StoredCall[P], *args: P.args, **kwargs: P.kwargs) -> None:
         """Write down a call of :data:`irrbench.tracking.calls.CALLS`, which is then performed in the store."""
         bound = inspect.signature(function).bind(self, *args, **kwargs)
         bound.apply_defaults()
-        _, *names = bound.arguments
-        arguments = {name: bound.arguments[name] for name in names}
+        arguments = {name: value for name, value in bound.arguments.items() if name != "run"}
         payload = arguments.pop("payload", Payload())
         self.delivery.put(Request(function.__name__, self.address, arguments, payload))
 
-    create = _recorded(create)
-    finish = _recorded(finish)
-    join_bounds = _recorded(join)
+    create = _recorded(stored.create)
+    finish = _recorded(stored.finish)
+    join_bounds = _recorded(stored.join)
     log_bounds = _recorded(bounds)
     log_bounds_line = _recorded(bounds_line)
     save_view = _recorded(view)
@@ -120,8 +104,7 @@ class Run:
     def log_metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Log values at a step, with the time of this call."""
         if values:
-            numbers = {key: float(value) for key, value in values.items()}
-            self.record(metrics, values=numbers, step=int(step))
+            self.record(stored.metrics, values={key: float(value) for key, value in values.items()}, step=int(step))
 
     def log_scores(self, values: Mapping[str, float], *, step: int) -> tuple[str, ...]:
         """Log scores and return the keys left out because their value is NaN or infinite.
@@ -138,11 +121,11 @@ class Run:
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Log parameters as text; MLflow keeps the first value of each."""
-        self.record(params, values={key: str(value)[:MAX_PARAM] for key, value in values.items()})
+        self.record(stored.params, values={key: str(value)[:MAX_PARAM] for key, value in values.items()})
 
     def set_tags(self, values: Mapping[str, Any]) -> None:
         """Set tags, their values as text."""
-        self.record(tags, values={key: str(value) for key, value in values.items()})
+        self.record(stored.tags, values={key: str(value) for key, value in values.items()})
 
     def set_role(self, role: str, *, colour: str | None = None, bounds_id: str | None = None) -> None:
         """Tag the run with its role, its colour and its bounds; see :func:`irrbench.tracking.calls.role`.
@@ -152,7 +135,7 @@ class Run:
         """
         if role not in ROLES:
             raise ValueError(f"expected a role out of {', '.join(ROLES)}, found {role!r}.")
-        self.record(role_call, role, colour=colour, bounds_id=bounds_id)
+        self.record(stored.role, role, colour=colour, bounds_id=bounds_id)
 
     def log_dataset(self, data: pd.DataFrame | Mapping[str, Any] | str, *, name: str, digest: str, split: str) -> None:
         """Name the data behind the run's scores, so that MLflow lists it under "Datasets used".
@@ -163,7 +146,7 @@ class Run:
             digest: digest of the data; one longer than 36 characters is hashed.
             split: such as ``test``.
         """
-        self.record(dataset, fields=describe_dataset(data, name=name, digest=digest), split=split)
+        self.record(stored.dataset, fields=stored.describe_dataset(data, name=name, digest=digest), split=split)
 
     def log_per_image(self, split: str, frame: pd.DataFrame) -> None:
         """Write the scores of each image as ``per_image/<split>.json`` and ``.parquet``; a second call replaces it.
@@ -175,7 +158,7 @@ class Run:
         Raises:
             ValueError: if there is no column of image ids.
         """
-        self.record(table, split=split, payload=pack_table(frame))
+        self.record(stored.table, split=split, payload=stored.pack_table(frame))
 
     def log_bounds_table(self, split: str, digest: str, role: str, frame: pd.DataFrame) -> None:
         """Write each image's bounds into the reference run of a role, ``ceiling`` or ``floor``.
@@ -183,8 +166,7 @@ class Run:
         Raises:
             ValueError: if there is no column of image ids.
         """
-        payload = pack_table(frame)
-        self.record(bounds_table, split=split, digest=digest, role=role, payload=payload)
+        self.record(bounds_table, split=split, digest=digest, role=role, payload=stored.pack_table(frame))
 
     def log_panel(self, key: str, image: NDArray[np.uint8], *, step: int) -> None:
         """Log a picture, uint8 of shape (height, width, 3), that the chart page shows with a slider over steps.
@@ -192,26 +174,24 @@ class Run:
         Raises:
             ValueError: if the array is of another type or shape.
         """
-        self.record(picture, key=key, step=step, payload=pack_picture(image))
+        self.record(stored.picture, key=key, step=step, payload=stored.pack_picture(image))
 
     def log_figure(self, figure: Figure, path: str) -> None:
         """Write a matplotlib figure as an artifact, its format by the ending of ``path``."""
         target = io.BytesIO()
         figure.savefig(target, format=Path(path).suffix.removeprefix(".") or None)
-        self._log_bytes(target.getvalue(), path)
+        self.log_text(target.getvalue(), path)
 
     def log_config(self, mapping: Mapping[str, Any], path: str = "config.yaml") -> None:
         """Write a configuration as an artifact, YAML or JSON by the ending of ``path``."""
         is_yaml = Path(path).suffix in {".yaml", ".yml"}
         self.log_text(yaml.dump(dict(mapping)) if is_yaml else json.dumps(dict(mapping), indent=2, default=str), path)
 
-    def log_text(self, text: str, path: str) -> None:
-        """Write a text as an artifact."""
-        self._log_bytes(text.encode(), path)
-
-    def _log_bytes(self, data: bytes, path: str) -> None:
+    def log_text(self, text: str | bytes, path: str) -> None:
+        """Write a text, or the bytes of a file, as an artifact."""
         folder, _, name = path.rpartition("/")
-        self.record(file, name=name, folder=folder or None, payload=Payload(data))
+        payload = Payload(text.encode() if isinstance(text, str) else text)
+        self.record(stored.file, name=name, folder=folder or None, payload=payload)
 
     def log_file(self, path: str | Path, folder: str | None = None) -> None:
         """Copy a file into the run's artifacts, as it is now.
@@ -222,7 +202,7 @@ class Run:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"expected a file to log, found none at {path}.")
-        self.record(file, name=path.name, folder=folder, payload=Payload(path=path))
+        self.record(stored.file, name=path.name, folder=folder, payload=Payload(path=path))
 
     def drain(self, *, limit: float | None = None) -> int:
         """Wait for what is under way and return how many requests wait; see :meth:`Delivery.drain`."""
@@ -242,8 +222,6 @@ def source_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 # One run that holds what is known about the raters of a data set.
 
-RELIABILITY_NAME = "reliability of the raters"
-DIGEST_TAG = "irrbench.data_digest"
 FIRST_CHARTS = ("alpha", "pixel_icc", "extent_icc", "ac1")  # of an experiment without models
 
 
@@ -280,9 +258,9 @@ def log_reliability(
     Raises:
         FileNotFoundError: if a file is missing; the run's status is ``FAILED`` then.
     """
-    all_tags = {ROLE_TAG: RELIABILITY, NOTE_TAG: note, DIGEST_TAG: digest, "mlflow.source.name": "irrbench"}
+    all_tags = {ROLE_TAG: RELIABILITY, NOTE_TAG: note, "irrbench.data_digest": digest, "mlflow.source.name": "irrbench"}
     status = "FAILED"
-    run.create(run_name=RELIABILITY_NAME, tags=all_tags)
+    run.create(run_name="reliability of the raters", tags=all_tags)
     try:
         run.log_params(params)
         run.log_scores({f"{RELIABILITY}/{key}": value for key, value in metrics.items()}, step=0)

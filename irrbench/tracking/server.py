@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -13,15 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
-from irrbench.tracking.store import ROLE_TAG, connect, sqlite_file, unreadable, view_fragment
-
-logger = logging.getLogger(__name__)
+from irrbench.tracking.store import ROLE_TAG, connect, sqlite_file, unreadable, view_fragment, why_silent
 
 START_SECONDS = 180
 STOP_SECONDS = 10
+LOG_LINES = 15  # of a server that did not start
 
 
 def require_database(tracking_uri: str) -> None:
@@ -44,16 +40,13 @@ def require_free_port(host: str, port: int) -> None:
     Raises:
         OSError: if something else does already.
     """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        if os.name == "posix":
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise OSError(
-                f"expected port {port} of {host} to be free, found it taken or not allowed ({error.strerror}). "
-                f"Choose another with --port {port + 1}, or stop the server that listens there."
-            ) from error
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise OSError(
+            f"expected port {port} of {host} to be free, found it taken or not allowed ({error.strerror}). "
+            f"Choose another with --port {port + 1}, or stop the server that listens there."
+        ) from error
 
 
 def find_experiment(tracking_uri: str, experiment: str | None) -> str | None:
@@ -79,9 +72,8 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str | None:
         if experiment in {name, experiment_id}:
             return experiment_id
     names = ", ".join(sorted(active.values())) or "none"
-    raise ValueError(
-        f"expected the name or id of an experiment in {tracking_uri}, found {experiment!r}. There are: {names}."
-    )
+    expected = f"expected the name or id of an experiment in {tracking_uri}"
+    raise ValueError(f"{expected}, found {experiment!r}. There are: {names}.")
 
 
 def page_address(host: str, port: int, experiment_id: str | None) -> str:
@@ -109,54 +101,26 @@ def local_server(tracking_uri: str, *, host: str, port: int) -> Iterator[subproc
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     # The store goes here because a command line shows its password to every user of the machine.
     environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": tracking_uri}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(  # noqa: S603 - our own interpreter, arguments as a list
-            [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+        server = subprocess.Popen(command, env=environment, start_new_session=True, **streams)  # noqa: S603 - our own
         try:
-            _wait_until_it_answers(server, f"{page_address(host, port, None)}health", log)
+            deadline = time.monotonic() + START_SECONDS
+            while why_silent(page_address(host, port, None), seconds=5) is not None:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    tail = "\n".join(log.read().decode(errors="replace").splitlines()[-LOG_LINES:])
+                    code = server.returncode
+                    found = f"did not answer within {START_SECONDS} s" if code is None else f"ended with code {code}"
+                    raise RuntimeError(f"the MLflow server {found}, at its start:\n{tail}")
+                time.sleep(0.2)
             yield server
         finally:
-            _end_group(server)
-
-
-def _wait_until_it_answers(server: subprocess.Popen[bytes], address: str, log: Any) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise RuntimeError(f"the MLflow server ended with code {server.returncode} at its start:\n{_tail(log)}")
-        try:
-            with urlopen(address, timeout=5):  # noqa: S310 - http, built above
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    raise RuntimeError(f"the MLflow server did not answer within {START_SECONDS} s:\n{_tail(log)}")
-
-
-def _tail(log: Any, *, lines: int = 15) -> str:
-    log.seek(0)
-    return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
-
-
-def _end_group(server: subprocess.Popen[bytes]) -> None:
-    """End the server and whatever it started, by force where that takes more than ten seconds."""
-    _signal_group(server, force=False)
-    try:
-        server.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        logger.warning("the MLflow server did not end within %d s and is killed", STOP_SECONDS)
-    _signal_group(server, force=True)  # processes that outlived their leader too
-    server.wait()
-
-
-def _signal_group(server: subprocess.Popen[bytes], *, force: bool) -> None:
-    if os.name == "posix":
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL if force else signal.SIGTERM)
-    else:
-        server.terminate()  # Windows knows only force
+            # What outlives the server in its group is ended by force. Windows has neither groups nor these signals.
+            for number in (signal.SIGTERM, signal.SIGKILL) if os.name == "posix" else ():
+                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(server.pid, number)
+                    server.wait(STOP_SECONDS)
+            server.kill()
+            server.wait()

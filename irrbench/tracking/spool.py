@@ -3,6 +3,10 @@
 A spool is a folder. Each process that writes has a session in it, a folder of its own, which it holds locked while it
 lives. Every request is one file of that session, called a record, complete from the moment it has its name. The names
 say the order, the kind and the run, so that a long queue is read without opening its files.
+
+What waits for a store is tried run by run (:class:`Queues`). Each run has two queues, one for values and one for
+files, so that a full artifact store holds up no metric. In a queue the order is kept: what fails is tried again before
+anything behind it. A file waits for the values given before it.
 """
 
 from __future__ import annotations
@@ -14,9 +18,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -24,8 +29,9 @@ from filelock import FileLock, Timeout
 
 from irrbench.tracking.store import acquire_lock, release_lock
 
-DEFAULT_SPOOL = "irrbench-spool"
-SPOOL_VARIABLE = "IRRBENCH_SPOOL"
+METRICS = "metrics"
+FILES = frozenset({"bounds_table", "table", "picture", "file", "view", "first_view"})  # kinds that are no values
+MAX_BATCH = 200
 _RECORD = re.compile(r"(?P<number>\d{8,})-(?P<kind>[a-z_]+)-(?P<run>[\w.]+)\.op")
 _session_numbers = itertools.count()
 
@@ -107,7 +113,7 @@ class Request:
 
 def write_record(path: Path, request: Request) -> None:
     """Write a request into one file that is either complete or not there."""
-    head = {"kind": request.kind, "run": list(request.run), "arguments": dict(request.arguments)}
+    head: dict[str, Any] = {"kind": request.kind, "run": list(request.run), "arguments": dict(request.arguments)}
     head |= {"created": request.created, "size": request.payload.size}
     draft = path.with_suffix(".tmp")
     try:
@@ -160,10 +166,6 @@ class QueuedRequest(NamedTuple):
         """Return the request itself."""
         return self.record if isinstance(self.record, Request) else read_record(self.record)
 
-    def is_gone(self) -> bool:
-        """Whether another thread or process has delivered it."""
-        return isinstance(self.record, Path) and not self.record.exists()
-
     def discard(self) -> None:
         """Remove the record: it has been delivered."""
         if isinstance(self.record, Path):
@@ -205,7 +207,7 @@ class Session:
         if folder.is_dir() and any(folder.iterdir()):
             return cls(folder, lock, store_of(folder))
         shutil.rmtree(folder, ignore_errors=True)
-        release_lock(lock, remove=True)
+        release_lock(lock)
         return None
 
     def add(self, request: Request) -> QueuedRequest:
@@ -236,12 +238,12 @@ class Session:
     def close(self) -> bool:
         """Release the session, and remove its folder if nothing waits; return whether nothing does."""
         if not self.is_empty():
-            release_lock(self._lock, remove=False)
+            self._lock.release()
             return False
         (self.folder / "store.json").unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             self.folder.rmdir()
-        release_lock(self._lock, remove=True)
+        release_lock(self._lock)
         with suppress(OSError):  # other sessions are in it
             self.folder.parent.rmdir()
         return True
@@ -257,7 +259,7 @@ def _lock_session(folder: Path) -> FileLock:
 
 def default_spool(folder: Path = Path()) -> Path:
     """Return the folder named by ``IRRBENCH_SPOOL``, else ``irrbench-spool`` in a folder, the working directory."""
-    return Path(os.environ.get(SPOOL_VARIABLE) or folder / DEFAULT_SPOOL).absolute()
+    return Path(os.environ.get("IRRBENCH_SPOOL") or folder / "irrbench-spool").absolute()
 
 
 def sessions(spool: Path) -> list[Path]:
@@ -285,3 +287,119 @@ def store_of(folder: Path) -> str:
         return str(json.loads((folder / "store.json").read_text())["tracking_uri"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SpoolError(f"{folder / 'store.json'} does not say for which store the records beside it are.") from error
+
+
+# The order in which waiting requests are tried.
+
+QUEUE_PAUSES = (2.0, 60.0)  # seconds: the first after a failure, which doubles from failure to failure, and the longest
+STORE_PAUSES = (1.0, 30.0)
+
+QueueName = tuple[str, bool]  # run, whether of files
+WHOLE_STORE: QueueName = ("", False)
+
+
+class Outcome(NamedTuple):
+    """How sending a batch ended.
+
+    Attributes:
+        reason: why it failed, None if it did not.
+        refused: whether trying again is of no use.
+        silent: whether the whole store does not answer.
+    """
+
+    reason: str | None = None
+    refused: bool = False
+    silent: bool = False
+
+
+class Queues:
+    """All requests of one store that wait.
+
+    Attributes:
+        refused: what the store does not take, with its reason; it stays in the spool and holds up nothing.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Order, QueuedRequest] = {}
+        self._pauses: dict[QueueName, tuple[float, int]] = {}  # until when, and the number of failures in a row
+        self._alone: set[Order] = set()  # metrics that are not sent with others, because one of them was refused
+        self.refused: dict[Order, tuple[QueuedRequest, str]] = {}
+
+    def __len__(self) -> int:
+        """Return how many wait, without those that were refused."""
+        return len(self._waiting)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the store did not answer when it was asked last."""
+        return WHOLE_STORE in self._pauses
+
+    def add(self, request: QueuedRequest) -> None:
+        """Put a request at the end."""
+        self._waiting[request.order] = request
+
+    def add_before(self, requests: Iterable[QueuedRequest]) -> None:
+        """Put requests of an earlier process before everything that waits."""
+        self._waiting = {request.order: request for request in requests} | self._waiting
+
+    def next_batch(self) -> list[QueuedRequest]:
+        """Return the oldest requests that may be tried now: metrics that follow one another, or one of another kind.
+
+        The list is empty if everything pauses or nothing waits.
+        """
+        now = time.monotonic()
+        blocked = {name for name, (until, _) in self._pauses.items() if until > now}
+        if WHOLE_STORE in blocked:
+            return []
+        for request in self._waiting.values():
+            queue = _queue_of(request)
+            if queue not in blocked:
+                following = (other for other in self._waiting.values() if _queue_of(other) == queue)
+                return list(islice(takewhile(self._may_be_combined, following), MAX_BATCH)) or [request]
+            blocked |= {queue, (request.run, True)}  # files wait for the values before them
+        return []
+
+    def _may_be_combined(self, request: QueuedRequest) -> bool:
+        return request.kind == METRICS and request.order not in self._alone
+
+    def settle(self, batch: list[QueuedRequest], outcome: Outcome) -> None:
+        """Take out what was delivered or refused, and let pause what failed: the queue, or all if the store is silent.
+
+        Of several requests of which the store refuses one, each is tried alone afterwards.
+        """
+        if outcome.silent:
+            self._pause(WHOLE_STORE, *STORE_PAUSES)
+            return
+        self._pauses.pop(WHOLE_STORE, None)
+        if outcome.refused and len(batch) > 1:
+            self._alone |= {request.order for request in batch}
+        elif outcome.reason is not None and not outcome.refused:
+            self.postpone(batch)
+        else:
+            self._pauses.pop(_queue_of(batch[0]), None)
+            for request in batch:
+                self._waiting.pop(request.order, None)
+                self._alone.discard(request.order)
+            if outcome.reason is not None:
+                self.refused[batch[0].order] = (batch[0], outcome.reason)
+
+    def postpone(self, batch: list[QueuedRequest]) -> None:
+        """Let the queue of a batch pause, longer each time."""
+        self._pause(_queue_of(batch[0]), *QUEUE_PAUSES)
+
+    def _pause(self, name: QueueName, first: float, longest: float) -> None:
+        _, failures = self._pauses.get(name, (0.0, 0))
+        self._pauses[name] = (time.monotonic() + min(first * 2**failures, longest), failures + 1)
+
+    def end_pauses(self) -> None:
+        """Let everything be tried again now."""
+        self._pauses = {name: (0.0, failures) for name, (_, failures) in self._pauses.items()}
+
+    def pause(self) -> float | None:
+        """Return the seconds until the next queue may be tried again, None if none pauses."""
+        now = time.monotonic()
+        return min((until - now for until, _ in self._pauses.values() if until > now), default=None)
+
+
+def _queue_of(request: QueuedRequest) -> QueueName:
+    return request.run, request.kind in FILES

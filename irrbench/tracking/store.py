@@ -12,8 +12,7 @@ import ssl
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from http import HTTPStatus
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from textwrap import shorten
@@ -29,8 +28,6 @@ BOUNDS_TAG = "irrbench.bounds_id"
 KEY_TAG = "irrbench.run_key"
 COLOUR_TAG = "mlflow.runColor"
 NOTE_TAG = "mlflow.note.content"
-LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"
-LOGGED_IMAGES_TAG = "mlflow.loggedImages"
 VIEW_KEY = "irrbench"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 
@@ -67,14 +64,17 @@ def acquire_lock(path: Path, *, timeout: float) -> FileLock:
     return lock
 
 
-def release_lock(lock: FileLock, *, remove: bool) -> None:
-    """Release a lock, and remove its file if it is no longer needed."""
+def release_lock(lock: FileLock) -> None:
+    """Release a lock, and remove its file.
+
+    The file is removed while it is held, because afterwards it may be another process's lock. Windows removes no open
+    file, neither this process's nor another's.
+    """
     path = Path(lock.lock_file)
-    if remove:  # while it is held: afterwards it may be another process's lock
-        with suppress(OSError):
-            path.unlink()
+    with suppress(OSError):
+        path.unlink()
     lock.release()
-    if remove and os.name == "nt":  # Windows removes no open file, neither this process's nor another's
+    if os.name == "nt":
         with suppress(OSError):
             path.unlink()
 
@@ -86,15 +86,11 @@ def exclusive(database: Path | None) -> Iterator[None]:
     Without a database file, on a file system without locks, where the folder cannot be written, and after a minute of
     waiting, every process passes.
     """
-    lock = None
-    if database is not None:
-        with suppress(OSError):
-            lock = acquire_lock(_lock_file(database), timeout=LOCK_TIMEOUT)
-    try:
+    with ExitStack() as stack:
+        if database is not None:
+            with suppress(OSError):
+                stack.callback(release_lock, acquire_lock(_lock_file(database), timeout=LOCK_TIMEOUT))
         yield
-    finally:
-        if lock is not None:
-            release_lock(lock, remove=True)
 
 
 @contextmanager
@@ -141,7 +137,16 @@ def open_store(tracking_uri: str, experiment: str, *, artifact_location: str | N
         except Exception as error:
             raise unreadable(tracking_uri, error) from error
         if found is None:
-            return client, _create_experiment(client, tracking_uri, experiment, artifact_location)
+            if (database := sqlite_file(tracking_uri)) is not None and artifact_location is None:
+                database.parent.mkdir(parents=True, exist_ok=True)
+                folder = re.sub(r"[^\w.-]+", "_", experiment)
+                artifact_location = (database.parent.resolve() / "mlruns" / folder).as_uri()
+            try:
+                return client, str(client.create_experiment(experiment, artifact_location=artifact_location))
+            except Exception:
+                found = client.get_experiment_by_name(experiment)  # another process may have created it just before
+                if found is None:
+                    raise
     if found.lifecycle_stage == "deleted":
         shown = without_password(tracking_uri)
         restore = f"{program('mlflow')} experiments restore -x {found.experiment_id}"
@@ -161,12 +166,11 @@ def connect(tracking_uri: str) -> Any:
     """
     if is_server(tracking_uri) and (silence := why_silent(tracking_uri, seconds=SERVER_TIMEOUT)):
         raise unreadable(tracking_uri, ConnectionError(silence))
-    from mlflow import MlflowClient  # noqa: PLC0415
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    import mlflow  # noqa: PLC0415
 
     try:
-        return MlflowClient(tracking_uri=tracking_uri)
-    except MlflowException as error:
+        return mlflow.MlflowClient(tracking_uri=tracking_uri)
+    except mlflow.MlflowException as error:
         raise ValueError(
             f"expected a tracking URI such as {DEFAULT_TRACKING_URI!r} or 'http://host:port', found {tracking_uri!r}, "
             f"which MLflow refuses: {error}"
@@ -188,21 +192,6 @@ def unreadable(tracking_uri: str, error: Exception) -> Exception:
         f"expected an MLflow store at {shown!r}, which cannot be read ({said}). "
         f"Check the address; an old database may need `{program('mlflow')} db upgrade {shlex.quote(shown)}`."
     )
-
-
-def _create_experiment(client: Any, tracking_uri: str, experiment: str, location: str | None) -> str:
-    database = sqlite_file(tracking_uri)
-    if database is not None and location is None:
-        database.parent.mkdir(parents=True, exist_ok=True)
-        folder = re.sub(r"[^\w.-]+", "_", experiment)
-        location = (database.parent.resolve() / "mlruns" / folder).as_uri()
-    try:
-        return str(client.create_experiment(experiment, artifact_location=location))
-    except Exception:
-        found = client.get_experiment_by_name(experiment)  # another process may have created it just before
-        if found is None:
-            raise
-        return str(found.experiment_id)
 
 
 # The address of a store.
@@ -262,33 +251,21 @@ def why_silent(tracking_uri: str, *, seconds: float) -> str | None:
         tracking_uri: the store.
         seconds: how long to wait for it.
     """
-    database = sqlite_file(tracking_uri)
-    if database is not None:
-        return _why_locked(database, seconds) if database.is_file() else None
-    return _why_unanswered(tracking_uri, seconds) if is_server(tracking_uri) else None
-
-
-def _why_locked(database: Path, seconds: float) -> str | None:
     try:
-        with closing(sqlite3.connect(database, timeout=seconds)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.rollback()
-    except sqlite3.Error as error:
-        return str(error)
-    return None
-
-
-def _why_unanswered(tracking_uri: str, seconds: float) -> str | None:
-    address = without_password(tracking_uri).rstrip("/")
-    try:
-        with urlopen(f"{address}/health", timeout=seconds):  # noqa: S310 - http, as is_server says
-            return None
+        if (database := sqlite_file(tracking_uri)) is not None and database.is_file():
+            with closing(sqlite3.connect(database, timeout=seconds)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.rollback()
+        elif is_server(tracking_uri):
+            address = f"{without_password(tracking_uri).rstrip('/')}/health"
+            urlopen(address, timeout=seconds).close()  # noqa: S310 - http, as is_server says
     except HTTPError as error:
-        return None if error.code < HTTPStatus.INTERNAL_SERVER_ERROR else f"it answers {error.code} {error.reason}"
+        return None if error.code < 500 else f"it answers {error.code} {error.reason}"
     except URLError as error:
         return None if isinstance(error.reason, ssl.SSLError) else str(error.reason)
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, sqlite3.Error) as error:
         return str(error) or type(error).__name__
+    return None
 
 
 # Links and commands that work where they are printed.

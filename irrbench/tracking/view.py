@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from irrbench.scores import DEFAULT_SCORES, SCORES, record
-from irrbench.tracking.calls import StoredRun, call, is_refusal
-from irrbench.tracking.store import LOGGED_IMAGES_TAG, NOTE_TAG, ROLE_TAG, VIEW_TAG, view_fragment
+from irrbench.tracking.calls import LOGGED_IMAGES_TAG, StoredRun, call, is_refusal
+from irrbench.tracking.store import NOTE_TAG, ROLE_TAG, VIEW_TAG, view_fragment
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,15 @@ MAX_RUNS_WITH_PICTURES = 20  # each costs a request
 SECTION_ORDER = ("test", "val")
 PICTURES = "pictures"
 RELIABILITY = "reliability"
-CARD_HEIGHT = 400  # lower cards cut the legend after two runs
+# What MLflow's page writes into every view, section, card and line chart.
+FILTERS = {"searchFilter": "", "startTime": "ALL", "lifecycleFilter": "Active", "datasetsFilter": []}
+SHOWN = {"modelVersionFilter": "All Runs", "runsHiddenMode": "SHOW_ALL", "hideEmptyCharts": True}
+# Lower cards than 400 cut the legend after two runs.
+SECTION = {"display": True, "isReordered": True, "cardHeight": 400, "deleted": False, "isGenerated": False}
+CARD = {"runsCountToCompare": 100, "deleted": False, "isGenerated": False}
+X_AXIS = {"xAxisKey": "step", "xAxisScaleType": "linear", "selectedXAxisMetricKey": "", "useGlobalXaxisKey": False}
+Y_AXIS = {"yAxisKey": "metric", "yAxisExpressions": [], "scaleType": "linear", "range": {}}
+SMOOTHING = {"lineSmoothness": 0, "useGlobalLineSmoothing": False}
 _PICTURE_NAME = re.compile(r"images/(?P<key>.+?)[+%]step[+%](?P<step>\d+)[+%]")
 
 
@@ -151,22 +159,24 @@ def view_state(keys: Sequence[str], main: str, pictures: Mapping[str, int]) -> d
     headline = f"{main} between floor and ceiling"
     sections = {key: headline if main in key.split("/") else key.split("/")[0] for key in keys}
     names = sorted(set(sections.values()), key=lambda name: (name != headline, _section_rank(name), name))
-    charts = [_chart(key, section) for key, section in sections.items()]
+    charts = [
+        _card("BAR", key, section, metricKey=key)
+        if key.startswith(("test/", f"{RELIABILITY}/"))
+        else _card("LINE", key, section, metricKey=key, **X_AXIS, **Y_AXIS, **SMOOTHING)
+        for key, section in sections.items()
+    ]
+    charts += [_card("IMAGE", key, PICTURES, imageKeys=[key], step=step) for key, step in pictures.items()]
+    scores = [part for part in keys[0].split("/") if part.partition("_class")[0] in SCORES] if keys else []
     return {
-        "searchFilter": "",
-        "orderByKey": f"metrics.`{keys[0]}`" if keys else "attributes.start_time",
-        "orderByAsc": bool(keys) and _best_is_lowest(keys[0]),
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": [f"metrics.`{key}`" for key in keys[:1]],
-        "runsHiddenMode": "SHOW_ALL",
-        "hideEmptyCharts": True,
+        **FILTERS,
+        **SHOWN,
         "isAccordionReordered": True,
-        "compareRunCharts": charts + [_picture(key, step) for key, step in pictures.items()],
+        "orderByKey": f"metrics.`{keys[0]}`" if keys else "attributes.start_time",
+        "orderByAsc": any(not record(score).higher_is_better for score in scores),  # no score: from high to low
+        "selectedColumns": [f"metrics.`{key}`" for key in keys[:1]],
+        "compareRunCharts": charts,
         "compareRunSections": [
-            _section(name, columns=2 if name in {headline, PICTURES} else 3)
+            {**SECTION, "uuid": _identity(name), "name": name, "columns": 2 if name in {headline, PICTURES} else 3}
             for name in [*names, *([PICTURES] if pictures else [])]
         ],
     }
@@ -184,54 +194,14 @@ def decode(tag: str) -> dict[str, Any]:
     return state
 
 
-def _best_is_lowest(key: str) -> bool:
-    """Whether the best run is the one with the lowest value; a metric that is no score is ordered from high to low."""
-    scores = [part for part in key.split("/") if part.partition("_class")[0] in SCORES]
-    return any(not record(score).higher_is_better for score in scores)
-
-
 def _section_rank(split: str) -> int:
     return SECTION_ORDER.index(split) if split in SECTION_ORDER else len(SECTION_ORDER)
 
 
-def _chart(key: str, section: str) -> dict[str, Any]:
-    is_bar = key.startswith(("test/", f"{RELIABILITY}/"))
-    chart = {**_card("BAR" if is_bar else "LINE", key, section), "metricKey": key}
-    if is_bar:
-        return chart
-    axis = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "yAxisKey": "metric"}
-    shape = {"lineSmoothness": 0, "yAxisExpressions": [], "selectedXAxisMetricKey": "", "range": {}}
-    return {**chart, **axis, **shape, "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}
-
-
-def _picture(key: str, step: int) -> dict[str, Any]:
-    return {**_card("IMAGE", key, PICTURES), "imageKeys": [key], "step": step}
-
-
-def _card(kind: str, key: str, section: str) -> dict[str, Any]:
-    return {
-        "uuid": _identity(f"{kind} {key}"),
-        "type": kind,
-        "displayName": key,
-        "metricSectionId": _identity(section),
-        "runsCountToCompare": 100,
-        "deleted": False,
-        "isGenerated": False,
-    }
+def _card(kind: str, key: str, section: str, **options: Any) -> dict[str, Any]:
+    identity, section_identity = _identity(f"{kind} {key}"), _identity(section)
+    return {**CARD, "uuid": identity, "type": kind, "displayName": key, "metricSectionId": section_identity, **options}
 
 
 def _identity(name: str) -> str:
     return f"irrbench-{re.sub('[^a-z0-9]+', '-', name.lower())}"
-
-
-def _section(name: str, *, columns: int) -> dict[str, Any]:
-    return {
-        "uuid": _identity(name),
-        "name": name,
-        "display": True,
-        "isReordered": True,
-        "columns": columns,
-        "cardHeight": CARD_HEIGHT,
-        "deleted": False,
-        "isGenerated": False,
-    }

@@ -32,5 +32,5 @@ def uri(database, tmp_path):
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     """Wait for a store as long as it takes, on a machine however busy; tests of outages have their own say."""
-    monkeypatch.setattr("irrbench.tracking.worker.PATIENCE", 60.0)
-    monkeypatch.setattr("irrbench.tracking.worker.LIMIT", 120.0)
+    monkeypatch.setattr("irrbench.tracking.delivery.PATIENCE", 60.0)
+    monkeypatch.setattr("irrbench.tracking.delivery.LIMIT", 120.0)

@@ -16,10 +16,10 @@ import mlflow
 import torch
 
 from irrbench.callbacks import RaterBoundsMonitor, SpoolingMLFlowLogger
-from irrbench.tracking import worker
-from irrbench.tracking.delivery import Queues
+from irrbench.tracking import delivery as deliveries
 from irrbench.tracking.server import local_server
-from irrbench.tracking.store import absolute_uri, release_lock
+from irrbench.tracking.spool import Queues
+from irrbench.tracking.store import absolute_uri
 from tests.callbacks.toys import Module, loader, trainer
 
 EPOCHS = 6
@@ -156,10 +156,10 @@ def locked(database):
 
 def forget(uri, spool):
     """End this process's delivery as a crash would: records and folders stay, locks open, nothing more is sent."""
-    delivery = worker.delivery_for(absolute_uri(uri), spool)
+    delivery = deliveries.delivery_for(absolute_uri(uri), spool)
     with delivery._changed:
         delivery._queues = Queues()
-        delivery._changed.wait_for(lambda: delivery._sending is None, worker.ASK_SECONDS + 1)
+        delivery._changed.wait_for(lambda: delivery._sending is None, deliveries.ASK_SECONDS + 1)
         for session in filter(None, [delivery._session, *delivery._inherited]):
-            release_lock(session._lock, remove=False)
-    del worker._deliveries[os.getpid(), absolute_uri(uri), spool]
+            session._lock.release()
+    del deliveries._deliveries[os.getpid(), absolute_uri(uri), spool]

@@ -11,9 +11,9 @@ import pytest
 import pytorch_lightning as pl
 
 from irrbench.commands.main import main
+from irrbench.tracking.delivery import Delivery, delivery_for
 from irrbench.tracking.spool import QueuedRequest
 from irrbench.tracking.store import program
-from irrbench.tracking.worker import Delivery, delivery_for
 from tests.callbacks.outages import (
     EPOCHS,
     Server,

@@ -43,8 +43,6 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IRRBENCH_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr("irrbench.tracking.worker.PATIENCE", 60.0)  # a busy machine is no failure
-    monkeypatch.setattr("irrbench.tracking.worker.LIMIT", 120.0)
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     return Store(uri, *open_store(uri, "nodules"))

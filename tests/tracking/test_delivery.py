@@ -1,16 +1,22 @@
-"""Records on disk, delivered as a whole spool: the kinds and arguments stay readable from version to version."""
+"""Records on disk, delivered as a whole spool: the kinds and arguments stay readable from version to version.
+
+And how long a process waits at its end for a store of its own machine.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import sqlite3
+import time
+from contextlib import closing
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from irrbench.tracking.calls import CALLS
-from irrbench.tracking.delivery import deliver
+from irrbench.tracking.delivery import Delivery, deliver
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -110,3 +116,56 @@ def test_a_kind_of_a_later_version_is_kept_and_holds_up_nothing(store, tmp_path)
     (report,) = deliver(spool)
     assert (report.delivered, report.waiting, report.reasons) == (2, 1, ["KeyError: 'hologram'"])
     assert [path.name for path in spool.glob("*/*.op")] == ["00000002-hologram-k1.op"]
+
+
+def test_a_slow_database_file_is_waited_for(store, monkeypatch, caplog) -> None:
+    def slow(run, **arguments):
+        time.sleep(1.5)
+        params(run, **arguments)
+
+    params = CALLS["params"]
+    monkeypatch.setitem(CALLS, "params", slow)
+    monkeypatch.setattr("irrbench.tracking.delivery.PATIENCE", 0.1)
+    monkeypatch.setattr("irrbench.tracking.delivery.LIMIT", 0.1)
+    monkeypatch.setattr("irrbench.tracking.delivery.STUCK_AT_END", 0.1)
+    run = store.new_run()
+    for number in range(2):
+        run.log_params({f"option{number}": number})
+    assert run.drain() == 0
+    assert store.client.get_run(run.run_id).data.params == {"option0": "0", "option1": "1"}
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("uri", "limits"),
+    [
+        ("sqlite:////data/mlflow.db", (60, 300)),
+        ("file:///data/mlruns", (60, 300)),
+        ("http://127.0.0.1:9", (4, 30)),
+        ("postgresql://host/db", (4, 30)),
+    ],
+)
+def test_only_a_store_of_this_machine_is_waited_for_longer(tmp_path, uri, limits) -> None:
+    assert Delivery(uri, tmp_path)._limits(None)[:2] == limits
+
+
+def test_a_broken_database_file_is_not_waited_for(store, tmp_path, caplog) -> None:
+    run = store.new_run()
+    (tmp_path / "mlflow.db").write_text("no database " * 1000)
+    run.log_params({"seed": 1})
+    begin = time.monotonic()
+    assert run.drain() == 1
+    assert time.monotonic() - begin < 30  # of 60
+    assert "does not take what is logged (file is not a database)" in caplog.text
+
+
+def test_a_locked_database_file_is_given_up_and_tried_again(store, tmp_path, caplog) -> None:
+    run = store.new_run()
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        run.log_params({"seed": 1})
+        begin = time.monotonic()
+        assert run.drain() == 1
+        assert time.monotonic() - begin < 30  # of 60
+    assert "does not take what is logged (database is locked)" in caplog.text
+    assert run.drain(limit=120) == 0

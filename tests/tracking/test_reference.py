@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from pytorch_lightning.loggers import MLFlowLogger
 
-from irrbench.tracking import ReferenceRuns, Run, RunAddress
+from irrbench.tracking import Run, RunAddress
 from irrbench.tracking.calls import StoredRun
+from irrbench.tracking.reference_runs import ReferenceRuns
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 

@@ -11,7 +11,8 @@ import yaml
 from matplotlib.figure import Figure
 
 from irrbench.plots import MODEL_COLOURS
-from irrbench.tracking import Run, RunAddress, default_palette_colour, palette_beside
+from irrbench.tracking import Run, RunAddress, palette_beside
+from irrbench.tracking.calls import default_palette_colour
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 

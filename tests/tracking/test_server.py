@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from irrbench.commands.main import main
-from irrbench.tracking import ReferenceRuns, Run, RunAddress, chart_link, open_store, save_chart_view
+from irrbench.tracking import Run, RunAddress, chart_link, open_store, save_chart_view
+from irrbench.tracking.reference_runs import ReferenceRuns
 from irrbench.tracking.server import local_server
 
 pytestmark = [

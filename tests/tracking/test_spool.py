@@ -8,10 +8,11 @@ import sys
 import pytest
 
 from irrbench.tracking.calls import is_refusal
-from irrbench.tracking.delivery import Outcome, Queues
 from irrbench.tracking.spool import (
+    Outcome,
     Payload,
     QueuedRequest,
+    Queues,
     Request,
     RunAddress,
     Session,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from irrbench.tracking import DEFAULT_TRACKING_URI, chart_link, default_palette_colour, open_store
+from irrbench.tracking import DEFAULT_TRACKING_URI, chart_link, open_store
+from irrbench.tracking.calls import default_palette_colour
 from irrbench.tracking.store import program, sqlite_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow

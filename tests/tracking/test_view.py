@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from irrbench.scores import SCORES as SCORES_BY_NAME
-from irrbench.tracking import ReferenceRuns, Run, save_chart_view
+from irrbench.tracking import Run, save_chart_view
 from irrbench.tracking.calls import metrics
+from irrbench.tracking.reference_runs import ReferenceRuns
 from irrbench.tracking.view import MAX_TAG, chart_keys, decode, encode, linked_note, parse_name, view_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
