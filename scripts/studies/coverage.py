@@ -14,19 +14,16 @@ import numpy as np
 from irrbench.stats import (
     Floats,
     IntervalMethod,
-    Part,
     Ratios,
     alternative_annotator_test,
     holm,
     interval,
     p_above,
     p_two_sided,
-    rater_parts,
     resampled_fold_sums,
     resampled_sums,
-    seed_part,
-    summed_errors,
 )
+from irrbench.stats.resampling import Part, rater_parts, seed_part, summed_errors
 from studies.simulated import CEILING, FLOOR, IMAGES, MODEL, Drawn, Simulation, draw, true_mean
 
 if TYPE_CHECKING:

@@ -58,7 +58,7 @@ def test_lme4_itself_on_fresh_draws():
     drawn = [draw(truth, 100 + seed) for seed, truth in enumerate(FRESH)]
     lines = "\n".join(" ".join(map(str, (y.shape[1], len(n), *n, *y.ravel()))) for y, n in drawn)
     ran = subprocess.run(
-        ["Rscript", "-e", SCRIPT], input=lines, capture_output=True, text=True, check=True, timeout=600
+        ["Rscript", "-e", SCRIPT], input=lines, capture_output=True, text=True, check=True, timeout=900
     )
     figures = [tuple(map(float, line.split())) for line in ran.stdout.splitlines()]
     assert len(figures) == len(drawn)

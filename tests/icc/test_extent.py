@@ -251,7 +251,7 @@ def test_fresh_draws_against_lme4():
     draws = [draw(s, images=10 + s, raters=4, missing=0.3 * (s % 2), variances=(1.0, 0.3, 0.5)) for s in range(12)]
     lines = [" ".join("NA" if math.isnan(x) else repr(x) for x in logit_extent(*d).ravel().tolist()) for d in draws]
     ran = subprocess.run(
-        ["Rscript", "-e", script], input="\n".join(lines), capture_output=True, text=True, check=True, timeout=120
+        ["Rscript", "-e", script], input="\n".join(lines), capture_output=True, text=True, check=True, timeout=900
     )
     rows = [[float(x) for x in line.split()] for line in ran.stdout.splitlines()]
     assert len(rows) == len(draws)

@@ -294,7 +294,7 @@ def test_fresh_draws_against_lme4():
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
+        timeout=900,
     )
     rows = [list(map(float, line.split())) for line in ran.stdout.splitlines()]
     assert len(rows) == len(draws)

@@ -50,7 +50,7 @@ def test_same_criterion_as_lme4_on_fresh_draws():
     counts = [draw_counts(rng, raters=r, pixels=n, intercept=b, var_pixel=p, var_rater=v) for r, n, b, p, v in TRUTHS]
     lines = "\n".join(" ".join(map(str, c)) for c in counts)
     ran = subprocess.run(
-        ["Rscript", "-e", SCRIPT], input=lines, capture_output=True, text=True, check=True, timeout=300
+        ["Rscript", "-e", SCRIPT], input=lines, capture_output=True, text=True, check=True, timeout=900
     )
     figures = [tuple(map(float, line.split())) for line in ran.stdout.splitlines()]
     assert len(figures) == len(counts)

@@ -10,10 +10,10 @@ from studies.performance import (
     measure,
     scaling_figure,
     study,
+    timing,
     to_frame,
     to_markdown,
 )
-from studies.performance import timing
 from studies.performance.timing import Row, against, compare, spell, without_peer
 
 

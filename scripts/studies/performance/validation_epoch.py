@@ -119,9 +119,9 @@ def _timed(monitor: RaterBoundsMonitor, name: str, clock: Callable[[], float]) -
 
 def _seconds_of_a_watched_call(clock: Callable[[], float], repeats: int = 2000) -> float:
     """What hooks add to one call of a module."""
-    from irrbench.callbacks.predictions import ForwardCapture  # noqa: PLC0415
+    from irrbench.callbacks.predictions import ForwardWatcher  # noqa: PLC0415
 
-    layer, capture, x = nn.Identity(), ForwardCapture(), torch.zeros(2, 3)
+    layer, watcher, x = nn.Identity(), ForwardWatcher(), torch.zeros(2, 3)
 
     def calls() -> float:
         start = clock()
@@ -131,10 +131,10 @@ def _seconds_of_a_watched_call(clock: Callable[[], float], repeats: int = 2000) 
 
     calls()
     bare = calls()
-    capture.attach(layer)
-    capture.start(lambda tensor: tensor.ndim == 4)
+    watcher.attach(layer)
+    watcher.start(lambda tensor: tensor.ndim == 4)
     watched = calls()
-    capture.detach()
+    watcher.detach()
     return max(watched - bare, 0.0) / repeats
 
 
