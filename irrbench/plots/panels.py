@@ -128,13 +128,16 @@ def _window(marks: Mask, margin: int | None) -> tuple[Any, ...]:
         marks = marks[:, depth[0]]
     ends = [(0, size) for size in marks.shape[1:]]
     if margin is not None and marks.any():
-        places = [np.flatnonzero(marks.any(axis=(0, other))) for other in (2, 1)]
-        ends = [
-            (max(0, int(found[0]) - margin), min(size, int(found[-1]) + 1 + margin))
-            for found, (_, size) in zip(places, ends, strict=True)
-        ]
+        for axis, (first, last) in enumerate(_extent(marks)):
+            ends[axis] = max(0, first - margin), min(ends[axis][1], last + 1 + margin)
     step = -(-max(end - start for start, end in ends) // _LARGEST)
     return (..., *depth, *(slice(start, end, step) for start, end in ends))
+
+
+def _extent(marks: Mask) -> list[tuple[int, int]]:
+    """Return the first and the last row, and column, that any of the masks (N, H, W) marks."""
+    places = (np.flatnonzero(marks.any(axis=(0, other))) for other in (2, 1))
+    return [(int(found[0]), int(found[-1])) for found in places]
 
 
 def _enlarged(mask: Mask, scale: int) -> Mask:
@@ -241,17 +244,14 @@ def mask_figure(images: Sequence[RatedImage], raters: Sequence[str]) -> Figure:
 
 def _square_window(masks: NDArray[np.bool_]) -> tuple[slice, slice]:
     """Return a square around all marks, so that a small lesion can be seen; the whole image where it is large."""
-    height, width = masks.shape[1:]
-    rows, columns = (np.flatnonzero(masks.any(axis=(0, axis))) for axis in (2, 1))
-    side = int((1 + 2 * _MARGIN) * (max(np.ptp(rows), np.ptp(columns)) + 1)) + 8 if len(rows) else height + width
-    if 2 * side > min(height, width):
-        return slice(0, height), slice(0, width)
-    starts = (
-        int(np.clip(int(np.mean([found[0], found[-1]])) - side // 2, 0, size - side))
-        for found, size in ((rows, height), (columns, width))
-    )
-    top, left = (slice(start, start + side) for start in starts)
-    return top, left
+    sizes = masks.shape[1:]
+    extent = _extent(masks) if masks.any() else [(0, size) for size in sizes]
+    side = int((1 + 2 * _MARGIN) * (max(last - first for first, last in extent) + 1)) + 8
+    if 2 * side > min(sizes):
+        return slice(0, sizes[0]), slice(0, sizes[1])
+    middles = ((first + last) // 2 for first, last in extent)
+    top, left = (min(max(0, middle - side // 2), size - side) for middle, size in zip(middles, sizes, strict=True))
+    return slice(top, top + side), slice(left, left + side)
 
 
 def _draw_row(axes: Sequence[Axes], rated: RatedImage, window: tuple[slice, slice]) -> None:
