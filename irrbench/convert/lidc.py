@@ -74,14 +74,10 @@ def convert_lidc(
         return Source(nodule.image_id, RATERS, nodule.row | {"series": nodule.series}, pixels, lambda _: drawings)
 
     absent = len(nodules) - len(present)
-    return write_folder(
-        list(map(source, present[:limit])),
-        Path(output),
-        facts={"format": "LIDC-IDRI", "size": size, "window_hu": [low, high], "every_slice": every_slice, "seed": seed},
-        overwrite=overwrite,
-        progress=progress,
-        notes=[f"{absent} images of scans that are not in {dicom}"] if absent else [],
-    )
+    notes = [f"{absent} images of scans that are not in {dicom}"] if absent else []
+    facts = {"format": "LIDC-IDRI", "size": size, "window_hu": [low, high], "every_slice": every_slice, "seed": seed}
+    sources = [source(nodule) for nodule in present[:limit]]
+    return write_folder(sources, Path(output), facts=facts, overwrite=overwrite, progress=progress, notes=notes)
 
 
 def _pydicom() -> Any:

@@ -22,7 +22,7 @@ from irrbench.data.readers import EXTENSIONS, LOSSY, Mask, Problem, Reader, Read
 
 Files = dict[str, Path]
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+Made = TypeVar("Made")
 PATIENCE_SECONDS = 2.0
 MAX_THREADS = 8
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
@@ -225,9 +225,7 @@ def track(items: Iterable[Item], *, total: int, label: str, enabled: bool = True
                 bar.update(bar.task_ids[0], completed=done)
 
 
-def in_threads(
-    task: Callable[[Item], Result], items: Sequence[Item], *, label: str, progress: bool = True
-) -> list[Result]:
+def in_threads(task: Callable[[Item], Made], items: Sequence[Item], *, label: str, progress: bool = True) -> list[Made]:
     """``task`` of each item, in the items' order, on a few threads."""
     threads = min(MAX_THREADS, os.cpu_count() or 1, max(len(items), 1))
     calls = (delayed(task)(item) for item in items)
