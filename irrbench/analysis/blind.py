@@ -78,7 +78,18 @@ def fit_blind(
         >>> guess.share, guess.mask
         (array([[1.  , 0.25, 0.  ]]), array([[ True, False, False]]))
     """
-    share = _marked_share(train)
+    sizes = {train.shape(index) for index in range(len(train))}
+    if not sizes:
+        raise BlindError("no blind guess: there is no training image beside the scored ones; give a split.")
+    if len(sizes) > 1:
+        found = ", ".join(map(str, sorted(sizes)[:3]))
+        raise BlindError(f"no blind guess: training images have {len(sizes)} sizes ({found}); it needs one.")
+    marks, count = np.zeros(sizes.pop()), 0
+    for index in range(len(train)):
+        masks = train.masks(index)[train.present(index)]
+        marks += masks.sum(axis=0)
+        count += len(masks)
+    share = marks / count
     # The first threshold marks everything; above the largest share nothing would be marked.
     thresholds = np.unique(np.append(share, 0.0))
     most = max(2, min(_LEVELS, _CELLS >> len(train.raters)))
@@ -87,8 +98,8 @@ def fit_blind(
     levels = torch.from_numpy(np.searchsorted(thresholds, share, side="right"))[None]
     by_image = []
     for place in range(len(train)):
-        masks, roi, present = _batch(train, [place])
-        patterns = VotePatterns.from_levels(masks, levels, num_levels=len(thresholds) + 1, roi=roi, present=present)
+        stack, roi, present = _batch(train, [place])
+        patterns = VotePatterns.from_levels(stack, levels, num_levels=len(thresholds) + 1, roi=roi, present=present)
         # One cut for each threshold, from the lowest on.
         bounds = segmentation_bounds(patterns.cuts(), [score], ties=ties, empty_reference=empty_reference)
         by_image.append(bounds.model[score].numpy())
@@ -178,21 +189,6 @@ def blind_table(
     test = data.subset([i for i, name in enumerate(data.image_ids) if name in scored])
     guess = fit_blind(fit, score=scores[0], ties=ties, empty_reference=empty_reference)
     return score_blind(guess, test, scores=scores, ties=ties, empty_reference=empty_reference)
-
-
-def _marked_share(train: RaterData) -> NDArray[np.float64]:
-    sizes = {train.shape(index) for index in range(len(train))}
-    if not sizes:
-        raise BlindError("no blind guess: there is no training image beside the scored ones; give a split.")
-    if len(sizes) > 1:
-        found = ", ".join(map(str, sorted(sizes)[:3]))
-        raise BlindError(f"no blind guess: training images have {len(sizes)} sizes ({found}); it needs one.")
-    marks, count = np.zeros(train.shape(0)), 0
-    for index in range(len(train)):
-        masks = train.masks(index)[train.present(index)]
-        marks += masks.sum(axis=0)
-        count += len(masks)
-    return marks / count
 
 
 def _batch(data: RaterData, part: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from irrbench import stats
 from irrbench.plots import DISPLAY_NAMES
 from irrbench.scores import check_choice, gain
-from irrbench.stats import Floats, IntervalMethod, Part, Ratios, divide
+from irrbench.stats import Floats, IntervalMethod, Ratios
+from irrbench.stats.resampling import Part, divide, rater_parts, seed_part, summed_errors
 from irrbench.summary import fold_columns, name_column, score_names
 
 Generalize = Literal["images", "raters", "seeds", "all"]
@@ -206,7 +207,8 @@ class Candidates:
 
     def _ratios(self, score: str, parts: _Parts) -> Ratios:
         """Ratios of what a function makes of sums over images."""
-        top, bottom = parts(self._sums[score])
+        sums = self._with_counts(self._table_sums[score])
+        top, bottom = parts(sums)
         samples = divide(*parts(self._draws[score]))
         ratios = Ratios(top, np.broadcast_to(bottom, top.shape), samples)
         options = self.resampling
@@ -216,13 +218,13 @@ class Candidates:
         if options.draws_raters:
             groups, raters = max(len(set(self.groups)), 2), self.folds[score].shape[1]
             by_images = divide(*parts(self._image_draws[score]))
-            variances.append(stats.rater_parts(samples, by_images, num_groups=groups, num_raters=raters)[1])
+            variances.append(rater_parts(samples, by_images, num_groups=groups, num_raters=raters)[1])
         for number, places in enumerate(self.members):
             if options.draws_seeds and len(places) > 1:
-                one_seed = np.tile(self._sums[score].sum(axis=0), (len(places), 1))
+                one_seed = np.tile(sums.sum(axis=0), (len(places), 1))
                 one_seed[:, number] = self._table_sums[score].sum(axis=0)[list(places)]
-                variances.append(stats.seed_part(divide(*parts(one_seed))))
-        errors, degrees = stats.summed_errors(variances)
+                variances.append(seed_part(divide(*parts(one_seed))))
+        errors, degrees = summed_errors(variances)
         return replace(ratios, errors=errors, degrees=degrees)
 
     @cached_property
@@ -237,22 +239,17 @@ class Candidates:
         return by_score
 
     @cached_property
-    def _sums(self) -> dict[str, Floats]:
-        """By score, ``(G, A + 1)``: the same of candidates."""
-        return {score: self._with_counts(sums) for score, sums in self._table_sums.items()}
-
-    @cached_property
     def _draws(self) -> dict[str, Floats]:
-        """By score, ``(T, A + 1)``: the same over resamples of images, and of raters where they are resampled."""
+        """By score, ``(T, A + 1)``: sums over resamples of images, and of raters where they are resampled."""
         options = self.resampling
         if options.draws_raters:
             folds = [np.where(self.counted(s)[:, None, None], self.folds[s], np.nan) for s in self.scores]
             return self._by_score(
                 stats.resampled_fold_sums(folds, groups=self.groups, resamples=options.resamples, rng=options.seed)
             )
-        # Student's interval needs no resamples of images, and none of seeds.
-        needs_none = options.method == "student"
-        return dict.fromkeys(self.scores, np.empty((0, len(self.names) + 1))) if needs_none else self._image_draws
+        if options.method == "student":  # which needs no resamples of images, and none of seeds
+            return dict.fromkeys(self.scores, np.empty((0, len(self.names) + 1)))
+        return self._image_draws
 
     @cached_property
     def _image_draws(self) -> dict[str, Floats]:

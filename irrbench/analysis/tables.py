@@ -18,16 +18,8 @@ from numpy.typing import NDArray
 
 from irrbench.analysis.candidates import BLIND, Candidates
 from irrbench.scores import gain, record
-from irrbench.stats import (
-    Floats,
-    Normalized,
-    alternative_annotator_test,
-    divide,
-    holm,
-    normalized_score,
-    p_above,
-    p_two_sided,
-)
+from irrbench.stats import Floats, Normalized, alternative_annotator_test, holm, normalized_score, p_above, p_two_sided
+from irrbench.stats.resampling import divide
 
 NO_MARGIN = "no margin declared"
 _ORDER = ("ceiling", "upper", "model", BLIND, "floor")  # of roles in the leaderboard

@@ -148,16 +148,37 @@ def joint_table(counted: Counted, options: StudyOptions) -> pd.DataFrame:
     return table.assign(reason="; ".join(reasons))
 
 
-def leave_out_extents(extents: Extents, raters: Sequence[str], left_out: Sequence[int]) -> pd.DataFrame:
-    """The extent ICC without each rater in turn, as rows of :func:`~irrbench.reliability.measures.leave_one_out`."""
-    rows: list[tuple[str, str, int, float, float]] = []
-    for rater in (None, *left_out):
-        others = [r for r in range(len(raters)) if r != rater]
-        value = float(extent_icc(extents.marked[:, others], extents.total, present=extents.present[:, others]).icc)
-        with_all = value if rater is None else rows[0][3]
-        name = "" if rater is None else raters[rater]
-        rows.append((name, "extent_icc", len(extents.total), value, value - with_all))
-    return pd.DataFrame(rows, columns=["left_out", "measure", "n", "mean", "change"])
+def leave_one_out(
+    data: RaterData, measured: Mapping[int | None, Measured], extents: Extents, *, level: float
+) -> pd.DataFrame:
+    """Means over images and the extent ICC without each rater in turn.
+
+    Args:
+        data: the images of the study.
+        measured: by the rater who was left out; None, the first: with all raters.
+        extents: of the same images, with all raters.
+        level: of the intervals.
+
+    Returns:
+        Columns ``left_out`` (empty for all raters), ``measure``, ``n``, ``mean``, ``se``, ``change`` (the mean over
+        images of the paired difference from all raters), ``change_low`` and ``change_high``. The extent ICC, one number
+        for all images and in the last rows, has no errors or intervals.
+    """
+    rows: list[tuple[object, ...]] = []
+    iccs: dict[str, float] = {}
+    for rater, found in measured.items():
+        left_out = "" if rater is None else data.raters[rater]
+        for name, values in found.table.items():
+            mean = clustered_mean(values, data.groups, level=level)
+            change = clustered_mean(values - measured[None].table[name], data.groups, level=level)
+            rows.append((left_out, name, mean.n, mean.mean, mean.se, change.mean, change.low, change.high))
+        others = [r for r in range(len(data.raters)) if r != rater]
+        fit = extent_icc(extents.marked[:, others], extents.total, present=extents.present[:, others])
+        iccs[left_out] = float(fit.icc)
+    for left_out, icc in iccs.items():
+        rows.append((left_out, "extent_icc", len(data), icc, math.nan, icc - iccs[""], math.nan, math.nan))
+    columns = ["left_out", "measure", "n", "mean", "se", "change", "change_low", "change_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def raters_needed(fit: ExtentICCFit, targets: Sequence[float]) -> pd.DataFrame:

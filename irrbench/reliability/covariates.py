@@ -174,9 +174,7 @@ def regress_all(per_image: pd.DataFrame, design: Design, groups: Sequence[Hashab
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _fit(
-    x: pd.DataFrame, y: Floats, groups: Sequence[Hashable], level: float
-) -> dict[str, tuple[float, float, float, float, str]]:
+def _fit(x: pd.DataFrame, y: Floats, groups: Sequence[Hashable], level: float) -> dict[str, tuple[float | str, ...]]:
     """By term: the coefficient, its interval, its p-value, and why there are no interval and p-value."""
     import statsmodels.api as sm  # noqa: PLC0415 (slow to import)
 
@@ -188,13 +186,13 @@ def _fit(
             fitted = model.fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
         else:
             fitted = model.fit(cov_type="HC3", use_t=True)
-        rows = np.column_stack([fitted.params, fitted.conf_int(alpha=1 - level), fitted.pvalues])[1:].tolist()
-    estimates = {}
-    determined = _determined_by_one_group(table, codes)[1:]
-    for name, (value, low, high, p), is_alone in zip(x.columns, rows, determined, strict=True):
-        alone = (value, math.nan, math.nan, math.nan, ONE_GROUP_DETERMINES)
-        estimates[str(name)] = alone if is_alone else (value, low, high, p, "")
-    return estimates
+        rows = np.column_stack([fitted.params, fitted.conf_int(alpha=1 - level), fitted.pvalues])
+    determined = _determined_by_one_group(table, codes)
+    rows[determined, 1:] = math.nan
+    reasons = np.where(determined, ONE_GROUP_DETERMINES, "")
+    return {
+        str(name): (*row, str(why)) for name, row, why in zip(x.columns, rows[1:].tolist(), reasons[1:], strict=True)
+    }
 
 
 def _determined_by_one_group(table: Floats, codes: NDArray[np.intp]) -> NDArray[np.bool_]:

@@ -9,11 +9,11 @@ Axes: ``N`` images, ``G`` groups, ``R`` raters, ``B`` images of a chunk.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,9 +40,6 @@ from irrbench.reliability.counting import Chunk, Counted
 from irrbench.scores import record
 from irrbench.stats import clustered_mean
 from irrbench.stats.intervals import Correlation, correlate
-
-if TYPE_CHECKING:
-    from irrbench.data import RaterData
 
 Kind = Literal["description", "agreement", "icc", "score"]
 HALF, NINE_TENTHS = 0.5, 0.9
@@ -200,13 +197,11 @@ def measure_all(
         By the rater who was left out; None: with all raters.
     """
     parts = [counted.subset(range(i, min(i + _PART, len(counted)))) for i in range(0, len(counted), _PART)]
-    tasks = [(rater, part) for rater in (None, *left_out) for part in parts]
-    results = Parallel(n_jobs=workers, return_as="generator")(delayed(_measure)(p, r, options) for r, p in tasks)
-    found: dict[int | None, list[Measured]] = {rater: [] for rater in (None, *left_out)}
-    shown = track(results, total=len(tasks), label="measuring", enabled=progress)
-    for (rater, _), part in zip(tasks, shown, strict=True):
-        found[rater].append(part)
-    return {rater: _concatenate(measured) for rater, measured in found.items()}
+    raters = (None, *left_out)
+    tasks = [delayed(_measure)(part, rater, options) for part in parts for rater in raters]
+    results = Parallel(n_jobs=workers, return_as="generator")(tasks)
+    measured = list(track(results, total=len(tasks), label="measuring", enabled=progress))
+    return {rater: _concatenate(measured[place :: len(raters)]) for place, rater in enumerate(raters)}
 
 
 def _measure(counted: Counted, left_out: int | None, options: StudyOptions) -> Measured:
@@ -243,43 +238,20 @@ def summarize_measures(
     for measure in measures:
         values = per_image[measure.name].to_numpy(float)
         found, defined = clustered_mean(values, groups, level=level), values[~np.isnan(values)]
+        low, high = np.clip([found.low, found.high], *measure.range).tolist()
         shares = len(defined) > 0 and measure.range[1] == 1
         row = {
             "measure": measure.name,
             "title": measure.title,
             "n": found.n,
             "n_undefined": len(values) - found.n,
-            **found._asdict(),
+            **found._replace(low=low, high=high)._asdict(),
             "median": float(np.median(defined)) if len(defined) else math.nan,
             "under_half": float((defined < HALF).mean()) if shares else math.nan,
             "over_nine_tenths": float((defined > NINE_TENTHS).mean()) if shares else math.nan,
         }
-        row["low"], row["high"] = np.clip([found.low, found.high], *measure.range).tolist()
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def leave_one_out(data: RaterData, measured: Mapping[int | None, Measured], *, level: float) -> pd.DataFrame:
-    """Means over images without each rater in turn.
-
-    Args:
-        data: the images of the study.
-        measured: by the rater who was left out; None: with all raters.
-        level: of the intervals.
-
-    Returns:
-        Columns ``left_out`` (empty for all raters), ``measure``, ``n``, ``mean``, ``se``, ``change`` (the mean over
-        images of the paired difference from all raters), ``change_low`` and ``change_high``.
-    """
-    rows = []
-    for rater, found in measured.items():
-        left_out = "" if rater is None else data.raters[rater]
-        for name, values in found.table.items():
-            mean = clustered_mean(values, data.groups, level=level)
-            change = clustered_mean(values - measured[None].table[name], data.groups, level=level)
-            rows.append((left_out, name, mean.n, mean.mean, mean.se, change.mean, change.low, change.high))
-    columns = ["left_out", "measure", "n", "mean", "se", "change", "change_low", "change_high"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def correlate_all(per_image: pd.DataFrame, groups: Sequence[Hashable], *, level: float) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from irrbench.patterns import MIN_RATERS
 from irrbench.reliability.across import (
     extent_table,
     joint_table,
-    leave_out_extents,
+    leave_one_out,
     measure_extents,
     pair_table,
     rater_table,
@@ -31,7 +31,6 @@ from irrbench.reliability.covariates import make_design, regress_all
 from irrbench.reliability.measures import (
     Measure,
     correlate_all,
-    leave_one_out,
     list_reasons,
     measure_all,
     select_measures,
@@ -154,7 +153,6 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
         }
         extents, scores = measure_extents(counted), score_candidates(counted, options)
         across, fit = extent_table(extents, groups, options)
-        without_each = [leave_one_out(data, measured, level=level), leave_out_extents(extents, raters, left_out)]
         text = remark(excluded, n_images, options)
         return Study(
             data=data,
@@ -170,7 +168,7 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
             scores=score_table(scores, groups),
             raters=rater_table(data, counted, extents, scores["raters"], level=level),
             pairs=pair_table(data, counted, level=level),
-            leave_one_out=pd.concat(without_each, ignore_index=True),
+            leave_one_out=leave_one_out(data, measured, extents, level=level),
             correlations=correlate_all(table, groups, level=level),
             coefficients=regress_all(table, design, groups, level=level),
             skipped=pd.DataFrame(design.skipped.items(), columns=["column", "reason"]),

@@ -17,18 +17,7 @@ from irrbench.stats.intervals import (
     p_two_sided,
     smallest_p,
 )
-from irrbench.stats.resampling import (
-    Floats,
-    Part,
-    Ratios,
-    divide,
-    group_sums,
-    rater_parts,
-    resampled_fold_sums,
-    resampled_sums,
-    seed_part,
-    summed_errors,
-)
+from irrbench.stats.resampling import Floats, Ratios, group_sums, resampled_fold_sums, resampled_sums
 from irrbench.stats.tests import AlternativeAnnotator, alternative_annotator_test, benjamini_yekutieli, holm
 
 MIN_GROUPS_FOR_TESTS = 10  # independent groups; with fewer, p-values and verdicts are not shown
@@ -44,22 +33,17 @@ __all__ = [
     "IntervalMethod",
     "Mean",
     "Normalized",
-    "Part",
     "Ratios",
     "alternative_annotator_test",
     "benjamini_yekutieli",
     "clustered_mean",
-    "divide",
     "group_sums",
     "holm",
     "interval",
     "normalized_score",
     "p_above",
     "p_two_sided",
-    "rater_parts",
     "resampled_fold_sums",
     "resampled_sums",
-    "seed_part",
     "smallest_p",
-    "summed_errors",
 ]

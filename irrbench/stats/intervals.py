@@ -132,7 +132,7 @@ def _one_sided_p(ratios: Ratios, null: ArrayLike, method: IntervalMethod) -> tup
         p = _bca_p(ratios, null)
     else:
         p = np.stack([(samples <= null).sum(axis=0), (samples >= null).sum(axis=0)]) + 1
-        p = p / (_num_defined(samples) + 1)
+        p = p / (np.count_nonzero(~np.isnan(samples), axis=0) + 1)
         if method == "expanded":
             groups = np.maximum(ratios.num_groups, 2)
             p = scipy.special.stdtr(groups - 1, np.sqrt((groups - 1) / groups) * scipy.special.ndtri(p))
@@ -163,24 +163,19 @@ def _accelerate(deviates: Floats, acceleration: Floats) -> Floats:
 def _bias(ratios: Ratios) -> Floats:
     """Distance of the resamples' median from the estimate, in normal deviates, ``(M,)``."""
     samples, edge = ratios.samples, 0.5 / len(ratios.samples)
-    count = np.maximum(_num_defined(samples), 1)
+    count = np.maximum(np.count_nonzero(~np.isnan(samples), axis=0), 1)
     below = (samples < ratios.estimates).sum(axis=0) / count + (samples <= ratios.estimates).sum(axis=0) / count
     return np.asarray(scipy.special.ndtri(np.clip(below / 2, edge, 1 - edge)), float)
-
-
-def _num_defined(samples: Floats) -> Floats:
-    count: Floats = (~np.isnan(samples)).sum(axis=0).astype(float)
-    return count
 
 
 def _quantiles(samples: Floats, shares: Floats) -> Floats:
     """Quantiles of each column, ``(Q, M)``, by linear interpolation between order statistics; NaN are left out."""
     ordered = np.sort(samples, axis=0)  # NaN last
-    last = np.maximum(_num_defined(samples) - 1, 0)
+    last = np.maximum(np.count_nonzero(~np.isnan(samples), axis=0) - 1, 0)
     place = shares * last
     below = np.floor(place).astype(np.intp)
     low = np.take_along_axis(ordered, below, axis=0)
-    high = np.take_along_axis(ordered, np.minimum(below + 1, last.astype(np.intp)), axis=0)
+    high = np.take_along_axis(ordered, np.minimum(below + 1, last), axis=0)
     quantiles: Floats = low + (place - below) * (high - low)
     return quantiles
 
@@ -191,7 +186,7 @@ def _share_of_quantile(samples: Floats, values: Floats) -> Floats:
     It is 0 for a value below all samples and 1 for one that is no less than all.
     """
     ordered = np.sort(samples, axis=0)
-    count = _num_defined(samples)
+    count = np.count_nonzero(~np.isnan(samples), axis=0)
     at_most = (samples <= values).sum(axis=0)
     inside = (at_most > 0) & (at_most < count)
     rank = np.where(inside, at_most, 1)[None]

@@ -173,8 +173,7 @@ class Ratios:
     @property
     def num_groups(self) -> Floats:
         """Groups that contribute, ``(M,)``."""
-        counts: Floats = self._contributes.sum(axis=0).astype(float)
-        return counts
+        return np.asarray(self._contributes.sum(axis=0), float)
 
     @property
     def standard_errors(self) -> Floats:

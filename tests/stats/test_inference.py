@@ -26,12 +26,11 @@ from irrbench.stats import (
     normalized_score,
     p_above,
     p_two_sided,
-    rater_parts,
     resampled_fold_sums,
     resampled_sums,
     smallest_p,
-    summed_errors,
 )
+from irrbench.stats.resampling import rater_parts, summed_errors
 
 RNG = np.random.default_rng(0)
 METHODS = ("student", "expanded", "percentile", "bca")
