@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -25,10 +24,10 @@ class Sample(NamedTuple):
     """What the bounds need of a batch."""
 
     masks: Tensor  # (B, R, *S)
-    roi: Tensor | None  # (B, *S)
-    image_id: ImageIds | None  # B of them
-    present: Tensor | None  # (B, R)
-    image: Tensor | None  # (B, C, *S)
+    roi: Tensor | None = None  # (B, *S)
+    image_id: ImageIds | None = None  # B of them
+    present: Tensor | None = None  # (B, R)
+    image: Tensor | None = None  # (B, C, *S)
     label: Tensor | None = None  # (B, *S) or (B, 1, *S)
 
     def matches(self, tensor: Tensor, num_classes: int | None) -> bool:
@@ -44,31 +43,22 @@ class Sample(NamedTuple):
         return f"{' or '.join(shapes)}, as the masks are {tuple(self.masks.shape)} = (B, R, *S)"
 
 
-@dataclass(frozen=True)
-class BatchReader:
-    """Where the parts of a batch are: a key, an index, a dotted path, or a function of the batch."""
+def read_batch(batch: Any, selectors: Mapping[str, Selector | None]) -> Sample:
+    """Take the parts out of a batch.
 
-    masks: Selector
-    roi: Selector | None = None
-    image_id: Selector | None = None
-    present: Selector | None = None
-    image: Selector | None = None
-    label: Selector | None = None
+    Args:
+        batch: any nesting of mappings, sequences and objects.
+        selectors: for each field of :class:`Sample`, where it is, see :func:`select`; None: it is not there.
 
-    def read(self, batch: Any) -> Sample:
-        """Take the parts out of a batch.
-
-        Raises:
-            ValueError: if one is not there or has an impossible shape, with what the batch holds.
-        """
-        selectors = {name: getattr(self, name) for name in Sample._fields}
-        parts: dict[str, Any] = {n: None if x is None else select(batch, x, name=n) for n, x in selectors.items()}
-        sample = Sample(**parts)
-        _check(sample, batch)
-        roi = sample.roi
-        if roi is not None and roi.ndim == sample.masks.ndim and roi.shape[1] == 1:
-            sample = sample._replace(roi=roi.squeeze(1))
-        return sample
+    Raises:
+        ValueError: if one is not there or has an impossible shape, with what the batch holds.
+    """
+    parts: dict[str, Any] = {n: None if x is None else select(batch, x, name=n) for n, x in selectors.items()}
+    sample = Sample(**parts)
+    _check(sample, batch)
+    if sample.roi is not None and sample.roi.ndim == sample.masks.ndim:
+        sample = sample._replace(roi=sample.roi.squeeze(1))
+    return sample
 
 
 def select(batch: Any, selector: Selector, *, name: str) -> Any:
@@ -92,21 +82,18 @@ def select(batch: Any, selector: Selector, *, name: str) -> Any:
         return batch[selector]
     part = batch
     for step in [selector] if isinstance(selector, int) else selector.split("."):
-        part = _step(part, step)
+        if isinstance(part, Mapping):
+            part = part.get(step, _NOTHING)
+        elif str(step).lstrip("-").isdigit() and isinstance(part, Sequence) and not isinstance(part, str):
+            part = part[int(step)] if -len(part) <= int(step) < len(part) else _NOTHING
+        else:
+            part = getattr(part, str(step), _NOTHING)
         if part is _NOTHING:
             raise ValueError(
                 f"`{name}={selector!r}` is not in the batch, which is {describe(batch)}. "
                 f"Pass the key, index, dotted path or function of the batch that gives the {name.replace('_', ' ')}."
             )
     return part
-
-
-def _step(part: Any, step: str | int) -> Any:
-    if isinstance(part, Mapping):
-        return part.get(step, _NOTHING)
-    if str(step).lstrip("-").isdigit() and isinstance(part, Sequence) and not isinstance(part, str):
-        return part[int(step)] if -len(part) <= int(step) < len(part) else _NOTHING
-    return getattr(part, str(step), _NOTHING)
 
 
 def describe(value: Any, *, depth: int = 2) -> str:
@@ -135,24 +122,19 @@ def _check(sample: Sample, batch: Any) -> None:
         raise ValueError(
             f"The masks must be a tensor (B, R, *S), one mask a rater, found {describe(masks)} in {describe(batch)}."
         )
-    parts = {name: getattr(sample, name) for name in ("roi", "present", "label", "image")}
-    there = {name: part for name, part in parts.items() if part is not None}
-    for name, part in there.items():
-        if not isinstance(part, Tensor) or len(part) != len(masks):
-            raise ValueError(f"`{name}` must be a tensor for {len(masks)} images, found {describe(part)}.")
-    _check_axes(masks, {name: tuple(part.shape) for name, part in there.items()})
-
-
-def _check_axes(masks: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    size, raters, *space = masks.shape
+    shapes: dict[str, Shape] = {}
+    for name in ("roi", "present", "label", "image"):
+        part = getattr(sample, name)
+        if part is not None:
+            if not isinstance(part, Tensor) or len(part) != len(masks):
+                raise ValueError(f"`{name}` must be a tensor for {len(masks)} images, found {describe(part)}.")
+            shapes[name] = tuple(part.shape)
     advice = advise_on_masks(tuple(masks.shape), [shape for name, shape in shapes.items() if name != "present"])
     if advice:
-        raise ValueError(f"The masks must be (B, R, *S), found {tuple(masks.shape)} beside {dict(shapes)}. {advice}")
-    fitting: dict[str, list[tuple[int, ...]]] = {
-        "roi": [(size, *space), (size, 1, *space)],
-        "label": [(size, *space), (size, 1, *space)],
-        "present": [(size, raters)],
-    }
+        raise ValueError(f"The masks must be (B, R, *S), found {tuple(masks.shape)} beside {shapes}. {advice}")
+    size, raters, *space = masks.shape
+    planes = [(size, *space), (size, 1, *space)]
+    fitting: dict[str, list[Shape]] = {"roi": planes, "label": planes, "present": [(size, raters)]}
     for name, known in fitting.items():
         if name in shapes and shapes[name] not in known:
             raise ValueError(

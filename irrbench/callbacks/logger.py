@@ -79,7 +79,13 @@ class SpoolingMLFlowLogger(Logger):
     @property
     def experiment(self) -> Any:
         """The run, an :class:`irrbench.tracking.Run`; on other processes than the first, a dummy that ignores calls."""
-        return _DummyRun() if rank_zero_only.rank > 0 else self._create_once()
+        if rank_zero_only.rank > 0:
+            return _DummyRun()
+        if not self._created:
+            self._created = True
+            tags = source_tags(self.tags)
+            self._run.create(run_name=self._run_name, tags=tags, artifact_location=self._artifact_location)
+        return self._run
 
     @property
     def name(self) -> str:
@@ -126,13 +132,6 @@ class SpoolingMLFlowLogger(Logger):
         if self._created:
             self.experiment.finish(_STATUS.get(status, status.upper()))
             self.experiment.drain()
-
-    def _create_once(self) -> Run:
-        if not self._created:
-            self._created = True
-            tags = source_tags(self.tags)
-            self._run.create(run_name=self._run_name, tags=tags, artifact_location=self._artifact_location)
-        return self._run
 
 
 class _DummyRun:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from irrbench.callbacks.batch import BatchReader, Sample, Selector
-from irrbench.callbacks.hooks import PREFIXES, LightningModule, Stage, StageHooks, Trainer
+from irrbench.callbacks.batch import Sample, Selector, read_batch
+from irrbench.callbacks.hooks import PREFIXES, Callback, LightningModule, Stage, Trainer, batch_end, batch_start
 from irrbench.callbacks.predictions import PredictionFinder, Predictions
 from irrbench.evaluation.evaluator import Evaluator, split_names
 from irrbench.evaluation.mlflow_sink import MLflowSink, is_mlflow
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class RaterBoundsMonitor(StageHooks):
+class RaterBoundsMonitor(Callback):
     """Logs, for any LightningModule, its scores between naive rater (floor) and average rater (ceiling).
 
     At the end of every validation and test epoch it logs through ``pl_module.log``, so that EarlyStopping,
@@ -98,8 +97,8 @@ class RaterBoundsMonitor(StageHooks):
         unknown = [stage for stage in self.stages if stage not in PREFIXES]
         if unknown:
             raise ValueError(f"`stages` must be among {', '.join(map(repr, PREFIXES))}; found {unknown}.")
-        reader = BatchReader(masks=masks, roi=roi, image_id=image_id, present=present, image=image)
-        self._readers = {stage: replace(reader, label=label if stage == "train" else None) for stage in self.stages}
+        self._selectors = {"masks": masks, "roi": roi, "image_id": image_id, "present": present, "image": image}
+        self._label = label
         self._finder = PredictionFinder(predictions, num_classes=num_classes)
         self._options: dict[str, Any] = {
             "scores": tuple(scores),
@@ -160,6 +159,50 @@ class RaterBoundsMonitor(StageHooks):
         """Watch forward calls again: a step may have several backward passes."""
         self._finder.is_paused = False
 
+    on_train_batch_start = batch_start("train")
+    on_validation_batch_start = batch_start("validate")
+    on_test_batch_start = batch_start("test")
+    on_train_batch_end = batch_end("train")
+    on_validation_batch_end = batch_end("validate")
+    on_test_batch_end = batch_end("test")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a training epoch."""
+        self.begin("train", None, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a validation epoch."""
+        self.begin("validate", trainer.val_dataloaders, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a test epoch."""
+        self.begin("test", trainer.test_dataloaders, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the scores on the training images and their bounds."""
+        self.log_stage("train", trainer, pl_module, step=trainer.current_epoch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the scores and their bounds."""
+        self.log_stage("validate", trainer, pl_module, step=trainer.current_epoch)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the scores and their bounds."""
+        self.log_stage("test", trainer, pl_module, step=0)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write tables and pictures of the last epoch."""
+        self.close_stages(["train", "validate"], step=max(trainer.current_epoch - 1, 0))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write tables and pictures, where the validation is not part of a training."""
+        if trainer.state.fn == "validate":
+            self.close_stages(["validate"], step=trainer.current_epoch)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write tables and pictures."""
+        self.close_stages(["test"], step=0)
+
     def begin(self, stage: str, loaders: Any, pl_module: LightningModule) -> None:
         """Start afresh, one evaluator a data loader."""
         if stage not in self.stages:
@@ -177,7 +220,8 @@ class RaterBoundsMonitor(StageHooks):
             return
         if stage not in self._running:  # a training that goes on within an epoch does not begin it
             self.begin(stage, None, pl_module)
-        self._sample = self._readers[stage].read(batch)
+        label = {"label": self._label} if stage == "train" else {}
+        self._sample = read_batch(batch, {**self._selectors, **label})
         self._finder.before_step(pl_module, self._sample)
 
     def after_step(
@@ -191,30 +235,30 @@ class RaterBoundsMonitor(StageHooks):
         self._evaluators[stage][index].update(preds, **sample._asdict())
 
     def log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
-        """Compute, and log to the module, to MLflow and to the other loggers."""
-        self._end(stage)
+        """Compute, and log to the module, to MLflow and to the other loggers; nothing of the sanity check."""
+        self._running.discard(stage)
+        self._finder.release()
+        evaluators = self._evaluators.get(stage, [])
+        if trainer.sanity_checking:
+            for evaluator in evaluators:
+                evaluator.forget()
+            return
         sinks = self._find_sinks(trainer)
         others = [x for x in trainer.loggers if x not in self._mlflow_loggers] if sinks else []
-        for evaluator in self._evaluators.get(stage, []):
+        watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}
+        for evaluator in evaluators:
             evaluator.sinks[:] = sinks
             values = evaluator.finish(step)
             self.history.append({"epoch": step, **values})
-            shown = self._without_unwatched_nan(values, trainer, evaluator)
+            for key in [k for k, v in values.items() if math.isnan(v) and k in watched - self._warned]:
+                logger.warning("%s is watched by a callback and is NaN: %s.", key, evaluator.why_nan(key))
+                self._warned.add(key)
+            shown = {k: v for k, v in values.items() if k in watched or not math.isnan(v)}
             # An MLflow run gets its values with step = epoch; Lightning would give them its global step.
             usual_way = bool(trainer.loggers) and not sinks
             pl_module.log_dict(shown, logger=usual_way, sync_dist=trainer.world_size > 1)
             for other in others:
                 other.log_metrics({**shown, "epoch": trainer.current_epoch}, step=trainer.global_step)
-
-    def _end(self, stage: str) -> None:
-        self._running.discard(stage)
-        self._finder.release()
-
-    def forget_stage(self, stage: str) -> None:
-        """Drop what the sanity check has gathered."""
-        self._end(stage)
-        for evaluator in self._evaluators.get(stage, []):
-            evaluator.forget()
 
     def close_stages(self, stages: Sequence[str], *, step: int) -> None:
         """Write tables and pictures, and say where they are."""
@@ -224,15 +268,6 @@ class RaterBoundsMonitor(StageHooks):
         for sink in self._sinks or []:
             if self.print_link and evaluators:
                 tell(sink, "print_link")
-
-    def _without_unwatched_nan(
-        self, values: Mapping[str, float], trainer: Trainer, evaluator: Evaluator
-    ) -> dict[str, float]:
-        watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}
-        for key in [k for k, v in values.items() if math.isnan(v) and k in watched - self._warned]:
-            logger.warning("%s is watched by a callback and is NaN: %s.", key, evaluator.why_nan(key))
-            self._warned.add(key)
-        return {k: v for k, v in values.items() if k in watched or not math.isnan(v)}
 
     def _find_sinks(self, trainer: Trainer) -> list[MLflowSink]:
         if self._sinks is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from irrbench.callbacks.batch import Sample, Selector, advise, describe, select
 from irrbench.callbacks.hooks import LightningModule, Trainer
 
 Predictions = str | Callable[[Any, Any, Any], Tensor]
+Shaped = tuple[str, tuple[int, ...]]  # name and shape of a tensor
 
 _REMEDY = (
     "Return them from the step as a dict and pass `predictions='<key>'`, pass `predictions=ForwardAgain('<image>')` to "
@@ -27,98 +28,6 @@ class Capture(NamedTuple):
 
     name: str
     tensor: Tensor
-
-
-class Watched(NamedTuple):
-    """What the forward calls of one step gave.
-
-    Attributes:
-        matches: outputs that have the shape of predictions, each tensor once.
-        others: where there are none, name and shape of the outermost calls' outputs.
-    """
-
-    matches: list[Capture]
-    others: list[tuple[str, tuple[int, ...]]]
-
-
-class ForwardWatcher:
-    """Watches the forward calls of a module and its parts, from :meth:`start` to :meth:`stop`.
-
-    Of nested calls the outermost with a matching output counts: a network's output stands for that of its last layer.
-
-    Attributes:
-        is_paused: whether forward calls are ignored for now.
-    """
-
-    def __init__(self) -> None:
-        self._handles: list[RemovableHandle] = []
-        self._is_permanent = False
-        self.is_paused = False
-        self._matches: Callable[[Tensor], bool] | None = None
-        self._found: list[Capture] = []
-        self._others: list[tuple[str, tuple[int, ...]]] = []
-        self._open: list[int] = []
-
-    def attach(self, module: nn.Module) -> None:
-        """Hook into a module and all its parts, unless that is done already.
-
-        Scripted parts take no hooks; inside compiled ones a hook would break the graph.
-        """
-        if self._handles:
-            return
-        for name, part in module.named_modules():
-            if "_orig_mod" in name.split(".") or isinstance(part, torch.jit.ScriptModule):
-                continue
-            self._handles.append(part.register_forward_pre_hook(self._enter))
-            self._handles.append(part.register_forward_hook(self._leave(name or type(module).__name__)))
-
-    def attach_to_compiled(self, module: nn.Module) -> None:
-        """Hook into a module with compiled parts, before their first run and for good: later hooks never fire."""
-        self.detach()
-        if is_compiled(module):
-            self.attach(module)
-            self._is_permanent = True
-
-    def release(self) -> None:
-        """Take the hooks out until the next step, so that a module can be saved, scripted, or trained at full speed."""
-        if not self._is_permanent:
-            self.detach()
-
-    def detach(self) -> None:
-        """Take all hooks out, and forget what was seen."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._is_permanent = False
-        self.stop()
-
-    def start(self, matches: Callable[[Tensor], bool]) -> None:
-        """Begin a step; `matches` says which tensors have the shape of predictions."""
-        self._matches, self._found, self._others, self._open = matches, [], [], []
-        self.is_paused = False
-
-    def stop(self) -> Watched:
-        """End the step: what was seen."""
-        seen = Watched(distinct(self._found), self._others)
-        self._matches, self._found, self._others, self._open = None, [], [], []
-        return seen
-
-    def _enter(self, *_: Any) -> None:
-        if self._matches is not None and not self.is_paused:
-            self._open.append(len(self._found))
-
-    def _leave(self, name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            if self._matches is None or self.is_paused or not self._open:
-                return
-            begin = self._open.pop()
-            found = [Capture(name + path, t) for path, t in tensors_in(output) if self._matches(t)]
-            if found:
-                self._found[begin:] = found
-            elif not self._open and not torch.compiler.is_compiling():
-                self._others += [(name + path, tuple(t.shape)) for path, t in tensors_in(output)]
-
-        return hook
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -147,15 +56,12 @@ def distinct(captures: list[Capture]) -> list[Capture]:
     """Each tensor once, whether detached or not, under its first name."""
     first: dict[tuple[int, ...], Capture] = {}
     for capture in captures:
-        first.setdefault(_place(capture.tensor), capture)
+        tensor, pointer = capture.tensor, 0
+        with suppress(RuntimeError):  # some tensors have no memory of their own
+            pointer = tensor.data_ptr()
+        place = (pointer, *tensor.shape, *tensor.stride()) if pointer else (id(tensor),)
+        first.setdefault(place, capture)
     return list(first.values())
-
-
-def _place(tensor: Tensor) -> tuple[int, ...]:
-    pointer = 0
-    with suppress(RuntimeError):  # some tensors have no memory of their own
-        pointer = tensor.data_ptr()
-    return (pointer, *tensor.shape, *tensor.stride()) if pointer else (id(tensor),)
 
 
 @dataclass(frozen=True)
@@ -186,28 +92,74 @@ class ForwardAgain:
                 part.training = mode
 
 
-class PredictionFinder(ForwardWatcher):
+class PredictionFinder:
     """Finds the predictions of each step, in the way that the user says, or else by what has their shape.
+
+    Where the user does not say it, the finder watches the forward calls of a module and its parts. Of nested calls the
+    outermost with a matching output counts: a network's output stands for that of its last layer.
 
     Args:
         predictions: a key of what the step returns, a function of (module, batch, outputs), or None.
         num_classes: for label maps.
+
+    Attributes:
+        is_paused: whether forward calls are ignored for now.
     """
 
     def __init__(self, predictions: Predictions | None, *, num_classes: int | None) -> None:
-        super().__init__()
         self.predictions, self.num_classes = predictions, num_classes
+        self.is_paused = False
+        self._handles: list[RemovableHandle] = []
+        self._is_permanent = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget the forward calls of a step, and wait for the next step."""
+        self._sample: Sample | None = None  # of the running step
+        self._found: list[Capture] = []  # outputs that have the shape of predictions
+        self._others: list[Shaped] = []  # outputs of the outermost calls without any
+        self._open: list[int] = []  # number of found outputs when each running call began
 
     def setup(self, module: LightningModule) -> None:
-        """Prepare a compiled module before it runs."""
+        """Hook into a module with compiled parts, before their first run and for good: later hooks never fire."""
         if self.predictions is None:
-            self.attach_to_compiled(module)
+            self.detach()
+            if is_compiled(module):
+                self.attach(module)
+                self._is_permanent = True
+
+    def attach(self, module: nn.Module) -> None:
+        """Hook into a module and all its parts, unless that is done already.
+
+        Scripted parts take no hooks; inside compiled ones a hook would break the graph.
+        """
+        if self._handles:
+            return
+        for name, part in module.named_modules():
+            if "_orig_mod" in name.split(".") or isinstance(part, torch.jit.ScriptModule):
+                continue
+            self._handles.append(part.register_forward_pre_hook(self._enter))
+            self._handles.append(part.register_forward_hook(self._leave(name or type(module).__name__)))
+
+    def release(self) -> None:
+        """Take the hooks out until the next step, so that a module can be saved, scripted, or trained at full speed."""
+        if not self._is_permanent:
+            self.detach()
+
+    def detach(self) -> None:
+        """Take all hooks out, and forget what was seen."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._is_permanent = False
+        self._forget()
 
     def before_step(self, module: LightningModule, sample: Sample) -> None:
         """Watch the forward calls, unless the user says where the predictions are."""
         if self.predictions is None:
             self.attach(module)
-            self.start(lambda tensor: sample.matches(tensor, self.num_classes))
+            self._forget()
+            self._sample, self.is_paused = sample, False
 
     def after_step(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, sample: Sample) -> Tensor:
         """The predictions of a step.
@@ -220,7 +172,9 @@ class PredictionFinder(ForwardWatcher):
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 given = Capture("what `predictions` returned", self.predictions(module, batch, outputs))
         elif self.predictions is None:
-            given = _choose(outputs, self.stop(), sample, self.num_classes)
+            found, others = self._found, self._others
+            self._forget()
+            given = _choose(outputs, found, others, sample, self.num_classes)
         elif isinstance(outputs, Mapping) and self.predictions in outputs:
             given = Capture(key, outputs[self.predictions])
         else:
@@ -233,26 +187,43 @@ class PredictionFinder(ForwardWatcher):
             raise ValueError(f"{expected}; found {describe(given.tensor)}. {advice}".rstrip())
         return given.tensor.detach()
 
+    def _enter(self, *_: Any) -> None:
+        if self._sample is not None and not self.is_paused:
+            self._open.append(len(self._found))
 
-def _choose(outputs: Any, watched: Watched, sample: Sample, num_classes: int | None) -> Capture:
+    def _leave(self, name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            if self._sample is None or self.is_paused or not self._open:
+                return
+            begin = self._open.pop()
+            captures = [Capture(name + path, tensor) for path, tensor in tensors_in(output)]
+            found = [x for x in captures if self._sample.matches(x.tensor, self.num_classes)]
+            if found:
+                self._found[begin:] = found
+            elif not self._open and not torch.compiler.is_compiling():
+                self._others += [(x.name, tuple(x.tensor.shape)) for x in captures]
+
+        return hook
+
+
+def _choose(
+    outputs: Any, watched: list[Capture], others: list[Shaped], sample: Sample, num_classes: int | None
+) -> Capture:
     if isinstance(outputs, Tensor) and sample.matches(outputs, num_classes):
         return Capture("outputs", outputs)
     returned = [Capture(f"outputs{path}", t) for path, t in tensors_in(outputs)]
-    found = distinct([x for x in returned if sample.matches(x.tensor, num_classes)] + watched.matches)
+    found = distinct([x for x in returned if sample.matches(x.tensor, num_classes)] + watched)
     if len(found) == 1:
         return found[0]
     if found:
         names = ", ".join(f"{capture.name} {tuple(capture.tensor.shape)}" for capture in found)
         raise ValueError(f"{len(found)} tensors have the shape of predictions: {names}. Say which: {_REMEDY}")
-    seen = f"the forward calls gave {_listed(watched.others)}" if watched.others else "no forward call was seen"
-    shapes = [*(tuple(x.tensor.shape) for x in returned), *(shape for _, shape in watched.others)]
+    # The last five calls are listed, as the network's output is rarely among the first.
+    calls = [f"{name} {shape}" for name, shape in others]
+    listed = ", ".join((["..."] if len(calls) > 5 else []) + calls[-5:])
+    seen = f"the forward calls gave {listed}" if calls else "no forward call was seen"
+    shapes = [*(tuple(x.tensor.shape) for x in returned), *(shape for _, shape in others)]
     raise ValueError(
         f"No predictions found: expected a tensor {sample.expected(num_classes)}; the step returned "
-        f"{describe(outputs)}, and {seen}. {advise(shapes, sample, num_classes, seen=bool(watched.others))}{_REMEDY}"
+        f"{describe(outputs)}, and {seen}. {advise(shapes, sample, num_classes, seen=bool(others))}{_REMEDY}"
     )
-
-
-def _listed(calls: Iterable[tuple[str, tuple[int, ...]]], most: int = 5) -> str:
-    """The last calls, as the network's output is rarely among the first."""
-    named = [f"{name} {shape}" for name, shape in calls]
-    return ", ".join([*(["..."] if len(named) > most else []), *named[-most:]])

@@ -72,10 +72,6 @@ class CeilingStopping(Callback):
         (Interval(low=nan, high=nan), None)
     """
 
-    interval: Interval
-    passes: int
-    stopped_epoch: int | None
-
     def __init__(
         self,
         *,
@@ -89,12 +85,26 @@ class CeilingStopping(Callback):
         verbose: bool = True,
     ) -> None:
         super().__init__()
-        _check_options(score=score, margin=margin, patience=patience, level=level)
+        if score is not None and _without_class(score) not in SCORES:
+            raise ValueError(
+                f"`score` must be among {', '.join(SCORES)}, or None for the monitor's first; found {score!r}."
+            )
+        if not math.isfinite(margin):
+            raise ValueError(f"`margin` must be a number in units of the score, as 0.01; found {margin}.")
+        if patience != int(patience) or patience < 1:
+            raise ValueError(f"`patience` must be a whole number, 1 or more; found {patience}.")
+        if not 0 < level < 1:
+            raise ValueError(f"`level` must lie between 0 and 1, as 0.95; found {level}.")
         self.score, self.margin, self.patience, self.level = score, margin, patience, level
         self.groups, self.split, self.monitor = groups, split, monitor
         self.verbose = verbose
         self._found: RaterBoundsMonitor | None = None
         self._begin()
+
+    def _begin(self) -> None:
+        self.interval, self.passes = _UNKNOWN, 0
+        self.stopped_epoch: int | None = None
+        self.reason = self._scored = ""
 
     @property
     def state_key(self) -> str:
@@ -117,19 +127,31 @@ class CeilingStopping(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the monitor, before anything is trained."""
-        if stage == "fit":
-            self._begin()
-            self._found = find_monitor(trainer.callbacks, self.monitor)
-            _check_monitored(self._found, self.score)
-            if not trainer.enable_validation:
-                logger.warning("CeilingStopping will not stop this training: it has no validation.")
+        if stage != "fit":
+            return
+        self._begin()
+        self._found = monitor = find_monitor(trainer.callbacks, self.monitor)
+        if "validate" not in monitor.stages:
+            raise ValueError(f"CeilingStopping needs the stage 'validate' monitored, found stages={monitor.stages}.")
+        if self.score is not None and _without_class(self.score) not in monitor.scores:
+            raise ValueError(
+                f"`score` must be one that the monitor computes: {', '.join(monitor.scores)}; found {self.score!r}. "
+                f"Pass RaterBoundsMonitor(scores=[..., {_without_class(self.score)!r}])."
+            )
+        if not trainer.enable_validation:
+            logger.warning("CeilingStopping will not stop this training: it has no validation.")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the check, and stop if it was the last that was wanted."""
         # Lightning calls every callback's `on_validation_epoch_end`, where the table is made, before any of these.
         if trainer.state.fn != "fit" or self._found is None:
             return
-        _check_split(self._found, self.split)
+        known = [name for name in self._found.summaries if name.partition("/")[0] == "val"]
+        if self.split not in known:
+            raise ValueError(
+                f"`split` must be the validation data to judge by, one of {', '.join(map(repr, known))}; found "
+                f"{self.split!r}. Pass CeilingStopping(split={known[0]!r})."
+            )
         if trainer.sanity_checking:
             return
         reached = self.check(self._found.tables.get(self.split))
@@ -153,14 +175,12 @@ class CeilingStopping(Callback):
         self.passes = self.passes + 1 if self.interval.low > -self.margin else 0
         return self.passes >= self.patience
 
-    def _begin(self) -> None:
-        self.interval, self.passes, self.stopped_epoch = _UNKNOWN, 0, None
-        self.reason = self._scored = ""
-
     def _stop(self, trainer: Trainer) -> None:
         (low, high), self.stopped_epoch = self.interval, trainer.current_epoch
+        larger_is_better = record(self._scored).higher_is_better
+        advantage = "model - average rater" if larger_is_better else "average rater - model"
         self.reason = (
-            f"{self.split}/{self._scored}: {_advantage(self._scored)} lies in [{low:.4f}, {high:.4f}] "
+            f"{self.split}/{self._scored}: {advantage} lies in [{low:.4f}, {high:.4f}] "
             f"({100 * self.level:g} % interval), above {0 - self.margin:g} for {self.passes} checks in a row: "
             "more training can only fit the raters' disagreement."
         )
@@ -191,11 +211,21 @@ def advantage_interval(
         ValueError: if an image has no group.
     """
     table = table.sort_values("image_id", kind="stable")  # processes and loaders order images as they like
-    if isinstance(groups, Mapping):  # ids are strings in the table, whatever they are in a batch
-        groups = {str(image_id): label for image_id, label in groups.items()}
     difference = gain(score, (table[score] - table[name_column(score, "ceiling")]).to_numpy(dtype=float))
     defined = ~np.isnan(difference)
-    labels = [_label(str(name), groups) for name in table["image_id"][defined]]
+    names = [str(name) for name in table["image_id"][defined]]
+    labels: list[Hashable] = [*names]
+    if isinstance(groups, Mapping):  # ids are strings in the table, whatever they are in a batch
+        by_name = {str(image_id): label for image_id, label in groups.items()}
+        labels = [by_name.get(name) for name in names]
+    elif groups is not None:
+        labels = [groups(name) for name in names]
+    for name, label in zip(names, labels, strict=True):
+        if label is None or label != label:  # noqa: PLR0124 (NaN, as an empty cell of a table is)
+            raise ValueError(
+                f"`groups` must give a group for every validation image, found none for {name!r}. Its keys are the "
+                "ids that RaterBoundsMonitor(image_id=...) reads from the batches."
+            )
     found = clustered_mean(difference[defined], labels, level=level)
     return Interval(found.low, found.high) if found.units > 1 else Interval(-math.inf, math.inf)
 
@@ -221,55 +251,6 @@ def find_monitor(callbacks: Sequence[Any], given: RaterBoundsMonitor | None = No
     if len(found) > 1:
         raise ValueError(f"The trainer has {len(found)} RaterBoundsMonitor: say which by CeilingStopping(monitor=...).")
     return found[0]
-
-
-def _advantage(score: str) -> str:
-    return "model - average rater" if record(score).higher_is_better else "average rater - model"
-
-
-def _label(image_id: str, groups: Groups | None) -> Hashable:
-    if groups is None:
-        return image_id
-    label = groups.get(image_id) if isinstance(groups, Mapping) else groups(image_id)
-    if label is None or label != label:  # noqa: PLR0124 (NaN, as an empty cell of a table is)
-        raise ValueError(
-            f"`groups` must give a group for every validation image, found none for {image_id!r}. Its keys are the "
-            "ids that RaterBoundsMonitor(image_id=...) reads from the batches."
-        )
-    return label
-
-
-def _check_monitored(monitor: RaterBoundsMonitor, score: str | None) -> None:
-    if "validate" not in monitor.stages:
-        raise ValueError(f"CeilingStopping needs the stage 'validate' monitored, found stages={monitor.stages}.")
-    scores = monitor.scores
-    if score is not None and _without_class(score) not in scores:
-        raise ValueError(
-            f"`score` must be one that the monitor computes: {', '.join(scores)}; found {score!r}. "
-            f"Pass RaterBoundsMonitor(scores=[..., {_without_class(score)!r}])."
-        )
-
-
-def _check_split(monitor: RaterBoundsMonitor, split: str) -> None:
-    known = [name for name in monitor.summaries if name.partition("/")[0] == "val"]
-    if split not in known:
-        raise ValueError(
-            f"`split` must be the validation data to judge by, one of {', '.join(map(repr, known))}; found {split!r}. "
-            f"Pass CeilingStopping(split={known[0]!r})."
-        )
-
-
-def _check_options(*, score: str | None, margin: float, patience: int, level: float) -> None:
-    if score is not None and _without_class(score) not in SCORES:
-        raise ValueError(
-            f"`score` must be among {', '.join(SCORES)}, or None for the monitor's first; found {score!r}."
-        )
-    if not math.isfinite(margin):
-        raise ValueError(f"`margin` must be a number in units of the score, as 0.01; found {margin}.")
-    if patience != int(patience) or patience < 1:
-        raise ValueError(f"`patience` must be a whole number, 1 or more; found {patience}.")
-    if not 0 < level < 1:
-        raise ValueError(f"`level` must lie between 0 and 1, as 0.95; found {level}.")
 
 
 def _without_class(score: str) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from irrbench.callbacks import ForwardAgain, RaterBoundsMonitor
-from irrbench.callbacks.predictions import Capture, ForwardWatcher, distinct, is_compiled
+from irrbench.callbacks.predictions import Capture, PredictionFinder, distinct, is_compiled
 from tests.callbacks.toys import Module, loader, trainer
 
 pytestmark = [
@@ -145,8 +145,8 @@ def test_compiled_modules_are_told_from_others():
 
 
 def test_hooks_of_a_compiled_module_stay_and_others_go():
-    capture, net = ForwardWatcher(), nn.Sequential(nn.Conv2d(1, 1, 1))
-    capture.attach_to_compiled(net)
+    capture, net = PredictionFinder(None, num_classes=None), nn.Sequential(nn.Conv2d(1, 1, 1))
+    capture.setup(net)
     assert not net._forward_hooks
     capture.attach(net)
     capture.attach(net)
@@ -154,7 +154,7 @@ def test_hooks_of_a_compiled_module_stay_and_others_go():
     capture.release()
     assert not net._forward_hooks
     compiled = nn.Sequential(torch.compile(net, backend="eager"))
-    capture.attach_to_compiled(compiled)
+    capture.setup(compiled)
     capture.release()
     assert compiled._forward_hooks
     capture.detach()

@@ -119,9 +119,10 @@ def _timed(monitor: RaterBoundsMonitor, name: str, clock: Callable[[], float]) -
 
 def _seconds_of_a_watched_call(clock: Callable[[], float], repeats: int = 2000) -> float:
     """What hooks add to one call of a module."""
-    from irrbench.callbacks.predictions import ForwardWatcher  # noqa: PLC0415
+    from irrbench.callbacks.batch import Sample  # noqa: PLC0415
+    from irrbench.callbacks.predictions import PredictionFinder  # noqa: PLC0415
 
-    layer, watcher, x = nn.Identity(), ForwardWatcher(), torch.zeros(2, 3)
+    layer, finder, x = nn.Identity(), PredictionFinder(None, num_classes=None), torch.zeros(2, 3)
 
     def calls() -> float:
         start = clock()
@@ -131,10 +132,9 @@ def _seconds_of_a_watched_call(clock: Callable[[], float], repeats: int = 2000) 
 
     calls()
     bare = calls()
-    watcher.attach(layer)
-    watcher.start(lambda tensor: tensor.ndim == 4)
+    finder.before_step(layer, Sample(masks=torch.zeros(2, 3, 4, 4)))
     watched = calls()
-    watcher.detach()
+    finder.detach()
     return max(watched - bare, 0.0) / repeats
 
 
