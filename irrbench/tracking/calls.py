@@ -37,6 +37,7 @@ WAIT_CODES = frozenset({401, 403, 408, 429})  # refusals that may end although t
 LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"
 LOGGED_IMAGES_TAG = "mlflow.loggedImages"
 
+Tags = Mapping[str, str] | None
 _Function = TypeVar("_Function", bound=Callable[..., None])
 CALLS: dict[str, Callable[..., None]] = {}
 
@@ -172,11 +173,7 @@ class StoredRun:
 
 @call
 def create(
-    run: StoredRun,
-    *,
-    run_name: str | None = None,
-    tags: Mapping[str, str] | None = None,
-    artifact_location: str | None = None,
+    run: StoredRun, *, run_name: str | None = None, tags: Tags = None, artifact_location: str | None = None
 ) -> None:
     """Create the run, and its experiment where there is none."""
     key, connection = run.address.key, run.connection

@@ -90,8 +90,7 @@ class Delivery:
         self._inherited: list[Session] = []
         self._in_memory = 0
         self._worker = 0  # number of the thread that sends; earlier ones were abandoned
-        self._sending: tuple[list[QueuedRequest], float] | None = None  # what the worker is busy with, and since when
-        self._abandoned: set[int] = set()
+        self._sending: dict[int, tuple[list[QueuedRequest], float]] = {}  # by worker: what it sends, and since when
         self._answered = -math.inf
         self._waited, self._idle = 0.0, 0.0  # seconds that were waited at ends so far, and those without progress
         self._warned = False
@@ -129,7 +128,7 @@ class Delivery:
             self._queues.end_pauses()
             self._changed.notify_all()
             count = len(self._queues)
-            while self._queues and (self._sending is not None or self._queues.next_batch()):
+            while self._queues and (self._worker in self._sending or self._queues.next_batch()):
                 self._changed.wait(0.05)
                 patience, longest, stuck = self._limits(limit)
                 self._replace_stuck(stuck, postpone=False)
@@ -220,16 +219,14 @@ class Delivery:
         with self._changed:
             while number == self._worker:
                 if batch := self._queues.next_batch():
-                    self._sending = batch, time.monotonic()
+                    self._sending[number] = batch, time.monotonic()
                     return batch
                 self._changed.wait(self._queues.pause())
             return []
 
     def _settle(self, number: int, batch: list[QueuedRequest], outcome: Outcome) -> None:
-        self._abandoned.discard(number)
-        if number == self._worker:
-            self._sending = None
-        elif outcome.reason is not None:  # the worker that has taken over tries the same requests
+        del self._sending[number]
+        if number != self._worker and outcome.reason is not None:  # the next worker tries the same requests
             return
         self._queues.settle(batch, outcome)
         has_answered = outcome.reason is None or outcome.refused
@@ -243,13 +240,12 @@ class Delivery:
 
         If the request of the abandoned worker succeeds after all, what it has delivered is taken out then.
         """
-        batch, since = self._sending or ([], math.inf)
-        if time.monotonic() - since < seconds or len(self._abandoned) >= MAX_ABANDONED:
+        batch, since = self._sending.get(self._worker, ([], math.inf))
+        if time.monotonic() - since < seconds or len(self._sending) > MAX_ABANDONED:
             return
         if self.connection.is_opening or batch[0].kind in CREATING:
             return
-        self._abandoned.add(self._worker)
-        self._sending, self._answered = None, -math.inf
+        self._answered = -math.inf
         if postpone:
             self._queues.postpone(batch)
             self._warn(f"it has not answered for {seconds:.0f} s")

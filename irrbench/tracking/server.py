@@ -34,21 +34,6 @@ def require_database(tracking_uri: str) -> None:
         )
 
 
-def require_free_port(host: str, port: int) -> None:
-    """Check that a server can listen on a port.
-
-    Raises:
-        OSError: if something else does already.
-    """
-    try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError as error:
-        raise OSError(
-            f"expected port {port} of {host} to be free, found it taken or not allowed ({error.strerror}). "
-            f"Choose another with --port {port + 1}, or stop the server that listens there."
-        ) from error
-
-
 def find_experiment(tracking_uri: str, experiment: str | None) -> str | None:
     """Return the id of an experiment by name or id; by default the one with the newest run that irrbench has tagged.
 
@@ -97,7 +82,13 @@ def local_server(tracking_uri: str, *, host: str, port: int) -> Iterator[subproc
         OSError: if the port is taken.
         RuntimeError: if the server ends, or does not answer within three minutes; with the end of its log.
     """
-    require_free_port(host, port)
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise OSError(
+            f"expected port {port} of {host} to be free, found it taken or not allowed ({error.strerror}). "
+            f"Choose another with --port {port + 1}, or stop the server that listens there."
+        ) from error
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     # The store goes here because a command line shows its password to every user of the machine.
     environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": tracking_uri}

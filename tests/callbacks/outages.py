@@ -159,7 +159,7 @@ def forget(uri, spool):
     delivery = deliveries.delivery_for(absolute_uri(uri), spool)
     with delivery._changed:
         delivery._queues = Queues()
-        delivery._changed.wait_for(lambda: delivery._sending is None, deliveries.ASK_SECONDS + 1)
+        delivery._changed.wait_for(lambda: delivery._worker not in delivery._sending, deliveries.ASK_SECONDS + 1)
         for session in filter(None, [delivery._session, *delivery._inherited]):
             session._lock.release()
     del deliveries._deliveries[os.getpid(), absolute_uri(uri), spool]
