@@ -172,9 +172,7 @@ class PredictionFinder:
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 given = Capture("what `predictions` returned", self.predictions(module, batch, outputs))
         elif self.predictions is None:
-            found, others = self._found, self._others
-            self._forget()
-            given = _choose(outputs, found, others, sample, self.num_classes)
+            given = self._choose(outputs, sample)
         elif isinstance(outputs, Mapping) and self.predictions in outputs:
             given = Capture(key, outputs[self.predictions])
         else:
@@ -186,6 +184,29 @@ class PredictionFinder:
             expected = f"{given.name} must be predictions {sample.expected(self.num_classes)}"
             raise ValueError(f"{expected}; found {describe(given.tensor)}. {advice}".rstrip())
         return given.tensor.detach()
+
+    def _choose(self, outputs: Any, sample: Sample) -> Capture:
+        """The one tensor among what the step returned and the forward calls gave that has the shape of predictions."""
+        watched, others, num_classes = self._found, self._others, self.num_classes
+        self._forget()
+        if isinstance(outputs, Tensor) and sample.matches(outputs, num_classes):
+            return Capture("outputs", outputs)
+        returned = [Capture(f"outputs{path}", t) for path, t in tensors_in(outputs)]
+        found = distinct([x for x in returned if sample.matches(x.tensor, num_classes)] + watched)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(f"{capture.name} {tuple(capture.tensor.shape)}" for capture in found)
+            raise ValueError(f"{len(found)} tensors have the shape of predictions: {names}. Say which: {_REMEDY}")
+        # The last five calls are listed, as the network's output is rarely among the first.
+        calls = [f"{name} {shape}" for name, shape in others]
+        listed = ", ".join((["..."] if len(calls) > 5 else []) + calls[-5:])
+        seen = f"the forward calls gave {listed}" if calls else "no forward call was seen"
+        shapes = [*(tuple(x.tensor.shape) for x in returned), *(shape for _, shape in others)]
+        raise ValueError(
+            f"No predictions found: expected a tensor {sample.expected(num_classes)}; the step returned "
+            f"{describe(outputs)}, and {seen}. {advise(shapes, sample, num_classes, seen=bool(others))}{_REMEDY}"
+        )
 
     def _enter(self, *_: Any) -> None:
         if self._sample is not None and not self.is_paused:
@@ -204,26 +225,3 @@ class PredictionFinder:
                 self._others += [(x.name, tuple(x.tensor.shape)) for x in captures]
 
         return hook
-
-
-def _choose(
-    outputs: Any, watched: list[Capture], others: list[Shaped], sample: Sample, num_classes: int | None
-) -> Capture:
-    if isinstance(outputs, Tensor) and sample.matches(outputs, num_classes):
-        return Capture("outputs", outputs)
-    returned = [Capture(f"outputs{path}", t) for path, t in tensors_in(outputs)]
-    found = distinct([x for x in returned if sample.matches(x.tensor, num_classes)] + watched)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(f"{capture.name} {tuple(capture.tensor.shape)}" for capture in found)
-        raise ValueError(f"{len(found)} tensors have the shape of predictions: {names}. Say which: {_REMEDY}")
-    # The last five calls are listed, as the network's output is rarely among the first.
-    calls = [f"{name} {shape}" for name, shape in others]
-    listed = ", ".join((["..."] if len(calls) > 5 else []) + calls[-5:])
-    seen = f"the forward calls gave {listed}" if calls else "no forward call was seen"
-    shapes = [*(tuple(x.tensor.shape) for x in returned), *(shape for _, shape in others)]
-    raise ValueError(
-        f"No predictions found: expected a tensor {sample.expected(num_classes)}; the step returned "
-        f"{describe(outputs)}, and {seen}. {advise(shapes, sample, num_classes, seen=bool(others))}{_REMEDY}"
-    )

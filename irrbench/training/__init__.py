@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from irrbench.training.classes import build, check_class, import_class, source_digest
 from irrbench.training.models import (
     SegmentationModule,
+    build,
+    check_class,
     check_model,
     check_network,
     create_module,
     create_network,
+    import_class,
     predictions_of,
+    source_digest,
     trains_itself,
 )
 

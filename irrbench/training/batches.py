@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from irrbench.config import ConfigError, TrainConfig
 from irrbench.data import SegmentationDataset, collate
-from irrbench.training.classes import build, import_class
+from irrbench.training.models import build, import_class
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData

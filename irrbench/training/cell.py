@@ -23,9 +23,8 @@ from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, RulesConf
 from irrbench.data.dataset import parse_label
 from irrbench.plots import MODEL_COLOURS
 from irrbench.training.batches import check_splits, check_transforms, data_digest, image_facts
-from irrbench.training.classes import source_digest
 from irrbench.training.losses import select_loss
-from irrbench.training.models import check_model
+from irrbench.training.models import check_model, source_digest
 
 if TYPE_CHECKING:
     import pandas as pd

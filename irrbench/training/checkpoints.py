@@ -9,7 +9,7 @@ import io
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -115,21 +115,17 @@ class LastEpoch(Checkpoint):
             trainer.save_checkpoint(self._path)
 
 
-class ResumePoint(NamedTuple):
-    """A checkpoint from which a cell can be resumed, and the epoch that comes next."""
+def find_checkpoint(folder: Path) -> tuple[Path, int] | None:
+    """The checkpoint from which a cell can be resumed, and the epoch that comes next.
 
-    path: Path
-    next_epoch: int
-
-
-def find_checkpoint(folder: Path) -> ResumePoint | None:
-    """The checkpoint from which a cell can be resumed; None where there is none, or one that cannot be read."""
+    None where there is no checkpoint, or one that cannot be read.
+    """
     path = folder / LAST
     if not path.is_file():
         return None
     try:
         torch.load(folder / BEST, map_location="cpu", weights_only=False)
-        return ResumePoint(path, int(torch.load(path, map_location="cpu", weights_only=False)["epoch"]) + 1)
+        return path, int(torch.load(path, map_location="cpu", weights_only=False)["epoch"]) + 1
     except Exception as error:  # broken files make torch, zip and pickle raise all kinds of errors
         logger.warning("%s cannot go on from its checkpoint (%s: %s); it starts again", folder.name, path.name, error)
         return None

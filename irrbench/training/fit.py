@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -54,15 +54,6 @@ SHOWN = 4000  # characters of what failed processes wrote
 logger = logging.getLogger(__name__)
 
 
-class Trained(NamedTuple):
-    """What training and testing gave."""
-
-    table: pd.DataFrame
-    curve: pd.DataFrame
-    predictions: dict[str, Mask]
-    facts: dict[str, Any]
-
-
 def run_cell(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None) -> None:
     """Train on the training images, choose the epoch on the validation images, test it, and write the results.
 
@@ -77,10 +68,11 @@ def run_cell(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None)
     Raises:
         CellError: if the model has no usable predictions in the end.
     """
-    with seeded(cell.config.seed), quiet(), _process_rank(cell.config):
+    folder, config = cell.folder, cell.config
+    with _own_seed_and_rank(config), quiet():
         run = open_run(cell)
         try:
-            trained = _train(cell, data, run, on_epoch)
+            table, curve, masks, facts = _train(cell, data, run, on_epoch)
         except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C and SIGTERM into the latter
             run.finalize("aborted")
             raise KeyboardInterrupt from error
@@ -89,35 +81,34 @@ def run_cell(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None)
             raise
         if rank_zero_only.rank > 0:
             return
-    folder, config = cell.folder, cell.config
-    write_frame(folder / "per_image.csv", trained.table)
-    write_frame(folder / "curve.csv", trained.curve)
-    write_atomically(folder / MASKS, lambda place: np.savez_compressed(place, **pack_masks(trained.predictions)))
+    write_frame(folder / "per_image.csv", table)
+    write_frame(folder / "curve.csv", curve)
+    write_atomically(folder / MASKS, lambda place: np.savez_compressed(place, **pack_masks(masks)))
     identity = {"name": cell.name, "axes": dict(cell.axes), "config": asdict(config), "digest": config.digest}
-    write_json(folder / DONE, {**identity, **trained.facts})
+    write_json(folder / DONE, {**identity, **facts})
     (folder / LAST).unlink(missing_ok=True)
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw torch's random numbers from a seed, and restore the caller's generators afterwards."""
-    with torch.random.fork_rng(list(range(torch.cuda.device_count()))):
-        torch.manual_seed(seed)
-        yield
+def _own_seed_and_rank(config: CellConfig) -> Iterator[None]:
+    """Draw torch's random numbers from the cell's seed, take the rank among its processes, and restore both afterwards.
 
-
-@contextmanager
-def _process_rank(config: CellConfig) -> Iterator[None]:
-    """Take the rank among the cell's own processes, not the rank among the tasks of a job array."""
+    The rank that Lightning has found may be the one among the tasks of a job array.
+    """
     before = rank_zero_only.rank
-    rank_zero_only.rank = int(os.environ.get("LOCAL_RANK", "0")) if has_processes(config) else 0
-    try:
-        yield
-    finally:
-        rank_zero_only.rank = before
+    with torch.random.fork_rng(list(range(torch.cuda.device_count()))):
+        torch.manual_seed(config.seed)
+        rank_zero_only.rank = int(os.environ.get("LOCAL_RANK", "0")) if has_processes(config) else 0
+        try:
+            yield
+        finally:
+            rank_zero_only.rank = before
 
 
-def _train(cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener | None) -> Trained:
+def _train(
+    cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener | None
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Mask], dict[str, Any]]:
+    """Train and test; gives the table of the test images, the curve, the masks of the test images, and the facts."""
     config, score = cell.config, cell.config.scores[0]
     rules = asdict(config.rules)
     collector = PredictionCollector(data, threshold=config.rules.threshold)
@@ -129,10 +120,9 @@ def _train(cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener
     module = make_module(config, data)
     seeder, reporter = EpochSeeder(loaders, config.seed), EpochReporter(score, on_epoch)
     trainer = make_trainer(config, [monitor, seeder, reporter, collector, best, last], run)
-    resumed = find_checkpoint(cell.folder)
-    if resumed is not None:
-        loaders.set_epoch(resumed.next_epoch)  # workers load images before the epoch begins
-    trainer.fit(module, loaders.train, loaders.val, ckpt_path=resumed and resumed.path)
+    checkpoint, next_epoch = find_checkpoint(cell.folder) or (None, 0)
+    loaders.set_epoch(next_epoch)  # workers load images before the epoch begins
+    trainer.fit(module, loaders.train, loaders.val, ckpt_path=checkpoint)
     trainer.test(module, loaders.test, ckpt_path=best.best_model_path or None, verbose=False)
     if "test" not in monitor.tables:
         raise CellError(
@@ -146,7 +136,7 @@ def _train(cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener
         "epochs": len(curve),
         "seconds": round(last.seconds, 1),
     }
-    return Trained(monitor.tables["test"], curve, collector.masks, facts)
+    return monitor.tables["test"], curve, collector.masks, facts
 
 
 def make_trainer(config: CellConfig, callbacks: list[pl.Callback], run: CellLogger) -> pl.Trainer:
