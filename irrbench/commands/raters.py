@@ -13,7 +13,7 @@ from irrbench.config import ConfigError, ReliabilityConfig
 from irrbench.reliability.study import Study, study
 from irrbench.report.page import save_drawings, write_page
 from irrbench.report.raters import draw_figures, study_page
-from irrbench.report.raters_text import findings, headline
+from irrbench.report.raters import findings, headline
 from irrbench.report.terminal import reliability_table
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, contour_panel
 from irrbench.plots.style import isolate, score_title, shorten
-from irrbench.report.numbers import two_digits
 from irrbench.report.page import Picture, Stroke
+from irrbench.report.text import two_digits
 from irrbench.scores import gain
 
 if TYPE_CHECKING:

@@ -14,20 +14,18 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from functools import cache, partial
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from irrbench._files import write_atomically
 from irrbench.plots import save_figure
 from irrbench.plots.style import DASH, number, score_title
-from irrbench.report.numbers import p_value, share, to_float, whole
-from irrbench.scores import SCORES
+from irrbench.report.text import environment, p_value, share, to_float, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,12 +72,29 @@ class Drawing(NamedTuple):
         width, height = self.figure.get_size_inches()
         return bool(height > _TALL * width)
 
+    @property
+    def svg(self) -> Markup:
+        """Inline SVG with a text for those who cannot see it; matplotlib escapes the texts in the figure."""
+        with tempfile.TemporaryDirectory() as folder:
+            svg = save_figure(self.figure, Path(folder) / "figure.svg").read_text(encoding="utf-8")
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+        # Whole on a phone, and not too large on a wide screen.
+        width = self.figure.get_size_inches()[0]
+        size = f"min-width:{3.35 * width:.1f}rem;max-width:{7.5 * width:.1f}rem"
+        opening = Markup('<svg role="img" aria-label="{}" style="{}"').format(self.alt, size)
+        return opening + Markup(svg.removeprefix("<svg"))  # noqa: S704
+
 
 class Picture(NamedTuple):
     """One image with contours, (H, W, 3) uint8, and its caption."""
 
     caption: str
     pixels: NDArray[np.uint8]
+
+    @property
+    def uri(self) -> str:
+        """The address of the image, which is in the page itself."""
+        return picture_uri(self.pixels)
 
 
 class Stroke(NamedTuple):
@@ -280,7 +295,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 def render(page: Page) -> str:
     """Return a page as HTML; every text in it is escaped."""
-    return _environment().get_template("page.html").render(page=page)
+    return environment().get_template("page.html").render(page=page)
 
 
 def write_page(path: Path, page: Page) -> Path:
@@ -308,33 +323,6 @@ def save_drawings(folder: Path, drawings: Mapping[str, Drawing]) -> list[Path]:
 def save_picture(picture: NDArray[np.uint8], path: Path) -> None:
     """Write a picture as PNG."""
     path.write_bytes(_encoded(picture, **_PNG))
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("irrbench.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"svg": _svg, "picture_uri": picture_uri}
-    one_sided = [score.title.partition(" (")[0] for score in SCORES.values() if score.one_sided]
-    environment.globals["one_sided_scores"] = f"{', '.join(one_sided[:-1])} and {one_sided[-1]}"
-    return environment
-
-
-def _svg(drawing: Drawing) -> Markup:
-    """A figure as inline SVG with a text for those who cannot see it; matplotlib escapes the texts in it."""
-    with tempfile.TemporaryDirectory() as folder:
-        svg = save_figure(drawing.figure, Path(folder) / "figure.svg").read_text(encoding="utf-8")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    # Whole on a phone, and not too large on a wide screen.
-    width = drawing.figure.get_size_inches()[0]
-    size = f"min-width:{3.35 * width:.1f}rem;max-width:{7.5 * width:.1f}rem"
-    opening = Markup('<svg role="img" aria-label="{}" style="{}"').format(drawing.alt, size)
-    return opening + Markup(svg.removeprefix("<svg"))  # noqa: S704
 
 
 def picture_uri(picture: NDArray[np.uint8]) -> str:

@@ -1,4 +1,7 @@
-"""The report of a study of raters: its sections, their tables and figures."""
+"""The report of a study of raters: its first sentences, its sections with their tables, and its figures.
+
+What is said is in the template ``raters.txt``.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,17 @@ from irrbench.plots.raters import (
     pair_plot,
     within_and_between,
 )
-from irrbench.report.numbers import two_digits
+from irrbench.reliability.across import EXTENT_MARKED
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
-from irrbench.report.raters_text import findings, headline, limits
+from irrbench.report.text import sentence, sentences, two_digits
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from irrbench.reliability.study import Study
 
+TEXTS = "raters.txt"
 PACKAGES = ("irrbench", "torch", "numpy", "pandas", "scipy", "statsmodels", "mlflow")
 COLUMNS = {
     **{name: Column(name, "text") for name in ("measure", "rater", "column", "covariate", "contrast")},
@@ -111,6 +116,59 @@ def study_page(study: Study, drawings: Mapping[str, Drawing], *, config: Mapping
     )
 
 
+# What is said.
+
+
+def headline(study: Study) -> str:
+    """One sentence: how many images and raters, and the three main numbers."""
+    complete = int((study.per_image["n_raters"] == len(study.data.raters)).sum())
+    return sentence(
+        TEXTS, "headline", study, complete, _by_measure(study.summary), _by_measure(study.across)["extent_icc"]
+    )
+
+
+def findings(study: Study) -> list[str]:
+    """What the numbers say, a sentence or more for each subject."""
+    across, monitored = _by_measure(study.across), study.scores[study.scores["monitor"]].to_dict("records")
+    said = sentences(
+        TEXTS,
+        "findings",
+        study,
+        _by_measure(study.summary),
+        extent=across["extent_icc"],
+        extent_marked=across.get(EXTENT_MARKED),
+        outlier_rater=_outlier_rater(study),
+        monitored=monitored[0] if monitored else None,
+    )
+    return [*said, *(remark for remark in study.remarks if remark not in study.warnings)]
+
+
+def limits(study: Study) -> list[str]:
+    """What the numbers cannot say."""
+    return sentences(TEXTS, "limits", study, _unit(study))
+
+
+def _outlier_rater(study: Study) -> dict[Any, Any] | None:
+    """The row of the rater who draws least like the others: leaving this rater out raises alpha most."""
+    table = study.leave_one_out
+    alphas = table[(table["measure"] == "alpha") & (table["left_out"] != "")]
+    if study.options.raters_are_slots or alphas.empty:
+        return None
+    return alphas.sort_values("change", ascending=False).to_dict("records")[0]
+
+
+def _by_measure(table: pd.DataFrame) -> dict[str, dict[Any, Any]]:
+    return {str(row["measure"]): row for row in table.to_dict("records")}
+
+
+def _unit(study: Study) -> str:
+    column = study.data.group_column
+    return "images" if column is None else f"groups of images ({column})"
+
+
+# The sections with tables.
+
+
 def _sections_on_agreement(study: Study, drawings: Mapping[str, Drawing]) -> list[Section]:
     scores = [m.name for m in study.measures if m.kind == "score"]  # they have a table of their own
     measures = study.summary[~study.summary["measure"].isin(scores)]
@@ -181,7 +239,7 @@ def _folded(study: Study, name: str, title: str, frame: pd.DataFrame | None = No
 def rules_in_words(study: Study) -> dict[str, str]:
     """The rules behind the numbers, by name."""
     options, column = study.options, study.data.group_column
-    unit = "images" if column is None else f"groups of images ({column})"
+    unit = _unit(study)
     robust = "HC3" if column is None else f"robust to correlation within {column}"
     return {
         "Images left out": f"fewer than two raters or an empty region of interest; more than half of the raters marked "
@@ -206,67 +264,46 @@ def draw_figures(study: Study, *, pictures: int = 4) -> dict[str, Drawing]:
         study: a finished study.
         pictures: images shown with every rater's mask.
     """
+    figures = {"masks": _draw_masks(study, pictures), **_draw_measures(study), **_draw_raters(study)}
+    return {
+        name: Drawing(figure, *sentences(TEXTS, f"{name}_figure"))
+        for name, figure in figures.items()
+        if figure is not None
+    }
+
+
+def _draw_measures(study: Study) -> dict[str, Figure]:
+    """Measures and scores of all raters together, their correlations and the linear models."""
     main = {m.name: m.title for m in study.measures if m.is_main}
-    reliability = [m.name for m in study.measures if m.is_reliability]
-    drawn = {
-        "masks": _draw_masks(study, pictures),
-        "measures": Drawing(
-            measure_means(
-                study.per_image,
-                study.summary[study.summary["measure"].isin(reliability)],
-                study.across[study.across["measure"] == "extent_icc"],
-            ),
-            "Mean of each measure with its standard error, and the middle nine tenths of images.",
-            "Numbers: means, and the extent ICC.",
-        ),
-        "average_and_naive_rater": Drawing(
-            average_and_naive(study.scores),
-            "Average rater, naive rater and a mask that marks nothing, on each score.",
-            "Means over images with standard errors. Star: to monitor, of the scores that see both kinds of error.",
-        ),
-        **_draw_raters(study),
+    means = study.summary[study.summary["measure"].isin([m.name for m in study.measures if m.is_reliability])]
+    extent = study.across[study.across["measure"] == "extent_icc"]
+    figures = {
+        "measures": measure_means(study.per_image, means, extent),
+        "average_and_naive_rater": average_and_naive(study.scores),
     }
     if len(study.per_image) >= 3:
-        drawn["pairs"] = Drawing(
-            pair_plot(study.per_image, study.correlations, main),
-            "Scatter of each pair of measures over images, with their correlations.",
-            "One dot per image. Above the diagonal: Pearson's correlation and its 95 % interval.",
-        )
-    main.pop("prevalence", None)
+        figures["pairs"] = pair_plot(study.per_image, study.correlations, main)
+    main = {name: title for name, title in main.items() if name != "prevalence"}
     coefficients = study.coefficients[study.coefficients["measure"].isin(list(main))]
     if coefficients["estimate"].notna().any():
-        drawn["coefficients"] = Drawing(
-            coefficient_plot(coefficients, main),
-            "Coefficients of the linear model of each measure, with intervals.",
-            "Per standard deviation of a number, or against the most frequent category. Grey: the interval holds 0.",
-        )
-    return {name: drawing for name, drawing in drawn.items() if drawing is not None}
+        figures["coefficients"] = coefficient_plot(coefficients, main)
+    return figures
 
 
-def _draw_raters(study: Study) -> dict[str, Drawing]:
+def _draw_raters(study: Study) -> dict[str, Figure]:
     """Each rater left out, and each rater's repeated drawings."""
     score = f"{study.options.scores[0]}_ceiling"
     chosen = [m for m in study.measures if m.kind == "icc" or m.name in ("alpha", "ac1", score)]
     titles = {m.name: m.title for m in chosen} | {"extent_icc": "Extent ICC"}
-    drawn = {}
+    figures = {}
     if (study.leave_one_out["left_out"] != "").any():
-        drawn["leave_one_out"] = Drawing(
-            left_out(study.leave_one_out, titles),
-            "How each measure changes without each of the raters.",
-            "Paired over images, with 95 % intervals; the extent ICC is one number for all images. Part of a change is "
-            "due to the number of raters alone, whoever is left out: an even number of other raters has ties (see the "
-            "rules), which changes the average rater's scores, and the Laplace ICC depends on the number of raters.",
-        )
+        figures["leave_one_out"] = left_out(study.leave_one_out, titles)
     if not study.within.empty:
-        drawn["within_raters"] = Drawing(
-            within_and_between(study.within, titles),
-            "Each measure between the drawings of one rater, and between raters on the same images.",
-            "Means over the images that the rater drew again.",
-        )
-    return drawn
+        figures["within_raters"] = within_and_between(study.within, titles)
+    return figures
 
 
-def _draw_masks(study: Study, pictures: int) -> Drawing | None:
+def _draw_masks(study: Study, pictures: int) -> Figure | None:
     data, images = study.data, []
     for place in choose_images(study, pictures):
         if len(data.shape(place)) == 2:
@@ -276,14 +313,7 @@ def _draw_masks(study: Study, pictures: int) -> Drawing | None:
             images.append(
                 RatedImage(caption, data.image(place), data.masks(place), data.roi(place), data.present(place))
             )
-    if not images:
-        return None
-    return Drawing(
-        mask_figure(images, data.raters),
-        "Images from low to high agreement, each with every rater's mask and the votes of all.",
-        "From low to high agreement (alpha, evenly between its 5th and 95th percentile), small lesions enlarged. Last "
-        "column: the share of raters who mark a pixel, outlined where more than half do.",
-    )
+    return mask_figure(images, data.raters) if images else None
 
 
 def choose_images(study: Study, pictures: int) -> list[int]:

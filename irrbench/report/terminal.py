@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from irrbench.plots.bands import score_columns
 from irrbench.plots.style import DASH, number, score_title, shorten
-from irrbench.report.numbers import FORMULA, share, span, to_float, whole
+from irrbench.report.text import FORMULA, share, span, to_float, whole
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from irrbench.report.numbers import percent_of
-from irrbench.report.raters_text import alpha_word, findings, headline, icc_word, limits
+from irrbench.report.raters import findings, headline, limits
 from irrbench.report.terminal import reliability_table
+from irrbench.report.text import alpha_word, icc_word, percent_of
+from tests.other_scores import register
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,15 @@ def test_a_high_pixel_icc_of_much_background_is_no_praise(found):
     warned = " ".join(findings(changed(found, pixel_icc__mean=0.95, unanimous__mean=0.99)))
     assert "on average: excellent; " in praised
     assert "excellent by the usual convention, which masks with much background reach too easily" in warned
+
+
+def test_where_lower_is_better_the_average_rater_is_below_the_careless_masks(found, monkeypatch):
+    register(monkeypatch)
+    chosen = found.scores[found.scores["monitor"]].assign(score="error", title="Error rate")
+    text = " ".join(findings(replace(found, scores=chosen)))
+    assert "To monitor: Error rate." in text
+    assert "furthest below a mask that marks everything" in text
+    assert "furthest above a mask that marks everything" in " ".join(findings(found))
 
 
 def test_one_image_names_no_score(found):

@@ -11,13 +11,14 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from irrbench.plots.curves import trend_bins
 from irrbench.plots.style import DASH, MINUS
 from irrbench.report import terminal_table
-from irrbench.report.benchmark_text import cautions, findings, headline, no_shares
-from irrbench.report.numbers import share
+from irrbench.report.benchmark import cautions, draw_figures, findings, headline, no_shares
 from irrbench.report.terminal import wrap_name
+from irrbench.report.text import sentences, share
 from tests.other_scores import register
-from tests.report.frames import comparisons, leaderboard, results, subgroups, verdicts
+from tests.report.frames import comparisons, leaderboard, per_image, results, subgroups, verdicts
 
 
 def changed(frame, role, **values):
@@ -100,6 +101,30 @@ class TestLowerIsBetter:
         assert headline(results(frame, scores=("error",))).endswith(
             "the naive rater is not worse than the average rater."
         )
+
+    def test_the_caption_says_hatched_where_the_band_is(self):
+        frame = self.frame({"unet": 0.6})
+        assert "Hatched" not in draw_figures(results(frame, scores=("error",)))["band"].caption
+        frame = changed(frame, "floor", error=0.1)
+        assert (
+            "Hatched: the naive rater is not worse" in draw_figures(results(frame, scores=("error",)))["band"].caption
+        )
+
+
+class TestSentences:
+    @pytest.mark.parametrize(
+        ("images", "text"),
+        [(194, ". The lines join the medians of 5 groups of about 39 images."), (4, ": too few for a trend.")],
+    )
+    def test_say_what_dots_and_lines_are(self, images, text):
+        found = results(leaderboard({}), agreement=per_image({})["iou"].rename("alpha"))
+        alt, caption = sentences("benchmark.txt", "agreement_figure", found, images, trend_bins(images))
+        assert alt == "IoU per image against alpha."
+        assert caption == f"One symbol per image ({images}), grey for the average rater{text}"
+
+    def test_names_are_as_they_are(self):
+        """Plain text is escaped where it enters a page, and once."""
+        assert "<b>&amp;</b>" in headline(results(leaderboard({"<b>&amp;</b>": 0.6})))
 
 
 class TestFindings:

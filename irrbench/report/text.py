@@ -1,0 +1,167 @@
+"""Numbers and sentences as the reports and the terminal print them.
+
+Sentences are in the templates ``benchmark.txt`` and ``raters.txt``, as macros; their values pass through the functions
+of this module.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from irrbench.plots.style import isolate, number, score_title
+from irrbench.scores import SCORES, record
+
+FORMULA = "normalized = (mean model − mean floor) / (mean ceiling − mean floor)"  # noqa: RUF001
+
+
+def two_digits(value: float) -> str:
+    """Return a score as sentences have it.
+
+    >>> two_digits(0.714)
+    '0.71'
+    """
+    return number(float(value), digits=2)
+
+
+def to_float(value: Any) -> float:
+    """Return a value of a table as a float; NaN where there is none."""
+    return math.nan if value is None else float(value)
+
+
+def whole(value: Any) -> str:
+    """Return a whole number; nothing for NaN.
+
+    >>> whole(3.0), whole(float("nan"))
+    ('3', '')
+    """
+    return "" if math.isnan(to_float(value)) else str(int(value))
+
+
+def span(low: float, high: float) -> str:
+    """Return an interval; with a word between its ends, as a dash next to a minus sign misleads.
+
+    >>> span(0.1, 0.25)
+    '0.100 to 0.250'
+    """
+    return f"{number(low)} to {number(high)}"
+
+
+def share(normalized: float) -> str:
+    """Return a normalized score in percent, a dash for NaN; never 100 % for less than the ceiling.
+
+    >>> share(0.874), share(0.998), share(1.031)
+    ('87 %', '>99 %', '103 %')
+    """
+    if 0.99 < normalized < 1:
+        return ">99 %"
+    text = number(100 * normalized, digits=0)
+    return f"{text} %" if math.isfinite(normalized) else text
+
+
+def percent_of(part: float) -> str:
+    """Return a share of images or pixels in percent; never 0 or 100 for what is neither.
+
+    >>> percent_of(0.004), percent_of(0.5), percent_of(0.997), percent_of(1.0)
+    ('<1 %', '50 %', '>99 %', '100 %')
+    """
+    if 0 < part < 0.01:
+        return "<1 %"
+    return ">99 %" if 0.99 < part < 1 else f"{100 * part:.0f} %"
+
+
+def level_in_percent(level: float) -> str:
+    """Return a confidence level in percent.
+
+    >>> level_in_percent(0.95), level_in_percent(0.999)
+    ('95 %', '99.9 %')
+    """
+    return f"{100 * level:.10g} %"
+
+
+def p_value(p: float) -> str:
+    """Return a p-value.
+
+    >>> p_value(0.0004), p_value(0.03)
+    ('< 0.001', '0.030')
+    """
+    return "< 0.001" if p < 0.001 else number(p)
+
+
+def icc_word(value: float) -> str:
+    """The word for an intraclass correlation by Koo and Li's convention.
+
+    Source: Koo and Li 2016, doi 10.1016/j.jcm.2016.02.012.
+
+    Example:
+        >>> icc_word(0.4), icc_word(0.5), icc_word(0.8), icc_word(0.9)
+        ('poor', 'moderate', 'good', 'excellent')
+    """
+    limits = ((0.5, "poor"), (0.75, "moderate"), (0.9, "good"), (math.inf, "excellent"))
+    return next(word for limit, word in limits if value < limit)
+
+
+def alpha_word(value: float) -> str:
+    """The words for Krippendorff's alpha by his convention.
+
+    Source: Krippendorff 2004, Content Analysis.
+
+    Example:
+        >>> alpha_word(0.85), alpha_word(0.7), alpha_word(0.3)
+        ('reliable', 'good for tentative conclusions only', 'not reliable')
+    """
+    if value >= 0.8:
+        return "reliable"
+    return "good for tentative conclusions only" if value >= 0.667 else "not reliable"
+
+
+def sentences(template: str, macro: str, *values: Any, **more: Any) -> list[str]:
+    """Return what a macro of a template says as plain text: a text for each paragraph, of one line.
+
+    Args:
+        template: its file, such as ``"benchmark.txt"``.
+        macro: its name.
+        values: the arguments of the macro.
+        more: the arguments of the macro by name.
+    """
+    text = getattr(environment().get_template(template).module, macro)(*values, **more)
+    paragraphs = (" ".join(filter(None, map(str.strip, part.split("\n")))) for part in re.split(r"\n\s*\n", text))
+    return [paragraph for paragraph in paragraphs if paragraph]
+
+
+def sentence(template: str, macro: str, *values: Any, **more: Any) -> str:
+    """Return what a macro says as one text; see :func:`sentences`."""
+    return " ".join(sentences(template, macro, *values, **more))
+
+
+@cache
+def environment() -> Environment:
+    """The templates; values are escaped in HTML, and not in plain text, which is escaped where it enters a page."""
+    found = Environment(
+        loader=PackageLoader("irrbench.report"),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    functions = (
+        alpha_word,
+        icc_word,
+        isolate,
+        level_in_percent,
+        number,
+        p_value,
+        percent_of,
+        score_title,
+        share,
+        two_digits,
+    )
+    found.filters |= {function.__name__: function for function in functions}
+    found.tests["known"] = lambda value: math.isfinite(to_float(value))
+    one_sided = [score.title.partition(" (")[0] for score in SCORES.values() if score.one_sided]
+    found.globals |= {"one_sided_scores": f"{', '.join(one_sided[:-1])} and {one_sided[-1]}", "record": record}
+    return found
