@@ -5,7 +5,7 @@ Files, terminal, report and MLflow read this object and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -232,7 +232,7 @@ def build_results(
         separation=separation_frame(candidates),
         seeds=seeds_frame(candidates),
         subgroups=subgroups,
-        notes=(*_notes_on_data(candidates), *_notes_on_tests(candidates, asked)),
+        notes=tuple(_notes(candidates, asked)),
         members={
             candidates.names[place]: tuple(names[member - offset] for member in candidates.members[place])
             for place in candidates.models
@@ -242,56 +242,46 @@ def build_results(
     )
 
 
-def _notes_on_data(candidates: Candidates) -> list[str]:
-    """Scores without a normalized value, scores undefined on some images, too few groups."""
-    notes = []
+def _notes(candidates: Candidates, asked: Questions) -> Iterator[str]:
+    """What a reader must know: what the data, the configuration and the number of resamples leave without an answer."""
+    options, models = candidates.resampling, candidates.models
     for score in candidates.scores:
         reason = next((n.reason for n in normalize(candidates, score) if n.reason), "")
         if reason:
-            notes.append(f"No normalized {score}: {reason}.")
-    total = len(candidates.image_ids)
+            yield f"No normalized {score}: {reason}."
+    images, groups = len(candidates.image_ids), len(set(candidates.groups))
     for score in candidates.scores:
-        count = int(candidates.counted(score).sum())
-        if count < total:
-            notes.append(f"{score} is defined on {count} of {total} test images.")
-    count = len(set(candidates.groups))
-    if count < MIN_GROUPS_FOR_SKEWED_SCORES:
-        notes.append(
-            f"Only {count} independent images or groups: below {MIN_GROUPS_FOR_SKEWED_SCORES}, intervals of skewed "
+        defined = int(candidates.counted(score).sum())
+        if defined < images:
+            yield f"{score} is defined on {defined} of {images} test images."
+    if groups < MIN_GROUPS_FOR_SKEWED_SCORES:
+        yield (
+            f"Only {groups} independent images or groups: below {MIN_GROUPS_FOR_SKEWED_SCORES}, intervals of skewed "
             "scores are too short."
         )
-    return notes
-
-
-def _notes_on_tests(candidates: Candidates, asked: Questions) -> list[str]:
-    """What the configuration or the data leave without an answer."""
-    options, models = candidates.resampling, candidates.models
-    notes = []
     if not set(asked.margins or {}) & set(candidates.scores):
-        notes.append(
+        yield (
             "No margin is declared, so non-inferiority to the average rater is not tested: set statistics.margins, "
             f"such as {{{candidates.scores[0]}: 0.02}}, before looking at the results."
         )
     if options.draws_raters:
         raters = next(iter(candidates.folds.values())).shape[1]
-        notes.append(f"Intervals generalise from only {raters} raters to other raters: they are wide.")
+        yield f"Intervals generalise from only {raters} raters to other raters: they are wide."
     single = [candidates.names[place] for place in models if len(candidates.members[place]) == 1]
     if options.draws_seeds and single:
-        notes.append(
+        yield (
             f"Trained from one seed only, so the spread between seeds is unknown: {', '.join(single)}. Train several "
             "(seeds: [0, 1, 2])."
         )
-    pairs = max(len(models), len(models) * (len(models) - 1) // 2)
-    groups = max(len(set(candidates.groups)), 2)
+    pairs, groups = max(len(models), len(models) * (len(models) - 1) // 2), max(groups, 2)
     if 2 * pairs * smallest_p(groups, options.resamples, method=options.method) >= 1 - options.level:
-        notes.append(
+        yield (
             f"{pairs} comparisons of {len(models)} models on {groups} images or groups cannot become significant with "
             f"{options.resamples} resamples, however large the differences: raise statistics.resamples, or use "
             "Student's intervals."
         )
     if not candidates.folds:
-        notes.append(
+        yield (
             "No alternative annotator test: these results come from a version that did not store scores on each "
             "rater's reference; score the models again."
         )
-    return notes

@@ -153,6 +153,7 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
         for pairs in filter(None, families):
             one, other = (list(side) for side in zip(*pairs, strict=True))
             ratios = candidates.differences(score, one, other)
+            low, high = candidates.interval(ratios)
             p = p_two_sided(ratios, method=options.method)
             p_holm = holm(p)
             verdict = _first_true(
@@ -166,7 +167,8 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
                 "versus": [candidates.names[i] for i in other],
                 "score": score,
                 "difference": ratios.estimates,
-                **dict(zip(("low", "high"), candidates.interval(ratios), strict=True)),
+                "low": low,
+                "high": high,
                 "p": p,
                 "p_holm": p_holm,
                 "verdict": verdict,
