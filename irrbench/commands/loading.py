@@ -90,10 +90,12 @@ def load_data(config: DataConfig) -> RaterData:
 
 def check_data(config: DataConfig) -> list[Problem]:
     """Everything that is wrong with the data folder and, in a benchmark, the finished predictions."""
-    problems = [] if config.data is None else check_folder(config.data, **_folder_options(config))
-    if problems or not isinstance(config, BenchmarkConfig) or not config.predictions:
-        return problems
-    data = load_data(config)
+    if not isinstance(config, BenchmarkConfig) or not config.predictions:
+        return [] if config.data is None else check_folder(config.data, **_folder_options(config))
+    try:
+        data = load_data(config)
+    except DataError as error:
+        return list(error.problems)
     split = scored_split(config, data)
 
     def check_model(folder: str) -> list[Problem]:
