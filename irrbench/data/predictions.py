@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from irrbench.bounds import segmentation_bounds
+from irrbench.bounds import cut_scores
 from irrbench.data.io import Files, files_by_id, in_threads, read_values, single_channel, two_valued
 from irrbench.data.rater_data import PackedMasks, RaterData, shrink_nearest
 from irrbench.data.readers import LOSSY, DataError, Mask, NiftiReader, Problem, ReadError, check_shape, extension, stem
 from irrbench.folds import Ties
-from irrbench.patterns import VotePatterns
 from irrbench.scores import EmptyReference, gain
 
 Result = TypeVar("Result")
@@ -32,7 +31,6 @@ NNUNET_FILES = ("dataset.json", "plans.json", "predict_from_raw_data_args.json")
 _NNUNET_EXTRAS = (*NNUNET_FILES, "summary.json", "postprocessing.json", "postprocessing.pkl")
 SUM_TOLERANCE = 0.02  # half precision, and maps that were resampled
 CANDIDATES = tuple(number / 100 for number in range(1, 100))
-MAX_CELLS = 2**22
 TINY = 1e-12
 
 
@@ -152,19 +150,17 @@ def choose_threshold(
 
     def score_image(found: Foreground, index: int) -> tuple[bool, NDArray[np.float64]]:
         roi = wanted.roi(index)
-        cuts = VotePatterns.from_levels(
+        by_cut = cut_scores(
             torch.from_numpy(wanted.masks(index))[None],
             torch.from_numpy(found.levels(edges))[None],
+            score,
             num_levels=len(edges) + 1,
             roi=None if roi is None else torch.from_numpy(roi)[None],
             present=torch.from_numpy(wanted.present(index))[None],
-        ).cuts()
-        values = []
-        for counts in cuts.counts.split(max(1, MAX_CELLS // cuts.counts[0].numel())):
-            part = VotePatterns(counts, cuts.num_raters, cuts.present[: len(counts)])
-            bounds = segmentation_bounds(part, (score,), ties=ties, empty_reference=empty_reference)
-            values.append(bounds.model[score])
-        return found.certain is not None, np.asarray(torch.cat(values).numpy(), dtype=np.float64)
+            ties=ties,
+            empty_reference=empty_reference,
+        )
+        return found.certain is not None, np.asarray(by_cut[0].numpy(), dtype=np.float64)
 
     results = _read_all(Path(root), data, wanted, score_image, classes, progress=progress)
     if not any(is_probability for is_probability, _ in results):
