@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from irrbench.bounds import segmentation_bounds
+from irrbench.bounds import cut_scores
 from irrbench.folds import Ties
-from irrbench.patterns import VotePatterns
 from irrbench.scores import EmptyReference, gain
-from irrbench.summary import bounds_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,13 +94,12 @@ def fit_blind(
     if len(thresholds) > most:
         thresholds = np.unique(np.quantile(thresholds, np.linspace(0, 1, most), method="nearest"))
     levels = torch.from_numpy(np.searchsorted(thresholds, share, side="right"))[None]
+    rules = {"ties": ties, "empty_reference": empty_reference}
     by_image = []
     for place in range(len(train)):
         stack, roi, present = _batch(train, [place])
-        patterns = VotePatterns.from_levels(stack, levels, num_levels=len(thresholds) + 1, roi=roi, present=present)
-        # One cut for each threshold, from the lowest on.
-        bounds = segmentation_bounds(patterns.cuts(), [score], ties=ties, empty_reference=empty_reference)
-        by_image.append(bounds.model[score].numpy())
+        options: dict[str, Any] = {"num_levels": len(thresholds) + 1, "roi": roi, "present": present, **rules}
+        by_image.append(cut_scores(stack, levels, score, **options)[0].numpy())
     defined = [values for values in by_image if not np.isnan(values).any()]
     if not defined:
         raise BlindError(f"no blind guess: no training image defines {score}.")
@@ -134,19 +131,17 @@ def score_blind(
     Raises:
         BlindError: if an image has another size.
     """
-    import pandas as pd  # noqa: PLC0415
+    from irrbench.metrics import SegmentationBounds  # noqa: PLC0415 (torchmetrics)
 
     guesses = blind_masks(guess, data)
-    tables = []
+    metric = SegmentationBounds(scores, from_logits=False, ties=ties, empty_reference=empty_reference)
     for start in range(0, len(data), _BATCH):
         part = range(start, min(start + _BATCH, len(data)))
         image_ids = [data.image_ids[place] for place in part]
         preds = torch.from_numpy(np.stack([guesses[image_id] for image_id in image_ids]))
         masks, roi, present = _batch(data, part)
-        patterns = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present)
-        bounds = segmentation_bounds(patterns, scores, ties=ties, empty_reference=empty_reference)
-        tables.append(bounds_table(image_ids, [patterns], [bounds]))
-    return pd.concat(tables, ignore_index=True)
+        metric.update(preds, masks, roi, image_ids, present)
+    return metric.per_image()
 
 
 def blind_masks(guess: BlindGuess, data: RaterData) -> dict[str, NDArray[np.bool_]]:
