@@ -2,7 +2,7 @@
 
 All take pixels or blocks for independent of each other, which neighbours are not: intervals are too narrow and p-values
 too small, the more so the finer the image. They describe one image. For a mean over a data set, resample images, or
-patients (:func:`irrbench.stats.mean_interval`).
+patients (:func:`irrbench.stats.clustered_mean`).
 """
 
 from __future__ import annotations

@@ -49,9 +49,10 @@ def benjamini_yekutieli(p_values: ArrayLike) -> Floats:
         >>> benjamini_yekutieli([0.01, 0.04, 0.03]).round(4).tolist()
         [0.055, 0.0733, 0.0733]
     """
-    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 (slow to import)
+    from scipy.stats import false_discovery_control  # noqa: PLC0415 (slow to import)
 
-    return np.asarray(multipletests(p_values, method="fdr_by")[1], float)
+    p = np.asarray(p_values, float)
+    return np.full_like(p, np.nan) if np.isnan(p).any() else np.asarray(false_discovery_control(p, method="by"), float)
 
 
 @dataclass(frozen=True)
