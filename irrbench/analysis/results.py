@@ -1,4 +1,4 @@
-"""The result of a benchmark: one object with its tables, what must be said beside them, and the facts behind them.
+"""The result of a benchmark: one object with its tables, notes for the reader, and facts about data and configuration.
 
 Files, terminal, report and MLflow read this object and nothing else.
 """
@@ -33,7 +33,7 @@ __all__ = ["Questions", "Resampling", "Results", "build_results", "resampling_in
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Results:
-    """The tables of a benchmark and the facts behind them; what is not given is empty and is not shown.
+    """The tables of a benchmark, and facts about data and configuration; what is not given is empty and is not shown.
 
     Attributes:
         leaderboard: ``name``, ``role``, ``n_images``, ``n_groups`` and per score ``s``, ``s_low``, ``s_high``,
@@ -50,7 +50,7 @@ class Results:
         scores: the main one first; all in the leaderboard by default.
         level: confidence level of the intervals.
         name: of the data set.
-        note: what must be said wherever results are shown, such as "rendered images"; may be empty.
+        note: a remark that is shown with all results, such as "rendered images"; may be empty.
         raters: their names, in the order of their contours' colours.
         unit: the column that says which images belong together, such as "patient"; empty where images are independent.
         agreement: the raters' agreement by ``image_id``; its name labels the axis.

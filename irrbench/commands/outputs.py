@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: its results, their files and figures, the report, artifacts in MLflow."""
+"""The outputs of a benchmark: its results, their files and figures, the report, artifacts in MLflow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FIGURES, REPORT = "figures", "report.html"
 
 
 def check_questions(config: BenchmarkConfig, data: RaterData) -> None:
-    """Refuse questions that the data cannot answer, before anything is trained.
+    """Check, before anything is trained, that the manifest has the columns of the subgroups.
 
     Raises:
         ConfigError: for a subgroup's column that the manifest lacks.
@@ -55,7 +55,7 @@ def make_results(
     colours: Mapping[str, str] | None = None,
     command: str = "",
 ) -> Results:
-    """Make all tables of a benchmark, and gather the facts behind them.
+    """Make all tables of a benchmark, and add the facts about data and configuration.
 
     Args:
         config: its statistics and rules.
@@ -208,7 +208,7 @@ def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery
 
 
 def log_artifacts(runs: Mapping[str, Run], files: Sequence[Path]) -> None:
-    """Put the results into each model's run; what the store refuses or does not take costs a warning.
+    """Put the results into each model's run; what the store refuses or does not take is logged as a warning.
 
     Args:
         runs: by the model's name.

@@ -95,7 +95,8 @@ def benchmark_page(
         for gallery in galleries
         if gallery.pictures
     ]
-    as_good, separates = "Better than the naive rater, as good as the average rater?", "Which score tells models apart"
+    as_good = "Better than the naive rater, as good as the average rater?"
+    distinguishes = "Which score distinguishes models"
     return Page(
         title=f"Benchmark: {results.name}",
         note=results.note,
@@ -110,9 +111,9 @@ def benchmark_page(
             _comparisons(results),
             _alternative(results),
             replace(
-                _table(results, results.of_scores(results.separation), "separation", label=separates),
+                _table(results, results.of_scores(results.separation), "separation", label=distinguishes),
                 anchor="separation",
-                title=separates,
+                title=distinguishes,
                 text=sentence(TEXTS, "separation", results),
             ),
             _subgroups(results, drawn.get("subgroups")),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, contour_panel
-from irrbench.plots.style import isolate, score_title, shorten
+from irrbench.plots.style import score_title, shorten
 from irrbench.report.page import Picture, Stroke
-from irrbench.report.text import two_digits
+from irrbench.report.text import sentence, two_digits
 from irrbench.scores import gain
 
 if TYPE_CHECKING:
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from irrbench.analysis.results import Results
     from irrbench.data import RaterData
 
+TITLES = {
+    "ranked": "Worst, median, best",
+    "failures": "Raters agree, all models fail",
+    "disagreement": "Raters disagree",
+}
 RANKED, SHOWN = 3, 4  # pictures of each rank, pictures in the other galleries
 
 
@@ -99,30 +104,14 @@ def choose_images(per_image: pd.DataFrame, agreement: pd.Series, *, score: str, 
     words = rank_words(len(known))
     captions = _captions(known.iloc[list(words)], score)
     ranked = {key: f"{word}: {text}" for word, (key, text) in zip(words.values(), captions.items(), strict=True)}
-    who = "even the best of all models is" if numbers["models"].max() > 1 else "the model is"
     hard = numbers.dropna(subset=["agreement"]).sort_values("agreement", kind="stable").head(SHOWN)
-    galleries = [
-        Gallery(
-            "ranked",
-            "Worst, median, best",
-            f"Images on which the best model, {isolate(best)}, has its worst, median and best {score_title(score)}.",
-            ranked,
-        ),
-        Gallery(
-            "failures",
-            "Raters agree, all models fail",
-            f"Of the half of the images on which raters agree more, those on which {who} furthest behind the average "
-            "rater. The labels do not explain these failures.",
-            _captions(_failures(numbers, score), score),
-        ),
-        Gallery(
-            "disagreement",
-            "Raters disagree",
-            "The images on which the raters agree least. A model's score on these images says little about it.",
-            _captions(hard, score),
-        ),
-    ]
-    return [gallery for gallery in galleries if gallery.captions]
+    chosen = {
+        "ranked": ranked,
+        "failures": _captions(_failures(numbers, score), score),
+        "disagreement": _captions(hard, score),
+    }
+    leads = {name: sentence("benchmark.txt", f"{name}_images", score, best, numbers["models"].max()) for name in chosen}
+    return [Gallery(name, TITLES[name], leads[name], captions) for name, captions in chosen.items() if captions]
 
 
 def image_numbers(per_image: pd.DataFrame, agreement: pd.Series, *, score: str, best: str) -> pd.DataFrame:

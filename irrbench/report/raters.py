@@ -103,7 +103,7 @@ def study_page(study: Study, drawings: Mapping[str, Drawing], *, config: Mapping
         headline=headline(study),
         sections=[
             Section("findings", "What was found", items=findings(study), style=""),
-            Section("limits", "What this cannot say", items=limits(study), style=""),
+            Section("limits", "Limits of these results", items=limits(study), style=""),
             Section("masks", "Images with every rater's mask", figure=drawings.get("masks")),
             *_sections_on_agreement(study, drawings),
             Section("pairs", "Correlations between measures", figure=drawings.get("pairs")),
@@ -144,7 +144,7 @@ def findings(study: Study) -> list[str]:
 
 
 def limits(study: Study) -> list[str]:
-    """What the numbers cannot say."""
+    """The limits of the results."""
     return sentences(TEXTS, "limits", study, _unit(study))
 
 

@@ -301,7 +301,7 @@ class TestSections:
 
     def test_small_subgroups_are_a_caution_and_have_one_in_their_rows(self, tmp_path):
         _, parsed = write(tmp_path, **LIGHT | {"subgroups": subgroups(MODELS, {"A": 100, "B": 9})})
-        assert "Subgroups of fewer than 10 images say little: site B (9)." in parsed.text
+        assert "Subgroups of fewer than 10 images are weak evidence: site B (9)." in parsed.text
         assert parsed.cells.count("only 9 images") == len(MODELS)
 
     def test_large_subgroups_are_none(self, whole):
