@@ -109,7 +109,7 @@ def run_benchmark(
         data = load_data(config)
         check_questions(config, data)
         console.print(describe(config, data), soft_wrap=True)
-        store = _open_store(config, data)
+        store = reach_store(config.tracking_uri, config.experiment, data, output)
         models: Sequence[CellResult | Scored]
         failures: Sequence[Failure] = ()
         if config.predictions:
@@ -142,14 +142,24 @@ def run_benchmark(
     return SOME_FAILED if failures else ALL_ENDED_WELL
 
 
-def _open_store(config: BenchmarkConfig, data: RaterData) -> Store:
-    experiment = config.experiment or f"irrbench: {data.name}"
+def reach_store(uri: str, experiment: str | None, data: RaterData, output: Path) -> Store:
+    """Open an experiment, or create it, before anything is computed.
+
+    Args:
+        uri: of the MLflow store.
+        experiment: its name; one for the data set if not given.
+        data: the raters' data.
+        output: the folder of the results, in which records wait that the store does not take.
+
+    Raises:
+        ConfigError: if the store cannot be used.
+    """
+    experiment = experiment or f"irrbench: {data.name}"
     try:
-        client, experiment_id = open_store(config.tracking_uri, experiment)
+        client, experiment_id = open_store(uri, experiment)
     except (ValueError, OSError) as error:
         raise ConfigError(f"--tracking-uri: {error}") from error
-    uri, spool = absolute_uri(config.tracking_uri), default_spool(Path(config.output))
-    return Store(client, experiment_id, experiment, uri, spool)
+    return Store(client, experiment_id, experiment, absolute_uri(uri), default_spool(output))
 
 
 def _train(

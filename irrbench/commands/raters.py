@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irrbench._files import prepare_folder, quiet, write_frame, write_yaml
-from irrbench.commands.benchmark import ALL_ENDED_WELL, make_console
+from irrbench.commands.benchmark import ALL_ENDED_WELL, make_console, reach_store
 from irrbench.commands.loading import describe, load_data
 from irrbench.config import ConfigError, ReliabilityConfig
 from irrbench.reliability.study import Study, study
 from irrbench.report.page import save_drawings, write_page
-from irrbench.report.raters import draw_figures, study_page
-from irrbench.report.raters import findings, headline
+from irrbench.report.raters import draw_figures, findings, headline, study_page
 from irrbench.report.terminal import reliability_table
+from irrbench.tracking import Run, chart_link
+from irrbench.tracking.run import log_reliability
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from irrbench.data import RaterData
-    from irrbench.tracking import Run
 
 TABLES, FIGURES, REPORT = "tables", "figures", "report.html"
 
@@ -76,8 +74,6 @@ def log_study(run: Run, study: Study, files: list[Path]) -> str | None:
     Returns:
         The run's id; None where the store does not take it: a warning says where it waits and how to send it.
     """
-    from irrbench.tracking.run import log_reliability  # noqa: PLC0415 (slow to import)
-
     return log_reliability(
         run,
         metrics=metrics_of(study),
@@ -110,7 +106,10 @@ def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Co
         output = prepare_folder(Path(config.output))
         data = load_data(config)
         console.print(describe(config, data), soft_wrap=True)
-        run = _new_run(config, data, output)
+        run = None
+        if config.tracking_uri is not None:
+            store = reach_store(config.tracking_uri, config.experiment, data, output)
+            run = Run.new(config.tracking_uri, store.experiment, spool=store.spool)
         # The embedded readers are the first, second, ... of each scan, and not the same persons on all.
         options = config.study if config.data is not None else replace(config.study, raters_are_slots=True)
         try:
@@ -126,24 +125,7 @@ def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Co
     return ALL_ENDED_WELL
 
 
-def _new_run(config: ReliabilityConfig, data: RaterData, output: Path) -> Run | None:
-    """A run to be created, of a store that was just reached; None without a store."""
-    if config.tracking_uri is None:
-        return None
-    from irrbench.tracking import Run, open_store  # noqa: PLC0415 (slow to import)
-    from irrbench.tracking.spool import default_spool  # noqa: PLC0415
-
-    experiment = config.experiment or f"irrbench: {data.name}"
-    try:
-        open_store(config.tracking_uri, experiment)
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"--tracking-uri: {error}") from error
-    return Run.new(config.tracking_uri, experiment, spool=default_spool(output))
-
-
 def _show(found: Study, output: Path, run: Run | None, console: Console) -> None:
-    from irrbench.tracking import chart_link  # noqa: PLC0415 (slow to import)
-
     for remark in found.remarks:
         console.print(remark)
     scores = [measure.name for measure in found.measures if measure.kind == "score"]
