@@ -174,8 +174,7 @@ class SegmentationBounds(PatternsMetric):
             raise ValueError(f"`threshold` must lie between 0 and 1 (a probability), found {threshold}.")
         self.from_logits, self.threshold = from_logits, threshold
         self.ties, self.empty_reference = ties, empty_reference
-        kinds = dict.fromkeys(score.evidence for score in selected)
-        self._kinds = tuple(kind for kind in kinds if kind != "patterns")
+        self._kinds = tuple(dict.fromkeys(score.evidence for score in selected if score.evidence != "patterns"))
         # A logit above 1 tells logits from probabilities; read at the end, so that no batch waits for a device.
         self.add_state("largest", default=torch.tensor(-torch.inf), dist_reduce_fx="max")
         self._has_warned = False
@@ -268,16 +267,15 @@ class SegmentationBounds(PatternsMetric):
         return band_axes({key: float(value) for key, value in values.items()}, ax=ax)
 
     def _tables(self) -> Iterator[pd.DataFrame]:
-        left = marked = 0
+        pixels = torch.zeros(2, dtype=torch.int64)  # of all images, those that the model leaves and those that it marks
         for images in self._images():
             bounds = [
                 segmentation_bounds(evidence, self.scores, ties=self.ties, empty_reference=self.empty_reference)
                 for evidence in self._evidence(images)
             ]
-            left, marked = (
-                n + int(x) for n, x in zip((left, marked), images.classes[0].counts.sum((0, 2)), strict=True)
-            )
+            pixels += images.classes[0].counts.sum((0, 2))
             yield bounds_table(images.image_ids, images.classes, bounds, label=images.label)
+        left, marked = pixels.tolist()
         if marked and not left and self.from_logits and self.num_classes is None and 0 <= self.largest <= 1:
             if not self._has_warned:  # by logging, because a warning may be an error where a training should go on
                 logger.warning(

@@ -61,8 +61,12 @@ class Transforms:
         self._steps: list[Callable[[Item, int], Item]] = []
         try:
             for of_albumentations, group in groupby(transforms, lambda each: _is_albumentations(each["class_path"])):
-                made = [build(each["class_path"], each.get("init_args") or {}) for each in group]
-                self._steps.append(_albumentations_step(made) if of_albumentations else partial(_torchvision, made))
+                made: Any = [build(each["class_path"], each.get("init_args") or {}) for each in group]
+                if of_albumentations:
+                    from albumentations import Compose  # noqa: PLC0415
+
+                    made = Compose(made)
+                self._steps.append(partial(_albumentations if of_albumentations else _torchvision, made))
         except ValueError as error:
             raise ConfigError(f"train.transforms: {error}") from error
 
@@ -111,12 +115,6 @@ def _torchvision(transforms: Sequence[Any], item: Item, seed: int) -> Item:
             sample = transform(sample)
     plain = {key: value.as_subclass(Tensor) for key, value in sample.items()}
     return item | plain | {"roi": plain["roi"][0].bool()}
-
-
-def _albumentations_step(transforms: Sequence[Any]) -> Callable[[Item, int], Item]:
-    from albumentations import Compose  # noqa: PLC0415
-
-    return partial(_albumentations, Compose(transforms))
 
 
 def _albumentations(compose: Any, item: Item, seed: int) -> Item:
