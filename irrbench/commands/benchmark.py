@@ -21,7 +21,7 @@ from irrbench.commands.loading import (
     score_predictions,
     scored_split,
 )
-from irrbench.commands.outputs import check_questions, galleries_of, log_artifacts, make_results, write_outputs
+from irrbench.commands.outputs import REPORT, check_questions, galleries_of, log_artifacts, make_results, write_outputs
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.plots import DISPLAY_NAMES, MODEL_COLOURS
 from irrbench.report import terminal_table
@@ -42,7 +42,6 @@ from irrbench.training.grid import (
 )
 
 if TYPE_CHECKING:
-    from irrbench.analysis.results import Results
     from irrbench.data import RaterData
 
 ALL_ENDED_WELL, SOME_FAILED, UNUSABLE = 0, 1, 2
@@ -132,7 +131,10 @@ def run_benchmark(
             files = write_outputs(results, output, galleries=galleries_of(results, data, models))
             log_artifacts(_runs(models, store), files)
             save_chart_view(store.client, store.experiment_id, scores=config.scores)
-            _show(results, output, console)
+            console.print(terminal_table(results.leaderboard, scores=results.scores, note=results.note))
+            for note in results.notes:
+                console.print(note)
+            console.print(f"report: {output / REPORT}; tables: {output}/*.csv", soft_wrap=True)
             console.print(f"charts: {chart_link(config.tracking_uri, store.experiment_id)}", soft_wrap=True)
         for failure in failures:
             console.print(f"\n{failure.name} failed; its traceback:\n{failure.traceback}", soft_wrap=True)
@@ -233,10 +235,3 @@ def _runs(models: Sequence[CellResult | Scored], store: Store) -> dict[str, Run]
         elif model.facts["run_id"]:
             runs[model.name] = Run(store.uri, RunAddress(run_id=str(model.facts["run_id"])), store.spool)
     return runs
-
-
-def _show(results: Results, output: Path, console: Console) -> None:
-    console.print(terminal_table(results.leaderboard, scores=results.scores, note=results.note))
-    for note in results.notes:
-        console.print(note)
-    console.print(f"report: {output / 'report.html'}; tables: {output}/*.csv", soft_wrap=True)
