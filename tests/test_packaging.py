@@ -25,7 +25,7 @@ def test_a_wheel_holds_the_package_and_no_top_level_callbacks(tmp_path):
     configurations = {f"irrbench/configs/{name}.yaml" for name in ("default", "folder", "reliability")}
     templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "irrbench/report/templates").iterdir()}
     assert here | configurations | templates <= set(names)
-    assert {"irrbench/py.typed", "irrbench/plots/figures.mplstyle"} <= set(names)
+    assert {"irrbench/py.typed", "irrbench/__init__.pyi", "irrbench/plots/figures.mplstyle"} <= set(names)
     assert any(name.endswith("LICENSE") for name in names)
 
 
