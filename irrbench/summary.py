@@ -152,7 +152,7 @@ def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:
         reason=normalized.reason,
         n_images=n_images,
         label=label,
-        noise_fit=gain(score, label - means["ceiling"]),
+        noise_fit=math.nan if math.isnan(label) else gain(score, label - means["ceiling"]),
     )
 
 

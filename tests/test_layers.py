@@ -29,6 +29,7 @@ LAYERS = (
 )
 ONLY = {
     "mlflow": "tracking",
+    "jinja2": "report",
     "PIL": ("data", "datasets", "convert", "plots", "report"),
     "segmentation_models_pytorch": "training",
 }

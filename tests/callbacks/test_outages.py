@@ -97,6 +97,7 @@ def check_one_warning(caplog, uri, spool):
     assert f"`{program()} sync --spool {spool}`" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["nobody there", "silent", "slow"])
 def test_a_store_that_does_not_answer_costs_seconds_and_one_warning(
     tmp_path, spool, caplog, capsys, lost, store
@@ -113,6 +114,7 @@ def test_a_store_that_does_not_answer_costs_seconds_and_one_warning(
     assert list(spool.glob("*/*.op"))
 
 
+@pytest.mark.slow
 def test_a_locked_database_costs_seconds_and_nothing_is_lost(
     tmp_path, uri, spool, caplog, capsys, lost, undisturbed
 ) -> None:
@@ -162,6 +164,7 @@ def test_what_was_sent_but_not_crossed_out_is_not_doubled(
     assert arrived(uri) == undisturbed
 
 
+@pytest.mark.slow
 def test_the_next_run_delivers_what_the_last_one_left(tmp_path, uri, spool, monkeypatch, undisturbed) -> None:
     with locked(tmp_path / "mlflow.db"):
         train(tmp_path, uri)

@@ -135,7 +135,12 @@ def test_the_page_says_everything(written):
     for text in (
         *("made up", "24 images of 12 groups (patient)", "anna", "python benchmark.py", "0123456789abcdef"),
         *("near-digest", "margins: iou 0.3", "Krippendorff", "Numbers are means over seeds", "SD of seeds"),
-        *("Subgroups of fewer than 10 images are weak evidence: site B (3).", "Worst: i", "student", "alternative annotator"),
+        *(
+            "Subgroups of fewer than 10 images are weak evidence: site B (3).",
+            "Worst: i",
+            "student",
+            "alternative annotator",
+        ),
     ):
         assert text.lower() in page.lower(), text
 

@@ -97,6 +97,7 @@ def test_the_report_is_one_file_with_pictures(grid):
     assert "Krippendorff" in page
 
 
+@pytest.mark.slow
 def test_finished_cells_are_skipped_and_give_the_same(grid, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(grid.output, output)
@@ -109,6 +110,7 @@ def test_finished_cells_are_skipped_and_give_the_same(grid, tmp_path):
         assert (output / name).read_bytes() == (grid.output / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers_and_leaves_the_callers_generator(grid, study, store, tmp_path):
     torch.manual_seed(123)
     expected = torch.rand(3)
@@ -121,6 +123,7 @@ def test_the_same_seed_gives_the_same_numbers_and_leaves_the_callers_generator(g
     assert one.name == two.name
 
 
+@pytest.mark.slow
 def test_another_configuration_leaves_finished_cells_alone(grid, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(grid.output, output)
@@ -132,6 +135,7 @@ def test_another_configuration_leaves_finished_cells_alone(grid, tmp_path):
     assert sorted(cells(output)) == sorted([*NAMES, "fpn-resnet18 soft"])
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_reported_and_the_others_stand(study, store, tmp_path, monkeypatch):
     def breaks(cell, *args):
         if cell.config.label == "majority":
@@ -167,6 +171,7 @@ def test_all_cells_failing_leaves_no_leaderboard(study, store, tmp_path):
     assert runs(store, config)[0].info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_an_unfinished_cell_starts_again_and_replaces_its_run(study, store, tmp_path):
     config = small_config(study, tmp_path / "out", store, labels=["majority"], **{"train.max_epochs": 1})
     run_recorded(config)

@@ -141,6 +141,7 @@ def test_the_figure_has_a_panel_for_each_axis():
     assert all(len(panel.lines) == 2 for panel in panels)
 
 
+@pytest.mark.slow
 def test_a_study_is_right_and_judged_by_its_seconds():
     (row,) = study.rows(Budget(1, 10.0), num_images=8, side=64)
     assert row.equal

@@ -66,6 +66,7 @@ def test_parts_are_disjoint_and_make_up_the_whole():
     assert shard(cells, (9, 9)) == []
 
 
+@pytest.mark.slow
 def test_the_part_that_ends_last_writes_the_tables(study, with_nets, store, tmp_path):
     config = tiny(study, tmp_path / "out", store, **{"train.max_epochs": 1})
     first = run_recorded(config, part=(2, 2))
@@ -79,6 +80,7 @@ def test_the_part_that_ends_last_writes_the_tables(study, with_nets, store, tmp_
     assert set(read_frame(tmp_path / "out" / "leaderboard.csv")["name"]) >= {"Net random", "Net soft"}
 
 
+@pytest.mark.slow
 def test_a_task_of_a_job_array_is_a_process_of_its_own(study, with_nets, store, tmp_path, monkeypatch):
     """Its number among the tasks is ignored; Lightning alone would take tasks for processes of one training."""
     for name, value in {"NTASKS": "8", "PROCID": "3", "LOCALID": "3", "JOB_NAME": "a", "JOB_ID": "5"}.items():

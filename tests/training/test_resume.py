@@ -150,6 +150,7 @@ def test_a_checkpoint_needs_its_best_weights_too(tmp_path, name):
     assert find_checkpoint(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_a_kill_before_training_begins_leaves_no_second_run(study, with_nets, store, tmp_path, monkeypatch):
     config = tiny(study, tmp_path / "out", store, **{"train.max_epochs": 1})
 
@@ -175,6 +176,7 @@ def test_without_resume_the_cell_and_its_run_are_made_anew(study, with_nets, sto
     assert [run.data.tags["irrbench.run_key"] != first for run in models] == [True]
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_is_running_is_skipped(study, with_nets, store, tmp_path):
     config = tiny(study, tmp_path / "out", store, labels=["random", "soft"], **{"train.max_epochs": 1})
     killed_run(config, 0)
