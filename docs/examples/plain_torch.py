@@ -25,12 +25,12 @@ class Lesions(Dataset):
 
 torch.manual_seed(0)
 net = nn.Sequential(nn.Conv2d(1, 16, 9, padding=4), nn.ReLU(), nn.Conv2d(16, 1, 5, padding=2))
-optimizer, loss = torch.optim.Adam(net.parameters(), 3e-3), nn.BCEWithLogitsLoss()
+optimizer, loss = torch.optim.Adam(net.parameters(), 1e-2), nn.BCEWithLogitsLoss()
 train, val = (DataLoader(Lesions(n, seed), batch_size=8, shuffle=not seed) for seed, n in enumerate((48, 24)))
 sink = MLflowSink.new_run("sqlite:///mlflow.db", "lesions", name="small net")  # irrbench
 evaluator = Evaluator("val", sinks=[sink])  # irrbench
 
-for epoch in range(5):
+for epoch in range(10):
     net.train()
     for batch in train:
         optimizer.zero_grad()
