@@ -56,9 +56,9 @@ def load_settings(
     reader.read_flags(flags)
     for key, value in (changes or {}).items():
         reader.set(key, value)
+    settings: Settings = reader.build()
     if reader.problems:
         raise ConfigError("\n".join(reader.problems))
-    settings: Settings = reader.build()
     return settings
 
 
@@ -151,8 +151,8 @@ class _Reader:
             readers = [_Reader(entry, f"{self.name}{key}[{number}].") for number in range(len(value))]
             for reader, item in zip(readers, value, strict=True):
                 reader.read(item, place)
-                self.problems += reader.problems
             self.values[key] = [reader.build() for reader in readers]
+            self.problems += [problem for reader in readers for problem in reader.problems]
         else:
             try:
                 self.values[key] = _convert(hint, value, is_text=is_text)
@@ -161,14 +161,18 @@ class _Reader:
                 self.problems.append(f"{self.name}{key} must be {_expected(hint)}; found {found}.")
 
     def build(self, section: str = "", kind: Any = None) -> Any:
-        """The dataclass, with those within it."""
+        """The dataclass, with those within it; None, and a problem more, where its values do not go together."""
         given = {}
         for name, hint in get_type_hints(kind or self.kind).items():
             if is_dataclass(hint):
                 given[name] = self.build(f"{section}{name}.", hint)
             elif section + name in self.values:
                 given[name] = self.values[section + name]
-        return (kind or self.kind)(**given)
+        try:
+            return (kind or self.kind)(**given)
+        except ConfigError as error:
+            self.problems.append(str(error))
+            return None
 
 
 def _fields(kind: Any, section: str = "") -> dict[str, Any]:

@@ -272,3 +272,14 @@ def test_file_names_hold_plain_characters():
 def test_statistics_that_cannot_be_used_are_refused(flags, message):
     with pytest.raises(ConfigError, match=message):
         load_config(None, [f"--statistics.{flag}" for flag in flags])
+
+
+def test_values_that_do_not_go_together_are_told_with_all_others(tmp_path):
+    (tmp_path / "c.yaml").write_text("train: {batchsize: 4}\nstatistics: {margins: {iuo: 0.1}}\nworkers: none\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "c.yaml")
+    first, second, third = str(caught.value).split("\n")
+    assert first == "c.yaml: train: unknown key 'batchsize'. Did you mean 'batch_size'?"
+    assert second == "workers must be a whole number of 1 or more; found 'none'."
+    assert third.startswith("statistics.margins must give scores")
+    assert third.endswith("found iuo: 0.1.")

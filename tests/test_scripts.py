@@ -131,6 +131,22 @@ def test_check_looks_at_predictions_too(script, capsys, study, tmp_path):
     assert "test0: found no file" in capsys.readouterr().out.replace("\n", "")
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--models", "[{architecture: fpn}, {architecture: unett}]"], "models[1]: There is no architecture 'unett'"),
+        (["--labels", "[median]"], "labels: label='median': expected one of majority"),
+        (
+            ["--train.loss", "dicebce"],
+            "train.loss must be one of dice_bce, bce, dice; found 'dicebce'. Did you mean 'dice_bce'?",
+        ),
+    ],
+)
+def test_check_looks_at_the_grid_too(script, capsys, study, flags, message):
+    assert script.main(["--check", "--data", str(study), *flags]) == 2
+    assert message in capsys.readouterr().out.replace("\n", " ")
+
+
 def test_finished_predictions_by_flags(script, capsys, study, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = [write_predictions(tmp_path / name, ids("test"), wider=w) for name, w in (("a", 0.5), ("b", 3))]

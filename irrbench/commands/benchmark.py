@@ -29,7 +29,7 @@ from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_b
 from irrbench.tracking.delivery import deliver
 from irrbench.tracking.spool import default_spool, sessions
 from irrbench.tracking.store import absolute_uri, program, why_silent
-from irrbench.training.cell import CellResult, Tracking, cell_colours, make_cells
+from irrbench.training.cell import CellResult, Tracking, cell_colours, check_grid, make_cells
 from irrbench.training.grid import (
     Executor,
     Failure,
@@ -63,9 +63,14 @@ def make_console() -> Console:
 
 
 def check(config: DataConfig, *, console: Console | None = None) -> int:
-    """List every problem of the data; 0 if there is none, else 2."""
+    """List every problem of the data and of the grid; 0 if there is none, else 2."""
     console = console or make_console()
-    problems = check_data(config)
+    problems: list[object] = [*check_data(config)]
+    if isinstance(config, BenchmarkConfig) and not config.predictions:
+        try:
+            check_grid(config)
+        except ConfigError as error:
+            problems.append(error)
     for problem in problems:
         console.print(f"- {problem}", soft_wrap=True)
     where = config.data or "the embedded data"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from itertools import cycle, product
 from pathlib import Path
@@ -229,21 +229,38 @@ def cell_colours(config: BenchmarkConfig) -> dict[str, str]:
     return {name: palette[group] for name, group in groups.items()}
 
 
+def check_grid(config: BenchmarkConfig, raters: Sequence[str] | None = None) -> None:
+    """Refuse models, labels, losses and transforms that do not exist, without making any.
+
+    Args:
+        config: of the grid.
+        raters: their names; names in ``rater:<name>`` are not checked if not given.
+
+    Raises:
+        ConfigError: with the key and the nearest names.
+    """
+    key = ""
+    try:
+        for number, model in enumerate(config.models):
+            key = f"models[{number}]: "
+            check_model(model.architecture, model.encoder, model.class_path, model.init_args)
+        key = ""
+        select_loss(config.train.loss)
+        for label in config.labels:
+            key = "labels: "
+            parse_label(label, [label.partition(":")[2]] if raters is None else raters)
+    except ValueError as error:
+        raise ConfigError(f"{key}{error}") from error
+    check_transforms(config.train.transforms)
+
+
 def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> list[Cell]:
     """The cells of a grid, each with its resolved configuration.
 
     Raises:
         ConfigError: for unknown models or labels, or data that cannot be trained on.
     """
-    try:
-        for model in config.models:
-            check_model(model.architecture, model.encoder, model.class_path, model.init_args)
-        select_loss(config.train.loss)
-        for label in config.labels:
-            parse_label(label, data.raters)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    check_transforms(config.train.transforms)
+    check_grid(config, data.raters)
     check_splits(data)
     digest = data_digest(data, image_facts(data))
     transforms = [transform["class_path"] for transform in config.train.transforms]
