@@ -296,7 +296,9 @@ class StudyOptions:
                 raise ValueError(f"{name} must lie between 0 and 1, found {', '.join(map(str, values)) or 'none'}.")
         if self.resamples < 1 or self.seed < 0:
             raise ValueError(f"resamples must be 1 or more and seed 0 or more, found {self.resamples} and {self.seed}.")
-        select_scores(self.scores)
+        other = [score.name for score in select_scores(self.scores) if score.evidence != "patterns"]
+        if other:
+            raise ValueError(f"scores of a study of raters must need nothing but their votes; leave out {other[0]!r}.")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from irrbench import SegmentationBounds, VotePatterns, segmentation_bounds, summarize
 from irrbench.bounds import cut_scores
 from irrbench.callbacks import CeilingStopping, RaterBoundsMonitor
+from irrbench.config import ConfigError, load_study_config
 from irrbench.scores import gain, record
 from tests.callbacks.toys import Module, Toy, loader, trainer
 from tests.other_scores import Areas, register
@@ -110,6 +111,12 @@ def test_a_prediction_is_scored_at_every_cut_by_any_evidence(score, monkeypatch)
         metric = SegmentationBounds([score], from_logits=False)
         metric.update(levels >= cut, masks, roi, present=present)
         np.testing.assert_array_equal(found[:, cut - 1], metric.per_image()[score])
+
+
+def test_a_study_of_raters_takes_scores_of_votes_alone():
+    with pytest.raises(ConfigError, match="must need nothing but their votes; leave out 'area_error'"):
+        load_study_config(None, ["--study.scores", "[iou, area_error]"])
+    assert load_study_config(None, ["--study.scores", "[error]"]).study.scores == ["error"]
 
 
 def test_evidence_that_is_missing_is_named():
