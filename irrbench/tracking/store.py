@@ -313,7 +313,7 @@ def chart_link(tracking_uri: str, experiment_id: str) -> str:
     >>> chart_link("https://mlflow.example.org/", "7").split("#")[0]
     'https://mlflow.example.org/'
     >>> chart_link("sqlite:///mlflow.db", "7").split(" --experiment ")[1].split("#")[0]
-    '7 -> http://127.0.0.1:5000/'
+    '7, then open http://127.0.0.1:5000/'
     """
     shown = without_password(tracking_uri)
     if is_server(tracking_uri):
@@ -322,4 +322,4 @@ def chart_link(tracking_uri: str, experiment_id: str) -> str:
     opened = {absolute_uri(uri) for uri in (DEFAULT_TRACKING_URI, os.environ.get("MLFLOW_TRACKING_URI")) if uri}
     store = "" if opened == {absolute_uri(tracking_uri)} else f" --tracking-uri {shlex.quote(shown)}"
     command = f"{program()} ui{store} --experiment {experiment_id}"
-    return f"{command} -> http://127.0.0.1:{DEFAULT_PORT}/{view_fragment(experiment_id)}"
+    return f"run {command}, then open http://127.0.0.1:{DEFAULT_PORT}/{view_fragment(experiment_id)}"

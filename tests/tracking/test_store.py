@@ -71,16 +71,17 @@ def test_link_to_a_server_has_no_password() -> None:
 def test_link_to_a_local_store_is_the_command_that_opens_it(monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert chart_link(DEFAULT_TRACKING_URI, "3").startswith(
-        f"{program()} ui --experiment 3 -> http://127.0.0.1:5000/#/"
+        f"run {program()} ui --experiment 3, then open http://127.0.0.1:5000/#/"
     )
     other = chart_link("sqlite:////data/my runs/mlflow.db", "3")
-    assert other.startswith(f"{program()} ui --tracking-uri 'sqlite:////data/my runs/mlflow.db' --experiment 3 -> ")
+    store = "--tracking-uri 'sqlite:////data/my runs/mlflow.db'"
+    assert other.startswith(f"run {program()} ui {store} --experiment 3, then open ")
     assert "secret" not in chart_link("postgresql://me:secret@host/db", "3")
 
 
 def test_the_store_is_named_where_the_command_would_open_another(monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
-    assert " ui --tracking-uri sqlite:///mlflow.db --experiment 3 -> " in chart_link(DEFAULT_TRACKING_URI, "3")
+    assert " ui --tracking-uri sqlite:///mlflow.db --experiment 3, then open " in chart_link(DEFAULT_TRACKING_URI, "3")
 
 
 @pytest.fixture
