@@ -16,6 +16,7 @@ _HOMES = {  # types are in __init__.pyi
     "icc": "AreaICCFit ExtentICCFit JointICC PixelICCFit area_icc area_icc_from_counts extent_icc joint_icc pixel_icc "
     "shrout_fleiss",
     "metrics": "AreaICC ExtentICC GwetAC1 KrippendorffAlpha PixelICC SegmentationBounds",
+    "panels": "PanelCurve panel_curve",
     "patterns": "VotePatterns",
     "scores": "DEFAULT_SCORES SCORES",
     "summary": "ScoreSummary summarize",

@@ -31,6 +31,8 @@ from irrbench.metrics import GwetAC1 as GwetAC1
 from irrbench.metrics import KrippendorffAlpha as KrippendorffAlpha
 from irrbench.metrics import PixelICC as PixelICC
 from irrbench.metrics import SegmentationBounds as SegmentationBounds
+from irrbench.panels import PanelCurve as PanelCurve
+from irrbench.panels import panel_curve as panel_curve
 from irrbench.patterns import VotePatterns as VotePatterns
 from irrbench.scores import DEFAULT_SCORES as DEFAULT_SCORES
 from irrbench.scores import SCORES as SCORES
