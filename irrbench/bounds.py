@@ -1,8 +1,9 @@
 """Floor, ceiling and model: everybody on the same leave-one-out references.
 
 Reference ``ref(i, r)`` is the strict majority of the raters of image ``i`` other than ``r``, inside the region of
-interest (ROI). Four candidates meet it: the *naive rater*, who marks the whole ROI (floor); rater ``r`` (averaged over
-``r``: ceiling); the majority of all raters (upper); and the model. One function scores them all.
+interest (ROI). On it are scored, by one function: the *naive rater*, who marks the whole ROI (floor); the blank mask;
+rater ``r`` (averaged over ``r``: ceiling); the majority of all raters; the best mask that there is (upper); and the
+model. Beside them stands the ceiling of two: rater ``r`` on each other rater alone, whatever the number of raters.
 
 The ceiling is what the noise-ceiling literature calls the lower noise ceiling: a good model may honestly pass it.
 
@@ -19,9 +20,10 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from irrbench.folds import Ties
+from irrbench.folds import Reading, Ties, readings
 from irrbench.patterns import VotePatterns
 from irrbench.scores import DEFAULT_SCORES, CrossTable, EmptyReference, Score, ScoreTable, check_choice, select_scores
+from irrbench.upper import best_folds
 
 Values = dict[str, Tensor]
 _MOST_CELLS = 2**21  # counts that are scored at a time
@@ -38,8 +40,8 @@ class Evidence(Protocol):
     def present(self) -> Tensor:
         """``(B, R)`` bool, which raters rated which image."""
 
-    def tables(self, ties: Ties) -> Mapping[str, ScoreTable]:
-        """By candidate (``floor``, ``ceiling``, ``upper``, with a prediction ``model``): fields ``(B, R)``."""
+    def tables(self, ties: Reading) -> Mapping[str, ScoreTable]:
+        """By candidate, the names of :data:`CANDIDATES` (``model`` with a prediction only): fields ``(B, R)``."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +58,20 @@ class EvidenceKind:
     table: type[Any]
 
 
-CANDIDATES = ("floor", "ceiling", "upper", "model")
+CANDIDATES = ("floor", "blank", "ceiling", "majority", "model")
 EVIDENCE: dict[str, EvidenceKind] = {"patterns": EvidenceKind(VotePatterns.from_masks, CrossTable)}
 
 
 @dataclass(frozen=True)
 class RecordedEvidence:
-    """Evidence whose tables were computed before, for one rule for ties."""
+    """Evidence whose tables were computed before, by how tied pixels were read."""
 
     present: Tensor
-    recorded: Mapping[str, ScoreTable]
+    recorded: Mapping[Reading, Mapping[str, ScoreTable]]
 
-    def tables(self, _ties: Ties) -> Mapping[str, ScoreTable]:
+    def tables(self, ties: Reading) -> Mapping[str, ScoreTable]:
         """The tables that were recorded."""
-        return self.recorded
+        return self.recorded[ties]
 
 
 @dataclass(frozen=True)
@@ -78,23 +80,34 @@ class Bounds:
 
     Attributes:
         floor: score name -> ``(B,)`` float64: the naive rater, who marks the whole ROI.
+        blank: the mask that marks nothing.
         ceiling: the average rater, judged by their peers.
-        upper: the majority of all raters.
+        ceiling_of_two: each rater on each other rater's mask alone, which does not depend on the number of raters; NaN
+            for evidence other than vote patterns.
+        majority: the majority of all raters. It holds the vote that the reference leaves out, and is no limit.
+        upper: the best that any mask can score, see :mod:`irrbench.upper`; NaN for evidence other than vote patterns,
+            as the search needs a score that is a function of votes.
         model: the prediction; empty where the patterns came without one.
         raters: score name -> ``(B, R)``: each rater on the others' majority; NaN where absent.
-        tied: ``(B,)`` share of ROI pixels on which a reference is tied, averaged over references.
+        tied: ``(B,)`` pixels on which the peers are evenly split, as a share of those that at least half of them mark,
+            over all references; NaN where there are none.
+        empty: ``(B,)`` share of the references that mark nothing; NaN where there is no reference.
         ties: the rule for tied pixels.
         empty_reference: the rule for references without marks.
-        folds: ``"floor"``, ``"ceiling"``, ``"upper"`` and ``"model"`` -> score name -> ``(B, R)``: everybody on each
-            reference before the mean over them; column ``r`` is the reference without rater ``r``.
+        folds: the candidates' names -> score name -> ``(B, R)``: everybody on each reference before the mean over them;
+            column ``r`` is the reference without rater ``r``, for the ceiling of two rater ``r`` on each other one.
     """
 
     floor: Values
+    blank: Values
     ceiling: Values
+    ceiling_of_two: Values
+    majority: Values
     upper: Values
     model: Values
     raters: Values
     tied: Tensor
+    empty: Tensor
     ties: Ties
     empty_reference: EmptyReference
     folds: dict[str, Values] = field(default_factory=dict)
@@ -104,17 +117,20 @@ def segmentation_bounds(
     patterns: VotePatterns | Evidence | Mapping[str, Evidence],
     scores: Iterable[str] = DEFAULT_SCORES,
     *,
-    ties: Ties = "negative",
+    ties: Ties = "average",
     empty_reference: EmptyReference = "drop",
 ) -> Bounds:
-    """Score naive rater, average rater, majority and prediction on the same leave-one-out references.
+    """Score naive rater, average rater, majority, best mask and prediction on the same leave-one-out references.
 
     Args:
         patterns: vote patterns of ``B`` images; or other evidence that the scores need; or several by name, a key of
             :data:`EVIDENCE` each.
         scores: names among :data:`irrbench.SCORES`.
-        ties: what a pixel is on which the peers are evenly split: ``"negative"`` background, ``"positive"``
-            foreground, ``"exclude"`` left out of that reference (and background in the majority of all).
+        ties: what a pixel is on which the peers are evenly split: ``"average"``: the reference is read twice, with ties
+            as background and as foreground, and a score is the mean of both (of the defined one where one is empty);
+            ``"negative"`` background; ``"positive"`` foreground; ``"exclude"`` left out of that reference. The majority
+            of all raters is read the same way (``"exclude"``: background). With ties as background timid masks score
+            higher than they should, with foreground bold ones.
         empty_reference: ``"drop"``: a reference without marks defines no IoU, F1, TPR and PPV; ``"score"``: they are 1
             for an empty candidate, else 0.
 
@@ -130,37 +146,49 @@ def segmentation_bounds(
         >>> masks = torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]])  # three raters, four pixels
         >>> bounds = segmentation_bounds(VotePatterns.from_masks(masks), ["iou"])
         >>> bounds.raters["iou"].round(decimals=3)
-        tensor([[0.3330, 0.5000, 0.5000]], dtype=torch.float64)
-        >>> bounds.floor["iou"], bounds.ceiling["iou"].round(decimals=3)
-        (tensor([0.3333], dtype=torch.float64), tensor([0.4440], dtype=torch.float64))
+        tensor([[0.5000, 0.6670, 0.5000]], dtype=torch.float64)
+        >>> bounds.floor["iou"].round(decimals=3), bounds.ceiling["iou"].round(decimals=3)
+        (tensor([0.4580], dtype=torch.float64), tensor([0.5560], dtype=torch.float64))
     """
     chosen = select_scores(scores)
     check_choice("ties", ties, Ties)
     check_choice("empty_reference", empty_reference, EmptyReference)
     evidence = _by_kind(patterns, chosen)
-    tables = {kind: evidence[kind].tables(ties) for kind in dict.fromkeys(score.evidence for score in chosen)}
-    candidates = next(iter(tables.values()))
+    kinds = dict.fromkeys(score.evidence for score in chosen)
+    tables = {kind: [evidence[kind].tables(reading) for reading in readings(ties)] for kind in kinds}
+    rule = {"empty_reference": empty_reference}
     folds: dict[str, Values] = {
-        candidate: {
-            score.name: score(tables[score.evidence][candidate], empty_reference=empty_reference) for score in chosen
-        }
-        for candidate in candidates
+        candidate: {s.name: _mean([s(t[candidate], **rule) for t in tables[s.evidence]]) for s in chosen}
+        for candidate in next(iter(tables.values()))[0]
     }
-    means = {candidate: {s: v.nanmean(1) for s, v in values.items()} for candidate, values in folds.items()}
     votes = evidence.get("patterns")
+    unknown = torch.full_like(folds["floor"][chosen[0].name], torch.nan)
+    folds |= {candidate: {s.name: unknown for s in chosen} for candidate in ("ceiling_of_two", "upper")}
+    if isinstance(votes, VotePatterns):
+        of_votes, pairs = [s for s in chosen if s.evidence == "patterns"], votes.pair_tables()
+        folds["ceiling_of_two"] |= {s.name: s(pairs, **rule).nanmean(2) for s in of_votes}
+        totals, present = votes.totals, votes.present
+        folds["upper"] |= {s.name: best_folds(totals, present, s, ties=ties, **rule) for s in of_votes}
+    means = {candidate: {s: v.nanmean(1) for s, v in values.items()} for candidate, values in folds.items()}
     return Bounds(
-        floor=means["floor"],
-        ceiling=means["ceiling"],
-        upper=means["upper"],
-        model=means.get("model", {}),
+        **{"model": {}, **means},
         raters=folds["ceiling"],
-        tied=votes.tied_share(ties)
-        if isinstance(votes, VotePatterns)
-        else torch.full_like(means["floor"][chosen[0].name], torch.nan),
+        tied=votes.tied_share() if isinstance(votes, VotePatterns) else unknown[:, 0],
+        empty=_mean([_is_empty(by_candidate["floor"]) for by_candidate in next(iter(tables.values()))]).nanmean(1),
         ties=ties,
         empty_reference=empty_reference,
         folds=folds,
     )
+
+
+def _mean(of_readings: list[Tensor]) -> Tensor:
+    """Over the readings of tied pixels, of the defined one where one is not."""
+    return of_readings[0] if len(of_readings) == 1 else torch.stack(of_readings).nanmean(0)
+
+
+def _is_empty(table: ScoreTable) -> Tensor:
+    """Whether a reference marks nothing, NaN where there is none."""
+    return (table.positives == 0).double().masked_fill(table.total == 0, torch.nan)
 
 
 def _by_kind(given: object, scores: tuple[Score, ...]) -> Mapping[str, Evidence]:
@@ -189,7 +217,7 @@ def cut_scores(
     num_levels: int,
     roi: Tensor | None = None,
     present: Tensor | None = None,
-    ties: Ties = "negative",
+    ties: Ties = "average",
     empty_reference: EmptyReference = "drop",
 ) -> Tensor:
     """The model's score with its prediction cut at each level, for a threshold to be chosen.

@@ -124,7 +124,7 @@ class RulesConfig:
         threshold: probabilities above it are foreground.
     """
 
-    ties: Literal["negative", "positive", "exclude"] = "negative"
+    ties: Literal["average", "negative", "positive", "exclude"] = "average"
     empty_reference: Literal["drop", "score"] = "drop"
     threshold: OpenUnitInterval = 0.5
 
@@ -268,7 +268,7 @@ class StudyOptions:
     exclude_below: float = 0.05
     cells: list[int] = field(default_factory=lambda: [10, 15, 20])
     scores: list[str] = field(default_factory=lambda: list(DEFAULT_SCORES))
-    ties: Literal["negative", "positive", "exclude"] = "negative"
+    ties: Literal["average", "negative", "positive", "exclude"] = "average"
     empty_reference: Literal["drop", "score"] = "drop"
     quadrature: bool = True
     covariates: list[str] | None = None

@@ -20,7 +20,7 @@ from torch import Tensor
 from irrbench._counting import count_codes
 from irrbench._counting.levels import count_levels
 from irrbench._counting.masks import as_foreground
-from irrbench.folds import Ties, cross_tables, tied_share
+from irrbench.folds import Reading, cross_tables, make_table, pair_tables, pattern_bits, tied_share
 from irrbench.scores import CrossTable
 
 MIN_RATERS = 2
@@ -282,20 +282,68 @@ class VotePatterns:
         counts = torch.stack([self.totals[:, None] - above, above], 2).flatten(0, 1)
         return VotePatterns(counts, self.num_raters, self.present.repeat_interleave(self.num_levels - 1, 0))
 
-    def tables(self, ties: Ties) -> dict[str, CrossTable]:
+    def tables(self, ties: Reading) -> dict[str, CrossTable]:
         """Cross tables ``(B, R)`` of each candidate with each reference, see :class:`irrbench.bounds.Evidence`.
 
         Raises:
             ValueError: if the prediction has more than two levels: cut it first, see :meth:`cuts`.
         """
+        self._require_mask()
+        return cross_tables(self._by_level, self.present, ties)
+
+    def pair_tables(self) -> CrossTable:
+        """Cross tables ``(B, R, R)``: each rater's mask on each other rater's alone; zeros on the diagonal."""
+        return pair_tables(self._by_level, self.present)
+
+    def rater_tables(self) -> CrossTable:
+        """Cross tables ``(B, R)``: the prediction on each rater's own mask; zeros where the rater is absent.
+
+        Raises:
+            ValueError: if there is no prediction, or one of more than two levels.
+        """
+        self._require_mask(needs_preds="rater_tables")
+        counts, bits = self.counts.cpu().double(), pattern_bits(self.num_raters).double()
+        totals, marks = counts.sum(1), counts[:, 1].sum(1, keepdim=True)
+        table = make_table(counts[:, 1] @ bits, marks, totals @ bits, totals.sum(1, keepdim=True))
+        return CrossTable(*(part.where(self.present.cpu(), 0.0) for part in table))
+
+    def tied_share(self) -> Tensor:
+        """Tied pixels as a share of those that at least half of the peers mark, ``(B,)``; NaN where there are none."""
+        return tied_share(self.totals, self.present)
+
+    def equal_masks(self) -> Tensor:
+        """Whose mask the prediction equals, pixel by pixel.
+
+        Returns:
+            ``(B, R + 1)`` bool: each rater's, last the majority's of all raters (ties as background). A mask without a
+            mark equals none.
+
+        Raises:
+            ValueError: if there is no prediction, or one of more than two levels.
+
+        Example:
+            >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]])
+            >>> VotePatterns.from_masks(masks, preds=torch.tensor([[1, 0, 0, 0]])).equal_masks()
+            tensor([[False,  True,  True]])
+        """
+        self._require_mask(needs_preds="equal_masks")
+        counts, bits = self.counts.cpu().double(), pattern_bits(self.num_raters)
+        present = self.present.cpu()
+        majority = 2 * bits.sum(1)[None] > present.sum(1, keepdim=True)  # absent raters' bits are 0 where counted
+        marks = torch.cat([bits.T.expand(len(counts), -1, -1), majority[:, None]], 1).double()  # (B, R + 1, K)
+        differing = marks @ counts[:, 0, :, None] + (1 - marks) @ counts[:, 1, :, None]
+        is_there = torch.cat([present, present.any(1, keepdim=True)], 1)
+        return (differing.squeeze(-1) == 0) & is_there & (counts[:, 1].sum(1, keepdim=True) > 0)
+
+    @property
+    def _by_level(self) -> Tensor:
+        return self.counts if self.has_preds else self.counts[:, None]
+
+    def _require_mask(self, *, needs_preds: str = "") -> None:
+        if needs_preds and not self.has_preds:
+            raise ValueError(f"`{needs_preds}` needs patterns that are split by a prediction: pass `preds`.")
         if self.num_levels > 2:
             raise ValueError(f"a prediction of {self.num_levels} levels is no mask: score `patterns.cuts()`.")
-        counts = self.counts if self.has_preds else self.counts[:, None]
-        return cross_tables(counts, self.present, ties)
-
-    def tied_share(self, ties: Ties) -> Tensor:
-        """Share of the ROI's pixels on which a reference is tied, the mean over folds, ``(B,)``."""
-        return tied_share(self.totals, self.present, ties)
 
     def split(self, size: int) -> Iterator[VotePatterns]:
         """The same images, at most `size` at a time."""

@@ -95,6 +95,8 @@ class Score:
         one_sided: whether it sees one kind of error only, so that a blank or a full mask can be perfect.
         needs_positives: undefined where the reference marks nothing.
         needs_negatives: undefined where the reference marks the whole region of interest.
+        needs_empty: undefined where the reference marks anything.
+        takes_empty: ``empty_reference="score"`` gives it a value where the reference marks nothing.
     """
 
     name: str
@@ -106,6 +108,8 @@ class Score:
     one_sided: bool = False
     needs_positives: bool = False
     needs_negatives: bool = False
+    needs_empty: bool = False
+    takes_empty: bool = False
 
     def __call__(self, table: ScoreTable, *, empty_reference: EmptyReference = "drop") -> Tensor:
         """The score, NaN where it is undefined.
@@ -113,17 +117,19 @@ class Score:
         Args:
             table: of the score's evidence, for instance a :class:`CrossTable`.
             empty_reference: ``"drop"``: a reference without marks leaves scores that need positives undefined;
-                ``"score"``: they are the best value where the candidate is empty too, else the worst; undefined where
-                the worst is infinite.
+                ``"score"``: those that take it are the best value where the candidate is empty too, else the worst;
+                undefined where the worst is infinite.
         """
         value = self.formula(table)
-        if self.needs_positives and not self.needs_negatives and empty_reference == "score":
+        if self.takes_empty and empty_reference == "score":
             agreed = torch.where(table.marked == 0, self.best, self.worst if math.isfinite(self.worst) else math.nan)
             value = torch.where(table.positives > 0, value, agreed.to(value.dtype))
         elif self.needs_positives:
             value = value.masked_fill(table.positives == 0, torch.nan)
         if self.needs_negatives:
             value = value.masked_fill(table.negatives == 0, torch.nan)
+        if self.needs_empty:
+            value = value.masked_fill(table.positives > 0, torch.nan)
         return value.masked_fill(table.total == 0, torch.nan)
 
     @property
@@ -161,16 +167,29 @@ def _kappa(table: CrossTable) -> Tensor:
     return agreement / (marked * table.negatives + table.positives * left)
 
 
+# Whether marks are where marks should be, beside how well they are drawn: shown wherever a reference is empty.
+DETECTION_SCORES = ("detection", "false_alarm")
+_DELINEATION = {"needs_positives": True, "takes_empty": True}
+
 SCORES: dict[str, Score] = {
     score.name: score
     for score in (
-        Score("iou", "IoU", lambda t: _ratio(t.tp, t.tp + t.fp + t.fn), needs_positives=True),
+        Score("iou", "IoU", lambda t: _ratio(t.tp, t.tp + t.fp + t.fn), **_DELINEATION),
         Score("accuracy", "Accuracy", lambda t: (t.tp + t.tn) / t.total),
-        Score("tpr", "TPR (sensitivity)", lambda t: _ratio(t.tp, t.positives), one_sided=True, needs_positives=True),
-        Score("ppv", "PPV (precision)", lambda t: _ratio(t.tp, t.tp + t.fp), one_sided=True, needs_positives=True),
-        Score("f1", "F1 (Dice)", lambda t: _ratio(2 * t.tp, 2 * t.tp + t.fp + t.fn), needs_positives=True),
+        Score("tpr", "TPR (sensitivity)", lambda t: _ratio(t.tp, t.positives), one_sided=True, **_DELINEATION),
+        Score("ppv", "PPV (precision)", lambda t: _ratio(t.tp, t.tp + t.fp), one_sided=True, **_DELINEATION),
+        Score("f1", "F1 (Dice)", lambda t: _ratio(2 * t.tp, 2 * t.tp + t.fp + t.fn), **_DELINEATION),
         Score("specificity", "Specificity", lambda t: _ratio(t.tn, t.negatives), one_sided=True, needs_negatives=True),
         Score("kappa", "Cohen's kappa", _kappa, range=(-1.0, 1.0), needs_positives=True, needs_negatives=True),
+        Score("detection", "Detection", lambda t: (t.tp > 0).double(), one_sided=True, needs_positives=True),
+        Score(
+            "false_alarm",
+            "False alarms",
+            lambda t: (t.marked > 0).double(),
+            higher_is_better=False,
+            one_sided=True,
+            needs_empty=True,
+        ),
     )
 }
 

@@ -1,8 +1,8 @@
 """From scores per image to the numbers that are shown: means, bounds beside them, normalized scores, a digest.
 
 The per-image table is the one form in which results travel: one row an image, and for each score ``s`` the columns
-``s`` (model), ``s_floor``, ``s_ceiling`` and ``s_upper``; with ``_fold0``, ``_fold1``, ... the same on the reference
-without rater 0, 1, ... Metric, callback, benchmark and report all read it.
+``s`` (model), ``s_floor``, ``s_ceiling`` and those of the other :data:`REFERENCES`; with ``_fold0``, ``_fold1``, ... the
+same on the reference without rater 0, 1, ... Metric, callback, benchmark and report all read it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import torch
 from irrbench.agreement import krippendorff_alpha
 from irrbench.bounds import Bounds
 from irrbench.patterns import VotePatterns
-from irrbench.scores import SCORES, CrossTable, gain
+from irrbench.scores import DETECTION_SCORES, SCORES, CrossTable, gain
 from irrbench.stats import clustered_mean, normalized_score
 
 if TYPE_CHECKING:
     import pandas as pd
 
-REFERENCES = ("floor", "ceiling", "upper")
+REFERENCES = ("floor", "blank", "ceiling", "ceiling_of_two", "majority", "upper")
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,31 @@ class ScoreSummary:
     Attributes:
         model: mean over images; NaN without a prediction.
         floor: mean of the naive rater.
+        blank: mean of the mask that marks nothing.
         ceiling: mean of the average rater.
-        upper: mean of the majority of all raters.
+        ceiling_of_two: mean of each rater on each other rater alone.
+        majority: mean of the majority of all raters.
+        upper: mean of the best that any mask can score.
         normalized: ``(model - floor) / (ceiling - floor)``, a ratio of means; NaN with a reason.
         reason: why there is no normalized score, or empty.
         n_images: images on which the score is defined.
         label: mean of the model on the very labels it was trained on; NaN where none were given.
-        noise_fit: ``label - ceiling``, or ``ceiling - label`` where lower is better: above 0 the model agrees with its
-            label more than raters agree with the others.
+        label_gap: how much better the model is on those labels than on every rater's own mask, on the same images: the
+            mean of the differences, turned so that more is better; NaN where no labels were given.
     """
 
     model: float
     floor: float
+    blank: float
     ceiling: float
+    ceiling_of_two: float
+    majority: float
     upper: float
     normalized: float
     reason: str
     n_images: int
     label: float = math.nan
-    noise_fit: float = math.nan
+    label_gap: float = math.nan
 
 
 def bounds_table(
@@ -63,7 +69,7 @@ def bounds_table(
     *,
     label: torch.Tensor | None = None,
 ) -> pd.DataFrame:
-    """One row an image: agreement, and each score of model, floor, ceiling and upper.
+    """One row an image: agreement, and each score of the model and of the references.
 
     Args:
         image_ids: ``B`` names.
@@ -72,10 +78,13 @@ def bounds_table(
         label: ``(B, 4)`` pixels that neither, the prediction, the label it was trained on, or both mark.
 
     Returns:
-        Columns ``image_id``, ``n_raters``, ``roi_pixels``, ``tied`` (share of pixels on which a reference is tied),
-        ``alpha`` (Krippendorff), then the scores' columns. With several classes ``s`` is the mean over the classes that
-        are defined in the image and ``s_class0``, ... are the classes. With labels ``s_label`` is the model's score on
-        the very label that it was trained on. Last the scores on each rater's reference, see :func:`fold_columns`.
+        Columns ``image_id``, ``n_raters``, ``roi_pixels``, ``tied`` and ``empty`` (see :class:`irrbench.bounds.Bounds`),
+        ``alpha`` (Krippendorff), with a model ``equals_rater`` and ``equals_majority`` (whether its mask is, pixel by
+        pixel, that of a rater, of the majority of all), then the scores' columns. With several classes ``s`` is the
+        mean over the classes that are defined in the image and ``s_class0``, ... are the classes. With labels
+        ``s_label`` is the model's score on the very label that it was trained on, and ``s_label_gap`` by how much that
+        is better than its mean score on every rater's own mask. Last the scores on each rater's reference, see
+        :func:`fold_columns`.
     """
     import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
 
@@ -83,9 +92,13 @@ def bounds_table(
         "image_id": list(image_ids),
         "n_raters": classes[0].present.sum(1).cpu().numpy(),
         "roi_pixels": classes[0].totals.sum(1).cpu().numpy(),
-        "tied": torch.stack([b.tied for b in bounds]).mean(0).numpy(),
+        "tied": torch.stack([b.tied for b in bounds]).nanmean(0).numpy(),
+        "empty": torch.stack([b.empty for b in bounds]).nanmean(0).numpy(),
         "alpha": krippendorff_alpha(classes[0] if len(classes) == 1 else classes).numpy(),
     }
+    if bounds[0].model:
+        equal = torch.stack([patterns.equal_masks() for patterns in classes]).all(0)
+        columns |= {"equals_rater": equal[:, :-1].any(1).numpy(), "equals_majority": equal[:, -1].numpy()}
     for score in bounds[0].floor:
         by_class = {name: torch.stack([v[score] for v in values]) for name, values in _candidates(bounds).items()}
         columns |= {name_column(score, c): v.nanmean(0).numpy() for c, v in by_class.items()}
@@ -97,9 +110,30 @@ def bounds_table(
             }
     if label is not None and label.any():
         table = CrossTable(*label[:, [3, 1, 2, 0]].double().unbind(1))
-        rule = bounds[0].empty_reference
-        columns |= {name_column(s, "label"): SCORES[s](table, empty_reference=rule).numpy() for s in bounds[0].floor}
+        columns |= _on_label(bounds[0], classes[0], table)
     return pd.DataFrame(columns | _folds(bounds))
+
+
+def _on_label(bounds: Bounds, patterns: VotePatterns, table: CrossTable) -> dict[str, object]:
+    """The model's scores on the label that it was trained on, alone and against those on every rater's own mask."""
+    columns: dict[str, object] = {}
+    raters = patterns.rater_tables()
+    for score in (SCORES[name] for name in bounds.floor if SCORES[name].evidence == "patterns"):
+        label = score(table, empty_reference=bounds.empty_reference)
+        others = score(raters, empty_reference=bounds.empty_reference).nanmean(1)
+        gap = score.gain(label - others)
+        columns |= {name_column(score.name, who): x.numpy() for who, x in (("label", label), ("label_gap", gap))}
+    return columns
+
+
+def show_detection(table: pd.DataFrame, asked: Sequence[str]) -> pd.DataFrame:
+    """The table without the scores of detection that nobody asked for, unless a reference of some image is empty."""
+    if (table["empty"] > 0).any():
+        return table
+    unasked = tuple(set(DETECTION_SCORES) - set(asked))
+    return (
+        table[[c for c in table.columns if not re.match(rf"({'|'.join(unasked)})(_|$)", str(c))]] if unasked else table
+    )
 
 
 def fold_columns(table: pd.DataFrame, score: str, candidate: str) -> list[str]:
@@ -144,7 +178,10 @@ def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:
     floor, ceiling = gain(score, means["floor"]), gain(score, means["ceiling"])
     normalized = normalized_score(gain(score, model), floor, ceiling, gap_low=gap.low)
     n_images = int(table[f"{score}_floor"].notna().sum())
-    label = float(table[f"{score}_label"].mean()) if f"{score}_label" in table else math.nan
+    label, label_gap = (
+        float(table[column].mean()) if (column := f"{score}_{what}") in table else math.nan
+        for what in ("label", "label_gap")
+    )
     return ScoreSummary(
         model,
         **means,
@@ -152,12 +189,12 @@ def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:
         reason=normalized.reason,
         n_images=n_images,
         label=label,
-        noise_fit=math.nan if math.isnan(label) else gain(score, label - means["ceiling"]),
+        label_gap=label_gap,
     )
 
 
 def flatten(summary: Mapping[str, ScoreSummary]) -> dict[str, float]:
-    """The flat form for loggers: ``iou``, ``iou_floor``, ``iou_ceiling``, ``iou_upper``, ``iou_normalized``, ..."""
+    """The flat form for loggers: ``iou``, ``iou_floor``, ``iou_ceiling``, ``iou_upper``, ..., ``iou_normalized``."""
     flat: dict[str, float] = {}
     for score, s in summary.items():
         flat |= {score: s.model} | {f"{score}_{c}": getattr(s, c) for c in (*REFERENCES, "normalized", "n_images")}
@@ -174,7 +211,8 @@ def bounds_digest(table: pd.DataFrame, rules: Mapping[str, object]) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    own = {column for score in score_names(table) for column in (score, f"{score}_label")}
+    own = {c for score in score_names(table) for c in (score, f"{score}_label", f"{score}_label_gap")}
+    own |= {"equals_rater", "equals_majority"}
     # What the folds say of the raters, the bounds say as well.
     fixed = table.drop(columns=[c for c in table.columns if c in own or re.search(r"_fold\d+$", str(c))])
     # Sums of floats may differ in the last digits between machines; nine digits do not.

@@ -55,7 +55,7 @@ class BlindGuess:
 
 
 def fit_blind(
-    train: RaterData, *, score: str = "iou", ties: Ties = "negative", empty_reference: EmptyReference = "drop"
+    train: RaterData, *, score: str = "iou", ties: Ties = "average", empty_reference: EmptyReference = "drop"
 ) -> BlindGuess:
     """Find the best guess on the training images.
 
@@ -113,7 +113,7 @@ def score_blind(
     data: RaterData,
     *,
     scores: Sequence[str],
-    ties: Ties = "negative",
+    ties: Ties = "average",
     empty_reference: EmptyReference = "drop",
 ) -> pd.DataFrame:
     """Score the guess on images as any model is.
@@ -164,7 +164,7 @@ def blind_table(
     image_ids: Sequence[str],
     *,
     scores: Sequence[str],
-    ties: Ties = "negative",
+    ties: Ties = "average",
     empty_reference: EmptyReference = "drop",
 ) -> pd.DataFrame:
     """Fit the guess on the training split and score it on other images.

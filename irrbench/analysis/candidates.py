@@ -1,7 +1,7 @@
 """All candidates of a comparison, on the same images and in the same resamples.
 
-Axes: ``N`` images, ``G`` groups, ``R`` raters, ``A`` candidates (ceiling, upper, floor, a blind floor where there is
-one, then the models), ``P`` their tables (a model has one for each seed), ``T`` resamples.
+Axes: ``N`` images, ``G`` groups, ``R`` raters, ``A`` candidates (the references, a blind floor where there is one, then
+the models), ``P`` their tables (a model has one for each seed), ``T`` resamples.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Parts = Callable[[Floats], tuple[Floats, Floats]]  # sums over images (., A + 1
 
 BLIND = "blind"
 BLIND_NAME = DISPLAY_NAMES[BLIND]
-_BOUNDS = ("ceiling", "upper", "floor")
+_BOUNDS = ("ceiling", "ceiling_of_two", "majority", "upper", "blank", "floor")
 _ROUNDING = 1e-12  # sums that differ by less are equal
 
 
@@ -117,7 +117,7 @@ class Candidates:
 
     Attributes:
         names: ``A``, as results call them.
-        roles: ``A``, among ceiling, upper, floor, blind and model.
+        roles: ``A``: those of :data:`irrbench.summary.REFERENCES`, blind and model.
         members: ``A`` tuples of places among the ``P`` tables.
         image_ids: ``N``.
         tables: score -> ``(N, P)``, NaN where undefined.
@@ -172,8 +172,13 @@ class Candidates:
         return self._of_candidates(self.folds[score])
 
     def counted(self, score: str) -> NDArray[np.bool_]:
-        """Whether an image counts, ``(N,)``: all candidates that have the score on any image have it there."""
-        lacking = np.isnan(self.tables[score])
+        """Whether an image counts, ``(N,)``: all candidates that have the score on any image have it there.
+
+        A rater on one other meets references of their own, which decide for nobody else.
+        """
+        others = [place for place in range(len(self.roles)) if self.roles[place] != "ceiling_of_two"]
+        members = [member for place in others for member in self.members[place]]
+        lacking = np.isnan(self.tables[score][:, members])
         scored = np.logical_not(lacking.all(axis=0))
         return np.logical_not(lacking[:, scored].any(axis=1)) & scored.any()
 

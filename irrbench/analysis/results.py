@@ -17,6 +17,7 @@ from irrbench.analysis.tables import (
     alternative_frame,
     comparisons_frame,
     leaderboard_frame,
+    leak_cautions,
     normalize,
     per_image_frame,
     seeds_frame,
@@ -24,8 +25,8 @@ from irrbench.analysis.tables import (
     verdicts_frame,
 )
 from irrbench.plots.bands import bound, need_columns, score_columns
-from irrbench.plots.style import model_styles
-from irrbench.scores import gain
+from irrbench.plots.style import DISPLAY_NAMES, model_styles, percent_of
+from irrbench.scores import DETECTION_SCORES, gain, record
 from irrbench.stats import MIN_GROUPS_FOR_SKEWED_SCORES, MIN_GROUPS_FOR_TESTS, smallest_p
 
 __all__ = ["Questions", "Resampling", "Results", "build_results", "resampling_in_words"]
@@ -45,6 +46,7 @@ class Results:
         separation: which score separates models.
         seeds: spread between seeds.
         subgroups: a leaderboard for each ``column`` and ``subgroup``, with ``n_groups``, ``cut`` and ``warning``.
+        cautions: what may make the numbers mean something else than they seem to, to be read before them.
         notes: what a reader must know beside the numbers.
         members: the tables (seeds) behind each model.
         scores: the main one first; all in the leaderboard by default.
@@ -74,6 +76,7 @@ class Results:
     separation: pd.DataFrame = field(default_factory=pd.DataFrame)
     seeds: pd.DataFrame = field(default_factory=pd.DataFrame)
     subgroups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    cautions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     scores: tuple[str, ...] = ()
@@ -203,11 +206,12 @@ def build_results(
         blind: per-image table of a prediction that is made without the images.
 
     Returns:
-        ``leaderboard``: ceiling, upper, models by rank (mean of the first score), floors; for each score its mean and
-        interval, floor and ceiling, and the normalized score with its interval, NaN where the interval of ceiling -
-        floor holds 0; ``n_images`` and ``n_groups`` of the first score. The other frames: see
-        :mod:`irrbench.analysis.tables` and :mod:`irrbench.analysis.subgroups`.
-        ``notes``: what a reader must know. No facts about the data.
+        ``leaderboard``: upper, majority, ceilings, models by rank (mean of the first score), floors; for each score its
+        mean and interval, floor and ceiling, and the normalized score with its interval, NaN where the interval of
+        ceiling - floor holds 0; ``n_images`` and ``n_groups`` of the first score; a ``caution`` about a model that may
+        have seen the masks. The other frames: see :mod:`irrbench.analysis.tables` and
+        :mod:`irrbench.analysis.subgroups`.
+        ``cautions`` and ``notes``: what a reader must know. No facts about the data.
 
     Raises:
         ValueError: if there is no table, or tables are not of the same images.
@@ -221,6 +225,8 @@ def build_results(
     counted = candidates.counted(candidates.scores[0])
     n_groups = len({group for group, is_counted in zip(candidates.groups, counted, strict=True) if is_counted})
     leaderboard.insert(leaderboard.columns.tolist().index("n_images") + 1, "n_groups", n_groups)
+    leaks = leak_cautions(candidates, tables, models)
+    leaderboard["caution"] = leaderboard["name"].map(leaks).fillna("")
     names = list(tables)
     offset = len(candidates.roles) - len(candidates.models)
     return Results(
@@ -232,6 +238,7 @@ def build_results(
         separation=separation_frame(candidates),
         seeds=seeds_frame(candidates),
         subgroups=subgroups,
+        cautions=tuple(_cautions(next(iter(tables.values())), candidates.scores, leaks)),
         notes=tuple(_notes(candidates, asked)),
         members={
             candidates.names[place]: tuple(names[member - offset] for member in candidates.members[place])
@@ -242,6 +249,26 @@ def build_results(
     )
 
 
+def _cautions(table: pd.DataFrame, scores: Sequence[str], leaks: Mapping[str, str]) -> Iterator[str]:
+    """What makes numbers mean something else than they seem to: models that may have seen the masks, the raters."""
+    yield from (f"{name}: {leak}" for name, leak in leaks.items())
+    is_empty = table["empty"] > 0
+    if is_empty.any():
+        left_out = ", ".join(record(score).title for score in scores if record(score).takes_empty)
+        yield (
+            f"{percent_of(table['empty'].mean())} of the references mark nothing (on {is_empty.sum()} of {len(table)} "
+            f"images). {left_out or 'No score here'} leave them out, so a mark where nobody sees anything costs nothing "
+            f"there: read them with {' and '.join(record(score).title for score in DETECTION_SCORES)}."
+        )
+    fewest, most = int(table["n_raters"].min()), int(table["n_raters"].max())
+    if fewest < most:
+        yield (
+            f"Images have {fewest} to {most} raters. Scores on more raters are higher for the same mask, so neither "
+            "ceilings nor models compare between images, subgroups or data sets with different numbers of raters. "
+            f"The row '{DISPLAY_NAMES['ceiling_of_two']}' does."
+        )
+
+
 def _notes(candidates: Candidates, asked: Questions) -> Iterator[str]:
     """What a reader must know: what the data, the configuration and the number of resamples leave without an answer."""
     options, models = candidates.resampling, candidates.models
@@ -249,6 +276,9 @@ def _notes(candidates: Candidates, asked: Questions) -> Iterator[str]:
         reason = next((n.reason for n in normalize(candidates, score) if n.reason), "")
         if reason:
             yield f"No normalized {score}: {reason}."
+    voteless = [score for score in candidates.scores if record(score).evidence != "patterns"]
+    if voteless:
+        yield f"No best possible mask for {', '.join(voteless)}: the search needs a score that is a function of votes."
     images, groups = len(candidates.image_ids), len(set(candidates.groups))
     for score in candidates.scores:
         defined = int(candidates.counted(score).sum())

@@ -17,12 +17,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from irrbench.analysis.candidates import BLIND, Candidates
+from irrbench.plots.style import percent_of
 from irrbench.scores import gain, record
 from irrbench.stats import Floats, Normalized, alternative_annotator_test, holm, normalized_score, p_above, p_two_sided
 from irrbench.stats.resampling import divide
+from irrbench.summary import name_column
 
 NO_MARGIN = "no margin declared"
-_ORDER = ("ceiling", "upper", "model", BLIND, "floor")  # of roles in the leaderboard
+_COPY = 0.5  # share of images on which a model's mask is another's, above which it counts as a copy
+_ORDER = ("upper", "majority", "ceiling", "ceiling_of_two", "model", BLIND, "blank", "floor")  # in the leaderboard
 
 
 def normalize(candidates: Candidates, score: str) -> list[Normalized]:
@@ -59,7 +62,7 @@ def bound_means(candidates: Candidates, score: str) -> dict[str, float]:
 
 
 def leaderboard_frame(candidates: Candidates) -> pd.DataFrame:
-    """Ceiling, upper, models by rank (mean of the first score, the best first), floors."""
+    """Upper, majority, ceilings, models by rank (mean of the first score, the best first), floors."""
     first = candidates.scores[0]
     columns: dict[str, object] = {"name": candidates.names, "role": candidates.roles}
     columns["n_images"] = int(candidates.counted(first).sum())
@@ -70,6 +73,42 @@ def leaderboard_frame(candidates: Candidates) -> pd.DataFrame:
     frame["rank"] = gains.rank(ascending=False, method="min").astype("Int64")
     order = frame.assign(place=frame["role"].map(_ORDER.index)).sort_values(["place", "rank"], kind="stable").index
     return frame.loc[order].reset_index(drop=True)
+
+
+def leak_cautions(
+    candidates: Candidates, tables: Mapping[str, pd.DataFrame], models: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Which models may have seen the masks that they are scored on, and why: their masks are a rater's, or they lie
+    above the majority of all raters.
+
+    Args:
+        candidates: models and bounds.
+        tables: per-image table by name.
+        models: model by the name of its table; each its own if not given.
+
+    Returns:
+        The caution by model, for the main score.
+    """
+    score, places, found = candidates.scores[0], candidates.models, {}
+    majority = [candidates.place("majority")] * len(places)
+    lows = candidates.interval(candidates.advantages(score, places, majority))[0]
+    equal: dict[str, str] = {}
+    for name, table in tables.items():
+        scored = table[table[name_column(score, "floor")].notna()]
+        for column, whose in (("equals_majority", "the majority's of all raters"), ("equals_rater", "a rater's")):
+            share = float(scored[column].mean()) if column in scored and len(scored) else 0.0
+            if share > _COPY:
+                equal[(models or {}).get(name, name)] = f"its mask equals {whose} on {percent_of(share)} of the images"
+    for place, low in zip(places, lows, strict=True):
+        name = candidates.names[place]
+        if name in equal:
+            found[name] = f"{equal[name]}, pixel by pixel: a copy of the masks, not a prediction of them."
+        elif low > 0:
+            found[name] = (
+                "above the majority of all raters. Either it has seen these masks (a leak from the training data), or it "
+                "is better than any vote of these raters."
+            )
+    return found
 
 
 def per_image_frame(candidates: Candidates) -> pd.DataFrame:

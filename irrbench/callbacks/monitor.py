@@ -81,7 +81,7 @@ class RaterBoundsMonitor(Callback):
         num_classes: int | None = None,
         from_logits: bool = True,
         threshold: float = 0.5,
-        ties: Ties = "negative",
+        ties: Ties = "average",
         empty_reference: EmptyReference = "drop",
         stages: Iterable[Stage] = ("validate", "test"),
         log_references: bool = True,

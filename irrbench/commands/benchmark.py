@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
+from rich.text import Text
 
 from irrbench._files import prepare_folder, quiet
 from irrbench.analysis.candidates import BLIND_NAME
@@ -135,8 +136,10 @@ def run_benchmark(
             results = make_results(config, data, models, failures=failures, colours=colours, command=command)
             files = write_outputs(results, output, galleries=galleries_of(results, data, models))
             log_artifacts(_runs(models, store), files)
-            save_chart_view(store.client, store.experiment_id, scores=config.scores)
+            save_chart_view(store.client, store.experiment_id, scores=results.scores)
             console.print(terminal_table(results.leaderboard, scores=results.scores, note=results.note))
+            for caution in results.cautions:
+                console.print(Text(f"Caution: {caution}", style="bold"))
             for note in results.notes:
                 console.print(note)
             console.print(f"report: {output / REPORT}; tables: {output}/*.csv", soft_wrap=True)

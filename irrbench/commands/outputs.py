@@ -17,6 +17,7 @@ from irrbench.analysis.candidates import Resampling
 from irrbench.analysis.results import Questions, Results, build_results, resampling_in_words
 from irrbench.analysis.subgroups import check_columns
 from irrbench.config import BenchmarkConfig, ConfigError
+from irrbench.folds import TIES_IN_WORDS
 from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
 from irrbench.report.benchmark import draw_figures
 from irrbench.report.page import save_drawings, save_picture
@@ -95,7 +96,6 @@ def make_results(
     return replace(
         results,
         notes=(*notes, *results.notes, *filter(None, [reason])),
-        scores=tuple(config.scores),
         name=data.name,
         note=data.note,
         raters=data.raters,
@@ -149,7 +149,8 @@ def rules_in_words(config: BenchmarkConfig, data: RaterData, models: Sequence[Ce
         threshold = f"probabilities above {config.finished.threshold:g} are foreground"
     return {
         "References": "the strict majority of an image's other raters, one for each rater, the same for all",
-        "Ties": f"{rules.ties}; {models[0].table['tied'].mean():.2%} of pixels are tied in a reference",
+        "Ties": f"{TIES_IN_WORDS[rules.ties]}; tied are {models[0].table['tied'].mean():.1%} of the pixels that at least "
+        "half of the other raters mark",
         "Empty references": "left out for all candidates" if rules.empty_reference == "drop" else scored,
         "Threshold": threshold,
         "Intervals": resampling_in_words(resampling_of(config, data), unit=unit),

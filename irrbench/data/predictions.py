@@ -114,7 +114,7 @@ def choose_threshold(
     *,
     split: str = "val",
     score: str = "iou",
-    ties: Ties = "negative",
+    ties: Ties = "average",
     empty_reference: EmptyReference = "drop",
     classes: Sequence[int] | None = None,
     candidates: Sequence[float] = CANDIDATES,

@@ -16,7 +16,7 @@ from irrbench.evaluation.sinks import Sink, tell
 from irrbench.icc import pixel_icc
 from irrbench.metrics import SegmentationBounds
 from irrbench.metrics.state import ImageIds, Images
-from irrbench.summary import ScoreSummary, summarize
+from irrbench.summary import ScoreSummary, name_column, summarize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,8 +83,10 @@ class Evaluator:
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """Names of the scores, the main one first."""
-        return self.metric.scores
+        """Names of the scores, the main one first; of those of detection the ones that the latest table has."""
+        if self.table is None:
+            return self.metric.scores
+        return tuple(score for score in self.metric.computed if name_column(score, "floor") in self.table)
 
     @property
     def rules(self) -> dict[str, str]:
@@ -188,7 +190,7 @@ class Evaluator:
             values |= {f"{key}_normalized": s.normalized} if self.normalized else {}
             values |= {f"{key}_floor": s.floor, f"{key}_ceiling": s.ceiling} if self.references else {}
             if not math.isnan(s.label):
-                values |= {f"{key}_label": s.label, f"{key}_noise_fit": s.noise_fit}
+                values |= {f"{key}_label": s.label, f"{key}_label_gap": s.label_gap}
         return values
 
     def why_nan(self, key: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from irrbench.summary import REFERENCES, name_column
+from irrbench.summary import name_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from irrbench.summary import ScoreSummary
 
 logger = logging.getLogger(__name__)
+_BESIDE_MODEL = ("floor", "ceiling", "majority", "upper")  # in the table of a model
 
 
 class Stage(Protocol):
@@ -75,13 +76,13 @@ def candidate_table(table: pd.DataFrame, candidate: str, scores: Sequence[str]) 
 
     Args:
         table: per-image table, see :func:`irrbench.summary.bounds_table`.
-        candidate: ``"model"``, ``"floor"``, ``"ceiling"`` or ``"upper"``.
+        candidate: ``"model"``, or one of :data:`irrbench.summary.REFERENCES`.
         scores: the main one first.
     """
     columns = {name_column(score, candidate): score for score in scores}
     chosen = table[["image_id", *columns]].rename(columns=columns)
     if candidate == "model":
-        bounds = [name_column(score, c) for score in scores for c in REFERENCES]
+        bounds = [name_column(score, c) for score in scores for c in _BESIDE_MODEL]
         agreement = [column for column in ("alpha", "icc_pixel", "ac1", "agreement") if column in table]
         chosen = chosen.join(table[[*bounds, *agreement, "n_raters"]])
     return chosen

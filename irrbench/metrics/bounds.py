@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from irrbench.bounds import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, segmentation_bounds
-from irrbench.folds import Ties
+from irrbench.folds import Ties, readings
 from irrbench.metrics.base import PatternsMetric
 from irrbench.metrics.state import ImageIds, Images, encode
 from irrbench.patterns import VotePatterns, require_tensors
-from irrbench.scores import DEFAULT_SCORES, EmptyReference, check_choice, select_scores
-from irrbench.summary import bounds_table, flatten, summarize
+from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, EmptyReference, check_choice, select_scores
+from irrbench.summary import bounds_table, flatten, show_detection, summarize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,7 +125,8 @@ class SegmentationBounds(PatternsMetric):
     round) count once where they carry an id.
 
     Args:
-        scores: names among :data:`irrbench.SCORES`; the first is the main one.
+        scores: names among :data:`irrbench.SCORES`; the first is the main one. Where a reference of some image is empty,
+            ``detection`` and ``false_alarm`` come beside them, as the scores of delineation leave such references out.
         num_classes: for label maps: number of classes, background included; None for binary masks.
         from_logits: floating-point predictions of one class are logits; False: probabilities. Never guessed.
         threshold: cut on the probability of the foreground.
@@ -135,7 +136,7 @@ class SegmentationBounds(PatternsMetric):
         kwargs: of ``torchmetrics.Metric``.
 
     Computes a dict of float64 scalars: for each score ``s`` the means over images ``s`` (model), ``s_floor``,
-    ``s_ceiling``, ``s_upper``, the ratio ``s_normalized`` (NaN where it means nothing), ``s_n_images`` (images on which
+    ``s_ceiling``, ``s_ceiling_of_two``, ``s_majority``, ``s_upper``, ``s_blank``, the ratio ``s_normalized`` (NaN where it means nothing), ``s_n_images`` (images on which
     it is defined), and ``n_images``. With several classes also ``s_class0``, ... each with its bounds. ``per_image()``
     gives the table behind the means, see :func:`irrbench.summary.bounds_table`.
 
@@ -160,7 +161,7 @@ class SegmentationBounds(PatternsMetric):
         num_classes: int | None = None,
         from_logits: bool = True,
         threshold: float = 0.5,
-        ties: Ties = "negative",
+        ties: Ties = "average",
         empty_reference: EmptyReference = "drop",
         validate_args: bool = True,
         **kwargs: Any,
@@ -168,6 +169,8 @@ class SegmentationBounds(PatternsMetric):
         super().__init__(num_classes=num_classes, validate_args=validate_args, **kwargs)
         selected = select_scores(scores)
         self.scores = tuple(score.name for score in selected)
+        unasked = [name for name in DETECTION_SCORES if name not in self.scores]
+        self.computed = (*self.scores[:1], *unasked, *self.scores[1:])
         check_choice("ties", ties, Ties)
         check_choice("empty_reference", empty_reference, EmptyReference)
         if not 0 < threshold < 1:
@@ -222,29 +225,35 @@ class SegmentationBounds(PatternsMetric):
         self._keep(encode(classes, unusable=unusable, image_id=image_id, label=with_label, fields=fields))
 
     def _record(self, masks: Tensor, preds: Tensor, roi: Tensor | None, present: Tensor | None) -> Tensor:
-        """Evidence other than votes as numbers, ``(B, classes * kinds * candidates * fields * R)``."""
+        """Evidence other than votes as numbers, ``(B, classes * kinds * readings * candidates * fields * R)``."""
         pairs = [(masks, preds)]
         if self.num_classes is not None:
             pairs = [(masks == c, preds == c) for c in range(self.num_classes)]
         parts = []
         for mask, pred in pairs:
             for kind in self._kinds:
-                tables = EVIDENCE[kind].from_masks(mask, roi=roi, preds=pred, present=present).tables(self.ties)
-                fields = [torch.stack(tuple(cast("Iterable[Tensor]", tables[name]))) for name in CANDIDATES]
+                evidence = EVIDENCE[kind].from_masks(mask, roi=roi, preds=pred, present=present)
+                tables = [evidence.tables(reading) for reading in readings(self.ties)]
+                fields = [torch.stack(tuple(cast("Iterable[Tensor]", t[name]))) for t in tables for name in CANDIDATES]
                 parts.append(torch.stack(fields).double().permute(2, 0, 1, 3).flatten(1))
         return torch.cat(parts, 1)
 
     def _evidence(self, images: Images) -> Iterator[dict[str, Evidence]]:
         """All evidence of each class, by kind."""
         raters = images.classes[0].num_raters
-        sizes = [len(CANDIDATES) * len(EVIDENCE[kind].table._fields) * raters for kind in self._kinds]
+        read = readings(self.ties)
+        sizes = [len(read) * len(CANDIDATES) * len(EVIDENCE[kind].table._fields) * raters for kind in self._kinds]
         parts = iter(images.fields.split(sizes * len(images.classes), 1) if sizes else ())
         for patterns in images.classes:
             evidence: dict[str, Evidence] = {"patterns": patterns}
             for kind in self._kinds:
                 table = EVIDENCE[kind].table
-                by_candidate = next(parts).view(-1, len(CANDIDATES), len(table._fields), raters).unbind(1)
-                recorded = {c: table(*x.unbind(1)) for c, x in zip(CANDIDATES, by_candidate, strict=True)}
+                shape = (len(read), len(CANDIDATES), len(table._fields), raters)
+                by_reading = next(parts).view(-1, *shape).movedim(0, -2).unbind(0)  # (candidates, fields, B, R) each
+                recorded = {
+                    reading: {c: table(*fields) for c, fields in zip(CANDIDATES, x, strict=True)}
+                    for reading, x in zip(read, by_reading, strict=True)
+                }
                 evidence[kind] = RecordedEvidence(patterns.present, recorded)
             yield evidence
 
@@ -266,11 +275,14 @@ class SegmentationBounds(PatternsMetric):
         values = self.compute() if val is None else val
         return band_axes({key: float(value) for key, value in values.items()}, ax=ax)
 
+    def _table(self) -> pd.DataFrame:
+        return show_detection(super()._table(), self.scores)
+
     def _tables(self) -> Iterator[pd.DataFrame]:
         pixels = torch.zeros(2, dtype=torch.int64)  # of all images, those that the model leaves and those that it marks
         for images in self._images():
             bounds = [
-                segmentation_bounds(evidence, self.scores, ties=self.ties, empty_reference=self.empty_reference)
+                segmentation_bounds(evidence, self.computed, ties=self.ties, empty_reference=self.empty_reference)
                 for evidence in self._evidence(images)
             ]
             pixels += images.classes[0].counts.sum((0, 2))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
 from irrbench.plots.style import Colours
+from irrbench.summary import REFERENCES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,8 @@ _LINES: dict[str, dict[str, Any]] = {
     for role, width, dashes in (
         ("floor", 2.5, "solid"),
         ("ceiling", 2.5, "solid"),
-        ("upper", 1.0, (0, (3, 2))),
+        ("majority", 1.0, (0, (3, 2))),
+        ("upper", 1.0, "solid"),
         ("blind", 1.6, (0, (1, 1))),
     )
 }
@@ -49,7 +51,7 @@ class Row(NamedTuple):
 
     Attributes:
         score: whose record tells direction and range.
-        bounds: floor, ceiling, upper and blind by role; NaN where there is none.
+        bounds: floor, ceiling, majority, upper and blind by role; NaN where there is none.
         models: by name the value and the ends of its interval; NaN where there is none.
         title: beside the row; the score's where it is empty.
     """
@@ -73,7 +75,7 @@ class Row(NamedTuple):
 
 def score_columns(frame: pd.DataFrame) -> tuple[str, ...]:
     """Return the scores of a frame: numeric columns that are not bounds, normalized values or counts."""
-    endings = ("_low", "_high", "_normalized", "_floor", "_ceiling", "_upper")
+    endings = ("_low", "_high", "_normalized", *(f"_{reference}" for reference in REFERENCES))
     names = [str(column) for column in frame.select_dtypes("number").columns]
     return tuple(name for name in names if name not in _NOT_SCORES and not name.endswith(endings))
 
@@ -131,7 +133,7 @@ def band_plot(
     colours: Colours | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw one row per score: the band from floor to ceiling, upper as a thin tick, models as dots with intervals.
+    """Draw one row per score: the band from floor to ceiling, thin ticks for majority and upper, models as dots.
 
     Scores of one range share an axis; a score without a limit has one of its own.
 
@@ -156,8 +158,8 @@ def band_axes(values: Mapping[str, Number], *, ax: Axes | None = None) -> tuple[
     """Draw the band of each score of the flat dictionary that the metric computes.
 
     Args:
-        values: ``iou_floor`` and ``iou_ceiling``, where there are ``iou`` (the model) and ``iou_upper``; other scores
-            likewise.
+        values: ``iou_floor`` and ``iou_ceiling``, where there are ``iou`` (the model), ``iou_majority`` and
+            ``iou_upper``; other scores likewise.
         ax: axes to draw in; by default a new figure.
 
     Returns:

@@ -33,14 +33,23 @@ MODEL_COLOURS: tuple[str, ...] = (
 )  # fmt: skip
 # A second sign beside the colour, for readers who do not see all colours.
 MODEL_MARKERS: tuple[str, ...] = ("o", "s", "D", "^", "v", "P", "X", "p", "<", ">", "h", "d")
-ROLE_COLOURS: dict[str, str] = {"ceiling": "#000000", "floor": "#888888", "upper": "#5A5A5A", "blind": "#A0673C"}
+ROLE_COLOURS: dict[str, str] = {
+    "ceiling": "#000000",
+    "floor": "#888888",
+    "majority": "#5A5A5A",
+    "upper": "#9AA0A6",
+    "blind": "#A0673C",
+}
 # The floor's grey is too light for text.
 ROLE_TEXT_COLOURS: dict[str, str] = {**ROLE_COLOURS, "floor": "#666666"}
 BAND_COLOUR = "#E9ECEF"
 DISPLAY_NAMES: dict[str, str] = {
     "ceiling": "average rater (ceiling)",
     "floor": "naive rater (floor)",
-    "upper": "majority of raters (upper)",
+    "ceiling_of_two": "one rater on one other",
+    "majority": "majority of raters",
+    "upper": "best possible (upper)",
+    "blank": "blank mask",
     "blind": "best blind guess (blind)",
 }
 NOTE_COLOUR = "#9A3412"
@@ -69,6 +78,17 @@ def number(value: float, *, digits: int = 3) -> str:
     text = f"{value:.{digits}f}"
     size = text.removeprefix("-")
     return MINUS + size if text != size and float(size) else size
+
+
+def percent_of(part: float) -> str:
+    """Return a share of images or pixels in percent; never 0 or 100 for what is neither.
+
+    >>> percent_of(0.004), percent_of(0.5), percent_of(0.997), percent_of(1.0)
+    ('<1 %', '50 %', '>99 %', '100 %')
+    """
+    if 0 < part < 0.01:
+        return "<1 %"
+    return ">99 %" if 0.99 < part < 1 else f"{100 * part:.0f} %"
 
 
 def columns(text: str) -> int:

@@ -190,7 +190,8 @@ def cautions(results: Results) -> list[str]:
         rows = results.subgroups[results.subgroups["n_images"] < MIN_IMAGES_OF_SUBGROUP]
         rows = rows.drop_duplicates(["column", "subgroup"])
         small = [f"{row['column']} {row['subgroup']} ({int(row['n_images'])})" for row in rows.to_dict("records")]
-    return sentences(TEXTS, "cautions", results, MIN_GROUPS_FOR_TESTS, MIN_IMAGES_OF_SUBGROUP, small)
+    weak = sentences(TEXTS, "cautions", results, MIN_GROUPS_FOR_TESTS, MIN_IMAGES_OF_SUBGROUP, small)
+    return [*results.cautions, *weak]
 
 
 # The sections with tables.

@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from irrbench.plots.style import isolate, number, score_title
+from irrbench.plots.style import isolate, number, percent_of, score_title
 from irrbench.scores import SCORES, record
 
 FORMULA = "normalized = (mean model − mean floor) / (mean ceiling − mean floor)"  # noqa: RUF001
@@ -61,17 +61,6 @@ def share(normalized: float) -> str:
         return ">99 %"
     text = number(100 * normalized, digits=0)
     return f"{text} %" if math.isfinite(normalized) else text
-
-
-def percent_of(part: float) -> str:
-    """Return a share of images or pixels in percent; never 0 or 100 for what is neither.
-
-    >>> percent_of(0.004), percent_of(0.5), percent_of(0.997), percent_of(1.0)
-    ('<1 %', '50 %', '>99 %', '100 %')
-    """
-    if 0 < part < 0.01:
-        return "<1 %"
-    return ">99 %" if 0.99 < part < 1 else f"{100 * part:.0f} %"
 
 
 def level_in_percent(level: float) -> str:

@@ -223,7 +223,7 @@ def role(run: StoredRun, role: str, *, colour: str | None = None, bounds_id: str
 
     Args:
         run: which run.
-        role: ``model``, ``ceiling``, ``floor`` or ``upper``.
+        role: ``model``, ``ceiling``, ``floor``, ``majority`` or ``upper``.
         colour: ``#rrggbb``; None keeps the run's colour, and a run without one gets the fixed colour of its role
             or, for a model, the palette colour least used in the experiment.
         bounds_id: such as ``val:1f3a test:99bc``; None leaves the tag alone.

@@ -31,7 +31,7 @@ NOTE_TAG = "mlflow.note.content"
 VIEW_KEY = "irrbench"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 
-ROLES = ("model", "ceiling", "floor", "upper")
+ROLES = ("model", "ceiling", "floor", "majority", "upper")
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 DEFAULT_PORT = 5000
