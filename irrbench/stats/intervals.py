@@ -2,15 +2,18 @@
 
 ``method`` is one of
 
-- ``"student"``: estimate and standard error, without resamples; nearest to its nominal level with few groups.
+- ``"hall"``: estimate, standard error and skewness, without resamples: Student's distribution of a statistic from which
+  the skewness is taken out.
+- ``"student"``: estimate and standard error, without resamples. One end is too near where the groups are skewed.
 - ``"expanded"``: quantiles of the resamples, moved outwards by the ratio of Student's to the normal interval's width.
 - ``"percentile"``: quantiles of the resamples. Too short with few groups.
 - ``"bca"``: bias-corrected and accelerated quantiles, for skewed statistics. Also too short with few groups.
 
 ``docs/statistics.md`` gives the measured coverage of each.
 
-Sources: Davison and Hinkley 1997, Bootstrap Methods and their Application, chapter 5; Efron 1987, doi
-10.1080/01621459.1987.10478410 (BCa); Hesterberg 2015, doi 10.1080/00031305.2015.1089789 (expanded).
+Sources: Hall 1992, On the removal of skewness by transformation, doi 10.1111/j.2517-6161.1992.tb01876.x; Davison and
+Hinkley 1997, Bootstrap Methods and their Application, chapter 5; Efron 1987, doi 10.1080/01621459.1987.10478410 (BCa);
+Hesterberg 2015, doi 10.1080/00031305.2015.1089789 (expanded).
 """
 
 from __future__ import annotations
@@ -26,10 +29,12 @@ from numpy.typing import ArrayLike
 from irrbench.scores import check_choice
 from irrbench.stats.resampling import Floats, Ratios, divide, group_codes
 
-IntervalMethod = Literal["student", "expanded", "percentile", "bca"]
+_NO_SKEWNESS = 1e-6  # below which the transformation is the identity to within rounding
+
+IntervalMethod = Literal["hall", "student", "expanded", "percentile", "bca"]
 
 
-def interval(ratios: Ratios, *, level: float = 0.95, method: IntervalMethod = "student") -> tuple[Floats, Floats]:
+def interval(ratios: Ratios, *, level: float = 0.95, method: IntervalMethod = "hall") -> tuple[Floats, Floats]:
     """Confidence intervals of ratios.
 
     Args:
@@ -45,8 +50,10 @@ def interval(ratios: Ratios, *, level: float = 0.95, method: IntervalMethod = "s
     """
     check_choice("method", method, IntervalMethod)
     tails = np.array([[(1 - level) / 2], [(1 + level) / 2]])
-    if method == "student":
-        ends = ratios.estimates + scipy.special.stdtrit(ratios.degrees_of_freedom, tails) * ratios.standard_errors
+    if method in ("hall", "student"):
+        deviates = scipy.special.stdtrit(ratios.degrees_of_freedom, tails[::-1])
+        deviates = _skew(deviates, ratios.skewness) if method == "hall" else deviates
+        ends = ratios.estimates - deviates * ratios.standard_errors
     else:
         shares = np.repeat(tails, ratios.samples.shape[1], axis=1)
         if method == "expanded":
@@ -62,11 +69,11 @@ def interval(ratios: Ratios, *, level: float = 0.95, method: IntervalMethod = "s
     return low, high
 
 
-def p_above(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "student") -> Floats:
+def p_above(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "hall") -> Floats:
     """One-sided p-values of the null hypothesis that the ratio is `null` or less, ``(M,)``.
 
     Where the interval of a level holds `null`, the p-value is ``(1 - level) / 2`` or more. Where the interval lies
-    above `null`, it is less: with ``"student"`` and ``"bca"`` always, as they invert the interval; with
+    above `null`, it is less: with ``"hall"``, ``"student"`` and ``"bca"`` always, as they invert the interval; with
     ``"percentile"`` and ``"expanded"`` from two resamples below the interval on, as they are computed from
     ``(b + 1) / (T + 1)``, with ``b`` the number of resamples at or below `null`. No p-value is less than
     :func:`smallest_p`.
@@ -86,7 +93,7 @@ def p_above(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "
     return at_most
 
 
-def p_two_sided(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "student") -> Floats:
+def p_two_sided(ratios: Ratios, null: ArrayLike = 0.0, *, method: IntervalMethod = "hall") -> Floats:
     """Two-sided p-values of the null hypothesis that the ratio is `null`, ``(M,)``: twice the smaller one-sided one.
 
     Args:
@@ -111,7 +118,7 @@ def smallest_p(num_groups: float, resamples: int, *, method: IntervalMethod) -> 
         >>> smallest_p(10, 999, method="percentile"), round(smallest_p(10, 999, method="expanded"), 4)
         (0.001, 0.0084)
     """
-    if method == "student":
+    if method in ("hall", "student"):
         return 0.0
     if method != "expanded":
         return 1 / (resamples + 1)
@@ -123,10 +130,11 @@ def _one_sided_p(ratios: Ratios, null: ArrayLike, method: IntervalMethod) -> tup
     """p-values of the null hypotheses "at most `null`" and "at least `null`", each ``(M,)``."""
     check_choice("method", method, IntervalMethod)
     null, samples = np.asarray(null, float), ratios.samples
-    if method == "student":
+    if method in ("hall", "student"):
         difference = ratios.estimates - null
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = np.where(difference == 0, 0.0, difference / ratios.standard_errors)
+        statistic = _unskew(statistic, ratios.skewness) if method == "hall" else statistic
         p = scipy.special.stdtr(ratios.degrees_of_freedom, np.stack([-statistic, statistic]))
     elif method == "bca":
         p = _bca_p(ratios, null)
@@ -139,6 +147,20 @@ def _one_sided_p(ratios: Ratios, null: ArrayLike, method: IntervalMethod) -> tup
     p = np.where(ratios.num_groups >= 2, p, 1.0)
     at_most, at_least = np.where(np.isnan(ratios.estimates), np.nan, p)
     return at_most, at_least
+
+
+def _unskew(statistic: Floats, skewness: Floats) -> Floats:
+    """Hall's transformation of Student's statistic: ``t + k t**2 / 3 + k**2 t**3 / 27 + k / 6``, which always grows."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        turned = ((1 + skewness * statistic / 3) ** 3 - 1) / skewness + skewness / 6
+    return np.asarray(np.where(np.abs(skewness) < _NO_SKEWNESS, statistic, turned))
+
+
+def _skew(deviates: Floats, skewness: Floats) -> Floats:
+    """The inverse of :func:`_unskew`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        turned = 3 / skewness * (np.cbrt(1 + skewness * (deviates - skewness / 6)) - 1)
+    return np.asarray(np.where(np.abs(skewness) < _NO_SKEWNESS, deviates, turned))
 
 
 def _bca_p(ratios: Ratios, null: Floats) -> Floats:
@@ -275,7 +297,8 @@ def normalized_score(model: float, floor: float, ceiling: float, *, gap_low: flo
         model: the model's mean score.
         floor: the naive rater's.
         ceiling: the average rater's.
-        gap_low: lower end of the confidence interval of ``ceiling - floor``.
+        gap_low: lower end of the confidence interval of ``ceiling - floor``; not finite where there is none, as with
+            one image or group.
 
     Returns:
         ``(model - floor) / (ceiling - floor)``, not clipped, and an empty reason; or NaN and the reason.
@@ -284,14 +307,16 @@ def normalized_score(model: float, floor: float, ceiling: float, *, gap_low: flo
         >>> normalized_score(0.6, 0.1, 0.7, gap_low=0.5)
         Normalized(value=0.8333333333333334, reason='')
         >>> normalized_score(0.9, 1.0, 0.8, gap_low=-0.3).reason
-        'the naive rater scores as high as the average rater'
+        'the naive rater scores as well as the average rater'
     """
     if math.isnan(ceiling - floor):
         return Normalized(math.nan, "no image defines both bounds")
     if ceiling <= floor:
-        return Normalized(math.nan, "the naive rater scores as high as the average rater")
+        return Normalized(math.nan, "the naive rater scores as well as the average rater")
     if not gap_low > 0:
-        return Normalized(math.nan, "the interval of ceiling - floor holds 0")
+        has_interval = math.isfinite(gap_low)
+        reason = "the interval of ceiling - floor holds 0" if has_interval else "ceiling - floor has no interval"
+        return Normalized(math.nan, reason)
     if math.isnan(model):
         return Normalized(math.nan, "the model has no score")
     return Normalized((model - floor) / (ceiling - floor), "")

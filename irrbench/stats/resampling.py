@@ -7,7 +7,7 @@ same resamples.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -206,6 +206,33 @@ class Ratios:
         deviation = np.where(lacking, 0.0, mean - without)
         scale = (deviation**2).sum(axis=0) ** 1.5
         return np.asarray(np.nan_to_num(divide((deviation**3).sum(axis=0), 6 * scale)), float)
+
+    @property
+    def skewness(self) -> Floats:
+        """Skewness of the ratio as an estimate, ``(M,)``: that of the groups over ``sqrt(G)``.
+
+        Raters and seeds, where they count, are taken to be symmetric.
+        """
+        own = replace(self, errors=None).standard_errors
+        return np.asarray(6 * self.acceleration * np.nan_to_num(divide(own, self.standard_errors)) ** 3, float)
+
+    def with_group(self, values: Floats) -> Ratios:
+        """The same ratios with one more group, of average size, whose own ratios are `values`; without resamples.
+
+        Args:
+            values: ``(M,)``.
+        """
+        size = divide(self.bottom.sum(axis=0), self.num_groups)
+        grown = Ratios(
+            np.concatenate([self.top, (values * size)[None]]),
+            np.concatenate([self.bottom, size[None]]),
+            np.empty((0, self.top.shape[1])),
+        )
+        if self.errors is None:
+            return grown
+        own = replace(self, errors=None).standard_errors
+        added = np.maximum(self.errors**2 - own**2, 0.0)
+        return replace(grown, errors=np.sqrt(grown.standard_errors**2 + added), degrees=self.degrees)
 
     @property
     def _contributes(self) -> NDArray[np.bool_]:

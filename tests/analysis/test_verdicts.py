@@ -288,7 +288,7 @@ def test_which_score_separates_models():
     sd = math.sqrt(sum((g - mean) ** 2 for g in gaps) / 8)
     first = frame.iloc[0]
     assert [first["gap"], first["gap_sd"], first["separation"]] == pytest.approx([mean, sd, mean / sd])
-    assert frame["remark"].tolist() == ["", "", "the naive rater scores as high as the average rater"]
+    assert frame["remark"].tolist() == ["", "", "the naive rater scores as well as the average rater"]
     assert first["gap_low"] < first["gap"] < first["gap_high"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -33,7 +34,7 @@ from irrbench.stats import (
 from irrbench.stats.resampling import rater_parts, summed_errors
 
 RNG = np.random.default_rng(0)
-METHODS = ("student", "expanded", "percentile", "bca")
+METHODS = ("hall", "student", "expanded", "percentile", "bca")
 
 
 def means_of(values: np.ndarray, *, resamples: int = 999, seed: int = 0, groups: list[str] | None = None) -> Ratios:
@@ -59,8 +60,10 @@ def resampled_means(values: np.ndarray, *, groups=None, resamples: int = 2000, r
         (0.6, 0.1, 0.7, 0.5, 5 / 6, ""),
         (0.8, 0.1, 0.7, 0.5, 7 / 6, ""),  # above the ceiling: never clipped
         (0.0, 0.1, 0.7, 0.5, -1 / 6, ""),
-        (0.9, 1.0, 0.8, -0.3, math.nan, "the naive rater scores as high as the average rater"),
+        (0.9, 1.0, 0.8, -0.3, math.nan, "the naive rater scores as well as the average rater"),
         (0.9, 0.5, 0.6, -0.01, math.nan, "the interval of ceiling - floor holds 0"),
+        (0.9, 0.5, 0.6, -math.inf, math.nan, "ceiling - floor has no interval"),
+        (0.9, 0.5, 0.6, math.nan, math.nan, "ceiling - floor has no interval"),
         (0.9, math.nan, 0.6, 0.1, math.nan, "no image defines both bounds"),
         (math.nan, 0.5, 0.6, 0.1, math.nan, "the model has no score"),
     ],
@@ -88,6 +91,44 @@ def test_students_test_of_single_images_is_scipys():
             both = stats.ttest_1samp(values[:, column], null).pvalue
             assert p_above(ratios, null, method="student")[column] == pytest.approx(above)
             assert p_two_sided(ratios, null, method="student")[column] == pytest.approx(both)
+
+
+def test_hall_of_single_images_by_scipys_skewness():
+    values = RNG.gamma(0.7, size=(15, 3))
+    ratios = means_of(values)
+    k = stats.skew(values) / math.sqrt(15)
+    assert ratios.skewness == pytest.approx(k)
+    t = (values.mean(axis=0) - 0.4) / (values.std(axis=0, ddof=1) / math.sqrt(15))
+    transformed = t + k * t**2 / 3 + k**2 * t**3 / 27 + k / 6
+    assert p_above(ratios, 0.4, method="hall") == pytest.approx(stats.t.sf(transformed, 14))
+    low, high = interval(ratios, level=0.9, method="hall")
+    assert p_above(ratios, low, method="hall") == pytest.approx(0.05)
+    assert p_above(ratios, high, method="hall") == pytest.approx(0.95)
+
+
+def test_hall_of_symmetric_values_is_students():
+    half = RNG.normal(size=(8, 2))
+    ratios = means_of(np.concatenate([0.3 + half, 0.3 - half]))
+    assert np.concatenate(interval(ratios)) == pytest.approx(np.concatenate(interval(ratios, method="student")))
+    assert p_above(ratios) == pytest.approx(p_above(ratios, method="student"))
+
+
+def test_other_sources_of_variance_dilute_the_skewness():
+    values = RNG.gamma(0.7, size=(15, 1))
+    ratios = means_of(values)
+    wider = replace(ratios, errors=2 * ratios.standard_errors, degrees=np.array([14.0]))
+    assert wider.skewness == pytest.approx(ratios.skewness / 8)
+
+
+def test_one_more_group_of_average_size():
+    ratios = Ratios(np.array([[1.0], [5.0]]), np.array([[2.0], [4.0]]), np.empty((0, 1)))
+    found = ratios.with_group(np.array([-0.5]))
+    assert (found.top[:, 0].tolist(), found.bottom[:, 0].tolist()) == ([1, 5, -1.5], [2, 4, 3])
+    assert found.estimates == pytest.approx([4.5 / 9])
+    errors, degrees = np.hypot(ratios.standard_errors, 0.3), np.array([1.5])
+    wider = replace(ratios, errors=errors, degrees=degrees).with_group(np.array([-0.5]))
+    assert wider.standard_errors == pytest.approx(np.hypot(found.standard_errors, 0.3))
+    assert wider.degrees_of_freedom == pytest.approx([1.5])
 
 
 def test_bca_is_scipys_on_the_same_resamples():
@@ -199,7 +240,7 @@ def test_a_p_value_never_contradicts_its_interval(method, seed, groups, resample
         p_low, p_high = p_above(ratios, null, method=method), p_above(mirrored(ratios), -null, method=method)
         assert (p_two_sided(ratios, null, method=method)[inside] >= 2 * tail * (1 - 1e-6)).all()
         for p, outside in ((p_low, null < low), (p_high, null > high)):
-            if attainable and method in ("student", "bca"):
+            if attainable and method in ("hall", "student", "bca"):
                 assert (p[outside] < tail).all()
             assert (p >= smallest_p(groups, resamples, method=method) * (1 - 1e-9)).all()
     if attainable and method in ("percentile", "expanded"):
@@ -260,7 +301,7 @@ def test_corner_cases(method):
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(
-        ValueError, match="`method` must be one of 'student', 'expanded', 'percentile', 'bca'; found 'b'"
+        ValueError, match="`method` must be one of 'hall', 'student', 'expanded', 'percentile', 'bca'; found 'b'"
     ):
         interval(means_of(np.ones((3, 1))), method="b")
     with pytest.raises(ValueError, match="found 'b'"):
@@ -271,7 +312,7 @@ def test_the_smallest_p_is_what_comes_out_far_away():
     ratios = means_of(RNG.normal(size=(9, 1)), resamples=499)
     for method in ("percentile", "expanded", "bca"):
         assert p_above(ratios, -1e9, method=method)[0] == pytest.approx(smallest_p(9, 499, method=method))
-    assert smallest_p(9, 499, method="student") == 0
+    assert [smallest_p(9, 499, method=method) for method in ("hall", "student")] == [0, 0]
 
 
 def test_resamples_are_whole_groups_and_paired():
