@@ -172,7 +172,7 @@ def summarize(table: pd.DataFrame, scores: Sequence[str] | None = None) -> dict[
 
 
 def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:
-    means = {c: float(table[f"{score}_{c}"].mean()) for c in REFERENCES}
+    means = {c: float(table[f"{score}_{c}"].mean()) if f"{score}_{c}" in table else math.nan for c in REFERENCES}
     model = float(table[score].mean()) if score in table else math.nan
     gap = clustered_mean(gain(score, table[f"{score}_ceiling"] - table[f"{score}_floor"]))
     floor, ceiling = gain(score, means["floor"]), gain(score, means["ceiling"])

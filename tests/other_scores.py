@@ -10,9 +10,15 @@ from torch import Tensor
 from irrbench.bounds import EVIDENCE, EvidenceKind
 from irrbench.scores import SCORES, Score
 
+BOUNDS = ("floor", "blank", "ceiling", "majority")
 ERROR = Score("error", "Error rate", lambda t: (t.fp + t.fn) / t.total, higher_is_better=False)
 ODDS = Score(
-    "odds", "Hits per miss", lambda t: (t.tp + 1) / (t.fp + t.fn + 1), range=(0.0, torch.inf), needs_positives=True
+    "odds",
+    "Hits per miss",
+    lambda t: (t.tp + 1) / (t.fp + t.fn + 1),
+    range=(0.0, torch.inf),
+    needs_positives=True,
+    takes_empty=True,
 )
 
 
@@ -54,7 +60,7 @@ class Areas(NamedTuple):
         size, raters = masks.shape[:2]
         present = torch.ones(size, raters, dtype=torch.bool) if present is None else present.bool()
         inside = torch.ones_like(masks[:, 0], dtype=torch.bool) if roi is None else roi.bool()
-        tables = {name: torch.zeros(3, size, raters, dtype=torch.float64) for name in ("floor", "ceiling", "upper")}
+        tables = {name: torch.zeros(3, size, raters, dtype=torch.float64) for name in BOUNDS}
         tables |= {} if preds is None else {"model": torch.zeros(3, size, raters, dtype=torch.float64)}
         for i in range(size):
             there = [r for r in range(raters) if present[i, r]]
@@ -63,8 +69,9 @@ class Areas(NamedTuple):
                 reference = 2 * (votes - masks[i, r].long()) > len(there) - 1
                 candidates = {
                     "floor": inside[i],
+                    "blank": torch.zeros_like(inside[i]),
                     "ceiling": masks[i, r].bool(),
-                    "upper": 2 * votes > len(there),
+                    "majority": 2 * votes > len(there),
                     "model": None if preds is None else preds[i].bool(),
                 }
                 for name, table in tables.items():

@@ -1,7 +1,5 @@
 """Slow references: numpy and plain loops, no line shared with the package."""
 
-import warnings
-
 import numpy as np
 
 
@@ -22,6 +20,10 @@ def score(name, reference, candidate, empty_reference):
     tn = sum(r == 0 and c == 0 for r, c in zip(reference, candidate, strict=True))
     fp = sum(r == 0 and c == 1 for r, c in zip(reference, candidate, strict=True))
     fn = n - tp - tn - fp
+    if name == "detection":
+        return np.nan if tp + fn == 0 else float(tp > 0)
+    if name == "false_alarm":
+        return np.nan if tp + fn > 0 else float(fp > 0)
     if name == "accuracy":
         return (tp + tn) / n
     if name == "specificity":
@@ -43,24 +45,48 @@ def score(name, reference, candidate, empty_reference):
     }[name]
 
 
-def bounds(name, masks, roi, pred, present, *, ties="negative", empty_reference="drop"):
-    """Scores of one image: dict of floor, ceiling, upper, model, and the list of raters' scores."""
+CANDIDATES = ("floor", "blank", "ceiling", "ceiling_of_two", "majority", "model")
+
+
+def nanmean(values):
+    """The mean of what is defined; NaN of nothing."""
+    known = [value for value in values if not np.isnan(value)]
+    return sum(known) / len(known) if known else np.nan
+
+
+def on_fold(name, masks, roi, pred, raters, held_out, ties, empty_reference):
+    """Each candidate's score on the reference without a rater, tied pixels read in one way."""
+    kept = []
+    for s in range(masks.shape[1]):
+        label = majority([int(masks[r][s]) for r in raters if r != held_out], ties)
+        if roi[s] and label is not None:
+            whole = majority([int(masks[r][s]) for r in raters], ties) or 0
+            kept.append((label, 1, 0, int(masks[held_out][s]), whole, int(pred[s])))
+    columns = list(zip(*kept, strict=True)) if kept else [[]] * 6
+    names = [who for who in CANDIDATES if who != "ceiling_of_two"]
+    return {who: score(name, columns[0], x, empty_reference) for who, x in zip(names, columns[1:], strict=True)}
+
+
+def on_others(name, masks, roi, raters, rater, empty_reference):
+    """A rater's mean score on each other rater alone."""
+    inside = [s for s in range(masks.shape[1]) if roi[s]]
+    own = [int(masks[rater][s]) for s in inside]
+    return nanmean(
+        [score(name, [int(masks[r][s]) for s in inside], own, empty_reference) for r in raters if r != rater]
+    )
+
+
+def bounds(name, masks, roi, pred, present, *, ties="average", empty_reference="drop"):
+    """Scores of one image: a dict by candidate, and the list of raters' scores."""
     masks, roi, pred = (np.asarray(x).reshape(*np.shape(x)[:-2], -1) for x in (masks, roi, pred))
     raters = [r for r in range(len(masks)) if present[r]]
-    scores = {"floor": [], "ceiling": [], "upper": [], "model": []}
+    readings = ("negative", "positive") if ties == "average" else (ties,)
+    scores = {who: [] for who in CANDIDATES}
     by_rater = [np.nan] * len(masks)
     for held_out in raters if len(raters) > 1 else []:
-        kept = []
-        for s in range(masks.shape[1]):
-            label = majority([int(masks[r][s]) for r in raters if r != held_out], ties)
-            if roi[s] and label is not None:
-                whole = majority([int(masks[r][s]) for r in raters], ties) or 0
-                kept.append((label, 1, int(masks[held_out][s]), whole, int(pred[s])))
-        columns = list(zip(*kept, strict=True)) if kept else [[]] * 5
-        for who, column in zip(scores, columns[1:], strict=True):
-            scores[who].append(score(name, columns[0], column, empty_reference))
+        read = [on_fold(name, masks, roi, pred, raters, held_out, ties, empty_reference) for ties in readings]
+        for who in read[0]:
+            scores[who].append(nanmean([values[who] for values in read]))
+        scores["ceiling_of_two"].append(on_others(name, masks, roi, raters, held_out, empty_reference))
         by_rater[held_out] = scores["ceiling"][-1]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the mean of nothing is NaN, as it should be
-        means = {who: np.nanmean(values) if values else np.nan for who, values in scores.items()}
-    return means | {"raters": by_rater}
+    return {who: nanmean(values) for who, values in scores.items()} | {"raters": by_rater}

@@ -9,7 +9,8 @@ from irrbench import SCORES, VotePatterns, segmentation_bounds
 from tests import reference
 from tests.test_patterns import draw
 
-WHO = ("floor", "ceiling", "upper", "model")
+WHO = reference.CANDIDATES
+RULES = ["average", "negative", "positive", "exclude"]
 
 
 def compare(masks, roi, preds, present, **rules):
@@ -29,28 +30,53 @@ def test_three_raters_by_hand():
     # pixels:                    0  1  2  3      references: without rater 0: 1 0 0 0, 1: 1 0 0 0, 2: 1 1 0 0
     masks = torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]])
     preds = torch.tensor([[1, 1, 0, 0]])
-    bounds = segmentation_bounds(VotePatterns.from_masks(masks, preds=preds), ["iou", "tpr", "accuracy"])
+    patterns = VotePatterns.from_masks(masks, preds=preds)
+    bounds = segmentation_bounds(patterns, ["iou", "tpr", "accuracy"], ties="negative")
     assert bounds.raters["iou"][0].tolist() == pytest.approx([1 / 3, 1 / 2, 1 / 2])
     assert bounds.ceiling["iou"].item() == pytest.approx((1 / 3 + 1 / 2 + 1 / 2) / 3)
     assert bounds.floor["iou"].item() == pytest.approx((1 / 4 + 1 / 4 + 2 / 4) / 3)
-    assert bounds.upper["iou"].item() == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+    assert bounds.majority["iou"].item() == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+    assert bounds.upper["iou"].item() == pytest.approx((1 + 1 + 1 / 2) / 3)  # pixel 0 alone, which all mark
+    assert bounds.blank["iou"].item() == 0
+    assert bounds.ceiling_of_two["iou"].item() == pytest.approx((2 / 3 + 1 / 3 + 1 / 2) / 3)  # of three pairs
     assert bounds.model["iou"].item() == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
     assert bounds.floor["tpr"].item() == 1
     assert bounds.model["accuracy"].item() == pytest.approx((3 / 4 + 3 / 4 + 1) / 3)
-    assert bounds.tied.item() == pytest.approx((1 + 2 + 1) / 12)  # two peers, split on pixel 1; 1 and 2; 2
+    assert bounds.tied.item() == pytest.approx((1 + 2 + 1) / 8)  # split on 1, 1 and 2, 2; marked by half: 2, 3, 3
+    assert bounds.empty.item() == 0
 
 
 def test_tie_rules_by_hand():
     masks = torch.tensor([[[1, 1, 0], [1, 0, 0], [1, 1, 0]]])  # rater 0's peers are split on pixel 1
     patterns = VotePatterns.from_masks(masks)
-    by_rule = {
-        rule: segmentation_bounds(patterns, ["iou"], ties=rule).raters["iou"][0, 0].item()
-        for rule in ("negative", "positive", "exclude")
-    }
-    assert by_rule == {"negative": 0.5, "positive": 1.0, "exclude": 1.0}
+    by_rule = {rule: segmentation_bounds(patterns, ["iou"], ties=rule).raters["iou"][0, 0].item() for rule in RULES}
+    assert by_rule == {"average": 0.75, "negative": 0.5, "positive": 1.0, "exclude": 1.0}
 
 
-@pytest.mark.parametrize("ties", ["negative", "positive", "exclude"])
+def test_of_two_readings_the_defined_one_where_the_other_reference_is_empty():
+    masks = torch.tensor([[[1, 0, 0], [1, 1, 0], [0, 0, 0]]])
+    bounds = segmentation_bounds(VotePatterns.from_masks(masks), ["iou", "detection", "false_alarm"])
+    # Without rater 0: pixels 0 and 1 are tied; without 1: pixel 0 is; without 2: pixel 0 is marked and 1 is tied.
+    assert bounds.raters["iou"][0].tolist() == [0.5, 0.5, 0]
+    assert bounds.raters["detection"][0].tolist() == [1, 1, 0]
+    assert bounds.raters["false_alarm"][0].tolist()[:2] == [1, 1]
+    assert bounds.raters["false_alarm"][0, 2].isnan()
+    assert bounds.empty.item() == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
+    assert bounds.tied.item() == pytest.approx((2 + 1 + 1) / (2 + 1 + 2))
+
+
+def test_what_is_undefined_without_references():
+    masks = torch.zeros(3, 3, 4)
+    masks[2, 0] = 1
+    present = torch.tensor([[True, True, True], [True, False, False], [True, True, False]])
+    bounds = segmentation_bounds(VotePatterns.from_masks(masks, present=present), ["iou"])
+    assert bounds.empty.tolist()[::2] == [1, 0.5]
+    assert bounds.empty[1].isnan()
+    assert bounds.tied[:2].isnan().all()  # nobody marks anything; one rater has no reference
+    assert bounds.tied[2] == 0
+
+
+@pytest.mark.parametrize("ties", RULES)
 @pytest.mark.parametrize("empty_reference", ["drop", "score"])
 @pytest.mark.parametrize("num_raters", [2, 3, 4, 5])
 def test_equals_a_slow_loop(num_raters, ties, empty_reference):
@@ -69,7 +95,7 @@ def test_equals_a_slow_loop_with_missing_raters(data):
     present = torch.tensor(
         data.draw(st.lists(st.lists(st.booleans(), min_size=num_raters, max_size=num_raters), min_size=3, max_size=3))
     )
-    compare(masks, roi, preds, present, ties=data.draw(st.sampled_from(["negative", "positive", "exclude"])))
+    compare(masks, roi, preds, present, ties=data.draw(st.sampled_from(RULES)))
 
 
 def test_volumes():
@@ -84,8 +110,10 @@ def test_volumes():
 def test_identical_raters_reach_one():
     masks = draw(8)[0][:, :1].expand(-1, 4, -1, -1)
     bounds = segmentation_bounds(VotePatterns.from_masks(masks, preds=masks[:, 0]), SCORES)
-    for who in ("ceiling", "upper", "model"):
-        assert all(torch.all(getattr(bounds, who)[s] == 1) for s in SCORES)
+    for who in ("ceiling", "ceiling_of_two", "majority", "upper", "model"):
+        for name, score in SCORES.items():
+            values = getattr(bounds, who)[name]
+            assert values.isnan().all() if name == "false_alarm" else (values == score.best).all()
 
 
 def test_the_order_of_raters_and_images_does_not_matter():
@@ -114,9 +142,10 @@ def test_undefined_folds_are_the_same_for_everybody():
     # Rater 0 alone marks something: without rater 0 the reference is empty, so two folds of three remain... and drop.
     masks = torch.zeros(1, 3, 2, 2)
     masks[0, 0, 0, 0] = 1
-    bounds = segmentation_bounds(VotePatterns.from_masks(masks, preds=masks[:, 0]), ["iou", "specificity"])
-    assert all(getattr(bounds, who)["iou"].isnan().all() for who in WHO)
-    scored = segmentation_bounds(VotePatterns.from_masks(masks, preds=masks[:, 0]), ["iou"], empty_reference="score")
+    patterns = VotePatterns.from_masks(masks, preds=masks[:, 0])
+    bounds = segmentation_bounds(patterns, ["iou", "specificity"], ties="negative")
+    assert all(getattr(bounds, who)["iou"].isnan().all() for who in (*WHO, "upper") if who != "ceiling_of_two")
+    scored = segmentation_bounds(patterns, ["iou"], ties="negative", empty_reference="score")
     assert scored.raters["iou"][0].tolist() == [0, 1, 1]
     assert scored.model["iou"].item() == 0
     assert bounds.floor["specificity"].item() == 0
@@ -132,7 +161,7 @@ def test_refuses_unknown_names():
         segmentation_bounds(patterns, ["iou", "dice"])
     with pytest.raises(ValueError, match="found none"):
         segmentation_bounds(patterns, [])
-    with pytest.raises(ValueError, match="`ties` must be one of 'negative', 'positive', 'exclude'; found 'random'"):
+    with pytest.raises(ValueError, match="`ties` must be one of 'average', 'negative', 'positive', 'exclude'; found"):
         segmentation_bounds(patterns, ties="random")
     with pytest.raises(ValueError, match="`empty_reference` must be one of 'drop', 'score'; found 'one'"):
         segmentation_bounds(patterns, empty_reference="one")
@@ -145,7 +174,8 @@ def test_masks_are_no_patterns():
 
 def test_accuracy_and_kappa_agree_with_scikit_learn():
     masks, _, preds = draw(11, (1, 3, 8, 9))
-    bounds = segmentation_bounds(VotePatterns.from_masks(masks, preds=preds), ["kappa", "f1", "iou"])
+    patterns = VotePatterns.from_masks(masks, preds=preds)
+    bounds = segmentation_bounds(patterns, ["kappa", "f1", "iou"], ties="negative")
     references = [(masks[0].sum(0) - masks[0, r].int() > 1).flatten().numpy() for r in range(3)]
     for name, function in (("kappa", cohen_kappa_score), ("f1", f1_score), ("iou", jaccard_score)):
         expected = np.mean([function(ref, preds[0].flatten().numpy()) for ref in references])

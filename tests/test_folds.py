@@ -12,7 +12,7 @@ from irrbench.summary import bounds_digest, bounds_table, fold_columns, score_na
 from tests import reference
 from tests.test_patterns import draw
 
-WHO = ("floor", "ceiling", "upper", "model")
+WHO = ("floor", "blank", "ceiling", "majority", "model")
 
 
 def slow_fold(name, masks, roi, pred, held_out, who):
@@ -24,8 +24,9 @@ def slow_fold(name, masks, roi, pred, held_out, who):
             others = votes[:held_out] + votes[held_out + 1 :]
             marks = {
                 "floor": 1,
+                "blank": 0,
                 "ceiling": votes[held_out],
-                "upper": int(2 * sum(votes) > len(votes)),
+                "majority": int(2 * sum(votes) > len(votes)),
                 "model": int(pred[s]),
             }
             pairs.append((int(2 * sum(others) > len(others)), marks[who]))
@@ -36,7 +37,7 @@ def slow_fold(name, masks, roi, pred, held_out, who):
 @pytest.mark.parametrize("who", WHO)
 def test_folds_by_a_slow_loop(who):
     masks, roi, preds = draw(3, (2, 4, 5, 6))
-    bounds = segmentation_bounds(VotePatterns.from_masks(masks, roi=roi, preds=preds), SCORES)
+    bounds = segmentation_bounds(VotePatterns.from_masks(masks, roi=roi, preds=preds), SCORES, ties="negative")
     for name in SCORES:
         expected = [[slow_fold(name, masks[b], roi[b], preds[b], r, who) for r in range(4)] for b in range(2)]
         np.testing.assert_allclose(bounds.folds[who][name], expected, atol=1e-9, err_msg=name)

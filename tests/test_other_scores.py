@@ -15,6 +15,7 @@ from irrbench.bounds import cut_scores
 from irrbench.callbacks import CeilingStopping, RaterBoundsMonitor
 from irrbench.config import ConfigError, load_study_config
 from irrbench.scores import gain, record
+from irrbench.summary import REFERENCES
 from tests.callbacks.toys import Module, Toy, loader, trainer
 from tests.other_scores import Areas, register
 
@@ -76,7 +77,7 @@ def test_other_evidence_is_scored_by_the_same_function_and_stored_by_the_metric(
     for part in (slice(4, 6), slice(0, 4)):
         metric.update(clipped[part], masks[part], roi[part], names[part])
     table = metric.per_image().set_index("image_id").loc[names]
-    for candidate in ("floor", "ceiling", "upper", "model"):
+    for candidate in (*REFERENCES, "model"):
         for score in SCORES:
             column = score if candidate == "model" else f"{score}_{candidate}"
             np.testing.assert_array_equal(table[column], getattr(bounds, candidate)[score])
@@ -137,7 +138,7 @@ def test_normalized_scores_lie_between_the_bounds_whatever_the_direction():
         assert s.reason == ""
     # A floor that is better than the ceiling has no normalized score.
     worse = table.assign(error_floor=table["error_ceiling"] / 2)
-    assert summarize(worse)["error"].reason == "the naive rater scores as high as the average rater"
+    assert summarize(worse)["error"].reason == "the naive rater scores as well as the average rater"
 
 
 def test_the_callback_watches_keeps_and_stops_by_them(tmp_path):
@@ -200,6 +201,9 @@ def test_tables_and_verdicts_rank_by_gain(main):
     best = models.loc[models["rank"] == 1, "name"].item()
     means = {name: float(table[main].mean()) for name, table in tables.items()}
     assert best == (max if record(main).higher_is_better else min)(means, key=means.get)
+    unknown = board["role"].isin(["upper", "ceiling_of_two"])  # found for scores of votes alone
+    assert board.loc[unknown, main].isna().all() == (main == "area_error")
+    board = board[board[main].notna()]
     assert (board[f"{main}_low"] >= record(main).range[0]).all()
     assert (board[f"{main}_high"] <= record(main).range[1]).all()
     assert (board[f"{main}_low"] <= board[main]).all()
