@@ -1,8 +1,8 @@
 """From scores per image to the numbers that are shown: means, bounds beside them, normalized scores, a digest.
 
 The per-image table is the one form in which results travel: one row an image, and for each score ``s`` the columns
-``s`` (model), ``s_floor``, ``s_ceiling`` and those of the other :data:`REFERENCES`; with ``_fold0``, ``_fold1``, ... the
-same on the reference without rater 0, 1, ... Metric, callback, benchmark and report all read it.
+``s`` (model), ``s_floor``, ``s_ceiling`` and those of the other :data:`REFERENCES`; with ``_fold0``, ``_fold1``, ...
+the same on the reference without rater 0, 1, ... Metric, callback, benchmark and report all read it.
 """
 
 from __future__ import annotations
@@ -78,9 +78,10 @@ def bounds_table(
         label: ``(B, 4)`` pixels that neither, the prediction, the label it was trained on, or both mark.
 
     Returns:
-        Columns ``image_id``, ``n_raters``, ``roi_pixels``, ``tied`` and ``empty`` (see :class:`irrbench.bounds.Bounds`),
-        ``alpha`` (Krippendorff), with a model ``equals_rater`` and ``equals_majority`` (whether its mask is, pixel by
-        pixel, that of a rater, of the majority of all), then the scores' columns. With several classes ``s`` is the
+        Columns ``image_id``, ``n_raters``, ``roi_pixels``, ``tied`` and ``empty`` (see
+        :class:`irrbench.bounds.Bounds`), ``alpha`` (Krippendorff), with a model ``equals_rater`` and
+        ``equals_majority`` (whether its mask is, pixel by pixel, that of a rater, of the majority of all), then the
+        scores' columns. With several classes ``s`` is the
         mean over the classes that are defined in the image and ``s_class0``, ... are the classes. With labels
         ``s_label`` is the model's score on the very label that it was trained on, and ``s_label_gap`` by how much that
         is better than its mean score on every rater's own mask. Last the scores on each rater's reference, see

@@ -1,8 +1,8 @@
 """The best score that any mask can have on the held-out references of an image.
 
-A score of vote patterns depends on a mask only through how much of each pattern the mask takes. Along one pattern a mean
-of IoUs (accuracies, sensitivities, specificities) is linear or convex, so the best mask takes whole patterns, and the
-search is over sets of patterns. For F1 and kappa, whose curves bend the other way, the result is the best *union of
+A score of vote patterns depends on a mask only through how much of each pattern the mask takes. Along one pattern a
+mean of IoUs (accuracies, sensitivities, specificities) is linear or convex, so the best mask takes whole patterns, and
+the search is over sets of patterns. For F1 and kappa, whose curves bend the other way, the result is the best *union of
 whole patterns*, which a mask that takes parts of patterns may exceed by a little.
 
 Patterns that every reference marks belong to the best mask and those that none marks do not. What is left, the patterns
@@ -52,7 +52,7 @@ class _References(NamedTuple):
         return self.score.gain(self.by_fold(tp, marked).nanmean(2))
 
     def of_sets(self, sets: Tensor) -> tuple[Tensor, Tensor]:
-        """What sets of patterns hit and mark, each ``(B, U, F)``; sets ``(U, K)`` or ``(B, U, K)`` of zeros and ones."""
+        """What sets of patterns, ``(U, K)`` of zeros and ones, hit and mark, each ``(B, U, F)``."""
         taken = self.totals[:, None] * sets
         return taken @ self.marks, taken @ self.valid
 

@@ -83,7 +83,9 @@ def make_results(
         resampling_of(config, data),
         questions=Questions(
             margins=options.margins,
+            failure=options.failure,
             alternative_margin=options.alternative_margin,
+            min_images=options.min_images,
             raters=data.raters,
             covariates=data.manifest if options.subgroups else None,
             subgroups=options.subgroups,
@@ -149,8 +151,8 @@ def rules_in_words(config: BenchmarkConfig, data: RaterData, models: Sequence[Ce
         threshold = f"probabilities above {config.finished.threshold:g} are foreground"
     return {
         "References": "the strict majority of an image's other raters, one for each rater, the same for all",
-        "Ties": f"{TIES_IN_WORDS[rules.ties]}; tied are {models[0].table['tied'].mean():.1%} of the pixels that at least "
-        "half of the other raters mark",
+        "Ties": f"{TIES_IN_WORDS[rules.ties]}; tied are {models[0].table['tied'].mean():.1%} of the pixels that at "
+        "least half of the other raters mark",
         "Empty references": "left out for all candidates" if rules.empty_reference == "drop" else scored,
         "Threshold": threshold,
         "Intervals": resampling_in_words(resampling_of(config, data), unit=unit),

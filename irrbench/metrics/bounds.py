@@ -125,8 +125,8 @@ class SegmentationBounds(PatternsMetric):
     round) count once where they carry an id.
 
     Args:
-        scores: names among :data:`irrbench.SCORES`; the first is the main one. Where a reference of some image is empty,
-            ``detection`` and ``false_alarm`` come beside them, as the scores of delineation leave such references out.
+        scores: names among :data:`irrbench.SCORES`; the first is the main one. Where a reference of some image is
+            empty, ``detection`` and ``false_alarm`` come beside them: the others may leave such references out.
         num_classes: for label maps: number of classes, background included; None for binary masks.
         from_logits: floating-point predictions of one class are logits; False: probabilities. Never guessed.
         threshold: cut on the probability of the foreground.
@@ -136,9 +136,10 @@ class SegmentationBounds(PatternsMetric):
         kwargs: of ``torchmetrics.Metric``.
 
     Computes a dict of float64 scalars: for each score ``s`` the means over images ``s`` (model), ``s_floor``,
-    ``s_ceiling``, ``s_ceiling_of_two``, ``s_majority``, ``s_upper``, ``s_blank``, the ratio ``s_normalized`` (NaN where it means nothing), ``s_n_images`` (images on which
-    it is defined), and ``n_images``. With several classes also ``s_class0``, ... each with its bounds. ``per_image()``
-    gives the table behind the means, see :func:`irrbench.summary.bounds_table`.
+    ``s_ceiling`` and those of the other references (:data:`irrbench.summary.REFERENCES`), the ratio ``s_normalized``
+    (NaN where it means nothing), ``s_n_images`` (images on which it is defined), and ``n_images``. With several classes
+    also ``s_class0``, ... each with its bounds. ``per_image()`` gives the table behind the means, see
+    :func:`irrbench.summary.bounds_table`.
 
     Raises:
         ValueError: at construction for unknown scores or rules; at update for shapes that do not belong together; at
