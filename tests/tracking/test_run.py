@@ -84,7 +84,7 @@ def test_reference_roles_have_fixed_colours(store) -> None:
 
 
 def test_an_unknown_role_is_refused(run) -> None:
-    with pytest.raises(ValueError, match="expected a role out of model, ceiling, floor, upper, found 'roof'"):
+    with pytest.raises(ValueError, match="expected a role out of model, ceiling, floor, majority, upper, found 'roof'"):
         run.set_role("roof")
 
 

@@ -9,10 +9,19 @@ from dataclasses import dataclass, make_dataclass, replace
 import pandas as pd
 import pytest
 
-import irrbench
 from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, RulesConfig, TrainConfig
 from irrbench.training.batches import data_digest, image_facts
-from irrbench.training.cell import CellConfig, CellResult, Tracking, cell_colours, cell_names, load_cell, make_cells
+from irrbench.training.cell import (
+    TRAINING_VERSION,
+    CellConfig,
+    CellResult,
+    Tracking,
+    cell_colours,
+    cell_names,
+    is_finished,
+    load_cell,
+    make_cells,
+)
 from irrbench.training.grid import run_grid
 from tests.training.test_batches import make_data
 
@@ -45,7 +54,7 @@ def test_two_cells_of_one_name():
         cell_names(BenchmarkConfig(models=[ModelConfig()], labels=["soft", "soft"]))
 
 
-CELL = CellConfig(ModelConfig(), "soft", 0, TrainConfig(), ("iou",), RulesConfig(), "study", "abc", "1")
+CELL = CellConfig(ModelConfig(), "soft", 0, TrainConfig(), ("iou",), RulesConfig(ties="negative"), "study", "abc", "1")
 
 
 def test_the_digest_is_of_what_the_numbers_depend_on():
@@ -116,7 +125,7 @@ def test_fields_that_are_added_later_change_no_digest_unless_they_are_used():
     assert len({CELL.digest, *(each.digest for each in used)}) == 5
 
 
-def write_first_version_cell(output, name, data, *, seed):
+def write_first_version_cell(output, name, data, *, seed, version=TRAINING_VERSION):
     """A finished cell as the first version left it, with its ``done.json`` and its formula of the digest."""
     config = {
         "model": {
@@ -146,7 +155,7 @@ def write_first_version_cell(output, name, data, *, seed):
         "rules": {"ties": "negative", "empty_reference": "drop", "threshold": 0.5},
         "data": "toy",
         "data_digest": data_digest(data, image_facts(data)),
-        "version": irrbench.__version__,
+        "version": version,
         "code": [],
     }
     model, train = {**config["model"], "name": None}, {**config["train"], "num_workers": None}
@@ -162,7 +171,7 @@ def write_first_version_cell(output, name, data, *, seed):
     return done
 
 
-def test_cells_that_the_first_version_finished_are_kept(tmp_path, monkeypatch):
+def test_finished_cells_with_the_fields_of_the_first_version_are_kept(tmp_path, monkeypatch):
     data = make_data(["train", "val", "test"])
     first = [write_first_version_cell(tmp_path, f"my-old-name-{seed}", data, seed=seed) for seed in (0, 3)]
     rules = RulesConfig(ties="negative")
@@ -175,6 +184,15 @@ def test_cells_that_the_first_version_finished_are_kept(tmp_path, monkeypatch):
     assert not outcome.unfinished
     assert [result.name for result in outcome.results] == ["unet-resnet18 soft seed 0", "unet-resnet18 soft seed 3"]
     assert {result.group for result in outcome.results} == {"unet-resnet18 soft"}
+
+
+def test_cells_whose_tables_meant_something_else_are_not_kept(tmp_path):
+    data = make_data(["train", "val", "test"])
+    write_first_version_cell(tmp_path, "old", data, seed=0, version="0.1.0")
+    rules = RulesConfig(ties="negative")
+    config = BenchmarkConfig(models=[ModelConfig()], labels=["soft"], rules=rules, output=str(tmp_path))
+    (cell,) = make_cells(config, data, Tracking("sqlite:///unused.db", "unused", "#000000"))
+    assert not is_finished(cell.folder)
 
 
 def test_cells_are_grouped_by_their_axes_and_not_by_their_names(tmp_path):
