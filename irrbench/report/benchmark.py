@@ -54,7 +54,9 @@ COLUMNS = {
     "rater_advantage": Column("rater at least as good", "share"),
     "p_corrected": Column("p (corrected)", "p"),
     "wins": Column("wins", "yes"),
-    "separation": Column("gap / SD"),
+    "separation": Column("neighbours apart, in standard errors"),
+    "n_pairs": Column("pairs of neighbours", "count"),
+    "n_entered": Column("raters tested", "count"),
     "gap": Column("gap", interval=("gap_low", "gap_high")),
     "gap_sd": Column("SD over images"),
     "n_seeds": Column("seeds", "count"),
@@ -69,9 +71,9 @@ TABLES = {
     "verdicts": "name score value floor_difference floor_p_holm floor_verdict ceiling_difference margin ceiling_p_holm "
     "ceiling_verdict",
     "comparisons": "name versus score value versus_value difference normalized_difference p_holm verdict",
-    "alternative": "name score winning_rate average_advantage verdict",
+    "alternative": "name score n_entered winning_rate average_advantage verdict remark",
     "by_rater": "name score rater n_images n_groups value rater_value floor advantage rater_advantage p_corrected wins",
-    "separation": "score separation gap gap_sd floor ceiling n_images remark",
+    "separation": "score separation n_pairs gap gap_sd floor ceiling n_images remark",
     "seeds": "name score n_seeds seed_sd lowest mean highest floor ceiling normalized",
 }
 
@@ -96,7 +98,7 @@ def benchmark_page(
         if gallery.pictures
     ]
     as_good = "Better than the naive rater, as good as the average rater?"
-    distinguishes = "Which score distinguishes models"
+    distinguishes = "Which score tells these models apart"
     return Page(
         title=f"Benchmark: {results.name}",
         note=results.note,

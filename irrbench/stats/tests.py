@@ -98,6 +98,13 @@ class AlternativeAnnotator:
         """Whether the model wins against at least half of the raters."""
         return self.winning_rate >= 0.5
 
+    @property
+    def verdict(self) -> str:
+        """The result in words, for a score that sees both kinds of error and three raters or more."""
+        if math.isnan(self.winning_rate):
+            return "undefined"
+        return "may stand in for a rater" if self.passed else "not shown to stand in for a rater"
+
 
 def alternative_annotator_test(
     model: ArrayLike,

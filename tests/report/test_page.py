@@ -322,7 +322,7 @@ class TestSections:
         )
         spread = pd.DataFrame({"name": ["unet"], "score": ["iou"], "n_seeds": [3], "seed_sd": [0.0123], "mean": [0.6]})
         _, parsed = write(tmp_path, **LIGHT, separation=separation, seeds=spread)
-        assert {"gap / SD", "8.400", "SD of seeds", "0.0123"} <= set(parsed.cells)
+        assert {"neighbours apart, in standard errors", "8.400", "SD of seeds", "0.0123"} <= set(parsed.cells)
         assert "remark" not in parsed.cells
 
 
