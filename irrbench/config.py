@@ -151,11 +151,14 @@ class StatisticsConfig:
         level: of the intervals.
         resamples: bootstrap resamples of the groups of test images.
         seed: of the resamples.
-        interval: how intervals are made: ``student``, or of the resamples ``expanded``, ``percentile`` or ``bca``;
-            ``auto`` is ``student``.
-        generalize: what is drawn anew beside the images: nothing (``images``), ``raters``, ``seeds`` or ``all``.
+        interval: how intervals are made: ``hall`` or ``student``, or of the resamples ``expanded``, ``percentile`` or
+            ``bca``; ``auto`` is ``hall``.
+        generalize: over what else than images results are spread: nothing (``images``), ``raters`` (which describes, and
+            allows no test), ``seeds`` or ``all``.
         margins: by score, how far below the average rater a model may be and still count as equally good.
+        failure: by score, the value below which an image counts as failed (above which where lower is better).
         alternative_margin: what a model's lower cost is worth in the alternative annotator test.
+        min_images: scored images that a rater must have to enter that test.
         blind: whether a prediction that never looks at the image stands beside the naive rater.
         subgroups: manifest columns by which bounds and models are shown.
         quantiles: into how many groups numbers are cut.
@@ -164,10 +167,12 @@ class StatisticsConfig:
     level: OpenUnitInterval = 0.95
     resamples: PositiveInt = 2000
     seed: NonNegativeInt = 0
-    interval: Literal["auto", "student", "expanded", "percentile", "bca"] = "auto"
+    interval: Literal["auto", "hall", "student", "expanded", "percentile", "bca"] = "auto"
     generalize: Literal["images", "raters", "seeds", "all"] = "images"
     margins: dict[str, float] = field(default_factory=dict)
+    failure: dict[str, float] = field(default_factory=lambda: {"iou": 0.3})
     alternative_margin: float = 0.2
+    min_images: PositiveInt = 30
     blind: bool = False
     subgroups: list[str] = field(default_factory=list)
     quantiles: int = 3
@@ -176,7 +181,7 @@ class StatisticsConfig:
         """Refuse values out of range and choices that do not go together."""
         if self.generalize != "images" and self.interval == "bca":
             raise ConfigError(
-                "statistics.interval must be auto, student, expanded or percentile with statistics.generalize: "
+                "statistics.interval must be auto, hall, student, expanded or percentile with statistics.generalize: "
                 f"{self.generalize}; found {self.interval}, which knows the spread over images alone."
             )
         for score, margin in self.margins.items():
@@ -184,6 +189,12 @@ class StatisticsConfig:
                 raise ConfigError(
                     f"statistics.margins must give scores (among {', '.join(SCORES)}) a difference greater than 0, "
                     f"such as {{iou: 0.02}}; found {score}: {margin}."
+                )
+        for score, limit in self.failure.items():
+            if score not in SCORES or not math.isfinite(limit):
+                raise ConfigError(
+                    f"statistics.failure must give scores (among {', '.join(SCORES)}) a value, such as {{iou: 0.3}}; "
+                    f"found {score}: {limit}."
                 )
         if not 0 <= self.alternative_margin < 1:
             raise ConfigError(

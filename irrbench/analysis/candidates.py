@@ -40,7 +40,7 @@ class Resampling:
         resamples: ``T``.
         seed: of the resamples.
         level: confidence level of the intervals.
-        interval: method of intervals and p-values, see :mod:`irrbench.stats.intervals`: ``"auto"`` is Student's.
+        interval: method of intervals and p-values, see :mod:`irrbench.stats.intervals`: ``"auto"`` is Hall's.
         generalize: what is resampled beside the images: nothing (``"images"``), ``"raters"``, ``"seeds"``, or both
             (``"all"``).
 
@@ -62,14 +62,14 @@ class Resampling:
         check_choice("generalize", self.generalize, Generalize)
         if self.interval == "bca" and self.generalize != "images":
             raise ValueError(
-                "`interval` must be 'auto', 'student', 'expanded' or 'percentile' with "
+                "`interval` must be 'auto', 'hall', 'student', 'expanded' or 'percentile' with "
                 f"generalize={self.generalize!r}; found 'bca', which takes only the spread over images into account."
             )
 
     @property
     def method(self) -> IntervalMethod:
         """How intervals are made."""
-        return "student" if self.interval == "auto" else self.interval
+        return "hall" if self.interval == "auto" else self.interval
 
     @property
     def draws_raters(self) -> bool:
@@ -91,17 +91,18 @@ def resampling_in_words(resampling: Resampling, *, unit: str) -> str:
 
     Example:
         >>> resampling_in_words(Resampling(), unit="images")
-        "95%, Student's, by the spread over images"
+        "95%, Hall's, by the spread and skewness over images"
         >>> resampling_in_words(Resampling(resamples=99, generalize="all"), unit="images")
-        "95%, Student's, by the spread over images, over seeds and over raters (99 resamples)"
+        "95%, Hall's, by the spread and skewness over images, over seeds and over raters (99 resamples)"
     """
     how = {
+        "hall": "Hall's, by the spread and skewness",
         "student": "Student's, by the spread",
         "expanded": "bootstrap quantiles widened as Student's",
         "percentile": "bootstrap quantiles",
         "bca": "bias-corrected and accelerated bootstrap quantiles",
     }[resampling.method]
-    if resampling.method == "student":
+    if resampling.method in ("hall", "student"):
         seeds, raters = "over seeds", f"over raters ({resampling.resamples} resamples)"
         units = [f"over {unit}"] + [seeds] * resampling.draws_seeds + [raters] * resampling.draws_raters
     else:
@@ -252,7 +253,7 @@ class Candidates:
             return self._by_score(
                 stats.resampled_fold_sums(folds, groups=self.groups, resamples=options.resamples, rng=options.seed)
             )
-        if options.method == "student":  # which needs no resamples of images, and none of seeds
+        if options.method in ("hall", "student"):  # which needs no resamples of images, and none of seeds
             return dict.fromkeys(self.scores, np.empty((0, len(self.names) + 1)))
         return self._image_draws
 
@@ -266,7 +267,7 @@ class Candidates:
     def _by_score(self, drawn: Sequence[Floats]) -> dict[str, Floats]:
         """Resampled sums of tables, one array a score, as sums of candidates, with seeds resampled where they are."""
         options, weights = self.resampling, None
-        if options.draws_seeds and options.method != "student":
+        if options.draws_seeds and options.method not in ("hall", "student"):
             rng = np.random.default_rng([options.seed, 2])
             counts = [len(places) for places in self.members]
             weights = [rng.multinomial(k, np.full(k, 1 / k), size=options.resamples) / k for k in counts]

@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from irrbench.analysis.candidates import Candidates, Resampling, make_candidates, resampling_in_words
+from irrbench.analysis.failures import failures_frame
 from irrbench.analysis.subgroups import subgroups_frame
 from irrbench.analysis.tables import (
     alternative_frame,
-    comparisons_frame,
     leaderboard_frame,
     leak_cautions,
     normalize,
     per_image_frame,
     seeds_frame,
     separation_frame,
-    verdicts_frame,
 )
+from irrbench.analysis.verdicts import comparisons_frame, verdicts_frame
 from irrbench.plots.bands import bound, need_columns, score_columns
 from irrbench.plots.style import DISPLAY_NAMES, model_styles, percent_of
 from irrbench.scores import DETECTION_SCORES, gain, record
@@ -42,6 +42,7 @@ class Results:
         per_image: ``name``, ``role``, ``image_id`` and one column per score.
         comparisons: ``name``, ``versus``, ``score``, ``difference``, ``low``, ``high``, ``p_holm``, ``verdict``, ...
         verdicts: superiority to the floor and non-inferiority to the ceiling, one row a model and score.
+        failures: how often models and the average rater fail.
         alternative: the alternative annotator test, one row a model, score and rater.
         separation: which score separates models.
         seeds: spread between seeds.
@@ -72,6 +73,7 @@ class Results:
     per_image: pd.DataFrame
     comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
     verdicts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    failures: pd.DataFrame = field(default_factory=pd.DataFrame)
     alternative: pd.DataFrame = field(default_factory=pd.DataFrame)
     separation: pd.DataFrame = field(default_factory=pd.DataFrame)
     seeds: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -172,7 +174,9 @@ class Questions(NamedTuple):
 
     Attributes:
         margins: by score, how much worse than the average rater still counts as equally good; none is assumed.
+        failure: by score, the limit below which an image counts as failed.
         alternative_margin: ``epsilon`` of the alternative annotator test.
+        min_images: scored images that a rater must have to enter it.
         raters: their names.
         covariates: the manifest, with image ids as its index.
         subgroups: its columns to cut by.
@@ -180,7 +184,9 @@ class Questions(NamedTuple):
     """
 
     margins: Mapping[str, float] | None = None
+    failure: Mapping[str, float] | None = None
     alternative_margin: float = 0.2
+    min_images: int = 30
     raters: Sequence[str] | None = None
     covariates: pd.DataFrame | None = None
     subgroups: Sequence[str] = ()
@@ -226,7 +232,7 @@ def build_results(
     n_groups = len({group for group, is_counted in zip(candidates.groups, counted, strict=True) if is_counted})
     leaderboard.insert(leaderboard.columns.tolist().index("n_images") + 1, "n_groups", n_groups)
     leaks = leak_cautions(candidates, tables, models)
-    leaderboard["caution"] = leaderboard["name"].map(leaks).fillna("")
+    leaderboard["caution"] = [leaks.get(str(name), "") for name in leaderboard["name"]]
     names = list(tables)
     offset = len(candidates.roles) - len(candidates.models)
     return Results(
@@ -234,7 +240,10 @@ def build_results(
         per_image=per_image_frame(candidates),
         comparisons=comparisons_frame(candidates),
         verdicts=verdicts_frame(candidates, asked.margins),
-        alternative=alternative_frame(candidates, epsilon=asked.alternative_margin, raters=asked.raters),
+        failures=failures_frame(candidates, asked.failure),
+        alternative=alternative_frame(
+            candidates, epsilon=asked.alternative_margin, raters=asked.raters, min_images=asked.min_images
+        ),
         separation=separation_frame(candidates),
         seeds=seeds_frame(candidates),
         subgroups=subgroups,

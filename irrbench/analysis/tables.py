@@ -1,7 +1,6 @@
-"""Tables of a benchmark: the leaderboard, per-image scores, seeds, separation, comparisons, verdicts, and test results.
+"""Tables of a benchmark: the leaderboard, per-image scores, seeds, separation, the alternative annotator test.
 
-Means and their intervals come first, then the tables of tests: paired comparisons, verdicts against naive and average
-rater, the alternative annotator test.
+Paired comparisons and verdicts are in :mod:`irrbench.analysis.verdicts`.
 
 Axes: ``N`` images, ``R`` raters, ``A`` candidates, ``M`` models.
 """
@@ -10,20 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from irrbench.analysis.candidates import BLIND, Candidates
 from irrbench.plots.style import percent_of
 from irrbench.scores import gain, record
-from irrbench.stats import Floats, Normalized, alternative_annotator_test, holm, normalized_score, p_above, p_two_sided
+from irrbench.stats import Floats, Normalized, alternative_annotator_test, normalized_score
 from irrbench.stats.resampling import divide
 from irrbench.summary import name_column
 
-NO_MARGIN = "no margin declared"
 _COPY = 0.5  # share of images on which a model's mask is another's, above which it counts as a copy
 _ORDER = ("upper", "majority", "ceiling", "ceiling_of_two", "model", BLIND, "blank", "floor")  # in the leaderboard
 
@@ -143,13 +140,13 @@ def seeds_frame(candidates: Candidates) -> pd.DataFrame:
 
 
 def separation_frame(candidates: Candidates) -> pd.DataFrame:
-    """Which score separates models: the gap from floor to ceiling in units of its standard deviation over images.
+    """Which score tells these models apart: paired differences of neighbours in each score's own ranking.
 
     Returns:
-        One row a score, the sharpest first: ``score``, ``n_images``, ``floor``, ``ceiling``, ``gap`` (ceiling - floor)
-        with ``gap_low`` and ``gap_high``, ``gap_sd`` (over images, n - 1), ``separation`` (gap / gap_sd, positive where
-        the ceiling is better; NaN with fewer than two images or no spread), and ``remark`` where the score cannot tell
-        a model from the naive rater.
+        One row a score, the sharpest first, those that see one kind of error only last: ``score``, ``n_images``,
+        ``n_pairs`` of neighbours, ``separation`` (median over them of ``|difference| / standard error``; NaN with fewer
+        than two models), ``floor``, ``ceiling``, ``gap`` (ceiling - floor) with ``gap_low`` and ``gap_high``,
+        ``gap_sd`` (over images, n - 1), and a ``remark`` where the order does not say which model is better.
     """
     floor, ceiling = candidates.place("floor"), candidates.place("ceiling")
     rows = []
@@ -158,169 +155,113 @@ def separation_frame(candidates: Candidates) -> pd.DataFrame:
         low, high = (float(end[0]) for end in candidates.interval(gap))
         table = candidates.values(score)[candidates.counted(score)]
         gaps = table[:, ceiling] - table[:, floor]
-        sd = float(gaps.std(ddof=1)) if len(gaps) > 1 else math.nan
-        value = float(gap.estimates[0])
+        apart = _neighbours_apart(candidates, score)
+        remarks = [
+            normalize(candidates, score)[ceiling].reason,
+            "it sees one kind of error only" if record(score).one_sided else "",
+            "" if len(apart) else "fewer than two models: nothing to tell apart",
+        ]
         rows.append(
-            {"score": score, "n_images": len(gaps), **bound_means(candidates, score), "gap": value}
-            | {"gap_low": low, "gap_high": high, "gap_sd": sd}
-            | {"separation": record(score).gain(value) / sd if sd > 0 else math.nan}
-            | {"remark": normalize(candidates, score)[ceiling].reason}
+            {"score": score, "n_images": len(gaps), "n_pairs": len(apart)}
+            | {"separation": float(np.median(apart)) if len(apart) else math.nan}
+            | {**bound_means(candidates, score), "gap": float(gap.estimates[0]), "gap_low": low, "gap_high": high}
+            | {"gap_sd": float(gaps.std(ddof=1)) if len(gaps) > 1 else math.nan}
+            | {"remark": "; ".join(filter(None, remarks))}
         )
-    return pd.DataFrame(rows).sort_values("separation", ascending=False, kind="stable", ignore_index=True)
+    frame = pd.DataFrame(rows).assign(last=[record(score).one_sided for score in candidates.scores])
+    order = frame.sort_values(["last", "separation"], ascending=[True, False], kind="stable")
+    return order.drop(columns="last").reset_index(drop=True)
+
+
+def _neighbours_apart(candidates: Candidates, score: str) -> Floats:
+    """Each model and the next one in a score's ranking: ``|difference| / standard error``; 0 where they are equal."""
+    gains = gain(score, candidates.means(score).estimates)
+    ranked = sorted((m for m in candidates.models if not math.isnan(gains[m])), key=lambda m: -gains[m])
+    if len(ranked) < 2:
+        return np.empty(0)
+    ratios = candidates.differences(score, ranked[:-1], ranked[1:])
+    differences, errors = np.abs(ratios.estimates), ratios.standard_errors
+    # One group has no standard error, and neighbours who differ everywhere by as much an infinitely small one.
+    apart = np.where(errors > 0, divide(differences, errors), np.where(errors == 0, math.inf, math.nan))
+    return np.where(differences == 0, 0.0, apart)
 
 
 # Tests.
 
 
-def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
-    """Each model against ceiling and floor and against each other model, with Holm's correction within each family.
-
-    Returns:
-        ``name``, ``versus``, ``score``, ``difference``, ``low``, ``high``, two-sided ``p``, ``p_holm`` and ``verdict``
-        (``above`` where ``name`` is better than ``versus``, ``below`` where it is worse); then ``value`` and
-        ``versus_value`` beside ``floor`` and ``ceiling``, and the difference in units of ceiling - floor,
-        ``normalized_difference`` (positive where ``name`` is better).
-    """
-    options = candidates.resampling
-    families = [[(model, candidates.place(role)) for model in candidates.models] for role in ("ceiling", "floor")]
-    families.append(list(combinations(candidates.models, 2)))
-    frames = []
-    for score in candidates.scores:
-        means, bounds = candidates.means(score).estimates, bound_means(candidates, score)
-        is_known = not normalize(candidates, score)[candidates.place("ceiling")].reason
-        gap = bounds["ceiling"] - bounds["floor"] if is_known else math.nan
-        for pairs in filter(None, families):
-            one, other = (list(side) for side in zip(*pairs, strict=True))
-            ratios = candidates.differences(score, one, other)
-            low, high = candidates.interval(ratios)
-            p = p_two_sided(ratios, method=options.method)
-            p_holm = holm(p)
-            verdict = _first_true(
-                (np.isnan(p_holm), "undefined"),
-                (p_holm >= 1 - options.level, "not distinguishable"),
-                (gain(score, ratios.estimates) > 0, "above"),
-                otherwise="below",
-            )
-            columns = {
-                "name": [candidates.names[i] for i in one],
-                "versus": [candidates.names[i] for i in other],
-                "score": score,
-                "difference": ratios.estimates,
-                "low": low,
-                "high": high,
-                "p": p,
-                "p_holm": p_holm,
-                "verdict": verdict,
-                "value": means[one],
-                "versus_value": means[other],
-                **bounds,
-                "normalized_difference": ratios.estimates / gap,
-            }
-            frames.append(pd.DataFrame(columns))
-    return pd.concat(frames, ignore_index=True)
-
-
-def _first_true(*cases: tuple[NDArray[np.bool_], str], otherwise: str) -> list[str]:
-    """For each place the word of the first condition ``(M,)`` that is true there."""
-    conditions, words = zip(*cases, strict=True)
-    return [str(word) for word in np.select(conditions, words, default=otherwise)]
-
-
-def verdicts_frame(candidates: Candidates, margins: Mapping[str, float] | None = None) -> pd.DataFrame:
-    """Each model and score in one row: is it better than the naive rater, is it as good as the average rater?
-
-    Both questions are one-sided at half of ``1 - level``, which is where the two-sided interval ends, with Holm's
-    correction over models.
-
-    Args:
-        candidates: models and bounds.
-        margins: by score, how much worse than the average rater still counts as equally good. Without one the second
-            question has no answer and the verdict says so.
-
-    Returns:
-        ``name``, ``score``, ``value`` with ``low`` and ``high``, ``floor``, ``ceiling``, ``normalized`` with its
-        interval; ``floor_difference`` and ``ceiling_difference``, each with ``_low`` and ``_high``; ``floor_p`` and
-        ``floor_p_holm`` (of "no better than the naive rater"); ``margin``, ``ceiling_p`` and ``ceiling_p_holm`` (of
-        "worse than the average rater by the margin or more"); ``floor_verdict`` and ``ceiling_verdict``.
-    """
-    frames = [_verdicts(candidates, score, (margins or {}).get(score)) for score in candidates.scores]
-    return pd.concat(frames, ignore_index=True)
-
-
-def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.DataFrame:
-    models, method, alpha = candidates.models, candidates.resampling.method, (1 - candidates.resampling.level) / 2
-    columns: dict[str, object] = {"name": [candidates.names[m] for m in models], "score": score}
-    for name, column in score_columns(candidates, score).items():
-        columns[name.removeprefix(score).removeprefix("_") or "value"] = column[models]
-    advantages = {}
-    for role in ("floor", "ceiling"):
-        pairs = models, [candidates.place(role)] * len(models)
-        ratios, advantages[role] = candidates.differences(score, *pairs), candidates.advantages(score, *pairs)
-        low, high = candidates.interval(ratios)
-        ends = {f"{role}_difference_low": low, f"{role}_difference_high": high}
-        columns |= {f"{role}_difference": ratios.estimates, **ends}
-    over_floor, over_ceiling = advantages.values()
-    p_floor = p_above(over_floor, method=method)
-    p_margin = np.full(len(models), math.nan) if margin is None else p_above(over_ceiling, -margin, method=method)
-    holm_floor, holm_margin, holm_better = holm(p_floor), holm(p_margin), holm(p_above(over_ceiling, method=method))
-    columns |= {"floor_p": p_floor, "floor_p_holm": holm_floor, "margin": math.nan if margin is None else margin}
-    columns |= {"ceiling_p": p_margin, "ceiling_p_holm": holm_margin}
-    columns["floor_verdict"] = _first_true(
-        (np.isnan(holm_floor), "undefined"),
-        (holm_floor < alpha, "better than the naive rater"),
-        otherwise="not shown to be better than the naive rater",
-    )
-    most = candidates.interval(over_ceiling)[1]
-    columns["ceiling_verdict"] = _first_true(
-        (np.isnan(most), "undefined"),
-        (np.full(len(models), margin is None), NO_MARGIN),
-        # A test of superiority after one of non-inferiority needs no correction: the second hypothesis holds the first.
-        ((holm_margin < alpha) & (holm_better < alpha), "better than the average rater"),
-        (holm_margin < alpha, "non-inferior to the average rater"),
-        (most < -(margin or 0.0), "inferior to the average rater"),
-        otherwise="inconclusive",
-    )
-    return pd.DataFrame(columns)
-
-
 def alternative_frame(
-    candidates: Candidates, *, epsilon: float = 0.2, raters: Sequence[str] | None = None
+    candidates: Candidates, *, epsilon: float = 0.2, raters: Sequence[str] | None = None, min_images: int = 30
 ) -> pd.DataFrame:
     """Can a model replace one of the raters? The alternative annotator test of each model and score.
+
+    There is no verdict where it would mean little: with fewer than three raters, by a score that sees one kind of error
+    only or counts the background, and where a mask that marks nothing, or everything, passes the same test.
 
     Args:
         candidates: models and bounds.
         epsilon: what the model's lower cost is worth.
         raters: their names; numbers if not given.
+        min_images: scored together with a rater, for the rater to enter the test.
 
     Returns:
         One row for each model, score and rater: ``name``, ``score``, ``rater``, ``n_images``, ``n_groups``, on the
         reference without that rater the means ``value`` of the model, ``rater_value`` and ``floor``, ``advantage``,
-        ``rater_advantage``, ``p``, ``p_corrected``, ``wins``; and the same in all rows of a model and score
-        ``winning_rate``, ``average_advantage``, ``epsilon`` and ``verdict``. Empty where tables lack the scores on each
-        rater's reference.
+        ``rater_advantage``, ``p``, ``p_corrected`` (NaN where the rater does not enter), ``wins``; and the same in all
+        rows of a model and score ``n_entered`` (raters), ``winning_rate``, ``average_advantage``, ``epsilon``,
+        ``verdict``, and ``remark`` where there is none. Empty where tables lack the scores on each rater's reference.
     """
-    alpha, groups = 1 - candidates.resampling.level, candidates.groups
-    roles = {"rater_value": candidates.place("ceiling"), "floor": candidates.place("floor")}
+    groups = candidates.groups
+    roles = {role: candidates.place(role) for role in ("ceiling", "floor", "blank")}
     tested = ("advantage", "rater_advantage", "p", "p_corrected", "wins", "winning_rate", "average_advantage")
     frames = []
     for score, model in product(candidates.folds, candidates.models):
         folds = candidates.fold_values(score)
-        columns = {name: folds[:, :, place] for name, place in {"value": model, **roles}.items()}
-        ours, theirs = gain(score, columns["value"]), gain(score, columns["rater_value"])
-        found = alternative_annotator_test(ours, theirs, epsilon=epsilon, alpha=alpha, groups=groups)
-        both, number = ~np.isnan(ours - theirs), found.n_images.astype(float)
-        verdict = "may stand in for a rater" if found.passed else "not shown to stand in for a rater"
+        values = {name: folds[:, :, place] for name, place in {"value": model, **roles}.items()}
+        values["rater_value"] = values.pop("ceiling")
+        both = ~np.isnan(values["value"] - values["rater_value"])
+        enters = both.sum(axis=0) >= min_images
+        gains = {name: gain(score, np.where(enters, of_fold, math.nan)) for name, of_fold in values.items()}
+        found, everything, nothing = (
+            alternative_annotator_test(
+                gains[name], gains["rater_value"], epsilon=epsilon, alpha=1 - candidates.resampling.level, groups=groups
+            )
+            for name in ("value", "floor", "blank")
+        )
+        remark = _why_no_stand_in(
+            score, enters.tolist(), min_images, everything=everything.passed, nothing=nothing.passed
+        )
+        number = both.sum(axis=0).astype(float)
         facts = {
             "name": candidates.names[model],
             "score": score,
-            "rater": [f"rater {r + 1}" for r in range(ours.shape[1])] if raters is None else list(raters),
-            "n_images": found.n_images,
-            "n_groups": found.n_groups,
-            **{name: divide(np.where(both, values, 0.0).sum(axis=0), number) for name, values in columns.items()},
+            "rater": [f"rater {r + 1}" for r in range(len(enters))] if raters is None else list(raters),
+            "n_images": both.sum(axis=0),
+            "n_groups": [
+                len({group for group, is_scored in zip(groups, of_rater, strict=True) if is_scored})
+                for of_rater in both.T
+            ],
+            **{
+                name: divide(np.where(both, values[name], 0.0).sum(axis=0), number)
+                for name in ("value", "rater_value", "floor")
+            },
             **{name: getattr(found, name) for name in tested},
+            "n_entered": int(enters.sum()),
             "epsilon": epsilon,
-            "verdict": "undefined" if math.isnan(found.winning_rate) else verdict,
+            "verdict": "no verdict" if remark else found.verdict,
+            "remark": remark,
         }
         frames.append(pd.DataFrame(facts))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _why_no_stand_in(score: str, enters: Sequence[bool], min_images: int, *, everything: bool, nothing: bool) -> str:
+    """Why nothing may be said about a model in a rater's place; empty where something may."""
+    number, known = sum(enters), record(score)
+    cases = {
+        "the score sees one kind of error only": known.one_sided,
+        "the score counts the background, which every mask gets right": not known.needs_positives,
+        "a mask that marks nothing would pass too": nothing,
+        "a mask that marks everything would pass too": everything,
+        f"{number} of {len(enters)} raters have {min_images} images or more; the test asks for three": number < 3,
+    }
+    return next((reason for reason, applies in cases.items() if applies), "")

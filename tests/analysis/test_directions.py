@@ -14,14 +14,13 @@ from irrbench.analysis.candidates import Resampling, make_candidates
 from irrbench.analysis.subgroups import subgroups_frame
 from irrbench.analysis.tables import (
     alternative_frame,
-    comparisons_frame,
     leaderboard_frame,
     normalize,
     per_image_frame,
     seeds_frame,
     separation_frame,
-    verdicts_frame,
 )
+from irrbench.analysis.verdicts import comparisons_frame, verdicts_frame
 from irrbench.data import RaterData
 from irrbench.scores import SCORES, Score
 
@@ -48,13 +47,14 @@ def tables() -> dict[str, pd.DataFrame]:
     """Models from far below to above the average rater, the last two seeds of one; columns of ``accuracy``."""
     rng = np.random.default_rng(0)
     ceiling, floor = rng.uniform(0.6, 0.8, N), rng.uniform(0, 0.1, N)
-    upper = ceiling + rng.uniform(0, 0.1, N)
+    others = {"blank": floor / 2, "ceiling_of_two": ceiling - 0.1}
+    others |= {"majority": ceiling + rng.uniform(0, 0.1, N), "upper": ceiling + 0.15}
     made = {}
     for number, shift in enumerate((-0.62, -0.2, 0.0, 0.05, 0.09, 0.095)):
         columns = {"": ceiling + shift + 0.04 * rng.normal(size=N), "_floor": floor, "_ceiling": ceiling}
-        columns["_upper"] = upper
+        columns |= {f"_{role}": values for role, values in others.items()}
         for name, values in list(columns.items()):
-            noise = 0.0 if name in ("_floor", "_ceiling", "_upper") else 0.02
+            noise = 0.0 if name else 0.02
             for r in range(R):
                 columns[f"{name}_fold{r}"] = values + 0.01 * (r - 1) + noise * rng.normal(size=N)
         frame = pd.DataFrame({f"accuracy{name}": values for name, values in columns.items()})
@@ -137,7 +137,7 @@ class TestTables:
             assert_turned(*both, score, is_difference=True)
 
     def test_alternative_annotator_test(self, score, options):
-        expected, found = (alternative_frame(candidates(s, options), epsilon=0.1) for s in ("accuracy", score))
+        expected, found = (alternative_frame(candidates(s, options), epsilon=0.1, min_images=9) for s in ("accuracy", score))
         tested = ["name", "rater", "n_images", "n_groups", "advantage", "rater_advantage", "p", "p_corrected", "wins"]
         assert_same(found, expected, [*tested, "winning_rate", "average_advantage", "verdict"])
         assert set(found["wins"]) == {True, False}
@@ -166,7 +166,8 @@ class TestTables:
 
 def test_an_interval_ends_where_the_score_does():
     frame = pd.DataFrame({"image_id": ["a", "b", "c"], "error": [0.1, 0.9, 1.0]})
-    frame = frame.assign(error_floor=1.0, error_ceiling=[0.01, 0.0, 0.0], error_upper=0.0)
+    frame = frame.assign(error_floor=1.0, error_blank=1.0, error_ceiling=[0.01, 0.0, 0.0], error_ceiling_of_two=0.01)
+    frame = frame.assign(error_majority=0.0, error_upper=0.0)
     board = leaderboard_frame(make_candidates({"m": frame})).set_index("role")
     assert board.loc["model", ["error_low", "error_high"]].tolist() == [0, 1]
     scaled = frame.rename(columns=lambda c: c.replace("error", "odds"))
@@ -178,9 +179,10 @@ def test_an_interval_ends_where_the_score_does():
 
 
 def test_a_naive_rater_with_a_lower_error_has_no_band_above_it():
-    frame = pd.DataFrame({"image_id": ["a", "b", "c"], "error": 0.5, "error_floor": 0.1})
-    found = normalize(make_candidates({"m": frame.assign(error_ceiling=[0.2, 0.3, 0.2], error_upper=0.2)}), "error")
-    assert {one.reason for one in found} == {"the naive rater scores as high as the average rater"}
+    frame = pd.DataFrame({"image_id": ["a", "b", "c"], "error": 0.5, "error_floor": 0.1, "error_blank": 0.1})
+    frame = frame.assign(error_ceiling=[0.2, 0.3, 0.2], error_ceiling_of_two=0.3, error_majority=0.2, error_upper=0.1)
+    found = normalize(make_candidates({"m": frame}), "error")
+    assert {one.reason for one in found} == {"the naive rater scores as well as the average rater"}
 
 
 def test_the_blind_threshold_makes_an_error_small():

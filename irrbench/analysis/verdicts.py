@@ -1,0 +1,223 @@
+"""Tests of a benchmark: paired comparisons, and verdicts against naive and average rater.
+
+A verdict in a model's favour needs an interval that excludes what it denies, and must outlast one more group (patient)
+on which the model has the worst score that there is. Where it does not, a sample without failures may have been luck:
+there is no verdict, and the reason is said. ``docs/statistics.md`` has the measured size of these rules on real scores.
+
+Axes: ``M`` models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from irrbench.analysis.candidates import Candidates
+from irrbench.analysis.tables import bound_means, normalize, score_columns
+from irrbench.scores import gain, record
+from irrbench.stats import MIN_GROUPS_FOR_TESTS, Floats, Ratios, holm, interval, p_above, p_two_sided
+from irrbench.stats.simultaneous import simultaneous_level
+
+NO_MARGIN = "no margin declared"
+NO_VERDICT = "no verdict"
+BETTER, NON_INFERIOR = "better than the average rater", "non-inferior to the average rater"
+ABOVE_FLOOR, EQUIVALENT = "better than the naive rater", "equivalent to the average rater"
+
+
+def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
+    """Each model against ceiling and floor and against each other model, with Holm's correction within each family.
+
+    Returns:
+        ``name``, ``versus``, ``score``, ``difference``, ``low``, ``high``, two-sided ``p``, ``p_holm`` and ``verdict``
+        (``above`` where ``name`` is better than ``versus``, ``below`` where it is worse); then ``value`` and
+        ``versus_value`` beside ``floor`` and ``ceiling``, and the difference in units of ceiling - floor,
+        ``normalized_difference`` (positive where ``name`` is better).
+    """
+    options = candidates.resampling
+    families = [[(model, candidates.place(role)) for model in candidates.models] for role in ("ceiling", "floor")]
+    families.append(list(combinations(candidates.models, 2)))
+    frames = []
+    for score in candidates.scores:
+        means, bounds = candidates.means(score).estimates, bound_means(candidates, score)
+        is_known = not normalize(candidates, score)[candidates.place("ceiling")].reason
+        gap = bounds["ceiling"] - bounds["floor"] if is_known else math.nan
+        for pairs in filter(None, families):
+            one, other = (list(side) for side in zip(*pairs, strict=True))
+            ratios = candidates.differences(score, one, other)
+            low, high = candidates.interval(ratios)
+            p = p_two_sided(ratios, method=options.method)
+            p_holm = holm(p)
+            verdict = _first_true(
+                (np.isnan(p_holm), "undefined"),
+                (p_holm >= 1 - options.level, "not distinguishable"),
+                (gain(score, ratios.estimates) > 0, "above"),
+                otherwise="below",
+            )
+            columns = {
+                "name": [candidates.names[i] for i in one],
+                "versus": [candidates.names[i] for i in other],
+                "score": score,
+                "difference": ratios.estimates,
+                "low": low,
+                "high": high,
+                "p": p,
+                "p_holm": p_holm,
+                "verdict": verdict,
+                "value": means[one],
+                "versus_value": means[other],
+                **bounds,
+                "normalized_difference": ratios.estimates / gap,
+            }
+            frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _first_true(*cases: tuple[NDArray[np.bool_], str], otherwise: str) -> list[str]:
+    """For each place the word of the first condition ``(M,)`` that is true there."""
+    conditions, words = zip(*cases, strict=True)
+    return [str(word) for word in np.select(conditions, words, default=otherwise)]
+
+
+def verdicts_frame(candidates: Candidates, margins: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Each model and score in one row: is it better than the naive rater, is it as good as the average rater?
+
+    All questions are one-sided at half of ``1 - level``, which is where the two-sided interval ends, with Holm's
+    correction over models. Equivalence is two such tests.
+
+    Args:
+        candidates: models and bounds.
+        margins: by score, how much worse than the average rater still counts as equally good. Without one the questions
+            about the average rater have no answer and the verdicts say so.
+
+    Returns:
+        ``name``, ``score``, ``value`` with ``low`` and ``high``, ``floor``, ``ceiling``, ``normalized`` with its
+        interval; ``floor_difference`` and ``ceiling_difference``, each with ``_low`` and ``_high``; ``n_models``, and
+        ``ceiling_difference_low_simultaneous`` and ``_high_simultaneous``, the ends of intervals that hold for all
+        ``n_models`` models at once and so for the best of them; ``floor_p`` and ``floor_p_holm`` (of "no better than
+        the naive rater"); ``margin``, ``ceiling_p`` and ``ceiling_p_holm`` (of "worse than the average rater by the
+        margin or more"), ``equivalence_p`` and ``equivalence_p_holm`` (of "worse or better by the margin or more");
+        ``floor_verdict``, ``ceiling_verdict`` and ``equivalence_verdict``, and the ``reason`` where one is withheld.
+
+    Source of the two one-sided tests: Schuirmann 1987, doi 10.1007/BF01068419.
+    """
+    frames = [_verdicts(candidates, score, (margins or {}).get(score)) for score in candidates.scores]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.DataFrame:
+    models, options = candidates.models, candidates.resampling
+    columns: dict[str, object] = {"name": [candidates.names[m] for m in models], "score": score}
+    for name, column in score_columns(candidates, score).items():
+        columns[name.removeprefix(score).removeprefix("_") or "value"] = column[models]
+    floors, ceilings = ([candidates.place(role)] * len(models) for role in ("floor", "ceiling"))
+    for role, places in (("floor", floors), ("ceiling", ceilings)):
+        ratios = candidates.differences(score, models, places)
+        columns |= {f"{role}_difference": ratios.estimates}
+        columns |= _named_ends(f"{role}_difference", candidates.interval(ratios))
+    level = simultaneous_level(ratios, level=options.level, seed=options.seed)
+    together = interval(ratios, level=level, method=options.method)
+    columns |= {"n_models": len(models), **_named_ends("ceiling_difference", together, "_simultaneous")}
+
+    null = math.nan if margin is None else margin
+    over_ceiling = candidates.advantages(score, models, ceilings)
+    over_floor = _test(candidates, score, "floor", candidates.advantages(score, models, floors), 0.0)
+    better, close = (_test(candidates, score, "ceiling", over_ceiling, at) for at in (0.0, -null))
+    p_far = p_above(candidates.advantages(score, ceilings, models), -null, method=options.method)
+    p_equivalence = np.maximum(close.p, p_far)
+    columns |= {"floor_p": over_floor.p, "floor_p_holm": over_floor.p_holm, "margin": null}
+    columns |= {"ceiling_p": close.p, "ceiling_p_holm": close.p_holm}
+    columns |= {"equivalence_p": p_equivalence, "equivalence_p_holm": holm(p_equivalence)}
+
+    known, alpha = ~np.isnan(over_ceiling.estimates), (1 - options.level) / 2
+    equivalent = holm(p_equivalence) < alpha
+    withheld = _why_no_verdict(candidates, score)
+    none = np.full(len(models), bool(withheld))
+    first = ((~known, "undefined"), (none, NO_VERDICT))
+    of_margin = (*first, (np.full(len(models), margin is None), NO_MARGIN))
+    columns["floor_verdict"] = _first_true(
+        *first,
+        (over_floor.is_fragile, NO_VERDICT),
+        (over_floor.is_shown, ABOVE_FLOOR),
+        otherwise="not shown to be better than the naive rater",
+    )
+    columns["ceiling_verdict"] = _first_true(
+        *of_margin,
+        (close.is_fragile, NO_VERDICT),
+        # A test of superiority after one of non-inferiority needs no correction: the second hypothesis holds the first.
+        (close.is_shown & better.is_shown, BETTER),
+        (close.is_shown, NON_INFERIOR),
+        (candidates.interval(over_ceiling)[1] < -null, "inferior to the average rater"),
+        otherwise="inconclusive",
+    )
+    columns["equivalence_verdict"] = _first_true(
+        *of_margin,
+        (equivalent & close.is_fragile, NO_VERDICT),
+        (equivalent, EQUIVALENT),
+        otherwise="not shown to be equivalent to the average rater",
+    )
+    fragile = ((ABOVE_FLOOR, over_floor.is_fragile), (NON_INFERIOR, close.is_fragile))
+    columns["reason"] = [
+        _reason(withheld, [word for word, where in fragile if where[m]]) if known[m] else "" for m in range(len(models))
+    ]
+    return pd.DataFrame(columns)
+
+
+def _named_ends(name: str, ends: tuple[Floats, Floats], suffix: str = "") -> dict[str, Floats]:
+    return {f"{name}_low{suffix}": ends[0], f"{name}_high{suffix}": ends[1]}
+
+
+class _Test(NamedTuple):
+    """One-sided tests of one hypothesis, each ``(M,)``."""
+
+    p: Floats
+    p_holm: Floats
+    is_shown: NDArray[np.bool_]
+    is_fragile: NDArray[np.bool_]  # significant, and not with one more group on which the model has the worst score
+
+
+def _test(candidates: Candidates, score: str, versus: str, advantages: Ratios, null: float) -> _Test:
+    """Test that models are no more than `null` better than a bound."""
+    options = candidates.resampling
+    bound = gain(score, bound_means(candidates, score)[versus])
+    worst = np.full(len(advantages.estimates), _worst_gain(candidates, score) - bound)
+    p = p_above(advantages, null, method=options.method)
+    p = np.full_like(p, math.nan) if math.isnan(null) else p
+    with_one_more = p_above(advantages.with_group(worst), null, method="student")
+    is_significant, outlasts = (holm(values) < (1 - options.level) / 2 for values in (p, with_one_more))
+    return _Test(p, holm(p), is_significant & outlasts, is_significant & ~outlasts)
+
+
+def _worst_gain(candidates: Candidates, score: str) -> float:
+    """The worst that a model can have on an image; for a score without limit the worst that anybody has."""
+    worst = float(gain(score, record(score).worst))
+    if math.isfinite(worst):
+        return worst
+    gains = gain(score, candidates.values(score))
+    return float(np.min(gains, initial=math.inf, where=~np.isnan(gains)))
+
+
+def _why_no_verdict(candidates: Candidates, score: str) -> str:
+    """Why no model has a verdict on a score, or empty."""
+    counted = candidates.counted(score)
+    groups = len({group for group, is_counted in zip(candidates.groups, counted, strict=True) if is_counted})
+    means, title = gain(score, candidates.means(score).estimates), record(score).title
+    if record(score).one_sided:
+        return f"{title} sees one kind of error only"
+    if means[candidates.place("blank")] > means[candidates.place("floor")]:
+        return f"a blank mask has a better {title} than the naive rater"
+    if groups < MIN_GROUPS_FOR_TESTS:
+        return f"fewer than {MIN_GROUPS_FOR_TESTS} independent images or groups"
+    return ""
+
+
+def _reason(withheld: str, fragile: list[str]) -> str:
+    """Why a model lacks a verdict, or empty."""
+    if withheld or not fragile:
+        return withheld
+    return f"one more image or group with the worst possible score would undo: {', '.join(fragile)}"
