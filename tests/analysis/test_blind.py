@@ -13,6 +13,7 @@ from irrbench.commands.loading import Scored
 from irrbench.commands.outputs import make_results
 from irrbench.config import BenchmarkConfig, RulesConfig, StatisticsConfig
 from irrbench.data import RaterData
+from tests.analysis.test_leaderboard import ABOVE, BELOW
 
 RNG = np.random.default_rng(0)
 
@@ -137,9 +138,9 @@ def test_a_row_among_the_others_or_a_remark():
     model = scored(data)
     results = make_results(config, data, [model])
     board = results.leaderboard
-    assert board["role"].tolist() == ["ceiling", "upper", "model", "blind", "floor"]
+    assert board["role"].tolist() == [*ABOVE, "model", "blind", *BELOW]
     expected = blind_table(data, model.table["image_id"], scores=["iou"], ties="positive")["iou"].mean()
-    assert board.loc[3, "iou"] == pytest.approx(expected)
+    assert board.loc[5, "iou"] == pytest.approx(expected)
     assert results.comparisons["name"].unique().tolist() == ["model"]
     none_left = data.subset([i for i, split in enumerate(data.manifest["split"]) if split == "test"])
     remarks = make_results(config, none_left, [model])

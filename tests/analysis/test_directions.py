@@ -137,7 +137,9 @@ class TestTables:
             assert_turned(*both, score, is_difference=True)
 
     def test_alternative_annotator_test(self, score, options):
-        expected, found = (alternative_frame(candidates(s, options), epsilon=0.1, min_images=9) for s in ("accuracy", score))
+        expected, found = (
+            alternative_frame(candidates(s, options), epsilon=0.1, min_images=9) for s in ("accuracy", score)
+        )
         tested = ["name", "rater", "n_images", "n_groups", "advantage", "rater_advantage", "p", "p_corrected", "wins"]
         assert_same(found, expected, [*tested, "winning_rate", "average_advantage", "verdict"])
         assert set(found["wins"]) == {True, False}

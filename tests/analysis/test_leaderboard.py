@@ -11,15 +11,25 @@ from scipy import stats
 
 from irrbench.commands import Resampling, Results, build_results
 
-CEILING, UPPER, FLOOR = "average rater (ceiling)", "majority of raters (upper)", "naive rater (floor)"
+CEILING, MAJORITY, FLOOR = "average rater (ceiling)", "majority of raters", "naive rater (floor)"
+UPPER, PAIRS, BLANK = "best possible (upper)", "one rater on one other", "blank mask"
+BELOW = ["blank", "floor"]  # the models, by role
+ABOVE = ["upper", "majority", "ceiling", "ceiling_of_two"]
 
 
 def table(model: list[float], *, ceiling: list[float], floor: list[float], score: str = "iou") -> pd.DataFrame:
     ids = [f"image{i}" for i in range(len(model))]
-    upper = [c + 0.1 for c in ceiling]
-    columns = {score: model, f"{score}_floor": floor, f"{score}_ceiling": ceiling, f"{score}_upper": upper}
+    columns = {score: model, f"{score}_floor": floor, **references(score, ceiling)}
     folds = {f"{name}_fold{r}": np.array(v) + 0.01 * (r - 1) for name, v in columns.items() for r in range(3)}
-    return pd.DataFrame({"image_id": ids, "alpha": 0.5, "tied": 0.0, **columns, **folds})
+    facts = {"image_id": ids, "n_raters": 3, "tied": 0.0, "empty": 0.0, "alpha": 0.5}
+    return pd.DataFrame({**facts, "equals_rater": False, "equals_majority": False, **columns, **folds})
+
+
+def references(score: str, ceiling: list[float]) -> dict[str, np.ndarray]:
+    """Everybody but the naive rater, at fixed distances from the ceiling; a blank mask has 0."""
+    known = np.array(ceiling)
+    shifts = {"blank": -known, "ceiling": 0.0, "ceiling_of_two": -0.1, "majority": 0.1, "upper": 0.2}
+    return {f"{score}_{role}": known + shift for role, shift in shifts.items()}
 
 
 def random_tables(models: int, images: int, *, seed: int = 0) -> dict[str, pd.DataFrame]:
@@ -46,16 +56,18 @@ def test_by_hand():
         {"weak": table([0.3, 0.3, 0.5, 0.3], **bounds), "strong": table([0.9, 0.5, 0.8, 0.6], **bounds)}
     )
     board = results.leaderboard
-    assert board["name"].tolist() == [CEILING, UPPER, "strong", "weak", FLOOR]
-    assert board["role"].tolist() == ["ceiling", "upper", "model", "model", "floor"]
-    assert board["n_images"].tolist() == [4] * 5
-    assert board["iou"].tolist() == pytest.approx([0.7, 0.8, 0.7, 0.35, 0.1])
+    assert board["name"].tolist() == [UPPER, MAJORITY, CEILING, PAIRS, "strong", "weak", BLANK, FLOOR]
+    assert board["role"].tolist() == [*ABOVE, "model", "model", *BELOW]
+    assert board["n_images"].tolist() == [4] * 8
+    assert board["iou"].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.7, 0.35, 0.0, 0.1])
     # (0.35 - 0.1) / (0.7 - 0.1) and so on; never a mean of ratios
-    assert board["iou_normalized"].tolist() == pytest.approx([1.0, 0.7 / 0.6, 1.0, 0.25 / 0.6, 0.0])
-    assert board["rank"].isna().tolist() == [True, True, False, False, True]
-    assert board["rank"].tolist()[2:4] == [1, 2]
-    assert board["iou_floor"].tolist() == pytest.approx([0.1] * 5)
-    assert board["iou_ceiling"].tolist() == pytest.approx([0.7] * 5)
+    shares = [0.8 / 0.6, 0.7 / 0.6, 1.0, 0.5 / 0.6, 1.0, 0.25 / 0.6, -0.1 / 0.6, 0.0]
+    assert board["iou_normalized"].tolist() == pytest.approx(shares)
+    assert board["rank"].isna().tolist() == [True] * 4 + [False] * 2 + [True] * 2
+    assert board["rank"].tolist()[4:6] == [1, 2]
+    assert board["iou_floor"].tolist() == pytest.approx([0.1] * 8)
+    assert board["iou_ceiling"].tolist() == pytest.approx([0.7] * 8)
+    assert (board["caution"] == "").all()
     assert remarks(results) == []
 
 
@@ -63,7 +75,7 @@ def test_columns_are_those_that_scripts_rely_on():
     results = build_results(random_tables(2, 6))
     assert list(results.leaderboard) == [
         "name", "role", "n_images", "n_groups", "iou", "iou_low", "iou_high", "iou_floor", "iou_ceiling",
-        "iou_normalized", "iou_normalized_low", "iou_normalized_high", "rank",
+        "iou_normalized", "iou_normalized_low", "iou_normalized_high", "rank", "caution",
     ]  # fmt: skip
     assert list(results.per_image) == ["name", "role", "image_id", "iou"]
     assert list(results.comparisons) == [
@@ -104,10 +116,10 @@ def test_intervals_and_differences_against_a_slow_loop():
         frame.loc[4, [c for c in frame if c.startswith("iou")]] = math.nan
     groups = {f"image{i}": f"patient{i // 2}" for i in range(9)}
     results = build_results(tables, Resampling(groups, resamples=300, seed=5, level=0.9, interval="percentile"))
-    order = ["iou_ceiling", "iou_upper", "iou_floor"]
+    order = ["iou_ceiling", "iou_majority", "iou_floor"]
     columns = [tables["m0"][c].tolist() for c in order] + [tables[m]["iou"].tolist() for m in ("m0", "m1")]
     samples = slow_samples(columns, list(groups.values()), 300, 5)
-    for place, name in enumerate([CEILING, UPPER, FLOOR, "m0", "m1"]):
+    for place, name in enumerate([CEILING, MAJORITY, FLOOR, "m0", "m1"]):
         found = row(results.leaderboard, name)
         ends = [slow_percentile([s[place] for s in samples], share) for share in (0.05, 0.95)]
         assert [found["iou_low"], found["iou_high"]] == pytest.approx(ends, abs=1e-9)
@@ -153,12 +165,12 @@ def test_identical_models_are_not_distinguishable_and_share_a_rank():
 def test_no_normalized_score_where_the_naive_rater_is_as_good():
     results = build_results({"m": table([0.8, 0.9], ceiling=[0.9, 0.8], floor=[1.0, 1.0], score="tpr")})
     assert results.leaderboard["tpr_normalized"].isna().all()
-    assert remarks(results) == ["No normalized tpr: the naive rater scores as high as the average rater."]
+    assert remarks(results) == ["No normalized tpr: the naive rater scores as well as the average rater."]
 
 
 def test_an_interval_of_a_mean_ends_where_the_score_does():
     made = table([0.1, 0.9, 1.0], ceiling=[0.99, 1.0, 1.0], floor=[0.0, 0.0, 0.01])
-    frame = build_results({"m": made}).leaderboard
+    frame = build_results({"m": made}, Resampling(interval="student")).leaderboard
     assert row(frame, "m")[["iou_low", "iou_high"]].tolist() == [0.0, 1.0]  # by the formula -.56 and 1.89
     assert row(frame, "average rater (ceiling)")["iou_high"] == 1.0
     assert row(frame, "average rater (ceiling)")["iou_low"] == pytest.approx(0.982324, abs=2e-6)
@@ -174,7 +186,7 @@ def test_no_normalized_score_where_the_interval_of_the_gap_holds_0():
 def test_images_without_a_defined_score_are_counted_out():
     bounds = {"ceiling": [0.7, math.nan, 0.8], "floor": [0.1, math.nan, 0.2]}
     results = build_results({"m": table([0.5, math.nan, 0.6], **bounds)})
-    assert results.leaderboard["n_images"].tolist() == [2, 2, 2, 2]
+    assert results.leaderboard["n_images"].tolist() == [2] * 7
     assert row(results.leaderboard, "m")["iou"] == pytest.approx(0.55)
     assert remarks(results) == ["iou is defined on 2 of 3 test images."]
 
@@ -198,7 +210,8 @@ def test_images_of_one_patient_count_as_one():
     for frame in tables.values():
         frame["image_id"] = [f"{i}" for i in range(len(frame))]
     groups = {f"{i}": i % 6 for i in range(24)}
-    grouped, single = (row(build_results(tables, Resampling(g)).leaderboard, "m0") for g in (groups, None))
+    by_group, by_image = (Resampling(g, interval="student") for g in (groups, None))
+    grouped, single = (row(build_results(tables, r).leaderboard, "m0") for r in (by_group, by_image))
     # four copies of each image tell nothing new: about twice as wide, and wider still as 6 patients are few
     ratio = (grouped["iou_high"] - grouped["iou_low"]) / (single["iou_high"] - single["iou_low"])
     assert ratio == pytest.approx(math.sqrt(138 / 30) * stats.t.ppf(0.975, 5) / stats.t.ppf(0.975, 23))

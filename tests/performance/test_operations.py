@@ -116,12 +116,15 @@ def test_floats_are_looked_at_once_more_in_parts_that_a_cache_holds():
 
 
 def test_after_counting_no_operation_grows_with_the_image():
-    def tape(side):
-        patterns = Images.draw(num_images=3, num_raters=4, side=side).count()
+    images = Images.draw(num_images=3, num_raters=4, side=16)
+
+    def tape(times):
+        # The search for the best mask depends on the shares of the patterns, so these stay as they are.
+        patterns = images.cast(lambda part: part.repeat_interleave(times, -1).repeat_interleave(times, -2)).count()
         segmentation_bounds(patterns)  # the weights of the patterns are computed at the first call and kept
         return tape_of(lambda: segmentation_bounds(patterns), 1)
 
-    small, large = tape(16), tape(64)
+    small, large = tape(1), tape(4)
     assert small.names == large.names
     assert small.bytes == large.bytes
 
