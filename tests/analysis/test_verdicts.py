@@ -7,7 +7,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.weightstats import ttost_paired
 
 from irrbench.analysis.results import Questions, Resampling, build_results, resampling_in_words
 from irrbench.stats import alternative_annotator_test
@@ -34,7 +37,8 @@ def one_sided(frame: pd.DataFrame, versus: str, null: float) -> float:
 
 def test_verdicts_are_one_sided_t_tests_with_holm():
     made = tables(0.0, -0.02, -0.2)
-    verdicts = build_results(made, questions=Questions(margins={"iou": 0.05})).verdicts
+    questions = Questions(margins={"iou": 0.05})
+    verdicts = build_results(made, Resampling(interval="student"), questions=questions).verdicts
     for versus, null in (("floor", 0.0), ("ceiling", -0.05)):
         p = np.array([one_sided(frame, versus, null) for frame in made.values()])
         assert verdicts[f"{versus}_p"].tolist() == pytest.approx(p)
@@ -53,7 +57,8 @@ def test_verdicts_are_one_sided_t_tests_with_holm():
     ("shift", "margin", "verdict"),
     [
         (0.3, 0.05, "better than the average rater"),
-        (0.0, 0.05, "non-inferior to the average rater"),
+        (0.0, 0.2, "non-inferior to the average rater"),
+        (0.0, 0.05, "no verdict"),
         (-0.2, 0.05, "inferior to the average rater"),
         (-0.05, 0.05, "inconclusive"),
         (0.3, None, "no margin declared"),
@@ -63,6 +68,8 @@ def test_words_against_the_average_rater(shift, margin, verdict):
     questions = Questions(margins=None if margin is None else {"iou": margin})
     results = build_results(tables(shift), questions=questions)
     assert results.verdicts["ceiling_verdict"].tolist() == [verdict]
+    reason = "one more image or group with the worst possible score would undo: non-inferior to the average rater"
+    assert results.verdicts["reason"].tolist() == [reason if verdict == "no verdict" else ""]
     assert any("No margin is declared" in note for note in results.notes) == (margin is None)
     assert results.verdicts["margin"].isna().all() == (margin is None)
 
@@ -74,25 +81,141 @@ def test_a_margin_of_another_score_is_none():
 
 
 def test_words_against_the_naive_rater():
-    bounds = {"ceiling": [0.7] * 6, "floor": [0.1, 0.2, 0.1, 0.2, 0.1, 0.2]}
+    bounds = {"ceiling": [0.7] * 12, "floor": [0.1, 0.2] * 6}
     made = {
-        "bad": table([0.2, 0.1, 0.1, 0.2, 0.2, 0.1], **bounds),
-        "good": table([0.5, 0.6, 0.5, 0.4, 0.6, 0.5], **bounds),
+        "bad": table([0.2, 0.1, 0.1, 0.2, 0.2, 0.1] * 2, **bounds),
+        "good": table([0.5, 0.6, 0.5, 0.4, 0.6, 0.5] * 2, **bounds),
+        "lucky": table([0.12, 0.22] * 6, **bounds),
     }
-    verdicts = build_results(made).verdicts.set_index("name")["floor_verdict"]
-    assert verdicts["bad"] == "not shown to be better than the naive rater"
-    assert verdicts["good"] == "better than the naive rater"
+    verdicts = build_results(made).verdicts.set_index("name")
+    assert verdicts["floor_verdict"].to_dict() == {
+        "bad": "not shown to be better than the naive rater",
+        "good": "better than the naive rater",
+        "lucky": "no verdict",
+    }
+    assert verdicts.loc["lucky", "reason"].endswith("would undo: better than the naive rater")
+
+
+def test_one_more_failure_by_hand():
+    """Student's test of 24 differences and one more, at which the model has 0 and the average rater the mean."""
+    made = tables(0.0)["m0"]
+    difference = (made["iou"] - made["iou_ceiling"]).tolist()
+    one_more = [*difference, -made["iou_ceiling"].mean()]
+    for margin in np.linspace(0.05, 0.15, 21):
+        p = stats.ttest_1samp(one_more, -margin, alternative="greater").pvalue
+        found = build_results({"m": made}, questions=Questions(margins={"iou": float(margin)})).verdicts
+        word = "non-inferior to the average rater" if p < 0.025 else "no verdict"
+        assert found["ceiling_verdict"].tolist() == [word]
+
+
+def test_few_groups_have_no_verdict():
+    made = tables(0.3)
+    questions = Questions(margins={"iou": 0.05})
+    for patients, reason in ((9, "fewer than 10 independent images or groups"), (10, "")):
+        groups = {name: i % patients for i, name in enumerate(made["m0"]["image_id"])}
+        found = row(build_results(made, Resampling(groups), questions=questions).verdicts, "m0")
+        assert found["reason"] == reason
+        words = {found[f"{question}_verdict"] for question in ("floor", "ceiling", "equivalence")}
+        assert (words == {"no verdict"}) == bool(reason)
+
+
+@pytest.mark.parametrize("score", ["tpr", "ppv", "specificity"])
+def test_a_score_of_one_kind_of_error_has_no_verdict(score):
+    made = table([0.9] * 10 + [0.95] * 10, ceiling=[0.8] * 20, floor=[0.1] * 20, score=score)
+    found = build_results({"m": made}, questions=Questions(margins={score: 0.1})).verdicts.loc[0]
+    assert {found[f"{question}_verdict"] for question in ("floor", "ceiling", "equivalence")} == {"no verdict"}
+    assert found["reason"].endswith("sees one kind of error only")
+
+
+@pytest.mark.parametrize(
+    ("blank", "reason"), [(0.93, "a blank mask has a better Accuracy than the naive rater"), (0.05, "")]
+)
+def test_a_score_on_which_a_blank_mask_beats_the_naive_rater_has_no_verdict(blank, reason):
+    made = table([0.95, 0.97] * 10, ceiling=[0.97, 0.98] * 10, floor=[0.1, 0.11] * 10, score="accuracy")
+    made["accuracy_blank"] = blank
+    found = build_results({"m": made}, questions=Questions(margins={"accuracy": 0.3})).verdicts.loc[0]
+    assert found["reason"] == reason
+    assert found["floor_verdict"] == ("no verdict" if reason else "better than the naive rater")
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), images=st.integers(10, 60), fails=st.sampled_from([0.0, 0.05, 0.2]))
+def test_a_word_needs_an_interval_that_excludes_what_it_denies(seed, images, fails):
+    rng = np.random.default_rng(seed)
+    ceiling = rng.uniform(0.6, 0.8, images)
+    made = {}
+    for i in range(3):
+        model = np.where(rng.random(images) < fails, 0.0, ceiling + rng.normal(0.1 * i - 0.1, 0.05, images))
+        made[f"m{i}"] = table(model.tolist(), ceiling=ceiling.tolist(), floor=[0.1] * images)
+    margin = 0.08
+    for found in build_results(made, questions=Questions(margins={"iou": margin})).verdicts.to_dict("records"):
+        low, high = found["ceiling_difference_low"], found["ceiling_difference_high"]
+        words = found["ceiling_verdict"]
+        if words == "better than the average rater":
+            assert low > 0
+        elif words == "non-inferior to the average rater":
+            assert low > -margin
+        elif words == "inferior to the average rater":
+            assert high < -margin
+        if found["equivalence_verdict"] == "equivalent to the average rater":
+            assert -margin < low <= high < margin
+        if found["floor_verdict"] == "better than the naive rater":
+            assert found["floor_difference_low"] > 0
+        assert (found["reason"] != "") == (
+            "no verdict" in [words, found["floor_verdict"], found["equivalence_verdict"]]
+        )
+
+
+def test_equivalence_is_two_one_sided_tests():
+    made = tables(0.0, 0.02)
+    options, questions = Resampling(interval="student"), Questions(margins={"iou": 0.1})
+    verdicts = build_results(made, options, questions=questions).verdicts
+    for name, frame in made.items():
+        p, *_ = ttost_paired(frame["iou"].to_numpy(), frame["iou_ceiling"].to_numpy(), -0.1, 0.1)
+        assert row(verdicts, name)["equivalence_p"] == pytest.approx(p)
+
+
+@pytest.mark.parametrize(
+    ("shift", "margin", "verdict"),
+    [
+        (0.0, 0.2, "equivalent to the average rater"),
+        (0.0, 0.05, "no verdict"),
+        (0.3, 0.2, "not shown to be equivalent to the average rater"),
+        (-0.3, 0.2, "not shown to be equivalent to the average rater"),
+        (0.0, None, "no margin declared"),
+    ],
+)
+def test_words_of_equivalence(shift, margin, verdict):
+    questions = Questions(margins=None if margin is None else {"iou": margin})
+    found = build_results(tables(shift), questions=questions).verdicts
+    assert found["equivalence_verdict"].tolist() == [verdict]
+
+
+def test_simultaneous_intervals_hold_the_separate_ones():
+    alone = build_results(tables(0.0)).verdicts.loc[0]
+    ends = ["ceiling_difference_low", "ceiling_difference_high"]
+    simultaneous = [f"{end}_simultaneous" for end in ends]
+    assert alone["n_models"] == 1
+    assert alone[simultaneous].tolist() == pytest.approx(alone[ends].tolist())
+    many = build_results(tables(*[0.0] * 5), Resampling(interval="student")).verdicts
+    assert many["n_models"].tolist() == [5] * 5
+    separate, together = (many[columns[1]] - many[columns[0]] for columns in (ends, simultaneous))
+    ratio = (together / separate).to_numpy()
+    bonferroni = stats.t.ppf(1 - 0.025 / 5, N - 1) / stats.t.ppf(0.975, N - 1)
+    assert (ratio > 1.1).all()
+    assert (ratio <= bonferroni * (1 + 1e-9)).all()
 
 
 def test_a_score_that_no_image_defines_has_no_verdict():
     nothing = [math.nan] * 3
     verdicts = build_results({"m": table(nothing, ceiling=nothing, floor=nothing)}).verdicts
-    assert verdicts[["floor_verdict", "ceiling_verdict"]].to_numpy().tolist() == [["undefined", "undefined"]]
+    columns = ["floor_verdict", "ceiling_verdict", "equivalence_verdict", "reason"]
+    assert verdicts[columns].to_numpy().tolist() == [["undefined"] * 3 + [""]]
 
 
 def test_the_normalized_interval_is_the_delta_method():
     made = tables(-0.1)["m0"]
-    found = row(build_results({"m": made}).leaderboard, "m")
+    found = row(build_results({"m": made}, Resampling(interval="student")).leaderboard, "m")
     top, bottom = made["iou"] - made["iou_floor"], made["iou_ceiling"] - made["iou_floor"]
     value = top.mean() / bottom.mean()
     error = (top - value * bottom).std(ddof=1) / bottom.mean() / math.sqrt(N)
@@ -193,7 +316,7 @@ def test_seeds_drawn_anew_by_a_slow_loop():
 def test_other_seeds_by_default_add_their_own_variance():
     made = tables(0.0, 0.3, -0.1, 0.2, 0.5, 0.1)
     models = {"m0": "a", "m1": "a", "m2": "a", "m3": "b", "m4": "b"}
-    results = build_results(made, Resampling(generalize="seeds"), models=models)
+    results = build_results(made, Resampling(generalize="seeds", interval="student"), models=models)
     iou = {name: frame.sort_values("image_id")["iou"].to_numpy() for name, frame in made.items()}
     a, b = (np.stack([iou[name] for name in names]) for names in (["m0", "m1", "m2"], ["m3", "m4"]))
     of_a, of_b = (x.mean(axis=1).var(ddof=1) / len(x) for x in (a, b))
@@ -211,7 +334,7 @@ def test_other_seeds_by_default_add_their_own_variance():
     assert (pair["high"] - pair["low"]) / 2 == pytest.approx(half)
 
     # One seed says nothing about others; bounds have none.
-    alone = build_results(made, models=models).leaderboard
+    alone = build_results(made, Resampling(interval="student"), models=models).leaderboard
     for name in ("m5", CEILING, FLOOR):
         assert row(results.leaderboard, name)["iou_low"] == pytest.approx(row(alone, name)["iou_low"])
     assert any(
@@ -324,5 +447,5 @@ def test_resampling_is_told_in_words():
     told = {
         g: resampling_in_words(Resampling(resamples=50, generalize=g), unit="patients") for g in ("seeds", "raters")
     }
-    assert told["seeds"] == "95%, Student's, by the spread over patients and over seeds"
-    assert told["raters"] == "95%, Student's, by the spread over patients and over raters (50 resamples)"
+    assert told["seeds"] == "95%, Hall's, by the spread and skewness over patients and over seeds"
+    assert told["raters"] == "95%, Hall's, by the spread and skewness over patients and over raters (50 resamples)"
