@@ -5,20 +5,21 @@ the panel are scored on it. All panels of all sizes follow from the vote pattern
 
 The rater on panels of one is the mean pairwise agreement: the ceiling of two raters. It compares between data sets with
 different numbers of raters, as the ceiling itself does not. On panels of all raters but one the curve ends at the
-bounds of :func:`irrbench.segmentation_bounds`.
+bounds of :func:`irrbench.segmentation_bounds`. :func:`scores_without` gives these bounds with each rater left out.
 
 Axes: ``B`` images, ``R`` raters, ``P`` panels, ``U`` vote patterns that occur.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from irrbench.folds import Reading, Ties, by_presence, make_table, pattern_bits, readings
-from irrbench.patterns import VotePatterns
+from irrbench.patterns import MIN_RATERS, VotePatterns
 from irrbench.scores import CrossTable, EmptyReference, Score, check_choice, select_scores
 
 _MOST_CELLS = 2**21  # of a product's operands at a time
@@ -156,3 +157,46 @@ def _table(marks: Tensor, votes: Tensor, k: int, ties: Reading) -> CrossTable:
         marked = torch.tensordot((2 * votes != k).double(), marks, 1)
     # The naive rater's marks are all that the reference marks, and all pixels.
     return CrossTable(*torch.broadcast_tensors(*make_table(tp, marked, tp[:, :, -1:], marked[:, :, -1:])))
+
+
+def scores_without(
+    patterns: VotePatterns,
+    scores: Iterable[str],
+    *,
+    ties: Ties = "average",
+    empty_reference: EmptyReference = "drop",
+) -> dict[str, dict[str, Tensor]]:
+    """What everybody would score had one of the raters never been asked: references are rebuilt without that rater.
+
+    From these values comes the jackknife over raters, see :func:`irrbench.stats.resampling.rater_part`.
+
+    Args:
+        patterns: vote patterns of ``B`` images.
+        scores: names; those that are no scores of vote patterns are left out.
+        ties: as in :func:`irrbench.segmentation_bounds`.
+        empty_reference: as in :func:`irrbench.segmentation_bounds`.
+
+    Returns:
+        ``floor``, ``blank``, ``ceiling``, ``majority`` and, with a prediction, ``model`` -> score name -> ``(B, R)``
+        float64: column ``r`` is without rater ``r``; where that rater is absent, as it is with all. NaN where fewer
+        than two raters remain. Empty for two raters.
+
+    Example:
+        >>> masks = torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]])
+        >>> scores_without(VotePatterns.from_masks(masks), ["iou"])["ceiling"]["iou"].round(decimals=3)
+        tensor([[0.5000, 0.3330, 0.6670]], dtype=torch.float64)
+    """
+    chosen = [score for score in select_scores(scores) if score.evidence == "patterns"]
+    found: dict[str, dict[str, list[Tensor]]] = {}
+    for rater in range(patterns.num_raters if patterns.num_raters > MIN_RATERS else 0):
+        dropped = patterns.drop_rater(rater)
+        tables = [dropped.tables(reading) for reading in readings(ties)]
+        for candidate in tables[0]:
+            for score in chosen:
+                folds = [score(table[candidate], empty_reference=empty_reference) for table in tables]
+                mean = torch.stack(folds).nanmean(0).nanmean(1)
+                found.setdefault(candidate, {}).setdefault(score.name, []).append(mean)
+    return {
+        candidate: {score: torch.stack(columns, 1) for score, columns in by_score.items()}
+        for candidate, by_score in found.items()
+    }

@@ -2,7 +2,8 @@
 
 The per-image table is the one form in which results travel: one row an image, and for each score ``s`` the columns
 ``s`` (model), ``s_floor``, ``s_ceiling`` and those of the other :data:`REFERENCES`; with ``_fold0``, ``_fold1``, ...
-the same on the reference without rater 0, 1, ... Metric, callback, benchmark and report all read it.
+the same on the reference without rater 0, 1, ..., and with ``_without0``, ... had that rater never been asked. Metric,
+callback, benchmark and report all read it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from irrbench.agreement import krippendorff_alpha
 from irrbench.bounds import Bounds
+from irrbench.panels import scores_without
 from irrbench.patterns import VotePatterns
 from irrbench.scores import DETECTION_SCORES, SCORES, CrossTable, gain
 from irrbench.stats import clustered_mean, normalized_score
@@ -85,7 +87,7 @@ def bounds_table(
         mean over the classes that are defined in the image and ``s_class0``, ... are the classes. With labels
         ``s_label`` is the model's score on the very label that it was trained on, and ``s_label_gap`` by how much that
         is better than its mean score on every rater's own mask. Last the scores on each rater's reference, see
-        :func:`fold_columns`.
+        :func:`fold_columns`, and those without each rater, see :func:`~irrbench.panels.scores_without`.
     """
     import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
 
@@ -112,7 +114,10 @@ def bounds_table(
     if label is not None and label.any():
         table = CrossTable(*label[:, [3, 1, 2, 0]].double().unbind(1))
         columns |= _on_label(bounds[0], classes[0], table)
-    return pd.DataFrame(columns | _folds(bounds))
+    rules: dict[str, Any] = {"ties": bounds[0].ties, "empty_reference": bounds[0].empty_reference}
+    without = [scores_without(patterns, list(bounds[0].floor), **rules) for patterns in classes]
+    folds = _numbered([b.folds for b in bounds], "fold")
+    return pd.DataFrame(columns | folds | _numbered(without, "without"))
 
 
 def _on_label(bounds: Bounds, patterns: VotePatterns, table: CrossTable) -> dict[str, object]:
@@ -137,8 +142,14 @@ def show_detection(table: pd.DataFrame, asked: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def fold_columns(table: pd.DataFrame, score: str, candidate: str) -> list[str]:
+def fold_columns(table: pd.DataFrame, score: str, candidate: str, *, kind: str = "fold") -> list[str]:
     """The columns of a candidate's scores on the reference without rater 0, 1, ...
+
+    Args:
+        table: as :func:`bounds_table` gives.
+        score: its name.
+        candidate: ``model``, or one of :data:`REFERENCES`.
+        kind: ``fold``; or ``without``: means over references that are rebuilt without rater 0, 1, ...
 
     Returns:
         ``R`` names; none where the table is of an earlier version and lacks them.
@@ -148,8 +159,9 @@ def fold_columns(table: pd.DataFrame, score: str, candidate: str) -> list[str]:
         >>> fold_columns(pd.DataFrame(columns=["iou", "iou_fold0", "iou_fold1", "iou_floor_fold0"]), "iou", "model")
         ['iou_fold0', 'iou_fold1']
     """
-    stem = f"{name_column(score, candidate)}_fold"
-    return sorted((str(c) for c in table.columns if re.fullmatch(re.escape(stem) + r"\d+", str(c))), key=_fold_number)
+    stem = f"{name_column(score, candidate)}_{kind}"
+    found = (str(c) for c in table.columns if re.fullmatch(re.escape(stem) + r"\d+", str(c)))
+    return sorted(found, key=lambda column: int(column.removeprefix(stem)))
 
 
 def name_column(score: str, candidate: str) -> str:
@@ -215,7 +227,7 @@ def bounds_digest(table: pd.DataFrame, rules: Mapping[str, object]) -> str:
     own = {c for score in score_names(table) for c in (score, f"{score}_label", f"{score}_label_gap")}
     own |= {"equals_rater", "equals_majority"}
     # What the folds say of the raters, the bounds say as well.
-    fixed = table.drop(columns=[c for c in table.columns if c in own or re.search(r"_fold\d+$", str(c))])
+    fixed = table.drop(columns=[c for c in table.columns if c in own or re.search(r"_(fold|without)\d+$", str(c))])
     # Sums of floats may differ in the last digits between machines; nine digits do not.
     rows = sorted("|".join(_stable(v) for v in row) for row in fixed.itertuples(index=False))
     text = "\n".join([*map(str, fixed.columns), *rows, repr(sorted((k, str(v)) for k, v in rules.items()))])
@@ -226,18 +238,14 @@ def _stable(value: object) -> str:
     return f"{value:.9f}" if isinstance(value, float) else str(value)
 
 
-def _fold_number(column: str) -> int:
-    return int(column.rpartition("_fold")[2])
-
-
-def _folds(bounds: Sequence[Bounds]) -> dict[str, object]:
-    """Each candidate on each rater's reference, the mean over the classes that are defined there."""
+def _numbered(by_class: Sequence[Mapping[str, Mapping[str, torch.Tensor]]], kind: str) -> dict[str, object]:
+    """Each candidate's values ``(B, R)`` as ``R`` columns, the mean over the classes that are defined there."""
     columns: dict[str, object] = {}
-    for candidate, by_score in bounds[0].folds.items():
+    for candidate, by_score in by_class[0].items():
         for score, values in by_score.items():
-            several = len(bounds) > 1
-            mean = torch.stack([b.folds[candidate][score] for b in bounds]).nanmean(0) if several else values
-            stem = f"{name_column(score, candidate)}_fold"
+            several = len(by_class) > 1
+            mean = torch.stack([one[candidate][score] for one in by_class]).nanmean(0) if several else values
+            stem = f"{name_column(score, candidate)}_{kind}"
             columns |= {f"{stem}{r}": column for r, column in enumerate(mean.T.numpy())}
     return columns
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from irrbench import VotePatterns, panel_curve, segmentation_bounds
+from irrbench.panels import scores_without
 from irrbench.scores import SCORES, Score
 from tests import reference
 
@@ -167,3 +168,22 @@ def test_refuses_what_does_not_fit(monkeypatch):
     monkeypatch.setitem(SCORES, "far", Score("far", "Far", lambda t: t.total, evidence="surfaces"))
     with pytest.raises(ValueError, match="'far' needs the evidence 'surfaces'"):
         panel_curve(patterns, "far")
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_without_each_rater_by_dropping_masks(ties):
+    masks, roi, pred, present = draw(4, seed=8)
+    pixels = {"roi": torch.tensor(roi), "preds": torch.tensor(pred)}
+    patterns = VotePatterns.from_masks(torch.tensor(masks), **pixels, present=torch.tensor(present))
+    found = scores_without(patterns, ["iou", "kappa"], ties=ties)
+    assert set(found) == {"floor", "blank", "ceiling", "majority", "model"}
+    for r, image, name in itertools.product(range(4), range(len(masks)), ["iou", "kappa"]):
+        kept = [k for k in range(4) if k != r]
+        planes = [x.reshape(*x.shape[:-1], 3, 6) for x in (masks[image, kept], roi[image], pred[image])]
+        expected = reference.bounds(name, *planes, present[image, kept], ties=ties, empty_reference="drop")
+        for who, by_score in found.items():
+            np.testing.assert_allclose(by_score[name][image, r], expected[who], atol=1e-12)
+
+
+def test_two_raters_leave_nothing_without_one_of_them():
+    assert scores_without(VotePatterns.from_masks(torch.ones(1, 2, 4, dtype=torch.bool)), ["iou"]) == {}
