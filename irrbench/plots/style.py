@@ -57,6 +57,7 @@ FIGURE_WIDTH = 6.4  # inches: legible when a phone shows all of it
 COMPACT_WIDTH = 5.4  # inches: on a phone its letters are nearly nine pixels high
 _NOTE_LETTERS, _TITLE_LETTERS = 60, 40  # a line
 _LINE = 0.2  # inches of a line in the heading or the legend
+_NOTHING = 1e-9  # less is 0 but for rounding
 _BEYOND, _MARGIN = 0.05, 0.03  # shares of a score's range
 _LEGEND_LETTERS, _MANY_NAMES, _MANY_LETTERS = 44, 6, 28
 _FIGURE_STYLE = Path(__file__).with_name("figures.mplstyle")
@@ -66,15 +67,19 @@ _FIGURE_STYLE = Path(__file__).with_name("figures.mplstyle")
 
 
 def number(value: float, *, digits: int = 3) -> str:
-    """Return a number as text: a dash for NaN, a true minus sign, no negative zero.
+    """Return a number as text: a dash for NaN, a true minus sign, more digits where only zeros would be left.
 
-    >>> number(0.5), number(-0.0001)
-    ('0.500', '0.000')
+    >>> number(0.5), number(0.00042), number(-1e-12)
+    ('0.500', '0.0004', '0.000')
+    >>> number(-0.004, digits=2) == MINUS + "0.004"
+    True
     >>> number(float("nan")) == DASH, number(-0.25, digits=2) == MINUS + "0.25"
     (True, True)
     """
     if not math.isfinite(value):
         return DASH
+    if _NOTHING < abs(value) < 0.5 * 10**-digits:  # an end of an interval on one side of 0 must not read as 0
+        digits = math.ceil(-math.log10(abs(value)))
     text = f"{value:.{digits}f}"
     size = text.removeprefix("-")
     return MINUS + size if text != size and float(size) else size
