@@ -1,8 +1,9 @@
-"""Floor, ceiling, upper and model, beside the same composed of torchmetrics' functions."""
+"""Floor, ceiling, majority and model, beside the same composed of torchmetrics' functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from studies.performance.counting import threads
 from studies.performance.images import Images
 from studies.performance.timing import Budget, Row, compare
 
-WHO = ("floor", "ceiling", "upper", "model")
+WHO = ("floor", "ceiling", "majority", "model")
 
 
 def rows(budget: Budget) -> Iterator[Row]:
@@ -36,7 +37,7 @@ def _row(images: Images, budget: Budget) -> Row:
         for score in DEFAULT_SCORES
     )
     return compare(
-        "floor + ceiling + upper + model, 5 scores",
+        "floor + ceiling + majority + model, 5 scores",
         images.size,
         ours=ours,
         peer=lambda: by_torchmetrics(images),
@@ -48,7 +49,11 @@ def _row(images: Images, budget: Budget) -> Row:
 
 
 def by_torchmetrics(images: Images) -> dict[tuple[str, str], Tensor]:
-    """The same scores, composed of torchmetrics' functions on the same references, its input checks off."""
+    """The same scores, composed of torchmetrics' functions on the same references, its input checks off.
+
+    Each reference is read with tied pixels as background and as foreground. (The package finds the best possible mask,
+    the blank mask and each rater on each other one beside these.)
+    """
     functions: dict[str, Callable[..., Tensor]] = {
         "iou": peer.binary_jaccard_index,
         "accuracy": peer.binary_accuracy,
@@ -58,11 +63,11 @@ def by_torchmetrics(images: Images) -> dict[tuple[str, str], Tensor]:
     }
     masks, roi, num_raters = images.masks, images.roi, images.masks.shape[1]
     votes = masks.sum(1)
-    whole = 2 * votes > num_raters
     folds: dict[tuple[str, str], list[Tensor]] = {}
-    for r in range(num_raters):
-        reference = torch.where(roi, (2 * (votes - masks[:, r].long()) > num_raters - 1).long(), -1)
-        for who, candidate in (("floor", roi), ("ceiling", masks[:, r]), ("upper", whole), ("model", images.preds)):
+    for r, least in product(range(num_raters), (0.5, 0.0)):  # ties as background, as foreground
+        reference = torch.where(roi, (2 * (votes - masks[:, r].long()) >= num_raters - 1 + least).long(), -1)
+        whole = 2 * votes >= num_raters + least
+        for who, candidate in (("floor", roi), ("ceiling", masks[:, r]), ("majority", whole), ("model", images.preds)):
             for score, function in functions.items():
                 folds.setdefault((who, score), []).append(_samplewise(function, score, candidate.long(), reference))
     return {key: torch.stack(values).mean(0) for key, values in folds.items()}
