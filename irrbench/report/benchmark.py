@@ -33,8 +33,8 @@ PACKAGES = (
     *("numpy", "pandas", "scipy", "matplotlib"),
 )
 COLUMNS = {
-    **dict.fromkeys(("p_holm", "floor_p_holm", "ceiling_p_holm"), Column("p (Holm)", "p")),
-    **dict.fromkeys(("verdict", "floor_verdict", "ceiling_verdict"), Column("verdict", "text")),
+    **dict.fromkeys(("p_holm", "floor_p_holm", "ceiling_p_holm", "equivalence_p_holm"), Column("p (Holm)", "p")),
+    **dict.fromkeys(("verdict", "floor_verdict", "ceiling_verdict", "equivalence_verdict"), Column("verdict", "text")),
     "name": Column("model", "text"),
     "score": Column("score", "score"),
     "rater": Column("rater", "text"),
@@ -63,13 +63,17 @@ COLUMNS = {
     "seed_sd": Column("SD of seeds", "fine"),
     "n_images": Column("images", "count"),
     "n_groups": Column("groups", "count"),
+    "failure": Column("failure", "text"),
+    "share": Column("share of images", "percent", interval=("share_low", "share_high")),
+    "reason": Column("why no verdict", "text"),
     "remark": Column("remark", "text"),
     "warning": Column("caution", "text"),
 }
-_TESTS = ("p_holm", "p_corrected", "verdict", "wins", "winning_rate")  # also of floor_ and ceiling_
+_TESTS = ("p_holm", "p_corrected", "verdict", "wins", "winning_rate")  # also of floor, ceiling and equivalence
 TABLES = {
     "verdicts": "name score value floor_difference floor_p_holm floor_verdict ceiling_difference margin ceiling_p_holm "
-    "ceiling_verdict",
+    "ceiling_verdict equivalence_p_holm equivalence_verdict reason",
+    "failures": "name score failure share n_images n_groups",
     "comparisons": "name versus score value versus_value difference normalized_difference p_holm verdict",
     "alternative": "name score n_entered winning_rate average_advantage verdict remark",
     "by_rater": "name score rater n_images n_groups value rater_value floor advantage rater_advantage p_corrected wins",
@@ -110,6 +114,7 @@ def benchmark_page(
             _leaderboard(results),
             Section("reading", "How to read this", template="reading_benchmark.html"),
             _by_score(results, "verdicts", as_good, results.verdicts, label="Verdicts"),
+            _by_score(results, "failures", "How often models fail", results.failures, label="Failures"),
             _comparisons(results),
             _alternative(results),
             replace(
@@ -303,12 +308,12 @@ def _table(
 ) -> Section:
     """A table without the columns that say nothing here; columns may be the name of a list of them."""
     shown = dict(choose_columns(COLUMNS, TABLES[columns]) if isinstance(columns, str) else columns)
-    hidden = [name for name in ("remark", "margin", "warning") if name in frame and _is_blank(frame[name])]
+    hidden = [name for name in ("remark", "reason", "margin", "warning") if name in frame and _is_blank(frame[name])]
     hidden += [] if has_score else ["score"]
     if "margin" in hidden:  # without one there is no verdict
-        hidden += ["ceiling_p_holm", "ceiling_verdict"]
+        hidden += [name for name in shown if name.startswith(("ceiling_p", "ceiling_verdict", "equivalence_"))]
     if results.has_few_groups:
-        hidden += [name for name in shown if name.removeprefix("floor_").removeprefix("ceiling_") in _TESTS]
+        hidden += [name for name in shown if name.endswith(_TESTS) or name == "reason"]
     shown = {name: column for name, column in shown.items() if name not in hidden}
     return Section(title=folded, table=frame, columns=shown, label=label, note=results.note, is_folded=bool(folded))
 

@@ -92,7 +92,12 @@ def verdicts(models: dict[str, float], *, margin: float = math.nan) -> pd.DataFr
                 gap = value - level
                 row |= {f"{bound}_difference{end}": gap + by for end, by in (("", 0), ("_low", -0.02), ("_high", 0.02))}
             row |= {"floor_p_holm": 0.0001, "floor_verdict": "better than the naive rater", "ceiling_p_holm": 0.4}
-            rows.append(row | {"ceiling_verdict": "inconclusive" if margin > 0 else "no margin declared"})
+            row |= {"n_models": len(models), "reason": ""}
+            row |= {
+                f"ceiling_difference_{end}_simultaneous": row[f"ceiling_difference_{end}"] for end in ("low", "high")
+            }
+            word = "inconclusive" if margin > 0 else "no margin declared"
+            rows.append(row | {"ceiling_verdict": word, "equivalence_p_holm": 0.5, "equivalence_verdict": word})
     return pd.DataFrame(rows)
 
 

@@ -130,6 +130,19 @@ class TestSentences:
 class TestFindings:
     MODELS: ClassVar = {"unet": 0.62, "fpn": 0.5}
 
+    @pytest.mark.parametrize(
+        ("words", "reason", "end"),
+        [
+            ("better than the average rater", "", ": better than the average rater."),
+            ("non-inferior to the average rater", "", ": non-inferior to the average rater (margin 0.02)."),
+            ("no verdict", "it may be luck", ": no verdict, as it may be luck."),
+        ],
+    )
+    def test_a_margin_is_no_lead_and_no_verdict_has_a_reason(self, words, reason, end):
+        made = verdicts({"unet": 0.62}, margin=0.02).assign(ceiling_verdict=words, reason=reason)
+        found = findings(results(leaderboard({"unet": 0.62}), verdicts=made))
+        assert found[0].endswith(end)
+
     def test_say_how_far_from_the_ceiling_and_whether_the_lead_is_chance(self):
         found = findings(
             results(
@@ -141,7 +154,9 @@ class TestFindings:
         interval = f"95 % interval {MINUS}0.11 to {MINUS}0.07"
         distance, lead = found
         assert distance == (
-            f"Its difference from the average rater is {MINUS}0.090 ({interval}): inconclusive (margin 0.02)."
+            f"Its difference from the average rater is {MINUS}0.090 ({interval}): inconclusive (margin 0.02). "
+            "It is the best of 2; intervals that hold for all of them at once reach from "
+            f"{MINUS}0.110 to {MINUS}0.070 for it."
         )
         assert lead == (
             "Its lead of 0.120 over the next, fpn, is not distinguishable from chance (p = 0.012 after Holm's "
