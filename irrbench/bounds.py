@@ -245,13 +245,19 @@ def cut_scores(
         >>> cut_scores(masks, torch.tensor([[2, 1, 1, 0]]), "iou", num_levels=3)
         tensor([[0.5000, 0.7500]], dtype=torch.float64)
     """
+    chosen = select_scores([score])[0]
+    kind = EVIDENCE[chosen.evidence]
     rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference}
-    kind = EVIDENCE[select_scores([score])[0].evidence]
     if kind.table is CrossTable:
         patterns = VotePatterns.from_levels(masks, levels, num_levels=num_levels, roi=roi, present=present)
         # As many images at a time as fit into a few hundred MB, each cut being an image of its own.
         parts = patterns.cuts().split(max(1, _MOST_CELLS >> patterns.num_raters))
-        by_cut = torch.cat([segmentation_bounds(part, [score], **rules).model[score] for part in parts])
-        return by_cut.view(len(masks), num_levels - 1)
+        return torch.cat([_model_scores(part, chosen, **rules) for part in parts]).view(len(masks), num_levels - 1)
     cuts = (kind.from_masks(masks, preds=levels >= cut, roi=roi, present=present) for cut in range(1, num_levels))
-    return torch.stack([segmentation_bounds(evidence, [score], **rules).model[score] for evidence in cuts], 1)
+    return torch.stack([_model_scores(evidence, chosen, **rules) for evidence in cuts], 1)
+
+
+def _model_scores(evidence: Evidence, score: Score, *, ties: Ties, empty_reference: EmptyReference) -> Tensor:
+    """The prediction's score of each image, ``(B,)``."""
+    tables = [evidence.tables(reading)["model"] for reading in readings(ties)]
+    return _mean([score(table, empty_reference=empty_reference) for table in tables]).nanmean(1)

@@ -169,7 +169,7 @@ def _kappa(table: CrossTable) -> Tensor:
 
 # Whether marks are where marks should be, beside how well they are drawn: shown wherever a reference is empty.
 DETECTION_SCORES = ("detection", "false_alarm")
-_DELINEATION = {"needs_positives": True, "takes_empty": True}
+_DELINEATION: dict[str, Any] = {"needs_positives": True, "takes_empty": True}
 
 SCORES: dict[str, Score] = {
     score.name: score

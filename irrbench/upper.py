@@ -45,11 +45,12 @@ class _References(NamedTuple):
         """Scores ``(B, U, folds)`` from what each set hits and marks, ``(B, U, F)``: the mean of the readings."""
         size, positives = ((self.totals @ weights)[:, None] for weights in (self.valid, self.marks))
         table = make_table(tp, marked, positives, size)
-        return self.score(table, empty_reference=self.empty_reference).unflatten(2, (self.num_readings, -1)).nanmean(2)
+        values = self.score(table, empty_reference=self.empty_reference).unflatten(2, (self.num_readings, -1))
+        return torch.nanmean(values, 2)
 
     def gains(self, tp: Tensor, marked: Tensor) -> Tensor:
         """Means over folds ``(B, U)``, turned so that more is better."""
-        return self.score.gain(self.by_fold(tp, marked).nanmean(2))
+        return self.score.gain(torch.nanmean(self.by_fold(tp, marked), 2))
 
     def of_sets(self, sets: Tensor) -> tuple[Tensor, Tensor]:
         """What sets of patterns, ``(U, K)`` of zeros and ones, hit and mark, each ``(B, U, F)``."""
@@ -112,18 +113,25 @@ def _search(references: _References, votes: Tensor, num_raters: int) -> Tensor:
 
 
 def _climb(references: _References, chosen: Tensor, tp: Tensor, marked: Tensor) -> tuple[Tensor, Tensor]:
-    """Move the pattern that helps most in or out, image by image, until none helps; what is hit and marked then."""
+    """Move patterns in or out while that helps, image by image; what is hit and marked then.
+
+    Each step moves every pattern that helps by itself, or the one that helps most where that is better.
+    """
     active = torch.arange(len(chosen))
     while len(active):
         some = references.of_rows(active)
         moved = (some.totals * (1 - 2 * chosen[active]))[:, :, None]
-        new_tp = tp[active, None] + moved * references.marks
-        new_marked = marked[active, None] + moved * references.valid
-        now = some.gains(tp[active, None], marked[active, None])[:, 0]
+        now = some.gains(tp[active, None], marked[active, None])
+        each = some.gains(tp[active, None] + moved * references.marks, marked[active, None] + moved * references.valid)
+        helps = (each.nan_to_num(nan=-torch.inf) > now + _ROUNDING).double()
+        most = torch.nn.functional.one_hot(each.nan_to_num(nan=-torch.inf).argmax(1), each.shape[1]).double() * helps
+        moves = torch.stack([helps, most], 1)  # (B, 2, K)
+        taken = moves * moved[:, None, :, 0]
+        new_tp = tp[active, None] + taken @ references.marks
+        new_marked = marked[active, None] + taken @ references.valid
         gains, which = some.gains(new_tp, new_marked).nan_to_num(nan=-torch.inf).max(1)
-        better = gains > now + _ROUNDING
-        rows, which = torch.nonzero(better).flatten(), which[better]
-        active = active[better]
+        rows = torch.nonzero(gains > now[:, 0] + _ROUNDING).flatten()
+        active, which = active[rows], which[rows]
         tp[active], marked[active] = new_tp[rows, which], new_marked[rows, which]
-        chosen[active, which] = 1 - chosen[active, which]
+        chosen[active] = (chosen[active] - moves[rows, which]).abs()
     return tp, marked
