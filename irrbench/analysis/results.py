@@ -26,9 +26,13 @@ from irrbench.analysis.tables import (
 from irrbench.analysis.verdicts import comparisons_frame, verdicts_frame
 from irrbench.plots.bands import bound, need_columns, score_columns
 from irrbench.plots.style import DISPLAY_NAMES, model_styles, percent_of
-from irrbench.scores import DETECTION_SCORES, gain, record
+from irrbench.scores import DETECTION_SCORES, EmptyReference, gain, record
 from irrbench.stats import MIN_GROUPS_FOR_SKEWED_SCORES, MIN_GROUPS_FOR_TESTS, smallest_p
 
+_OF_EMPTY = {
+    "drop": "are undefined there, so that a mark where nobody sees anything costs nothing",
+    "score": "are the best value for no mark there and the worst for any, and mix finding with drawing",
+}
 __all__ = ["Questions", "Resampling", "Results", "build_results", "resampling_in_words"]
 
 
@@ -47,6 +51,7 @@ class Results:
         separation: which score separates models.
         seeds: spread between seeds.
         subgroups: a leaderboard for each ``column`` and ``subgroup``, with ``n_groups``, ``cut`` and ``warning``.
+        no_shares: why a score has no normalized value, by score.
         cautions: what may make the numbers mean something else than they seem to, to be read before them.
         notes: what a reader must know beside the numbers.
         members: the tables (seeds) behind each model.
@@ -78,6 +83,7 @@ class Results:
     separation: pd.DataFrame = field(default_factory=pd.DataFrame)
     seeds: pd.DataFrame = field(default_factory=pd.DataFrame)
     subgroups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    no_shares: Mapping[str, str] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -181,6 +187,7 @@ class Questions(NamedTuple):
         covariates: the manifest, with image ids as its index.
         subgroups: its columns to cut by.
         quantiles: into how many groups numbers are cut.
+        empty_reference: how the tables were made, see :func:`irrbench.segmentation_bounds`.
     """
 
     margins: Mapping[str, float] | None = None
@@ -191,6 +198,7 @@ class Questions(NamedTuple):
     covariates: pd.DataFrame | None = None
     subgroups: Sequence[str] = ()
     quantiles: int = 3
+    empty_reference: EmptyReference = "drop"
 
 
 def build_results(
@@ -233,7 +241,10 @@ def build_results(
     leaderboard.insert(leaderboard.columns.tolist().index("n_images") + 1, "n_groups", n_groups)
     leaks = leak_cautions(candidates, tables, models)
     leaderboard["caution"] = [leaks.get(str(name), "") for name in leaderboard["name"]]
-    names = list(tables)
+    ceiling = candidates.place("ceiling")
+    reasons = {score: normalize(candidates, score)[ceiling].reason for score in candidates.scores}
+    no_shares = {score: reason for score, reason in reasons.items() if reason}
+    names, first = list(tables), next(iter(tables.values()))
     offset = len(candidates.roles) - len(candidates.models)
     return Results(
         leaderboard=leaderboard,
@@ -247,8 +258,9 @@ def build_results(
         separation=separation_frame(candidates),
         seeds=seeds_frame(candidates),
         subgroups=subgroups,
-        cautions=tuple(_cautions(next(iter(tables.values())), candidates.scores, leaks)),
-        notes=tuple(_notes(candidates, asked)),
+        no_shares=no_shares,
+        cautions=tuple(_cautions(first, candidates.scores, leaks, asked)),
+        notes=(*_notes_on_scores(first, candidates, no_shares), *_notes_on_tests(candidates, asked)),
         members={
             candidates.names[place]: tuple(names[member - offset] for member in candidates.members[place])
             for place in candidates.models
@@ -258,41 +270,59 @@ def build_results(
     )
 
 
-def _cautions(table: pd.DataFrame, scores: Sequence[str], leaks: Mapping[str, str]) -> Iterator[str]:
+def _cautions(table: pd.DataFrame, scores: Sequence[str], leaks: Mapping[str, str], asked: Questions) -> Iterator[str]:
     """What makes numbers mean something else than they seem to: models that may have seen the masks, the raters."""
     yield from (f"{name}: {leak}" for name, leak in leaks.items())
-    is_empty = table["empty"] > 0
-    if is_empty.any():
-        left_out = ", ".join(record(score).title for score in scores if record(score).takes_empty)
+    is_empty, rule = table["empty"] > 0, asked.empty_reference
+    drawn = [record(score) for score in scores if score not in DETECTION_SCORES and record(score).needs_positives]
+    titles = [score.title.partition(" (")[0] for score in drawn if score.takes_empty or rule == "drop"]
+    if is_empty.any() and titles:
         yield (
             f"{percent_of(table['empty'].mean())} of the references mark nothing (on {is_empty.sum()} of {len(table)} "
-            f"images). {left_out or 'No score here'} leave them out, so a mark where nobody sees anything costs nothing "
-            f"there: read them with {' and '.join(record(score).title for score in DETECTION_SCORES)}."
+            f"images). Values of {_in_words(titles)} {_OF_EMPTY[rule]}: read them with "
+            f"{_in_words([record(score).title for score in DETECTION_SCORES])}."
         )
-    fewest, most = int(table["n_raters"].min()), int(table["n_raters"].max())
-    if fewest < most:
+    rated = _numbers_of_raters(table)
+    if len(set(rated)) > 1:
         yield (
-            f"Images have {fewest} to {most} raters. Scores on more raters are higher for the same mask, so neither "
-            "ceilings nor models compare between images, subgroups or data sets with different numbers of raters. "
-            f"The row '{DISPLAY_NAMES['ceiling_of_two']}' does."
+            f"Images have {min(rated)} to {max(rated)} raters. The same mask scores higher on the majority of more "
+            "raters, so neither ceilings nor models compare between images, subgroups or data sets with different "
+            f"numbers of raters. The row '{DISPLAY_NAMES['ceiling_of_two']}' does not depend on that number."
         )
 
 
-def _notes(candidates: Candidates, asked: Questions) -> Iterator[str]:
-    """What a reader must know: what the data, the configuration and the number of resamples leave without an answer."""
-    options, models = candidates.resampling, candidates.models
-    for score in candidates.scores:
-        reason = next((n.reason for n in normalize(candidates, score) if n.reason), "")
-        if reason:
-            yield f"No normalized {score}: {reason}."
+def _in_words(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _numbers_of_raters(table: pd.DataFrame) -> list[int]:
+    """Of the images that have bounds."""
+    return [int(number) for number in table["n_raters"] if number >= 2]
+
+
+def _notes_on_scores(table: pd.DataFrame, candidates: Candidates, no_shares: Mapping[str, str]) -> Iterator[str]:
+    """Which scores are not normalized or not defined everywhere, and what the ceiling of two raters is."""
+    yield from (f"No normalized {score}: {reason}." for score, reason in no_shares.items())
     voteless = [score for score in candidates.scores if record(score).evidence != "patterns"]
     if voteless:
         yield f"No best possible mask for {', '.join(voteless)}: the search needs a score that is a function of votes."
-    images, groups = len(candidates.image_ids), len(set(candidates.groups))
+    if set(_numbers_of_raters(table)) == {2}:
+        yield "Images have two raters: each is scored on the other alone, so the ceiling is the agreement of the pair."
+    images = len(candidates.image_ids)
+    by_count: dict[int, list[str]] = {}
     for score in candidates.scores:
-        defined = int(candidates.counted(score).sum())
+        by_count.setdefault(int(candidates.counted(score).sum()), []).append(score)
+    for defined, scores in by_count.items():
         if defined < images:
-            yield f"{score} is defined on {defined} of {images} test images."
+            verb = "is" if len(scores) == 1 else "are"
+            yield f"{_in_words(scores)} {verb} defined on {defined} of {images} scored images."
+
+
+def _notes_on_tests(candidates: Candidates, asked: Questions) -> Iterator[str]:
+    """What data, configuration and number of resamples leave without an answer."""
+    options, models = candidates.resampling, candidates.models
+    groups = len(set(candidates.groups))
     if groups < MIN_GROUPS_FOR_SKEWED_SCORES:
         yield (
             f"Only {groups} independent images or groups: below {MIN_GROUPS_FOR_SKEWED_SCORES}, intervals of skewed "
@@ -303,9 +333,6 @@ def _notes(candidates: Candidates, asked: Questions) -> Iterator[str]:
             "No margin is declared, so non-inferiority to the average rater is not tested: set statistics.margins, "
             f"such as {{{candidates.scores[0]}: 0.02}}, before looking at the results."
         )
-    if options.draws_raters:
-        raters = next(iter(candidates.folds.values())).shape[1]
-        yield f"Intervals generalise from only {raters} raters to other raters: they are wide."
     single = [candidates.names[place] for place in models if len(candidates.members[place]) == 1]
     if options.draws_seeds and single:
         yield (

@@ -59,7 +59,10 @@ def bound_means(candidates: Candidates, score: str) -> dict[str, float]:
 
 
 def leaderboard_frame(candidates: Candidates) -> pd.DataFrame:
-    """Upper, majority, ceilings, models by rank (mean of the first score, the best first), floors."""
+    """Upper, majority, ceilings, models by rank (mean of the first score, the best first), floors.
+
+    Models of one rank stand in the order of the other scores.
+    """
     first = candidates.scores[0]
     columns: dict[str, object] = {"name": candidates.names, "role": candidates.roles}
     columns["n_images"] = int(candidates.counted(first).sum())
@@ -68,15 +71,16 @@ def leaderboard_frame(candidates: Candidates) -> pd.DataFrame:
     frame = pd.DataFrame(columns)
     gains = record(first).gain(frame[first].where(frame["role"] == "model"))
     frame["rank"] = gains.rank(ascending=False, method="min").astype("Int64")
-    order = frame.assign(place=frame["role"].map(_ORDER.index)).sort_values(["place", "rank"], kind="stable").index
+    keys = {"place": frame["role"].map(_ORDER.index), "rank": frame["rank"]}
+    keys |= {score: -record(score).gain(frame[score]) for score in candidates.scores[1:]}
+    order = pd.DataFrame(keys).sort_values(list(keys), kind="stable").index
     return frame.loc[order].reset_index(drop=True)
 
 
 def leak_cautions(
     candidates: Candidates, tables: Mapping[str, pd.DataFrame], models: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Which models may have seen the masks that they are scored on, and why: their masks are a rater's, or they lie
-    above the majority of all raters.
+    """Which models may have seen the masks that they are scored on, and why.
 
     Args:
         candidates: models and bounds.
@@ -84,26 +88,28 @@ def leak_cautions(
         models: model by the name of its table; each its own if not given.
 
     Returns:
-        The caution by model, for the main score.
+        The caution by model: its masks are a rater's, or its main score is above the majority's. A mask that marks
+        everything is nobody's copy, and of a score that sees one kind of error only nothing follows.
     """
     score, places, found = candidates.scores[0], candidates.models, {}
     majority = [candidates.place("majority")] * len(places)
     lows = candidates.interval(candidates.advantages(score, places, majority))[0]
     equal: dict[str, str] = {}
     for name, table in tables.items():
-        scored = table[table[name_column(score, "floor")].notna()]
+        floor = table[name_column(score, "floor")]
+        trivial, scored = table[score] == floor, floor.notna()
         for column, whose in (("equals_majority", "the majority's of all raters"), ("equals_rater", "a rater's")):
-            share = float(scored[column].mean()) if column in scored and len(scored) else 0.0
+            share = float((table[column] & ~trivial)[scored].mean()) if column in table and scored.any() else 0.0
             if share > _COPY:
                 equal[(models or {}).get(name, name)] = f"its mask equals {whose} on {percent_of(share)} of the images"
     for place, low in zip(places, lows, strict=True):
         name = candidates.names[place]
         if name in equal:
             found[name] = f"{equal[name]}, pixel by pixel: a copy of the masks, not a prediction of them."
-        elif low > 0:
+        elif low > 0 and not record(score).one_sided:
             found[name] = (
-                "above the majority of all raters. Either it has seen these masks (a leak from the training data), or it "
-                "is better than any vote of these raters."
+                f"its {record(score).title} is better than that of the majority of all raters. Either it has seen "
+                "these masks (a leak from the training data), or it agrees with the raters more than their majority."
             )
     return found
 

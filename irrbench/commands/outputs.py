@@ -18,6 +18,7 @@ from irrbench.analysis.results import Questions, Results, build_results, resampl
 from irrbench.analysis.subgroups import check_columns
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.folds import TIES_IN_WORDS
+from irrbench.plots.style import percent_of
 from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
 from irrbench.report.benchmark import draw_figures
 from irrbench.report.page import save_drawings, save_picture
@@ -90,6 +91,7 @@ def make_results(
             covariates=data.manifest if options.subgroups else None,
             subgroups=options.subgroups,
             quantiles=options.quantiles,
+            empty_reference=config.rules.empty_reference,
         ),
         models={model.name: model.group if isinstance(model, CellResult) else model.name for model in models},
         blind=blind,
@@ -97,7 +99,7 @@ def make_results(
     by_model = {name: colours[seeds[0]] for name, seeds in results.members.items()} if colours else results.colours
     return replace(
         results,
-        notes=(*notes, *results.notes, *filter(None, [reason])),
+        notes=(*notes, *results.notes, *filter(None, [reason]), f"Ties: {ties_in_words(config.rules.ties, table)}."),
         name=data.name,
         note=data.note,
         raters=data.raters,
@@ -151,8 +153,7 @@ def rules_in_words(config: BenchmarkConfig, data: RaterData, models: Sequence[Ce
         threshold = f"probabilities above {config.finished.threshold:g} are foreground"
     return {
         "References": "the strict majority of an image's other raters, one for each rater, the same for all",
-        "Ties": f"{TIES_IN_WORDS[rules.ties]}; tied are {models[0].table['tied'].mean():.1%} of the pixels that at "
-        "least half of the other raters mark",
+        "Ties": ties_in_words(rules.ties, models[0].table),
         "Empty references": "left out for all candidates" if rules.empty_reference == "drop" else scored,
         "Threshold": threshold,
         "Intervals": resampling_in_words(resampling_of(config, data), unit=unit),
@@ -161,6 +162,18 @@ def rules_in_words(config: BenchmarkConfig, data: RaterData, models: Sequence[Ce
         "Verdicts": f"one-sided at {(1 - options.level) / 2:.3g}, with Holm's correction over models; "
         f"margins: {margins}",
     }
+
+
+def ties_in_words(rule: str, table: pd.DataFrame) -> str:
+    """How pixels are read on which an image's other raters are evenly split, and how many there are.
+
+    Example:
+        >>> ties_in_words("negative", pd.DataFrame({"tied": [0.0, 0.0]}))
+        'background (no pixel is tied here)'
+    """
+    tied = float(table["tied"].mean())  # NaN where nobody marks anything
+    many = f"tied are {percent_of(tied)} of the pixels that at least half of the other raters mark"
+    return f"{TIES_IN_WORDS[rule]} ({many if tied > 0 else 'no pixel is tied here'})"
 
 
 def _digests(config: BenchmarkConfig, data: RaterData, models: Sequence[CellResult | Scored]) -> dict[str, str]:

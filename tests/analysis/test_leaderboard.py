@@ -188,7 +188,7 @@ def test_images_without_a_defined_score_are_counted_out():
     results = build_results({"m": table([0.5, math.nan, 0.6], **bounds)})
     assert results.leaderboard["n_images"].tolist() == [2] * 7
     assert row(results.leaderboard, "m")["iou"] == pytest.approx(0.55)
-    assert remarks(results) == ["iou is defined on 2 of 3 test images."]
+    assert remarks(results) == ["iou is defined on 2 of 3 scored images."]
 
 
 def test_a_score_that_no_image_defines_is_nan_and_says_so():

@@ -1,0 +1,181 @@
+"""Cautions and notes, each with the case in which it would be untrue."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from irrbench import SegmentationBounds
+from irrbench.analysis.results import Questions, build_results
+from irrbench.commands.outputs import ties_in_words
+from tests.analysis.test_leaderboard import table
+
+N, SIDE = 24, 12
+
+
+def masks(seed=0, raters=4):
+    """Squares whose edges each rater moves by a pixel or not, (N, R, SIDE, SIDE)."""
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros((N, raters, SIDE, SIDE), bool)
+    for image in drawn:
+        for rater in image:
+            top, left = 3 + rng.integers(-1, 2, 2)
+            rater[top : top + 5, left : left + 5] = True
+    return torch.from_numpy(drawn)
+
+
+def scored(preds, drawn, scores=("iou",), present=None, **rules):
+    metric = SegmentationBounds(scores, from_logits=False, **rules)
+    metric.update(preds, drawn, None, [f"i{i:02}" for i in range(len(drawn))], present)
+    return metric.per_image()
+
+
+def cautions(frame, **asked):
+    return list(build_results({"net": frame}, questions=Questions(**asked)).cautions)
+
+
+def notes(frame):
+    return " ".join(build_results({"net": frame}).notes)
+
+
+class TestLeaks:
+    def test_a_raters_own_masks(self):
+        drawn = masks()
+        (text,) = cautions(scored(drawn[:, 1], drawn))
+        copy = "pixel by pixel: a copy of the masks, not a prediction of them."
+        assert text == f"net: its mask equals a rater's on 100 % of the images, {copy}"
+        board = build_results({"net": scored(drawn[:, 1], drawn)}).leaderboard
+        assert board.loc[board["role"] == "model", "caution"].item().startswith("its mask equals a rater's")
+        assert (board.loc[board["role"] != "model", "caution"] == "").all()
+
+    def test_the_majoritys(self):
+        drawn = masks(raters=5)
+        (text,) = cautions(scored(2 * drawn.sum(1) > 5, drawn))
+        assert text.startswith("net: its mask equals the majority's of all raters on 100 % of the images")
+
+    def test_above_the_majority(self):
+        bounds = {"ceiling": [0.5, 0.6, 0.55, 0.65], "floor": [0.1] * 4}
+        (text,) = cautions(table([0.9, 0.95, 0.92, 0.93], **bounds))
+        assert text == (
+            "net: its IoU is better than that of the majority of all raters. Either it has seen these masks (a leak "
+            "from the training data), or it agrees with the raters more than their majority."
+        )
+
+    @pytest.mark.parametrize("model", [[0.61, 0.71, 0.66, 0.74], [0.2, 0.9, 0.9, 0.95]])
+    def test_none_where_the_interval_holds_the_majority(self, model):
+        bounds = {"ceiling": [0.5, 0.6, 0.55, 0.65], "floor": [0.1] * 4}  # the majority is 0.1 higher
+        assert np.mean(model) > 0.675
+        assert cautions(table(model, **bounds)) == []
+
+    def test_a_blank_mask_is_no_copy_of_a_rater_who_marks_nothing(self):
+        drawn = masks()
+        drawn[:, 0] = False
+        frame = scored(torch.zeros_like(drawn[:, 0]), drawn)
+        assert not frame["equals_rater"].any()
+        assert cautions(frame) == []
+
+    def test_a_full_mask_is_no_copy_either(self):
+        drawn = masks()
+        drawn[:, 0] = True
+        frame = scored(torch.ones_like(drawn[:, 0]), drawn)
+        assert frame["equals_rater"].all()
+        assert cautions(frame) == []
+
+    def test_a_score_of_one_kind_of_error_accuses_nobody(self):
+        drawn = masks()
+        timid = drawn.all(1)  # has a better PPV than the majority, and misses what all but one mark
+        frame = scored(timid, drawn, ("ppv", "iou"))
+        assert frame["ppv"].mean() > frame["ppv_majority"].mean()
+        assert cautions(frame) == []
+
+
+class TestEmptyReferences:
+    def frame(self, rule="drop", scores=("iou", "accuracy", "kappa")):
+        drawn = masks()
+        drawn[:6] = False
+        return scored(drawn[:, 0] & drawn[:, 1], drawn, scores, empty_reference=rule)
+
+    def test_delineation_leaves_them_out(self):
+        (text,) = cautions(self.frame())
+        assert text == (
+            "25 % of the references mark nothing (on 6 of 24 images). Values of IoU and Cohen's kappa are undefined "
+            "there, so that a mark where nobody sees anything costs nothing: read them with Detection and False alarms."
+        )
+
+    def test_not_where_they_are_scored(self):
+        (text,) = cautions(self.frame("score"), empty_reference="score")
+        assert "Values of IoU are the best value for no mark there and the worst for any" in text
+        assert "costs nothing" not in text
+
+    def test_nothing_to_say_without_a_score_that_leaves_them_out(self):
+        assert cautions(self.frame(scores=("accuracy",))) == []
+
+    def test_nothing_without_empty_references(self):
+        assert cautions(scored(masks(1)[:, 0], masks())) == []
+
+    def test_marks_where_nobody_sees_anything_come_out_worse(self):
+        drawn = masks()
+        drawn[:6] = False
+        careful = torch.roll(drawn[:, 0], 1, -1)
+        bold = careful.clone()
+        bold[:6, :3, :3] = True
+        found = build_results({"bold": scored(bold, drawn), "careful": scored(careful, drawn)})
+        board = found.leaderboard.set_index("name")
+        assert found.scores == ("iou", "detection", "false_alarm")
+        assert board.loc["bold", "iou"] == board.loc["careful", "iou"]
+        assert board.loc[["bold", "careful"], "false_alarm"].tolist() == [1, 0]
+        assert list(board.index).index("careful") < list(board.index).index("bold")
+
+
+class TestNumbersOfRaters:
+    def frame(self, **absent):
+        drawn, present = masks(), torch.ones(N, 4, dtype=torch.bool)
+        for image, raters in absent.items():
+            present[int(image[1:]), raters:] = False
+        return scored(torch.roll(drawn[:, 0], 1, -1), drawn, present=present)
+
+    def test_different_numbers_do_not_compare(self):
+        (text,) = cautions(self.frame(i3=3, i4=2))
+        assert text.startswith("Images have 2 to 4 raters. The same mask scores higher on the majority of more raters")
+        assert "'one rater on one other' does not depend on that number" in text
+
+    def test_an_image_without_bounds_is_no_image_with_another_number(self):
+        assert cautions(self.frame(i3=1)) == []
+
+    def test_two_raters_are_a_pair(self):
+        drawn = masks(raters=2)
+        pair = "Images have two raters: each is scored on the other alone, so the ceiling is the agreement of the pair."
+        assert pair in notes(scored(torch.roll(drawn[:, 0], 1, -1), drawn))
+        assert "agreement of the pair" not in notes(self.frame())
+        assert "agreement of the pair" not in notes(self.frame(i3=2))
+
+
+class TestNormalized:
+    def test_a_reason_is_about_the_bounds_and_not_about_one_candidate(self):
+        frame = table([0.5, 0.4, 0.6], ceiling=[0.8, 0.7, 0.75], floor=[0.1, 0.1, 0.2])
+        frame["iou_ceiling_of_two"] = frame["iou_upper"] = np.nan  # as of a score that is no function of votes
+        results = build_results({"net": frame})
+        assert results.no_shares == {}
+        assert "No normalized" not in " ".join(results.notes)
+
+    def test_one_image_has_no_interval_that_could_hold_anything(self):
+        results = build_results({"net": table([0.5], ceiling=[0.8], floor=[0.1])})
+        assert results.no_shares == {"iou": "ceiling - floor has no interval"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "tied", "text"),
+    [
+        (
+            "negative",
+            [0.3, 0.32],
+            "background (tied are 31 % of the pixels that at least half of the other raters mark)",
+        ),
+        ("positive", [0.0, 0.0], "foreground (no pixel is tied here)"),
+        ("exclude", [np.nan], "left out of the reference (no pixel is tied here)"),
+    ],
+)
+def test_ties(rule, tied, text):
+    assert ties_in_words(rule, pd.DataFrame({"tied": tied})) == text
