@@ -40,7 +40,7 @@ def runs(uri: str, config) -> list:
 def test_a_grid_ends_well_and_leaves_its_files(grid):
     assert grid.code == 0
     found = {path.name for path in grid.output.iterdir()}
-    tables = {"leaderboard", "per_image", "comparisons", "verdicts", "alternative", "separation"}
+    tables = {"leaderboard", "per_image", "comparisons", "verdicts", "failures", "alternative", "separation"}
     assert found == {"cells", "config.yaml", "figures", "report.html", *(f"{name}.csv" for name in tables)}
     board = pd.read_csv(grid.output / "leaderboard.csv")
     assert board["role"].tolist() == ["ceiling", "upper", "model", "model", "floor"]
