@@ -151,5 +151,8 @@ def tied_share(totals: Tensor, present: Tensor) -> Tensor:
 
 def by_presence(present: Tensor) -> list[tuple[Tensor, tuple[bool, ...]]]:
     """Rows of images with the same raters, and which raters these are."""
-    sets, which = present.cpu().unique(dim=0, return_inverse=True)
+    present = present.cpu()
+    if len(present) and present.all():  # no need to sort
+        return [(torch.arange(len(present)), (True,) * present.shape[1])]
+    sets, which = present.unique(dim=0, return_inverse=True)
     return [(torch.nonzero(which == i).flatten(), tuple(raters)) for i, raters in enumerate(sets.tolist())]

@@ -14,6 +14,8 @@ Axes: ``B`` images, ``R`` raters, ``K = 2**R`` patterns, ``F`` references (folds
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import torch
@@ -25,6 +27,8 @@ from irrbench.scores import EmptyReference, Score
 _MOST_FREE = 6  # patterns of which every set is tried
 _MOST_CELLS = 2**22  # numbers in one tensor of candidates
 _ROUNDING = 1e-12
+_MOST_KNOWN = 256  # results that are kept, for batches of images and scores
+_known: dict[tuple[Hashable, ...], Tensor] = {}
 
 
 class _References(NamedTuple):
@@ -71,8 +75,20 @@ def best_folds(totals: Tensor, present: Tensor, score: Score, *, ties: Ties, emp
     Returns:
         ``(B, R)`` float64, the mask with the best mean over folds; NaN where the score is undefined or a rater absent.
     """
+    totals, present = totals.cpu().contiguous(), present.cpu().contiguous()
+    # The masks of a validation set are the same in each epoch.
+    key = hashlib.blake2b(totals.numpy().tobytes() + present.numpy().tobytes()).digest(), score, ties, empty_reference
+    if key not in _known:
+        while len(_known) >= _MOST_KNOWN:
+            _known.pop(next(iter(_known)))
+        _known[key] = _best_folds(totals.double(), present, score, ties=ties, empty_reference=empty_reference)
+    return _known[key].clone()
+
+
+def _best_folds(
+    totals: Tensor, present: Tensor, score: Score, *, ties: Ties, empty_reference: EmptyReference
+) -> Tensor:
     found = torch.full(present.shape, torch.nan, dtype=torch.float64)
-    totals = totals.cpu().double()
     for rows, raters in by_presence(present):
         if sum(raters) < 2:
             continue
