@@ -153,8 +153,8 @@ class StatisticsConfig:
         seed: of the resamples.
         interval: how intervals are made: ``hall`` or ``student``, or of the resamples ``expanded``, ``percentile`` or
             ``bca``; ``auto`` is ``hall``.
-        generalize: over what else than images results are spread: nothing (``images``), ``raters`` (which describes, and
-            allows no test), ``seeds`` or ``all``.
+        generalize: over what else than images results are spread: nothing (``images``), ``raters`` (a description,
+            without tests), ``seeds`` or ``all``.
         margins: by score, how far below the average rater a model may be and still count as equally good.
         failure: by score, the value below which an image counts as failed (above which where lower is better).
         alternative_margin: what a model's lower cost is worth in the alternative annotator test.
@@ -179,9 +179,10 @@ class StatisticsConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range and choices that do not go together."""
-        if self.generalize != "images" and self.interval == "bca":
+        fitting = ["auto", "hall", "student"] + ["expanded", "percentile"] * (self.generalize == "seeds")
+        if self.generalize != "images" and self.interval not in fitting:
             raise ConfigError(
-                "statistics.interval must be auto, hall, student, expanded or percentile with statistics.generalize: "
+                f"statistics.interval must be one of {', '.join(fitting)} with statistics.generalize: "
                 f"{self.generalize}; found {self.interval}, which knows the spread over images alone."
             )
         for score, margin in self.margins.items():

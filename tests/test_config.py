@@ -88,7 +88,7 @@ def test_the_printed_configuration_is_the_same_configuration(tmp_path):
         ("- a", "expected keys and values, found ['a']."),
         ("a: [", "c.yaml is no valid YAML"),
         ("train: {batch_size: many}", "train.batch_size must be a whole number of 1 or more; found 'many'."),
-        ("rules: {ties: maybe}", "rules.ties must be one of negative, positive, exclude; found 'maybe'."),
+        ("rules: {ties: maybe}", "rules.ties must be one of average, negative, positive, exclude; found 'maybe'."),
         ("train: {max_epochs: 0}", "train.max_epochs must be a whole number of 1 or more; found 0."),
         ("train: {lr: 0}", "train.lr must be a number greater than 0; found 0."),
         ("rules: {threshold: 1.5}", "rules.threshold must be a number between 0 and 1; found 1.5."),
@@ -256,16 +256,20 @@ def test_file_names_hold_plain_characters():
     ("flags", "message"),
     [
         (
-            ["generalize=all", "interval=bca"],
-            "interval must be auto, student, expanded or percentile with .*: all; found bca",
+            ["generalize=all", "interval=percentile"],
+            "interval must be one of auto, hall, student with .*: all; found percentile",
         ),
+        (["generalize=seeds", "interval=bca"], "auto, hall, student, expanded, percentile with .*: seeds; found bca"),
+        (["min_images=0"], "min_images"),
         (["margins={iuo: 0.1}"], "margins must give scores .* found iuo: 0.1"),
         (["margins={iou: 0}"], "greater than 0, .* found iou: 0"),
+        (["failure={iuo: 0.1}"], "failure must give scores .* found iuo: 0.1"),
+        (["failure={iou: .nan}"], "failure must give scores .* found iou: nan"),
         (["alternative_margin=1"], r"alternative_margin must lie between 0 and 1 \(below 1\), found 1"),
         (["quantiles=1"], "quantiles must be 2 or more, found 1"),
         (
             ["interval=wide"],
-            "statistics.interval must be one of auto, student, expanded, percentile, bca; found 'wide'",
+            "statistics.interval must be one of auto, hall, student, expanded, percentile, bca; found 'wide'",
         ),
     ],
 )

@@ -259,7 +259,9 @@ def build_results(
         seeds=seeds_frame(candidates),
         subgroups=subgroups,
         no_shares=no_shares,
-        cautions=tuple(_cautions(first, candidates.scores, leaks, asked)),
+        cautions=tuple(
+            filter(None, [candidates.resampling.caution, *_cautions(first, candidates.scores, leaks, asked)])
+        ),
         notes=(*_notes_on_scores(first, candidates, no_shares), *_notes_on_tests(candidates, asked)),
         members={
             candidates.names[place]: tuple(names[member - offset] for member in candidates.members[place])

@@ -52,9 +52,11 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
             ratios = candidates.differences(score, one, other)
             low, high = candidates.interval(ratios)
             p = p_two_sided(ratios, method=options.method)
+            p = np.full_like(p, math.nan) if options.draws_raters else p
             p_holm = holm(p)
             verdict = _first_true(
-                (np.isnan(p_holm), "undefined"),
+                (np.isnan(ratios.estimates), "undefined"),
+                (np.isnan(p_holm), NO_VERDICT if options.draws_raters else "undefined"),
                 (p_holm >= 1 - options.level, "not distinguishable"),
                 (gain(score, ratios.estimates) > 0, "above"),
                 otherwise="below",
@@ -187,7 +189,7 @@ def _test(candidates: Candidates, score: str, versus: str, advantages: Ratios, n
     bound = gain(score, bound_means(candidates, score)[versus])
     worst = np.full(len(advantages.estimates), _worst_gain(candidates, score) - bound)
     p = p_above(advantages, null, method=options.method)
-    p = np.full_like(p, math.nan) if math.isnan(null) else p
+    p = np.full_like(p, math.nan) if math.isnan(null) or options.draws_raters else p
     with_one_more = p_above(advantages.with_group(worst), null, method="student")
     is_significant, outlasts = (holm(values) < (1 - options.level) / 2 for values in (p, with_one_more))
     return _Test(p, holm(p), is_significant & outlasts, is_significant & ~outlasts)
@@ -207,6 +209,8 @@ def _why_no_verdict(candidates: Candidates, score: str) -> str:
     counted = candidates.counted(score)
     groups = len({group for group, is_counted in zip(candidates.groups, counted, strict=True) if is_counted})
     means, title = gain(score, candidates.means(score).estimates), record(score).title
+    if candidates.resampling.draws_raters:
+        return "the spread over raters is described, not tested"
     if record(score).one_sided:
         return f"{title} sees one kind of error only"
     if means[candidates.place("blank")] > means[candidates.place("floor")]:

@@ -17,7 +17,7 @@ from irrbench.stats.intervals import (
     p_two_sided,
     smallest_p,
 )
-from irrbench.stats.resampling import Floats, Ratios, group_sums, resampled_fold_sums, resampled_sums
+from irrbench.stats.resampling import Floats, Ratios, group_sums, resampled_sums
 from irrbench.stats.tests import AlternativeAnnotator, alternative_annotator_test, benjamini_yekutieli, holm
 
 MIN_GROUPS_FOR_TESTS = 10  # independent groups; with fewer, p-values and verdicts are not shown
@@ -43,7 +43,6 @@ __all__ = [
     "normalized_score",
     "p_above",
     "p_two_sided",
-    "resampled_fold_sums",
     "resampled_sums",
     "smallest_p",
 ]

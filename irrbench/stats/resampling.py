@@ -1,4 +1,4 @@
-"""Sums over groups of images, bootstrap resamples of groups and of raters, and ratios of such sums.
+"""Sums over groups of images, bootstrap resamples of groups, and ratios of such sums.
 
 Means over images, differences of means and normalized scores are all ratios of sums. All compared quantities share the
 same resamples.
@@ -63,43 +63,6 @@ def resampled_sums(sums: ArrayLike, *, resamples: int = 2000, rng: Rng = 0) -> F
     return np.concatenate([weights @ table for weights in _group_weights(len(table), resamples, rng)])
 
 
-def resampled_fold_sums(
-    folds: Sequence[ArrayLike], *, groups: Sequence[Hashable] | None = None, resamples: int = 2000, rng: int = 0
-) -> list[Floats]:
-    """Sums over resamples of groups of images and, at the same time, of raters.
-
-    The raters are drawn once for all images of a resample. An image's value is the mean over the drawn raters' folds;
-    the references are not rebuilt: they stay the majorities of all raters who drew the image.
-
-    Args:
-        folds: for each score ``(N, R, M)``: the candidates on each rater's reference, NaN where it is undefined. A
-            fold counts where all candidates are defined.
-        groups: ``(N,)`` labels; each image on its own if not given.
-        resamples: ``T``.
-        rng: seed; groups are drawn as :func:`resampled_sums` draws them from it.
-
-    Returns:
-        For each score ``(T, M + 1)``: sums over images, last the number of images with a drawn fold.
-
-    Source: Owen 2007, The pigeonhole bootstrap, doi 10.1214/07-AOAS122.
-    """
-    tables = [np.asarray(table, float) for table in folds]
-    num_images, num_raters = tables[0].shape[:2]
-    raters = np.random.default_rng([rng, 1])
-    codes, num_groups = group_codes(num_images, groups)
-    parts: list[list[Floats]] = [[] for _ in tables]
-    for weights in _group_weights(num_groups, resamples, rng):
-        drawn = raters.multinomial(num_raters, np.full(num_raters, 1 / num_raters), size=len(weights))
-        distinct, which = np.unique(drawn, axis=0, return_inverse=True)
-        for part, table in zip(parts, tables, strict=True):
-            sums = np.empty((len(weights), table.shape[2] + 1))
-            for number, times in enumerate(distinct):
-                rows = which.ravel() == number
-                sums[rows] = weights[rows] @ _sums_by_code(_mean_of_folds(table, times), codes, num_groups)
-            part.append(sums)
-    return [np.concatenate(part) for part in parts]
-
-
 def group_codes(num_images: int, groups: Sequence[Hashable] | None) -> tuple[NDArray[np.intp], int]:
     """Number the groups in the order in which they first appear.
 
@@ -115,14 +78,6 @@ def group_codes(num_images: int, groups: Sequence[Hashable] | None) -> tuple[NDA
         raise ValueError(f"`groups` must have one label an image: {num_images} expected, {len(groups)} found.")
     codes = {label: code for code, label in enumerate(dict.fromkeys(groups))}
     return np.array([codes[label] for label in groups], dtype=np.intp), len(codes)
-
-
-def _mean_of_folds(folds: Floats, times: NDArray[np.int64]) -> Floats:
-    """Each image's mean over the folds weighted by `times`, and whether it has one, ``(N, M + 1)``."""
-    weights = times * ~np.isnan(folds).any(axis=2)
-    sizes = weights.sum(axis=1, keepdims=True)
-    sums = np.einsum("nr,nrm->nm", weights, np.nan_to_num(folds))
-    return np.concatenate([sums / np.maximum(sizes, 1), (sizes > 0).astype(float)], axis=1)
 
 
 def _group_weights(num_groups: int, resamples: int, rng: Rng) -> Iterator[Floats]:
@@ -302,39 +257,24 @@ def seed_part(each_seed: ArrayLike) -> Part:
     return Part(variance, np.full(variance.shape, len(table) - 1.0))
 
 
-def rater_parts(samples: ArrayLike, image_samples: ArrayLike, *, num_groups: int, num_raters: int) -> tuple[Part, Part]:
-    """The parts of the variance due to images and due to raters, from a bootstrap of both and one of images alone.
+def rater_part(without_each: ArrayLike) -> Part:
+    """The part of the variance that comes from drawing the raters, by the jackknife: each rater left out in turn.
 
-    A bootstrap of ``n`` units underestimates their part by ``(n - 1) / n``, which is corrected for each part.
+    It describes how much hangs on single raters. An interval made of it holds its nominal share for some kinds of
+    differences between raters only, see ``docs/statistics.md``.
 
     Args:
-        samples: ``(T, M)`` resamples of groups of images and of raters.
-        image_samples: ``(T, M)`` resamples of the groups alone.
-        num_groups: ``G``, at least 2.
-        num_raters: ``R``, at least 2.
+        without_each: ``(R, M)`` the quantities as they are without rater 0, 1, ..., with references rebuilt.
 
     Returns:
-        The part of images and the part of raters.
+        The part, with ``R - 1`` degrees of freedom; NaN where a quantity is NaN without some rater.
 
     Example:
-        >>> images, raters = rater_parts([[-2.0], [2.0]], [[0.0], [0.0]], num_groups=9, num_raters=3)
-        >>> images.variance, raters
-        (array([0.]), Part(variance=array([6.]), degrees=array([2.])))
+        >>> rater_part([[0.5], [0.7], [0.6]])
+        Part(variance=array([0.01333333]), degrees=array([2.]))
 
-    Sources: Owen 2007, The pigeonhole bootstrap, doi 10.1214/07-AOAS122; Satterthwaite 1946, doi 10.2307/3002019.
+    Source: Efron and Stein 1981, The jackknife estimate of variance, doi 10.1214/aos/1176345462.
     """
-    both, images = (_variance(np.asarray(table, float)) for table in (samples, image_samples))
-    by_images = images * num_groups / (num_groups - 1)
-    by_raters = np.maximum(both - images, 0.0) * num_raters / (num_raters - 1)
-    return (
-        Part(by_images, np.full(by_images.shape, num_groups - 1.0)),
-        Part(by_raters, np.full(by_raters.shape, num_raters - 1.0)),
-    )
-
-
-def _variance(samples: Floats) -> Floats:
-    """Over the resamples that are defined; NaN where none is."""
-    defined = ~np.isnan(samples)
-    count = defined.sum(axis=0).astype(float)
-    mean = divide(np.where(defined, samples, 0.0).sum(axis=0), count)
-    return divide((np.where(defined, samples - mean, 0.0) ** 2).sum(axis=0), count)
+    table = np.asarray(without_each, float)
+    variance: Floats = (len(table) - 1) * table.var(axis=0)
+    return Part(variance, np.full(variance.shape, len(table) - 1.0))

@@ -21,6 +21,7 @@ def table(model: list[float], *, ceiling: list[float], floor: list[float], score
     ids = [f"image{i}" for i in range(len(model))]
     columns = {score: model, f"{score}_floor": floor, **references(score, ceiling)}
     folds = {f"{name}_fold{r}": np.array(v) + 0.01 * (r - 1) for name, v in columns.items() for r in range(3)}
+    folds |= {f"{name}_without{r}": np.array(v) + 0.01 * (1 - r) for name, v in columns.items() for r in range(3)}
     facts = {"image_id": ids, "n_raters": 3, "tied": 0.0, "empty": 0.0, "alpha": 0.5}
     return pd.DataFrame({**facts, "equals_rater": False, "equals_majority": False, **columns, **folds})
 

@@ -1,4 +1,4 @@
-"""Verdicts, the alternative annotator test, seeds, raters drawn anew, separation: by hand and against slow loops."""
+"""Verdicts, the alternative annotator test, seeds, the spread over raters: by hand and against slow loops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
-from irrbench.analysis.results import Questions, Resampling, build_results, resampling_in_words
+from irrbench.analysis.candidates import make_candidates
+from irrbench.analysis.results import Questions, Resampling, Results, build_results, resampling_in_words
 from irrbench.stats import alternative_annotator_test
 from tests.analysis.test_leaderboard import CEILING, FLOOR, random_tables, row, table
 
@@ -248,7 +249,7 @@ def test_the_alternative_annotator_test_reads_the_folds():
     expected = alternative_annotator_test(
         ordered[columns[0]].to_numpy(), ordered[columns[1]].to_numpy(), epsilon=0.1, groups=labels
     )
-    questions = Questions(alternative_margin=0.1, raters=["anna", "ben", "cem"])
+    questions = Questions(alternative_margin=0.1, min_images=20, raters=["anna", "ben", "cem"])
     found = build_results({"m": made}, Resampling(groups), questions=questions).alternative
     assert found["rater"].tolist() == ["anna", "ben", "cem"]
     for name in ("p", "p_corrected", "advantage", "rater_advantage"):
@@ -261,12 +262,12 @@ def test_the_alternative_annotator_test_reads_the_folds():
 
 def test_tables_without_folds_say_so():
     made = tables(0.0)["m0"]
-    bare = made.drop(columns=[c for c in made if "_fold" in c])
+    bare = made.drop(columns=[c for c in made if "_fold" in c or "_without" in c])
     results = build_results({"m": bare})
     assert results.alternative.empty
     assert any(note.startswith("No alternative annotator test") for note in results.notes)
     assert "alternative" not in results.frames()
-    with pytest.raises(ValueError, match=r"generalize='raters' needs the scores on each rater's .*iou_fold0"):
+    with pytest.raises(ValueError, match=r"generalize='raters' needs the scores without each rater .*iou_without0"):
         build_results({"m": bare}, Resampling(generalize="raters"))
 
 
@@ -354,65 +355,69 @@ def test_a_wider_claim_is_never_surer(generalize):
     for low, high, frame in (("iou_low", "iou_high", "leaderboard"), ("low", "high", "comparisons")):
         one, other = getattr(narrow, frame), getattr(wide, frame)
         assert ((other[high] - other[low]) >= (one[high] - one[low]) - 1e-12).all()
-    assert (wide.comparisons["p"] >= narrow.comparisons["p"] - 1e-12).all()
+    if generalize == "seeds":
+        assert (wide.comparisons["p"] >= narrow.comparisons["p"] - 1e-12).all()
+
+
+def shifted(frame: pd.DataFrame, shifts: tuple[float, ...]) -> pd.DataFrame:
+    """The same table, with all scores moved by so much without rater 0, 1, ..."""
+    columns = [c for c in frame if str(c).rpartition("_without")[1]]
+    moved = {c: frame[c.partition("_without")[0]] + shifts[int(c.rpartition("_without")[2])] for c in columns}
+    return frame.assign(**moved)
+
+
+def width(results: Results, name: str) -> float:
+    found = row(results.leaderboard, name)
+    return found["iou_high"] - found["iou_low"]
+
+
+def test_the_spread_over_raters_by_hand():
+    made = shifted(tables(0.0)["m0"], (-0.2, 0.0, 0.2))
+    results = build_results({"m": made}, Resampling(generalize="raters", interval="student"))
+    # Two thirds of the squared deviations without each rater; two degrees of freedom in all, as three raters have.
+    half = stats.t.ppf(0.975, 2) * math.sqrt(made["iou"].var(ddof=1) / N + 2 / 3 * (0.2**2 + 0.2**2))
+    difference = made["iou"] - made["iou_ceiling"]
+    # All scores move together: a difference knows nothing of it but the degrees of freedom.
+    alone = stats.t.ppf(0.975, 2) * difference.std(ddof=1) / math.sqrt(N)
+    pair = results.comparisons.set_index("versus").loc[CEILING]
+    assert (pair["high"] - pair["low"]) / 2 == pytest.approx(alone)
+    raw = make_candidates({"m": made}, Resampling(generalize="raters", interval="student"))
+    low, high = raw.interval(raw.means("iou"))
+    assert (high[raw.models[0]] - low[raw.models[0]]) / 2 == pytest.approx(half)
 
 
 def test_raters_and_seeds_add_up():
-    made = tables(0.0, 0.3, -0.1)
+    made = {name: shifted(frame, (-0.02, 0.0, 0.02)) for name, frame in tables(0.0, 0.1, -0.1).items()}
     models = dict.fromkeys(made, "a")
-    options = {g: Resampling(generalize=g, resamples=500) for g in ("raters", "seeds", "all")}
-    boards = {g: build_results(made, option, models=models) for g, option in options.items()}
-    wide = {g: row(b.leaderboard, "a")["iou_high"] - row(b.leaderboard, "a")["iou_low"] for g, b in boards.items()}
-    # Raters add little here, but degrees of freedom: Student's factor shrinks a little.
-    assert wide["all"] > 0.95 * wide["seeds"] > wide["raters"]
-    assert any("to other raters: they are wide" in note for note in boards["all"].notes)
+    wide = {
+        g: build_results(made, Resampling(generalize=g), models=models) for g in ("images", "raters", "seeds", "all")
+    }
+    assert width(wide["all"], "a") > max(width(wide["raters"], "a"), width(wide["seeds"], "a"))
+    assert min(width(wide["raters"], "a"), width(wide["seeds"], "a")) > width(wide["images"], "a")
 
 
-def test_other_raters_make_intervals_wider_and_say_so():
-    made = tables(0.0)
-    for frame in made.values():
-        for r, shift in enumerate((-0.2, 0.0, 0.2)):
-            for column in (f"iou_fold{r}", f"iou_ceiling_fold{r}", f"iou_upper_fold{r}", f"iou_floor_fold{r}"):
-                frame[column] = frame[column.partition("_fold")[0]] + shift
-    options = [Resampling(generalize=g, interval="expanded") for g in ("images", "raters")]
-    images, raters = (build_results(made, option) for option in options)
-    width = [row(r.leaderboard, "m0")["iou_high"] - row(r.leaderboard, "m0")["iou_low"] for r in (images, raters)]
-    assert width[1] > 3 * width[0]
-    # all shift together: a difference knows nothing of it
-    pairs = [r.comparisons.set_index("versus").loc[CEILING] for r in (images, raters)]
-    assert pairs[1]["high"] - pairs[1]["low"] == pytest.approx(pairs[0]["high"] - pairs[0]["low"], rel=0.02)
-    assert any("from only 3 raters to other raters" in note for note in raters.notes)
-    assert not any("to other raters: they are wide" in note for note in images.notes)
+def test_the_spread_over_raters_is_called_a_description_and_nothing_is_tested():
+    questions = Questions(margins={"iou": 0.3})
+    images, raters = (
+        build_results(tables(0.1, -0.2), Resampling(generalize=g), questions=questions) for g in ("images", "raters")
+    )
+    assert raters.cautions[0].startswith("What stands in the place of 95% intervals describes")
+    assert not any("describes" in caution for caution in images.cautions)
+    assert set(raters.comparisons["verdict"]) == {"no verdict"}
+    assert "no verdict" not in set(images.comparisons["verdict"])
+    assert raters.comparisons[["p", "p_holm"]].isna().all(axis=None)
+    verdicts = raters.verdicts
+    assert (verdicts[["floor_verdict", "ceiling_verdict", "equivalence_verdict"]] == "no verdict").all(axis=None)
+    assert verdicts[["floor_p", "floor_p_holm", "ceiling_p", "equivalence_p_holm"]].isna().all(axis=None)
+    assert set(verdicts["reason"]) == {"the spread over raters is described, not tested"}
 
 
-def test_other_raters_by_default_add_their_own_variance():
+def test_two_raters_leave_nothing_to_describe():
     made = tables(0.0)["m0"]
-    for r, shift in enumerate((-0.2, 0.0, 0.2)):
-        for column in (f"iou_fold{r}", f"iou_ceiling_fold{r}", f"iou_upper_fold{r}", f"iou_floor_fold{r}"):
-            made[column] = made[column.partition("_fold")[0]] + shift
-    found = row(build_results({"m": made}, Resampling(generalize="raters", resamples=5000)).leaderboard, "m")
-    # variance of a mean of 3 raters as Student's interval has it, and of the images: no interaction here
-    images, raters = made["iou"].var(ddof=1) / N, np.var([-0.2, 0, 0.2], ddof=1) / 3
-    degrees = (images + raters) ** 2 / (images**2 / (N - 1) + raters**2 / 2)
-    half = stats.t.ppf(0.975, degrees) * math.sqrt(images + raters)
-    assert found["iou"] - found["iou_low"] == pytest.approx(half, rel=0.05)
-
-
-def test_which_score_separates_models():
-    rng = np.random.default_rng(4)
-    sharp, dull = table([0.5] * 9, ceiling=[0.8, 0.82, 0.78] * 3, floor=[0.1] * 9), None
-    dull = table([0.5] * 9, ceiling=rng.uniform(0.4, 1, 9).tolist(), floor=[0.3] * 9, score="f1")
-    hopeless = table([0.5] * 9, ceiling=rng.uniform(0.6, 0.9, 9).tolist(), floor=[1.0] * 9, score="tpr")
-    both = hopeless.merge(dull.merge(sharp, on=["image_id", "alpha", "tied"]), on=["image_id", "alpha", "tied"])
-    frame = build_results({"m": both}).separation
-    assert frame["score"].tolist() == ["iou", "f1", "tpr"]
-    gaps = (sharp["iou_ceiling"] - sharp["iou_floor"]).tolist()
-    mean = sum(gaps) / 9
-    sd = math.sqrt(sum((g - mean) ** 2 for g in gaps) / 8)
-    first = frame.iloc[0]
-    assert [first["gap"], first["gap_sd"], first["separation"]] == pytest.approx([mean, sd, mean / sd])
-    assert frame["remark"].tolist() == ["", "", "the naive rater scores as well as the average rater"]
-    assert first["gap_low"] < first["gap"] < first["gap_high"]
+    pair = made.drop(columns=[c for c in made if c.endswith("_fold2") or "_without" in c])
+    board = build_results({"m": pair}, Resampling(generalize="raters")).leaderboard
+    assert board["iou"].notna().all()
+    assert board[["iou_low", "iou_high"]].isna().all(axis=None)
 
 
 def test_a_model_that_lacks_an_image_loses_it_for_everybody():
@@ -422,7 +427,7 @@ def test_a_model_that_lacks_an_image_loses_it_for_everybody():
     rest = made["m0"].drop(index=3)
     assert row(results.leaderboard, "m0")["iou"] == pytest.approx(rest["iou"].mean())
     assert row(results.leaderboard, FLOOR)["iou"] == pytest.approx(rest["iou_floor"].mean())
-    assert "iou is defined on 23 of 24 test images." in results.notes
+    assert "iou is defined on 23 of 24 scored images." in results.notes
 
 
 def test_too_few_resamples_are_named():
@@ -433,8 +438,12 @@ def test_too_few_resamples_are_named():
 
 
 def test_choices_that_do_not_go_together_are_refused():
-    with pytest.raises(ValueError, match=r"`interval` must be 'auto', .* with generalize='raters'; found 'bca'"):
-        Resampling(generalize="raters", interval="bca")
+    with pytest.raises(
+        ValueError, match=r"must be 'auto' or one of 'hall', 'student' with .*'raters'; found 'expanded'"
+    ):
+        Resampling(generalize="raters", interval="expanded")
+    with pytest.raises(ValueError, match=r"'hall', .*'percentile' with generalize='seeds'; found 'bca'"):
+        Resampling(generalize="seeds", interval="bca")
     with pytest.raises(ValueError, match=r"`generalize` must be one of 'images', .*; found 'people'"):
         Resampling(generalize="people")
     with pytest.raises(ValueError, match=r"`interval` must be one of .*; found 'wide'"):
@@ -442,10 +451,11 @@ def test_choices_that_do_not_go_together_are_refused():
 
 
 def test_resampling_is_told_in_words():
-    words = resampling_in_words(Resampling(resamples=50, generalize="all", interval="percentile"), unit="patients")
-    assert words == "95%, bootstrap quantiles, 50 paired resamples of patients, of raters and of seeds"
+    words = resampling_in_words(Resampling(resamples=50, generalize="seeds", interval="percentile"), unit="patients")
+    assert words == "95%, bootstrap quantiles, 50 paired resamples of patients and of seeds"
     told = {
         g: resampling_in_words(Resampling(resamples=50, generalize=g), unit="patients") for g in ("seeds", "raters")
     }
     assert told["seeds"] == "95%, Hall's, by the spread and skewness over patients and over seeds"
-    assert told["raters"] == "95%, Hall's, by the spread and skewness over patients and over raters (50 resamples)"
+    how = "Hall's, by the spread and skewness over patients and over raters (each left out)"
+    assert told["raters"] == f"a description, no 95% interval: {how}"

@@ -27,11 +27,10 @@ from irrbench.stats import (
     normalized_score,
     p_above,
     p_two_sided,
-    resampled_fold_sums,
     resampled_sums,
     smallest_p,
 )
-from irrbench.stats.resampling import rater_parts, summed_errors
+from irrbench.stats.resampling import Part, rater_part, summed_errors
 
 RNG = np.random.default_rng(0)
 METHODS = ("hall", "student", "expanded", "percentile", "bca")
@@ -372,66 +371,25 @@ def test_blocks_do_not_change_what_is_drawn(monkeypatch):
     np.testing.assert_allclose(resampled_means(values, resamples=33), whole)
 
 
-def slow_folds(folds: np.ndarray, groups: list[str], resamples: int, seed: int) -> list[list[float]]:
-    """Draw groups, draw raters, list the drawn images and average the drawn folds: no array operation but the draws."""
-    names = list(dict.fromkeys(groups))
-    num_raters = folds.shape[1]
-    draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
-    raters = np.random.default_rng([seed, 1]).multinomial(num_raters, [1 / num_raters] * num_raters, size=resamples)
-    rows = []
-    for drawn, times in zip(draws.tolist(), raters.tolist(), strict=True):
-        chosen = [r for r, often in enumerate(times) for _ in range(often)]
-        sums, count = [0.0] * folds.shape[2], 0
-        for place in drawn:
-            for i in [i for i, g in enumerate(groups) if g == names[place]]:
-                there = [r for r in chosen if not any(math.isnan(x) for x in folds[i, r])]
-                if there:
-                    count += 1
-                    sums = [s + sum(folds[i, r, m] for r in there) / len(there) for m, s in enumerate(sums)]
-        rows.append([*sums, count])
-    return rows
+def test_the_jackknife_of_a_mean_over_raters_is_its_usual_variance():
+    raters = RNG.normal(size=(5, 3))
+    without = [np.delete(raters, r, axis=0).mean(axis=0) for r in range(5)]
+    found = rater_part(without)
+    assert found.variance == pytest.approx(stats.sem(raters, axis=0) ** 2)
+    assert found.degrees.tolist() == [4] * 3
 
 
-def test_images_and_raters_drawn_together_by_a_slow_loop():
-    folds, groups = RNG.random((7, 3, 2)), list("aabbcda")
-    folds[2, 1] = folds[4] = np.nan
-    folds[5, 0, 1] = np.nan  # undefined for one candidate: for all
-    found = resampled_fold_sums([folds, folds * 2], groups=groups, resamples=60, rng=4)
-    np.testing.assert_allclose(found[0], slow_folds(folds, groups, 60, 4))
-    np.testing.assert_allclose(found[1][:, :2], 2 * found[0][:, :2])
-
-
-def test_more_raters_are_drawn_with_the_same_images():
-    values = RNG.random((12, 1))
-    same = np.repeat(values[:, None], 4, axis=1)  # raters who agree change nothing
-    found = resampled_fold_sums([same], resamples=30, rng=7)[0]
-    np.testing.assert_allclose(found[:, :1] / found[:, 1:], resampled_means(values, resamples=30, rng=7))
-
-
-def test_crossed_errors_are_those_of_the_analysis_of_variance():
-    """Images + raters without interaction: the variance of the mean is the sum of both parts, n - 1 below."""
-    images, raters = RNG.normal(size=(20, 1)), RNG.normal(size=(1, 4))
-    folds = (images + raters)[:, :, None]
-    both = resampled_fold_sums([folds], resamples=20_000, rng=1)[0][:, :1] / 20
-    alone = resampled_means(folds.mean(axis=1), resamples=20_000, rng=1)
-    errors, degrees = summed_errors(rater_parts(both, alone, num_groups=20, num_raters=4))
-    by_images, by_raters = images.var(ddof=1) / 20, raters.var(ddof=1) / 4
-    assert errors[0] ** 2 == pytest.approx(by_images + by_raters, rel=0.05)
-    expected = (by_images + by_raters) ** 2 / (by_images**2 / 19 + by_raters**2 / 3)
-    assert degrees[0] == pytest.approx(expected, rel=0.1)
-    ratios = Ratios(folds.mean(axis=1), np.ones((20, 1)), both, errors, degrees)
-    low, high = interval(ratios, method="student")
-    assert high[0] - low[0] == pytest.approx(2 * stats.t.ppf(0.975, degrees[0]) * errors[0])
-
-
-def test_raters_who_agree_add_nothing():
-    samples = resampled_means(RNG.normal(size=(15, 2)), resamples=50)
-    samples[3, 1] = np.nan
-    errors, degrees = summed_errors(rater_parts(samples, samples, num_groups=15, num_raters=3))
-    assert errors == pytest.approx(np.nanstd(samples, axis=0) * math.sqrt(15 / 14))
-    assert degrees == pytest.approx([14, 14])
-    nothing = np.zeros((5, 1))
-    assert [x[0] for x in summed_errors(rater_parts(nothing, nothing, num_groups=4, num_raters=3))] == [0, 3]
+def test_the_jackknife_by_a_slow_loop():
+    without = RNG.random((4, 2)).tolist()
+    for column, found in zip(zip(*without, strict=True), rater_part(without).variance, strict=True):
+        center = sum(column) / 4
+        assert found == pytest.approx(3 / 4 * sum((value - center) ** 2 for value in column))
+    errors, degrees = summed_errors(
+        [Part(np.array([0.5, 0.5]), np.array([9.0, 9.0])), rater_part([[0.1, math.nan]] * 3)]
+    )
+    assert errors[0] == pytest.approx(math.sqrt(0.5))  # raters who agree add nothing
+    assert degrees[0] == 9
+    assert np.isnan([errors[1], degrees[1]]).all()
 
 
 def test_p_values_from_counts_of_resamples():
