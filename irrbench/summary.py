@@ -70,6 +70,7 @@ def bounds_table(
     bounds: Sequence[Bounds],
     *,
     label: torch.Tensor | None = None,
+    rebuilt: bool = True,
 ) -> pd.DataFrame:
     """One row an image: agreement, and each score of the model and of the references.
 
@@ -78,6 +79,8 @@ def bounds_table(
         classes: vote patterns, one set a class; a single one for binary masks.
         bounds: the bounds of each set.
         label: ``(B, 4)`` pixels that neither, the prediction, the label it was trained on, or both mark.
+        rebuilt: whether to add everybody's scores without each rater, references rebuilt: what a statement about other
+            raters needs.
 
     Returns:
         Columns ``image_id``, ``n_raters``, ``roi_pixels``, ``tied`` and ``empty`` (see
@@ -114,10 +117,12 @@ def bounds_table(
     if label is not None and label.any():
         table = CrossTable(*label[:, [3, 1, 2, 0]].double().unbind(1))
         columns |= _on_label(bounds[0], classes[0], table)
-    rules: dict[str, Any] = {"ties": bounds[0].ties, "empty_reference": bounds[0].empty_reference}
-    without = [scores_without(patterns, list(bounds[0].floor), **rules) for patterns in classes]
-    folds = _numbered([b.folds for b in bounds], "fold")
-    return pd.DataFrame(columns | folds | _numbered(without, "without"))
+    columns |= _numbered([b.folds for b in bounds], "fold")
+    if rebuilt:
+        rules: dict[str, Any] = {"ties": bounds[0].ties, "empty_reference": bounds[0].empty_reference}
+        without = [scores_without(patterns, list(bounds[0].floor), **rules) for patterns in classes]
+        columns |= _numbered(without, "without")
+    return pd.DataFrame(columns)
 
 
 def _on_label(bounds: Bounds, patterns: VotePatterns, table: CrossTable) -> dict[str, object]:

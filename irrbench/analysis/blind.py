@@ -134,7 +134,7 @@ def score_blind(
     from irrbench.metrics import SegmentationBounds  # noqa: PLC0415 (torchmetrics)
 
     guesses = blind_masks(guess, data)
-    metric = SegmentationBounds(scores, from_logits=False, ties=ties, empty_reference=empty_reference)
+    metric = SegmentationBounds(scores, from_logits=False, ties=ties, empty_reference=empty_reference, rebuilt=True)
     for start in range(0, len(data), _BATCH):
         part = range(start, min(start + _BATCH, len(data)))
         image_ids = [data.image_ids[place] for place in part]

@@ -132,6 +132,8 @@ class SegmentationBounds(PatternsMetric):
         threshold: cut on the probability of the foreground.
         ties: see :func:`~irrbench.bounds.segmentation_bounds`.
         empty_reference: see :func:`~irrbench.bounds.segmentation_bounds`.
+        rebuilt: whether ``per_image()`` also has everybody's scores without each rater, see
+            :func:`irrbench.summary.bounds_table`.
         validate_args: whether to check the masks' values at every batch (first batch only, on an accelerator).
         kwargs: of ``torchmetrics.Metric``.
 
@@ -164,6 +166,7 @@ class SegmentationBounds(PatternsMetric):
         threshold: float = 0.5,
         ties: Ties = "average",
         empty_reference: EmptyReference = "drop",
+        rebuilt: bool = False,
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -177,7 +180,7 @@ class SegmentationBounds(PatternsMetric):
         if not 0 < threshold < 1:
             raise ValueError(f"`threshold` must lie between 0 and 1 (a probability), found {threshold}.")
         self.from_logits, self.threshold = from_logits, threshold
-        self.ties, self.empty_reference = ties, empty_reference
+        self.ties, self.empty_reference, self.rebuilt = ties, empty_reference, rebuilt
         self._kinds = tuple(dict.fromkeys(score.evidence for score in selected if score.evidence != "patterns"))
         # A logit above 1 tells logits from probabilities; read at the end, so that no batch waits for a device.
         self.add_state("largest", default=torch.tensor(-torch.inf), dist_reduce_fx="max")
@@ -287,7 +290,7 @@ class SegmentationBounds(PatternsMetric):
                 for evidence in self._evidence(images)
             ]
             pixels += images.classes[0].counts.sum((0, 2))
-            yield bounds_table(images.image_ids, images.classes, bounds, label=images.label)
+            yield bounds_table(images.image_ids, images.classes, bounds, label=images.label, rebuilt=self.rebuilt)
         left, marked = pixels.tolist()
         if marked and not left and self.from_logits and self.num_classes is None and 0 <= self.largest <= 1:
             if not self._has_warned:  # by logging, because a warning may be an error where a training should go on
