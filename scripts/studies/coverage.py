@@ -6,6 +6,7 @@ Each simulated data set is a column of the same functions that the benchmark cal
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -20,23 +21,26 @@ from irrbench.stats import (
     interval,
     p_above,
     p_two_sided,
-    resampled_fold_sums,
-    resampled_sums,
 )
-from irrbench.stats.resampling import Part, rater_parts, seed_part, summed_errors
+from irrbench.stats.failures import clopper_pearson, clustered_share
+from irrbench.stats.resampling import Part, seed_part, summed_errors
+from irrbench.stats.simultaneous import simultaneous_level
 from studies.simulated import CEILING, FLOOR, IMAGES, MODEL, Drawn, Simulation, draw, true_mean
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-METHODS: tuple[IntervalMethod, ...] = ("student", "expanded", "percentile", "bca")
+METHODS: tuple[IntervalMethod, ...] = ("hall", "student", "expanded", "percentile", "bca")
 SIZES = (5, 10, 20, 50, 200)
 _LEVEL = 0.95
 _MODELS = 4
 _RATERS = 4
 _EPSILON = 0.2
-_FEWER = 500  # data sets where raters are drawn, which takes longer
+_BEST_OF = 10  # equal models
+_FEWER = 500  # data sets that are gone through one by one
+_FAILING = (0.02, 0.1)  # shares of images
+_TOGETHER = 0.5  # share of patients whose images fail or succeed together
 
 
 def measure(simulation: Simulation, sizes: Sequence[int] = SIZES) -> pd.DataFrame:
@@ -54,8 +58,7 @@ def measure(simulation: Simulation, sizes: Sequence[int] = SIZES) -> pd.DataFram
 
     rows = [row for groups in sizes for row in _measure_size(simulation, groups)]
     frame = pd.DataFrame(rows)
-    datasets = np.where(frame["quantity"].str.contains("other raters"), _FEWER, simulation.datasets)
-    frame["error"] = np.sqrt(frame["found"] * (1 - frame["found"]) / np.minimum(datasets, simulation.datasets))
+    frame["error"] = np.sqrt(frame["found"] * (1 - frame["found"]) / simulation.datasets)
     return frame
 
 
@@ -77,8 +80,8 @@ def _measure_size(simulation: Simulation, groups: int) -> Iterator[dict[str, obj
     rng = np.random.default_rng([simulation.seed, groups])
     drawn = draw([CEILING, FLOOR, *[MODEL] * _MODELS], simulation, groups, rng)
     tests = (*_sizes(drawn), *_family(drawn), *_alternative(simulation, groups, rng))
-    others = (*_other_raters(simulation, groups, rng), *_other_seeds(simulation, groups, rng))
-    for row in (*_coverage(drawn), *tests, *others):
+    tests = (*tests, *_best_of(simulation, groups, rng), *_failure_rates(simulation, groups, rng))
+    for row in (*_coverage(drawn), *tests, *_other_seeds(simulation, groups, rng)):
         yield {"groups": groups, **row}
 
 
@@ -144,26 +147,40 @@ def _alternative(simulation: Simulation, groups: int, rng: np.random.Generator) 
         yield _false_positives(quantity, "student", 1 - _LEVEL, count / simulation.datasets)
 
 
-def _other_raters(simulation: Simulation, groups: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
-    """Raters who differ: how often does the interval hold the mean over the population of raters?"""
+def _best_of(simulation: Simulation, groups: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
+    """Models as good as the average rater: how often does the interval of the best lie wholly above 0?"""
     datasets = min(simulation.datasets, _FEWER)
-    for raters in (3, 8):
-        image, rater = 0.1 * rng.normal(size=(groups, 1, datasets)), 0.05 * rng.normal(size=(1, raters, datasets))
-        folds = image + rater + 0.05 * rng.normal(size=(groups, raters, datasets))
-        sums, ones = folds.mean(axis=1), np.ones((groups, datasets))
-        draws = {
-            "images": resampled_sums(sums, resamples=simulation.resamples, rng=rng) / groups,
-            "images and raters": resampled_fold_sums([folds], resamples=simulation.resamples, rng=simulation.seed)[0],
+    equals = [CEILING] * (1 + _BEST_OF)
+    drawn = draw(equals, replace(simulation, datasets=datasets, resamples=1), groups, rng)
+    ceiling, *models = drawn.sums
+    separate, together = 0, 0
+    for number in range(datasets):
+        differences = np.column_stack([sums[:, number] - ceiling[:, number] for sums in models])
+        ratios = Ratios(differences, np.full_like(differences, IMAGES), np.empty((0, _BEST_OF)))
+        best = ratios.estimates.argmax()
+        separate += int(interval(ratios, level=_LEVEL)[0][best] > 0)
+        level = simultaneous_level(ratios, level=_LEVEL, draws=2000, seed=number)
+        together += int(interval(ratios, level=level)[0][best] > 0)
+    quantity = f"best of {_BEST_OF} models as good as the ceiling, interval above 0"
+    for method, count in (("separate", separate), ("simultaneous", together)):
+        yield _false_positives(quantity, method, (1 - _LEVEL) / 2, count / datasets)
+
+
+def _failure_rates(simulation: Simulation, groups: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
+    """Images of a patient that fail together: how often does the interval hold the share?"""
+    datasets = min(simulation.datasets, 2 * _FEWER)
+    labels = np.repeat(np.arange(groups), IMAGES)
+    for share in _FAILING:
+        alike = (rng.random((datasets, groups)) < share)[:, labels]
+        together = (rng.random((datasets, groups)) < _TOGETHER)[:, labels]
+        failed = np.where(together, alike, rng.random(alike.shape) < share).astype(float)
+        ends = {
+            "as independent images": [clopper_pearson(row.sum(), len(row)) for row in failed],
+            "by patients": [clustered_share(row, labels.tolist())[3:5] for row in failed],
         }
-        draws["images and raters"] = draws["images and raters"][:, :-1] / groups
-        alone = Ratios(sums, ones, draws["images"])
-        by_images = Part(alone.standard_errors**2, alone.degrees_of_freedom)
-        by_raters = rater_parts(*reversed(draws.values()), num_groups=groups, num_raters=raters)[1]
-        crossed = summed_errors([by_images, by_raters])
-        for method, samples in draws.items():
-            ratios = Ratios(sums, ones, samples, *(crossed if "raters" in method else ()))
-            quantity = f"mean over other raters too ({raters} seen)"
-            yield _covered(quantity, method, interval(ratios, level=_LEVEL, method="student"), 0.0)
+        for method, found in ends.items():
+            low, high = np.array(found).T
+            yield _covered(f"share of failures {share:g}", method, (low, high), share)
 
 
 def _other_seeds(simulation: Simulation, groups: int, rng: np.random.Generator) -> Iterator[dict[str, object]]:
