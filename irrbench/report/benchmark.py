@@ -17,7 +17,8 @@ from irrbench.plots.curves import paired, trend_bins
 from irrbench.plots.style import score_title
 from irrbench.report.galleries import Gallery, contour_key
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
-from irrbench.report.text import FORMULA, level_in_percent, sentence, sentences
+from irrbench.report.text import FORMULA, level_in_percent, sentence, sentences, to_float
+from irrbench.scores import gain
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, MIN_IMAGES_OF_SUBGROUP
 
 if TYPE_CHECKING:
@@ -138,28 +139,28 @@ def benchmark_page(
 
 
 def headline(results: Results) -> str:
-    """Say in one or two sentences how far the best model is between the naive and the average rater, and how sure."""
-    return sentence(TEXTS, "headline", results, results.best, why_no_share(results, results.score))
+    """Say in one or two sentences how far the best model is from the naive and the average rater, and how sure."""
+    best = results.best
+    roles = ("floor", "ceiling")
+    standing = {role: "" if best is None else compare(results, str(best["name"]), role) for role in roles}
+    return sentence(TEXTS, "headline", results, best, standing)
 
 
-def why_no_share(results: Results, score: str) -> str:
-    """Say why a score has no normalized value."""
-    if math.isnan(sum(results.bounds(score))):
-        return "floor or ceiling is undefined on all images"
-    if results.is_inverted(score):
-        return "the naive rater is not worse than the average rater"
-    return "on these images the difference between floor and ceiling cannot be distinguished from zero"
+def compare(results: Results, name: str, role: str) -> str:
+    """Whether a model is above, below or level with a bound by the main score, in the sense of better or worse.
 
-
-def no_shares(results: Results) -> list[str]:
-    """Return one sentence for each reason why models have a value but no normalized value."""
-    models = results.leaderboard[results.leaderboard["role"] == "model"]
-    reasons: dict[str, list[str]] = {}
-    for score in results.scores:
-        normalized = models.get(f"{score}_normalized")
-        if normalized is not None and (models[score].notna() & normalized.isna()).any():
-            reasons.setdefault(why_no_share(results, score), []).append(score_title(score))
-    return [f"No normalized score for {', '.join(titles)}: {reason}." for reason, titles in reasons.items()]
+    Returns:
+        ``"above"`` or ``"below"`` where the interval of the difference excludes equality (against the average rater the
+        one that holds for all models at once), else ``"level"``; empty where there is no interval, or no verdict.
+    """
+    row = next((row for row in _main_rows(results, results.verdicts) if row["name"] == name), None)
+    if row is None or results.has_few_groups or row.get("reason"):
+        return ""
+    plain = [f"{role}_difference_{end}" for end in ("low", "high")]
+    ends = [gain(results.score, to_float(row.get(f"{end}_simultaneous", row[end]))) for end in plain]
+    if not all(map(math.isfinite, ends)):
+        return ""
+    return "above" if min(ends) > 0 else "below" if max(ends) < 0 else "level"
 
 
 def findings(results: Results) -> list[str]:
@@ -180,7 +181,7 @@ def findings(results: Results) -> list[str]:
         "findings",
         results,
         verdict if verdict and math.isfinite(verdict["ceiling_difference"]) else None,
-        {**lead, "other": others[0]} if lead and math.isfinite(lead["difference"]) else None,
+        {**lead, "other": others[0]} if lead and math.isfinite(lead["p_holm"]) else None,
     )
 
 
@@ -222,7 +223,7 @@ def _leaderboard(results: Results) -> Section:
         note=results.note,
         parts=[
             Section(text=FORMULA, style="formula"),
-            Section(items=results.notes or no_shares(results), style="quiet"),
+            Section(items=results.notes, style="quiet"),
         ],
     )
 

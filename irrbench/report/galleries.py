@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TITLES = {
     "ranked": "Worst, median, best",
-    "failures": "Raters agree, all models fail",
+    "failures": "Raters agree, models are furthest behind",
     "disagreement": "Raters disagree",
 }
 RANKED, SHOWN = 3, 4  # pictures of each rank, pictures in the other galleries

@@ -6,10 +6,11 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from irrbench.plots.bands import score_columns
-from irrbench.plots.style import DASH, number, score_title, shorten
+from irrbench.plots.style import DASH, direction_note, number, score_title, shorten
 from irrbench.report.text import FORMULA, share, span, to_float, whole
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-MOST_SCORES = 5  # that fit 80 columns
+_WIDTH = 80  # columns of a table
+_LESS = "\N{DOWNWARDS ARROW}"
 _NAME_WIDTH = 24
 _NAME_LETTERS = 60
 
@@ -27,13 +29,19 @@ def terminal_table(leaderboard: pd.DataFrame, *, scores: Iterable[str] | None = 
 
     Args:
         leaderboard: the rows in the order in which they are shown.
-        scores: which, the main one first (it shows its intervals); all in the frame by default. Five are shown.
+        scores: which, the main one first (it shows its intervals); all in the frame by default. As many are shown as
+            fit 80 columns; the rest is named below.
         note: a remark above the table, such as "rendered images".
     """
     from rich.text import Text
 
     chosen = score_columns(leaderboard) if scores is None else tuple(scores)
-    shown, left_out = chosen[:MOST_SCORES], chosen[MOST_SCORES:]
+    rows = leaderboard.to_dict("records")
+    named = [("#", [whole(row.get("rank")) for row in rows]), ("", [wrap_name(str(row["name"])) for row in rows])]
+    intervals = ("interval", [_interval(row, chosen[0]) for row in rows])
+    means = [(_score_title(score), [_mean(row, score) for row in rows]) for score in chosen]
+    columns = _that_fit([*named, *means[:1], intervals, *means[1:]])
+    left_out = chosen[len(columns) - len(named) - 1 :]
     counts = [
         f"{int(leaderboard[column].max())} {word}"
         for column, word in (("n_images", "images"), ("n_groups", "groups"))
@@ -41,17 +49,31 @@ def terminal_table(leaderboard: pd.DataFrame, *, scores: Iterable[str] | None = 
     ]
     caption = f"{' of '.join(counts)}. " if counts else ""
     caption += f"Under each mean: {FORMULA}."
+    caption += f" {_LESS}: lower is better." if any(_LESS in title for title, _ in columns) else ""
     caption += f" Not shown: {', '.join(map(score_title, left_out))}." if left_out else ""
     table = _empty_table(note, caption=Text(caption, justify="left"), padding=(0, 1, 0, 0))
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    titles = [score_title(score).partition(" (")[0] for score in shown]
-    for title in [*titles[:1], "interval", *titles[1:]]:
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in leaderboard.to_dict("records"):
-        cells = [whole(row.get("rank")), wrap_name(str(row["name"])), *_cells(row, shown)]
-        table.add_row(*map(Text, cells), style=None if row["role"] == "model" else "bold")
+    for place, (title, _) in enumerate(columns):
+        table.add_column(title, justify="left" if place == 1 else "right", no_wrap=True, vertical="top")
+    for place, row in enumerate(rows):
+        cells = [Text(texts[place]) for _, texts in columns]
+        table.add_row(*cells, style=None if row["role"] == "model" else "bold")
     return table
+
+
+def _that_fit(columns: Sequence[tuple[str, Sequence[str]]]) -> Sequence[tuple[str, Sequence[str]]]:
+    """The first columns, each a title and its cells, that fit together with the blanks between them."""
+    from rich.cells import cell_len
+
+    widths = [
+        2 + max(cell_len(line) for text in (title, *cells) for line in text.split("\n")) for title, cells in columns
+    ]
+    return [column for column, end in zip(columns, accumulate(widths), strict=True) if end <= _WIDTH]
+
+
+def _score_title(score: str) -> str:
+    """In narrow lines, with an arrow where lower is better."""
+    title = score_title(score).partition(" (")[0].replace(" ", "\n")
+    return f"{title} {_LESS}" if direction_note(score) else title
 
 
 def _empty_table(note: str, **options: Any) -> Table:
@@ -63,20 +85,21 @@ def _empty_table(note: str, **options: Any) -> Table:
     return Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, **options)
 
 
-def _cells(row: Mapping[Any, Any], scores: Sequence[str]) -> list[str]:
-    """The means, normalized scores under them, and after the first its interval and that of its normalized score."""
-    is_model = row["role"] == "model"
-    means = [number(to_float(row[score])) for score in scores]
-    if is_model:
-        shares = [share(to_float(row.get(f"{score}_normalized"))) for score in scores]
-        means = [f"{mean}\n{normalized}" for mean, normalized in zip(means, shares, strict=True)]
+def _mean(row: Mapping[Any, Any], score: str) -> str:
+    """The mean, and of a model the normalized score under it."""
+    mean = number(to_float(row[score]))
+    return mean if row["role"] != "model" else f"{mean}\n{share(to_float(row.get(f'{score}_normalized')))}"
+
+
+def _interval(row: Mapping[Any, Any], score: str) -> str:
+    """The interval of the mean, and of a model that of the normalized score under it."""
     low, high, low_share, high_share = (
-        to_float(row.get(f"{scores[0]}_{end}")) for end in ("low", "high", "normalized_low", "normalized_high")
+        to_float(row.get(f"{score}_{end}")) for end in ("low", "high", "normalized_low", "normalized_high")
     )
     interval = f"{number(low, digits=2)}{DASH}{number(high, digits=2)}" if math.isfinite(low + high) else ""
-    if is_model and math.isfinite(low_share + high_share):
+    if row["role"] == "model" and math.isfinite(low_share + high_share):
         interval += f"\n{share(low_share).removesuffix(' %')}{DASH}{share(high_share)}"
-    return [*means[:1], interval, *means[1:]]
+    return interval
 
 
 def wrap_name(name: str) -> str:

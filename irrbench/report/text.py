@@ -18,6 +18,8 @@ from irrbench.scores import SCORES, record
 
 FORMULA = "normalized = (mean model − mean floor) / (mean ceiling − mean floor)"  # noqa: RUF001
 
+_ROUNDING = 1e-9
+
 
 def two_digits(value: float) -> str:
     """Return a score as sentences have it.
@@ -52,13 +54,15 @@ def span(low: float, high: float) -> str:
 
 
 def share(normalized: float) -> str:
-    """Return a normalized score in percent, a dash for NaN; never 100 % for less than the ceiling.
+    """Return a normalized score in percent, a dash for NaN; never 100 % for less or more than the ceiling.
 
-    >>> share(0.874), share(0.998), share(1.031)
-    ('87 %', '>99 %', '103 %')
+    >>> share(0.874), share(0.998), share(1.031), share(1.002), share(1.0)
+    ('87 %', '>99 %', '103 %', '>100 %', '100 %')
     """
-    if 0.99 < normalized < 1:
+    if 0.99 < normalized < 1 - _ROUNDING:
         return ">99 %"
+    if 1 + _ROUNDING < normalized < 1.005:
+        return ">100 %"
     text = number(100 * normalized, digits=0)
     return f"{text} %" if math.isfinite(normalized) else text
 

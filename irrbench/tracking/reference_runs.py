@@ -25,8 +25,8 @@ from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG, 
 logger = logging.getLogger(__name__)
 
 NOTES = {
-    "ceiling": "Each rater's mask on the majority of the other raters, averaged over raters: how well people agree. "
-    "A good model may score higher.",
+    "ceiling": "Each rater's mask on the majority of the image's other raters, averaged over raters (with two raters "
+    "the agreement of the pair). No limit: a model may score higher.",
     "floor": "A rater who marks the whole region of interest, on the same references.",
 }
 MAX_VALUE = 500  # characters of a parameter

@@ -10,7 +10,8 @@ from irrbench.analysis.results import Results
 
 FLOOR = {"iou": 0.04, "tpr": 1.0}
 CEILING = {"iou": 0.71, "tpr": 0.81}
-UPPER = {"iou": 0.86, "tpr": 0.9}
+MAJORITY, UPPER = {"iou": 0.86, "tpr": 0.9}, {"iou": 0.9, "tpr": 1.0}
+PAIRS, BLANK = {"iou": 0.65, "tpr": 0.77}, {"iou": 0.0, "tpr": 0.0}
 
 
 def row(name: str, role: str, values: dict[str, float], **more: float) -> dict[str, object]:
@@ -26,15 +27,18 @@ def row(name: str, role: str, values: dict[str, float], **more: float) -> dict[s
 
 
 def leaderboard(models: dict[str, float]) -> pd.DataFrame:
-    """One row per model with this IoU, among floor, ceiling and upper."""
+    """One row per model with this IoU, among the references."""
     return pd.DataFrame(
         [
+            row("best possible (upper)", "upper", UPPER),
+            row("majority of raters", "majority", MAJORITY),
             row("average rater (ceiling)", "ceiling", CEILING),
-            row("majority of raters (upper)", "upper", UPPER),
+            row("one rater on one other", "ceiling_of_two", PAIRS),
             *(
                 row(name, "model", {"iou": iou, "tpr": 0.7}, rank=place)
                 for place, (name, iou) in enumerate(models.items(), start=1)
             ),
+            row("blank mask", "blank", BLANK),
             row("naive rater (floor)", "floor", FLOOR),
         ]
     )

@@ -219,9 +219,21 @@ def test_table_prints_mean_interval_and_normalized(whole):
     assert parsed.cells[place + 2] == f"0.700 {DASH}0.680 to 0.730"
     assert parsed.cells[place + 3 : place + 5] == ["120", "60"]
     assert parsed.cells[parsed.cells.index("naive rater (floor)") + 1] == "0.040 0.020 to 0.070"
-    assert (
-        "No normalized score for TPR (sensitivity): the naive rater is not worse than the average rater." in parsed.text
+
+
+def test_reading_explains_every_row(whole):
+    _, parsed = whole
+    terms = "".join(
+        dt for dt in parsed.text.split("How to read this")[-1].split("Better than the naive rater, as good")[:1]
     )
+    for words in (
+        *("Average rater (ceiling)", "Naive rater (floor), blank mask", "One rater on one other", "Majority of raters"),
+        *("Best possible (upper)", "Detection and false alarms", "Best blind guess", "agreement of the pair"),
+        *("level with", "docs/conclusions.md", "luck"),
+    ):
+        assert words in terms
+    for words in ("no longer", "honest", "can pass this line", "should not be used to choose"):
+        assert words not in parsed.text
 
 
 def test_remarks_of_the_statistics_are_shown(tmp_path):
@@ -253,7 +265,7 @@ def thin(tmp_path_factory):
 class TestFewGroups:
     def test_are_a_caution_before_everything_else(self, thin):
         text, parsed = thin
-        assert "Only 9 independent groups of images (patient): fewer than 10" in parsed.text
+        assert "Only 9 independent groups of images (patient): with fewer than 10" in parsed.text
         assert text.index('class="caution"') < text.index('id="band"')
 
     def test_have_no_p_values_and_no_verdicts(self, thin):

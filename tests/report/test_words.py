@@ -14,7 +14,7 @@ from rich.console import Console
 from irrbench.plots.curves import trend_bins
 from irrbench.plots.style import DASH, MINUS
 from irrbench.report import terminal_table
-from irrbench.report.benchmark import cautions, draw_figures, findings, headline, no_shares
+from irrbench.report.benchmark import cautions, draw_figures, findings, headline
 from irrbench.report.terminal import wrap_name
 from irrbench.report.text import sentences, share
 from tests.other_scores import register
@@ -46,26 +46,21 @@ class TestHeadline:
     def test_level_is_the_configurations(self):
         assert "(90 % interval 0.60" in headline(results(leaderboard({"unet": 0.62}), level=0.9))
 
-    def test_above_the_ceiling(self):
-        assert "passes the average rater (103 % (98 % to 107 %) of the way" in headline(
-            results(leaderboard({"unet": 0.73}))
-        )
-
-    def test_below_the_floor(self):
-        assert "the model scores worse than the naive rater" in headline(results(leaderboard({"unet": 0.01})))
-
-    def test_floor_above_the_ceiling(self):
-        text = headline(results(leaderboard({"unet": 0.6}), scores=("tpr",)))
-        assert text.endswith("No normalized score is given: the naive rater is not worse than the average rater.")
-
-    def test_bounds_too_close(self):
+    @pytest.mark.parametrize(
+        ("reason", "end"),
+        [
+            ("the naive rater scores as well as the average rater", "No normalized score is given: the naive rater "),
+            ("ceiling - floor has no interval", "No normalized score is given: ceiling - floor has no interval."),
+        ],
+    )
+    def test_why_there_is_no_normalized_score(self, reason, end):
         frame = changed(leaderboard({"unet": 0.6}), "model", iou_normalized=np.nan)
-        assert "cannot be distinguished from zero" in headline(results(frame))
+        assert end in headline(results(frame, no_shares={"iou": reason}))
+        assert "No normalized score" not in headline(results(leaderboard({"unet": 0.6}), no_shares={"tpr": reason}))
 
-    def test_undefined_bounds(self):
+    def test_a_reason_of_another_score_is_none_of_this(self):
         frame = changed(leaderboard({"unet": 0.6}), "model", iou_normalized=np.nan)
-        frame = changed(frame, "ceiling", iou=np.nan)
-        assert "floor or ceiling is undefined on all images" in headline(results(frame))
+        assert headline(results(frame, no_shares={"tpr": "x"})).endswith("0.04. No normalized score is given.")
 
     def test_undefined_models_are_not_the_best(self):
         frame = leaderboard({"unet": 0.6, "fpn": 0.5})
@@ -75,6 +70,62 @@ class TestHeadline:
     def test_endless_intervals_are_left_out(self):
         frame = changed(leaderboard({"unet": 0.6}), "model", iou_low=-np.inf, iou_high=np.inf)
         assert "reaches IoU 0.60 on 120 images" in headline(results(frame))
+
+
+def placed(models, low, high, *, role="ceiling", n_groups=60, reason=""):
+    """The headline where the differences of the models from a bound have this interval."""
+    ends = {f"{role}_difference_low": low, f"{role}_difference_high": high}
+    if role == "ceiling":
+        ends |= {f"{name}_simultaneous": value for name, value in ends.items()}
+    made = verdicts(models, margin=0.02).assign(reason=reason, **ends)
+    return headline(results(leaderboard(models).assign(n_groups=n_groups), verdicts=made))
+
+
+class TestPlace:
+    """Above, below and level with need an interval."""
+
+    ONE, TWO = {"unet": 0.73}, {"unet": 0.73, "fpn": 0.72}
+
+    def test_above_where_the_interval_excludes_equality(self):
+        text = placed(self.ONE, 0.01, 0.04)
+        assert text.endswith(
+            "103 % (98 % to 107 %) of the way from the naive to the average rater, above the average rater, which can "
+            "be a real result: see below."
+        )
+
+    def test_level_where_it_does_not_on_either_side(self):
+        assert placed(self.ONE, -0.01, 0.04).endswith("rater, level with the average rater.")
+        assert placed({"unet": 0.7}, -0.04, 0.01).endswith("rater, level with the average rater.")
+
+    def test_no_word_without_an_interval(self):
+        assert headline(results(leaderboard(self.ONE))).endswith("of the way from the naive to the average rater.")
+        assert placed(self.ONE, -np.inf, np.inf).endswith("of the way from the naive to the average rater.")
+        assert placed(self.ONE, np.nan, np.nan).endswith("of the way from the naive to the average rater.")
+
+    def test_no_word_with_few_groups_or_where_a_verdict_is_withheld(self):
+        assert placed(self.ONE, 0.01, 0.04, n_groups=9).endswith("of the way from the naive to the average rater.")
+        reason = "TPR sees one kind of error only"
+        assert placed(self.ONE, 0.01, 0.04, reason=reason).endswith("of the way from the naive to the average rater.")
+
+    def test_the_best_of_several_is_above_by_the_interval_for_all(self):
+        frame = verdicts(self.TWO, margin=0.02).assign(ceiling_difference_low=0.01, ceiling_difference_high=0.05)
+        alone = frame.assign(ceiling_difference_low_simultaneous=-0.01, ceiling_difference_high_simultaneous=0.07)
+        assert headline(results(leaderboard(self.TWO), verdicts=alone)).endswith(", level with the average rater.")
+        assert ", above the average rater (also by an interval that holds for all 2 models at once)" in placed(
+            self.TWO, 0.001, 0.06
+        )
+
+    def test_below_is_what_the_share_says(self):
+        text = placed({"unet": 0.6}, -0.13, -0.09)
+        assert text.endswith("84 % (79 % to 88 %) of the way from the naive to the average rater.")
+
+    @pytest.mark.parametrize(
+        ("low", "high", "end"),
+        [(-0.05, -0.01, ", worse than the naive rater."), (-0.05, 0.02, ", level with the naive rater.")],
+    )
+    def test_near_the_floor(self, low, high, end):
+        assert placed({"unet": 0.01}, low, high, role="floor").endswith(end)
+        assert "worse" not in headline(results(leaderboard({"unet": 0.01})))
 
 
 class TestLowerIsBetter:
@@ -96,11 +147,16 @@ class TestLowerIsBetter:
 
     def test_a_floor_below_the_ceiling_is_inverted(self):
         frame = changed(self.frame({"unet": 0.6}), "floor", error=0.1)
-        frame = changed(frame, "model", error_normalized=np.nan)
         assert results(frame, scores=("error",)).is_inverted("error")
-        assert headline(results(frame, scores=("error",))).endswith(
-            "the naive rater is not worse than the average rater."
-        )
+
+    def test_above_is_better(self):
+        frame = self.frame({"unet": 0.8})
+        made = verdicts({"unet": 0.8}).assign(score="error", reason="").head(1)
+        for low, high, word in ((-0.1, -0.05, "above"), (-0.1, 0.05, "level with"), (0.05, 0.1, None)):
+            ends = {"ceiling_difference_low_simultaneous": low, "ceiling_difference_high_simultaneous": high}
+            floor = {"floor_difference_low": -0.9, "floor_difference_high": -0.8}
+            text = headline(results(frame, scores=("error",), verdicts=made.assign(**ends, **floor)))
+            assert (f", {word} the average rater" in text) if word else text.endswith("to the average rater.")
 
     def test_the_caption_says_hatched_where_the_band_is(self):
         frame = self.frame({"unet": 0.6})
@@ -125,6 +181,36 @@ class TestSentences:
     def test_names_are_as_they_are(self):
         """Plain text is escaped where it enters a page, and once."""
         assert "<b>&amp;</b>" in headline(results(leaderboard({"<b>&amp;</b>": 0.6})))
+
+
+class TestParagraphs:
+    """What stands above tables and galleries."""
+
+    def text(self, macro, *values):
+        return " ".join(sentences("benchmark.txt", macro, *values))
+
+    def test_no_margin_no_question_about_it(self):
+        asked, unasked = (
+            self.text("verdicts", results(leaderboard({"unet": 0.6}), verdicts=verdicts({"unet": 0.6}, margin=margin)))
+            for margin in (0.02, np.nan)
+        )
+        assert "by less than the margin that was declared beforehand?" in asked
+        assert "is not tested, as no margin was declared." in unasked
+        assert "declared beforehand" not in unasked
+        assert "not tested" not in asked
+        assert "everything," in asked
+        assert "everything?" in unasked
+
+    def test_images_behind_the_raters_are_no_failures(self):
+        (text,) = sentences("benchmark.txt", "failures_images", "iou", "unet", 3)
+        assert "even the best of all 3 models is furthest behind the average rater" in text
+        assert "the model is furthest behind" in self.text("failures_images", "iou", "unet", 1)
+        for word in ("explain", "fail", "blame"):
+            assert word not in text
+
+    def test_a_low_ceiling_of_a_subgroup_is_not_put_down_to_the_raters_alone(self):
+        found = results(leaderboard({"unet": 0.6}))
+        assert "Small lesions lower every overlap" in self.text("subgroups_figure", found, 5)
 
 
 class TestFindings:
@@ -168,6 +254,19 @@ class TestFindings:
         (found,) = findings(results(leaderboard(self.MODELS), comparisons=frame.assign(p_holm=0.0002)))
         assert found == "Its lead of 0.120 over the next, fpn, is more than chance (p < 0.001 after Holm's correction)."
 
+    def test_an_undefined_test_finds_no_lead(self):
+        frame = comparisons(self.MODELS).assign(p_holm=np.nan, verdict="undefined")
+        assert findings(results(leaderboard(self.MODELS), comparisons=frame)) == []
+
+    def test_equal_models_have_no_lead(self):
+        equal = comparisons({"unet": 0.62, "fpn": 0.62}).assign(p_holm=1.0)
+        (found,) = findings(results(leaderboard({"unet": 0.62, "fpn": 0.62}), comparisons=equal))
+        assert found == "It has the same mean as the next, fpn."
+
+    def test_endless_intervals_for_all_are_left_out(self):
+        made = verdicts(self.MODELS, margin=0.02).assign(ceiling_difference_low_simultaneous=-np.inf)
+        assert "at once" not in findings(results(leaderboard(self.MODELS), verdicts=made))[0]
+
     def test_nothing_with_few_groups(self):
         thin = leaderboard(self.MODELS).assign(n_groups=9)
         assert findings(results(thin, comparisons=comparisons(self.MODELS))) == []
@@ -176,27 +275,19 @@ class TestFindings:
 class TestCautions:
     def test_few_groups(self):
         (text,) = cautions(results(leaderboard({"unet": 0.6}).assign(n_groups=3)))
-        assert text.startswith("Only 3 independent groups of images (patient_id): fewer than 10")
+        assert text.startswith("Only 3 independent groups of images (patient_id): with fewer than 10")
 
     def test_few_images(self):
         (text,) = cautions(results(leaderboard({"unet": 0.6}).assign(n_groups=1), unit=""))
-        assert text.startswith("Only 1 image: fewer than 10")
+        assert text.startswith("Only 1 image: with fewer than 10")
 
     def test_none(self):
         assert cautions(results(leaderboard({"unet": 0.6}), subgroups=subgroups({"unet": 0.6}, {"A": 10}))) == []
 
 
-def test_reasons_are_grouped():
-    frame = changed(leaderboard({"unet": 0.6}), "model", iou_normalized=np.nan)
-    assert [sentence.split(":")[0] for sentence in no_shares(results(frame, scores=("iou", "tpr")))] == [
-        "No normalized score for IoU",
-        "No normalized score for TPR (sensitivity)",
-    ]
-    assert no_shares(results(leaderboard({"unet": 0.6}), scores=("iou",))) == []
-
-
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.874, "87 %"), (0.9999, ">99 %"), (1.0, "100 %"), (-0.2, f"{MINUS}20 %"), (np.nan, DASH)]
+    ("value", "text"),
+    [(0.874, "87 %"), (0.9999, ">99 %"), (1.0, "100 %"), (1.001, ">100 %"), (-0.2, f"{MINUS}20 %"), (np.nan, DASH)],
 )
 def test_share(value, text):
     assert share(value) == text
@@ -256,3 +347,21 @@ class TestTerminal:
         frame = leaderboard({"unet": 0.6}).assign(**{f"score{place}": 0.5 for place in range(5)})
         text = rendered(terminal_table(frame))
         assert "Not shown: score3, score4." in " ".join(text.split())
+        assert "score2" in text.split("Not shown")[0]
+
+    def test_lower_is_better_has_an_arrow_and_a_caution_is_no_score(self):
+        frame = leaderboard({"unet": 0.6}).assign(false_alarm=0.3, caution=np.nan)
+        text = rendered(terminal_table(frame))
+        assert "alarms ↓" in text
+        assert "↓: lower is better." in " ".join(text.split())
+        assert "caution" not in text
+        assert "↓" not in rendered(terminal_table(leaderboard({"unet": 0.6})))
+
+    def test_wide_numbers_cut_nothing(self):
+        """An end near 0 keeps its sign, and the columns stay whole."""
+        frame = leaderboard({"unet": 0.6}).assign(iou_low=-0.0042, iou_high=0.0031, false_alarm=0.3, detection=1.0)
+        frame = frame.assign(iou_normalized_low=-1.24, iou_normalized_high=12.29)
+        text = rendered(terminal_table(frame, scores=["iou", "detection", "false_alarm", "tpr"]))
+        assert f"{MINUS}0.004{DASH}0.003" in text
+        assert "…" not in text
+        assert max(map(cell_len, text.splitlines())) <= 80
