@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from studies.label_noise import LABELS, NAMES, label_noise_curves, label_noise_table
+from studies.label_noise import LABELS, NAMES, label_noise_curves, label_noise_table, rater_as_model
 from studies.noise_plot import noise_fit_curves
 
 from irrbench.datasets import load_lidc
@@ -28,9 +28,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     console = Console()
+    data = load_lidc(size=options.size, limit=options.nodules)
     with console.status("training") as status:
         curves = label_noise_curves(
-            load_lidc(size=options.size, limit=options.nodules),
+            data,
             labels=options.labels,
             num_images=options.images,
             max_epochs=options.epochs,
@@ -41,6 +42,10 @@ def main() -> None:
     curves.round(5).to_csv(options.output / "label_noise.csv", index=False)
     save_figure(noise_fit_curves(curves, score="iou", names=NAMES), options.output / "label_noise.svg")
     console.print(label_noise_table(curves).to_string(float_format="{:.3f}".format))
+    for label in (x for x in options.labels if x.startswith("rater:")):
+        for rater in (x for x in data.raters if f"rater:{x}" != label):
+            fit, error = rater_as_model(data, label=label, rater=rater, num_images=options.images)
+            console.print(f"noise_fit of {rater}, who saw none of the labels of {label}: {fit:+.3f} (SE {error:.3f})")
 
 
 if __name__ == "__main__":

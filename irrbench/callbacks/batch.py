@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -43,22 +43,32 @@ class Sample(NamedTuple):
         return f"{' or '.join(shapes)}, as the masks are {tuple(self.masks.shape)} = (B, R, *S)"
 
 
-def read_batch(batch: Any, selectors: Mapping[str, Selector | None]) -> Sample:
+def read_batch(batch: Any, selectors: Mapping[str, Selector | None], *, optional: Container[str] = ()) -> Sample:
     """Take the parts out of a batch.
 
     Args:
         batch: any nesting of mappings, sequences and objects.
         selectors: for each field of :class:`Sample`, where it is, see :func:`select`; None: it is not there.
+        optional: fields that are None where they are not in the batch.
 
     Raises:
         ValueError: if one is not there or has an impossible shape, with what the batch holds.
     """
-    parts: dict[str, Any] = {n: None if x is None else select(batch, x, name=n) for n, x in selectors.items()}
+    parts = {n: _read_part(batch, x, n, is_optional=n in optional) for n, x in selectors.items()}
     sample = Sample(**parts)
     _check(sample, batch)
     if sample.roi is not None and sample.roi.ndim == sample.masks.ndim:
         sample = sample._replace(roi=sample.roi.squeeze(1))
     return sample
+
+
+def _read_part(batch: Any, selector: Selector | None, name: str, *, is_optional: bool) -> Any:
+    try:
+        return None if selector is None else select(batch, selector, name=name)
+    except (ValueError, LookupError, AttributeError, TypeError):  # also of the user's own function
+        if is_optional:
+            return None
+        raise
 
 
 def select(batch: Any, selector: Selector, *, name: str) -> Any:

@@ -29,6 +29,7 @@ class RaterBoundsMonitor(Callback):
     At the end of every validation and test epoch it logs through ``pl_module.log``, so that EarlyStopping,
     ModelCheckpoint and schedulers can watch them: ``val/<score>``, ``val/<score>_normalized``, ``val/<score>_floor``,
     ``val/<score>_ceiling`` and ``val/n_images`` (``test/...`` in testing; with several loaders ``val/<loader>/...``).
+    ``detection`` and ``false_alarm`` are among the scores wherever a reference is empty.
     An MLflow logger gets the scores with step = epoch, and the bounds as two runs of their own with the same keys.
 
     Args:
@@ -36,9 +37,12 @@ class RaterBoundsMonitor(Callback):
         roi: where the region of interest ``(B, *S)`` is; all pixels count if not given.
         image_id: where the images' ids are; needed where samplers repeat images, as in several processes.
         present: where ``(B, R)`` is, which raters rated which image; all if not given.
-        label: where the label is that the model trains on, ``(B, *S)`` or ``(B, 1, *S)``; with the stage ``"train"`` it
-            gives ``train/<score>_label``, the score against that very label, and ``train/<score>_noise_fit``, the same
-            minus the ceiling: above 0 the model agrees with one label more than people agree with each other.
+        label: where the label is that the model trains on, ``(B, *S)`` or ``(B, 1, *S)``, of binary masks. With the
+            stage ``"train"`` it gives ``train/<score>_label``, the score against that very label, and
+            ``train/<score>_label_gap``, how much better that is than the mean score on every rater's own mask. Where
+            validation batches have a label too, made in the same way, also the same of ``val/...``, and
+            ``train/<score>_noise_fit`` in epochs with validation: how much of these labels the model has learnt that it
+            could not know from the image, see :func:`irrbench.evaluation.noise_fit`.
         image: where the image ``(B, C, *S)`` is, for pictures with contours; no pictures if not given.
         predictions: key of the step's returned dict, or a function of (module, batch, outputs), called without
             gradients in the precision's context, as :class:`~irrbench.callbacks.ForwardAgain`. If not given: what the
@@ -141,6 +145,8 @@ class RaterBoundsMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Get ready for a trainer."""
         self._sinks = None  # the next trainer may have other loggers
+        if stage == "fit":
+            self._evaluators.pop("validate", None)  # of another model, perhaps
         self._finder.setup(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -220,8 +226,9 @@ class RaterBoundsMonitor(Callback):
             return
         if stage not in self._running:  # a training that goes on within an epoch does not begin it
             self.begin(stage, None, pl_module)
-        label = {"label": self._label} if stage == "train" else {}
-        self._sample = read_batch(batch, {**self._selectors, **label})
+        label = {"label": self._label} if "train" in self.stages and stage != "test" else {}
+        optional = () if stage == "train" else ("label",)
+        self._sample = read_batch(batch, {**self._selectors, **label}, optional=optional)
         self._finder.before_step(pl_module, self._sample)
 
     def after_step(
@@ -248,7 +255,9 @@ class RaterBoundsMonitor(Callback):
         watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}
         for evaluator in evaluators:
             evaluator.sinks[:] = sinks
+            evaluator.validation[:] = self._evaluators.get("validate", []) if stage == "train" else []
             values = evaluator.finish(step)
+            self._explain_noise_fit(evaluator, trainer)
             self.history.append({"epoch": step, **values})
             for key in [k for k, v in values.items() if math.isnan(v) and k in watched - self._warned]:
                 logger.warning("%s is watched by a callback and is NaN: %s.", key, evaluator.why_nan(key))
@@ -268,6 +277,29 @@ class RaterBoundsMonitor(Callback):
         for sink in self._sinks or []:
             if self.print_link and evaluators:
                 tell(sink, "print_link")
+
+    def _explain_noise_fit(self, evaluator: Evaluator, trainer: Trainer) -> None:
+        """Say once why a training with labels has no ``noise_fit``."""
+        score = self.scores[0]
+        key = f"{evaluator.split}/{score}_noise_fit"
+        has_label = score in evaluator.summary and not math.isnan(evaluator.summary[score].label_gap)
+        if evaluator.split != "train" or not has_label or evaluator.noise_fit or key in self._warned:
+            return
+        summaries = [x.summary[score] for x in evaluator.validation if x.summary]
+        if summaries and all(math.isnan(x.label_gap) for x in summaries):
+            reason = f"no label was found in the validation batches by `label={self._label!r}`"
+        elif "validate" not in self.stages or not trainer.enable_validation:
+            reason = "no validation is monitored"
+        else:
+            return  # the epoch had no validation, or one that could not be scored
+        self._warned.add(key)
+        logger.warning(
+            "%s is not logged: %s. It compares how well the model fits the labels of training and of validation "
+            "images: let the validation data give a label that is made in the same way as in training, where `label=` "
+            'finds it, and monitor the stages ("train", "validate").',
+            key,
+            reason,
+        )
 
     def _find_sinks(self, trainer: Trainer) -> list[MLflowSink]:
         if self._sinks is None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,6 +35,9 @@ class Evaluator:
         normalized: whether they hold ``_normalized``.
         num_panels: pictures of the first images, with everybody's contours, where ``update`` gets images.
         reliability: whether per-image tables hold the raters' agreement, ``icc_pixel``, ``ac1`` and ``agreement``.
+        validation: of training images, the evaluators of the validation images. Where both get labels made in the same
+            way, and those of validation have finished this epoch before, the values hold ``_noise_fit``, see
+            :func:`noise_fit`.
         options: of :class:`~irrbench.SegmentationBounds`: ``scores``, ``num_classes``, ``from_logits``, ``threshold``,
             ``ties``, ``empty_reference``, ...
 
@@ -43,6 +47,8 @@ class Evaluator:
         table: latest per-image table, see :func:`irrbench.summary.bounds_table`; None before the first epoch has ended,
             and where it could not be scored.
         summary: latest means over images, by score.
+        epoch: of the latest :meth:`finish`.
+        noise_fit: latest :func:`noise_fit` by score; empty without labels or validation.
 
     Raises:
         ValueError: for options that the metric refuses.
@@ -64,22 +70,25 @@ class Evaluator:
         normalized: bool = True,
         num_panels: int = 4,
         reliability: bool = False,
+        validation: Sequence[Evaluator] = (),
         **options: Any,
     ) -> None:
         self.split, self.sinks = split, list(sinks)
         self.references, self.normalized, self.reliability = references, normalized, reliability
-        self.metric = SegmentationBounds(**options)
+        # In testing the table is made once, and has what statements about other raters need.
+        self.metric = SegmentationBounds(**{"rebuilt": split.partition("/")[0] == "test", **options})
         binary = self.metric.num_classes is None
         self.panels = Panels(
             num_panels if binary else 0, from_logits=self.metric.from_logits, threshold=self.metric.threshold
         )
         self.table: pd.DataFrame | None = None
         self.summary: dict[str, ScoreSummary] = {}
+        self.validation, self.noise_fit = list(validation), dict[str, float]()
         self._agreement: pd.DataFrame | None = None
         self._agreement_of: pd.DataFrame | None = None
         self._trouble = ""
         self._is_running = False
-        self._epoch = 0
+        self.epoch = 0
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -132,7 +141,8 @@ class Evaluator:
             image_id: ``B`` strings or integers.
             present: ``(B, R)`` bool, which raters rated which image; all if not given.
             image: ``(B, C, *S)``, for pictures.
-            label: ``(B, *S)`` or ``(B, 1, *S)``, the one label that the model was trained on.
+            label: ``(B, *S)`` or ``(B, 1, *S)``, the one label that the model is trained on; of validation images the
+                label that is made in the same way. For binary masks.
 
         Raises:
             ValueError: for shapes that do not belong together, see :meth:`irrbench.SegmentationBounds.update`.
@@ -150,11 +160,12 @@ class Evaluator:
             epoch: number of the epoch, the step of the values; 0 in testing.
 
         Returns:
-            ``<split>/<score>`` with its ``_floor``, ``_ceiling`` and ``_normalized``, ``<split>/n_images``, ...; NaN
+            ``<split>/<score>`` with its ``_floor``, ``_ceiling`` and ``_normalized``, and ``<split>/n_images``; where
+            there are labels, ``_label``, ``_label_gap`` (see :class:`~irrbench.ScoreSummary`) and ``_noise_fit``. NaN
             for every score, with a warning, where predictions were not numbers.
         """
-        self._epoch, self._is_running = epoch, False
-        self.table, self.summary = None, {}
+        self.epoch, self._is_running = epoch, False
+        self.table, self.summary, self.noise_fit = None, {}, {}
         try:
             self.table = self.metric.per_image()
         except ValueError as error:
@@ -163,6 +174,9 @@ class Evaluator:
             self._trouble = str(error)
         else:
             self.summary = summarize(self.table)
+            # Validation of another epoch was of another model.
+            same_epoch = [x for x in self.validation if x.epoch == epoch]
+            self.noise_fit = {score: x for score, x in noise_fit(self, *same_epoch).items() if not math.isnan(x)}
             if self.reliability:
                 self._measure_agreement(self.table)
         values = self.values()
@@ -177,7 +191,7 @@ class Evaluator:
             epoch: the last one of the training; that of the latest :meth:`finish` if not given.
         """
         for sink in self._own_sinks():
-            tell(sink, "close_stage", self, step=self._epoch if epoch is None else epoch)
+            tell(sink, "close_stage", self, step=self.epoch if epoch is None else epoch)
 
     def values(self) -> dict[str, float]:
         """What :meth:`finish` has returned."""
@@ -191,6 +205,8 @@ class Evaluator:
             values |= {f"{key}_floor": s.floor, f"{key}_ceiling": s.ceiling} if self.references else {}
             if not math.isnan(s.label):
                 values |= {f"{key}_label": s.label, f"{key}_label_gap": s.label_gap}
+            if score in self.noise_fit:
+                values[f"{key}_noise_fit"] = self.noise_fit[score]
         return values
 
     def why_nan(self, key: str) -> str:
@@ -210,6 +226,37 @@ class Evaluator:
         known = known.reset_index(drop=True)
         if self._agreement_of is None or not known.equals(self._agreement_of):
             self._agreement_of, self._agreement = known, agreement_table(self.metric.images())
+
+
+def noise_fit(train: Evaluator, *validation: Evaluator) -> dict[str, float]:
+    """How much of its own labels a model has learnt that it could not have known from the image.
+
+    ``label_gap``, the score on the label minus the mean score on every rater's own mask, holds what the model shares
+    with the makers of the labels on all images (a style, a consensus), and what it has seen of these very labels. The
+    difference between training and validation images holds the latter alone.
+
+    Args:
+        train: of the training images, with the labels trained on; after :meth:`Evaluator.finish`.
+        validation: of other images, drawn like those, with labels made in the same way, for the same model. All of
+            their images count alike.
+
+    Returns:
+        By score, in its units and turned so that more is more fit: the mean ``label_gap`` of the training images minus
+        that of the validation images. Its expectation is 0 for whoever has seen none of the labels, the truth and
+        another rater included, and for labels that are drawn anew from random raters whatever the model has learnt. NaN
+        where either has no label, or the score is undefined on all its images.
+    """
+    return {
+        score: summary.label_gap - _mean_over_images(f"{score}_label_gap", validation)
+        for score, summary in train.summary.items()
+    }
+
+
+def _mean_over_images(column: str, evaluators: Sequence[Evaluator]) -> float:
+    values = [x.table[column].to_numpy() for x in evaluators if x.table is not None and column in x.table]
+    found = np.concatenate([np.empty(0), *values])
+    found = found[~np.isnan(found)]
+    return float(found.mean()) if len(found) else math.nan
 
 
 def agreement_table(images: Iterable[Images]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from irrbench._files import quiet
 from irrbench.callbacks import RaterBoundsMonitor
 from irrbench.data import SegmentationDataset, collate
+from irrbench.evaluation import Evaluator
 from irrbench.scores import record
 
 if TYPE_CHECKING:
@@ -51,23 +52,50 @@ def label_noise_curves(
     Returns:
         One row an epoch of each strategy: ``name`` (the strategy), ``epoch``; on training images ``train`` (the
         score against the raters), ``train_label`` (against the very label that was trained on), ``train_ceiling``;
-        on validation images, every second epoch, ``val`` and ``val_ceiling``.
+        every second epoch ``val`` and ``val_ceiling`` on validation images, and ``noise_fit``, see
+        :func:`irrbench.evaluation.noise_fit`.
 
     Raises:
         ValueError: if there are no training or no validation images.
     """
     import pandas as pd  # noqa: PLC0415
 
-    train = data.split("train")
-    held_out = data.subset([i for i, split in enumerate(data.manifest["split"]) if split != "train"])
-    if not len(train) or not len(held_out):
-        raise ValueError(f"expected images in the training split and outside, found {len(train)} and {len(held_out)}.")
-    train = train.subset(range(min(num_images, len(train))))
+    train, held_out = _parts(data, num_images)
     curves = [
         _train(train, held_out, label=label, score=score, max_epochs=max_epochs, seed=seed, on_epoch=on_epoch)
         for label in labels
     ]
     return pd.concat(curves, ignore_index=True)
+
+
+def rater_as_model(
+    data: RaterData, *, label: str, rater: str, score: str = "iou", num_images: int = 96
+) -> tuple[float, float]:
+    """One rater's masks in place of a model's: what ``noise_fit`` is of somebody who has seen none of the labels.
+
+    Args:
+        data: images and masks, parted as by :func:`label_noise_curves`.
+        label: another rater's masks, ``rater:<name>``.
+        rater: who takes the place of the model; left out of the raters.
+        score: which score.
+        num_images: training images.
+
+    Returns:
+        ``noise_fit``, and its standard error over images.
+    """
+    place = data.raters.index(rater)
+    others = [r for r in range(len(data.raters)) if r != place]
+    validation = Evaluator("val", scores=[score], from_logits=False)
+    train = Evaluator("train", scores=[score], from_logits=False, validation=[validation])
+    for evaluator, part in zip((train, validation), _parts(data, num_images), strict=True):
+        for batch in DataLoader(SegmentationDataset(part, label=label), batch_size=32, collate_fn=collate):
+            masks, known = batch["masks"], {"roi": batch["roi"], "image_id": batch["id"], "label": batch["label"]}
+            evaluator.update(masks[:, place], masks[:, others], present=batch["present"][:, others], **known)
+    validation.finish()
+    found = train.finish()[f"train/{score}_noise_fit"]
+    tables = [evaluator.table for evaluator in (train, validation)]
+    gaps = [table[f"{score}_label_gap"] for table in tables if table is not None]
+    return found, math.sqrt(sum(gap.var() / gap.count() for gap in gaps))
 
 
 def label_noise_table(curves: pd.DataFrame, *, score: str = "iou") -> pd.DataFrame:
@@ -78,27 +106,28 @@ def label_noise_table(curves: pd.DataFrame, *, score: str = "iou") -> pd.DataFra
         score: of the curves; it says whether more is better.
 
     Returns:
-        ``passes``: the first epoch from which the score against the label trained on stays better than the ceiling of
-        the training images (NaN if it does not); ``noise_fit``: by how much it is better at the end; ``best`` and
-        ``best_epoch``: validation at its best; ``last``: at the end; ``lost``: by how much the end is worse than the
-        best. All are of running medians of five epochs.
+        ``best`` and ``best_epoch``: validation at its best; ``last``: at the end; ``lost``: by how much the end is
+        worse than the best; ``fit_at_best`` and ``fit_at_end``: ``noise_fit`` in those epochs; ``excess``: by how much
+        the score against the label is better than the ceiling of the training images at the end. All are of running
+        medians of five epochs.
     """
     import pandas as pd  # noqa: PLC0415
 
     turn, rows = record(score).gain, {}
     for name, curve in curves.groupby("name", sort=False):
         ordered = curve.sort_values("epoch").set_index("epoch").drop(columns="name")
-        gains = turn(ordered.rolling(5, min_periods=1).median())
-        excess = gains["train_label"] - gains["train_ceiling"]
-        stays = (excess > 0)[::-1].cummin()[::-1]
+        smooth = ordered.rolling(5, min_periods=1).median()
+        gains, fit = turn(smooth), smooth["noise_fit"]  # which is turned already
         val, epochs = gains["val"], gains.index.to_numpy(float)
+        best = int(val.fillna(-math.inf).to_numpy().argmax())
         rows[name] = {
-            "passes": float(epochs[stays.to_numpy().argmax()]) if stays.any() else math.nan,
-            "noise_fit": excess.iloc[-1],
-            "best": turn(val.max()),
-            "best_epoch": float(epochs[val.fillna(-math.inf).to_numpy().argmax()]),
+            "best": turn(val.iloc[best]),
+            "best_epoch": float(epochs[best]),
             "last": turn(val.iloc[-1]),
-            "lost": val.max() - val.iloc[-1],
+            "lost": val.iloc[best] - val.iloc[-1],
+            "fit_at_best": fit.iloc[best],
+            "fit_at_end": fit.iloc[-1],
+            "excess": (gains["train_label"] - gains["train_ceiling"]).iloc[-1],
         }
     return pd.DataFrame(rows).T
 
@@ -146,14 +175,24 @@ def _block(channels: int, width: int) -> nn.Module:
 class _EpochReporter(pl.Callback):
     """Passes the epoch on to the label strategy and to the caller."""
 
-    def __init__(self, data: SegmentationDataset, report: Callable[[int], None]) -> None:
+    def __init__(self, data: Sequence[SegmentationDataset], report: Callable[[int], None]) -> None:
         self.data, self.report = data, report
 
     def on_train_epoch_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        self.data.set_epoch(trainer.current_epoch)
+        for data in self.data:
+            data.set_epoch(trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         self.report(trainer.current_epoch)
+
+
+def _parts(data: RaterData, num_images: int) -> tuple[RaterData, RaterData]:
+    """The first training images, and all that are not in the training split."""
+    train = data.split("train")
+    held_out = data.subset([i for i, split in enumerate(data.manifest["split"]) if split != "train"])
+    if not len(train) or not len(held_out):
+        raise ValueError(f"expected images in the training split and outside, found {len(train)} and {len(held_out)}.")
+    return train.subset(range(min(num_images, len(train)))), held_out
 
 
 def _train(
@@ -168,10 +207,11 @@ def _train(
 ) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415
 
-    training = SegmentationDataset(train, label=label, seed=seed)
+    training, validation = (SegmentationDataset(part, label=label, seed=seed) for part in (train, held_out))
     monitor = RaterBoundsMonitor(
         roi="roi", image_id="id", present="present", label="label", scores=[score], stages=("train", "validate")
     )
+    report = partial(on_epoch, label) if on_epoch else lambda _: None
     order = torch.Generator().manual_seed(seed)
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -179,7 +219,7 @@ def _train(
             max_epochs=max_epochs,
             check_val_every_n_epoch=_CHECK_EVERY,
             accelerator="cpu",
-            callbacks=[monitor, _EpochReporter(training, partial(on_epoch, label) if on_epoch else lambda _: None)],
+            callbacks=[monitor, _EpochReporter([training, validation], report)],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -188,12 +228,13 @@ def _train(
         trainer.fit(
             SmallUnet(train.image(0).shape[0]),
             DataLoader(training, batch_size=8, shuffle=True, collate_fn=collate, generator=order),
-            DataLoader(SegmentationDataset(held_out), batch_size=32, collate_fn=collate),
+            DataLoader(validation, batch_size=32, collate_fn=collate),
         )
     columns = {
         "train": f"train/{score}",
         "train_label": f"train/{score}_label",
         "train_ceiling": f"train/{score}_ceiling",
+        "noise_fit": f"train/{score}_noise_fit",
         "val": f"val/{score}",
         "val_ceiling": f"val/{score}_ceiling",
     }

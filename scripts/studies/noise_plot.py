@@ -1,4 +1,4 @@
-"""The figure of label noise: how well a model fits its own labels, and how well it does on other images."""
+"""The figure of label noise: how much of its own labels a model has learnt by heart, and how well it does elsewhere."""
 
 from __future__ import annotations
 
@@ -13,42 +13,44 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PANELS = (
-    ("train_label", "train_ceiling", "Training images:\nscore against the label trained on"),
-    ("val", "val_ceiling", "Validation images:\nscore against the raters"),
+_TITLES = (
+    "Fit to the very labels (noise_fit):\ngap on training minus gap on validation images",
+    "Validation images:\nscore against the raters",
 )
 _SMOOTH = 5  # dots of the median that the line shows
 
 
 def noise_fit_curves(curves: pd.DataFrame, *, score: str, names: Mapping[str, str] | None = None) -> Figure:
-    """Draw beside each other how well each model fits its own labels and how well it does on validation images.
+    """Draw beside each other how much of its labels each model has memorized and how it does on validation images.
 
-    Every epoch is a faint dot; lines are running medians of five dots. The black line is the average rater.
+    Every epoch is a faint dot; lines are running medians of five dots. The black lines are 0, which is expected of
+    whoever has seen none of the labels, and the average rater.
 
     Args:
-        curves: columns ``name``, ``epoch``, ``train_label``, ``train_ceiling``, ``val`` and ``val_ceiling``.
+        curves: columns ``name``, ``epoch``, ``noise_fit``, ``val`` and ``val_ceiling``.
         score: of the curves; it sets the axis and its label.
         names: what to call the models.
 
     Raises:
         ValueError: if a column is missing.
     """
-    columns = ("name", "epoch", *(column for panel in _PANELS for column in panel[:2]))
-    need_columns(curves, columns, what="`curves`")
+    need_columns(curves, ("name", "epoch", "noise_fit", "val", "val_ceiling"), what="`curves`")
+    ceiling = float(curves["val_ceiling"].mean())
+    marks = ((0.0, "has seen no label"), (ceiling, f"average rater {ceiling:.2f}"))
     names = names or {}
     with style.figure_style():
-        figure, axes = style.new_figure(style.FIGURE_WIDTH, 3.7, columns=len(_PANELS))
-        for ax, (column, ceiling, title) in zip(axes, _PANELS, strict=True):
+        figure, axes = style.new_figure(style.FIGURE_WIDTH, 3.7, columns=len(_TITLES), heights=(1,))
+        for ax, column, (level, text), title in zip(axes, ("noise_fit", "val"), marks, _TITLES, strict=True):
             for name, look in style.model_styles(curves["name"]).items():
                 _draw_line(ax, curves[curves["name"] == name], column, look, label=names.get(name, name))
-            level = float(curves[ceiling].mean())
             last = curves.dropna(subset=[column]).groupby("name")[column].last()
-            _draw_ceiling(ax, level, named_above=bool((last < level).all()))
+            _draw_level(ax, level, text, named_above=bool((last < level).all()))
             style.draw_grid(ax, "y")
             ax.set_title(title, fontsize=10, fontweight="normal")
             ax.set_xlabel("epoch")
-        axes[0].set_ylabel(style.axis_label(score))
-        _set_limits(axes[0], curves, score)
+        axes[0].set_ylabel(f"noise_fit, in units of {style.axis_label(score).partition(' (')[0]}")
+        axes[1].set_ylabel(style.axis_label(score))
+        _set_limits(axes[1], curves, score)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=len(labels), fontsize=9)
     return figure
@@ -61,10 +63,10 @@ def _draw_line(ax: Axes, rows: pd.DataFrame, column: str, look: style.ModelStyle
     ax.plot(epochs, smooth, color=look.colour, linewidth=1.8, label=label, zorder=3)
 
 
-def _draw_ceiling(ax: Axes, value: float, *, named_above: bool) -> None:
-    ax.axhline(value, color=style.ROLE_COLOURS["ceiling"], linewidth=2, zorder=1, gid="ceiling")
+def _draw_level(ax: Axes, value: float, text: str, *, named_above: bool) -> None:
+    ax.axhline(value, color=style.ROLE_COLOURS["ceiling"], linewidth=2, zorder=1, gid="level")
     shift, side = (3, "bottom") if named_above else (-4, "top")
-    ax.annotate(f"average rater {value:.2f}", (1, value), xycoords=("axes fraction", "data"), ha="right", fontsize=9,
+    ax.annotate(text, (1, value), xycoords=("axes fraction", "data"), ha="right", fontsize=9,
                 textcoords="offset points", bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5, "alpha": 0.8},
                 xytext=(0, shift), va=side)  # fmt: skip
 
@@ -72,7 +74,7 @@ def _draw_ceiling(ax: Axes, value: float, *, named_above: bool) -> None:
 def _set_limits(ax: Axes, curves: pd.DataFrame, score: str) -> None:
     """Set limits within the score's range that leave out its bad values in the first epochs."""
     known = style.known_score(score)
-    gains = [known.gain(curves[column]) for panel in _PANELS for column in panel[:2]]
+    gains = [known.gain(curves[column]) for column in ("val", "val_ceiling")]
     low, high = min(float(x.quantile(0.05)) for x in gains), max(float(x.max()) for x in gains)
     worst = max(known.gain(known.worst), low - 0.1 * (high - low))
     ax.set_ylim(*sorted(known.gain(end) for end in (worst, high + 0.06 * (high - low))))

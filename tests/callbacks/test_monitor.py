@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger
 from torch import nn
+from torch.utils.data import DataLoader
 
 from irrbench import VotePatterns, segmentation_bounds
 from irrbench.callbacks import RaterBoundsMonitor
@@ -150,12 +151,69 @@ class OneRater(Module):
 
 def test_training_images_against_the_very_label(tmp_path):
     watcher = monitor(stages=("train", "validate"), label=lambda batch: batch["masks"][:, 0])
-    trainer(watcher, tmp_path).fit(OneRater(), loader(), loader())
+    run, module = trainer(watcher, tmp_path), OneRater()
+    run.fit(module, loader(), loader())
     train, val = watcher.history[-1], watcher.history[-2]
     assert train["train/iou_ceiling"] == val["val/iou_ceiling"] == pytest.approx(expected(Module())["ceiling"])
-    assert train["train/iou_noise_fit"] == pytest.approx(train["train/iou_label"] - train["train/iou_ceiling"])
     assert 0 <= train["train/iou_label"] <= 1
-    assert not [key for key in val if "label" in key or "noise" in key]
+    gaps = train["train/iou_label_gap"], val["val/iou_label_gap"]
+    assert train["train/iou_noise_fit"] == pytest.approx(gaps[0] - gaps[1])
+    with torch.no_grad():
+        preds = module(Toy().image)[:, 0] > 0
+    assert gaps[1] == pytest.approx(gap_to_first_rater(preds), abs=1e-9)
+    assert run.callback_metrics["train/f1_noise_fit"] == pytest.approx(train["train/f1_noise_fit"], abs=1e-6)
+    assert not [key for key in val if "noise" in key]
+
+
+def gap_to_first_rater(preds):
+    data, gaps = Toy(), []
+    for i in range(N):
+        p, masks = preds[i][data.roi[i]], data.masks[i][:, data.roi[i]]
+        ious = [((p & mask).sum() / (p | mask).sum()).item() for mask in masks]
+        gaps.append(ious[0] - sum(ious) / len(ious))
+    return sum(gaps) / N
+
+
+def test_the_fit_to_labels_needs_validation_in_the_same_epoch_and_takes_all_its_loaders(tmp_path, caplog):
+    options = {"stages": ("train", "validate"), "label": lambda batch: batch["masks"][:, 0], "scores": ["iou"]}
+    watcher = monitor(**options)
+    trainer(watcher, tmp_path, max_epochs=4, check_val_every_n_epoch=2).fit(OneRater(), loader(), loader())
+    train = [row for row in watcher.history if "train/iou" in row]
+    assert ["train/iou_noise_fit" in row for row in train] == [False, True, False, True]
+    watcher = monitor(**options)
+    val = {"clinic": loader(), "screening": loader(n=6, seed=5)}
+    trainer(watcher, tmp_path, max_epochs=1).fit(OneRater(), loader(), val)
+    clinic, screening, train = watcher.history
+    both = (10 * clinic["val/clinic/iou_label_gap"] + 6 * screening["val/screening/iou_label_gap"]) / 16
+    assert train["train/iou_noise_fit"] == pytest.approx(train["train/iou_label_gap"] - both)
+    assert "noise_fit" not in caplog.text
+
+
+class WithLabel(Toy):
+    def __getitem__(self, i):
+        return super().__getitem__(i) | {"label": self.masks[i, 0].float()}
+
+
+@pytest.mark.parametrize("label", ["label", lambda batch: batch["label"]])
+def test_a_validation_without_labels_costs_the_fit_to_labels_and_one_message(tmp_path, caplog, label):
+    watcher = monitor(stages=("train", "validate"), label=label)
+    labelled = DataLoader(WithLabel(), batch_size=4)
+    trainer(watcher, tmp_path).fit(OneRater(), labelled, loader())
+    assert "train/iou_label_gap" in watcher.history[-1]
+    assert not [key for row in watcher.history for key in row if "noise_fit" in key or key.startswith("val/iou_label")]
+    assert caplog.text.count("train/iou_noise_fit is not logged: no label was found in the validation batches by") == 1
+    assert "let the validation data give a label that is made in the same way as in training" in caplog.text
+    with pytest.raises((ValueError, KeyError), match="label"):  # what is trained on must be there
+        trainer(monitor(stages=("train",), label=label), tmp_path).fit(OneRater(), loader(), loader())
+
+
+@pytest.mark.parametrize("stages", [("train",), ("train", "validate")])
+def test_a_training_without_monitored_validation_is_told_so_once(tmp_path, caplog, stages):
+    watcher = monitor(stages=stages, label=lambda batch: batch["masks"][:, 0])
+    limit = {"limit_val_batches": 0} if "validate" in stages else {}
+    trainer(watcher, tmp_path, **limit).fit(OneRater(), loader(), loader())
+    assert "train/iou_label_gap" in watcher.history[-1]
+    assert caplog.text.count("train/iou_noise_fit is not logged: no validation is monitored") == 1
 
 
 def test_limits_show_in_the_number_of_images(tmp_path):
