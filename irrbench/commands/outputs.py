@@ -17,6 +17,7 @@ from irrbench.analysis.candidates import Resampling
 from irrbench.analysis.results import Questions, Results, build_results, resampling_in_words
 from irrbench.analysis.subgroups import check_columns
 from irrbench.config import BenchmarkConfig, ConfigError
+from irrbench.data.dataset import label_notes
 from irrbench.folds import TIES_IN_WORDS
 from irrbench.plots.style import percent_of
 from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
@@ -72,6 +73,8 @@ def make_results(
     if failures:
         lost = f"{len(failures)} of {len(models) + len(failures)} failed and are not shown: "
         notes.append(f"{lost}{', '.join(failure.name for failure in failures)}.")
+    if not config.predictions:
+        notes += label_notes(data.split("train"), config.labels)
     reason = ""
     if options.blind:
         rules = {key: value for key, value in asdict(config.rules).items() if key != "threshold"}

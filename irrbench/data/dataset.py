@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,6 +89,28 @@ def parse_label(label: str, raters: Sequence[str]) -> tuple[str, str]:
     return name, argument
 
 
+def label_notes(data: RaterData, labels: Collection[str]) -> list[str]:
+    """What a reader must know of labels that are made of two raters' masks; nothing where no image has two.
+
+    Args:
+        data: the images that are trained on.
+        labels: names of strategies.
+
+    Returns:
+        A sentence for each strategy that does not do with two raters what its name says.
+    """
+    of_two = sum(int(data.present(i).sum()) == 2 for i in range(len(data)))
+    share = "All" if of_two == len(data) else f"{of_two} of {len(data)}"
+    start = f"{share} training images have two raters: there the label"
+    notes = {
+        "majority": f"{start} `majority` is the intersection of both masks, because a tie is background; `soft`, "
+        "`random` and `rater:<name>` take in what one of them alone marks.",
+        "staple": f"{start} `staple` depends on where its search starts, because the votes of two raters do not "
+        "identify their sensitivity and specificity.",
+    }
+    return [note for label, note in notes.items() if of_two and label in labels]
+
+
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Images with a training label and all raters' masks.
 
@@ -97,8 +119,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     Args:
         data: a split of the raters' data.
-        label: what to train on: ``majority`` (a tie is background), ``random`` (one rater drawn anew in each epoch, see
-            :meth:`set_epoch`), ``soft`` (the share of votes), ``staple`` or ``rater:<name>``.
+        label: what to train on: ``majority`` (a tie is background, so of two raters the intersection), ``random`` (one
+            rater drawn anew in each epoch, see :meth:`set_epoch`), ``soft`` (the share of votes), ``staple`` (not
+            identified with two raters, see :func:`irrbench.staple`) or ``rater:<name>``.
         seed: of the random rater; the draw depends on seed, epoch and index alone, not on workers or order.
 
     Raises:

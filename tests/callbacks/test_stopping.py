@@ -14,8 +14,10 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
+from irrbench import VotePatterns, segmentation_bounds
 from irrbench.callbacks import RaterBoundsMonitor
 from irrbench.callbacks.stopping import CeilingStopping, advantage_interval
+from irrbench.simulate import draw_lesions
 from tests.callbacks.toys import Module, loader, trainer
 
 pytestmark = [
@@ -160,6 +162,25 @@ def test_the_main_score_is_the_tables_first():
     assert CeilingStopping(patience=1, score="f1").check(two)
 
 
+@pytest.fixture(scope="module")
+def people():
+    """Raters of equal quality, others on each image: masks ``(B, R, H, W)`` and the truth."""
+    masks, truth = draw_lesions(120, sensitivity=[1] * 16, specificity=[1] * 16, size=(64, 64), edge=1.0, rng=0)
+    chosen = torch.rand(120, 16, generator=torch.Generator().manual_seed(0)).argsort(1)
+    return masks[torch.arange(120)[:, None], chosen], truth
+
+
+@pytest.mark.parametrize(("num_raters", "percent"), [(2, 112), (3, 112), (4, 116), (5, 116), (8, 120)])
+def test_the_truth_is_far_above_what_it_stops_at_and_another_rater_is_not(people, num_raters, percent):
+    masks, truth = people
+    shares = []
+    for preds in (truth, masks[:, -1]):
+        bounds = segmentation_bounds(VotePatterns.from_masks(masks[:, :num_raters], preds=preds), ["iou"])
+        floor, ceiling, model = (getattr(bounds, who)["iou"].mean() for who in ("floor", "ceiling", "model"))
+        shares.append((100 * (model - floor) / (ceiling - floor)).item())
+    assert shares == pytest.approx([percent, 100], abs=4)
+
+
 # In a trainer ---------------------------------------------------------------------------------------------------------
 
 
@@ -179,7 +200,9 @@ def test_a_model_that_reaches_the_raters_agreement_stops(tmp_path, caplog, capsy
     assert before[0]["val/iou"] < before[0]["val/iou_ceiling"]
     low, high = stopping.interval
     assert f"val/iou: model - average rater lies in [{low:.4f}, {high:.4f}] (95 % interval), above 0" in stopping.reason
-    assert "for 3 checks in a row" in stopping.reason
+    assert stopping.reason.endswith(
+        "for 3 checks in a row: good enough as a rater. More training may still improve it."
+    )
     assert caplog.messages.count(stopping.reason) == 1
     assert capsys.readouterr().err.count("Stopping. val/iou") == 1
 

@@ -4,7 +4,8 @@ import torch
 
 from irrbench import VotePatterns, staple
 from irrbench.consensus import look_up
-from irrbench.data.dataset import LABEL_STRATEGIES, LabelRequest, parse_label
+from irrbench.data import RaterData
+from irrbench.data.dataset import LABEL_STRATEGIES, LabelRequest, SegmentationDataset, label_notes, parse_label
 
 RATERS = ("a", "b", "c", "d")
 
@@ -45,3 +46,19 @@ def test_names():
     assert parse_label("staple", RATERS) == ("staple", "")
     with pytest.raises(ValueError, match=r"label='staple:a': expected one of .*staple"):
         parse_label("staple:a", RATERS)
+
+
+def test_labels_of_two_raters_are_explained():
+    g = torch.Generator().manual_seed(0)
+    masks = (torch.rand(5, 4, 3, 6, generator=g) < 0.5).numpy()
+    present = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]], bool)
+    images = [np.zeros((1, 3, 6), np.float32)] * 5
+    data = RaterData.from_arrays(images, list(masks), present=present, raters=RATERS)
+    majority, staple_ = label_notes(data, ["soft", "majority", "random", "staple", "rater:a"])
+    assert majority.startswith("2 of 5 training images have two raters: there the label `majority` is the intersection")
+    assert "`staple` depends on where its search starts" in staple_
+    two = SegmentationDataset(data, label="majority")[1]
+    assert np.array_equal(two["label"][0].numpy() > 0, masks[1, 1] & masks[1, 2])  # it is what the note says
+    pairs = data.subset([0, 1])
+    assert label_notes(pairs, ["majority"])[0].startswith("All training images have two raters")
+    assert label_notes(pairs, ["soft", "random", "rater:b"]) == label_notes(data.subset([2, 3, 4]), ["majority"]) == []
