@@ -95,7 +95,7 @@ class Bounds:
         ties: the rule for tied pixels.
         empty_reference: the rule for references without marks.
         folds: the candidates' names -> score name -> ``(B, R)``: everybody on each reference before the mean over them;
-            column ``r`` is the reference without rater ``r``, for the ceiling of two rater ``r`` on each other one.
+            column ``r`` is the reference without rater ``r``, for the ceiling of two the others on rater ``r`` alone.
     """
 
     floor: Values
@@ -146,9 +146,9 @@ def segmentation_bounds(
         >>> masks = torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]])  # three raters, four pixels
         >>> bounds = segmentation_bounds(VotePatterns.from_masks(masks), ["iou"])
         >>> bounds.raters["iou"].round(decimals=3)
-        tensor([[0.5000, 0.6670, 0.5000]], dtype=torch.float64)
+        tensor([[0.5000, 0.5830, 0.4170]], dtype=torch.float64)
         >>> bounds.floor["iou"].round(decimals=3), bounds.ceiling["iou"].round(decimals=3)
-        (tensor([0.4580], dtype=torch.float64), tensor([0.5560], dtype=torch.float64))
+        (tensor([0.5000], dtype=torch.float64), tensor([0.5000], dtype=torch.float64))
     """
     chosen = select_scores(scores)
     check_choice("ties", ties, Ties)
@@ -166,7 +166,7 @@ def segmentation_bounds(
     folds |= {candidate: {s.name: unknown for s in chosen} for candidate in ("ceiling_of_two", "upper")}
     if isinstance(votes, VotePatterns):
         of_votes, pairs = [s for s in chosen if s.evidence == "patterns"], votes.pair_tables()
-        folds["ceiling_of_two"] |= {s.name: s(pairs, **rule).nanmean(2) for s in of_votes}
+        folds["ceiling_of_two"] |= {s.name: s(pairs, **rule).nanmean(1) for s in of_votes}
         totals, present = votes.totals, votes.present
         folds["upper"] |= {s.name: best_folds(totals, present, s, ties=ties, **rule) for s in of_votes}
     means = {candidate: {s: v.nanmean(1) for s, v in values.items()} for candidate, values in folds.items()}

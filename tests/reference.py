@@ -68,11 +68,11 @@ def on_fold(name, masks, roi, pred, raters, held_out, ties, empty_reference):
 
 
 def on_others(name, masks, roi, raters, rater, empty_reference):
-    """A rater's mean score on each other rater alone."""
+    """The mean score of the others on one rater alone."""
     inside = [s for s in range(masks.shape[1]) if roi[s]]
     own = [int(masks[rater][s]) for s in inside]
     return nanmean(
-        [score(name, [int(masks[r][s]) for s in inside], own, empty_reference) for r in raters if r != rater]
+        [score(name, own, [int(masks[r][s]) for s in inside], empty_reference) for r in raters if r != rater]
     )
 
 

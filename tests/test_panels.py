@@ -94,6 +94,7 @@ def test_the_curve_ends_at_the_bounds(ties, num_raters):
     curve, bounds = panel_curve(patterns, "iou", ties=ties), segmentation_bounds(patterns, ["iou"], ties=ties)
     for who, values in {"model": bounds.model, "rater": bounds.ceiling, "floor": bounds.floor}.items():
         torch.testing.assert_close(getattr(curve, who)[:, -1], values["iou"], equal_nan=True)
+    torch.testing.assert_close(curve.rater[:, 0], bounds.ceiling_of_two["iou"], equal_nan=True)
 
 
 def test_panels_of_one_are_pairs_and_an_image_of_fewer_raters_ends_earlier():
