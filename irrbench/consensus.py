@@ -21,6 +21,8 @@ from irrbench.patterns import VotePatterns
 
 Array = NDArray[Any]
 
+NOT_IDENTIFIED = "two raters: their votes do not identify sensitivity and specificity"
+
 _START = 0.99999  # both rates of all raters; Warfield et al. advise close to 1, which tells foreground from background
 _SMALLEST = 1e-300  # stands for a chance of 0
 _LARGEST_LOG_ODDS = 690.0  # beyond, a chance is 0 or 1
@@ -38,7 +40,7 @@ class StapleFit:
         prior: ``(B,)`` probability of foreground before the votes are known.
         iterations: ``(B,)`` int64; 0 where a rule gives the result.
         converged: ``(B,)`` bool; False where undefined.
-        reason: ``B`` strings, empty where all is well.
+        reason: ``B`` strings, empty where all is well; ``NOT_IDENTIFIED`` where two raters are present.
     """
 
     foreground: Tensor
@@ -67,6 +69,11 @@ def staple(
     errors for independent, pixel by pixel: an error that most raters share is estimated as foreground. The optimum is a
     local one, that next to raters who hardly err.
 
+    Two raters are not enough: their pixels have four vote patterns, three free shares, for four rates and the prior. A
+    whole family of rates explains the votes equally well, and the result is the one that the start and the prior lead
+    to: nothing that was measured. Each such image says so in ``reason``. Three raters are enough (seven shares for six
+    rates and the prior).
+
     Args:
         patterns: of ``B`` images.
         prior: probability of foreground, one for all or ``(B,)``; by default the share of marks among all ratings.
@@ -78,7 +85,7 @@ def staple(
         Estimates per image. With a reason: NaN where fewer than two raters are present or the region of interest is
         empty. Where nobody marked anything, foreground is 0, specificity 1 and sensitivity NaN; where everybody marked
         everything, foreground is 1, sensitivity 1 and specificity NaN. Without convergence, ``converged`` is False and
-        the values are those of the last iteration.
+        the values are those of the last iteration. With two raters the values are those where the search ended.
 
     Raises:
         ValueError: if ``prior`` is not between 0 and 1, or there are not as many as images.
@@ -117,6 +124,8 @@ def staple(
             foreground[b], sensitivity[b], found.converged[b] = 1, 1, True
         elif not why and not found.converged[b]:
             reason[b] = f"no convergence within {max_iterations} iterations"
+        elif not why and votes.present[b].sum() == 2:
+            reason[b] = NOT_IDENTIFIED
     absent = votes.present == 0
     sensitivity[absent] = specificity[absent] = np.nan
     return StapleFit(
@@ -287,6 +296,8 @@ def majority(masks: Tensor, *, present: Tensor | None = None) -> Tensor:
 
 def staple_probability(masks: Tensor, *, roi: Tensor | None = None, present: Tensor | None = None) -> Tensor:
     """Probability of foreground by :func:`~irrbench.consensus.staple`; above one half it is the STAPLE mask.
+
+    With two raters it is not identified: what it makes of pixels that one of them marks is a matter of start and prior.
 
     Args:
         masks: ``(B, R, *S)``, bool or 0/1.

@@ -1,9 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from irrbench import VotePatterns, majority, staple, staple_probability, vote_share
-from irrbench.consensus import look_up
+from irrbench.consensus import NOT_IDENTIFIED, look_up
 from tests.test_patterns import draw
 
 
@@ -106,6 +108,25 @@ def test_recovers_simulated_raters():
     wrong = (found != truth).double().mean()
     assert wrong < 0.01
     assert wrong < min((mask != truth).double().mean() for mask in masks[0])
+
+
+def test_two_raters_are_not_identified_and_say_so():
+    masks, _ = simulate(6, (2, 3, 40, 40))
+    present = torch.tensor([[True, True, False], [True, True, True]])
+    patterns = VotePatterns.from_masks(masks, present=present)
+    assert staple(patterns).reason == (NOT_IDENTIFIED, "")
+    # Why: the four shares of votes come out again from other rates, which another prior leads to.
+    two = VotePatterns.from_masks(masks[:1, :2])
+    shares = two.totals[0] / two.totals.sum()
+    fits = [staple(two, prior=prior) for prior in (0.345, 0.375)]
+    for fit in fits:
+        s, c, prior = fit.sensitivity[0], fit.specificity[0], fit.prior[0]
+        for code in range(4):
+            marks = [bool(code >> r & 1) for r in range(2)]
+            lesion = math.prod((s[r] if mark else 1 - s[r]) for r, mark in enumerate(marks))
+            rest = math.prod((1 - c[r] if mark else c[r]) for r, mark in enumerate(marks))
+            assert (prior * lesion + (1 - prior) * rest).item() == pytest.approx(shares[code].item(), abs=1e-4)
+    assert (fits[0].sensitivity - fits[1].sensitivity).abs().max() > 0.02
 
 
 def test_against_simple_itk():

@@ -1,6 +1,14 @@
 """Intraclass correlations: the shares of pixel, place, image and rater in the variance of what raters mark."""
 
-from irrbench.icc.area import AreaICCFit, BlockCounts, area_icc, area_icc_from_counts, block_counts
+from irrbench.icc.area import (
+    AreaICCFit,
+    BlockCounts,
+    BlockShareICC,
+    area_icc,
+    area_icc_from_counts,
+    block_counts,
+    block_share_icc,
+)
 from irrbench.icc.bootstrap import (
     AreaICCInterval,
     PixelICCInterval,
@@ -18,6 +26,7 @@ __all__ = [
     "AreaICCFit",
     "AreaICCInterval",
     "BlockCounts",
+    "BlockShareICC",
     "ExtentICCFit",
     "ExtentICCInterval",
     "ICCForm",
@@ -29,6 +38,7 @@ __all__ = [
     "area_icc_from_counts",
     "area_icc_interval",
     "block_counts",
+    "block_share_icc",
     "extent_icc",
     "extent_icc_interval",
     "joint_icc",

@@ -26,6 +26,7 @@ from irrbench.icc._laplace import Votes
 from irrbench.icc._solver import Criterion, Evaluation, identity, log1p_exp, select, solve
 
 NODES = 96  # 1e-8 of each integral for standard deviations up to 150
+NODES_OF_RESAMPLES = 48  # 1e-7 of an ICC: far below what a thousand resamples can tell apart
 _REACH = 9.0  # standard deviations
 _COUNTS_AT_ONCE = 2**21  # pattern counts that are drawn at a time
 
@@ -83,10 +84,11 @@ class QuadratureCriterion(Criterion):
     Args:
         votes: of the images.
         grid: a grid to keep; if not given, each state has its own.
+        nodes: of the grids that it makes.
     """
 
-    def __init__(self, votes: Votes, grid: Grid | None = None) -> None:
-        self.votes, self.grid = votes, grid
+    def __init__(self, votes: Votes, grid: Grid | None = None, *, nodes: int = NODES) -> None:
+        self.votes, self.grid, self.nodes = votes, grid, nodes
 
     def modes(self) -> Tensor:
         """Zeros, ``(R, B)``."""
@@ -94,15 +96,17 @@ class QuadratureCriterion(Criterion):
 
     def select(self, images: Tensor) -> QuadratureCriterion:
         """The criterion of some of the images."""
-        return QuadratureCriterion(select(self.votes, images), self.grid and select(self.grid, images))
+        grid = self.grid and select(self.grid, images)
+        return QuadratureCriterion(select(self.votes, images), grid, nodes=self.nodes)
 
     def with_grid(self, theta: Tensor, modes: Tensor) -> QuadratureCriterion:
         """The criterion with a grid around the raters' edges at ``theta`` ``(3, B)`` and ``modes`` ``(R, B)``."""
-        return QuadratureCriterion(self.votes, Grid.around(theta[0] + theta[2] * modes, theta[1], NODES))
+        grid = Grid.around(theta[0] + theta[2] * modes, theta[1], self.nodes)
+        return QuadratureCriterion(self.votes, grid, nodes=self.nodes)
 
     def state(self, theta: Tensor, modes: Tensor) -> QuadratureState:
         """The model at ``theta`` ``(3, B)`` and ``modes`` ``(R, B)``."""
-        grid = self.grid or Grid.around(theta[0] + theta[2] * modes, theta[1], NODES)
+        grid = self.grid or Grid.around(theta[0] + theta[2] * modes, theta[1], self.nodes)
         return QuadratureState(self.votes, theta, modes, grid)
 
 

@@ -108,13 +108,13 @@ class Criterion(ABC):
         Args:
             theta: ``(P, B)``.
             modes: ``(Z, B)`` guess, from where Newton's method starts.
-            steps: at most. With a single one, grids stay where they are.
+            steps: at most. With a single one, grids stay where the criterion has them.
 
         Newton steps are damped by ``log(1 + change) / change``: the logistic loss is self-concordant in the generalised
         sense (Sun & Tran-Dinh 2019, doi 10.1007/s10107-018-1282-4), so that such a step descends without evaluating the
         function. Images whose modes are found leave the search.
         """
-        whole = self.with_grid(theta, modes)
+        whole = self.with_grid(theta, modes) if steps > 1 else self
         found, images, part, there = modes.clone(), torch.arange(modes.shape[1]), whole, theta
         for _ in range(steps):
             step, change = part.state(there, modes).newton()
@@ -208,7 +208,7 @@ def minimise(criterion: Criterion, theta: Tensor, *, free: Sequence[int] | None 
 
 def _propose(criterion: Criterion, point: _Point, radius: Tensor, free: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     """A step ``(P, B)``, the decrease that it promises ``(B,)``, and that of a step without the radius ``(B,)``."""
-    rows = []
+    rows, criterion = [], criterion.with_grid(point.theta, point.modes)
     for i in free:
         step = torch.zeros_like(point.x)
         step[i] = _SPACING

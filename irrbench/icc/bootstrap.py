@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from irrbench.icc._laplace import Marks, Votes, count_votes
-from irrbench.icc._quadrature import draw_counts
+from irrbench.icc._quadrature import NODES_OF_RESAMPLES, draw_counts
 from irrbench.icc._solver import select
 from irrbench.icc.area import AreaICCFit, area_icc_from_counts, estimate_area
 from irrbench.icc.pixel import Engine, Expect, PixelICCFit, Scale, estimate, fit, pixel_icc
@@ -95,7 +95,7 @@ def pixel_icc_interval(
     *,
     level: float = 0.95,
     resamples: int = 1000,
-    engine: Engine = "laplace",
+    engine: Engine = "quadrature",
     expect: Expect = "meanobs",
     scale: Scale = "link",
     rng: np.random.Generator | int = 0,
@@ -127,14 +127,15 @@ def pixel_icc_interval(
 
     def icc(b: int, theta: Tensor) -> Tensor:
         drawn = simulate_votes(theta, num_raters=raters[b], pixels=sizes[b], rng=generator)
-        return estimate(drawn, engine=engine, expect=expect, scale=scale, start=theta).icc
+        found = estimate(drawn, engine=engine, expect=expect, scale=scale, start=theta, nodes=NODES_OF_RESAMPLES)
+        return found.icc
 
     theta = torch.stack([best.intercept, best.var_pixel.sqrt(), best.var_rater.sqrt()])
     samples = _resampled(best.reason, theta, resamples, icc)
     return PixelICCInterval(*percentiles(samples, level), samples, best, best.reason)
 
 
-def pixel_icc_test(patterns: VotePatterns, *, engine: Engine = "laplace") -> PixelICCTest:
+def pixel_icc_test(patterns: VotePatterns, *, engine: Engine = "quadrature") -> PixelICCTest:
     """Likelihood-ratio test of whether pixels differ at all (``var_pixel = 0``).
 
     The null value lies on the edge of what a variance can be, so that the statistic is 0 half of the time and

@@ -12,7 +12,7 @@ from torch import Tensor
 from irrbench.agreement import ALL_MARKED, EMPTY_ROI, FEW_RATERS, NOTHING_MARKED
 from irrbench.icc._laplace import LaplaceCriterion, Votes
 from irrbench.icc._quadrature import NODES, QuadratureCriterion
-from irrbench.icc._solver import Minimum, fit_defined, minimise_batches, select
+from irrbench.icc._solver import Criterion, Minimum, fit_defined, minimise_batches, select
 from irrbench.patterns import VotePatterns
 from irrbench.scores import check_choice
 
@@ -145,6 +145,7 @@ def estimate(
     expect: Expect = "meanobs",
     scale: Scale = "link",
     start: Tensor | None = None,
+    nodes: int = NODES,
 ) -> PixelICCFit:
     """:func:`pixel_icc` from the sufficient statistics of images with equally many raters.
 
@@ -154,10 +155,12 @@ def estimate(
         expect: see there.
         scale: see there.
         start: ``(3, B)`` intercept and standard deviations of pixels and raters to start from.
+        nodes: of the quadrature.
     """
 
     def search(images: Tensor) -> Minimum:
-        return fit(select(votes, images), engine=engine, start=None if start is None else start[:, images])
+        some = None if start is None else start[:, images]
+        return fit(select(votes, images), engine=engine, start=some, nodes=nodes)
 
     rules = (
         (FEW_RATERS, torch.full_like(votes.size, votes.num_raters) < 2),
@@ -176,7 +179,12 @@ def estimate(
 
 
 def fit(
-    votes: Votes, *, engine: Engine = "laplace", start: Tensor | None = None, free: tuple[int, ...] = (0, 1, 2)
+    votes: Votes,
+    *,
+    engine: Engine = "laplace",
+    start: Tensor | None = None,
+    free: tuple[int, ...] = (0, 1, 2),
+    nodes: int = NODES,
 ) -> Minimum:
     """Minimise the deviance, some images at a time.
 
@@ -185,11 +193,16 @@ def fit(
         engine: see :func:`pixel_icc`.
         start: ``(3, B)``; by default that of lme4, effects with standard deviations of 1 (a bit less for raters).
         free: which of intercept and the two standard deviations may move.
+        nodes: of the quadrature.
     """
     if start is None:
         start = torch.stack([votes.prevalence.logit(), *torch.ones(2, *votes.size.shape, dtype=torch.float64)])
         start[2] /= 2
-    kind, nodes = (QuadratureCriterion, NODES) if engine == "quadrature" else (LaplaceCriterion, 4)
-    size = max(1, _NUMBERS_AT_ONCE // ((votes.num_raters + 1) * votes.num_raters * nodes))
-    batches = torch.arange(start.shape[1]).split(size)
-    return minimise_batches(batches, lambda images: kind(select(votes, images)), start, free=free)
+
+    def criterion(images: Tensor) -> Criterion:
+        some = select(votes, images)
+        return QuadratureCriterion(some, nodes=nodes) if engine == "quadrature" else LaplaceCriterion(some)
+
+    numbers = nodes if engine == "quadrature" else 4
+    size = max(1, _NUMBERS_AT_ONCE // ((votes.num_raters + 1) * votes.num_raters * numbers))
+    return minimise_batches(torch.arange(start.shape[1]).split(size), criterion, start, free=free)
