@@ -213,6 +213,8 @@ def _why_no_verdict(candidates: Candidates, score: str) -> str:
         return "the spread over raters is described, not tested"
     if record(score).one_sided:
         return f"{title} sees one kind of error only"
+    if not record(score).needs_positives:
+        return f"{title} counts the background, which every mask gets right"
     if means[candidates.place("blank")] > means[candidates.place("floor")]:
         return f"a blank mask has a better {title} than the naive rater"
     if groups < MIN_GROUPS_FOR_TESTS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -149,7 +150,7 @@ class Ratios:
         """Of the standard errors, ``(M,)``."""
         return np.maximum(self.num_groups - 1, 1) if self.degrees is None else self.degrees
 
-    @property
+    @cached_property
     def acceleration(self) -> Floats:
         """Rate of change of the standard error with the ratio, ``(M,)``, by the jackknife over groups.
 

@@ -128,13 +128,19 @@ def test_a_score_of_one_kind_of_error_has_no_verdict(score):
     assert found["reason"].endswith("sees one kind of error only")
 
 
-@pytest.mark.parametrize(
-    ("blank", "reason"), [(0.93, "a blank mask has a better Accuracy than the naive rater"), (0.05, "")]
-)
-def test_a_score_on_which_a_blank_mask_beats_the_naive_rater_has_no_verdict(blank, reason):
+def test_a_score_that_counts_the_background_has_no_verdict():
     made = table([0.95, 0.97] * 10, ceiling=[0.97, 0.98] * 10, floor=[0.1, 0.11] * 10, score="accuracy")
-    made["accuracy_blank"] = blank
     found = build_results({"m": made}, questions=Questions(margins={"accuracy": 0.3})).verdicts.loc[0]
+    assert {found[f"{question}_verdict"] for question in ("floor", "ceiling", "equivalence")} == {"no verdict"}
+    assert found["reason"] == "Accuracy counts the background, which every mask gets right"
+
+
+@pytest.mark.parametrize(("blank", "reason"), [(0.5, "a blank mask has a better IoU than the naive rater"), (0.0, "")])
+def test_a_score_on_which_a_blank_mask_beats_the_naive_rater_has_no_verdict(blank, reason):
+    """As where most references mark nothing, and agreement on nothing counts as perfect."""
+    made = table([0.7, 0.8] * 20, ceiling=[0.8, 0.75] * 20, floor=[0.1, 0.11] * 20)
+    made["iou_blank"] = blank
+    found = build_results({"m": made}, questions=Questions(margins={"iou": 0.3})).verdicts.loc[0]
     assert found["reason"] == reason
     assert found["floor_verdict"] == ("no verdict" if reason else "better than the naive rater")
 
@@ -410,6 +416,8 @@ def test_the_spread_over_raters_is_called_a_description_and_nothing_is_tested():
     assert (verdicts[["floor_verdict", "ceiling_verdict", "equivalence_verdict"]] == "no verdict").all(axis=None)
     assert verdicts[["floor_p", "floor_p_holm", "ceiling_p", "equivalence_p_holm"]].isna().all(axis=None)
     assert set(verdicts["reason"]) == {"the spread over raters is described, not tested"}
+    assert raters.interval_name == "descriptive range"
+    assert images.interval_name == "95 % interval"
 
 
 def test_two_raters_leave_nothing_to_describe():
