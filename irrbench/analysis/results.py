@@ -57,6 +57,7 @@ class Results:
         members: the tables (seeds) behind each model.
         scores: the main one first; all in the leaderboard by default.
         level: confidence level of the intervals.
+        is_descriptive: whether low and high ends describe the spread over raters and are no intervals.
         name: of the data set.
         note: a remark that is shown with all results, such as "rendered images"; may be empty.
         raters: their names, in the order of their contours' colours.
@@ -89,6 +90,7 @@ class Results:
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     scores: tuple[str, ...] = ()
     level: float = 0.95
+    is_descriptive: bool = False
     name: str = ""
     note: str = ""
     raters: Sequence[str] = ()
@@ -144,6 +146,11 @@ class Results:
     def _count(self, column: str) -> int | None:
         values = self.leaderboard[column].dropna().tolist() if column in self.leaderboard else []
         return int(values[0]) if values else None
+
+    @property
+    def interval_name(self) -> str:
+        """What low and high ends are together."""
+        return "descriptive range" if self.is_descriptive else f"{100 * self.level:.10g} % interval"
 
     @property
     def has_few_groups(self) -> bool:
@@ -269,6 +276,7 @@ def build_results(
         },
         scores=candidates.scores,
         level=candidates.resampling.level,
+        is_descriptive=candidates.resampling.draws_raters,
     )
 
 

@@ -17,7 +17,7 @@ from irrbench.plots.curves import paired, trend_bins
 from irrbench.plots.style import score_title
 from irrbench.report.galleries import Gallery, contour_key
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
-from irrbench.report.text import FORMULA, level_in_percent, sentence, sentences, to_float
+from irrbench.report.text import FORMULA, sentence, sentences, to_float
 from irrbench.scores import gain
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, MIN_IMAGES_OF_SUBGROUP
 
@@ -164,12 +164,12 @@ def compare(results: Results, name: str, role: str) -> str:
 
 
 def findings(results: Results) -> list[str]:
-    """What the tests say of the best model; nothing where there are too few groups.
+    """What the tests say of the best model; nothing where there are too few groups, or no tests.
 
     That is its difference from the average rater, and whether its lead over the next model is more than chance.
     """
     best = results.best
-    if best is None or results.has_few_groups:
+    if best is None or results.has_few_groups or results.is_descriptive:
         return []
     name, others = str(best["name"]), [model for model in results.models if model != best["name"]]
     verdicts = _main_rows(results, results.verdicts)
@@ -209,9 +209,9 @@ def _leaderboard(results: Results) -> Section:
     columns = {"rank": Column("#", "rank"), "name": Column("name", "text")}
     columns |= {score: _score_column(score, share=f"{score}_normalized") for score in results.scores}
     text = Markup(
-        'Mean over images and <span class="share">normalized score</span>; under them the {} '
-        '<span class="interval">interval of each</span>. {}'
-    ).format(level_in_percent(results.level), sentence(TEXTS, "groups", results))
+        'Mean over images and <span class="share">normalized score</span>; under them the '
+        '<span class="interval">{} of each</span>. {}'
+    ).format(results.interval_name, sentence(TEXTS, "groups", results))
     return Section(
         "leaderboard",
         "Leaderboard",

@@ -24,7 +24,9 @@ _NAME_WIDTH = 24
 _NAME_LETTERS = 60
 
 
-def terminal_table(leaderboard: pd.DataFrame, *, scores: Iterable[str] | None = None, note: str = "") -> Table:
+def terminal_table(
+    leaderboard: pd.DataFrame, *, scores: Iterable[str] | None = None, note: str = "", interval: str = "interval"
+) -> Table:
     """Return the leaderboard as a table for ``rich``: means, under them the normalized score of each model.
 
     Args:
@@ -32,13 +34,14 @@ def terminal_table(leaderboard: pd.DataFrame, *, scores: Iterable[str] | None = 
         scores: which, the main one first (it shows its intervals); all in the frame by default. As many are shown as
             fit 80 columns; the rest is named below.
         note: a remark above the table, such as "rendered images".
+        interval: what low and high ends are called.
     """
     from rich.text import Text
 
     chosen = score_columns(leaderboard) if scores is None else tuple(scores)
     rows = leaderboard.to_dict("records")
     named = [("#", [whole(row.get("rank")) for row in rows]), ("", [wrap_name(str(row["name"])) for row in rows])]
-    intervals = ("interval", [_interval(row, chosen[0]) for row in rows])
+    intervals = (interval, [_interval(row, chosen[0]) for row in rows])
     means = [(_score_title(score), [_mean(row, score) for row in rows]) for score in chosen]
     columns = _that_fit([*named, *means[:1], intervals, *means[1:]])
     left_out = chosen[len(columns) - len(named) - 1 :]

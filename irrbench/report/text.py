@@ -67,15 +67,6 @@ def share(normalized: float) -> str:
     return f"{text} %" if math.isfinite(normalized) else text
 
 
-def level_in_percent(level: float) -> str:
-    """Return a confidence level in percent.
-
-    >>> level_in_percent(0.95), level_in_percent(0.999)
-    ('95 %', '99.9 %')
-    """
-    return f"{100 * level:.10g} %"
-
-
 def p_value(p: float) -> str:
     """Return a p-value.
 
@@ -145,7 +136,6 @@ def environment() -> Environment:
         alpha_word,
         icc_word,
         isolate,
-        level_in_percent,
         number,
         p_value,
         percent_of,

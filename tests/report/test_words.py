@@ -43,6 +43,13 @@ class TestHeadline:
             "from the naive to the average rater."
         )
 
+    def test_the_spread_over_raters_is_called_no_interval(self):
+        found = results(leaderboard({"fpn": 0.5, "unet": 0.62}), is_descriptive=True)
+        assert "IoU 0.62 (descriptive range 0.60 to 0.65)" in headline(found)
+        drawn = draw_figures(found)
+        assert "the descriptive range of its mean" in drawn["band"].caption
+        assert "%" not in headline(found).partition("descriptive")[2].partition(")")[0]
+
     def test_level_is_the_configurations(self):
         assert "(90 % interval 0.60" in headline(results(leaderboard({"unet": 0.62}), level=0.9))
 
@@ -266,6 +273,12 @@ class TestFindings:
     def test_endless_intervals_for_all_are_left_out(self):
         made = verdicts(self.MODELS, margin=0.02).assign(ceiling_difference_low_simultaneous=-np.inf)
         assert "at once" not in findings(results(leaderboard(self.MODELS), verdicts=made))[0]
+
+    def test_nothing_where_the_spread_over_raters_is_described(self):
+        models = {"fpn": 0.5, "unet": 0.62}
+        parts = {"verdicts": verdicts(models), "comparisons": comparisons(models)}
+        assert findings(results(leaderboard(models), **parts))
+        assert findings(results(leaderboard(models), **parts, is_descriptive=True)) == []
 
     def test_nothing_with_few_groups(self):
         thin = leaderboard(self.MODELS).assign(n_groups=9)
