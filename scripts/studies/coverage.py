@@ -52,7 +52,8 @@ def measure(simulation: Simulation, sizes: Sequence[int] = SIZES) -> pd.DataFram
 
     Returns:
         ``groups``, ``quantity``, ``method``, ``measure`` (coverage, or false positives), ``nominal``, ``found``,
-        ``error`` (its standard error by simulation) and the mean ``width`` of intervals.
+        ``error`` (its standard error by simulation), the mean ``width`` of intervals and, of scores, the ``skewness``
+        of what patients add.
     """
     import pandas as pd  # noqa: PLC0415
 
@@ -96,7 +97,8 @@ def _coverage(drawn: Drawn) -> Iterator[dict[str, object]]:
     }
     for quantity, (ratios, truth) in cases.items():
         for method in METHODS:
-            yield _covered(quantity, method, interval(ratios, level=_LEVEL, method=method), truth)
+            row = _covered(quantity, method, interval(ratios, level=_LEVEL, method=method), truth)
+            yield {**row, "skewness": _skewness(ratios, truth)}
 
 
 def _sizes(drawn: Drawn) -> Iterator[dict[str, object]]:
@@ -110,7 +112,14 @@ def _sizes(drawn: Drawn) -> Iterator[dict[str, object]]:
     for quantity, (ratios, null) in cases.items():
         for method in METHODS:
             found = float((p_above(ratios, null, method=method) < (1 - _LEVEL) / 2).mean())
-            yield _false_positives(quantity, method, (1 - _LEVEL) / 2, found)
+            row = _false_positives(quantity, method, (1 - _LEVEL) / 2, found)
+            yield {**row, "skewness": _skewness(ratios, null)}
+
+
+def _skewness(ratios: Ratios, truth: float) -> float:
+    """Of what the patients of all data sets add to the ratio."""
+    deviations = ratios.top - truth * ratios.bottom
+    return float((deviations**3).mean() / (deviations**2).mean() ** 1.5)
 
 
 def _family(drawn: Drawn) -> Iterator[dict[str, object]]:
