@@ -233,9 +233,12 @@ def test_scores_against_the_label_it_was_trained_on():
     table = metric.per_image()
     for i in range(N):
         truth, found = masks[i, 2][roi[i]], (logits[i, 0] > 0)[roi[i]]
-        assert table["iou_label"][i] == pytest.approx((truth & found).sum().item() / (truth | found).sum().item())
+        on_label = (truth & found).sum().item() / (truth | found).sum().item()
+        on_raters = [((m & found).sum() / (m | found).sum()).item() for m in masks[i][:, roi[i]].bool()]
+        assert table["iou_label"][i] == pytest.approx(on_label)
+        assert table["iou_label_gap"][i] == pytest.approx(on_label - sum(on_raters) / len(on_raters))
     summary = summarize(table)["f1"]
-    assert summary.noise_fit == pytest.approx(table["f1_label"].mean() - table["f1_ceiling"].mean())
+    assert (summary.label, summary.label_gap) == pytest.approx((table["f1_label"].mean(), table["f1_label_gap"].mean()))
     without = feed(SegmentationBounds(["iou", "f1"]), [range(N)], logits, masks, roi, ids).per_image()
     assert "iou_label" not in without
     assert bounds_digest(table, metric.rules) == bounds_digest(without, metric.rules)
