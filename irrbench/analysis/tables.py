@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -186,7 +187,7 @@ def _neighbours_apart(candidates: Candidates, score: str) -> Floats:
     if len(ranked) < 2:
         return np.empty(0)
     ratios = candidates.differences(score, ranked[:-1], ranked[1:])
-    differences, errors = np.abs(ratios.estimates), ratios.standard_errors
+    differences, errors = np.abs(ratios.estimates), replace(ratios, errors=None).standard_errors  # over images alone
     # One group has no standard error, and neighbours who differ everywhere by as much an infinitely small one.
     apart = np.where(errors > 0, divide(differences, errors), np.where(errors == 0, math.inf, math.nan))
     return np.where(differences == 0, 0.0, apart)

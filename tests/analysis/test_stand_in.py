@@ -146,6 +146,8 @@ class TestSeparation:
         difference = (tables["m0"]["iou"] - tables["m1"]["iou"]).to_numpy().reshape(-1, 3).mean(1)
         assert grouped.loc["iou", "separation"] == pytest.approx(abs(stats.ttest_1samp(difference, 0).statistic))
         assert grouped.loc["iou", "separation"] != pytest.approx(single.loc["iou", "separation"])
+        raters = build_results(tables, Resampling(patients, generalize="raters")).separation.set_index("score")
+        assert raters["separation"].to_dict() == pytest.approx(grouped["separation"].to_dict())
         twice = build_results({"a": tables["m0"], "b": tables["m0"]}).separation
         assert (twice["separation"] == 0).all()
 
