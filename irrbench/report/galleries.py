@@ -161,7 +161,7 @@ def _captions(chosen: pd.DataFrame, score: str) -> dict[str, str]:
         values = f"{score_title(score)} {best}; average rater {ceiling}, naive rater {floor}; agreement {alpha}"
         if row["models"] > 1 and math.isfinite(row["lowest"]):
             ends = f"{two_digits(row['lowest'])} to {two_digits(row['highest'])}"
-            values += f"; all {int(row['models'])} models {ends}"
+            values += f"; the {int(row['models'])} models {ends}"
         captions[str(image_id)] = f"{image_id}. {values}."
     return captions
 

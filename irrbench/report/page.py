@@ -37,6 +37,7 @@ FORMATS = (".png", ".svg")  # of figures as files
 _PNG: dict[str, Any] = {"format": "PNG", "optimize": True}
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 88, "subsampling": 0}
 _LARGE = 60_000  # bytes
+_LEAST_SHARE = 5e-5  # of images; an interval from above 0 on must not read as one from 0 on
 _TALL = 1.6  # a figure this much taller than wide needs a printed page of its own
 
 
@@ -200,7 +201,7 @@ _FORMATS: dict[str, Callable[[float], str]] = {
     "fine": partial(number, digits=4),
     "count": whole,
     "rank": whole,
-    "percent": lambda value: f"{number(100 * value, digits=2)} %",
+    "percent": lambda value: "<0.01 %" if 0 < value < _LEAST_SHARE else f"{number(100 * value, digits=2)} %",
     "share": share,
     "p": p_value,
     "yes": lambda value: "yes" if value else "no",

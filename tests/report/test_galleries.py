@@ -70,7 +70,7 @@ def test_raters_disagree():
 def test_captions_have_the_numbers():
     captions = choose(unet=BEST, fpn=OTHER)["failures"].captions
     assert captions["i0"] == (
-        "i0. IoU 0.00; average rater 0.80, naive rater 0.05; agreement 0.90; all 2 models 0.00 to 0.10."
+        "i0. IoU 0.00; average rater 0.80, naive rater 0.05; agreement 0.90; the 2 models 0.00 to 0.10."
     )
     assert "models" not in choose(unet=BEST)["disagreement"].captions["i5"]
 

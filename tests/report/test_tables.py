@@ -38,6 +38,9 @@ def test_values_intervals_and_dashes():
 def test_percent_and_fine():
     text = rendered(FRAME, {"name": Column("", "text"), "value": Column("", "percent")})
     assert "12.35 %" in text
+    tiny = rendered(FRAME.assign(value=[1e-9, 0.0]), {"name": Column("", "text"), "value": Column("", "percent")})
+    assert "<td>&lt;0.01 %</td>" in tiny
+    assert "<td>0.00 %</td>" in tiny
     assert "0.1235" in rendered(FRAME, {"n": Column(""), "value": Column("", "fine")})
 
 
