@@ -71,6 +71,18 @@ def test_values_are_those_of_the_metric():
     assert set(few) == {"val/n_images", "val/f1", "val/iou"}
 
 
+def test_detection_is_logged_wherever_a_reference_is_empty():
+    preds, masks, known = next(batches())
+    masks = masks.clone()
+    masks[0] = False  # nobody marks anything there
+    evaluator = Evaluator("val", scores=["iou"])
+    evaluator.update(preds, masks, **known)
+    values = evaluator.finish()
+    assert values["val/false_alarm"] == 1  # of the only image with empty references, where the model marks something
+    assert values["val/detection"] == 1
+    assert (values["val/false_alarm_floor"], evaluator.scores) == (1, ("iou", "detection", "false_alarm"))
+
+
 def test_every_epoch_starts_afresh():
     evaluator = Evaluator("test", scores=SCORES)
     first = run(evaluator)
@@ -118,7 +130,7 @@ def test_why_a_normalized_score_is_missing():
     evaluator = Evaluator("val", scores=["tpr"])
     values = run(evaluator)
     assert math.isnan(values["val/tpr_normalized"])
-    assert evaluator.why_nan("val/tpr_normalized") == "the naive rater scores as high as the average rater"
+    assert evaluator.why_nan("val/tpr_normalized") == "the naive rater scores as well as the average rater"
 
 
 def test_a_wrong_option_is_an_error_at_once():
