@@ -38,11 +38,17 @@ FIGURES, REPORT = "figures", "report.html"
 
 
 def check_questions(config: BenchmarkConfig, data: RaterData) -> None:
-    """Check, before anything is trained, that the manifest has the columns of the subgroups.
+    """Check, before anything is trained, that the data can answer what is asked.
 
     Raises:
-        ConfigError: for a subgroup's column that the manifest lacks.
+        ConfigError: for a subgroup's column that the manifest lacks, and for a spread over two raters.
     """
+    generalize = config.statistics.generalize
+    if generalize in ("raters", "all") and len(data.raters) < 3:
+        raise ConfigError(
+            f"statistics.generalize: {generalize} leaves out each rater in turn, which takes three or more; the data have "
+            f"{len(data.raters)}. Take images or seeds."
+        )
     try:
         check_columns(config.statistics.subgroups, data.manifest)
     except ValueError as error:

@@ -28,10 +28,23 @@ def test_flags_reach_the_resampling():
     resampling = resampling_of(config, data)
     assert (resampling.generalize, resampling.method, resampling.groups) == (
         "raters",
-        "student",
+        "hall",
         {"image00000": "image00000"},
     )
-    assert resampling_of(load_config(), data).method == "student"
+    assert resampling_of(load_config(), data).method == "hall"
+
+
+@pytest.mark.parametrize("generalize", ["raters", "all"])
+def test_a_spread_over_two_raters_is_refused_before_training(generalize):
+    config = load_config(None, ["--statistics.generalize", generalize])
+    two, three = (
+        RaterData.from_arrays([np.zeros((1, 2, 2), np.float32)], [np.ones((raters, 2, 2), bool)]) for raters in (2, 3)
+    )
+    check_questions(config, three)
+    with pytest.raises(
+        ConfigError, match=f"generalize: {generalize} leaves out each rater .* three or more; .* have 2"
+    ):
+        check_questions(config, two)
 
 
 def test_unknown_subgroups_are_refused_before_training():
