@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TITLES = (
-    "Fit to the very labels (noise_fit):\ngap on training minus gap on validation images",
+    "Training labels learnt by heart:\nnoise_fit",
     "Validation images:\nscore against the raters",
 )
 _SMOOTH = 5  # dots of the median that the line shows
@@ -36,7 +36,7 @@ def noise_fit_curves(curves: pd.DataFrame, *, score: str, names: Mapping[str, st
     """
     need_columns(curves, ("name", "epoch", "noise_fit", "val", "val_ceiling"), what="`curves`")
     ceiling = float(curves["val_ceiling"].mean())
-    marks = ((0.0, "has seen no label"), (ceiling, f"average rater {ceiling:.2f}"))
+    marks = ((0.0, "who has not seen them: 0"), (ceiling, f"average rater {ceiling:.2f}"))
     names = names or {}
     with style.figure_style():
         figure, axes = style.new_figure(style.FIGURE_WIDTH, 3.7, columns=len(_TITLES), heights=(1,))
@@ -48,7 +48,7 @@ def noise_fit_curves(curves: pd.DataFrame, *, score: str, names: Mapping[str, st
             style.draw_grid(ax, "y")
             ax.set_title(title, fontsize=10, fontweight="normal")
             ax.set_xlabel("epoch")
-        axes[0].set_ylabel(f"noise_fit, in units of {style.axis_label(score).partition(' (')[0]}")
+        axes[0].set_ylabel(f"difference of {style.axis_label(score).partition(' (')[0]}")
         axes[1].set_ylabel(style.axis_label(score))
         _set_limits(axes[1], curves, score)
         handles, labels = axes[0].get_legend_handles_labels()
