@@ -46,8 +46,8 @@ def check_questions(config: BenchmarkConfig, data: RaterData) -> None:
     generalize = config.statistics.generalize
     if generalize in ("raters", "all") and len(data.raters) < 3:
         raise ConfigError(
-            f"statistics.generalize: {generalize} leaves out each rater in turn, which takes three or more; the data have "
-            f"{len(data.raters)}. Take images or seeds."
+            f"statistics.generalize: {generalize} leaves out each rater in turn, which takes three or more; the data "
+            f"have {len(data.raters)}. Take images or seeds."
         )
     try:
         check_columns(config.statistics.subgroups, data.manifest)
