@@ -103,13 +103,14 @@ def pixel_icc_interval(
     """Percentile interval by parametric bootstrap: new raters and new pixels from the fitted model, fitted again.
 
     Pixels are drawn independently of each other, which those of a mask are not: the interval is too narrow. The bias of
-    an engine is not taken out: where it is large, the interval may not hold the estimate.
+    an engine is not taken out: with few raters that of Laplace is so large that its 95 % interval held the truth in 4 %
+    of 150 simulated images (three raters, 1,000 pixels, variances 4 and .3); by quadrature it did in 95 %.
 
     Args:
         patterns: of ``B`` images.
         level: of confidence.
         resamples: ``N`` an image.
-        engine: see :func:`~irrbench.icc.pixel.pixel_icc`.
+        engine: see :func:`~irrbench.icc.pixel.pixel_icc`, whose default is the other one.
         expect: see there.
         scale: see there.
         rng: generator or seed.
@@ -140,11 +141,13 @@ def pixel_icc_test(patterns: VotePatterns, *, engine: Engine = "quadrature") -> 
 
     The null value lies on the edge of what a variance can be, so that the statistic is 0 half of the time and
     chi-square with one degree of freedom otherwise (Self & Liang 1987, doi 10.1080/01621459.1987.10478472). Pixels
-    count as independent, which those of a mask are not: p-values are too small.
+    count as independent, which those of a mask are not: p-values are too small. On simulated images without pixel
+    effects the test at .05 finds one in .04 to .07 of them by quadrature, and in .01 to .18 by Laplace, which finds too
+    many where marks are rare (2 to 8 raters, 300 to 600 images each).
 
     Args:
         patterns: of ``B`` images.
-        engine: see :func:`~irrbench.icc.pixel.pixel_icc`.
+        engine: see :func:`~irrbench.icc.pixel.pixel_icc`, whose default is the other one.
 
     Returns:
         NaN, with a reason, where the ICC is undefined.

@@ -159,8 +159,10 @@ def extent_icc_interval(
         present: ``(N, R)`` bool.
         groups: ``(N,)`` labels of what was drawn independently (patients); each image on its own if not given.
         method: ``"images"`` draws whole groups of images with replacement, the raters stay: it holds for these raters.
-            ``"parametric"`` draws new images and new raters from the fitted model, and ignores ``groups``: it holds for
-            raters in general, and with few of them it is wide.
+            For raters in general it is too narrow: simulated 95 % intervals (2 to 8 raters, 30 or 100 images) held
+            their ICC in .69 to .91 of studies. ``"parametric"`` draws new images and new raters from the fitted model,
+            and ignores ``groups``: it is for raters in general, held their ICC in .85 to .97 of those studies, and with
+            few raters it is wide.
         level: of confidence.
         resamples: ``T``.
         rng: generator or seed.

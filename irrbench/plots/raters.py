@@ -54,7 +54,7 @@ def measure_means(per_image: pd.DataFrame, summary: pd.DataFrame, across: pd.Dat
     dots = [(row.measure, row.mean, row.mean - row.se, row.mean + row.se, look) for row in _records(summary)]
     if across is not None and len(across):
         titles |= {title: title for title in across["title"]}
-        legend["one value for all images, 95 % interval"] = single
+        legend["one value for all images, with its interval"] = single
         dots += [(row.title, row.value, row.low, row.high, single) for row in _records(across)]
     with style.figure_style():
         figure, rows = _rows(titles)
@@ -97,7 +97,7 @@ def average_and_naive(scores: pd.DataFrame) -> Figure:
             ax.plot([min(ends, default=0), max(ends, default=0)], [y, y], **_BETWEEN)
             for role, look in looks.items():
                 _draw_mean(ax, y, getattr(row, role), getattr(row, f"{role}_se"), look)
-        note = "mean over images; * tells raters from careless masks best" if scores["monitor"].any() else ""
+        note = "mean over images; * furthest from both careless masks" if scores["monitor"].any() else ""
         _finish(figure, rows, dict(zip(labels, looks.values(), strict=True)), x_label=note)
     return figure
 
@@ -311,5 +311,5 @@ def coefficient_plot(coefficients: pd.DataFrame, titles: Mapping[str, str]) -> F
             style.draw_grid(ax, "x")
             ax.tick_params(labelsize=7.5)
             ax.set_title(style.shorten(titles[name], width=26), fontsize=8.5, fontweight="normal")
-        figure.supxlabel("change of the measure, 95 % interval", fontsize=9)
+        figure.supxlabel("change of the measure, with its interval", fontsize=9)
     return figure

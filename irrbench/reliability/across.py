@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 from irrbench.agreement import cohen_kappa
 from irrbench.bounds import segmentation_bounds
 from irrbench.config import StudyOptions
-from irrbench.consensus import staple
+from irrbench.consensus import NOT_IDENTIFIED, staple
 from irrbench.folds import pattern_bits
 from irrbench.icc import ExtentICCFit, extent_icc, extent_icc_interval, joint_icc, shrout_fleiss
 from irrbench.icc.extent import logit_extent
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from irrbench.data import RaterData
 
 EXTENT_MARKED = "extent_icc_marked"
+ALL_MASKS, MARKED_MASKS = "all masks", "without masks that mark nothing or everything"
 MAX_PATTERNS = 2**26  # vote patterns that one model of all images may have
 _FORMS = {
     "ICC(1,1)": "other raters on each image",
@@ -86,14 +87,14 @@ def measure_extents(counted: Counted) -> Extents:
 
 def extent_table(
     extents: Extents, groups: Sequence[Hashable], options: StudyOptions
-) -> tuple[pd.DataFrame, ExtentICCFit]:
+) -> tuple[pd.DataFrame, dict[str, ExtentICCFit]]:
     """The extent ICC with its bootstrap interval and variances, and the six forms of Shrout and Fleiss.
 
     Where masks mark nothing or everything, the extent ICC without them is added: their logits are far from all others.
 
     Returns:
-        Columns ``measure``, ``title``, ``value``, ``low``, ``high``, ``reason``; and the fit, for
-        :func:`raters_needed`.
+        Columns ``measure``, ``title``, ``value``, ``low``, ``high``, ``reason``; and the fits by the masks that they
+        are of, for :func:`raters_needed`.
     """
     rows: list[tuple[object, ...]] = []
 
@@ -111,10 +112,12 @@ def extent_table(
         return found.estimate
 
     fit = add("extent_icc", "Extent ICC", extents.present)
+    fits = {ALL_MASKS: fit}
     blank = extents.present & ((extents.marked == 0) | (extents.marked == extents.total[:, None]))
     if number := int(blank.sum()):
         masks = "1 mask that marks" if number == 1 else f"{number} masks that mark"
-        add(EXTENT_MARKED, f"Extent ICC without {masks} nothing or everything", extents.present & ~blank)
+        title = f"Extent ICC without {masks} nothing or everything"
+        fits[MARKED_MASKS] = add(EXTENT_MARKED, title, extents.present & ~blank)
     variances = {"image": fit.var_image, "rater": fit.var_rater, "residual": fit.var_residual}
     for part, variance in variances.items():
         title = f"Extent, variance of {part}{'s' * (part != 'residual')} (logit)"
@@ -126,7 +129,7 @@ def extent_table(
         value, low, high, *_ = forms.get(name, [math.nan] * 3)
         undefined = "images do not differ" if forms else "fewer than two images that all raters drew"
         rows.append((name, f"Extent {name}, {meaning}", value, low, high, undefined if math.isnan(value) else ""))
-    return pd.DataFrame(rows, columns=["measure", "title", "value", "low", "high", "reason"]), fit
+    return pd.DataFrame(rows, columns=["measure", "title", "value", "low", "high", "reason"]), fits
 
 
 def joint_table(counted: Counted, options: StudyOptions) -> pd.DataFrame:
@@ -181,24 +184,28 @@ def leave_one_out(
     return pd.DataFrame(rows, columns=columns)
 
 
-def raters_needed(fit: ExtentICCFit, targets: Sequence[float]) -> pd.DataFrame:
+def raters_needed(fits: Mapping[str, ExtentICCFit], targets: Sequence[float]) -> pd.DataFrame:
     """The number of raters whose mean extent reaches a reliability ``t``.
 
     It is ``(var_rater + var_residual) / var_image * t / (1 - t)``, rounded up.
 
+    Args:
+        fits: by the masks that they are of, as :func:`extent_table` gives.
+        targets: the reliabilities ``t``.
+
     Returns:
-        Columns ``target``, ``raters`` and ``reason`` (why there is no number).
+        Columns ``masks``, ``target``, ``raters`` and ``reason`` (why there is no number).
 
     Source: Spearman 1910 and Brown 1910; Hurault et al. 2022, doi 10.1016/j.xjidi.2022.100133.
     """
-    noise, signal = float(fit.var_rater + fit.var_residual), float(fit.var_image)
     rows = []
-    for target in targets:
+    for (masks, fit), target in product(fits.items(), targets):
+        noise, signal = float(fit.var_rater + fit.var_residual), float(fit.var_image)
         reason = fit.reason or ("" if signal > 0 else "the variance of images' extents is estimated as 0")
         # Rounding errors must not add a rater where the quotient is whole.
         needed = math.nan if reason else max(1, math.ceil(noise / signal * target / (1 - target) - 1e-9))
-        rows.append((target, needed, reason))
-    return pd.DataFrame(rows, columns=["target", "raters", "reason"])
+        rows.append((masks, target, needed, reason))
+    return pd.DataFrame(rows, columns=["masks", "target", "raters", "reason"])
 
 
 # The raters one by one and in pairs, and the score to monitor.
@@ -237,15 +244,19 @@ def rater_table(data: RaterData, counted: Counted, extents: Extents, scores: Sco
     Returns:
         Columns ``rater``, ``n`` (images drawn), ``extent`` (mean share of the ROI), ``consensus`` (that of the others'
         majority), ``bias`` (their difference), ``rmse`` and ``rmse_relative`` (in units of the mean consensus),
-        ``sensitivity`` and ``specificity`` (means over images), then each score on the others' majority and its
-        standard error.
+        ``sensitivity`` and ``specificity`` (means over the images with three raters or more: two do not identify them),
+        then each score on the others' majority and its standard error, and ``reason`` (what is missing).
     """
     size = extents.total[:, None]
     error = (extents.marked - extents.consensus) / size
     by_rater = {"extent": extents.marked / size, "consensus": extents.consensus / size, "bias": error, "rmse": error**2}
     drawn = {name: table.masked_fill(~extents.present, torch.nan).numpy() for name, table in by_rater.items()}
     fits = [staple(chunk.patterns) for chunk in counted.chunks()]
+    unknown = np.array([why == NOT_IDENTIFIED for fit in fits for why in fit.reason])
     rates = {rate: torch.cat([getattr(fit, rate) for fit in fits]).numpy() for rate in ("sensitivity", "specificity")}
+    for table in rates.values():
+        table[unknown] = np.nan
+    reason = f"STAPLE: {NOT_IDENTIFIED}" if unknown.all() else ""
     rows = []
     for r, rater in enumerate(data.raters):
         row = {name: clustered_mean(table[:, r]).mean for name, table in drawn.items()}
@@ -255,7 +266,7 @@ def rater_table(data: RaterData, counted: Counted, extents: Extents, scores: Sco
         for score, table in scores.items():
             mean = clustered_mean(table[:, r], data.groups, level=level)
             row |= {score: mean.mean, f"{score}_se": mean.se}
-        rows.append({"rater": rater, "n": int(extents.present[:, r].sum()), **row})
+        rows.append({"rater": rater, "n": int(extents.present[:, r].sum()), **row, "reason": reason})
     return pd.DataFrame(rows)
 
 
@@ -274,7 +285,7 @@ def pair_table(data: RaterData, counted: Counted, *, level: float) -> pd.DataFra
     return pd.DataFrame(rows, columns=["first", "second", "n", "kappa", "se", "low", "high"])
 
 
-def score_table(candidates: Mapping[str, Scores], groups: Sequence[Hashable]) -> pd.DataFrame:
+def score_table(candidates: Mapping[str, Scores], groups: Sequence[Hashable], *, level: float = 0.95) -> pd.DataFrame:
     """One row a score: average rater, a mask that marks everything, one that marks nothing, and their distance.
 
     The naive rater marks everything. Where lesions are small, a mask that marks nothing scores better than that
@@ -284,18 +295,22 @@ def score_table(candidates: Mapping[str, Scores], groups: Sequence[Hashable]) ->
     Args:
         candidates: as :func:`score_candidates` gives.
         groups: of the images.
+        level: of the interval of the gain over both careless masks.
 
     Returns:
         Columns ``score``, ``title``, ``n``, ``ceiling``, ``ceiling_se``, ``floor``, ``floor_se``, ``blank`` (marks
         nothing), ``blank_se``, ``gap`` (mean gain of ceiling over floor), ``gap_sd`` (its SD over images),
         ``gap_in_sd``, ``margin_in_sd`` (the same over the better of naive and blank on each image), and ``monitor``,
-        True for the score with the largest of these among those that see both kinds of error.
+        True for the score with the largest of these among those that see both kinds of error and whose interval of that
+        gain lies above 0. It tells how far raters are from careless masks, and not how well a score separates models.
     """
-    rows = []
+    rows, is_above = [], []
     for name in candidates["ceiling"]:
         score, values = record(name), {who: candidates[who][name] for who in ("ceiling", "floor", "blank")}
         ceiling, floor, blank = (score.gain(by_image) for by_image in values.values())
-        gap, margin = (clustered_mean(ceiling - other, groups) for other in (floor, np.fmax(floor, blank)))
+        careless = floor, np.fmax(floor, blank)
+        gap, margin = (clustered_mean(ceiling - other, groups, level=level) for other in careless)
+        is_above.append(margin.low > 0 and not score.one_sided)
         row: dict[str, object] = {"score": name, "title": score.title, "n": gap.n}
         for who, by_image in values.items():
             mean = clustered_mean(by_image, groups)
@@ -305,9 +320,8 @@ def score_table(candidates: Mapping[str, Scores], groups: Sequence[Hashable]) ->
             row[column] = distance.mean / distance.sd if distance.sd > 0 else math.nan
         rows.append(row)
     table = pd.DataFrame(rows)
-    eligible = table["margin_in_sd"].where(~table["score"].map(lambda name: record(name).one_sided))
-    best = eligible.max()
-    return table.assign(monitor=(eligible == best) & (best > 0))
+    eligible = table["margin_in_sd"].where(np.array(is_above))
+    return table.assign(monitor=eligible == eligible.max())
 
 
 def within_raters(

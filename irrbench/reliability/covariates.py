@@ -7,6 +7,7 @@ category, coded by treatment: a coefficient is the difference from the most freq
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,13 @@ MAX_LEVELS = 10  # categories of a column that is a covariate by default
 MIN_IMAGES_OF_CATEGORY = 5  # categories with fewer images are merged into one
 IMAGES_PER_TERM = 5
 OTHER = "(rare)"
+_WORDS_OF_MASKS = re.compile(
+    r"(?:^|_|\W)(agreement|alpha|areas?|consensus|dice|disagreement|extent|icc|iou|jaccard|kappa|marked|masks?|overlap|"
+    r"pairs?|prevalence|votes?)(?=$|_|\W)",
+    re.IGNORECASE,
+)
+MEASURES_OF_MASKS = ("prevalence", "alpha")
+SHARED_RANKS = 0.8  # of the variance of ranks: a correlation of .89
 ONE_GROUP_DETERMINES = "one image or group alone determines it"
 COLUMNS = ["measure", "covariate", "contrast", "estimate", "low", "high", "p", "n", "units", "reason"]
 _SINGULAR = 1e-9  # eigenvalues of a scaled cross product below this are 0
@@ -47,29 +55,46 @@ class Design(NamedTuple):
     skipped: dict[str, str]
 
 
-def make_design(
-    manifest: pd.DataFrame, wanted: Sequence[str] | None, *, raters: Sequence[str], group_column: str | None
-) -> Design:
-    """Turn manifest columns into terms.
-
-    Args:
-        manifest: one row an image.
-        wanted: columns; by default those for which :func:`why_no_covariate` gives no reason.
-        raters: names, as columns about single raters (``area_<rater>``) are no covariates by default.
-        group_column: the column that groups the images.
+def check_covariates(manifest: pd.DataFrame, wanted: Sequence[str] | None) -> None:
+    """Refuse covariates that are not there.
 
     Raises:
-        ValueError: if a wanted column is not there.
+        ValueError: naming the column, and those that there are.
     """
     unknown = [name for name in wanted or () if name not in manifest]
     if unknown:
         known = ", ".join(map(str, manifest.columns)) or "none"
         raise ValueError(f"covariates: no column {unknown[0]!r} in the manifest; its columns are {known}.")
+
+
+def make_design(
+    manifest: pd.DataFrame,
+    wanted: Sequence[str] | None,
+    *,
+    raters: Sequence[str],
+    group_column: str | None,
+    measures: pd.DataFrame | None = None,
+) -> Design:
+    """Turn manifest columns into terms.
+
+    Args:
+        manifest: one row an image.
+        wanted: columns; by default those for which neither :func:`why_no_covariate` nor :func:`why_of_masks` gives a
+            reason.
+        raters: names, as columns about single raters (``area_<rater>``) are no covariates by default.
+        group_column: the column that groups the images.
+        measures: of the same images, by which columns that were computed from the masks are known.
+
+    Raises:
+        ValueError: if a wanted column is not there.
+    """
+    check_covariates(manifest, wanted)
     columns: dict[str, pd.Series] = {}
     terms: dict[str, Term] = {}
     skipped: dict[str, str] = {}
     for name in manifest if wanted is None else ():
         reason = "groups the images" if name == group_column else why_no_covariate(manifest[name], raters)
+        reason = reason or why_of_masks(manifest[name], measures)
         skipped |= {str(name): reason} if reason else {}
     for name in map(str, manifest.columns if wanted is None else wanted):
         levels = manifest[name].dropna().unique()
@@ -109,6 +134,44 @@ def why_no_covariate(column: pd.Series, raters: Sequence[str]) -> str:
     if levels > 0.5 * images:
         return "nearly every image has its own value"
     return f"{levels} categories, more than {MAX_LEVELS}" if levels > MAX_LEVELS else ""
+
+
+def why_of_masks(column: pd.Series, measures: pd.DataFrame | None = None) -> str:
+    """Why a column seems to be computed from the masks, which explains their agreement by itself; empty if not.
+
+    Either a word of its name says so, or prevalence or alpha determines it nearly: its ranks share more than
+    ``SHARED_RANKS`` of their variance with it (of a category: the ranks of the measure, with the categories).
+
+    Args:
+        column: one row an image.
+        measures: columns ``prevalence`` and ``alpha``, one row an image.
+
+    Example:
+        >>> why_of_masks(pd.Series([0.8, 0.7], name="mean_pair_dice"))
+        "computed from the masks, by its name ('pair'); --covariates takes it in"
+    """
+    remedy = "--covariates takes it in"
+    if word := _WORDS_OF_MASKS.search(str(column.name)):
+        return f"computed from the masks, by its name ({word[1]!r}); {remedy}"
+    for name in MEASURES_OF_MASKS:
+        if measures is None:
+            break
+        measure = measures[name].set_axis(column.index)
+        defined = column.notna() & measure.notna()
+        if (share := _shared_ranks(column[defined], measure[defined].rank())) > SHARED_RANKS:
+            return f"probably computed from the masks: it shares {share:.0%} of its ranks with {name}; {remedy}"
+    return ""
+
+
+def _shared_ranks(column: pd.Series, ranks: pd.Series) -> float:
+    """Share of the variance of ranks of a measure that a column determines."""
+    if len(column) < MIN_IMAGES_OF_CATEGORY or column.nunique() < 2 or ranks.nunique() < 2:
+        return 0.0
+    if is_numeric_dtype(column) and not is_bool_dtype(column):
+        return float(np.corrcoef(column.rank(), ranks)[0, 1]) ** 2
+    rest = ranks - ranks.groupby(column.astype(str)).transform("mean")
+    free = len(ranks) - column.nunique()  # many small categories explain ranks by chance
+    return 1 - float((rest**2).sum() / free / ranks.var()) if free > 0 else 0.0
 
 
 def _code(column: pd.Series) -> dict[str, pd.Series]:

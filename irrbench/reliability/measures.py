@@ -33,7 +33,8 @@ from irrbench.agreement import (
 from irrbench.bounds import segmentation_bounds
 from irrbench.config import StudyOptions
 from irrbench.data.io import track
-from irrbench.icc import area_icc_from_counts, pixel_icc
+from irrbench.folds import pattern_bits
+from irrbench.icc import area_icc_from_counts, block_share_icc, pixel_icc
 from irrbench.icc.pixel import Engine
 from irrbench.patterns import VotePatterns
 from irrbench.reliability.counting import Chunk, Counted
@@ -90,20 +91,26 @@ def select_measures(options: StudyOptions) -> tuple[Measure, ...]:
     measures = [
         Measure("prevalence", "Prevalence", "description", of(_mean_prevalence), is_main=True),
         Measure("unanimous", "Pixels on which all raters agree", "description", of(_unanimous)),
+        Measure("unmarked", "Pixels that nobody marks", "description", of(_unmarked)),
         Measure("marked_by_all", "Marked by all, of what anyone marks", "description", of(_marked_by_all)),
         Measure("percent_agreement", "Percent agreement", "agreement", of(percent_agreement)),
+        Measure("pairwise_iou", "IoU of two raters, mean of pairs", "agreement", of(_mean_pairwise_iou)),
         Measure("alpha", "Krippendorff's alpha", "agreement", of(krippendorff_alpha), is_main=True, range=signed),
         Measure("fleiss_kappa", "Fleiss' kappa", "agreement", of(fleiss_kappa), range=signed),
         Measure("cohen_kappa", "Cohen's kappa, mean of pairs", "agreement", of(_mean_cohen), range=signed),
         Measure("ac1", "Gwet's AC1", "agreement", of(gwet_ac1), is_main=True, range=signed),
-        Measure("pixel_icc", "Pixel ICC (Laplace)", "icc", partial(_pixel_icc, engine="laplace"), is_main=True),
     ]
+    # The nearly exact value first, where there is one.
     if options.quadrature:
         compute = partial(_pixel_icc, engine="quadrature")
-        measures.append(Measure("pixel_icc_quadrature", "Pixel ICC (quadrature)", "icc", compute))
+        measures.append(Measure("pixel_icc_quadrature", "Pixel ICC (quadrature)", "icc", compute, is_main=True))
+    laplace = partial(_pixel_icc, engine="laplace")
+    measures.append(Measure("pixel_icc", "Pixel ICC (Laplace)", "icc", laplace, is_main=not options.quadrature))
     for place, cells in enumerate(options.cells):
         title, area = f"Area ICC ({cells}x{cells})", partial(_area_icc, cells=cells)
         measures.append(Measure(f"area_icc_{cells}", title, "icc", area, is_main=place == 0))
+        title, shares = f"Reliability of block shares ({cells}x{cells})", partial(_block_shares, cells=cells)
+        measures.append(Measure(f"block_share_icc_{cells}", title, "icc", shares, range=signed))
     for place, name in enumerate(options.scores):
         score = record(name)
         for candidate, who in (("ceiling", "average rater"), ("floor", "naive rater")):
@@ -132,6 +139,11 @@ def _unanimous(patterns: VotePatterns) -> Tensor:
     return (totals[:, 0] + _marked_by_present(patterns)) / totals.sum(1)
 
 
+def _unmarked(patterns: VotePatterns) -> Tensor:
+    totals = patterns.totals.double()
+    return totals[:, 0] / totals.sum(1)
+
+
 def _marked_by_all(patterns: VotePatterns) -> Tensor:
     return _marked_by_present(patterns) / patterns.totals[:, 1:].sum(1).double()
 
@@ -147,6 +159,15 @@ def _mean_cohen(patterns: VotePatterns) -> Tensor:
     return cohen_kappa(patterns)[:, first, second].nanmean(1)
 
 
+def _mean_pairwise_iou(patterns: VotePatterns) -> Tensor:
+    """Over the pairs of present raters of whom one or both marked something, ``(B,)``."""
+    bits, totals = pattern_bits(patterns.num_raters).double(), patterns.totals.double()
+    first, second = torch.triu_indices(patterns.num_raters, patterns.num_raters, 1)
+    both, either = bits[:, first] * bits[:, second], bits[:, first].maximum(bits[:, second])
+    there = patterns.present[:, first] & patterns.present[:, second]
+    return (totals @ both / (totals @ either)).where(there, torch.nan).nanmean(1)
+
+
 def _pixel_icc(chunk: Chunk, *, engine: Engine) -> Values:
     fit = pixel_icc(chunk.patterns, engine=engine)
     return Values(fit.icc, fit.reason)
@@ -156,6 +177,11 @@ def _area_icc(chunk: Chunk, *, cells: int) -> Values:
     marked, total = chunk.blocks[cells]
     fit = area_icc_from_counts(marked, total, present=chunk.patterns.present)
     return Values(fit.icc, fit.reason)
+
+
+def _block_shares(chunk: Chunk, *, cells: int) -> Values:
+    found = block_share_icc(*chunk.blocks[cells], present=chunk.patterns.present)
+    return Values(found.icc, found.reason)
 
 
 def _bound(chunk: Chunk, *, score: str, candidate: str, options: StudyOptions) -> Values:
@@ -232,14 +258,14 @@ def summarize_measures(
     Returns:
         Columns ``measure``, ``title``, ``n``, ``n_undefined``, ``units``, ``mean``, ``sd``, ``se``, ``low``, ``high``,
         ``median``, ``under_half``, ``over_nine_tenths``; the last three are NaN where no image defines the measure, the
-        shares also for a measure whose highest value is not 1.
+        shares also for a description and for a measure whose highest value is not 1.
     """
     rows = []
     for measure in measures:
         values = per_image[measure.name].to_numpy(float)
         found, defined = clustered_mean(values, groups, level=level), values[~np.isnan(values)]
         low, high = np.clip([found.low, found.high], *measure.range).tolist()
-        shares = len(defined) > 0 and measure.range[1] == 1
+        shares = len(defined) > 0 and measure.range[1] == 1 and measure.kind != "description"
         row = {
             "measure": measure.name,
             "title": measure.title,

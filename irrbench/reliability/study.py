@@ -27,7 +27,7 @@ from irrbench.reliability.across import (
     within_raters,
 )
 from irrbench.reliability.counting import Counted, count_images
-from irrbench.reliability.covariates import make_design, regress_all
+from irrbench.reliability.covariates import check_covariates, make_design, regress_all
 from irrbench.reliability.measures import (
     Measure,
     correlate_all,
@@ -141,10 +141,13 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
         kept = [i for i in range(n_images) if i not in out]
         data, counted = data.subset(kept), counted.subset(kept)
         groups, raters = data.groups, data.raters
-        design = make_design(data.manifest, options.covariates, raters=raters, group_column=data.group_column)
+        check_covariates(data.manifest, options.covariates)
         left_out = range(len(raters)) if len(raters) > MIN_RATERS else range(0)
         measured = measure_all(counted, options, left_out=left_out, workers=workers, progress=progress)
         table = measured[None].table
+        design = make_design(
+            data.manifest, options.covariates, raters=raters, group_column=data.group_column, measures=table
+        )
         facts = {
             "image_id": data.image_ids,
             "group": groups,
@@ -152,7 +155,7 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
             "roi_pixels": [int(image.counts.sum()) for image in counted.images],
         }
         extents, scores = measure_extents(counted), score_candidates(counted, options)
-        across, fit = extent_table(extents, groups, options)
+        across, fits = extent_table(extents, groups, options)
         text = remark(excluded, n_images, options)
         return Study(
             data=data,
@@ -164,8 +167,8 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
             summary=summarize_measures(table, measures, groups, level=level),
             across=across,
             joint=joint_table(counted, options),
-            raters_needed=raters_needed(fit, options.targets),
-            scores=score_table(scores, groups),
+            raters_needed=raters_needed(fits, options.targets),
+            scores=score_table(scores, groups, level=level),
             raters=rater_table(data, counted, extents, scores["raters"], level=level),
             pairs=pair_table(data, counted, level=level),
             leave_one_out=leave_one_out(data, measured, extents, level=level),

@@ -5,7 +5,7 @@ What is said is in the template ``raters.txt``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from irrbench.plots.raters import (
 )
 from irrbench.reliability.across import EXTENT_MARKED
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
-from irrbench.report.text import sentence, sentences, two_digits
+from irrbench.report.text import alpha_word, icc_word, sentence, sentences, two_digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from irrbench.reliability.study import Study
 
 TEXTS = "raters.txt"
+MIN_UNITS_OF_WORD = 30  # images, or groups of them, from which on a value is given a word
 PACKAGES = ("irrbench", "torch", "numpy", "pandas", "scipy", "statsmodels", "mlflow")
 COLUMNS = {
     **{name: Column(name, "text") for name in ("measure", "rater", "column", "covariate", "contrast")},
@@ -46,17 +47,17 @@ COLUMNS = {
     "difference": Column("difference", interval=("low", "high")),
     "estimate": Column("change", interval=("low", "high")),
     "kappa": Column("Cohen's kappa", interval=("low", "high")),
-    "p": Column("p", "fine"),
+    "p": Column("p", "p"),
     "sd": Column("SD"),
     "laplace": Column("Laplace"),
     "under_half": Column("under .5", "percent"),
     "over_nine_tenths": Column("over .9", "percent"),
-    "target": Column("reliability of the mean extent"),
+    "masks": Column("reliability of the mean extent", "text"),
+    "target": Column("reliability"),
     "raters": Column("raters", "count"),
     "ceiling": Column("average rater"),
     "floor": Column("naive rater"),
     "blank": Column("marks nothing"),
-    "gap_in_sd": Column("average - naive, in SD"),
     "margin_in_sd": Column("better than both, in SD"),
     "extent": Column("marked", "percent"),
     "mean_prevalence": Column("marked", "percent"),
@@ -72,12 +73,12 @@ COLUMNS = {
 _TABLES = {
     "measures": choose_columns(COLUMNS, "title mean se sd median under_half over_nine_tenths n n_undefined"),
     "across_images": choose_columns(COLUMNS, "title value reason"),
-    "joint": choose_columns(COLUMNS, "title laplace quadrature reason", title="one model of all images"),
-    "raters_needed": choose_columns(COLUMNS, "target raters reason"),
-    "scores": choose_columns(
-        COLUMNS, "title ceiling ceiling_se floor floor_se blank gap_in_sd margin_in_sd n", title="score"
+    "joint": choose_columns(COLUMNS, "title quadrature laplace reason", title="one model of all images"),
+    "raters_needed": choose_columns(COLUMNS, "masks target raters reason"),
+    "scores": choose_columns(COLUMNS, "title ceiling ceiling_se floor floor_se blank margin_in_sd n", title="score"),
+    "raters": choose_columns(
+        COLUMNS, "rater n extent consensus bias rmse rmse_relative sensitivity specificity reason"
     ),
-    "raters": choose_columns(COLUMNS, "rater n extent consensus bias rmse rmse_relative sensitivity specificity"),
     "rater_pairs": choose_columns(COLUMNS, "first second kappa se n"),
     "coefficients": choose_columns(COLUMNS, "measure covariate contrast estimate p n reason"),
     "skipped_covariates": choose_columns(COLUMNS, "column reason", reason="why it is no covariate"),
@@ -120,7 +121,7 @@ def study_page(study: Study, drawings: Mapping[str, Drawing], *, config: Mapping
 
 
 def headline(study: Study) -> str:
-    """One sentence: how many images and raters, and the three main numbers."""
+    """One sentence: how many images and raters, and the three main numbers, the nearly exact pixel ICC first."""
     complete = int((study.per_image["n_raters"] == len(study.data.raters)).sum())
     return sentence(
         TEXTS, "headline", study, complete, _by_measure(study.summary), _by_measure(study.across)["extent_icc"]
@@ -130,12 +131,19 @@ def headline(study: Study) -> str:
 def findings(study: Study) -> list[str]:
     """What the numbers say, a sentence or more for each subject."""
     across, monitored = _by_measure(study.across), study.scores[study.scores["monitor"]].to_dict("records")
+    measures, extent = _by_measure(study.summary), across["extent_icc"]
+    units = {name: row["units"] for name, row in measures.items()} | {"extent_icc": len(set(study.data.groups))}
+    words = {
+        name: grade(alpha_word if name == "alpha" else icc_word, row["low"], row["high"], units[name])
+        for name, row in [*measures.items(), ("extent_icc", extent)]
+    }
     said = sentences(
         TEXTS,
         "findings",
         study,
-        _by_measure(study.summary),
-        extent=across["extent_icc"],
+        measures,
+        words,
+        extent=extent,
         extent_marked=across.get(EXTENT_MARKED),
         outlier_rater=_outlier_rater(study),
         monitored=monitored[0] if monitored else None,
@@ -145,7 +153,30 @@ def findings(study: Study) -> list[str]:
 
 def limits(study: Study) -> list[str]:
     """The limits of the results."""
-    return sentences(TEXTS, "limits", study, _unit(study))
+    return sentences(TEXTS, "limits", study, _unit(study), MIN_UNITS_OF_WORD)
+
+
+def grade(word_of: Callable[[float], str], low: float, high: float, units: int) -> str:
+    """The word of an interval: what holds at its lower end; empty where that, or the number of images, allows none.
+
+    Args:
+        word_of: gives the word of a value.
+        low: lower end of the interval of a mean, NaN if there is none.
+        high: upper end.
+        units: images, or groups of them, behind the mean.
+
+    Example:
+        >>> grade(icc_word, 0.78, 0.88, 40), grade(icc_word, 0.91, 0.99, 40), grade(icc_word, 0.91, 0.99, 2)
+        ('good', 'excellent', '')
+        >>> grade(icc_word, 0.55, 0.95, 40), grade(icc_word, 0.2, 0.95, 40), grade(icc_word, 0.1, 0.3, 40)
+        ('at least moderate', '', 'poor')
+    """
+    if units < MIN_UNITS_OF_WORD or not np.isfinite([low, high]).all():
+        return ""
+    least, most = word_of(low), word_of(high)
+    if least == most:
+        return least
+    return "" if least == word_of(-np.inf) else f"at least {least.removesuffix(' only')}"
 
 
 def _outlier_rater(study: Study) -> dict[Any, Any] | None:
@@ -245,9 +276,11 @@ def rules_in_words(study: Study) -> dict[str, str]:
         "Images left out": f"fewer than two raters or an empty region of interest; more than half of the raters marked "
         f"over {options.exclude_above:.0%} or under {options.exclude_below:.0%} of it",
         "Standard errors and intervals of means": f"over {unit}, {options.level:.0%}, Student's",
-        "Interval of the extent ICC": f"percentile bootstrap, {options.resamples} resamples of {unit}; raters fixed",
+        "Interval of the extent ICC": f"percentile bootstrap, {options.resamples} resamples of {unit}; "
+        "for these raters",
         "Correlations": f"Pearson's, Fisher's interval by the number of {unit}",
-        "Linear model": f"least squares, all covariates at once, numbers standardised, intervals {robust}",
+        "Linear model": f"least squares, all covariates at once, numbers standardised, intervals {robust}; "
+        "p-values are not corrected for the number of measures and terms",
         "Scores": f"each rater on the strict majority of the others; ties {options.ties}; empty reference: "
         f"{options.empty_reference}",
         "ICC": "variance of one mark by its observed mean (meanobs), link scale",
@@ -305,10 +338,11 @@ def _draw_raters(study: Study) -> dict[str, Figure]:
 
 def _draw_masks(study: Study, pictures: int) -> Figure | None:
     data, images = study.data, []
+    pixel_icc = "pixel_icc_quadrature" if study.options.quadrature else "pixel_icc"
     for place in choose_images(study, pictures):
         if len(data.shape(place)) == 2:
             row = study.per_image.iloc[place]
-            values = f"alpha {two_digits(row['alpha'])}, pixel ICC {two_digits(row['pixel_icc'])}"
+            values = f"alpha {two_digits(row['alpha'])}, pixel ICC {two_digits(row[pixel_icc])}"
             caption = f"{row['image_id']}: {values}, {row['prevalence']:.1%} marked"
             images.append(
                 RatedImage(caption, data.image(place), data.masks(place), data.roi(place), data.present(place))

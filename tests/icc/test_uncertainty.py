@@ -6,8 +6,9 @@ import torch
 
 from irrbench import VotePatterns
 from irrbench.icc import pixel_icc_interval, pixel_icc_test
+from irrbench.icc._quadrature import NODES_OF_RESAMPLES
 from irrbench.icc.bootstrap import simulate_votes
-from irrbench.icc.pixel import UNANIMOUS
+from irrbench.icc.pixel import UNANIMOUS, estimate
 from tests.icc.drawing import draw_counts, patterns_of
 
 
@@ -47,6 +48,35 @@ def test_interval_covers_the_truth():
     found = pixel_icc_interval(patterns_of(*counts), resamples=60, engine="quadrature", expect="liability")
     truth = 4 / (4.1 + math.pi**2 / 3)
     assert ((found.low < truth) & (truth < found.high)).double().mean() > 0.8
+
+
+def test_by_default_both_are_by_quadrature():
+    counts = draw_counts(np.random.default_rng(9), raters=3, pixels=300, intercept=-2, var_pixel=4, var_rater=0.3)
+    patterns = patterns_of(counts)
+    exact = pixel_icc_interval(patterns, resamples=10, engine="quadrature")
+    torch.testing.assert_close(pixel_icc_interval(patterns, resamples=10).samples, exact.samples)
+    assert pixel_icc_test(patterns).statistic == pixel_icc_test(patterns, engine="quadrature").statistic
+    assert pixel_icc_test(patterns, engine="laplace").statistic != pixel_icc_test(patterns).statistic
+    assert pixel_icc_interval(patterns, resamples=10, engine="laplace").estimate.icc != exact.estimate.icc
+
+
+@pytest.mark.parametrize("var_pixel", [0.0, 4.0, 900.0])
+def test_the_nodes_of_resamples_are_enough(var_pixel):
+    rng = np.random.default_rng(10)
+    theta = torch.tensor([[-1.0], [var_pixel**0.5], [0.6]], dtype=torch.float64).expand(-1, 12)
+    votes = simulate_votes(theta, num_raters=4, pixels=3000, rng=rng)
+    few, many = (estimate(votes, engine="quadrature", start=theta, nodes=n).icc for n in (NODES_OF_RESAMPLES, 192))
+    torch.testing.assert_close(few, many, rtol=0, atol=1e-6)
+
+
+def test_on_rare_marks_the_laplace_test_finds_too_much_and_quadrature_does_not():
+    rng = np.random.default_rng(12)
+    counts = [draw_counts(rng, raters=3, pixels=500, intercept=-3, var_pixel=0, var_rater=1) for _ in range(150)]
+    patterns = patterns_of(*counts)
+    size = {engine: (pixel_icc_test(patterns, engine=engine).p_value < 0.05).double().mean().item() for engine in
+            ("laplace", "quadrature")}  # fmt: skip
+    assert size["laplace"] > 0.1
+    assert size["quadrature"] < 0.1
 
 
 def test_without_pixel_effects_half_the_statistics_are_zero():

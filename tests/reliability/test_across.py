@@ -28,16 +28,16 @@ def fit_with(image: float, rater: float, residual: float):
 
 def test_number_of_raters_by_hand():
     # (1 + 2) / 4 * t / (1 - t): .75 * 3 = 2.25, .75 * 1 = .75, .75 * 9 = 6.75
-    table = raters_needed(fit_with(4.0, 1.0, 2.0), [0.75, 0.5, 0.9])
+    table = raters_needed({"all": fit_with(4.0, 1.0, 2.0)}, [0.75, 0.5, 0.9])
     assert table["raters"].tolist() == [3, 1, 7]
 
 
 def test_a_whole_quotient_is_not_rounded_up():
-    assert raters_needed(fit_with(1.0, 0.1, 0.1), [1 - 1 / 11])["raters"].tolist() == [2]
+    assert raters_needed({"all": fit_with(1.0, 0.1, 0.1)}, [1 - 1 / 11])["raters"].tolist() == [2]
 
 
 def test_no_number_has_a_reason():
-    row = raters_needed(fit_with(0.0, 1.0, 1.0), [0.9]).iloc[0]
+    row = raters_needed({"all": fit_with(0.0, 1.0, 1.0)}, [0.9]).iloc[0]
     assert math.isnan(row["raters"])
     assert row["reason"] == "the variance of images' extents is estimated as 0"
 
@@ -47,7 +47,8 @@ def test_extents_without_blank_masks(data):
     masks = [np.stack([places < 30 + 20 * i + 15 * r * (i % 3) for r in range(3)]) for i in range(12)]
     masks[3][2] = False
     blank = RaterData.from_arrays([np.zeros((1, *m.shape[1:])) for m in masks], masks, raters=RATERS)
-    table = study(blank, QUICK, progress=False).across.set_index("measure")
+    whole = study(blank, QUICK, progress=False)
+    table = whole.across.set_index("measure")
     there = np.ones((12, 3), bool)
     there[3, 2] = False
     marked = [[mask.sum() for mask in m] for m in masks]
@@ -57,6 +58,12 @@ def test_extents_without_blank_masks(data):
     assert row["value"] == pytest.approx(float(expected.icc), abs=1e-12)
     assert row["low"] < row["value"] < row["high"]
     assert row["value"] > table.loc["extent_icc", "value"]
+    needed = whole.raters_needed.pivot(index="target", columns="masks", values="raters")
+    noise = float(expected.var_rater + expected.var_residual) / float(expected.var_image)
+    assert needed["without masks that mark nothing or everything"].tolist() == [
+        max(1, math.ceil(noise * t / (1 - t))) for t in needed.index
+    ]
+    assert (needed["all masks"] > needed["without masks that mark nothing or everything"]).all()
     assert "extent_icc_marked" not in set(study(data, QUICK, progress=False).across["measure"])
 
 
@@ -124,13 +131,16 @@ def test_rater_table_by_loops(found):
 
 
 def test_score_table_by_hand():
-    # Three raters, four pixels: A 1100, B 1100, C 1000; references AB, AC, BC without a tie: 1100, 1000, 1000.
+    # Three raters, four pixels: A 1100, B 1100, C 1000. C's reference is 1100; that of A and B ties on the second pixel,
+    # and is read as 1000 and as 1100.
     masks = np.array([[[[1, 1, 0, 0]], [[1, 1, 0, 0]], [[1, 0, 0, 0]]]], bool)
     found = study(RaterData.from_arrays([np.zeros((1, 1, 4))], list(masks)), QUICK, progress=False)
     scores = found.scores.set_index("score")
-    assert scores.loc["iou", ["ceiling", "floor", "blank"]].tolist() == pytest.approx([(0.5 + 0.5 + 0.5) / 3, 1 / 3, 0])
-    # blank: 3/4 of C's reference's pixels are ... background: 2/4, 3/4, 3/4
-    assert scores.loc["accuracy", "blank"] == pytest.approx((0.5 + 0.75 + 0.75) / 3)
+    assert scores.loc["iou", ["ceiling", "floor", "blank"]].tolist() == pytest.approx(
+        [(0.75 + 0.75 + 0.5) / 3, (0.375 + 0.375 + 0.5) / 3, 0]
+    )
+    # blank: the share of background, 3/4 of 1000 and 2/4 of 1100
+    assert scores.loc["accuracy", "blank"] == pytest.approx((0.625 + 0.625 + 0.5) / 3)
     assert scores.loc["tpr", ["floor", "blank"]].tolist() == [1, 0]
 
 

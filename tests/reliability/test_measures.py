@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import torch
 
 from irrbench import VotePatterns, gwet_ac1, krippendorff_alpha, segmentation_bounds
 from irrbench.data import RaterData
-from irrbench.icc import area_icc, pixel_icc
+from irrbench.icc import area_icc, block_counts, block_share_icc, pixel_icc
 from irrbench.reliability import select_measures, study
 from irrbench.reliability.counting import count_images
 from irrbench.reliability.measures import measure_all
@@ -57,6 +58,32 @@ def test_unanimous_pixels_and_prevalence_by_loops(found):
         anyone = [v for v in votes if v]
         assert found.per_image["marked_by_all"][i] == pytest.approx(np.mean([v == 3 for v in anyone]))
         assert found.per_image["prevalence"][i] == pytest.approx(np.mean(votes) / 3)
+
+
+def test_pairwise_iou_and_unmarked_pixels_by_loops(found):
+    for i in range(3):
+        masks, roi = found.data.masks(i), found.data.roi(i)
+        inside = masks[:, roi]
+        pairs = [(a & b).sum() / (a | b).sum() for a, b in combinations(inside, 2)]
+        assert found.per_image["pairwise_iou"][i] == pytest.approx(np.mean(pairs))
+        assert found.per_image["unmarked"][i] == pytest.approx((~inside.any(0)).mean())
+
+
+def test_pairs_that_marked_nothing_and_absent_raters_have_no_iou():
+    masks = np.zeros((2, 3, 1, 4), bool)
+    masks[0, 0, 0, :2], masks[1, :, 0, :2] = True, [[1, 1], [1, 0], [0, 0]]
+    data = RaterData.from_arrays(
+        [np.zeros((1, 1, 4))] * 2, list(masks), present=np.array([[True, True, True], [True, True, False]])
+    )
+    measures = {m.name: m for m in select_measures(OPTIONS)}
+    found = measures["pairwise_iou"].compute(next(iter(count_images(data, cells=[2]).chunks())))[0]
+    assert found.tolist() == [0, 0.5]  # (0 + 0 + undefined), and the pair that is there
+
+
+def test_block_shares_are_those_of_the_masks(found):
+    masks, roi = torch.from_numpy(found.data.masks(1))[None], torch.from_numpy(found.data.roi(1))[None]
+    expected = block_share_icc(*block_counts(masks, roi=roi, cells=5)).icc.item()
+    assert found.per_image["block_share_icc_5"][1] == pytest.approx(expected, abs=1e-9)
 
 
 def test_unanimous_counts_present_raters_alone():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from irrbench.reliability.covariates import OTHER, make_design, regress_all
+from irrbench.reliability.covariates import OTHER, make_design, regress_all, why_of_masks
 
 N = 60
 
@@ -62,6 +62,35 @@ class TestColumns:
             "constant": "one value only",
             "empty": "no values",
         }
+
+    def test_what_is_computed_from_the_masks_is_none(self):
+        measures = pd.DataFrame({"prevalence": np.exp(numbers(3)), "alpha": numbers(4)})
+        frame = manifest(
+            mean_pair_dice=numbers(5),
+            Area=numbers(6),
+            paired_eyes=[True, False] * (N // 2),  # no word of its own
+            areal=numbers(7),
+            diameter=measures["prevalence"].to_numpy() ** 0.5,
+            size_class=pd.qcut(measures["prevalence"], 4, labels=list("abcd")).astype(str).to_numpy(),
+            ease=(measures["alpha"] + 0.2 * numbers(8)).to_numpy(),
+            texture=(measures["alpha"] + 1.5 * numbers(9)).to_numpy(),
+            site=["A", "B", "C"] * (N // 3),
+        )
+        design = make_design(frame, None, raters=[], group_column=None, measures=measures)
+        kept = list(dict.fromkeys(term.covariate for term in design.terms.values()))
+        assert kept == ["paired_eyes", "areal", "texture", "site"]
+        assert design.skipped["mean_pair_dice"].startswith("computed from the masks, by its name ('pair')")
+        assert design.skipped["Area"].startswith("computed from the masks, by its name ('Area')")
+        for name, measure in (("diameter", "prevalence"), ("size_class", "prevalence"), ("ease", "alpha")):
+            assert design.skipped[name].startswith("probably computed from the masks: it shares ")
+            assert f"of its ranks with {measure}; --covariates takes it in" in design.skipped[name]
+        wanted = make_design(frame, ["diameter", "Area"], raters=[], group_column=None, measures=measures)
+        assert list(dict.fromkeys(term.covariate for term in wanted.terms.values())) == ["diameter", "Area"]
+
+    def test_many_small_categories_are_not_taken_for_the_masks(self):
+        measures = pd.DataFrame({"prevalence": np.exp(numbers(3)), "alpha": numbers(4)})[:20]
+        site = pd.Series([f"s{i % 9}" for i in range(20)], name="site")
+        assert why_of_masks(site, measures) == ""
 
     def test_what_is_asked_for_is_taken(self):
         frame = manifest(annotation=np.arange(N), age=numbers())

@@ -31,6 +31,13 @@ def test_shares_and_median_of_defined_images():
     assert math.isnan(table.iloc[1]["under_half"])
 
 
+def test_shares_belong_to_reliabilities_not_to_descriptions():
+    described = Measure("prevalence", "Prevalence", "description", lambda chunk: None)
+    table = summarize_measures(pd.DataFrame({"prevalence": [0.2, 0.95]}), [described], list("ab"), level=0.95)
+    assert table[["under_half", "over_nine_tenths"]].isna().all(axis=None)
+    assert table.loc[0, "median"] == pytest.approx(0.575)
+
+
 def test_a_measure_without_an_upper_limit_has_no_shares():
     frame = pd.DataFrame({"distance": [0.2, 3.0, 40.0]})
     row = summarize_measures(frame, [measure("distance", most=math.inf)], list("abc"), level=0.95).iloc[0]
