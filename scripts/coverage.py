@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from studies.coverage import SIZES, measure, to_table
 from studies.real_tables import SIZES as REAL_SIZES
-from studies.real_tables import measure_tables, over_tables, read_populations
+from studies.real_tables import measure_tables, measure_together, over_tables, read_populations
 from studies.simulated import Simulation
 
 
@@ -31,6 +31,8 @@ def main() -> None:
         rarer = [one.with_rare_failures() for one in real if 0 < one.failures < 1]
         frame = measure_tables([*real, *rarer], options.groups or REAL_SIZES, **much)
         Console().print(over_tables(frame).to_string(index=False, float_format="%.3f"), soft_wrap=True)
+        together = measure_together(real, options.groups or REAL_SIZES, seed=options.seed)
+        Console().print("All intervals of model - ceiling at once:", together.to_string(index=False), sep="\n")
     if options.output is not None:
         frame.to_csv(options.output, index=False)
 

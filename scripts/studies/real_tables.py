@@ -19,6 +19,7 @@ import numpy as np
 from irrbench.scores import record
 from irrbench.stats import Floats, Ratios, group_sums, interval, p_above
 from irrbench.stats.resampling import divide
+from irrbench.stats.simultaneous import simultaneous_level
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,6 +165,44 @@ def over_tables(frame: pd.DataFrame) -> pd.DataFrame:
         skewness = f"{part['skewness'].min():.1f} to {part['skewness'].max():.1f}"
         rows.append({**facts, "skewness": skewness, **part.groupby("groups")["found"].agg(how)})
     return type(frame)(rows)
+
+
+def measure_together(
+    populations: Sequence[Population], sizes: Sequence[int] = SIZES, *, datasets: int = _BOOTSTRAPPED, seed: int = 0
+) -> pd.DataFrame:
+    """How often intervals of model - ceiling hold for all models of the same images at once.
+
+    Args:
+        populations: of :func:`read_populations`; those that stand alone with their images are left out.
+        sizes: numbers of patients in a study.
+        datasets: ``D`` of each size.
+        seed: of everything.
+
+    Returns:
+        ``models`` (how many), ``groups``, ``method`` (separate or simultaneous) and ``found``, the share of studies in
+        which every interval of the 95 % level holds the truth.
+    """
+    import pandas as pd  # noqa: PLC0415
+
+    families: dict[tuple[str, bytes], list[Population]] = {}
+    for one in populations:
+        families.setdefault((one.score, one.sums[1:].tobytes()), []).append(one)
+    rows = []
+    for family in (found for found in families.values() if len(found) > 1):
+        top, images = (np.stack([one.quantities()["model - ceiling"][part] for one in family]).T for part in (0, 1))
+        truth = top.sum(axis=0) / images.sum(axis=0)
+        rng = np.random.default_rng(seed)
+        for groups in sizes:
+            held = np.zeros(2)
+            for number in range(datasets):
+                drawn = rng.integers(len(top), size=groups)
+                ratios = Ratios(top[drawn], images[drawn], np.empty((0, len(family))))
+                together = simultaneous_level(ratios, level=_LEVEL, draws=2000, seed=number)
+                ends = [interval(ratios, level=level) for level in (_LEVEL, together)]
+                held += [((low <= truth) & (truth <= high)).all() for low, high in ends]
+            for method, count in zip(("separate", "simultaneous"), held, strict=True):
+                rows.append({"models": len(family), "groups": groups, "method": method, "found": count / datasets})
+    return pd.DataFrame(rows)
 
 
 def _measured(

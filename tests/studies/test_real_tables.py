@@ -17,6 +17,7 @@ from studies.real_tables import (
     _bootstrap_t,
     _p_values,
     measure_tables,
+    measure_together,
     over_tables,
     read_populations,
 )
@@ -102,6 +103,19 @@ def test_scores_without_failures_mislead_no_test(tmp_path):
     coverage = frame.query("measure == 'coverage' and method == 'hall'")
     assert set(coverage["quantity"]) >= {"mean of a model", "normalized score"}
     assert coverage["found"].between(0.925, 0.975).all()
+
+
+def test_models_of_the_same_images_need_simultaneous_intervals(tmp_path):
+    rng = np.random.default_rng(5)
+    ceiling = rng.uniform(0.6, 0.8, 200)
+    for number in range(6):
+        write(tmp_path, ceiling + rng.normal(0, 0.1, 200), ceiling, name=f"m{number}")
+    write(tmp_path, ceiling, ceiling + 0.1, name="other")
+    found = measure_together(read_populations(tmp_path), [40], datasets=300)
+    assert found["models"].tolist() == [6, 6]
+    separate, simultaneous = found["found"]
+    assert separate < 0.87
+    assert 0.91 < simultaneous < 0.99
 
 
 def test_tables_together_show_the_worst(tmp_path):
