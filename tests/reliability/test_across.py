@@ -131,8 +131,8 @@ def test_rater_table_by_loops(found):
 
 
 def test_score_table_by_hand():
-    # Three raters, four pixels: A 1100, B 1100, C 1000. C's reference is 1100; that of A and B ties on the second pixel,
-    # and is read as 1000 and as 1100.
+    # Three raters, four pixels: A 1100, B 1100, C 1000. C's reference is 1100; that of A and B ties on the second
+    # pixel, and is read as 1000 and as 1100.
     masks = np.array([[[[1, 1, 0, 0]], [[1, 1, 0, 0]], [[1, 0, 0, 0]]]], bool)
     found = study(RaterData.from_arrays([np.zeros((1, 1, 4))], list(masks)), QUICK, progress=False)
     scores = found.scores.set_index("score")
