@@ -43,9 +43,10 @@ def test_a_grid_ends_well_and_leaves_its_files(grid):
     tables = {"leaderboard", "per_image", "comparisons", "verdicts", "failures", "alternative", "separation"}
     assert found == {"cells", "config.yaml", "figures", "report.html", *(f"{name}.csv" for name in tables)}
     board = pd.read_csv(grid.output / "leaderboard.csv")
-    assert board["role"].tolist() == ["ceiling", "upper", "model", "model", "floor"]
-    assert sorted(board["name"][2:4]) == NAMES
-    assert board["n_images"].tolist() == [5] * 5
+    above, below = ["upper", "majority", "ceiling", "ceiling_of_two"], ["blank", "floor"]
+    assert board["role"].tolist() == [*above, "model", "model", *below]
+    assert sorted(board["name"][4:6]) == NAMES
+    assert board["n_images"].tolist() == [5] * 8
     assert load_config(grid.output / "config.yaml") == grid.config
 
 
@@ -211,7 +212,7 @@ def test_finished_predictions_on_the_test_split(study, store, tmp_path):
     assert "on the test images" in result.text
     board = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert board.query("role == 'model'")["name"].tolist() == ["good", "wide"]
-    assert board["n_images"].tolist() == [5] * 5
+    assert board["n_images"].tolist() == [5] * 8
     found = {run.info.run_name: run for run in runs(store, config)}
     assert set(found) == {"good", "wide", "average rater (ceiling)", "naive rater (floor)"}
     means = board.set_index("name")["iou"]
@@ -230,7 +231,7 @@ def test_predictions_share_the_bounds_with_trained_cells(grid, study, tmp_path):
     names = [run.info.run_name for run in runs(config.tracking_uri, config)]
     assert names.count("average rater (ceiling)") == names.count("naive rater (floor)") == 1
     one, two = (pd.read_csv(output / "leaderboard.csv") for output in (grid.output, tmp_path / "out"))
-    for role in ("ceiling", "floor", "upper"):
+    for role in ("ceiling", "ceiling_of_two", "floor", "blank", "majority", "upper"):
         columns = ["name", "role", "n_images", "iou", "iou_low", "iou_high"]
         first, second = (board.loc[board["role"] == role, columns].iloc[0] for board in (one, two))
         pd.testing.assert_series_equal(first, second, check_names=False)
@@ -242,7 +243,7 @@ def test_all_images_are_scored_where_nobody_made_splits(store, tmp_path):
     folder = write_predictions(tmp_path / "good", every)
     config = small_config(root, tmp_path / "out", store, predictions={"good": str(folder)})
     assert "on all images" in run_recorded(config).text
-    assert pd.read_csv(tmp_path / "out" / "leaderboard.csv")["n_images"].tolist() == [16] * 4
+    assert pd.read_csv(tmp_path / "out" / "leaderboard.csv")["n_images"].tolist() == [16] * 7
 
 
 @pytest.mark.parametrize("bad", ["missing", "unknown", "nan", "size"])
