@@ -169,7 +169,7 @@ def gap_to_first_rater(preds):
     data, gaps = Toy(), []
     for i in range(N):
         p, masks = preds[i][data.roi[i]], data.masks[i][:, data.roi[i]]
-        ious = [((p & mask).sum() / (p | mask).sum()).item() for mask in masks]
+        ious = [(p & mask).sum().item() / (p | mask).sum().item() for mask in masks]
         gaps.append(ious[0] - sum(ious) / len(ious))
     return sum(gaps) / N
 

@@ -234,7 +234,7 @@ def test_scores_against_the_label_it_was_trained_on():
     for i in range(N):
         truth, found = masks[i, 2][roi[i]], (logits[i, 0] > 0)[roi[i]]
         on_label = (truth & found).sum().item() / (truth | found).sum().item()
-        on_raters = [((m & found).sum() / (m | found).sum()).item() for m in masks[i][:, roi[i]].bool()]
+        on_raters = [(m & found).sum().item() / (m | found).sum().item() for m in masks[i][:, roi[i]].bool()]
         assert table["iou_label"][i] == pytest.approx(on_label)
         assert table["iou_label_gap"][i] == pytest.approx(on_label - sum(on_raters) / len(on_raters))
     summary = summarize(table)["f1"]
