@@ -223,6 +223,13 @@ class TestParagraphs:
 class TestFindings:
     MODELS: ClassVar = {"unet": 0.62, "fpn": 0.5}
 
+    def test_an_end_of_an_interval_next_to_0_keeps_its_side(self):
+        made = verdicts({"unet": 0.72}, margin=0.02).assign(
+            ceiling_difference_low=-0.004, ceiling_difference_high=0.0003
+        )
+        (found,) = findings(results(leaderboard({"unet": 0.72}), verdicts=made))
+        assert f"(95 % interval {MINUS}0.004 to 0.0003)" in found
+
     @pytest.mark.parametrize(
         ("words", "reason", "end"),
         [
