@@ -186,4 +186,4 @@ def _on_panels(masks: Masks, k: int, who: str) -> Floats:
 def _extrapolated(small: Floats, large: Floats, k: int, power: float) -> Floats:
     """The limit of a line in ``k ** -power`` through panels of ``k - 2`` and ``k``."""
     near, far = k**-power, (k - 2) ** -power
-    return large + (large - small) * near / (far - near)
+    return np.asarray(large + (large - small) * near / (far - near))
