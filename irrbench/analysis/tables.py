@@ -62,20 +62,22 @@ def bound_means(candidates: Candidates, score: str) -> dict[str, float]:
 def leaderboard_frame(candidates: Candidates) -> pd.DataFrame:
     """Upper, majority, ceilings, models by rank (mean of the first score, the best first), floors.
 
-    Models of one rank stand in the order of the other scores.
+    Where means of the first score are equal, the next scores decide: masks that differ only where references are empty
+    differ in false alarms alone.
     """
-    first = candidates.scores[0]
+    scores, first = list(candidates.scores), candidates.scores[0]
     columns: dict[str, object] = {"name": candidates.names, "role": candidates.roles}
     columns["n_images"] = int(candidates.counted(first).sum())
-    for score in candidates.scores:
+    for score in scores:
         columns |= score_columns(candidates, score)
     frame = pd.DataFrame(columns)
-    gains = record(first).gain(frame[first].where(frame["role"] == "model"))
-    frame["rank"] = gains.rank(ascending=False, method="min").astype("Int64")
-    keys = {"place": frame["role"].map(_ORDER.index), "rank": frame["rank"]}
-    keys |= {score: -record(score).gain(frame[score]) for score in candidates.scores[1:]}
-    order = pd.DataFrame(keys).sort_values(list(keys), kind="stable").index
-    return frame.loc[order].reset_index(drop=True)
+    losses = pd.DataFrame({score: -record(score).gain(frame[score]) for score in scores})
+    losses = losses.assign(place=frame["role"].map(_ORDER.index)).sort_values(["place", *scores], kind="stable")
+    frame = frame.loc[losses.index].reset_index(drop=True)
+    is_ranked = (frame["role"] == "model") & frame[first].notna()
+    places = is_ranked.cumsum().astype("Int64").where(is_ranked)
+    frame["rank"] = places.groupby([frame["role"], *(frame[score] for score in scores)], dropna=False).transform("min")
+    return frame
 
 
 def leak_cautions(

@@ -126,6 +126,7 @@ class TestEmptyReferences:
         assert found.scores == ("iou", "detection", "false_alarm")
         assert board.loc["bold", "iou"] == board.loc["careful", "iou"]
         assert board.loc[["bold", "careful"], "false_alarm"].tolist() == [1, 0]
+        assert board.loc[["careful", "bold"], "rank"].tolist() == [1, 2]
         assert list(board.index).index("careful") < list(board.index).index("bold")
 
 
