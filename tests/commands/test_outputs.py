@@ -139,7 +139,7 @@ def test_the_page_says_everything(written):
         *(
             "Subgroups of fewer than 10 images are weak evidence: site B (3).",
             "Worst: i",
-            "hall",
+            "skewness",
             "alternative annotator",
         ),
     ):
