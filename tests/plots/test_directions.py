@@ -27,7 +27,7 @@ def leaderboard(score: str, *, floor: float, ceiling: float, models: dict[str, f
     rows = [
         ("average rater", "ceiling", ceiling),
         ("naive rater", "floor", floor),
-        ("majority", "upper", ceiling * 0.9),
+        ("majority", "majority", ceiling * 0.9),
     ]
     rows += [(name, "model", value) for name, value in models.items()]
     frame = pd.DataFrame(rows, columns=["name", "role", score])

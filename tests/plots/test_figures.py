@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from irrbench import plots
 from irrbench.plots.bands import INVERTED
 from irrbench.plots.style import columns, isolate, legend_columns, legend_labels, model_styles, shorten
-from tests.report.frames import CEILING, FLOOR, UPPER, curves, leaderboard, per_image
+from tests.report.frames import CEILING, FLOOR, MAJORITY, UPPER, curves, leaderboard, per_image
 
 IMPORTS = (ast.Import, ast.ImportFrom)
 MODELS = {"unet": 0.6, "fpn": 0.5, "pan": 0.75}
@@ -67,8 +67,10 @@ class TestColours:
 class TestBand:
     def test_shows_the_frames_numbers(self):
         ax = plots.band_plot(leaderboard(MODELS)).axes[0]
-        for role, values in (("floor", FLOOR), ("ceiling", CEILING), ("upper", UPPER)):
+        drawn = {"floor": FLOOR, "ceiling": CEILING, "majority": MAJORITY, "upper": UPPER}
+        for role, values in drawn.items():
             assert [line.get_xdata()[0] for line in lines(ax, gid=role)] == [values["iou"], values["tpr"]]
+        assert {line.get_gid() for line in ax.lines} <= {*drawn, None}  # of a blank mask and of pairs the table tells
         assert [dot.get_xdata()[0] for dot in dots(ax)] == [0.6, 0.5, 0.75, 0.7, 0.7, 0.7]
         spans = [tuple(line.get_xdata()) for line in ax.lines if line.get_linewidth() == 1.6]
         assert spans[:3] == [pytest.approx((value - 0.02, value + 0.03)) for value in MODELS.values()]
@@ -187,11 +189,12 @@ class TestSubgroups:
 class TestBandAxes:
     def test_of_one_score(self):
         figure, ax = plots.band_axes(
-            {"iou": torch.tensor(0.62), "iou_floor": 0.04, "iou_ceiling": 0.71, "iou_upper": 0.8}
+            {"iou": torch.tensor(0.62), "iou_floor": 0.04, "iou_ceiling": 0.71, "iou_majority": 0.8, "iou_upper": 0.9}
         )
         assert isinstance(figure, Figure)
         assert [dot.get_xdata()[0] for dot in dots(ax)] == [pytest.approx(0.62)]
-        assert [lines(ax, gid=role)[0].get_xdata()[0] for role in ("floor", "ceiling", "upper")] == [0.04, 0.71, 0.8]
+        roles = ("floor", "ceiling", "majority", "upper")
+        assert [lines(ax, gid=role)[0].get_xdata()[0] for role in roles] == [0.04, 0.71, 0.8, 0.9]
 
     def test_of_a_metrics_dictionary(self):
         values = {f"val/f1{end}": torch.tensor(0.5) for end in ("", "_floor", "_ceiling", "_upper", "_normalized")}
