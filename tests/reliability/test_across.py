@@ -13,7 +13,7 @@ from irrbench.data import RaterData
 from irrbench.icc import extent_icc, joint_icc, shrout_fleiss
 from irrbench.reliability import across as across_module
 from irrbench.reliability import study
-from irrbench.reliability.across import joint_table, measure_extents, raters_needed
+from irrbench.reliability.across import joint_table, measure_extents, raters_needed, score_table
 from irrbench.reliability.counting import count_images
 from irrbench.scores import SCORES, Score, record
 from irrbench.stats import clustered_mean
@@ -153,6 +153,15 @@ def test_which_score_to_monitor(found):
     assert not record(chosen[0]).one_sided
     eligible = scores[[not record(name).one_sided for name in scores.index]]["margin_in_sd"]
     assert eligible.idxmax() == chosen[0]
+
+
+@pytest.mark.parametrize(("ceilings", "starred"), [([0.5, 0.6, 0.7, 0.6], True), ([0.9, 0.1, 0.15, 0.1], False)])
+def test_a_star_needs_an_interval_above_both_careless_masks(ceilings, starred):
+    floor, blank = np.full(4, 0.2), np.full(4, 0.05)
+    candidates = {"ceiling": {"iou": np.array(ceilings)}, "floor": {"iou": floor}, "blank": {"iou": blank}}
+    row = score_table(candidates, range(4)).iloc[0]
+    assert row["margin_in_sd"] > 0
+    assert row["monitor"] == starred
 
 
 def test_a_score_of_which_less_is_better_is_judged_by_its_gain(data, monkeypatch):
