@@ -152,8 +152,8 @@ def separation_frame(candidates: Candidates) -> pd.DataFrame:
     """Which score tells these models apart: paired differences of neighbours in each score's own ranking.
 
     Returns:
-        One row a score, the sharpest first, those that see one kind of error only last: ``score``, ``n_images``,
-        ``n_pairs`` of neighbours, ``separation`` (median over them of ``|difference| / standard error``; NaN with fewer
+        One row a score, the sharpest first, last those that see one kind of error only or count the background:
+        ``score``, ``n_images``, ``n_pairs`` of neighbours, ``separation`` (median over them of ``|difference| / standard error``; NaN with fewer
         than two models), ``floor``, ``ceiling``, ``gap`` (ceiling - floor) with ``gap_low`` and ``gap_high``,
         ``gap_sd`` (over images, n - 1), and a ``remark`` where the order does not say which model is better.
     """
@@ -168,6 +168,9 @@ def separation_frame(candidates: Candidates) -> pd.DataFrame:
         remarks = [
             normalize(candidates, score)[ceiling].reason,
             "it sees one kind of error only" if record(score).one_sided else "",
+            "it counts the background: a blank mask does better than the naive rater"
+            if counts_background(candidates, score)
+            else "",
             "" if len(apart) else "fewer than two models: nothing to tell apart",
         ]
         rows.append(
@@ -177,9 +180,16 @@ def separation_frame(candidates: Candidates) -> pd.DataFrame:
             | {"gap_sd": float(gaps.std(ddof=1)) if len(gaps) > 1 else math.nan}
             | {"remark": "; ".join(filter(None, remarks))}
         )
-    frame = pd.DataFrame(rows).assign(last=[record(score).one_sided for score in candidates.scores])
+    last = [record(score).one_sided or counts_background(candidates, score) for score in candidates.scores]
+    frame = pd.DataFrame(rows).assign(last=last)
     order = frame.sort_values(["last", "separation"], ascending=[True, False], kind="stable")
     return order.drop(columns="last").reset_index(drop=True)
+
+
+def counts_background(candidates: Candidates, score: str) -> bool:
+    """Whether a mask that marks nothing does better by a score than one that marks everything."""
+    gains = gain(score, candidates.means(score).estimates)
+    return bool(gains[candidates.place("blank")] > gains[candidates.place("floor")])
 
 
 def _neighbours_apart(candidates: Candidates, score: str) -> Floats:

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from irrbench.analysis.candidates import Candidates
-from irrbench.analysis.tables import bound_means, normalize, score_columns
+from irrbench.analysis.tables import bound_means, counts_background, normalize, score_columns
 from irrbench.scores import gain, record
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, Floats, Ratios, holm, interval, p_above, p_two_sided
 from irrbench.stats.simultaneous import simultaneous_level
@@ -208,14 +208,14 @@ def _why_no_verdict(candidates: Candidates, score: str) -> str:
     """Why no model has a verdict on a score, or empty."""
     counted = candidates.counted(score)
     groups = len({group for group, is_counted in zip(candidates.groups, counted, strict=True) if is_counted})
-    means, title = gain(score, candidates.means(score).estimates), record(score).title
+    title = record(score).title
     if candidates.resampling.draws_raters:
         return "the spread over raters is described, not tested"
     if record(score).one_sided:
         return f"{title} sees one kind of error only"
     if not record(score).needs_positives:
         return f"{title} counts the background, which every mask gets right"
-    if means[candidates.place("blank")] > means[candidates.place("floor")]:
+    if counts_background(candidates, score):
         return f"a blank mask has a better {title} than the naive rater"
     if groups < MIN_GROUPS_FOR_TESTS:
         return f"fewer than {MIN_GROUPS_FOR_TESTS} independent images or groups"
