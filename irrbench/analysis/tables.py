@@ -153,9 +153,10 @@ def separation_frame(candidates: Candidates) -> pd.DataFrame:
 
     Returns:
         One row a score, the sharpest first, last those that see one kind of error only or count the background:
-        ``score``, ``n_images``, ``n_pairs`` of neighbours, ``separation`` (median over them of ``|difference| / standard error``; NaN with fewer
-        than two models), ``floor``, ``ceiling``, ``gap`` (ceiling - floor) with ``gap_low`` and ``gap_high``,
-        ``gap_sd`` (over images, n - 1), and a ``remark`` where the order does not say which model is better.
+        ``score``, ``n_images``, ``n_pairs`` of neighbours, ``separation`` (median over them of
+        ``|difference| / standard error``; NaN with fewer than two models), ``floor``, ``ceiling``, ``gap`` (ceiling -
+        floor) with ``gap_low`` and ``gap_high``, ``gap_sd`` (over images, n - 1), and a ``remark`` where the order does
+        not say which model is better.
     """
     floor, ceiling = candidates.place("floor"), candidates.place("ceiling")
     rows = []
