@@ -271,6 +271,7 @@ class StudyOptions:
         covariates: manifest columns for the linear model; those that look like covariates by default.
         targets: reliabilities for which the number of raters is asked.
         level: of the intervals.
+        min_images: images that a rater, or both raters of a pair, must have drawn to be described.
         resamples: of the bootstrap.
         seed: of the bootstrap.
         raters_are_slots: whether a rater's name stands for other persons on other images, as in LIDC-IDRI.
@@ -286,6 +287,7 @@ class StudyOptions:
     covariates: list[str] | None = None
     targets: list[float] = field(default_factory=lambda: [0.75, 0.9, 0.95])
     level: float = 0.95
+    min_images: int = 30
     resamples: int = 1000
     seed: int = 0
     raters_are_slots: bool = False
@@ -308,6 +310,8 @@ class StudyOptions:
                 raise ValueError(f"{name} must lie between 0 and 1, found {', '.join(map(str, values)) or 'none'}.")
         if self.resamples < 1 or self.seed < 0:
             raise ValueError(f"resamples must be 1 or more and seed 0 or more, found {self.resamples} and {self.seed}.")
+        if self.min_images < 1:
+            raise ValueError(f"min_images must be 1 or more, found {self.min_images}.")
         other = [score.name for score in select_scores(self.scores) if score.evidence != "patterns"]
         if other:
             raise ValueError(f"scores of a study of raters must need nothing but their votes; leave out {other[0]!r}.")

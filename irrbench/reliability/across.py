@@ -231,7 +231,9 @@ def score_candidates(counted: Counted, options: StudyOptions) -> dict[str, Score
     }
 
 
-def rater_table(data: RaterData, counted: Counted, extents: Extents, scores: Scores, *, level: float) -> pd.DataFrame:
+def rater_table(
+    data: RaterData, counted: Counted, extents: Extents, scores: Scores, *, level: float, min_images: int = 1
+) -> pd.DataFrame:
     """One row a rater: difference of their extents from the others' consensus, their scores, and STAPLE's estimate.
 
     Args:
@@ -240,6 +242,7 @@ def rater_table(data: RaterData, counted: Counted, extents: Extents, scores: Sco
         extents: of the same images.
         scores: of each rater, as :func:`score_candidates` gives.
         level: of the intervals.
+        min_images: that a rater must have drawn; all values of others are NaN, with the reason.
 
     Returns:
         Columns ``rater``, ``n`` (images drawn), ``extent`` (mean share of the ROI), ``consensus`` (that of the others'
@@ -267,22 +270,34 @@ def rater_table(data: RaterData, counted: Counted, extents: Extents, scores: Sco
             mean = clustered_mean(table[:, r], data.groups, level=level)
             row |= {score: mean.mean, f"{score}_se": mean.se}
         rows.append({"rater": rater, "n": int(extents.present[:, r].sum()), **row, "reason": reason})
-    return pd.DataFrame(rows)
+    return _without_few(pd.DataFrame(rows), min_images)
 
 
-def pair_table(data: RaterData, counted: Counted, *, level: float) -> pd.DataFrame:
+def _without_few(table: pd.DataFrame, min_images: int) -> pd.DataFrame:
+    """Rows of fewer than `min_images` images lose their numbers and get the reason."""
+    few = table["n"] < min_images
+    numbers = table.columns.difference(["n"]).intersection(table.select_dtypes("number").columns)
+    reason = table["n"].map(lambda n: f"{n} {'image' if n == 1 else 'images'}, fewer than {min_images} (min_images)")
+    table = table.assign(reason=table["reason"].where(~few, reason))
+    table.loc[few, numbers] = math.nan
+    return table
+
+
+def pair_table(data: RaterData, counted: Counted, *, level: float, min_images: int = 1) -> pd.DataFrame:
     """One row a pair of raters: Cohen's kappa, mean over the images that both drew.
 
     Returns:
-        Columns ``first``, ``second``, ``n`` (images on which it is defined), ``kappa``, ``se``, ``low``, ``high``.
+        Columns ``first``, ``second``, ``n`` (images on which it is defined), ``kappa``, ``se``, ``low``, ``high`` and
+        ``reason``: with ``n`` below `min_images` all values are NaN.
     """
     kappas = torch.cat([cohen_kappa(chunk.patterns) for chunk in counted.chunks()]).numpy()
     rows = []
     for i, j in combinations(range(len(data.raters)), 2):
         found = clustered_mean(kappas[:, i, j], data.groups, level=level)
         low, high = np.clip([found.low, found.high], -1, 1)
-        rows.append((data.raters[i], data.raters[j], found.n, found.mean, found.se, float(low), float(high)))
-    return pd.DataFrame(rows, columns=["first", "second", "n", "kappa", "se", "low", "high"])
+        rows.append((data.raters[i], data.raters[j], found.n, found.mean, found.se, float(low), float(high), ""))
+    columns = ["first", "second", "n", "kappa", "se", "low", "high", "reason"]
+    return _without_few(pd.DataFrame(rows, columns=columns), min_images)
 
 
 def score_table(candidates: Mapping[str, Scores], groups: Sequence[Hashable], *, level: float = 0.95) -> pd.DataFrame:

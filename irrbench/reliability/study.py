@@ -73,7 +73,7 @@ class Study:
         scores: average and naive rater, and the score to monitor.
         raters: one row a rater.
         pairs: one row a pair of raters.
-        leave_one_out: each measure without each rater.
+        leave_one_out: each measure without each rater who drew enough images.
         correlations: between measures, over images.
         coefficients: of the linear models on covariates.
         skipped: manifest columns that are no covariates, and why.
@@ -142,7 +142,8 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
         data, counted = data.subset(kept), counted.subset(kept)
         groups, raters = data.groups, data.raters
         check_covariates(data.manifest, options.covariates)
-        left_out = range(len(raters)) if len(raters) > MIN_RATERS else range(0)
+        enough = counted.present.sum(0) >= options.min_images
+        left_out = [r for r in range(len(raters)) if len(raters) > MIN_RATERS and enough[r]]
         measured = measure_all(counted, options, left_out=left_out, workers=workers, progress=progress)
         table = measured[None].table
         design = make_design(
@@ -169,8 +170,8 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
             joint=joint_table(counted, options),
             raters_needed=raters_needed(fits, options.targets),
             scores=score_table(scores, groups, level=level),
-            raters=rater_table(data, counted, extents, scores["raters"], level=level),
-            pairs=pair_table(data, counted, level=level),
+            raters=rater_table(data, counted, extents, scores["raters"], level=level, min_images=options.min_images),
+            pairs=pair_table(data, counted, level=level, min_images=options.min_images),
             leave_one_out=leave_one_out(data, measured, extents, level=level),
             correlations=correlate_all(table, groups, level=level),
             coefficients=regress_all(table, design, groups, level=level),

@@ -79,7 +79,7 @@ _TABLES = {
     "raters": choose_columns(
         COLUMNS, "rater n extent consensus bias rmse rmse_relative sensitivity specificity reason"
     ),
-    "rater_pairs": choose_columns(COLUMNS, "first second kappa se n"),
+    "rater_pairs": choose_columns(COLUMNS, "first second kappa se n reason"),
     "coefficients": choose_columns(COLUMNS, "measure covariate contrast estimate p n reason"),
     "skipped_covariates": choose_columns(COLUMNS, "column reason", reason="why it is no covariate"),
     "leave_one_out": choose_columns(COLUMNS, "left_out measure mean se change"),
@@ -180,12 +180,18 @@ def grade(word_of: Callable[[float], str], low: float, high: float, units: int) 
 
 
 def _outlier_rater(study: Study) -> dict[Any, Any] | None:
-    """The row of the rater who draws least like the others: leaving this rater out raises alpha most."""
+    """The row of the rater without whom alpha is highest.
+
+    ``is_least``: whether this rater draws less like the others than everyone else does. It needs that all raters drew
+    all images, as a change is a mean over all images, and that this rater's interval lies above those of the others.
+    """
     table = study.leave_one_out
     alphas = table[(table["measure"] == "alpha") & (table["left_out"] != "")]
     if study.options.raters_are_slots or alphas.empty:
         return None
-    return alphas.sort_values("change", ascending=False).to_dict("records")[0]
+    first, *others = alphas.sort_values("change", ascending=False).to_dict("records")
+    is_complete = len(alphas) == len(study.data.raters) and (study.raters["n"] == len(study.data)).all()
+    return first | {"is_least": is_complete and all(first["change_low"] > row["change_high"] for row in others)}
 
 
 def _by_measure(table: pd.DataFrame) -> dict[str, dict[Any, Any]]:
@@ -204,11 +210,12 @@ def _sections_on_agreement(study: Study, drawings: Mapping[str, Drawing]) -> lis
     scores = [m.name for m in study.measures if m.kind == "score"]  # they have a table of their own
     measures = study.summary[~study.summary["measure"].isin(scores)]
     across = [_table(study, name) for name in ("across_images", "joint", "raters_needed")]
-    by_rater = [_folded(study, "rater_pairs", "Every pair of raters")]
+    by_rater = [_table(study, "raters"), _folded(study, "rater_pairs", "Every pair of raters")]
     if "leave_one_out" in drawings:
         without = study.leave_one_out[study.leave_one_out["left_out"] != ""]
         by_rater.append(Section(figure=drawings["leave_one_out"]))
         by_rater.append(_folded(study, "leave_one_out", "All numbers without each rater", without))
+    too_few = sentences(TEXTS, "too_few_images", study)
     return [
         Section(
             "measures",
@@ -223,7 +230,7 @@ def _sections_on_agreement(study: Study, drawings: Mapping[str, Drawing]) -> lis
             figure=drawings.get("average_and_naive_rater"),
             parts=[_table(study, "scores")],
         ),
-        Section("raters", "Raters one by one", parts=[_table(study, "raters"), *by_rater]),
+        Section("raters", "Raters one by one", items=too_few, style="", parts=[] if too_few else by_rater),
         Section(
             "within", "Within raters", figure=drawings.get("within_raters"), parts=[_table(study, "within_raters")]
         ),
@@ -283,6 +290,7 @@ def rules_in_words(study: Study) -> dict[str, str]:
         "p-values are not corrected for the number of measures and terms",
         "Scores": f"each rater on the strict majority of the others; ties {options.ties}; empty reference: "
         f"{options.empty_reference}",
+        "Raters by name": f"described from {options.min_images} images on, pairs from as many images that both drew",
         "ICC": "variance of one mark by its observed mean (meanobs), link scale",
     }
 

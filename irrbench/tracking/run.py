@@ -222,7 +222,7 @@ def source_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 # One run that holds what is known about the raters of a data set.
 
-FIRST_CHARTS = ("alpha", "pixel_icc", "extent_icc", "ac1")  # of an experiment without models
+FIRST_CHARTS = ("alpha", "pixel_icc_quadrature", "pixel_icc", "extent_icc", "ac1")  # of an experiment without models
 
 
 def log_reliability(

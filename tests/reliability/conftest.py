@@ -15,7 +15,7 @@ from irrbench.simulate import draw_lesions
 
 RATERS = ("anna", "ben", "cem")
 IMAGES, SIZE = 24, (20, 28)
-OPTIONS = StudyOptions(cells=[4, 5], resamples=50, scores=["iou", "accuracy", "tpr"])
+OPTIONS = StudyOptions(cells=[4, 5], min_images=1, resamples=50, scores=["iou", "accuracy", "tpr"])
 QUICK = replace(OPTIONS, cells=[3], quadrature=False)
 
 

@@ -103,6 +103,7 @@ def test_a_study_of_nothing_is_refused_with_the_remedy():
         ({"targets": []}, "targets must lie between 0 and 1, found none"),
         ({"level": 0.0}, "level must lie between 0 and 1"),
         ({"resamples": 0}, "resamples must be 1 or more"),
+        ({"min_images": 0}, "min_images must be 1 or more, found 0"),
         ({"scores": ["iuo"]}, "`scores` must be distinct names"),
     ],
 )

@@ -16,7 +16,7 @@ from irrbench.commands import ConfigError
 from irrbench.commands.raters import log_study, metrics_of
 from irrbench.config import ReliabilityConfig, load_study_config
 from irrbench.tracking import Run, open_store
-from irrbench.tracking.run import log_reliability
+from irrbench.tracking.run import FIRST_CHARTS, log_reliability
 from irrbench.tracking.spool import sessions
 from irrbench.tracking.store import NOTE_TAG, VIEW_KEY, VIEW_TAG
 from irrbench.tracking.view import decode, update_chart_view
@@ -25,7 +25,7 @@ from tests.training.study import ids, save, write_study
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
 SCRIPT = Path(__file__).parents[2] / "scripts" / "reliability.py"
 CONFIG = Path(__file__).parents[2] / "configs" / "reliability.yaml"
-QUICKLY = ["--study.cells", "[3]", "--study.quadrature", "false", "--study.resamples", "20"]
+QUICKLY = ["--study.cells", "[3]", "--study.quadrature", "false", "--study.resamples", "20", "--study.min_images", "2"]
 EVIL = "<script>alert('&')</script>"
 
 
@@ -240,11 +240,13 @@ def test_an_experiment_without_models_has_a_view_of_its_own_which_theirs_replace
         assert log_reliability(Run.new(uri, "toy", spool=tmp_path / "spool"), metrics=metrics, **options) is not None
 
     for _ in range(2):
-        log(alpha=0.5, pixel_icc=np.nan)
+        log(ac1=0.9, pixel_icc=0.6, pixel_icc_quadrature=0.7, alpha=0.5, extent_icc=np.nan)
     assert client.search_runs([experiment_id])[0].data.params == {"cells": "[4, 5]"}
     tags = client.get_experiment(experiment_id).tags
     charts = decode(tags[VIEW_TAG])["compareRunCharts"]
-    assert [(chart["type"], chart["metricKey"]) for chart in charts] == [("BAR", "reliability/alpha")]
+    keys = [f"reliability/{key}" for key in ("alpha", "pixel_icc_quadrature", "pixel_icc", "ac1")]
+    assert [(chart["type"], chart["metricKey"]) for chart in charts] == [("BAR", key) for key in keys]
+    assert set(FIRST_CHARTS) <= set(metrics_of(found))
     assert VIEW_KEY in tags[NOTE_TAG]
     update_chart_view(client, experiment_id, scores=["iou"])
     models = client.get_experiment(experiment_id).tags[VIEW_TAG]

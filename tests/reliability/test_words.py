@@ -90,11 +90,35 @@ def test_who_draws_least_like_the_others(found, change, low, said):
     table = found.leave_one_out.copy()
     row = (table["measure"] == "alpha") & (table["left_out"] == "cem")
     table.loc[row, ["mean", "change", "change_low", "change_high"]] = [0.9, change, low, 0.2]
+    table.loc[(table["measure"] == "alpha") & ~row, ["change", "change_low", "change_high"]] = [-0.05, -0.06, -0.04]
     text = "Without cem alpha would be 0.90, higher by 0.08 (0.01 to 0.20): cem draws least like the others"
     changed_study = replace(found, leave_one_out=table)
     assert any(sentence.startswith(text) for sentence in findings(changed_study)) == said
     slots = replace(changed_study, options=replace(found.options, raters_are_slots=True))
     assert not any("draws least" in sentence for sentence in findings(slots))
+
+
+def test_least_like_the_others_needs_an_interval_above_everybody_elses(found):
+    table = found.leave_one_out.copy()
+    for rater, change in (("anna", 0.1), ("cem", 0.09)):
+        row = (table["measure"] == "alpha") & (table["left_out"] == rater)
+        table.loc[row, ["change", "change_low", "change_high"]] = [change, change - 0.01, change + 0.01]
+    changed_study = replace(found, leave_one_out=table)
+    text = " ".join(findings(changed_study))
+    assert "the others agree more with each other than with anna, which does not say who is right." in text
+    assert "draws least" not in text
+    table.loc[row, "change_high"] = 0.085
+    assert "anna draws least like the others, which" in " ".join(findings(changed_study))
+
+
+def test_a_change_over_all_images_does_not_rank_a_rater_who_drew_part_of_them(found):
+    table = found.leave_one_out.copy()
+    row = (table["measure"] == "alpha") & (table["left_out"] == "cem")
+    table.loc[table["measure"] == "alpha", ["change", "change_low", "change_high"]] = [-0.05, -0.06, -0.04]
+    table.loc[row, ["change", "change_low", "change_high"]] = [0.1, 0.09, 0.11]
+    text = " ".join(findings(replace(found, leave_one_out=table, raters=found.raters.assign(n=[24, 20, 24]))))
+    assert "the others agree more with each other than with cem" in text
+    assert "draws least" not in text
 
 
 def test_who_drew_few_images(found):
