@@ -246,9 +246,10 @@ def rater_table(
 
     Returns:
         Columns ``rater``, ``n`` (images drawn), ``extent`` (mean share of the ROI), ``consensus`` (that of the others'
-        majority), ``bias`` (their difference), ``rmse`` and ``rmse_relative`` (in units of the mean consensus),
-        ``sensitivity`` and ``specificity`` (means over the images with three raters or more: two do not identify them),
-        then each score on the others' majority and its standard error, and ``reason`` (what is missing).
+        majority), ``bias`` (their difference) with its interval ``bias_low`` to ``bias_high``, ``rmse`` and
+        ``rmse_relative`` (in units of the mean consensus), ``sensitivity`` and ``specificity`` (means over the images
+        with three raters or more: two do not identify them), then each score on the others' majority and its standard
+        error, and ``reason`` (what is missing).
     """
     size = extents.total[:, None]
     error = (extents.marked - extents.consensus) / size
@@ -262,7 +263,9 @@ def rater_table(
     reason = f"STAPLE: {NOT_IDENTIFIED}" if unknown.all() else ""
     rows = []
     for r, rater in enumerate(data.raters):
-        row = {name: clustered_mean(table[:, r]).mean for name, table in drawn.items()}
+        means = {name: clustered_mean(table[:, r], data.groups, level=level) for name, table in drawn.items()}
+        row = {name: found.mean for name, found in means.items()}
+        row |= {"bias_low": means["bias"].low, "bias_high": means["bias"].high}
         row["rmse"] = math.sqrt(row["rmse"])
         row["rmse_relative"] = row["rmse"] / row["consensus"] if row["consensus"] > 0 else math.nan
         row |= {rate: clustered_mean(table[:, r]).mean for rate, table in rates.items()}

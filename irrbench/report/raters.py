@@ -62,7 +62,7 @@ COLUMNS = {
     "extent": Column("marked", "percent"),
     "mean_prevalence": Column("marked", "percent"),
     "consensus": Column("others' majority", "percent"),
-    "bias": Column("difference", "percent"),
+    "bias": Column("difference", "percent", interval=("bias_low", "bias_high")),
     "rmse": Column("RMSE", "percent"),
     "rmse_relative": Column("RMSE / majority"),
     "sensitivity": Column("sensitivity (STAPLE)"),
@@ -285,6 +285,7 @@ def rules_in_words(study: Study) -> dict[str, str]:
         "Standard errors and intervals of means": f"over {unit}, {options.level:.0%}, Student's",
         "Interval of the extent ICC": f"percentile bootstrap, {options.resamples} resamples of {unit}; "
         "for these raters",
+        "Intervals of the six forms": "those of Shrout and Fleiss, closed; images taken for independent",
         "Correlations": f"Pearson's, Fisher's interval by the number of {unit}",
         "Linear model": f"least squares, all covariates at once, numbers standardised, intervals {robust}; "
         "p-values are not corrected for the number of measures and terms",

@@ -125,6 +125,9 @@ def test_rater_table_by_loops(found):
         assert row["rater"] == RATERS[r]
         assert row["rmse"] == pytest.approx(math.sqrt(np.mean(np.square(gaps))))
         assert row["bias"] == pytest.approx(np.mean(gaps))
+        interval = clustered_mean(gaps, data.groups, level=OPTIONS.level)
+        assert (row["bias_low"], row["bias_high"]) == pytest.approx((interval.low, interval.high))
+        assert row["bias_low"] < row["bias"] < row["bias_high"]
         assert row["rmse_relative"] == pytest.approx(row["rmse"] / np.mean(consensus))
     assert found.raters["sensitivity"].between(0, 1).all()
     assert found.raters["iou"].mean() == pytest.approx(found.scores.set_index("score").loc["iou", "ceiling"])

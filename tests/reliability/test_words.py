@@ -251,7 +251,7 @@ def test_engines_that_differ_are_said(found, laplace, said):
 def test_nearly_unanimous_images_are_said(found):
     text = " ".join(findings(changed(found, unanimous__mean=0.995, unmarked__mean=0.981)))
     assert "agree on 99.5 % of the pixels that count in an image, and nobody marks 98.1 % of them" in text
-    assert "near 1 because of the background alone" in text
+    assert "near 1 because of the background, whatever raters do elsewhere" in text
     assert not any("agree on" in s for s in findings(changed(found, unanimous__mean=0.6)))
 
 
@@ -306,6 +306,13 @@ def test_limits_are_always_said(found):
     ):
         assert part in text
     assert "slots" not in text
+
+
+@pytest.mark.parametrize("column", ["group", None])
+def test_the_forms_take_images_for_independent_which_matters_where_there_are_groups(found, column):
+    text = " ".join(limits(replace(found, data=replace(found.data, group_column=column))))
+    assert ("the six forms of the extent ICC, which take images for independent" in text) == (column is not None)
+    assert "about these raters, but for those of ICC(1,...) and ICC(2,...)" in text
 
 
 def test_slots_are_no_persons(found):
