@@ -137,10 +137,8 @@ def run_benchmark(
             files = write_outputs(results, output, galleries=galleries_of(results, data, models))
             log_artifacts(_runs(models, store), files)
             save_chart_view(store.client, store.experiment_id, scores=results.scores)
-            interval = "descriptive range" if results.is_descriptive else "interval"
-            console.print(
-                terminal_table(results.leaderboard, scores=results.scores, note=results.note, interval=interval)
-            )
+            ends, scores = results.interval_name, results.scores
+            console.print(terminal_table(results.leaderboard, scores=scores, note=results.note, interval=ends))
             for caution in results.cautions:
                 console.print(Text(f"Caution: {caution}", style="bold"))
             for note in results.notes:

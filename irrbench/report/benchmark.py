@@ -143,7 +143,9 @@ def headline(results: Results) -> str:
     best = results.best
     roles = ("floor", "ceiling")
     standing = {role: "" if best is None else compare(results, str(best["name"]), role) for role in roles}
-    return sentence(TEXTS, "headline", results, best, standing)
+    is_copy, caution = best is not None and best["name"] in results.copies, (best or {}).get("caution")
+    standing["majority"] = "above" if isinstance(caution, str) and caution and not is_copy else ""
+    return sentence(TEXTS, "headline", results, best, standing, () if is_copy else results.copies)
 
 
 def compare(results: Results, name: str, role: str) -> str:
@@ -166,12 +168,14 @@ def compare(results: Results, name: str, role: str) -> str:
 def findings(results: Results) -> list[str]:
     """What the tests say of the best model; nothing where there are too few groups, or no tests.
 
-    That is its difference from the average rater, and whether its lead over the next model is more than chance.
+    That is its difference from the average rater, and whether its lead over the next model is more than chance. Copies
+    of the raters' masks are no next model.
     """
     best = results.best
     if best is None or results.has_few_groups or results.is_descriptive:
         return []
-    name, others = str(best["name"]), [model for model in results.models if model != best["name"]]
+    name = str(best["name"])
+    others = [model for model in results.models if model not in (name, *results.copies)]
     verdicts = _main_rows(results, results.verdicts)
     verdict = next((row for row in verdicts if row["name"] == name), None)
     pairs = _main_rows(results, results.comparisons)
@@ -182,6 +186,7 @@ def findings(results: Results) -> list[str]:
         results,
         verdict if verdict and math.isfinite(verdict["ceiling_difference"]) else None,
         {**lead, "other": others[0]} if lead and math.isfinite(lead["p_holm"]) else None,
+        1 + len(others),
     )
 
 

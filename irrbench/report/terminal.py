@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from irrbench.plots.bands import score_columns
-from irrbench.plots.style import DASH, direction_note, number, score_title, shorten
+from irrbench.plots.style import DASH, MINUS, direction_note, number, score_title, shorten
 from irrbench.report.text import FORMULA, share, span, to_float, whole
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _NAME_LETTERS = 60
 
 
 def terminal_table(
-    leaderboard: pd.DataFrame, *, scores: Iterable[str] | None = None, note: str = "", interval: str = "interval"
+    leaderboard: pd.DataFrame, *, scores: Iterable[str] | None = None, note: str = "", interval: str = ""
 ) -> Table:
     """Return the leaderboard as a table for ``rich``: means, under them the normalized score of each model.
 
@@ -34,23 +34,28 @@ def terminal_table(
         scores: which, the main one first (it shows its intervals); all in the frame by default. As many are shown as
             fit 80 columns; the rest is named below.
         note: a remark above the table, such as "rendered images".
-        interval: what low and high ends are called.
+        interval: what low and high ends are, such as "95 % interval".
     """
     from rich.text import Text
 
     chosen = score_columns(leaderboard) if scores is None else tuple(scores)
     rows = leaderboard.to_dict("records")
     named = [("#", [whole(row.get("rank")) for row in rows]), ("", [wrap_name(str(row["name"])) for row in rows])]
-    intervals = (interval, [_interval(row, chosen[0]) for row in rows])
+    intervals = (interval.rpartition(" ")[2] or "interval", [_interval(row, chosen[0]) for row in rows])
     means = [(_score_title(score), [_mean(row, score) for row in rows]) for score in chosen]
     columns = _that_fit([*named, *means[:1], intervals, *means[1:]])
     left_out = chosen[len(columns) - len(named) - 1 :]
     counts = [
-        f"{int(leaderboard[column].max())} {word}"
-        for column, word in (("n_images", "images"), ("n_groups", "groups"))
+        f"{count} {word}{'' if count == 1 else 's'}"
+        for column, word in (("n_images", "image"), ("n_groups", "group"))
         if column in leaderboard and len(leaderboard)
+        for count in (int(leaderboard[column].max()),)
     ]
-    caption = f"{' of '.join(counts)}. " if counts else ""
+    title = score_title(chosen[0]).partition(" (")[0]
+    caption = f"For {title}: {' of '.join(counts)}. " if counts else ""
+    caption += (
+        f"{intervals[0].capitalize()}: the {interval} of the mean {title}. " if interval and any(intervals[1]) else ""
+    )
     caption += f"Under each mean: {FORMULA}."
     caption += f" {_LESS}: lower is better." if any(_LESS in title for title, _ in columns) else ""
     caption += f" Not shown: {', '.join(map(score_title, left_out))}." if left_out else ""
@@ -99,10 +104,15 @@ def _interval(row: Mapping[Any, Any], score: str) -> str:
     low, high, low_share, high_share = (
         to_float(row.get(f"{score}_{end}")) for end in ("low", "high", "normalized_low", "normalized_high")
     )
-    interval = f"{number(low, digits=2)}{DASH}{number(high, digits=2)}" if math.isfinite(low + high) else ""
+    interval = _ends(number(low, digits=2), number(high, digits=2)) if math.isfinite(low + high) else ""
     if row["role"] == "model" and math.isfinite(low_share + high_share):
-        interval += f"\n{share(low_share).removesuffix(' %')}{DASH}{share(high_share)}"
+        interval += f"\n{_ends(share(low_share).removesuffix(' %'), share(high_share))}"
     return interval
+
+
+def _ends(low: str, high: str) -> str:
+    """An interval; with a word between its ends where a dash would stand next to a minus sign."""
+    return f"{low} to {high}" if high.startswith(MINUS) else f"{low}{DASH}{high}"
 
 
 def wrap_name(name: str) -> str:

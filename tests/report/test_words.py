@@ -7,6 +7,7 @@ import re
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
@@ -17,6 +18,7 @@ from irrbench.report import terminal_table
 from irrbench.report.benchmark import cautions, draw_figures, findings, headline
 from irrbench.report.terminal import wrap_name
 from irrbench.report.text import sentences, share
+from irrbench.stats import alternative_annotator_test
 from tests.other_scores import register
 from tests.report.frames import comparisons, leaderboard, per_image, results, subgroups, verdicts
 
@@ -56,7 +58,10 @@ class TestHeadline:
     @pytest.mark.parametrize(
         ("reason", "end"),
         [
-            ("the naive rater scores as well as the average rater", "No normalized score is given: the naive rater "),
+            (
+                "the naive rater scores at least as well as the average rater",
+                "No normalized score is given: the naive rater ",
+            ),
             ("ceiling - floor has no interval", "No normalized score is given: ceiling - floor has no interval."),
         ],
     )
@@ -96,8 +101,8 @@ class TestPlace:
     def test_above_where_the_interval_excludes_equality(self):
         text = placed(self.ONE, 0.01, 0.04)
         assert text.endswith(
-            "103 % (98 % to 107 %) of the way from the naive to the average rater, above the average rater, which can "
-            "be a real result: see below."
+            "103 % (98 % to 107 %) of the way from the naive to the average rater, above the average rater: a real "
+            "result or a leak; check that no test mask was used in training."
         )
 
     def test_level_where_it_does_not_on_either_side(self):
@@ -122,9 +127,9 @@ class TestPlace:
             self.TWO, 0.001, 0.06
         )
 
-    def test_below_is_what_the_share_says(self):
-        text = placed({"unet": 0.6}, -0.13, -0.09)
-        assert text.endswith("84 % (79 % to 88 %) of the way from the naive to the average rater.")
+    def test_below_is_said_of_a_model_within_the_margin_too(self):
+        text = placed({"unet": 0.7}, -0.013, -0.002)
+        assert text.endswith("of the way from the naive to the average rater, below the average rater.")
 
     @pytest.mark.parametrize(
         ("low", "high", "end"),
@@ -133,6 +138,73 @@ class TestPlace:
     def test_near_the_floor(self, low, high, end):
         assert placed({"unet": 0.01}, low, high, role="floor").endswith(end)
         assert "worse" not in headline(results(leaderboard({"unet": 0.01})))
+
+
+class TestCopiesAndLeaks:
+    """A model whose masks are the raters' is no result, and one above the majority is checked before it is one."""
+
+    MODELS: ClassVar = {"soft": 0.86, "unet": 0.62, "fpn": 0.5}
+
+    def found(self, copies, models=None, **parts):
+        return results(leaderboard(models or self.MODELS), copies=copies, **parts)
+
+    def test_the_headline_says_what_is_left_out(self):
+        text = headline(self.found(("soft",)))
+        assert text.startswith("The best of 2 models, unet (leaving out soft, a copy of the masks), reaches IoU 0.62 ")
+        assert "leaving out" not in headline(self.found(()))
+
+    def test_one_model_is_not_the_best_of_several(self):
+        text = headline(self.found(("soft", "unet")))
+        assert text.startswith("The model, fpn (leaving out soft and unet, copies of the masks), reaches IoU 0.50 ")
+
+    def test_nothing_but_copies(self):
+        text = headline(self.found(tuple(self.MODELS)))
+        assert "soft (a copy of the masks, not a prediction), reaches IoU 0.86" in text
+        assert "leaving out" not in text
+
+    def test_a_copy_is_no_rival(self):
+        """Neither the one that is left out nor one in second place."""
+        pairs = comparisons(self.MODELS)
+        (lead,) = findings(self.found(("soft",), comparisons=pairs))
+        assert lead.startswith("Its lead of 0.120 over the next, fpn, ")
+        (lead,) = findings(self.found(("unet",), comparisons=pairs))
+        assert lead.startswith("Its lead of 0.360 over the next, fpn, ")
+        assert findings(self.found(("soft", "unet"), comparisons=pairs)) == []
+        assert findings(self.found(tuple(self.MODELS), comparisons=pairs)) == []
+
+    def test_the_best_of_those_that_are_no_copies_by_intervals_for_all(self):
+        made = verdicts(self.MODELS, margin=0.02)
+        (text,) = findings(self.found(("soft",), verdicts=made))
+        assert "It is the best of 2; intervals that hold for all 3 models at once reach from" in text
+        (text,) = findings(self.found(("soft", "unet"), verdicts=made))
+        assert ". Intervals that hold for all 3 models at once reach from" in text
+
+    def leaked(self, models, *, role="model", standing=(0.13, 0.17), **parts):
+        frame = leaderboard(models).assign(caution="")
+        frame.loc[frame["role"] == role, "caution"] = "its IoU is better than that of the majority of all raters."
+        ends = dict(zip(("ceiling_difference_low", "ceiling_difference_high"), standing, strict=True))
+        ends |= {f"{name}_simultaneous": end for name, end in ends.items()}
+        return headline(results(frame, verdicts=verdicts(models, margin=0.02).assign(**ends), **parts))
+
+    END = "above the majority of all raters: exclude a leak first (caution below)."
+
+    def test_above_the_majority_a_leak_comes_first(self):
+        text = self.leaked({"unet": 0.9})
+        assert text.endswith(f"rater, above the average rater and {self.END}")
+        assert "real result" not in text
+        assert self.leaked({"unet": 0.9}, standing=(-0.1, 0.2)).endswith(
+            f"level with the average rater; it is {self.END}"
+        )
+
+    def test_and_without_a_share_or_with_few_groups(self):
+        assert self.leaked({"unet": 0.9}, is_descriptive=True).endswith(self.END)
+        frame = leaderboard({"unet": 0.9}).assign(iou_normalized=np.nan, caution="above")
+        assert headline(results(frame)).endswith(f"No normalized score is given; it is {self.END}")
+
+    def test_no_caution_no_such_words(self):
+        assert "majority" not in self.leaked({"unet": 0.9}, role="upper")
+        frame = leaderboard({"unet": 0.9}).assign(caution=np.nan)
+        assert "majority" not in headline(results(frame))
 
 
 class TestLowerIsBetter:
@@ -159,11 +231,11 @@ class TestLowerIsBetter:
     def test_above_is_better(self):
         frame = self.frame({"unet": 0.8})
         made = verdicts({"unet": 0.8}).assign(score="error", reason="").head(1)
-        for low, high, word in ((-0.1, -0.05, "above"), (-0.1, 0.05, "level with"), (0.05, 0.1, None)):
+        for low, high, word in ((-0.1, -0.05, "above"), (-0.1, 0.05, "level with"), (0.05, 0.1, "below")):
             ends = {"ceiling_difference_low_simultaneous": low, "ceiling_difference_high_simultaneous": high}
             floor = {"floor_difference_low": -0.9, "floor_difference_high": -0.8}
             text = headline(results(frame, scores=("error",), verdicts=made.assign(**ends, **floor)))
-            assert (f", {word} the average rater" in text) if word else text.endswith("to the average rater.")
+            assert f", {word} the average rater" in text
 
     def test_the_caption_says_hatched_where_the_band_is(self):
         frame = self.frame({"unet": 0.6})
@@ -208,6 +280,57 @@ class TestParagraphs:
         assert "everything," in asked
         assert "everything?" in unasked
 
+    def verdicts(self, frame, **parts):
+        return self.text("verdicts", results(frame, verdicts=verdicts({"unet": 0.6}), **parts))
+
+    def test_better_than_the_naive_rater_may_be_blind(self):
+        frame = leaderboard({"unet": 0.6})
+        words = "does not show that a model looks at the image"
+        assert words in self.verdicts(frame)
+        assert words not in self.verdicts(pd.concat([frame, frame.tail(1).assign(role="blind")]))
+
+    def test_verdicts_are_about_references_that_mark_something(self):
+        frame = leaderboard({"unet": 0.6})
+        words = "are about the references that mark something"
+        assert words not in self.verdicts(frame)
+        frame["detection"] = 0.5
+        assert words in self.verdicts(frame, scores=("iou",))
+        rules = {"rules": {"empty_reference": "score"}}
+        assert words not in self.verdicts(frame, scores=("iou",), config=rules)
+
+    def test_inconclusive_is_about_the_margin(self):
+        made = verdicts({"unet": 0.6}, margin=0.02)
+        words = "Inconclusive is said of the margin"
+        assert words in self.text("verdicts", results(leaderboard({"unet": 0.6}), verdicts=made))
+        assert words not in self.verdicts(leaderboard({"unet": 0.6}))
+
+    def test_one_image_has_no_interval(self):
+        assert "with their intervals" in self.verdicts(leaderboard({"unet": 0.6}).assign(n_groups=2))
+        text = self.verdicts(leaderboard({"unet": 0.6}).assign(n_groups=1), unit="")
+        assert text.endswith("Differences without intervals and verdicts, for which one image is not enough.")
+
+    def test_a_win_is_shown_and_not_counted(self):
+        """A share above the rater's less epsilon wins nothing while chance may explain it."""
+        scores = np.random.default_rng(1).random((40, 3))
+        found = alternative_annotator_test(np.repeat(scores[:, :1], 3, axis=1), scores, epsilon=0.2)
+        close = found.advantage > found.rater_advantage - 0.2
+        assert (close & ~np.asarray(found.wins, bool)).any()
+        frame = pd.DataFrame({"name": ["unet"], "score": ["iou"], "epsilon": [0.2]})
+        text = self.text("alternative", results(leaderboard({"unet": 0.6}), alternative=frame))
+        assert "wins against a rater if its share is shown to be above the rater's less 0.2, " in text
+        assert "at least half of those tested" in text
+        assert "passes the same test" in text
+
+    def test_a_failure_is_a_share_of_references(self):
+        text = self.text("failures", results(leaderboard({"unet": 0.6})))
+        assert "Mean share of an image's references on which it fails." in text
+        assert "an approximation" in text
+        assert "exact" not in text
+
+    def test_counts_are_of_the_main_score(self):
+        assert self.text("groups", results(leaderboard({}))).startswith("Images and groups are counted for IoU.")
+        assert self.text("groups", results(leaderboard({}), unit="")).startswith("Images are counted for IoU.")
+
     def test_images_behind_the_raters_are_no_failures(self):
         (text,) = sentences("benchmark.txt", "failures_images", "iou", "unet", 3)
         assert "even the best of the 3 models is furthest behind the average rater" in text
@@ -235,7 +358,7 @@ class TestFindings:
         [
             ("better than the average rater", "", ": better than the average rater."),
             ("non-inferior to the average rater", "", ": non-inferior to the average rater (margin 0.02)."),
-            ("no verdict", "it may be luck", ": no verdict, as it may be luck."),
+            ("no verdict", "it may be luck", ": no verdict (it may be luck)."),
         ],
     )
     def test_a_margin_is_no_lead_and_no_verdict_has_a_reason(self, words, reason, end):
@@ -254,8 +377,8 @@ class TestFindings:
         interval = f"95 % interval {MINUS}0.11 to {MINUS}0.07"
         distance, lead = found
         assert distance == (
-            f"Its difference from the average rater is {MINUS}0.090 ({interval}): inconclusive (margin 0.02). "
-            "It is the best of 2; intervals that hold for all of them at once reach from "
+            f"Its difference from the average rater is {MINUS}0.090 ({interval}): inconclusive about the margin "
+            "(0.02). It is the best of 2; intervals that hold for all of them at once reach from "
             f"{MINUS}0.110 to {MINUS}0.070 for it."
         )
         assert lead == (
@@ -299,8 +422,16 @@ class TestCautions:
         assert text.startswith("Only 3 independent groups of images (patient_id): with fewer than 10")
 
     def test_few_images(self):
-        (text,) = cautions(results(leaderboard({"unet": 0.6}).assign(n_groups=1), unit=""))
-        assert text.startswith("Only 1 image: with fewer than 10")
+        (text,) = cautions(results(leaderboard({"unet": 0.6}).assign(n_groups=2), unit=""))
+        assert text.startswith("Only 2 images: with fewer than 10")
+
+    @pytest.mark.parametrize(
+        ("images", "unit", "what"),
+        [(1, "", "image"), (1, "patient_id", "image"), (5, "patient_id", "group of images (patient_id)")],
+    )
+    def test_one_image_has_no_interval_that_could_be_rough(self, images, unit, what):
+        thin = leaderboard({"unet": 0.6}).assign(n_groups=1, n_images=images)
+        assert cautions(results(thin, unit=unit)) == [f"One {what}: no interval, no test."]
 
     def test_none(self):
         assert cautions(results(leaderboard({"unet": 0.6}), subgroups=subgroups({"unet": 0.6}, {"A": 10}))) == []
@@ -338,6 +469,30 @@ class TestTerminal:
         assert mean.index("0.600") + 5 == shares.index("84 %") + 4
         assert mean.index("0.63") + 4 == shares.index("88 %") + 4
         assert shares[shares.index("84 %") + 4 :].startswith("  ")
+
+    @pytest.mark.parametrize(
+        ("images", "groups", "counts"), [(1, 1, "1 image of 1 group."), (68, 55, "68 images of 55 groups.")]
+    )
+    def test_counts_are_of_the_main_score(self, images, groups, counts):
+        frame = leaderboard({"unet": 0.6}).assign(n_images=images, n_groups=groups)
+        assert f"For IoU: {counts}" in " ".join(rendered(terminal_table(frame)).split())
+
+    def test_the_caption_names_the_level_where_there_are_intervals(self):
+        frame = leaderboard({"unet": 0.6})
+        for name, words in (("90 % interval", "Interval: the 90 %"), ("descriptive range", "Range: the descriptive")):
+            text = " ".join(rendered(terminal_table(frame, interval=name)).split())
+            assert f"{words} {name.split()[-1]} of the mean IoU." in text
+        endless = frame.assign(iou_low=np.nan, iou_high=np.nan, iou_normalized_low=np.nan)
+        assert "90 %" not in rendered(terminal_table(endless, interval="90 % interval"))
+
+    @pytest.mark.parametrize(
+        ("ends", "shown"), [((-0.021, -0.018), f"{MINUS}2 to {MINUS}2 %"), ((-0.021, 0.03), f"{MINUS}2{DASH}3 %")]
+    )
+    def test_no_dash_stands_before_a_minus_sign(self, ends, shown):
+        frame = leaderboard({"unet": 0.6}).assign(iou_normalized_low=ends[0], iou_normalized_high=ends[1])
+        text = rendered(terminal_table(frame))
+        assert shown in text
+        assert f"{DASH}{MINUS}" not in text
 
     def test_names_are_no_markup(self):
         assert "[red]x[/red]" in rendered(terminal_table(leaderboard({"[red]x[/red]": 0.6})))
