@@ -271,7 +271,7 @@ class StudyOptions:
         covariates: manifest columns for the linear model; those that look like covariates by default.
         targets: reliabilities for which the number of raters is asked.
         level: of the intervals.
-        min_images: images that a rater, or both raters of a pair, must have drawn to be described.
+        min_images: images that a rater, or both raters of a pair, must have drawn to be compared with others.
         resamples: of the bootstrap.
         seed: of the bootstrap.
         raters_are_slots: whether a rater's name stands for other persons on other images, as in LIDC-IDRI.

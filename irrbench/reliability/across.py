@@ -63,7 +63,7 @@ class Extents(NamedTuple):
         marked: ``(N, R)`` pixels; 0 where absent.
         total: ``(N,)`` pixels of the region of interest.
         present: ``(N, R)`` bool.
-        consensus: ``(N, R)`` pixels that the strict majority of the others marks.
+        consensus: ``(N, R)`` pixels that the majority of the others marks, and half of those on which they tie.
     """
 
     marked: Tensor
@@ -80,7 +80,9 @@ def measure_extents(counted: Counted) -> Extents:
         bits = pattern_bits(patterns.num_raters).double()
         votes = bits.sum(1, keepdim=True) - bits  # of the others, (K, R)
         peers = present.sum(1, keepdim=True) - present.long()
-        majority = [(totals * (2 * votes[:, r] > peers[:, r, None])).sum(1) for r in range(patterns.num_raters)]
+        # 1 for a majority, 0.5 for a tie: the mean of both readings of a tie.
+        sides = [(2 * votes[:, r] - peers[:, r, None]).sign() for r in range(patterns.num_raters)]
+        majority = [(totals * (1 + side) / 2).sum(1) for side in sides]
         parts.append(Extents(totals @ bits, totals.sum(1), present, torch.stack(majority, 1)))
     return Extents(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
@@ -125,10 +127,11 @@ def extent_table(
     ratings = np.asarray(logit_extent(extents.marked, extents.total, present=extents.present))
     complete = ratings[~np.isnan(ratings).any(1)]
     forms = shrout_fleiss(complete, level=options.level) if len(complete) > 1 else {}
+    undefined = "images do not differ" if forms else "fewer than two images that all raters drew"
+    remark = f"of the {len(complete)} images that all raters drew" if len(complete) < len(ratings) else ""
     for name, meaning in _FORMS.items():
         value, low, high, *_ = forms.get(name, [math.nan] * 3)
-        undefined = "images do not differ" if forms else "fewer than two images that all raters drew"
-        rows.append((name, f"Extent {name}, {meaning}", value, low, high, undefined if math.isnan(value) else ""))
+        rows.append((name, f"Extent {name}, {meaning}", value, low, high, undefined if math.isnan(value) else remark))
     return pd.DataFrame(rows, columns=["measure", "title", "value", "low", "high", "reason"]), fits
 
 

@@ -291,7 +291,7 @@ def rules_in_words(study: Study) -> dict[str, str]:
         "p-values are not corrected for the number of measures and terms",
         "Scores": f"each rater on the strict majority of the others; ties {options.ties}; empty reference: "
         f"{options.empty_reference}",
-        "Raters by name": f"described from {options.min_images} images on, pairs from as many images that both drew",
+        "Raters by name": f"compared from {options.min_images} images on, pairs from as many images that both drew",
         "ICC": "variance of one mark by its observed mean (meanobs), link scale",
     }
 

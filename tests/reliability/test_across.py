@@ -76,7 +76,7 @@ def test_extents_by_loops(found):
         for r in range(3):
             others = np.delete(masks, r, axis=0)[:, roi].sum(0)
             assert extents.marked[i, r] == masks[r][roi].sum()
-            assert extents.consensus[i, r] == (others > 1).sum()
+            assert extents.consensus[i, r] == (others > 1).sum() + (others == 1).sum() / 2
 
 
 def test_extent_icc_and_forms_are_those_of_the_masks(found):
@@ -120,7 +120,7 @@ def test_rater_table_by_loops(found):
         for i in range(len(data)):
             masks, roi = data.masks(i), data.roi(i)
             own.append(masks[r][roi].mean())
-            consensus.append((np.delete(masks, r, axis=0)[:, roi].sum(0) > 1).mean())
+            consensus.append(np.delete(masks, r, axis=0)[:, roi].mean())  # of two others, whose ties count half
             gaps.append(own[-1] - consensus[-1])
         assert row["rater"] == RATERS[r]
         assert row["rmse"] == pytest.approx(math.sqrt(np.mean(np.square(gaps))))
@@ -131,6 +131,23 @@ def test_rater_table_by_loops(found):
         assert row["rmse_relative"] == pytest.approx(row["rmse"] / np.mean(consensus))
     assert found.raters["sensitivity"].between(0, 1).all()
     assert found.raters["iou"].mean() == pytest.approx(found.scores.set_index("score").loc["iou", "ceiling"])
+
+
+def test_raters_who_mark_alike_in_extent_differ_from_nobodys_majority():
+    # Three raters mark 100 pixels each at three places: no pixel has two votes, and nobody marks more than the others.
+    masks = [np.stack([(np.arange(400) // 100 == r + i % 2).reshape(20, 20) for r in range(3)]) for i in range(6)]
+    table = study(RaterData.from_arrays([np.zeros((1, 20, 20))] * 6, masks), QUICK, progress=False).raters
+    assert table["bias"].tolist() == [0, 0, 0]
+    assert table["rmse"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("raters", "of_the_first", "of_the_last"), [(3, 10, 20), (4, 0, 20), (5, 0, 10)])
+def test_ties_of_the_others_count_half(raters, of_the_first, of_the_last):
+    # The first two raters mark the same 20 pixels. Their votes are 1 or 2 among 2, 3 or 4 others.
+    masks = np.zeros((1, raters, 10, 10), bool)
+    masks[0, :2, :2] = True
+    extents = measure_extents(count_images(RaterData.from_arrays([np.zeros((1, 10, 10))], list(masks)), cells=[2]))
+    assert extents.consensus[0, [0, -1]].tolist() == [of_the_first, of_the_last]
 
 
 def test_score_table_by_hand():

@@ -68,11 +68,17 @@ def test_the_rater_and_the_pairs_are_listed_with_number_and_reason(four):
 
 
 def test_fewer_images_than_the_minimum_are_said_once(four):
-    sentence = "With 40 images, fewer than 41, no rater is described alone or in a pair."
+    sentence = "With 40 images, fewer than 41, no single rater or pair of raters is compared with the others."
     sections = page_text(with_minimum(four, IMAGES + 1))
     assert sections["raters"].startswith(sentence)
-    assert sum(text.count("no rater is described") for text in sections.values()) == 1
+    assert sum(text.count("no single rater") for text in sections.values()) == 1
     assert page_text(with_minimum(four, IMAGES))["raters"] == ""
+
+
+def test_the_six_forms_say_of_how_many_images_they_are(four):
+    forms = with_minimum(four, 1).across.set_index("measure")
+    assert forms.loc["ICC(2,1)", "reason"] == "of the 8 images that all raters drew"
+    assert forms.loc["extent_icc", "reason"] == ""
 
 
 def test_without_any_rater_there_is_no_figure_of_them(four):
@@ -86,7 +92,7 @@ def test_without_any_rater_there_is_no_figure_of_them(four):
 
 def test_the_minimum_is_among_the_rules(four):
     assert rules_in_words(with_minimum(four, 17))["Raters by name"] == (
-        "described from 17 images on, pairs from as many images that both drew"
+        "compared from 17 images on, pairs from as many images that both drew"
     )
 
 
