@@ -84,7 +84,8 @@ def bounds_table(
 
     Returns:
         Columns ``image_id``, ``n_raters``, ``roi_pixels``, ``tied`` and ``empty`` (see
-        :class:`irrbench.bounds.Bounds`), ``alpha`` (Krippendorff), with a model ``equals_rater`` and
+        :class:`irrbench.bounds.Bounds`), ``alpha`` (Krippendorff), with a model ``marked_pixels``,
+        ``equals_rater`` and
         ``equals_majority`` (whether its mask is, pixel by pixel, that of a rater, of the majority of all), then the
         scores' columns. With several classes ``s`` is the
         mean over the classes that are defined in the image and ``s_class0``, ... are the classes. With labels
@@ -104,6 +105,7 @@ def bounds_table(
     }
     if bounds[0].model:
         equal = torch.stack([patterns.equal_masks() for patterns in classes]).all(0)
+        columns["marked_pixels"] = classes[0].counts[:, 1].sum(1).cpu().numpy()
         columns |= {"equals_rater": equal[:, :-1].any(1).numpy(), "equals_majority": equal[:, -1].numpy()}
     for score in bounds[0].floor:
         by_class = {name: torch.stack([v[score] for v in values]) for name, values in _candidates(bounds).items()}
@@ -230,7 +232,7 @@ def bounds_digest(table: pd.DataFrame, rules: Mapping[str, object]) -> str:
         16 hexadecimal digits.
     """
     own = {c for score in score_names(table) for c in (score, f"{score}_label", f"{score}_label_gap")}
-    own |= {"equals_rater", "equals_majority"}
+    own |= {"marked_pixels", "equals_rater", "equals_majority"}
     # What the folds say of the raters, the bounds say as well.
     fixed = table.drop(columns=[c for c in table.columns if c in own or re.search(r"_(fold|without)\d+$", str(c))])
     # Sums of floats may differ in the last digits between machines; nine digits do not.

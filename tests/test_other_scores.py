@@ -138,7 +138,7 @@ def test_normalized_scores_lie_between_the_bounds_whatever_the_direction():
         assert s.reason == ""
     # A floor that is better than the ceiling has no normalized score.
     worse = table.assign(error_floor=table["error_ceiling"] / 2)
-    assert summarize(worse)["error"].reason == "the naive rater scores as well as the average rater"
+    assert summarize(worse)["error"].reason == "the naive rater scores at least as well as the average rater"
 
 
 def test_the_callback_watches_keeps_and_stops_by_them(tmp_path):

@@ -16,6 +16,7 @@ from irrbench.analysis.failures import failures_frame
 from irrbench.analysis.subgroups import subgroups_frame
 from irrbench.analysis.tables import (
     alternative_frame,
+    find_copies,
     leaderboard_frame,
     leak_cautions,
     normalize,
@@ -53,6 +54,7 @@ class Results:
         subgroups: a leaderboard for each ``column`` and ``subgroup``, with ``n_groups``, ``cut`` and ``warning``.
         no_shares: why a score has no normalized value, by score.
         cautions: what may make the numbers mean something else than they seem to, to be read before them.
+        copies: models whose masks are, pixel by pixel, a rater's or the majority's.
         notes: what a reader must know beside the numbers.
         members: the tables (seeds) behind each model.
         scores: the main one first; all in the leaderboard by default.
@@ -86,6 +88,7 @@ class Results:
     subgroups: pd.DataFrame = field(default_factory=pd.DataFrame)
     no_shares: Mapping[str, str] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     scores: tuple[str, ...] = ()
@@ -126,8 +129,12 @@ class Results:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The leaderboard's row of the model with the best main score; None where no model has one."""
+        """The leaderboard's row of the model with the best main score; None where no model has one.
+
+        Copies of the raters' masks are left out, unless there is nothing else.
+        """
         rows = self.leaderboard[self.leaderboard["role"] == "model"].dropna(subset=[self.score])
+        rows = rows[~rows["name"].isin(self.copies)] if set(rows["name"]) - set(self.copies) else rows
         if rows.empty:
             return None
         place = int(gain(self.score, rows[self.score].to_numpy(float)).argmax())
@@ -180,6 +187,9 @@ class Results:
         """The frames that become files, by name, without empty ones."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "curves"}
         return {name: value for name, value in values.items() if isinstance(value, pd.DataFrame) and len(value)}
+
+
+_MUCH = 0.5  # of the way from naive to average rater, above which a blank mask makes a normalized score say little
 
 
 class Questions(NamedTuple):
@@ -246,7 +256,8 @@ def build_results(
     counted = candidates.counted(candidates.scores[0])
     n_groups = len({group for group, is_counted in zip(candidates.groups, counted, strict=True) if is_counted})
     leaderboard.insert(leaderboard.columns.tolist().index("n_images") + 1, "n_groups", n_groups)
-    leaks = leak_cautions(candidates, tables, models)
+    copies = find_copies(tables, models)
+    leaks = leak_cautions(candidates, copies)
     leaderboard["caution"] = [leaks.get(str(name), "") for name in leaderboard["name"]]
     ceiling = candidates.place("ceiling")
     reasons = {score: normalize(candidates, score)[ceiling].reason for score in candidates.scores}
@@ -257,10 +268,14 @@ def build_results(
         leaderboard=leaderboard,
         per_image=per_image_frame(candidates),
         comparisons=comparisons_frame(candidates),
-        verdicts=verdicts_frame(candidates, asked.margins),
+        verdicts=verdicts_frame(candidates, asked.margins, copies=copies),
         failures=failures_frame(candidates, asked.failure),
         alternative=alternative_frame(
-            candidates, epsilon=asked.alternative_margin, raters=asked.raters, min_images=asked.min_images
+            candidates,
+            epsilon=asked.alternative_margin,
+            raters=asked.raters,
+            min_images=asked.min_images,
+            copies=copies,
         ),
         separation=separation_frame(candidates),
         seeds=seeds_frame(candidates),
@@ -269,6 +284,7 @@ def build_results(
         cautions=tuple(
             filter(None, [candidates.resampling.caution, *_cautions(first, candidates.scores, leaks, asked)])
         ),
+        copies=tuple(copies),
         notes=(*_notes_on_scores(first, candidates, no_shares), *_notes_on_tests(candidates, asked)),
         members={
             candidates.names[place]: tuple(names[member - offset] for member in candidates.members[place])
@@ -295,8 +311,8 @@ def _cautions(table: pd.DataFrame, scores: Sequence[str], leaks: Mapping[str, st
     rated = _numbers_of_raters(table)
     if len(set(rated)) > 1:
         yield (
-            f"Images have {min(rated)} to {max(rated)} raters. The same mask scores higher on the majority of more "
-            "raters, so neither ceilings nor models compare between images, subgroups or data sets with different "
+            f"Images have {min(rated)} to {max(rated)} raters. The same mask usually scores higher on the majority of "
+            "more raters, so neither ceilings nor models compare between images, subgroups or data sets with different "
             f"numbers of raters. The row '{DISPLAY_NAMES['ceiling_of_two']}' does not depend on that number."
         )
 
@@ -314,6 +330,13 @@ def _numbers_of_raters(table: pd.DataFrame) -> list[int]:
 def _notes_on_scores(table: pd.DataFrame, candidates: Candidates, no_shares: Mapping[str, str]) -> Iterator[str]:
     """Which scores are not normalized or not defined everywhere, and what the ceiling of two raters is."""
     yield from (f"No normalized {score}: {reason}." for score, reason in no_shares.items())
+    blank = candidates.place("blank")
+    for score in (score for score in candidates.scores if score not in no_shares):
+        if record(score).one_sided:
+            yield f"The normalized {score} can be had by marking more, or less: it sees one kind of error only."
+        elif normalize(candidates, score)[blank].value > _MUCH:
+            reached = percent_of(normalize(candidates, score)[blank].value)
+            yield f"The normalized {score} says little, as the background counts: a blank mask is {reached} of the way."
     voteless = [score for score in candidates.scores if record(score).evidence != "patterns"]
     if voteless:
         yield f"No best possible mask for {', '.join(voteless)}: the search needs a score that is a function of votes."
@@ -333,7 +356,9 @@ def _notes_on_tests(candidates: Candidates, asked: Questions) -> Iterator[str]:
     """What data, configuration and number of resamples leave without an answer."""
     options, models = candidates.resampling, candidates.models
     groups = len(set(candidates.groups))
-    if groups < MIN_GROUPS_FOR_SKEWED_SCORES:
+    if groups == 1:
+        yield "One image or group: there is no interval and no test."
+    elif groups < MIN_GROUPS_FOR_SKEWED_SCORES:
         yield (
             f"Only {groups} independent images or groups: below {MIN_GROUPS_FOR_SKEWED_SCORES}, intervals of skewed "
             "scores are too short."

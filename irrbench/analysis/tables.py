@@ -8,7 +8,7 @@ Axes: ``N`` images, ``R`` raters, ``A`` candidates, ``M`` models.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -20,8 +20,8 @@ from irrbench.plots.style import percent_of
 from irrbench.scores import gain, record
 from irrbench.stats import Floats, Normalized, alternative_annotator_test, normalized_score
 from irrbench.stats.resampling import divide
-from irrbench.summary import name_column
 
+A_COPY = "a copy of the raters' masks, not a prediction"
 _COPY = 0.5  # share of images on which a model's mask is another's, above which it counts as a copy
 _ORDER = ("upper", "majority", "ceiling", "ceiling_of_two", "model", BLIND, "blank", "floor")  # in the leaderboard
 
@@ -69,7 +69,7 @@ def leaderboard_frame(candidates: Candidates) -> pd.DataFrame:
     columns: dict[str, object] = {"name": candidates.names, "role": candidates.roles}
     columns["n_images"] = int(candidates.counted(first).sum())
     for score in scores:
-        columns |= score_columns(candidates, score)
+        columns |= score_columns(candidates, score) | {f"{score}_n_images": int(candidates.counted(score).sum())}
     frame = pd.DataFrame(columns)
     losses = pd.DataFrame({score: -record(score).gain(frame[score]) for score in scores})
     losses = losses.assign(place=frame["role"].map(_ORDER.index)).sort_values(["place", *scores], kind="stable")
@@ -80,36 +80,52 @@ def leaderboard_frame(candidates: Candidates) -> pd.DataFrame:
     return frame
 
 
-def leak_cautions(
-    candidates: Candidates, tables: Mapping[str, pd.DataFrame], models: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Which models may have seen the masks that they are scored on, and why.
+def find_copies(tables: Mapping[str, pd.DataFrame], models: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Which models' masks are, pixel by pixel, a rater's or the majority's on most images.
+
+    A mask that marks nothing, or everything, is nobody's copy.
 
     Args:
-        candidates: models and bounds.
         tables: per-image table by name.
         models: model by the name of its table; each its own if not given.
 
     Returns:
-        The caution by model: its masks are a rater's, or its main score is above the majority's. A mask that marks
-        everything is nobody's copy, and of a score that sees one kind of error only nothing follows.
+        By model, what was found.
     """
-    score, places, found = candidates.scores[0], candidates.models, {}
+    found: dict[str, str] = {}
+    for name, table in tables.items():
+        if not {"marked_pixels", "equals_rater"} <= set(table):
+            continue
+        drawn = table[(table["marked_pixels"] > 0) & (table["marked_pixels"] < table["roi_pixels"])]
+        for column, whose in (("equals_majority", "the majority's of all raters"), ("equals_rater", "a rater's")):
+            if len(drawn) and (share := float(drawn[column].mean())) > _COPY:
+                where = f"{percent_of(share)} of the {len(drawn)} images on which it marks something"
+                found[(models or {}).get(name, name)] = (
+                    f"its mask equals {whose} on {where}, pixel by pixel: a copy of the masks, not a prediction of them"
+                )
+    return found
+
+
+def leak_cautions(candidates: Candidates, copies: Mapping[str, str]) -> dict[str, str]:
+    """Which models may have seen the masks that they are scored on, and why.
+
+    Args:
+        candidates: models and bounds.
+        copies: see :func:`find_copies`.
+
+    Returns:
+        The caution by model: it is a copy, or its main score is above the majority's. Of a score that sees one kind of
+        error only nothing follows.
+    """
+    score, places = candidates.scores[0], candidates.models
     majority = [candidates.place("majority")] * len(places)
     lows = candidates.interval(candidates.advantages(score, places, majority))[0]
-    equal: dict[str, str] = {}
-    for name, table in tables.items():
-        floor = table[name_column(score, "floor")]
-        trivial, scored = table[score] == floor, floor.notna()
-        for column, whose in (("equals_majority", "the majority's of all raters"), ("equals_rater", "a rater's")):
-            share = float((table[column] & ~trivial)[scored].mean()) if column in table and scored.any() else 0.0
-            if share > _COPY:
-                equal[(models or {}).get(name, name)] = f"its mask equals {whose} on {percent_of(share)} of the images"
-    for place, low in zip(places, lows, strict=True):
-        name = candidates.names[place]
-        if name in equal:
-            found[name] = f"{equal[name]}, pixel by pixel: a copy of the masks, not a prediction of them."
-        elif low > 0 and not record(score).one_sided:
+    above = {candidates.names[place] for place, low in zip(places, lows, strict=True) if low > 0}
+    found = {}
+    for name in (candidates.names[place] for place in places):
+        if name in copies:
+            found[name] = f"{copies[name]}."
+        elif name in above and not record(score).one_sided:
             found[name] = (
                 f"its {record(score).title} is better than that of the majority of all raters. Either it has seen "
                 "these masks (a leak from the training data), or it agrees with the raters more than their majority."
@@ -210,18 +226,25 @@ def _neighbours_apart(candidates: Candidates, score: str) -> Floats:
 
 
 def alternative_frame(
-    candidates: Candidates, *, epsilon: float = 0.2, raters: Sequence[str] | None = None, min_images: int = 30
+    candidates: Candidates,
+    *,
+    epsilon: float = 0.2,
+    raters: Sequence[str] | None = None,
+    min_images: int = 30,
+    copies: Collection[str] = (),
 ) -> pd.DataFrame:
     """Can a model replace one of the raters? The alternative annotator test of each model and score.
 
     There is no verdict where it would mean little: with fewer than three raters, by a score that sees one kind of error
-    only or counts the background, and where a mask that marks nothing, or everything, passes the same test.
+    only or counts the background, where a mask that marks nothing, or everything, passes the same test, and of a copy
+    of the raters' masks.
 
     Args:
         candidates: models and bounds.
         epsilon: what the model's lower cost is worth.
         raters: their names; numbers if not given.
         min_images: scored together with a rater, for the rater to enter the test.
+        copies: models whose masks are the raters'.
 
     Returns:
         One row for each model, score and rater: ``name``, ``score``, ``rater``, ``n_images``, ``n_groups``, on the
@@ -250,6 +273,7 @@ def alternative_frame(
         remark = _why_no_stand_in(
             score, enters.tolist(), min_images, everything=everything.passed, nothing=nothing.passed
         )
+        remark = A_COPY if candidates.names[model] in copies else remark
         number = both.sum(axis=0).astype(float)
         facts = {
             "name": candidates.names[model],
@@ -282,6 +306,7 @@ def _why_no_stand_in(score: str, enters: Sequence[bool], min_images: int, *, eve
         "the score counts the background, which every mask gets right": not known.needs_positives,
         "a mask that marks nothing would pass too": nothing,
         "a mask that marks everything would pass too": everything,
+        f"only {len(enters)} raters; the test asks for three": len(enters) < 3,
         f"{number} of {len(enters)} raters have {min_images} images or more; the test asks for three": number < 3,
     }
     return next((reason for reason, applies in cases.items() if applies), "")

@@ -10,7 +10,7 @@ Axes: ``M`` models.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import combinations
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from irrbench.analysis.candidates import Candidates
-from irrbench.analysis.tables import bound_means, counts_background, normalize, score_columns
+from irrbench.analysis.tables import A_COPY, bound_means, counts_background, normalize, score_columns
 from irrbench.scores import gain, record
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, Floats, Ratios, holm, interval, p_above, p_two_sided
 from irrbench.stats.simultaneous import simultaneous_level
@@ -35,7 +35,8 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
 
     Returns:
         ``name``, ``versus``, ``score``, ``difference``, ``low``, ``high``, two-sided ``p``, ``p_holm`` and ``verdict``
-        (``above`` where ``name`` is better than ``versus``, ``below`` where it is worse); then ``value`` and
+        (``above`` where ``name`` is better than ``versus``, ``below`` where it is worse, none with fewer than ten
+        groups); then ``value`` and
         ``versus_value`` beside ``floor`` and ``ceiling``, and the difference in units of ceiling - floor,
         ``normalized_difference`` (positive where ``name`` is better).
     """
@@ -45,18 +46,20 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
     frames = []
     for score in candidates.scores:
         means, bounds = candidates.means(score).estimates, bound_means(candidates, score)
+        is_withheld = bool(_why_no_test(candidates, score))
         is_known = not normalize(candidates, score)[candidates.place("ceiling")].reason
         gap = bounds["ceiling"] - bounds["floor"] if is_known else math.nan
         for pairs in filter(None, families):
             one, other = (list(side) for side in zip(*pairs, strict=True))
             ratios = candidates.differences(score, one, other)
-            low, high = candidates.interval(ratios)
+            low, high = difference_interval(candidates, score, ratios)
             p = p_two_sided(ratios, method=options.method)
             p = np.full_like(p, math.nan) if options.draws_raters else p
             p_holm = holm(p)
             verdict = _first_true(
                 (np.isnan(ratios.estimates), "undefined"),
-                (np.isnan(p_holm), NO_VERDICT if options.draws_raters else "undefined"),
+                (np.full(len(p), is_withheld), NO_VERDICT),
+                (np.isnan(p_holm), "undefined"),
                 (p_holm >= 1 - options.level, "not distinguishable"),
                 (gain(score, ratios.estimates) > 0, "above"),
                 otherwise="below",
@@ -86,7 +89,18 @@ def _first_true(*cases: tuple[NDArray[np.bool_], str], otherwise: str) -> list[s
     return [str(word) for word in np.select(conditions, words, default=otherwise)]
 
 
-def verdicts_frame(candidates: Candidates, margins: Mapping[str, float] | None = None) -> pd.DataFrame:
+def difference_interval(candidates: Candidates, score: str, ratios: Ratios) -> tuple[Floats, Floats]:
+    """Ends of the intervals of differences of a score, no further out than the score's range allows."""
+    least, most = record(score).range
+    low, high = (
+        np.where(np.isfinite(e), np.clip(e, least - most, most - least), e) for e in candidates.interval(ratios)
+    )
+    return low, high
+
+
+def verdicts_frame(
+    candidates: Candidates, margins: Mapping[str, float] | None = None, *, copies: Collection[str] = ()
+) -> pd.DataFrame:
     """Each model and score in one row: is it better than the naive rater, is it as good as the average rater?
 
     All questions are one-sided at half of ``1 - level``, which is where the two-sided interval ends, with Holm's
@@ -96,6 +110,7 @@ def verdicts_frame(candidates: Candidates, margins: Mapping[str, float] | None =
         candidates: models and bounds.
         margins: by score, how much worse than the average rater still counts as equally good. Without one the questions
             about the average rater have no answer and the verdicts say so.
+        copies: models whose masks are the raters', of which there is no verdict.
 
     Returns:
         ``name``, ``score``, ``value`` with ``low`` and ``high``, ``floor``, ``ceiling``, ``normalized`` with its
@@ -108,11 +123,11 @@ def verdicts_frame(candidates: Candidates, margins: Mapping[str, float] | None =
 
     Source of the two one-sided tests: Schuirmann 1987, doi 10.1007/BF01068419.
     """
-    frames = [_verdicts(candidates, score, (margins or {}).get(score)) for score in candidates.scores]
+    frames = [_verdicts(candidates, score, (margins or {}).get(score), copies) for score in candidates.scores]
     return pd.concat(frames, ignore_index=True)
 
 
-def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.DataFrame:
+def _verdicts(candidates: Candidates, score: str, margin: float | None, copies: Collection[str]) -> pd.DataFrame:
     models, options = candidates.models, candidates.resampling
     columns: dict[str, object] = {"name": [candidates.names[m] for m in models], "score": score}
     for name, column in score_columns(candidates, score).items():
@@ -121,7 +136,7 @@ def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.Da
     for role, places in (("floor", floors), ("ceiling", ceilings)):
         ratios = candidates.differences(score, models, places)
         columns |= {f"{role}_difference": ratios.estimates}
-        columns |= _named_ends(f"{role}_difference", candidates.interval(ratios))
+        columns |= _named_ends(f"{role}_difference", difference_interval(candidates, score, ratios))
     level = simultaneous_level(ratios, level=options.level, seed=options.seed)
     together = interval(ratios, level=level, method=options.method)
     columns |= {"n_models": len(models), **_named_ends("ceiling_difference", together, "_simultaneous")}
@@ -130,7 +145,8 @@ def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.Da
     over_ceiling = candidates.advantages(score, models, ceilings)
     over_floor = _test(candidates, score, "floor", candidates.advantages(score, models, floors), 0.0)
     better, close = (_test(candidates, score, "ceiling", over_ceiling, at) for at in (0.0, -null))
-    p_far = p_above(candidates.advantages(score, ceilings, models), -null, method=options.method)
+    behind = candidates.advantages(score, ceilings, models)
+    p_far, p_inferior = (p_above(behind, at, method=options.method) for at in (-null, null))
     p_equivalence = np.maximum(close.p, p_far)
     columns |= {"floor_p": over_floor.p, "floor_p_holm": over_floor.p_holm, "margin": null}
     columns |= {"ceiling_p": close.p, "ceiling_p_holm": close.p_holm}
@@ -138,8 +154,9 @@ def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.Da
 
     known, alpha = ~np.isnan(over_ceiling.estimates), (1 - options.level) / 2
     equivalent = holm(p_equivalence) < alpha
-    withheld = _why_no_verdict(candidates, score)
-    none = np.full(len(models), bool(withheld))
+    of_all = _why_no_verdict(candidates, score)
+    withheld = [of_all or A_COPY * (candidates.names[m] in copies) for m in models]
+    none = np.array([bool(why) for why in withheld])
     first = ((~known, "undefined"), (none, NO_VERDICT))
     of_margin = (*first, (np.full(len(models), margin is None), NO_MARGIN))
     columns["floor_verdict"] = _first_true(
@@ -154,7 +171,7 @@ def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.Da
         # A test of superiority after one of non-inferiority needs no correction: the second hypothesis holds the first.
         (close.is_shown & better.is_shown, BETTER),
         (close.is_shown, NON_INFERIOR),
-        (candidates.interval(over_ceiling)[1] < -null, "inferior to the average rater"),
+        (holm(p_inferior) < alpha, "inferior to the average rater"),
         otherwise="inconclusive",
     )
     columns["equivalence_verdict"] = _first_true(
@@ -165,7 +182,8 @@ def _verdicts(candidates: Candidates, score: str, margin: float | None) -> pd.Da
     )
     fragile = ((ABOVE_FLOOR, over_floor.is_fragile), (NON_INFERIOR, close.is_fragile))
     columns["reason"] = [
-        _reason(withheld, [word for word, where in fragile if where[m]]) if known[m] else "" for m in range(len(models))
+        _reason(why, [word for word, where in fragile if where[m]]) if known[m] else ""
+        for m, why in enumerate(withheld)
     ]
     return pd.DataFrame(columns)
 
@@ -206,20 +224,23 @@ def _worst_gain(candidates: Candidates, score: str) -> float:
 
 def _why_no_verdict(candidates: Candidates, score: str) -> str:
     """Why no model has a verdict on a score, or empty."""
-    counted = candidates.counted(score)
-    groups = len({group for group, is_counted in zip(candidates.groups, counted, strict=True) if is_counted})
+    if reason := _why_no_test(candidates, score):
+        return reason
     title = record(score).title
-    if candidates.resampling.draws_raters:
-        return "the spread over raters is described, not tested"
     if record(score).one_sided:
         return f"{title} sees one kind of error only"
     if not record(score).needs_positives:
         return f"{title} counts the background, which every mask gets right"
-    if counts_background(candidates, score):
-        return f"a blank mask has a better {title} than the naive rater"
-    if groups < MIN_GROUPS_FOR_TESTS:
-        return f"fewer than {MIN_GROUPS_FOR_TESTS} independent images or groups"
-    return ""
+    return f"a blank mask has a better {title} than the naive rater" if counts_background(candidates, score) else ""
+
+
+def _why_no_test(candidates: Candidates, score: str) -> str:
+    """Why no test of a score means anything here, or empty."""
+    counted = candidates.counted(score)
+    groups = len({group for group, is_counted in zip(candidates.groups, counted, strict=True) if is_counted})
+    if candidates.resampling.draws_raters:
+        return "the spread over raters is described, not tested"
+    return f"fewer than {MIN_GROUPS_FOR_TESTS} independent images or groups" if groups < MIN_GROUPS_FOR_TESTS else ""
 
 
 def _reason(withheld: str, fragile: list[str]) -> str:

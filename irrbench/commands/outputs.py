@@ -177,12 +177,13 @@ def ties_in_words(rule: str, table: pd.DataFrame) -> str:
     """How pixels are read on which an image's other raters are evenly split, and how many there are.
 
     Example:
-        >>> ties_in_words("negative", pd.DataFrame({"tied": [0.0, 0.0]}))
-        'background (no pixel is tied here)'
+        >>> ties_in_words("negative", pd.DataFrame({"tied": [0.0, 0.0], "n_raters": [3, 3]}))
+        'background (no pixel of a reference is tied here)'
     """
     tied = float(table["tied"].mean())  # NaN where nobody marks anything
     many = f"tied are {percent_of(tied)} of the pixels that at least half of the other raters mark"
-    return f"{TIES_IN_WORDS[rule]} ({many if tied > 0 else 'no pixel is tied here'})"
+    of_all = "; those of the row 'majority of raters' likewise" if (table["n_raters"] % 2 == 0).any() else ""
+    return f"{TIES_IN_WORDS[rule]} ({many if tied > 0 else 'no pixel of a reference is tied here'}{of_all})"
 
 
 def _digests(config: BenchmarkConfig, data: RaterData, models: Sequence[CellResult | Scored]) -> dict[str, str]:

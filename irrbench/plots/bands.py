@@ -75,7 +75,7 @@ class Row(NamedTuple):
 
 def score_columns(frame: pd.DataFrame) -> tuple[str, ...]:
     """Return the scores of a frame: numeric columns that are not bounds, normalized values or counts."""
-    endings = ("_low", "_high", "_normalized", *(f"_{reference}" for reference in REFERENCES))
+    endings = ("_low", "_high", "_normalized", "_n_images", *(f"_{reference}" for reference in REFERENCES))
     names = [str(column) for column in frame.select_dtypes("number").columns]
     return tuple(name for name in names if name not in _NOT_SCORES and not name.endswith(endings))
 

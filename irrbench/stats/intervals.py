@@ -307,12 +307,12 @@ def normalized_score(model: float, floor: float, ceiling: float, *, gap_low: flo
         >>> normalized_score(0.6, 0.1, 0.7, gap_low=0.5)
         Normalized(value=0.8333333333333334, reason='')
         >>> normalized_score(0.9, 1.0, 0.8, gap_low=-0.3).reason
-        'the naive rater scores as well as the average rater'
+        'the naive rater scores at least as well as the average rater'
     """
     if math.isnan(ceiling - floor):
         return Normalized(math.nan, "no image defines both bounds")
     if ceiling <= floor:
-        return Normalized(math.nan, "the naive rater scores as well as the average rater")
+        return Normalized(math.nan, "the naive rater scores at least as well as the average rater")
     if not gap_low > 0:
         has_interval = math.isfinite(gap_low)
         reason = "the interval of ceiling - floor holds 0" if has_interval else "ceiling - floor has no interval"

@@ -45,15 +45,39 @@ class TestLeaks:
         drawn = masks()
         (text,) = cautions(scored(drawn[:, 1], drawn))
         copy = "pixel by pixel: a copy of the masks, not a prediction of them."
-        assert text == f"net: its mask equals a rater's on 100 % of the images, {copy}"
+        assert text == f"net: its mask equals a rater's on 100 % of the 24 images on which it marks something, {copy}"
         board = build_results({"net": scored(drawn[:, 1], drawn)}).leaderboard
         assert board.loc[board["role"] == "model", "caution"].item().startswith("its mask equals a rater's")
         assert (board.loc[board["role"] != "model", "caution"] == "").all()
 
+    def test_a_rater_who_often_marks_nothing(self):
+        drawn = masks()
+        drawn[:15, 1] = False
+        (text,) = cautions(scored(drawn[:, 1], drawn))
+        assert text.startswith("net: its mask equals a rater's on 100 % of the 9 images on which it marks something")
+
+    def test_there_is_no_verdict_on_a_copy_and_it_is_not_the_best(self):
+        drawn = masks()
+        other = drawn[:, 1].clone()
+        other[:, 0] = ~other[:, 0]
+        tables = {"copy": scored(drawn[:, 1], drawn), "net": scored(other, drawn)}
+        results = build_results(tables, questions=Questions(margins={"iou": 0.9}, min_images=1))
+        assert results.copies == ("copy",)
+        assert results.leaderboard.query("rank == 1")["name"].item() == "copy"
+        assert results.best["name"] == "net"
+        verdict = results.verdicts.set_index(["name", "score"]).loc[("copy", "iou")]
+        assert set(verdict[["floor_verdict", "ceiling_verdict", "equivalence_verdict"]]) == {"no verdict"}
+        assert verdict["reason"] == "a copy of the raters' masks, not a prediction"
+        stand_in = results.alternative.query("name == 'copy' and score == 'iou'")
+        assert set(stand_in["verdict"]) == {"no verdict"}
+        assert "copy" not in results.verdicts.set_index(["name", "score"]).loc[("net", "iou"), "reason"]
+        alone = build_results({"copy": tables["copy"]})
+        assert alone.best["name"] == "copy"
+
     def test_the_majoritys(self):
         drawn = masks(raters=5)
         (text,) = cautions(scored(2 * drawn.sum(1) > 5, drawn))
-        assert text.startswith("net: its mask equals the majority's of all raters on 100 % of the images")
+        assert text.startswith("net: its mask equals the majority's of all raters on 100 % of the 24 images on")
 
     def test_above_the_majority(self):
         bounds = {"ceiling": [0.5, 0.6, 0.55, 0.65], "floor": [0.1] * 4}
@@ -139,7 +163,9 @@ class TestNumbersOfRaters:
 
     def test_different_numbers_do_not_compare(self):
         (text,) = cautions(self.frame(i3=3, i4=2))
-        assert text.startswith("Images have 2 to 4 raters. The same mask scores higher on the majority of more raters")
+        assert text.startswith(
+            "Images have 2 to 4 raters. The same mask usually scores higher on the majority of more raters"
+        )
         assert "'one rater on one other' does not depend on that number" in text
 
     def test_an_image_without_bounds_is_no_image_with_another_number(self):
@@ -174,9 +200,11 @@ class TestNormalized:
             [0.3, 0.32],
             "background (tied are 31 % of the pixels that at least half of the other raters mark)",
         ),
-        ("positive", [0.0, 0.0], "foreground (no pixel is tied here)"),
-        ("exclude", [np.nan], "left out of the reference (no pixel is tied here)"),
+        ("positive", [0.0, 0.0], "foreground (no pixel of a reference is tied here)"),
+        ("exclude", [np.nan], "left out of the reference (no pixel of a reference is tied here)"),
     ],
 )
 def test_ties(rule, tied, text):
-    assert ties_in_words(rule, pd.DataFrame({"tied": tied})) == text
+    assert ties_in_words(rule, pd.DataFrame({"tied": tied, "n_raters": 3})) == text
+    of_four = ties_in_words(rule, pd.DataFrame({"tied": tied, "n_raters": 4}))
+    assert of_four == text[:-1] + "; those of the row 'majority of raters' likewise)"

@@ -76,7 +76,7 @@ def test_columns_are_those_that_scripts_rely_on():
     results = build_results(random_tables(2, 6))
     assert list(results.leaderboard) == [
         "name", "role", "n_images", "n_groups", "iou", "iou_low", "iou_high", "iou_floor", "iou_ceiling",
-        "iou_normalized", "iou_normalized_low", "iou_normalized_high", "rank", "caution",
+        "iou_normalized", "iou_normalized_low", "iou_normalized_high", "iou_n_images", "rank", "caution",
     ]  # fmt: skip
     assert list(results.per_image) == ["name", "role", "image_id", "iou"]
     assert list(results.comparisons) == [
@@ -155,7 +155,7 @@ def test_verdicts_follow_the_sign_and_the_corrected_p():
 
 
 def test_identical_models_are_not_distinguishable_and_share_a_rank():
-    one = random_tables(1, 8)["m0"]
+    one = random_tables(1, 12)["m0"]
     results = build_results({"a": one, "b": one.copy()})
     pair = results.comparisons.query("name == 'a' and versus == 'b'").iloc[0]
     assert (pair["difference"], pair["low"], pair["high"], pair["p"]) == (0, 0, 0, 1)
@@ -166,7 +166,7 @@ def test_identical_models_are_not_distinguishable_and_share_a_rank():
 def test_no_normalized_score_where_the_naive_rater_is_as_good():
     results = build_results({"m": table([0.8, 0.9], ceiling=[0.9, 0.8], floor=[1.0, 1.0], score="tpr")})
     assert results.leaderboard["tpr_normalized"].isna().all()
-    assert remarks(results) == ["No normalized tpr: the naive rater scores as well as the average rater."]
+    assert remarks(results) == ["No normalized tpr: the naive rater scores at least as well as the average rater."]
 
 
 def test_an_interval_of_a_mean_ends_where_the_score_does():

@@ -81,7 +81,7 @@ class TestStandIn:
     def test_fewer_than_three_raters(self):
         found = stand_in(scored((0, 0), raters=2)).loc[("m0", "iou")]
         assert found["verdict"] == "no verdict"
-        assert found["remark"] == "2 of 2 raters have 30 images or more; the test asks for three"
+        assert found["remark"] == "only 2 raters; the test asks for three"
 
     def test_a_rater_with_few_images_does_not_enter(self):
         present = np.ones((N, 4), bool)

@@ -59,7 +59,7 @@ def resampled_means(values: np.ndarray, *, groups=None, resamples: int = 2000, r
         (0.6, 0.1, 0.7, 0.5, 5 / 6, ""),
         (0.8, 0.1, 0.7, 0.5, 7 / 6, ""),  # above the ceiling: never clipped
         (0.0, 0.1, 0.7, 0.5, -1 / 6, ""),
-        (0.9, 1.0, 0.8, -0.3, math.nan, "the naive rater scores as well as the average rater"),
+        (0.9, 1.0, 0.8, -0.3, math.nan, "the naive rater scores at least as well as the average rater"),
         (0.9, 0.5, 0.6, -0.01, math.nan, "the interval of ceiling - floor holds 0"),
         (0.9, 0.5, 0.6, -math.inf, math.nan, "ceiling - floor has no interval"),
         (0.9, 0.5, 0.6, math.nan, math.nan, "ceiling - floor has no interval"),
