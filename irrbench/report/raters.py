@@ -77,7 +77,7 @@ _TABLES = {
     "raters_needed": choose_columns(COLUMNS, "masks target raters reason"),
     "scores": choose_columns(COLUMNS, "title ceiling ceiling_se floor floor_se blank margin_in_sd n", title="score"),
     "raters": choose_columns(
-        COLUMNS, "rater n extent consensus bias rmse rmse_relative sensitivity specificity reason"
+        COLUMNS, "rater n reason extent consensus bias rmse rmse_relative sensitivity specificity"
     ),
     "rater_pairs": choose_columns(COLUMNS, "first second kappa se n reason"),
     "coefficients": choose_columns(COLUMNS, "measure covariate contrast estimate p n reason"),
