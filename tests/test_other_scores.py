@@ -145,7 +145,7 @@ def test_the_callback_watches_keeps_and_stops_by_them(tmp_path):
     monitor = RaterBoundsMonitor(roi="roi", image_id="id", scores=SCORES, print_link=False)
     best = ModelCheckpoint(tmp_path, monitor="val/error", mode="min", save_weights_only=True)
     early = EarlyStopping("val/area_error", mode="min", patience=50)
-    near = CeilingStopping(score="error", margin=1.0, patience=2, verbose=False)
+    near = CeilingStopping(score="error", margin=1.0, patience=2, min_groups=2, verbose=False)
     torch.manual_seed(0)
     run = trainer([monitor, best, early, near], tmp_path, max_epochs=12, enable_checkpointing=True)
     run.fit(Module(), loader(), loader())

@@ -13,7 +13,7 @@ from rich.console import Console
 from irrbench.callbacks.hooks import Callback, LightningModule, Trainer
 from irrbench.callbacks.monitor import RaterBoundsMonitor
 from irrbench.scores import SCORES, gain, record
-from irrbench.stats import clustered_mean
+from irrbench.stats import MIN_GROUPS_FOR_TESTS, clustered_mean
 from irrbench.summary import name_column, score_names
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class CeilingStopping(Callback):
         level: confidence level of the interval.
         groups: what was drawn independently (patients), for each image id: a mapping, or a function of the id (a
             string); each image on its own if not given.
+        min_groups: of how many independent images or groups an interval is trusted; with fewer it never stops.
         split: which validation data, where there are several loaders: ``"val/<loader>"``.
         monitor: which one, where the trainer has several.
         verbose: whether to say on the terminal why it stops; it is logged at level INFO anyway.
@@ -88,6 +89,7 @@ class CeilingStopping(Callback):
         patience: int = 3,
         level: float = 0.95,
         groups: Groups | None = None,
+        min_groups: int = MIN_GROUPS_FOR_TESTS,
         split: str = "val",
         monitor: RaterBoundsMonitor | None = None,
         verbose: bool = True,
@@ -101,11 +103,14 @@ class CeilingStopping(Callback):
             raise ValueError(f"`margin` must be a number in units of the score, as 0.01; found {margin}.")
         if patience != int(patience) or patience < 1:
             raise ValueError(f"`patience` must be a whole number, 1 or more; found {patience}.")
+        if min_groups < 2:
+            raise ValueError(f"`min_groups` must be 2 or more, found {min_groups}.")
         if not 0 < level < 1:
             raise ValueError(f"`level` must lie between 0 and 1, as 0.95; found {level}.")
         self.score, self.margin, self.patience, self.level = score, margin, patience, level
         self.groups, self.split, self.monitor = groups, split, monitor
-        self.verbose = verbose
+        self.min_groups, self.verbose = min_groups, verbose
+        self._has_warned = False
         self._found: RaterBoundsMonitor | None = None
         self._begin()
 
@@ -179,7 +184,16 @@ class CeilingStopping(Callback):
         self.interval = _UNKNOWN
         if table is not None:
             self._scored = self.score or score_names(table)[0]
-            self.interval = advantage_interval(table, self._scored, groups=self.groups, level=self.level)
+            options: dict[str, Any] = {"level": self.level, "min_groups": self.min_groups}
+            self.interval = advantage_interval(table, self._scored, groups=self.groups, **options)
+            if not math.isfinite(self.interval.low) and not self._has_warned:
+                logger.warning(
+                    "CeilingStopping does not stop this training: fewer than %d independent validation images or "
+                    "groups have a %s, and an interval of so few is not to be trusted (min_groups=).",
+                    self.min_groups,
+                    self._scored,
+                )
+                self._has_warned = True
         self.passes = self.passes + 1 if self.interval.low > -self.margin else 0
         return self.passes >= self.patience
 
@@ -200,7 +214,7 @@ class CeilingStopping(Callback):
 
 
 def advantage_interval(
-    table: pd.DataFrame, score: str, *, groups: Groups | None = None, level: float = 0.95
+    table: pd.DataFrame, score: str, *, groups: Groups | None = None, level: float = 0.95, min_groups: int = 2
 ) -> Interval:
     """Student's interval of the model's mean advantage over the average rater, paired over images.
 
@@ -211,9 +225,10 @@ def advantage_interval(
         score: one of its scores.
         groups: what was drawn independently, by image id; each image on its own if not given.
         level: confidence level.
+        min_groups: how many groups an interval needs, 2 or more.
 
     Returns:
-        Low and high end; infinite where fewer than two groups have the score.
+        Low and high end; infinite where fewer groups have the score.
 
     Raises:
         ValueError: if an image has no group.
@@ -235,7 +250,7 @@ def advantage_interval(
                 "ids that RaterBoundsMonitor(image_id=...) reads from the batches."
             )
     found = clustered_mean(difference[defined], labels, level=level)
-    return Interval(found.low, found.high) if found.units > 1 else Interval(-math.inf, math.inf)
+    return Interval(found.low, found.high) if found.units >= max(min_groups, 2) else Interval(-math.inf, math.inf)
 
 
 def find_monitor(callbacks: Sequence[Any], given: RaterBoundsMonitor | None = None) -> RaterBoundsMonitor:

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,12 @@ from torch import nn
 
 from irrbench import VotePatterns, segmentation_bounds
 from irrbench.callbacks import RaterBoundsMonitor
-from irrbench.callbacks.stopping import CeilingStopping, advantage_interval
+from irrbench.callbacks import stopping as module_of_stopping
+from irrbench.callbacks.stopping import advantage_interval
 from irrbench.simulate import draw_lesions
 from tests.callbacks.toys import Module, loader, trainer
 
+CeilingStopping = partial(module_of_stopping.CeilingStopping, min_groups=2)  # few images are enough to see it work
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -376,12 +379,24 @@ def test_a_training_without_validation_is_told_so(tmp_path, caplog):
         ({"margin": math.nan}, "`margin` must be a number in units of the score"),
         ({"patience": 0}, "`patience` must be a whole number, 1 or more; found 0"),
         ({"patience": 1.5}, "`patience` must be a whole number"),
+        ({"min_groups": 1}, "`min_groups` must be 2 or more, found 1"),
         ({"level": 95}, "`level` must lie between 0 and 1, as 0.95; found 95"),
     ],
 )
 def test_options_are_checked_at_construction(options, message):
     with pytest.raises(ValueError, match=message):
         CeilingStopping(**options)
+
+
+def test_few_images_stop_nothing_and_it_is_said_once(caplog):
+    stopping = module_of_stopping.CeilingStopping(patience=1)
+    nine, ten = table([0.1, 0.12, 0.11] * 3), table([0.1, 0.12, 0.11] * 3 + [0.1])
+    assert not stopping.check(nine)
+    assert not stopping.check(nine)
+    assert caplog.text.count("fewer than 10 independent validation images or groups have a iou") == 1
+    assert stopping.check(ten)
+    patients = {f"image {i}": i // 2 for i in range(10)}
+    assert not module_of_stopping.CeilingStopping(patience=1, groups=patients).check(ten)
 
 
 @pytest.mark.parametrize("namespace", ["pytorch_lightning", "lightning.pytorch"])
