@@ -25,6 +25,7 @@ from irrbench.analysis.tables import (
     separation_frame,
 )
 from irrbench.analysis.verdicts import comparisons_frame, verdicts_frame
+from irrbench.folds import Ties
 from irrbench.plots.bands import bound, need_columns, score_columns
 from irrbench.plots.style import DISPLAY_NAMES, model_styles, percent_of
 from irrbench.scores import DETECTION_SCORES, EmptyReference, gain, record
@@ -189,6 +190,10 @@ class Results:
         return {name: value for name, value in values.items() if isinstance(value, pd.DataFrame) and len(value)}
 
 
+_HALF_EMPTY = (
+    " A reference that is empty only where ties are read as background counts half, and everybody's score on it is "
+    "that of the other reading."
+)
 _MUCH = 0.5  # of the way from naive to average rater, above which a blank mask makes a normalized score say little
 
 
@@ -204,7 +209,8 @@ class Questions(NamedTuple):
         covariates: the manifest, with image ids as its index.
         subgroups: its columns to cut by.
         quantiles: into how many groups numbers are cut.
-        empty_reference: how the tables were made, see :func:`irrbench.segmentation_bounds`.
+        ties: how the tables were made, see :func:`irrbench.segmentation_bounds`.
+        empty_reference: likewise.
     """
 
     margins: Mapping[str, float] | None = None
@@ -215,6 +221,7 @@ class Questions(NamedTuple):
     covariates: pd.DataFrame | None = None
     subgroups: Sequence[str] = ()
     quantiles: int = 3
+    ties: Ties = "average"
     empty_reference: EmptyReference = "drop"
 
 
@@ -307,6 +314,7 @@ def _cautions(table: pd.DataFrame, scores: Sequence[str], leaks: Mapping[str, st
             f"{percent_of(table['empty'].mean())} of the references mark nothing (on {is_empty.sum()} of {len(table)} "
             f"images). Values of {_in_words(titles)} {_OF_EMPTY[rule]}: read them with "
             f"{_in_words([record(score).title for score in DETECTION_SCORES])}."
+            + (_HALF_EMPTY if asked.ties == "average" and (table["tied"] > 0)[is_empty].any() else "")
         )
     rated = _numbers_of_raters(table)
     if len(set(rated)) > 1:

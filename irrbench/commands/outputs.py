@@ -100,6 +100,7 @@ def make_results(
             covariates=data.manifest if options.subgroups else None,
             subgroups=options.subgroups,
             quantiles=options.quantiles,
+            ties=config.rules.ties,
             empty_reference=config.rules.empty_reference,
         ),
         models={model.name: model.group if isinstance(model, CellResult) else model.name for model in models},

@@ -128,6 +128,15 @@ class TestEmptyReferences:
             "there, so that a mark where nobody sees anything costs nothing: read them with Detection and False alarms."
         )
 
+    def test_a_reference_that_is_empty_in_one_reading_alone(self):
+        drawn = masks(raters=3)
+        drawn[:6, 1:] = False  # one rater of three: a tie, without that one nothing
+        frame = scored(drawn[:, 0], drawn, ("iou",))
+        (text,) = (c for c in cautions(frame) if "mark nothing" in c)
+        assert text.endswith("counts half, and everybody's score on it is that of the other reading.")
+        assert "counts half" not in " ".join(cautions(frame, ties="negative"))
+        assert "counts half" not in " ".join(cautions(self.frame()))
+
     def test_not_where_they_are_scored(self):
         (text,) = cautions(self.frame("score"), empty_reference="score")
         assert "Values of IoU are the best value for no mark there and the worst for any" in text
