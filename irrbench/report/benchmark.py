@@ -65,7 +65,7 @@ COLUMNS = {
     "n_images": Column("images", "count"),
     "n_groups": Column("groups", "count"),
     "failure": Column("failure", "text"),
-    "share": Column("share of images", "percent", interval=("share_low", "share_high")),
+    "share": Column("share of references, mean", "percent", interval=("share_low", "share_high")),
     "reason": Column("why no verdict", "text"),
     "remark": Column("remark", "text"),
     "warning": Column("caution", "text"),
