@@ -139,7 +139,7 @@ def test_findings_follow_the_numbers(found):
     assert "on average: poor" in text
     assert "Furthest from careless masks: " in text
     assert "Raters alone do not tell which score separates models best." in text
-    assert "Raters whose mean extent has a given reliability, by the variances found here: " in text
+    assert "Raters whose mean extent has a given reliability, by the variances found here, an estimate without an interval: " in text
 
 
 class TestGrades:
@@ -233,7 +233,7 @@ def test_the_number_of_raters_is_given_with_and_without_blank_masks(found, blank
         )
     else:
         numbers = ", ".join(f"{row.raters} for {row.target:g}" for row in table.itertuples())
-        assert text.endswith(f"found here: {numbers}.")
+        assert text.endswith(f"found here, an estimate without an interval: {numbers}.")
 
 
 def test_blocks_are_described_as_what_they_are(found):
