@@ -213,10 +213,10 @@ def cautions(results: Results) -> list[str]:
 def _leaderboard(results: Results) -> Section:
     columns = {"rank": Column("#", "rank"), "name": Column("name", "text")}
     columns |= {score: _score_column(score, share=f"{score}_normalized") for score in results.scores}
-    text = Markup(
-        'Mean over images and <span class="share">normalized score</span>; under them the '
-        '<span class="interval">{} of each</span>. {}'
-    ).format(results.interval_name, sentence(TEXTS, "groups", results))
+    ends = Markup('; under them the <span class="interval">{} of each</span>').format(results.interval_name)
+    text = Markup('Mean over images and <span class="share">normalized score</span>{}. {}').format(
+        "" if results.n_groups == 1 else ends, sentence(TEXTS, "groups", results)
+    )
     return Section(
         "leaderboard",
         "Leaderboard",

@@ -15,7 +15,7 @@ from rich.console import Console
 from irrbench.plots.curves import trend_bins
 from irrbench.plots.style import DASH, MINUS
 from irrbench.report import terminal_table
-from irrbench.report.benchmark import cautions, draw_figures, findings, headline
+from irrbench.report.benchmark import benchmark_page, cautions, draw_figures, findings, headline
 from irrbench.report.terminal import wrap_name
 from irrbench.report.text import sentences, share
 from irrbench.stats import alternative_annotator_test
@@ -308,6 +308,10 @@ class TestParagraphs:
         assert "with their intervals" in self.verdicts(leaderboard({"unet": 0.6}).assign(n_groups=2))
         text = self.verdicts(leaderboard({"unet": 0.6}).assign(n_groups=1), unit="")
         assert text.endswith("Differences without intervals and verdicts, for which one image is not enough.")
+        for groups, is_said in ((1, False), (2, True)):
+            found = results(leaderboard({"unet": 0.6}).assign(n_groups=groups))
+            shown = benchmark_page(found, drawings={}).sections[1].text + self.text("band_figure", found, False)
+            assert shown.count("95 % interval") == 2 * is_said
 
     def test_a_win_is_shown_and_not_counted(self):
         """A share above the rater's less epsilon wins nothing while chance may explain it."""
