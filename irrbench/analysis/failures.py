@@ -23,7 +23,7 @@ def failures_frame(candidates: Candidates, limits: Mapping[str, float] | None = 
     """Share of images with the worst possible score, and with one worse than a limit.
 
     A failure is counted on each rater's reference, and on each seed of a model; an image's value is the mean, for the
-    average rater as for the models. The interval is exact and allows for groups
+    average rater as for the models. The interval allows for groups
     (:func:`irrbench.stats.failures.clustered_share`).
 
     Args:

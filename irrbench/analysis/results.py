@@ -142,6 +142,11 @@ class Results:
         return {str(key): value for key, value in rows.to_dict("records")[place].items()}
 
     @property
+    def shown(self) -> str:
+        """The model whose masks are drawn: the best; the first where none has the main score."""
+        return self.models[0] if self.best is None else str(self.best["name"])
+
+    @property
     def n_images(self) -> int | None:
         """Images behind the main score; None where the leaderboard does not say."""
         return self._count("n_images")

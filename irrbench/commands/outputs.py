@@ -200,7 +200,7 @@ def _digests(config: BenchmarkConfig, data: RaterData, models: Sequence[CellResu
 
 def galleries_of(results: Results, data: RaterData, models: Sequence[CellResult | Scored]) -> list[Gallery]:
     """Pictures with the contours of the best model; of several seeds, those of the first."""
-    seeds = results.members[results.models[0]]
+    seeds = results.members[results.shown]
     best = next(model for model in models if model.name == seeds[0])
     remark = "Numbers are means over seeds, contours those of the first." if len(seeds) > 1 else ""
     return make_galleries(results, data, best.prediction, remark=remark)

@@ -57,7 +57,7 @@ def make_galleries(
         return []
     places = {image_id: place for place, image_id in enumerate(data.image_ids)}
     galleries = []
-    for gallery in choose_images(results.per_image, results.agreement, score=results.score, best=results.models[0]):
+    for gallery in choose_images(results.per_image, results.agreement, score=results.score, best=results.shown):
         pictures = [
             _draw(data, places[image_id], predict(image_id), caption)
             for image_id, caption in gallery.captions.items()

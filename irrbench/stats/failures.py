@@ -1,4 +1,4 @@
-"""How often images fail: a share of images with an exact binomial interval that allows for groups.
+"""How often images fail: a mean share with Clopper and Pearson's interval on the effective number of images.
 
 Source: Clopper and Pearson 1934, doi 10.1093/biomet/26.4.404; Korn and Graubard 1998, Confidence intervals for
 proportions with small expected number of positive counts estimated from survey data, Survey Methodology 24.
