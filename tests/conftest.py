@@ -1,7 +1,11 @@
-"""The same examples at every run; `make fuzz` draws new ones."""
+"""The same examples and the same random numbers at every run; `make fuzz` draws new examples."""
 
 import os
+import random
 
+import numpy as np
+import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 ANY_LOAD = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
@@ -9,3 +13,11 @@ ANY_LOAD = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, He
 settings.register_profile("same", derandomize=True, database=None, **ANY_LOAD)
 settings.register_profile("fuzz", max_examples=1000, print_blob=True, **ANY_LOAD)
 settings.load_profile(os.environ.get("IRRBENCH_HYPOTHESIS", "same"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Start every test, its fixtures included, at the same random numbers, whichever tests ran before in its process."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (what a library draws without a generator)
+    torch.manual_seed(0)

@@ -58,7 +58,7 @@ class Evaluator:
         >>> evaluator = Evaluator("val", scores=["iou"], from_logits=False)
         >>> evaluator.update(torch.tensor([[0.9, 0.8, 0.1, 0.2]]), masks, image_id=["a"])
         >>> {key: round(value, 3) for key, value in evaluator.finish(epoch=0).items()}["val/iou"]
-        0.667
+        0.722
     """
 
     def __init__(
