@@ -17,7 +17,7 @@ settings.load_profile(os.environ.get("IRRBENCH_HYPOTHESIS", "same"))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
-    """Start every test, its fixtures included, at the same random numbers, whichever tests ran before in its process."""
+    """Start every test, its fixtures included, at the same random numbers, whichever ran before in its process."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 (what a library draws without a generator)
     torch.manual_seed(0)
