@@ -10,7 +10,7 @@ from pathlib import Path
 from studies.performance.timing import Budget, Row, against, compare
 
 _HELP_LIMIT = 2.0
-_SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
+_SCRIPT = Path(__file__).parents[2] / "benchmark.py"
 
 
 def rows(budget: Budget) -> Iterator[Row]:
@@ -26,15 +26,14 @@ def rows(budget: Budget) -> Iterator[Row]:
         budget=few,
         goal=1 / 1.1,
     )
-    if _SCRIPT.is_file():
-        yield against(
-            "scripts/benchmark.py --help",
-            "a fresh process",
-            action=lambda: _python(str(_SCRIPT), "--help"),
-            seconds=_HELP_LIMIT,
-            peer_name="goal",
-            budget=few,
-        )
+    yield against(
+        "scripts/benchmark.py --help",
+        "a fresh process",
+        action=lambda: _python(str(_SCRIPT), "--help"),
+        seconds=_HELP_LIMIT,
+        peer_name="goal",
+        budget=few,
+    )
 
 
 def _run(code: str) -> None:
