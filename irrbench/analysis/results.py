@@ -346,10 +346,10 @@ def _notes_on_scores(table: pd.DataFrame, candidates: Candidates, no_shares: Map
     blank = candidates.place("blank")
     for score in (score for score in candidates.scores if score not in no_shares):
         if record(score).one_sided:
-            yield f"The normalized {score} can be had by marking more, or less: it sees one kind of error only."
+            yield f"The normalized {score} says little alone: a larger or smaller mask raises it, as it sees one kind of error."
         elif normalize(candidates, score)[blank].value > _MUCH:
             reached = percent_of(normalize(candidates, score)[blank].value)
-            yield f"The normalized {score} says little, as the background counts: a blank mask is {reached} of the way."
+            yield f"The normalized {score} says little, as the background counts: a blank mask is at {reached}."
     voteless = [score for score in candidates.scores if record(score).evidence != "patterns"]
     if voteless:
         yield f"No best possible mask for {', '.join(voteless)}: the search needs a score that is a function of votes."

@@ -183,7 +183,7 @@ def ties_in_words(rule: str, table: pd.DataFrame) -> str:
     """
     tied = float(table["tied"].mean())  # NaN where nobody marks anything
     many = f"tied are {percent_of(tied)} of the pixels that at least half of the other raters mark"
-    of_all = "; those of the row 'majority of raters' likewise" if (table["n_raters"] % 2 == 0).any() else ""
+    of_all = "; the row 'majority of raters' has ties of its own" if (table["n_raters"] % 2 == 0).any() else ""
     return f"{TIES_IN_WORDS[rule]} ({many if tied > 0 else 'no pixel of a reference is tied here'}{of_all})"
 
 

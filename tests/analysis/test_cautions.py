@@ -216,4 +216,4 @@ class TestNormalized:
 def test_ties(rule, tied, text):
     assert ties_in_words(rule, pd.DataFrame({"tied": tied, "n_raters": 3})) == text
     of_four = ties_in_words(rule, pd.DataFrame({"tied": tied, "n_raters": 4}))
-    assert of_four == text[:-1] + "; those of the row 'majority of raters' likewise)"
+    assert of_four == text[:-1] + "; the row 'majority of raters' has ties of its own)"
