@@ -346,7 +346,8 @@ def _notes_on_scores(table: pd.DataFrame, candidates: Candidates, no_shares: Map
     blank = candidates.place("blank")
     for score in (score for score in candidates.scores if score not in no_shares):
         if record(score).one_sided:
-            yield f"The normalized {score} says little alone: larger or smaller masks avoid the one kind of error it sees."
+            error = "it sees one kind of error, which larger or smaller masks avoid"
+            yield f"The normalized {score} says little alone: {error}."
         elif normalize(candidates, score)[blank].value > _MUCH:
             reached = percent_of(normalize(candidates, score)[blank].value)
             yield f"The normalized {score} says little, as the background counts: a blank mask is at {reached}."
