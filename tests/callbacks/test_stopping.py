@@ -423,8 +423,7 @@ TWO_PROCESSES = """
 import json, sys, warnings
 from pathlib import Path
 import pytorch_lightning as pl
-from irrbench.callbacks.stopping import CeilingStopping
-from tests.callbacks.test_stopping import loader, monitor, scripted, trainer
+from tests.callbacks.test_stopping import CeilingStopping, loader, monitor, scripted, trainer
 
 warnings.simplefilter("ignore")
 
