@@ -13,14 +13,14 @@ doi 10.1371/journal.pcbi.1003553 (lower and upper noise ceiling).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from irrbench.folds import Reading, Ties, readings
+from irrbench.folds import Reading, Ties, mean_of_readings, readings
 from irrbench.patterns import VotePatterns
 from irrbench.scores import DEFAULT_SCORES, CrossTable, EmptyReference, Score, ScoreTable, check_choice, select_scores
 from irrbench.upper import best_folds
@@ -158,7 +158,7 @@ def segmentation_bounds(
     tables = {kind: [evidence[kind].tables(reading) for reading in readings(ties)] for kind in kinds}
     rule = {"empty_reference": empty_reference}
     folds: dict[str, Values] = {
-        candidate: {s.name: _mean([s(t[candidate], **rule) for t in tables[s.evidence]]) for s in chosen}
+        candidate: {s.name: fold_scores(tables[s.evidence], candidate, s, empty_reference) for s in chosen}
         for candidate in next(iter(tables.values()))[0]
     }
     votes = evidence.get("patterns")
@@ -174,16 +174,27 @@ def segmentation_bounds(
         **{"model": {}, **means},
         raters=folds["ceiling"],
         tied=votes.tied_share() if isinstance(votes, VotePatterns) else unknown[:, 0],
-        empty=_mean([_is_empty(by_candidate["floor"]) for by_candidate in next(iter(tables.values()))]).nanmean(1),
+        empty=mean_of_readings(
+            [_is_empty(by_candidate["floor"]) for by_candidate in next(iter(tables.values()))]
+        ).nanmean(1),
         ties=ties,
         empty_reference=empty_reference,
         folds=folds,
     )
 
 
-def _mean(of_readings: list[Tensor]) -> Tensor:
-    """Over the readings of tied pixels, of the defined one where one is not."""
-    return of_readings[0] if len(of_readings) == 1 else torch.stack(of_readings).nanmean(0)
+def fold_scores(
+    of_readings: Sequence[Mapping[str, ScoreTable]], candidate: str, score: Score, empty_reference: EmptyReference
+) -> Tensor:
+    """A candidate's score on each held-out reference, ``(B, R)``.
+
+    Args:
+        of_readings: the tables of the score's evidence, for each reading of tied pixels.
+        candidate: one of :data:`CANDIDATES`.
+        score: its record.
+        empty_reference: see :func:`segmentation_bounds`.
+    """
+    return mean_of_readings([score(tables[candidate], empty_reference=empty_reference) for tables in of_readings])
 
 
 def _is_empty(table: ScoreTable) -> Tensor:
@@ -259,5 +270,5 @@ def cut_scores(
 
 def _model_scores(evidence: Evidence, score: Score, *, ties: Ties, empty_reference: EmptyReference) -> Tensor:
     """The prediction's score of each image, ``(B,)``."""
-    tables = [evidence.tables(reading)["model"] for reading in readings(ties)]
-    return _mean([score(table, empty_reference=empty_reference) for table in tables]).nanmean(1)
+    tables = [evidence.tables(reading) for reading in readings(ties)]
+    return fold_scores(tables, "model", score, empty_reference).nanmean(1)

@@ -47,6 +47,11 @@ def pattern_bits(num_raters: int) -> Tensor:
     return (codes[:, None] >> torch.arange(num_raters)).bitwise_and(1).bool()
 
 
+def mean_of_readings(scores: list[Tensor]) -> Tensor:
+    """The mean of a score over the readings of a reference, of the defined one where the other is not."""
+    return scores[0] if len(scores) == 1 else torch.stack(scores).nanmean(0)
+
+
 class FoldWeights(NamedTuple):
     """What each pattern means in each fold, each ``(K, R)`` float64 of zeros and ones."""
 

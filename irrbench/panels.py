@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from irrbench.folds import Reading, Ties, by_presence, make_table, pattern_bits, readings
+from irrbench.bounds import fold_scores
+from irrbench.folds import Reading, Ties, by_presence, make_table, mean_of_readings, pattern_bits, readings
 from irrbench.patterns import MIN_RATERS, VotePatterns
 from irrbench.scores import CrossTable, EmptyReference, Score, check_choice, select_scores
 
@@ -140,7 +141,7 @@ def _mean_over_panels(
     for inside in panels.split(max(1, _MOST_CELLS // max(marks[0].numel(), len(bits)))):
         votes = inside @ bits.T
         tables = [_table(marks, votes, k, reading) for reading in readings(ties)[: 1 if k % 2 else None]]
-        by_panel = torch.stack([score(table, empty_reference=empty_reference) for table in tables]).nanmean(0)
+        by_panel = mean_of_readings([score(table, empty_reference=empty_reference) for table in tables])
         outside = (1 - inside)[:, None] / (num_raters - k)
         others = (by_panel[:, :, 1:-1].nan_to_num() * outside).sum(2)
         defined = by_panel[:, :, -1].isfinite()  # which depends on the reference alone
@@ -193,8 +194,7 @@ def scores_without(
         tables = [dropped.tables(reading) for reading in readings(ties)]
         for candidate in tables[0]:
             for score in chosen:
-                folds = [score(table[candidate], empty_reference=empty_reference) for table in tables]
-                mean = torch.stack(folds).nanmean(0).nanmean(1)
+                mean = fold_scores(tables, candidate, score, empty_reference).nanmean(1)
                 found.setdefault(candidate, {}).setdefault(score.name, []).append(mean)
     return {
         candidate: {score: torch.stack(columns, 1) for score, columns in by_score.items()}

@@ -37,12 +37,11 @@ class _References(NamedTuple):
     totals: Tensor  # (B, K)
     valid: Tensor  # (K, F)
     marks: Tensor  # (K, F)
-    folds: Tensor  # raters who are present
     num_readings: int
     score: Score
     empty_reference: EmptyReference
 
-    def of_rows(self, rows: Tensor | slice) -> _References:
+    def of_rows(self, rows: Tensor) -> _References:
         return self._replace(totals=self.totals[rows])
 
     def by_fold(self, tp: Tensor, marked: Tensor) -> Tensor:
@@ -104,7 +103,7 @@ def _best_folds(
         size = max(1, _MOST_CELLS // max(1, len(where) * (valid.shape[1] + 2**_MOST_FREE)))
         for some in rows.split(size):
             references = _References(
-                totals[some][:, where], valid[where], marks[where], there, len(weights), score, empty_reference
+                totals[some][:, where], valid[where], marks[where], len(weights), score, empty_reference
             )
             found[some[:, None], there] = _search(references, votes[where], len(there))
     return found

@@ -75,14 +75,14 @@ class Resampling:
         return "hall" if self.interval == "auto" else self.interval
 
     @property
-    def draws_raters(self) -> bool:
+    def spread_over_raters(self) -> bool:
         """Whether the spread over raters counts: then intervals describe, and there are no tests."""
         return self.generalize in ("raters", "all")
 
     @property
     def caution(self) -> str:
         """What intervals are not where the spread over raters counts; else empty."""
-        if not self.draws_raters:
+        if not self.spread_over_raters:
             return ""
         return (
             f"What stands in the place of {self.level:.0%} intervals describes how far the numbers move when each "
@@ -91,8 +91,8 @@ class Resampling:
         )
 
     @property
-    def draws_seeds(self) -> bool:
-        """Whether seeds are resampled."""
+    def spread_over_seeds(self) -> bool:
+        """Whether the spread over seeds counts."""
         return self.generalize in ("seeds", "all")
 
 
@@ -118,13 +118,15 @@ def resampling_in_words(resampling: Resampling, *, unit: str) -> str:
     }[resampling.method]
     if resampling.method in ("hall", "student"):
         seeds, raters = "over seeds", "over raters (each left out)"
-        units = [f"over {unit}"] + [seeds] * resampling.draws_seeds + [raters] * resampling.draws_raters
+        units = [f"over {unit}"] + [seeds] * resampling.spread_over_seeds + [raters] * resampling.spread_over_raters
     else:
         how = f"{how}, {resampling.resamples} paired resamples"
-        units = [f"of {unit}"] + ["of seeds"] * resampling.draws_seeds
+        units = [f"of {unit}"] + ["of seeds"] * resampling.spread_over_seeds
     *first, last = units
     what = (
-        f"a description, no {resampling.level:.0%} interval:" if resampling.draws_raters else f"{resampling.level:.0%},"
+        f"a description, no {resampling.level:.0%} interval:"
+        if resampling.spread_over_raters
+        else f"{resampling.level:.0%},"
     )
     return f"{what} {how} {' and '.join([', '.join(first), last] if first else [last])}"
 
@@ -203,6 +205,10 @@ class Candidates:
         scored = np.logical_not(lacking.all(axis=0))
         return np.logical_not(lacking[:, scored].any(axis=1)) & scored.any()
 
+    def num_groups(self, score: str) -> int:
+        """How many independent groups the images that count come from."""
+        return len({group for group, is_counted in zip(self.groups, self.counted(score), strict=True) if is_counted})
+
     def interval(self, ratios: Ratios) -> tuple[Floats, Floats]:
         """Low and high ends of the intervals of ratios, each ``(M,)``."""
         return stats.interval(ratios, level=self.resampling.level, method=self.resampling.method)
@@ -241,15 +247,15 @@ class Candidates:
         if options.generalize == "images":
             return ratios
         variances = [Part(ratios.standard_errors**2, ratios.degrees_of_freedom)]
-        if options.draws_raters:
+        if options.spread_over_raters:
             variances.append(rater_part(divide(*parts(self._sums_without(score)))))
         for number, places in enumerate(self.members):
-            if options.draws_seeds and len(places) > 1:
+            if options.spread_over_seeds and len(places) > 1:
                 one_seed = np.tile(sums.sum(axis=0), (len(places), 1))
                 one_seed[:, number] = self._table_sums[score].sum(axis=0)[list(places)]
                 variances.append(seed_part(divide(*parts(one_seed))))
         errors, degrees = summed_errors(variances)
-        if options.draws_raters:
+        if options.spread_over_raters:
             degrees = np.minimum(degrees, variances[1].degrees)
         return replace(ratios, errors=errors, degrees=degrees)
 
@@ -292,7 +298,7 @@ class Candidates:
     def _by_score(self, drawn: Sequence[Floats]) -> dict[str, Floats]:
         """Resampled sums of tables, one array a score, as sums of candidates, with seeds resampled where they are."""
         options, weights = self.resampling, None
-        if options.draws_seeds and options.method not in ("hall", "student"):
+        if options.spread_over_seeds and options.method not in ("hall", "student"):
             rng = np.random.default_rng([options.seed, 2])
             counts = [len(places) for places in self.members]
             weights = [rng.multinomial(k, np.full(k, 1 / k), size=options.resamples) / k for k in counts]
@@ -343,7 +349,7 @@ def make_candidates(
     columns = [(first, role) for role in _BOUNDS] + [(ordered[name], "model") for name in places]
     folds, without = (_numbered_tables(columns, scores, kind) for kind in ("fold", "without"))
     # Without one of two raters there is no reference.
-    if resampling.draws_raters and not without and next((f.shape[1] for f in folds.values()), 0) != 2:
+    if resampling.spread_over_raters and not without and next((f.shape[1] for f in folds.values()), 0) != 2:
         raise ValueError(
             f"generalize={resampling.generalize!r} needs the scores without each rater (columns such as "
             f"{scores[0]}_without0), which the tables lack. Score the models again, or take generalize='images'."

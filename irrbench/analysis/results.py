@@ -265,9 +265,8 @@ def build_results(
     if asked.covariates is not None:
         subgroups = subgroups_frame(candidates, asked.covariates, asked.subgroups, quantiles=asked.quantiles)
     leaderboard = leaderboard_frame(candidates)
-    counted = candidates.counted(candidates.scores[0])
-    n_groups = len({group for group, is_counted in zip(candidates.groups, counted, strict=True) if is_counted})
-    leaderboard.insert(leaderboard.columns.tolist().index("n_images") + 1, "n_groups", n_groups)
+    after = leaderboard.columns.tolist().index("n_images") + 1
+    leaderboard.insert(after, "n_groups", candidates.num_groups(candidates.scores[0]))
     copies = find_copies(tables, models)
     leaks = leak_cautions(candidates, copies)
     leaderboard["caution"] = [leaks.get(str(name), "") for name in leaderboard["name"]]
@@ -304,7 +303,7 @@ def build_results(
         },
         scores=candidates.scores,
         level=candidates.resampling.level,
-        is_descriptive=candidates.resampling.draws_raters,
+        is_descriptive=candidates.resampling.spread_over_raters,
     )
 
 
@@ -383,7 +382,7 @@ def _notes_on_tests(candidates: Candidates, asked: Questions) -> Iterator[str]:
             f"such as {{{candidates.scores[0]}: 0.02}}, before looking at the results."
         )
     single = [candidates.names[place] for place in models if len(candidates.members[place]) == 1]
-    if options.draws_seeds and single:
+    if options.spread_over_seeds and single:
         yield (
             f"Trained from one seed only, so the spread between seeds is unknown: {', '.join(single)}. Train several "
             "(seeds: [0, 1, 2])."

@@ -54,7 +54,7 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
             ratios = candidates.differences(score, one, other)
             low, high = difference_interval(candidates, score, ratios)
             p = p_two_sided(ratios, method=options.method)
-            p = np.full_like(p, math.nan) if options.draws_raters else p
+            p = np.full_like(p, math.nan) if options.spread_over_raters else p
             p_holm = holm(p)
             verdict = _first_true(
                 (np.isnan(ratios.estimates), "undefined"),
@@ -207,7 +207,7 @@ def _test(candidates: Candidates, score: str, versus: str, advantages: Ratios, n
     bound = gain(score, bound_means(candidates, score)[versus])
     worst = np.full(len(advantages.estimates), _worst_gain(candidates, score) - bound)
     p = p_above(advantages, null, method=options.method)
-    p = np.full_like(p, math.nan) if math.isnan(null) or options.draws_raters else p
+    p = np.full_like(p, math.nan) if math.isnan(null) or options.spread_over_raters else p
     with_one_more = p_above(advantages.with_group(worst), null, method="student")
     is_significant, outlasts = (holm(values) < (1 - options.level) / 2 for values in (p, with_one_more))
     return _Test(p, holm(p), is_significant & outlasts, is_significant & ~outlasts)
@@ -236,11 +236,10 @@ def _why_no_verdict(candidates: Candidates, score: str) -> str:
 
 def _why_no_test(candidates: Candidates, score: str) -> str:
     """Why no test of a score means anything here, or empty."""
-    counted = candidates.counted(score)
-    groups = len({group for group, is_counted in zip(candidates.groups, counted, strict=True) if is_counted})
-    if candidates.resampling.draws_raters:
+    if candidates.resampling.spread_over_raters:
         return "the spread over raters is described, not tested"
-    return f"fewer than {MIN_GROUPS_FOR_TESTS} independent images or groups" if groups < MIN_GROUPS_FOR_TESTS else ""
+    has_few = candidates.num_groups(score) < MIN_GROUPS_FOR_TESTS
+    return f"fewer than {MIN_GROUPS_FOR_TESTS} independent images or groups" if has_few else ""
 
 
 def _reason(withheld: str, fragile: list[str]) -> str:

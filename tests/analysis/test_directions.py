@@ -125,7 +125,7 @@ class TestTables:
         assert_same(found, expected, ["name", "versus", "p", "p_holm", "verdict", "normalized_difference"])
         assert_turned(*(f.rename(columns={"value": "_", "difference": "value"}) for f in (found, expected)), score,
                       is_difference=True)  # fmt: skip
-        words = {"no verdict"} if options.draws_raters else {"above", "below", "not distinguishable"}
+        words = {"no verdict"} if options.spread_over_raters else {"above", "below", "not distinguishable"}
         assert words == set(found["verdict"])
 
     def test_verdicts(self, score, options):
