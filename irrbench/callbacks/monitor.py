@@ -63,6 +63,7 @@ class RaterBoundsMonitor(Callback):
         num_panels: pictures a stage.
         data_name: name of the data in MLflow.
         print_link: whether to print the link to the charts when a fit or test ends.
+        verbose: whether to say one line a stage on the terminal: the main score between its bounds.
 
     Attributes:
         history: what was logged, one dict a stage end, with ``epoch``.
@@ -95,6 +96,7 @@ class RaterBoundsMonitor(Callback):
         num_panels: int = 4,
         data_name: str = "data",
         print_link: bool = True,
+        verbose: bool = True,
     ) -> None:
         super().__init__()
         self.stages = tuple(stages)
@@ -117,7 +119,8 @@ class RaterBoundsMonitor(Callback):
             "reliability": reliability,
         }
         Evaluator(**self._options)  # a wrong option is an error here and now
-        self.reference_runs, self.data_name, self.print_link = reference_runs, data_name, print_link
+        self.reference_runs, self.data_name = reference_runs, data_name
+        self.print_link, self.verbose = print_link, verbose
         self._evaluators: dict[str, list[Evaluator]] = {}
         self._running: set[str] = set()
         self._sample: Sample | None = None
@@ -265,6 +268,8 @@ class RaterBoundsMonitor(Callback):
             shown = {k: v for k, v in values.items() if k in watched or not math.isnan(v)}
             # An MLflow run gets its values with step = epoch; Lightning would give them its global step.
             usual_way = bool(trainer.loggers) and not sinks
+            if self.verbose:
+                pl_module.print(evaluator.line())
             pl_module.log_dict(shown, logger=usual_way, sync_dist=trainer.world_size > 1)
             for other in others:
                 other.log_metrics({**shown, "epoch": trainer.current_epoch}, step=trainer.global_step)

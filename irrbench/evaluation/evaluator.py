@@ -209,6 +209,16 @@ class Evaluator:
                 values[f"{key}_noise_fit"] = self.noise_fit[score]
         return values
 
+    def line(self) -> str:
+        """The main score between its bounds, in one line: the place of the model where it has one, else why not."""
+        score = self.metric.scores[0]
+        found = self.summary.get(score)
+        if found is None or math.isnan(found.model):
+            return f"{self.split} {score}: not a number, {self.why_nan(f'{self.split}/{score}')}"
+        place = f"{found.normalized:.0%}".replace("%", " %") if not math.isnan(found.normalized) else found.reason
+        bounds = f"{found.floor:.2f} (naive) and {found.ceiling:.2f} (average rater)"
+        return f"{self.split} {score} {found.model:.2f} between {bounds}: {place}"
+
     def why_nan(self, key: str) -> str:
         """Why the value of a key is not a number."""
         if self.table is None:

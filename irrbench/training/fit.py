@@ -114,8 +114,9 @@ def _train(
     collector = PredictionCollector(data, threshold=config.rules.threshold)
     loaders = make_loaders(data, label=config.label, seed=config.seed, train=config.train)
     keys = {"masks": "masks", "roi": "roi", "image_id": "id", "present": "present", "image": "image"}
-    options = {"predictions": collector, "scores": config.scores, "data_name": config.data, "print_link": False}
-    monitor = RaterBoundsMonitor(**{**keys, **options, **rules})
+    options = {"predictions": collector, "scores": config.scores, "data_name": config.data}
+    silent = {"print_link": False, "verbose": False}
+    monitor = RaterBoundsMonitor(**{**keys, **options, **rules, **silent})
     best, last = best_weights(cell.folder, score), LastEpoch(cell.folder, monitor)
     module = make_module(config, data)
     seeder, reporter = EpochSeeder(loaders, config.seed), EpochReporter(score, on_epoch)

@@ -202,3 +202,19 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     run(Evaluator("val", scores=SCORES, sinks=[CSVSink(tmp_path / "file")]))
     assert "irrbench cannot log to CSV files" in caplog.text
+
+
+def test_a_line_for_the_terminal(caplog):
+    evaluator = Evaluator("val", scores=["iou", "tpr"])
+    values = run(evaluator)
+    model, floor, ceiling = (values[f"val/iou{x}"] for x in ("", "_floor", "_ceiling"))
+    place = round(100 * (model - floor) / (ceiling - floor))
+    bounds = f"{floor:.2f} (naive) and {ceiling:.2f} (average rater)"
+    assert evaluator.line() == f"val iou {model:.2f} between {bounds}: {place} %"
+    evaluator = Evaluator("val", scores=["tpr"])
+    run(evaluator)
+    assert evaluator.line().endswith(": the naive rater scores at least as well as the average rater")
+    preds, masks, known = next(batches())
+    evaluator.update(preds * math.nan, masks, **known)
+    evaluator.finish()
+    assert evaluator.line().startswith("val tpr: not a number, the images could not be scored (Predictions must be")
