@@ -38,13 +38,15 @@ TINY = 1e-12
 class Predictions:
     """Predicted masks of the images of ``data``, checked and kept compressed; index ``i`` is that of ``data``.
 
-    ``masks_alone`` says that the files hold masks, so that no threshold could be chosen.
+    ``masks_alone`` says that the files hold masks, so that no threshold could be chosen, and ``values`` how the files
+    were read, such as ``probabilities, 8 bit`` or ``masks 0/255``.
     """
 
     data: RaterData
     threshold: float
     packed: tuple[bytes, ...] = field(repr=False)
     masks_alone: bool = False
+    values: str = ""
 
     def __len__(self) -> int:
         return len(self.packed)

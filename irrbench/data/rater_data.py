@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -114,6 +114,7 @@ class RaterData:
         manifest: one row an image (index ``image_id``), always with ``split``; covariates as they came.
         group_column: the manifest column that groups images (patients), or None where each image is its own group.
         repeats: names of repeat drawings (``anna@2``), see :meth:`drawings`.
+        values: by rater, ``roi`` and ``images``, how the values in their files were read, such as ``0/255``.
     """
 
     name: str
@@ -126,6 +127,7 @@ class RaterData:
     packed: tuple[PackedMasks, ...] = field(repr=False)
     repeats: tuple[str, ...] = ()
     repeated: tuple[PackedMasks | None, ...] = field(default=(), repr=False)
+    values: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image_ids)
