@@ -169,18 +169,20 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
     """Convert; 0 when everything can be used, 1 when something was left out or the folder has problems."""
+    from irrbench.data.problems import summarize_problems  # noqa: PLC0415
+
     source = import_module(f"irrbench.convert.{options.format}")
     given = {key: value for key, value in vars(options).items() if key not in ("command", "typed", "format", "source")}
     done: Converted = getattr(source, f"convert_{options.format}")(options.source, **given)
-    for problem in done.left_out:
-        _say(f"left out: {problem}")
+    for line in summarize_problems(done.left_out):
+        _say(f"left out: {line}")
     for note in done.notes:
         _say(note)
     _say(f"{done.root}: {done.images} images by {len(done.raters)} raters ({', '.join(done.raters)})")
     if done.missing:
         _say(f"{done.missing} masks are missing, where a rater did not draw an image: read it with allow_missing.")
-    for problem in done.problems:
-        _say(str(problem))
+    for line in summarize_problems(done.problems):
+        _say(line)
     _say(f"checked: {len(done.problems)} problems found" if done.problems else "checked: no problems found")
     return SOME_LEFT_OUT if done.left_out or done.problems else 0
 

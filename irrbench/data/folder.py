@@ -31,8 +31,9 @@ import torch
 from numpy.typing import NDArray
 
 from irrbench.data.io import Files, escapes, files_by_id, in_threads, read_image, read_mask, read_shape, shown_path
+from irrbench.data.problems import DataError, Problem, ReadError, collecting
 from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData, assign_splits, pack_masks, small_shape
-from irrbench.data.readers import DataError, Mask, Problem, ReadError, check_shape, collecting
+from irrbench.data.readers import Mask, check_shape
 from irrbench.patterns import MAX_RATERS
 
 MAX_REPEATS = 30

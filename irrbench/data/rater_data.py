@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from irrbench.data.readers import DataError, Mask, Problem
+from irrbench.data.problems import DataError, Problem
+from irrbench.data.readers import Mask
 from irrbench.patterns import MAX_RATERS
 
 SPLITS = ("train", "val", "test")

@@ -1,4 +1,4 @@
-"""The formats of image files (PNG, TIFF, JPEG, NumPy, NIfTI), and how a problem of a file is described.
+"""The formats of image files (PNG, TIFF, JPEG, NumPy, NIfTI).
 
 A format is a :class:`Reader`; a new one is a subclass and an entry in :data:`READERS`. A reader opens its file once.
 What a file declares is checked before anything of that size is allocated; where the format has checksums, they are
@@ -16,76 +16,26 @@ import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from irrbench.data.problems import DataError as DataError  # noqa: PLC0414
+from irrbench.data.problems import Problem as Problem  # noqa: PLC0414
+from irrbench.data.problems import ReadError as ReadError  # noqa: PLC0414
+from irrbench.data.problems import collecting as collecting  # noqa: PLC0414
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Mask = NDArray[np.bool_]
-SHOWN_PROBLEMS = 20
 MAX_PIXELS = 2**28
 _SMALLER = (f"at most {MAX_PIXELS:,} pixels", "crop or tile the image")  # expected, and the remedy
 LOSSY = (".jpg", ".jpeg")
-
-
-class Problem(NamedTuple):
-    """One finding: the file (or argument), what was found, what was expected, what to do.
-
-    Example:
-        >>> print(Problem("masks/r1/a.png", "size 4 x 5", "size 6 x 5, as its image", "draw it on the image again"))
-        masks/r1/a.png: found size 4 x 5; expected size 6 x 5, as its image. Remedy: draw it on the image again.
-    """
-
-    file: str
-    found: str
-    expected: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: found {self.found}; expected {self.expected}. Remedy: {self.remedy}."
-
-
-class DataError(ValueError):
-    """Unusable input data; ``problems`` holds every finding, the message the first twenty."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__(self.problems)
-
-    def __str__(self) -> str:
-        count = len(self.problems)
-        lines = [f"the data cannot be used: {count} problem{'' if count == 1 else 's'}"]
-        lines += [f"  {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
-        if count > SHOWN_PROBLEMS:
-            lines.append(f"  and {count - SHOWN_PROBLEMS} more (check_folder lists them all)")
-        return "\n".join(lines)
-
-
-class ReadError(Exception):
-    """A finding about one file, raised while it is read; ``at`` names the file."""
-
-    def __init__(self, found: str, expected: str, remedy: str) -> None:
-        self.found, self.expected, self.remedy = found, expected, remedy
-        super().__init__(f"found {found}; expected {expected}")
-
-    def at(self, file: str) -> Problem:
-        """The finding as a :class:`Problem` of ``file``."""
-        return Problem(file, self.found, self.expected, self.remedy)
-
-
-@contextmanager
-def collecting(problems: list[Problem], file: str) -> Iterator[None]:
-    """Add a :class:`ReadError` raised inside to ``problems``, as one of ``file``."""
-    try:
-        yield
-    except ReadError as error:
-        problems.append(error.at(file))
 
 
 def size_text(shape: tuple[int, ...]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from irrbench.data import DataError, Problem, check_folder, load_folder
+from irrbench.data.problems import summarize_problems
 from tests.data.toys import SIZES, draw, save
 
 
@@ -259,7 +260,7 @@ def test_folders_that_are_not_there(tmp_path):
     assert any(line.startswith("masks: found no such folder") for line in found)
 
 
-def test_all_problems_come_at_once_and_twenty_are_printed(folder):
+def test_all_problems_come_at_once_and_those_of_one_kind_in_one_line(folder):
     truncate(folder, "images/a.png")
     for image_id in SIZES:
         for rater in ("ben", "cem"):
@@ -268,7 +269,22 @@ def test_all_problems_come_at_once_and_twenty_are_printed(folder):
         save(folder / "masks/anna" / f"x{extra}.png", np.zeros((3, 3), np.uint8))
     problems = check_folder(folder)
     assert len(problems) == 1 + 8 + 20  # the sizes of masks on the unreadable image cannot be judged
-    with pytest.raises(DataError, match=r"29 problems(\n.*){20}\n  and 9 more") as caught:
+    with pytest.raises(DataError, match=r"29 problems of 3 kinds(\n.*){3}$") as caught:
         load_folder(folder)
     assert caught.value.problems == tuple(problems)
     assert pickle.loads(pickle.dumps(caught.value)).problems == tuple(problems)  # noqa: S301
+
+
+def test_problems_of_one_kind_are_one_line():
+    sizes = [Problem(f"masks/r1/{name}.png", f"size {n} x 5", "6 x 5", "draw again") for n, name in enumerate("abcde")]
+    rows = [Problem("manifest.csv", f"image_id '{name}', unknown", "ids of files", "remove it") for name in "xy"]
+    lacks = [Problem(f"masks/{r}/a", "no file", "a mask", "declare it", cause=r) for r in ("r1", "r2")]
+    several, two, *single = summarize_problems([*sizes, *rows, *lacks])
+    assert several.startswith("5 times: masks/r1/a.png: found size 0 x 5; expected 6 x 5. Remedy: draw again. Also ")
+    assert several.endswith(" Also masks/r1/b.png (size 1 x 5); masks/r1/c.png (size 2 x 5); ...")
+    assert two.startswith("2 times: manifest.csv: found image_id 'x', unknown; expected ids of files. Remedy: ")
+    assert two.endswith(" Also image_id 'y', unknown")
+    assert single == [
+        "masks/r1/a: found no file; expected a mask. Remedy: declare it.",
+        "masks/r2/a: found no file; expected a mask. Remedy: declare it.",
+    ]
