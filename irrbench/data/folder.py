@@ -17,32 +17,36 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from irrbench.data.io import Files, escapes, files_by_id, in_threads, read_image, read_mask, read_shape, shown_path
+from irrbench.data.layout import (
+    ADD_MASKS,
+    DECLARE,
+    channel_files,
+    level_problem,
+    misnamed,
+    misplaced_root,
+    rater_folders,
+)
+from irrbench.data.manifest import read_manifest
+from irrbench.data.naming import relate_names
 from irrbench.data.problems import DataError, Problem, ReadError, collecting
-from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData, assign_splits, pack_masks, small_shape
+from irrbench.data.rater_data import PackedMasks, RaterData, pack_masks, small_shape
 from irrbench.data.readers import Mask, check_shape
 from irrbench.patterns import MAX_RATERS
 
 MAX_REPEATS = 30
 _REPEAT = re.compile(r"(?P<rater>.+)@(?P<drawing>[2-9]|[1-9]\d+)")
-MANIFEST = "manifest.csv"
-GROUP_COLUMNS = ("group", "patient_id", "patient")
-TEXT_COLUMNS = ("image_id", "split", *GROUP_COLUMNS)
-_ADD_MASK = "add it (all zero where nothing was marked), or declare allow_missing=True (--folder.allow_missing true)"
-_ADD_MASKS = "put each rater's masks into masks/<rater>/<id>.png"
 log = logging.getLogger(__name__)
 
 
@@ -77,9 +81,9 @@ def load_folder(
         DataError: with every problem found, each with its file and a remedy.
     """
     root = Path(root)
-    if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
-        raise DataError([Problem(str(root), found, "a data folder", "give the folder that holds images/")])
+    misplaced = misplaced_root(root)
+    if misplaced is not None:
+        raise DataError([misplaced])
     folder = _Folder(root, raters, allow_missing=allow_missing)
     ids = tuple(sorted(folder.images))
     manifest, column, manifest_problems = read_manifest(root, ids, group_column=group_column)
@@ -146,19 +150,22 @@ class _Folder:
         self.root = root
         self.problems: list[Problem] = []
         self.images = self._files("images", "one image for each id")
-        folders = sorted(path.name for path in root.glob("masks/*") if path.is_dir() and not path.name.startswith("."))
+        masks, misplaced = rater_folders(root, self.images)
+        self.problems += misplaced
+        folders = sorted(path.name for path in masks)
         expected = "" if allow_missing else "a mask by each rater for each image"
         self.masks = {
-            rater: self._files(f"masks/{rater}", "one mask for each image", expected, _ADD_MASK)
-            for rater in self._find_raters(folders, raters)
+            rater: self._files(f"masks/{rater}", "one mask for each image", expected, DECLARE)
+            for rater in ([] if misplaced else self._find_raters(folders, raters))
         }
         drawn = set().union(*self.masks.values())
+        self.problems += filter(None, [channel_files(self.images, drawn)])
         for image_id, path in self.images.items():
-            if allow_missing and self.masks and image_id not in drawn:
+            if allow_missing and any(self.masks.values()) and image_id not in drawn:
                 remedy = "add a mask or remove the image"
                 self._add(f"images/{path.name}", "no mask by any rater", "at least one", remedy)
         self.rois: Files = {}
-        if (root / "roi").exists():
+        if (root / "roi").exists() or misnamed(root, "roi"):
             expected = "an ROI for each image, as others have"
             self.rois = self._files("roi", "one ROI for each image", expected, "add it or remove the folder roi")
         self.repeats = {
@@ -166,31 +173,42 @@ class _Folder:
             for name in self._find_repeats(folders)
         }
 
-    def _add(self, file: str, found: str, expected: str, remedy: str) -> None:
-        self.problems.append(Problem(file, found, expected, remedy))
+    def _add(self, file: str, found: str, expected: str, remedy: str, *, cause: str = "") -> None:
+        self.problems.append(Problem(file, found, expected, remedy, cause))
 
     def _files(self, name: str, purpose: str, expected: str = "", remedy: str = "") -> Files:
         """The files by id of a folder below the root; names without an image are problems.
 
-        With ``expected``, so are images without a file.
+        With ``expected``, so are images without a file, unless a file seems to mean them or none fits at all.
         """
+        misplaced = level_problem(self.root, self.root / name)
+        if misplaced is not None:
+            self.problems.append(misplaced)
+            return {}
         files, found = files_by_id(self.root, self.root / name, purpose=purpose)
         self.problems += found
         images = files if name == "images" else self.images
+        if not images:  # one cause is enough
+            return files
+        related = relate_names(files, images)
         for image_id, path in files.items():
-            if image_id not in images:
-                file = shown_path(self.root, path)
+            file, relation = shown_path(self.root, path), related.get(image_id)
+            if relation is not None:
+                meant = f"{name}/{relation.image_id}{path.name[len(image_id) :]}"
+                self._add(file, relation.found, meant, relation.remedy, cause=relation.found.partition("(")[0])
+            elif image_id not in images:
                 self._add(file, "no image of that id", "the id of a file in images/", "rename or remove it")
-        for image_id in images:
-            if expected and image_id not in files:
-                self._add(f"{name}/{image_id}", "no file", expected, remedy)
+        meant_ids = {relation.image_id for relation in related.values()}
+        lacking = [image_id for image_id in images if image_id not in files and image_id not in meant_ids]
+        if expected and not files.keys().isdisjoint(images.keys() | related.keys()):
+            share = f" ({name} has none for {len(lacking)} of {len(images)} images)"
+            lacks = f"no file{share if len(lacking) > 1 else ''}"
+            for image_id in lacking:
+                self._add(f"{name}/{image_id}", lacks, expected, remedy, cause=f"lacking in {name}")
         return files
 
     def _find_raters(self, folders: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
         """The wanted raters out of those whose first drawings the folders hold."""
-        if not (self.root / "masks").is_dir():
-            self._add("masks", "no such folder", "one folder for each rater", _ADD_MASKS)
-            return []
         known = [name for name in folders if not repeat_of(name)]
         names = known if wanted is None else list(wanted)
         some = f"some of {', '.join(known)}"
@@ -202,10 +220,12 @@ class _Folder:
                 remedy = f"name {repeat_of(name)}: repeats come along"
                 self._add("raters", f"{name!r}, a repeat drawing", some, remedy)
             else:
-                self._add("raters", f"{name!r}, unknown", some, "correct the name")
+                near = get_close_matches(name, known, n=1)
+                remedy = f"did you mean {near[0]!r}" if near else "correct the name"
+                self._add("raters", f"{name!r}, unknown", some, remedy)
         if not 2 <= len(names) <= MAX_RATERS or len(set(names)) != len(names):
             found = f"{len(names)} rater{'' if len(names) == 1 else 's'} ({', '.join(names[:4]) or 'no folders'})"
-            remedy = "choose some with raters=..." if len(names) > 2 else _ADD_MASKS
+            remedy = "choose some with raters=..." if len(names) > 2 else ADD_MASKS
             self._add("masks", found, f"2 to {MAX_RATERS} different raters", remedy)
         return [name for name in names if name in known]
 
@@ -281,83 +301,3 @@ def repeat_of(name: str) -> str | None:
     """
     found = _REPEAT.fullmatch(name)
     return found["rater"] if found else None
-
-
-def read_manifest(
-    root: Path, image_ids: Sequence[str], *, group_column: str | None = None
-) -> tuple[pd.DataFrame, str | None, list[Problem]]:
-    """The manifest of a folder, the column that groups its images (or None), and everything that is wrong with it.
-
-    The rows are those of ``image_ids``, in their order. Where there is no manifest, images are split by a hash of their
-    ids.
-    """
-    problems: list[Problem] = []
-    frame, columns, column = pd.DataFrame({"image_id": image_ids}, dtype="str"), "no manifest", group_column
-    if (root / MANIFEST).exists():
-        column = None  # where the table cannot be read
-        with collecting(problems, MANIFEST):
-            frame = _read_csv(root / MANIFEST, group_column)
-            columns, column = ", ".join(frame.columns), group_column
-    if column is None:
-        column = next((name for name in GROUP_COLUMNS if name in frame), None)
-    elif column not in frame:
-        found = f"no column {column!r} (columns: {columns})"
-        problems.append(Problem(MANIFEST, found, "the column named by group_column", "correct one"))
-        column = None
-    rows = frame.drop_duplicates("image_id").set_index("image_id")
-    if column is not None:
-        rows[column] = rows[column].where(rows[column] != "", rows.index.to_series())
-    findings = [*_check_ids(frame["image_id"], image_ids), *(_check_splits(rows, column) if "split" in rows else ())]
-    problems += [Problem(MANIFEST, *finding) for finding in findings]
-    return assign_splits(rows.reindex(list(image_ids)), column), column, problems
-
-
-def _read_csv(path: Path, group_column: str | None) -> pd.DataFrame:
-    """The table, its names stripped; "007" and "NA" are names in columns of text, not a number and a gap."""
-    options: dict[str, Any] = {"index_col": False, "encoding": "utf-8-sig", "skipinitialspace": True}
-    as_text: dict[str, Any] = options | {"dtype": str, "na_filter": False}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            names = pd.read_csv(path, header=None, nrows=1, **as_text).iloc[0].str.strip()
-            typed: pd.DataFrame = pd.read_csv(path, **options)
-            texts: pd.DataFrame = pd.read_csv(path, **as_text)
-    except (ValueError, OSError, pd.errors.ParserWarning) as error:
-        found = f"a table that cannot be read ({type(error).__name__}: {error})"
-        raise ReadError(found, "a comma-separated table in UTF-8", "export it again") from error
-    doubles = names[(names != "") & names.duplicated()].unique()
-    if len(doubles):
-        raise ReadError(f"column {' and '.join(map(repr, doubles))} more than once", "one of a name", "rename it")
-    typed.columns = texts.columns = texts.columns.str.strip()
-    if "image_id" not in typed:
-        columns = ", ".join(map(str, typed.columns[:8]))
-        if len(typed.columns) == 1 and {";", "\t"}.intersection(columns):
-            raise ReadError(f"one column {columns!r}", "a comma between columns", "export it as CSV again")
-        raise ReadError(f"columns {columns}", "a column image_id", "name the column of ids image_id")
-    for name in {*TEXT_COLUMNS, group_column}.intersection(typed.columns):
-        typed[name] = texts[name].str.strip()
-    return typed
-
-
-def _check_ids(listed: Iterable[str], image_ids: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """What is found, what was expected and what to do, for each id that is wrong."""
-    times, known = Counter(listed), set(image_ids)
-    for name in times:
-        if escapes(name):
-            yield f"image_id {name!r}, which leaves the folder", "a file name without its ending", "correct the id"
-        elif name not in known:
-            yield f"image_id {name!r}, unknown", "ids of files in images/", "add the image or remove the row"
-        if times[name] > 1:
-            yield f"image_id {name!r} more than once", "one row an image", "keep one of the rows"
-    for name in sorted(known - times.keys()):
-        yield f"no row for image {name!r}", "a row for each image", "add the row or remove the image"
-
-
-def _check_splits(rows: pd.DataFrame, group_column: str | None) -> Iterator[tuple[str, str, str]]:
-    for name, split in rows["split"].items():
-        if split not in SPLITS:
-            yield f"split {split!r} for image {name!r}", f"one of {', '.join(SPLITS)}", "correct the split"
-    for group, splits in () if group_column is None else rows.groupby(group_column)["split"]:
-        if len(set(splits)) > 1:
-            found = f"{group_column} {group!r} in splits {' and '.join(sorted(set(splits)))}"
-            yield found, "each group in one split, or scores are too good", "move its images into one split"

@@ -50,20 +50,23 @@ def files_by_id(
     files: Files = {}
     problems = []
     for path in sorted(folder.iterdir()):
+        cause = ""
         if path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES or (skip and skip(path.name)):
             continue
         image_id = stem(path.name)
         if path.is_symlink() and _leaves(root, path):
             finding = ("a link that leads outside", "a file inside the data folder", "copy the file in")
         elif extension(path.name) is None or not path.is_file():
-            finding = ("an entry of unknown type", f"a file ending in {', '.join(EXTENSIONS)}", "convert it")
+            cause = "a folder" if path.is_dir() else path.suffix.lower() or "no ending"
+            remedy = "move it elsewhere" if path.is_dir() else "convert it, or move it elsewhere"
+            finding = (f"an entry of unknown type ({cause})", f"a file ending in {', '.join(EXTENSIONS)}", remedy)
         elif image_id in files:
             found = f"the same id as {files[image_id].name}"
             finding = (found, "one file for each id", "remove or rename one of them")
         else:
             files[image_id] = path
             continue
-        problems.append(Problem(shown_path(root, path), *finding))
+        problems.append(Problem(shown_path(root, path), *finding, cause=cause))
     if not files and not problems:
         problems.append(Problem(label, "an empty folder", purpose, f"add files ({', '.join(EXTENSIONS)})"))
     return files, problems

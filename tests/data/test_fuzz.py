@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from irrbench.data import DataError, check_folder, load_folder, load_predictions
-from irrbench.data.folder import read_manifest
 from irrbench.data.io import read_image, read_mask, read_shape, read_values
+from irrbench.data.manifest import read_manifest
 from irrbench.data.rater_data import SPLITS
 from irrbench.data.readers import ReadError
 from tests.data.toys import save
