@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from irrbench.callbacks.batch import Sample, Selector, read_batch
+from irrbench.callbacks.home import Returned, Traveller
 from irrbench.callbacks.hooks import PREFIXES, Callback, LightningModule, Stage, Trainer, batch_end, batch_start
-from irrbench.callbacks.predictions import PredictionFinder, Predictions
+from irrbench.callbacks.keys import KeyGuard
+from irrbench.callbacks.predictions import PredictionFinder, Predictions, paused
 from irrbench.evaluation.evaluator import Evaluator, split_names
 from irrbench.evaluation.mlflow_sink import MLflowSink, is_mlflow
-from irrbench.evaluation.sinks import tell
+from irrbench.evaluation.sinks import PictureSink, Sink, picture_sink, tell
 from irrbench.folds import Ties
 from irrbench.scores import DEFAULT_SCORES, EmptyReference
 from irrbench.summary import ScoreSummary
@@ -23,13 +28,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class RaterBoundsMonitor(Callback):
+class RaterBoundsMonitor(Traveller, Callback):
     """Logs, for any LightningModule, its scores between naive rater (floor) and average rater (ceiling).
 
     At the end of every validation and test epoch it logs through ``pl_module.log``, so that EarlyStopping,
     ModelCheckpoint and schedulers can watch them: ``val/<score>``, ``val/<score>_normalized``, ``val/<score>_floor``,
     ``val/<score>_ceiling`` and ``val/n_images`` (``test/...`` in testing; with several loaders ``val/<loader>/...``).
-    ``detection`` and ``false_alarm`` are among the scores wherever a reference is empty.
+    ``detection`` and ``false_alarm`` are among the scores wherever a reference is empty. With a name the keys are
+    ``val/<name>/<score>``, ``val/<name>/<loader>/<score>``.
     An MLflow logger gets the scores with step = epoch, and the bounds as two runs of their own with the same keys.
 
     Args:
@@ -38,12 +44,13 @@ class RaterBoundsMonitor(Callback):
         image_id: where the images' ids are; needed where samplers repeat images, as in several processes.
         present: where ``(B, R)`` is, which raters rated which image; all if not given.
         label: where the label is that the model trains on, ``(B, *S)`` or ``(B, 1, *S)``, of binary masks. With the
-            stage ``"train"`` it gives ``train/<score>_label``, the score against that very label, and
-            ``train/<score>_label_gap``, how much better that is than the mean score on every rater's own mask. Where
-            validation batches have a label too, made in the same way, also the same of ``val/...``, and
+            stage ``"train"`` it gives, of the main score, ``train/<score>_label``, the score against that very label,
+            and ``train/<score>_label_gap``, how much better that is than the mean score on every rater's own mask.
+            Where validation batches have a label too, made in the same way, also the same of ``val/...``, and
             ``train/<score>_noise_fit`` in epochs with validation: how much of these labels the model has learnt that it
             could not know from the image, see :func:`irrbench.evaluation.noise_fit`.
-        image: where the image ``(B, C, *S)`` is, for pictures with contours; no pictures if not given.
+        image: where the image ``(B, C, *S)`` is, for pictures with contours in MLflow, TensorBoard and W&B; no pictures
+            if not given.
         predictions: key of the step's returned dict, or a function of (module, batch, outputs), called without
             gradients in the precision's context, as :class:`~irrbench.callbacks.ForwardAgain`. If not given: what the
             step returned, or a forward call's output, where exactly one tensor has the right shape.
@@ -53,24 +60,32 @@ class RaterBoundsMonitor(Callback):
         threshold: cut on the probability.
         ties: see :func:`~irrbench.bounds.segmentation_bounds`.
         empty_reference: see :func:`~irrbench.bounds.segmentation_bounds`.
+        name: of what is scored, where a trainer has several monitors or logs a score of its own: the keys are then
+            ``val/<name>/<score>``. Letters, digits, ``_``, ``-`` and ``.``.
         stages: of ``"train"``, ``"validate"`` and ``"test"``. In training the images are as augmented, and the scores
             are those of the changing model over the epoch.
         log_references: whether to log ``_floor`` and ``_ceiling`` beside the scores (other loggers than MLflow's).
         log_normalized: whether to log ``_normalized``.
         reference_runs: whether to keep runs for ceiling and floor in MLflow.
         reliability: whether to add the raters' agreement on each image, ``icc_pixel``, ``ac1`` and ``agreement`` beside
-            ``alpha``, to the per-image tables: once a split, about a millisecond an image.
+            ``alpha``, to :attr:`tables` and to MLflow's: once a split, about a millisecond an image.
         num_panels: pictures a stage.
         data_name: name of the data in MLflow.
         print_link: whether to print the link to the charts when a fit or test ends.
         verbose: whether to say one line a stage on the terminal: the main score between its bounds.
 
     Attributes:
-        history: what was logged, one dict a stage end, with ``epoch``.
+        history: what was logged, one dict a stage end, with ``epoch``. It, ``tables`` and ``summaries`` come back from
+            processes that Lightning spawns.
 
     Raises:
-        ValueError: at the first batch, where masks or predictions are not found or do not fit, with what was found.
+        ValueError: for unusable options; when a trainer begins, if two monitors have the same name; at the first batch,
+            where masks or predictions are not found or do not fit, with what was found, and where somebody else logs
+            under a key of the monitor's.
     """
+
+    history: Returned[list[dict[str, float]]] = Returned()
+    _evaluators: Returned[dict[str, list[Evaluator]]] = Returned()
 
     def __init__(
         self,
@@ -88,6 +103,7 @@ class RaterBoundsMonitor(Callback):
         threshold: float = 0.5,
         ties: Ties = "average",
         empty_reference: EmptyReference = "drop",
+        name: str | None = None,
         stages: Iterable[Stage] = ("validate", "test"),
         log_references: bool = True,
         log_normalized: bool = True,
@@ -103,6 +119,14 @@ class RaterBoundsMonitor(Callback):
         unknown = [stage for stage in self.stages if stage not in PREFIXES]
         if unknown:
             raise ValueError(f"`stages` must be among {', '.join(map(repr, PREFIXES))}; found {unknown}.")
+        if name is not None and not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+            raise ValueError(f"`name` must be of letters, digits, '_', '-' and '.', as 'lesion'; found {name!r}.")
+        if label is not None and num_classes is not None:
+            raise ValueError(
+                f"`label` is for binary masks, found it with num_classes={num_classes}. Leave one out, or watch one class "
+                "by a monitor of its own: masks=lambda batch: batch['masks'] == 1, label= likewise."
+            )
+        self.name = name
         self._selectors = {"masks": masks, "roi": roi, "image_id": image_id, "present": present, "image": image}
         self._label = label
         self._finder = PredictionFinder(predictions, num_classes=num_classes)
@@ -118,16 +142,17 @@ class RaterBoundsMonitor(Callback):
             "num_panels": num_panels,
             "reliability": reliability,
         }
-        Evaluator(**self._options)  # a wrong option is an error here and now
+        self._owned = Evaluator(**self._options)  # a wrong option is an error here and now
         self.reference_runs, self.data_name = reference_runs, data_name
         self.print_link, self.verbose = print_link, verbose
-        self._evaluators: dict[str, list[Evaluator]] = {}
+        self._evaluators = {}
         self._running: set[str] = set()
         self._sample: Sample | None = None
-        self._sinks: list[MLflowSink] | None = None
-        self._mlflow_loggers: list[Any] = []
+        self._sinks: list[Sink] | None = None
+        self._beside: list[RaterBoundsMonitor] = []
+        self._guard: KeyGuard | None = None
         self._warned: set[str] = set()
-        self.history: list[dict[str, float]] = []
+        self.history = []
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -145,20 +170,52 @@ class RaterBoundsMonitor(Callback):
         """By split: the latest means over images, by score."""
         return {x.split: x.summary for evaluators in self._evaluators.values() for x in evaluators}
 
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+        return f"RaterBoundsMonitor({'' if self.name is None else f'name={self.name!r}'})"
+
+    def split(self, stage: str) -> str:
+        """First part of its keys: ``val``, or ``val/<name>``."""
+        return PREFIXES[stage] if self.name is None else f"{PREFIXES[stage]}/{self.name}"
+
+    def owns(self, key: str) -> bool:
+        """Whether a key is among those that it may log, also where Lightning puts something behind it."""
+        split, _, score = re.sub(r"(_step|_epoch)?(/dataloader_idx_\d+)?$", "", key).rpartition("/")
+        splits = {self.split(stage) for stage in self.stages}
+        splits |= {x.split for evaluators in self._evaluators.values() for x in evaluators}
+        return split in splits and self._owned.owns(score)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Get ready for a trainer."""
+        self.receive()
         self._sinks = None  # the next trainer may have other loggers
         if stage == "fit":
             self._evaluators.pop("validate", None)  # of another model, perhaps
         self._finder.setup(pl_module)
+        monitors = [x for x in trainer.callbacks if isinstance(x, RaterBoundsMonitor)]
+        refuse_same_names(monitors)
+        self._beside = [x for x in monitors if x is not self]
+        self._guard = KeyGuard(pl_module, monitors) if monitors[0] is self else monitors[0]._guard
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module as it was."""
+        """Leave the module as it was, and results where the process that asked for them looks."""
         self._finder.detach()
+        if self._guard is not None:
+            self._guard.leave()
+            self._guard, self._beside = None, []
+        if trainer.is_global_zero:
+            self.send()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the module as it was, so that a notebook can go on with it."""
-        self._finder.detach()
+        self.teardown(trainer, pl_module, "")
+
+    def pack(self) -> None:
+        """Leave out what a process has for itself."""
+        for evaluator in [x for evaluators in self._evaluators.values() for x in evaluators]:
+            evaluator.sinks.clear()
+            evaluator.begin(torch.device("cpu"))
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Any) -> None:
         """Ignore forward calls that activation checkpointing computes again."""
@@ -216,7 +273,7 @@ class RaterBoundsMonitor(Callback):
         """Start afresh, one evaluator a data loader."""
         if stage not in self.stages:
             return
-        splits = split_names(PREFIXES[stage], loaders)
+        splits = split_names(self.split(stage), loaders)
         if [evaluator.split for evaluator in self._evaluators.get(stage, [])] != splits:
             self._evaluators[stage] = [Evaluator(split, **self._options) for split in splits]
         for evaluator in self._evaluators[stage]:
@@ -241,7 +298,8 @@ class RaterBoundsMonitor(Callback):
         if stage not in self.stages or self._sample is None:
             return
         sample, self._sample = self._sample, None
-        preds = self._finder.after_step(trainer, pl_module, outputs, batch, sample)
+        with paused(x._finder for x in self._beside):
+            preds = self._finder.after_step(trainer, pl_module, outputs, batch, sample)
         self._evaluators[stage][index].update(preds, **sample._asdict())
 
     def log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
@@ -253,26 +311,21 @@ class RaterBoundsMonitor(Callback):
             for evaluator in evaluators:
                 evaluator.forget()
             return
+        assert self._guard is not None  # noqa: S101 (set up)
         sinks = self._find_sinks(trainer)
-        others = [x for x in trainer.loggers if x not in self._mlflow_loggers] if sinks else []
         watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}
         for evaluator in evaluators:
             evaluator.sinks[:] = sinks
             evaluator.validation[:] = self._evaluators.get("validate", []) if stage == "train" else []
             values = evaluator.finish(step)
-            self._explain_noise_fit(evaluator, trainer)
+            self._explain_noise_fit(stage, evaluator, trainer)
             self.history.append({"epoch": step, **values})
-            for key in [k for k, v in values.items() if math.isnan(v) and k in watched - self._warned]:
-                logger.warning("%s is watched by a callback and is NaN: %s.", key, evaluator.why_nan(key))
-                self._warned.add(key)
-            shown = {k: v for k, v in values.items() if k in watched or not math.isnan(v)}
-            # An MLflow run gets its values with step = epoch; Lightning would give them its global step.
-            usual_way = bool(trainer.loggers) and not sinks
+            for key in [k for k, v in values.items() if math.isnan(v) and k in watched]:
+                self._say_once(key, f"{key} is watched by a callback and is NaN: {evaluator.why_nan(key)}.")
             if self.verbose:
                 pl_module.print(evaluator.line())
-            pl_module.log_dict(shown, logger=usual_way, sync_dist=trainer.world_size > 1)
-            for other in others:
-                other.log_metrics({**shown, "epoch": trainer.current_epoch}, step=trainer.global_step)
+            shown = {k: v for k, v in values.items() if k in watched or not math.isnan(v)}
+            self._guard.log(self, pl_module, shown, sync_dist=trainer.world_size > 1)
 
     def close_stages(self, stages: Sequence[str], *, step: int) -> None:
         """Write tables and pictures, and say where they are."""
@@ -280,15 +333,15 @@ class RaterBoundsMonitor(Callback):
         for evaluator in evaluators:
             evaluator.close(step)
         for sink in self._sinks or []:
-            if self.print_link and evaluators:
+            if self.print_link and evaluators and isinstance(sink, MLflowSink):
                 tell(sink, "print_link")
 
-    def _explain_noise_fit(self, evaluator: Evaluator, trainer: Trainer) -> None:
+    def _explain_noise_fit(self, stage: str, evaluator: Evaluator, trainer: Trainer) -> None:
         """Say once why a training with labels has no ``noise_fit``."""
         score = self.scores[0]
         key = f"{evaluator.split}/{score}_noise_fit"
         has_label = score in evaluator.summary and not math.isnan(evaluator.summary[score].label_gap)
-        if evaluator.split != "train" or not has_label or evaluator.noise_fit or key in self._warned:
+        if stage != "train" or not has_label or evaluator.noise_fit:
             return
         summaries = [x.summary[score] for x in evaluator.validation if x.summary]
         if summaries and all(math.isnan(x.label_gap) for x in summaries):
@@ -297,18 +350,55 @@ class RaterBoundsMonitor(Callback):
             reason = "no validation is monitored"
         else:
             return  # the epoch had no validation, or one that could not be scored
-        self._warned.add(key)
-        logger.warning(
-            "%s is not logged: %s. It compares how well the model fits the labels of training and of validation "
-            "images: let the validation data give a label that is made in the same way as in training, where `label=` "
-            'finds it, and monitor the stages ("train", "validate").',
+        self._say_once(
             key,
-            reason,
+            f"{key} is not logged: {reason}. It compares how well the model fits the labels of training and of "
+            "validation images: let the validation data give a label that is made in the same way as in training, "
+            f'where `label=` of {self.title} finds it, and monitor the stages ("train", "validate").',
         )
 
-    def _find_sinks(self, trainer: Trainer) -> list[MLflowSink]:
+    def _say_once(self, about: str, text: str) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            logger.warning(text)
+
+    def _find_sinks(self, trainer: Trainer) -> Sequence[Sink]:
         if self._sinks is None:
-            self._mlflow_loggers = [x for x in trainer.loggers if is_mlflow(x)] if trainer.is_global_zero else []
+            loggers = trainer.loggers if trainer.is_global_zero else []
+            mlflow_loggers = [x for x in loggers if is_mlflow(x)]
+            assert self._guard is not None  # noqa: S101 (set up)
+            self._guard.keep_from(mlflow_loggers)
             options: dict[str, Any] = {"data_name": self.data_name, "reference_runs": self.reference_runs}
-            self._sinks = [MLflowSink.of_logger(x, **options) for x in self._mlflow_loggers]
+            others = [] if trainer.fast_dev_run else [x for x in loggers if x not in mlflow_loggers]
+            pictures = [picture_sink(x, step=lambda: trainer.global_step) for x in others]
+            self._sinks = [*(MLflowSink.of_logger(x, **options) for x in mlflow_loggers), *filter(None, pictures)]
+            if trainer.is_global_zero and not trainer.fast_dev_run:
+                self._say_what_is_not_shown(mlflow_loggers, others)
         return self._sinks
+
+    def _say_what_is_not_shown(self, mlflow_loggers: list[Any], others: list[Any]) -> None:
+        names = ", ".join(type(x).__name__ for x in others)
+        if self._selectors["image"] is not None and self._options["num_classes"] is not None:
+            self._say_once("image", "`image=` shows nothing: pictures are drawn of binary masks, found num_classes=.")
+        elif self._selectors["image"] is not None and not self._sinks:
+            found = f"found {names}" if names else "found no logger"
+            self._say_once("image", f"`image=` shows nothing: pictures go to MLflow, TensorBoard and W&B; {found}.")
+        if self._options["reliability"] and names and not mlflow_loggers:
+            where = f"only MLflow takes tables of images, found {names}. See `tables` of {self.title}."
+            self._say_once("reliability", f"`reliability=` logs nothing: {where}")
+
+
+def refuse_same_names(monitors: Sequence[RaterBoundsMonitor]) -> None:
+    """Refuse monitors that would log under the same keys.
+
+    Raises:
+        ValueError: if two of one name have a stage in common.
+    """
+    for i, first in enumerate(monitors):
+        for second in monitors[:i]:
+            shared = [stage for stage in first.stages if stage in second.stages]
+            if first.name == second.name and shared:
+                raise ValueError(
+                    f"Two {first.title} monitor the stage {shared[0]!r} and would log under the same keys, as "
+                    f"`{first.split(shared[0])}/{first.scores[0]}`. Give each a name: RaterBoundsMonitor(name='lesion')."
+                )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from irrbench.callbacks.batch import Sample, Selector, advise, describe, select
 from irrbench.callbacks.hooks import LightningModule, Trainer
+from irrbench.callbacks.isolation import untouched
 
 Predictions = str | Callable[[Any, Any, Any], Tensor]
 Shaped = tuple[str, tuple[int, ...]]  # name and shape of a tensor
@@ -28,6 +29,19 @@ class Capture(NamedTuple):
 
     name: str
     tensor: Tensor
+
+
+@contextmanager
+def paused(finders: Iterable[PredictionFinder]) -> Iterator[None]:
+    """Let finders ignore the forward calls that one of them has asked for."""
+    watching = [finder for finder in finders if not finder.is_paused]
+    for finder in watching:
+        finder.is_paused = True
+    try:
+        yield
+    finally:
+        for finder in watching:
+            finder.is_paused = False
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -68,8 +82,8 @@ def distinct(captures: list[Capture]) -> list[Capture]:
 class ForwardAgain:
     """Predictions by one more forward pass, for steps that show nothing of theirs: twice the cost, and no guess.
 
-    The pass runs without gradients and in evaluation mode, also in the training stage, so that it changes no statistics
-    and draws no random numbers; in the trainer's precision.
+    The pass runs without gradients and in evaluation mode, also in the training stage, in the trainer's precision. As
+    after any `predictions=` function, statistics and the state of random numbers are restored.
 
     Args:
         image: where the input of the forward is in a batch: key, index, dotted path or function of the batch.
@@ -169,7 +183,7 @@ class PredictionFinder:
         """
         key = f"`predictions={self.predictions!r}`"
         if callable(self.predictions):
-            with torch.no_grad(), trainer.precision_plugin.forward_context():
+            with torch.no_grad(), untouched(module), trainer.precision_plugin.forward_context():
                 given = Capture("what `predictions` returned", self.predictions(module, batch, outputs))
         elif self.predictions is None:
             given = self._choose(outputs, sample)

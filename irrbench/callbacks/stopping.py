@@ -61,7 +61,8 @@ class CeilingStopping(Callback):
         groups: what was drawn independently (patients), for each image id: a mapping, or a function of the id (a
             string); each image on its own if not given.
         min_groups: of how many independent images or groups an interval is trusted; with fewer it never stops.
-        split: which validation data, where there are several loaders: ``"val/<loader>"``.
+        split: which validation data, where there are several loaders: ``"val/<loader>"``, and of a monitor with a name
+            ``"val/<name>/<loader>"``; the monitor's only ones if not given.
         monitor: which one, where the trainer has several.
         verbose: whether to say on the terminal why it stops; it is logged at level INFO anyway.
 
@@ -90,7 +91,7 @@ class CeilingStopping(Callback):
         level: float = 0.95,
         groups: Groups | None = None,
         min_groups: int = MIN_GROUPS_FOR_TESTS,
-        split: str = "val",
+        split: str | None = None,
         monitor: RaterBoundsMonitor | None = None,
         verbose: bool = True,
     ) -> None:
@@ -108,7 +109,9 @@ class CeilingStopping(Callback):
         if not 0 < level < 1:
             raise ValueError(f"`level` must lie between 0 and 1, as 0.95; found {level}.")
         self.score, self.margin, self.patience, self.level = score, margin, patience, level
-        self.groups, self.split, self.monitor = groups, split, monitor
+        self.groups, self.monitor = groups, monitor
+        self._given_split, self.split = split, split or (monitor.split("validate") if monitor else "val")
+        self._key = f"CeilingStopping(score={score!r}, split={self.split!r})"
         self.min_groups, self.verbose = min_groups, verbose
         self._has_warned = False
         self._found: RaterBoundsMonitor | None = None
@@ -122,7 +125,7 @@ class CeilingStopping(Callback):
     @property
     def state_key(self) -> str:
         """Name of the state in a checkpoint: two with different scores or splits can be in one trainer."""
-        return f"CeilingStopping(score={self.score!r}, split={self.split!r})"
+        return self._key
 
     def state_dict(self) -> dict[str, Any]:
         """The count and the latest check."""
@@ -144,15 +147,18 @@ class CeilingStopping(Callback):
             return
         self._begin()
         self._found = monitor = find_monitor(trainer.callbacks, self.monitor)
+        self.split = self._given_split or monitor.split("validate")
         if "validate" not in monitor.stages:
-            raise ValueError(f"CeilingStopping needs the stage 'validate' monitored, found stages={monitor.stages}.")
+            raise ValueError(
+                f"CeilingStopping needs the stage 'validate' monitored, found stages={monitor.stages} of {monitor.title}."
+            )
         if self.score is not None and _without_class(self.score) not in monitor.scores:
             raise ValueError(
-                f"`score` must be one that the monitor computes: {', '.join(monitor.scores)}; found {self.score!r}. "
+                f"`score` must be one that {monitor.title} computes: {', '.join(monitor.scores)}; found {self.score!r}. "
                 f"Pass RaterBoundsMonitor(scores=[..., {_without_class(self.score)!r}])."
             )
         if not trainer.enable_validation:
-            logger.warning("CeilingStopping will not stop this training: it has no validation.")
+            logger.warning("CeilingStopping of %s will not stop this training: it has no validation.", monitor.title)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the check, and stop if it was the last that was wanted."""
@@ -162,7 +168,7 @@ class CeilingStopping(Callback):
         known = [name for name in self._found.summaries if name.partition("/")[0] == "val"]
         if self.split not in known:
             raise ValueError(
-                f"`split` must be the validation data to judge by, one of {', '.join(map(repr, known))}; found "
+                f"`split` must be validation data of {self._found.title}, one of {', '.join(map(repr, known))}; found "
                 f"{self.split!r}. Pass CeilingStopping(split={known[0]!r})."
             )
         if trainer.sanity_checking:
@@ -189,8 +195,9 @@ class CeilingStopping(Callback):
             if not math.isfinite(self.interval.low) and not self._has_warned:
                 logger.warning(
                     "CeilingStopping does not stop this training: fewer than %d independent validation images or "
-                    "groups have a %s, and an interval of so few is not to be trusted (min_groups=).",
+                    "groups have a %s/%s, and an interval of so few is not to be trusted (min_groups=).",
                     self.min_groups,
+                    self.split,
                     self._scored,
                 )
                 self._has_warned = True
@@ -272,7 +279,8 @@ def find_monitor(callbacks: Sequence[Any], given: RaterBoundsMonitor | None = No
             "Trainer(callbacks=[RaterBoundsMonitor(...), CeilingStopping(...)])."
         )
     if len(found) > 1:
-        raise ValueError(f"The trainer has {len(found)} RaterBoundsMonitor: say which by CeilingStopping(monitor=...).")
+        titles = ", ".join(x.title for x in found)
+        raise ValueError(f"The trainer has {len(found)} monitors: {titles}; say which by CeilingStopping(monitor=...).")
     return found[0]
 
 

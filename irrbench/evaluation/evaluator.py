@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +162,8 @@ class Evaluator:
 
         Returns:
             ``<split>/<score>`` with its ``_floor``, ``_ceiling`` and ``_normalized``, and ``<split>/n_images``; where
-            there are labels, ``_label``, ``_label_gap`` (see :class:`~irrbench.ScoreSummary`) and ``_noise_fit``. NaN
+            there are labels, of the main score also ``_label``, ``_label_gap`` (see :class:`~irrbench.ScoreSummary`)
+            and ``_noise_fit``. NaN
             for every score, with a warning, where predictions were not numbers.
         """
         self.epoch, self._is_running = epoch, False
@@ -203,11 +205,17 @@ class Evaluator:
             values[key] = s.model
             values |= {f"{key}_normalized": s.normalized} if self.normalized else {}
             values |= {f"{key}_floor": s.floor, f"{key}_ceiling": s.ceiling} if self.references else {}
-            if not math.isnan(s.label):
-                values |= {f"{key}_label": s.label, f"{key}_label_gap": s.label_gap}
-            if score in self.noise_fit:
-                values[f"{key}_noise_fit"] = self.noise_fit[score]
+            if score == self.scores[0] and not math.isnan(s.label):
+                fit = {f"{key}_noise_fit": self.noise_fit[score]} if score in self.noise_fit else {}
+                values |= {f"{key}_label": s.label, f"{key}_label_gap": s.label_gap, **fit}
         return values
+
+    def owns(self, name: str) -> bool:
+        """Whether a name may be the last part of a key among its values, whatever the data."""
+        endings = [""] + ["_normalized"] * self.normalized + ["_floor", "_ceiling"] * self.references
+        endings += ["_label", "_label_gap", "_noise_fit"]
+        scores, known = ("|".join(map(re.escape, x)) for x in (self.metric.computed, endings))
+        return name == "n_images" or re.fullmatch(f"({scores})(_class.*)?({known})", name) is not None
 
     def line(self) -> str:
         """The main score between its bounds, in one line: the place of the model where it has one, else why not."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from irrbench.summary import name_column
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from irrbench.evaluation.panels import Panels
     from irrbench.summary import ScoreSummary
@@ -135,3 +137,46 @@ class CSVSink:
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         frame.to_csv(draft, index=False)
         draft.replace(path)
+
+
+class PictureSink:
+    """Shows the first images of a stage with everybody's contours, at its first epoch and at the end.
+
+    Args:
+        show: called with a name, such as ``val/<image>``, and a picture ``(H, W, 3)``.
+    """
+
+    title = "a logger of pictures"
+
+    def __init__(self, show: Callable[[str, NDArray[np.uint8]], None]) -> None:
+        self._show = show
+        self._known: set[str] = set()
+
+    def log_stage(self, stage: Stage, values: Mapping[str, float], *, step: int) -> None:  # noqa: ARG002
+        """Show the pictures of a split that has had none."""
+        if stage.split not in self._known:
+            self._known.add(stage.split)
+            self._draw(stage)
+
+    def close_stage(self, stage: Stage, *, step: int) -> None:
+        """Show the latest pictures, where those of the first epoch are not the same."""
+        if step:
+            self._draw(stage)
+
+    def _draw(self, stage: Stage) -> None:
+        for name, picture in stage.panels.draw().items():
+            self._show(f"{stage.split}/{name}", picture)
+
+
+def picture_sink(other: Any, *, step: Callable[[], int]) -> PictureSink | None:
+    """The pictures of a logger that can show them, by what it has and not by its class; None for all others.
+
+    Args:
+        other: has ``log_image(key, images, step)``, as W&B's, or ``experiment.add_image``, as TensorBoard's.
+        step: gives the step of a picture.
+    """
+    if callable(log_image := getattr(other, "log_image", None)):
+        return PictureSink(lambda name, picture: log_image(key=name, images=[picture], step=step()))
+    if callable(add_image := getattr(getattr(other, "experiment", None), "add_image", None)):
+        return PictureSink(lambda name, picture: add_image(name, picture, step(), dataformats="HWC"))
+    return None

@@ -348,7 +348,10 @@ def test_several_loaders_need_a_choice_before_anything_is_trained(tmp_path):
         (lambda: [CeilingStopping()], "the trainer has none: Trainer.callbacks=.RaterBoundsMonitor"),
         (lambda: [CeilingStopping(score="kappa"), monitor()], "iou, accuracy, tpr, ppv, f1; found 'kappa'. Pass Rater"),
         (lambda: [CeilingStopping(), monitor(stages=["test"])], "stage 'validate' monitored, found stages=.'test',"),
-        (lambda: [CeilingStopping(), monitor(), monitor()], r"has 2 RaterBoundsMonitor: say which by .*monitor=\.\.\."),
+        (
+            lambda: [CeilingStopping(), monitor(), monitor()],
+            r"has 2 monitors: RaterBoundsMonitor\(\), .*say which by .*monitor=\.\.\.",
+        ),
         (lambda: [CeilingStopping(monitor=monitor()), monitor()], "`monitor` must be among the trainer's callbacks"),
     ],
 )
@@ -360,10 +363,10 @@ def test_what_is_missing_is_an_error_before_anything_runs(tmp_path, callbacks, m
 
 
 def test_one_of_two_monitors_can_be_chosen(tmp_path):
-    chosen = monitor(scores=["f1"])
+    chosen = monitor(scores=["f1"], name="chosen")
     stopping = CeilingStopping(monitor=chosen, patience=1)
     trainer([monitor(), stopping, chosen], tmp_path).fit(scripted(lambda epoch: True), loader(), loader())
-    assert stopping.reason.startswith("val/f1: ")
+    assert stopping.reason.startswith("val/chosen/f1: ")
 
 
 def test_a_training_without_validation_is_told_so(tmp_path, caplog):
@@ -393,7 +396,7 @@ def test_few_images_stop_nothing_and_it_is_said_once(caplog):
     nine, ten = table([0.1, 0.12, 0.11] * 3), table([0.1, 0.12, 0.11] * 3 + [0.1])
     assert not stopping.check(nine)
     assert not stopping.check(nine)
-    assert caplog.text.count("fewer than 10 independent validation images or groups have a iou") == 1
+    assert caplog.text.count("fewer than 10 independent validation images or groups have a val/iou") == 1
     assert stopping.check(ten)
     patients = {f"image {i}": i // 2 for i in range(10)}
     assert not module_of_stopping.CeilingStopping(patience=1, groups=patients).check(ten)

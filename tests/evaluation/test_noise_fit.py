@@ -87,9 +87,9 @@ def test_a_score_where_lower_is_better_is_turned(monkeypatch):
     monkeypatch.setitem(SCORES, "error", error)
     parts = random_part(5, 0), random_part(8, 1)
     train, _ = scored(*parts, evaluators=pair(("error", "accuracy")))
-    values = train.values()
-    assert values["train/error_noise_fit"] == pytest.approx(values["train/accuracy_noise_fit"], abs=1e-12)
-    assert values["train/error_label_gap"] == pytest.approx(values["train/accuracy_label_gap"], abs=1e-12)
+    assert train.noise_fit["error"] == pytest.approx(train.noise_fit["accuracy"], abs=1e-12)
+    assert train.summary["error"].label_gap == pytest.approx(train.summary["accuracy"].label_gap, abs=1e-12)
+    assert {key for key in train.values() if "noise" in key} == {"train/error_noise_fit"}  # of the main score
 
 
 # Simulated raters, who draw wide or tight and err along the border; the fifth is no rater of the data -----------------
