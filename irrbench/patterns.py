@@ -25,6 +25,10 @@ from irrbench.scores import CrossTable
 
 MIN_RATERS = 2
 MAX_RATERS = 16
+_ALONE = (
+    "One rater has no peers to be judged by; where other images have several, give every rater a mask here too, and "
+    "`present`, which says who drew."
+)
 
 
 @dataclass(frozen=True)
@@ -390,7 +394,7 @@ def _check_num_raters(num_raters: int) -> None:
     if not MIN_RATERS <= num_raters <= MAX_RATERS:
         raise ValueError(
             f"The number of raters must be from {MIN_RATERS} to {MAX_RATERS}, found {num_raters}. "
-            + ("One rater has no peers to be judged by." if num_raters < MIN_RATERS else "Leave some raters out.")
+            + (_ALONE if num_raters < MIN_RATERS else "Leave some raters out.")
         )
 
 

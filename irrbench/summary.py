@@ -3,7 +3,8 @@
 The per-image table is the one form in which results travel: one row an image, and for each score ``s`` the columns
 ``s`` (model), ``s_floor``, ``s_ceiling`` and those of the other :data:`REFERENCES`; with ``_fold0``, ``_fold1``, ...
 the same on the reference without rater 0, 1, ..., and with ``_without0``, ... had that rater never been asked. Metric,
-callback, benchmark and report all read it.
+callback, benchmark and report all read it. Where one rater alone drew some image, ``s_all`` is the model's score on all
+images alike: ``s`` where there are bounds, and the score on the one mask elsewhere.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from irrbench.agreement import krippendorff_alpha
 from irrbench.bounds import Bounds
 from irrbench.panels import scores_without
 from irrbench.patterns import VotePatterns
-from irrbench.scores import DETECTION_SCORES, SCORES, CrossTable, gain
+from irrbench.scores import DETECTION_SCORES, SCORES, CrossTable, EmptyReference, Score, gain
 from irrbench.stats import clustered_mean, normalized_score
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class ScoreSummary:
         label: mean of the model on the very labels it was trained on; NaN where none were given.
         label_gap: how much better the model is on those labels than on every rater's own mask, on the same images: the
             mean of the differences, turned so that more is better; NaN where no labels were given.
+        on_all: mean of the model on all images, on the one mask where one rater alone drew; NaN where none did.
     """
 
     model: float
@@ -62,6 +64,7 @@ class ScoreSummary:
     n_images: int
     label: float = math.nan
     label_gap: float = math.nan
+    on_all: float = math.nan
 
 
 def bounds_table(
@@ -90,8 +93,10 @@ def bounds_table(
         scores' columns. With several classes ``s`` is the
         mean over the classes that are defined in the image and ``s_class0``, ... are the classes. With labels
         ``s_label`` is the model's score on the very label that it was trained on, and ``s_label_gap`` by how much that
-        is better than its mean score on every rater's own mask. Last the scores on each rater's reference, see
-        :func:`fold_columns`, and those without each rater, see :func:`~irrbench.panels.scores_without`.
+        is better than its mean score on every rater's own mask. Where one rater alone drew an image, ``s_all`` is the
+        model's score on that one mask, see :func:`fill_single`. Last the scores on each
+        rater's reference, see :func:`fold_columns`, and those without each rater, see
+        :func:`~irrbench.panels.scores_without`.
     """
     import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
 
@@ -119,6 +124,8 @@ def bounds_table(
     if label is not None and label.any():
         table = CrossTable(*label[:, [3, 1, 2, 0]].double().unbind(1))
         columns |= _on_label(bounds[0], classes[0], table)
+    if bounds[0].model:
+        columns |= _on_single_masks(bounds, classes)
     columns |= _numbered([b.folds for b in bounds], "fold")
     if rebuilt:
         rules: dict[str, Any] = {"ties": bounds[0].ties, "empty_reference": bounds[0].empty_reference}
@@ -130,13 +137,39 @@ def bounds_table(
 def _on_label(bounds: Bounds, patterns: VotePatterns, table: CrossTable) -> dict[str, object]:
     """The model's scores on the label that it was trained on, alone and against those on every rater's own mask."""
     columns: dict[str, object] = {}
-    raters = patterns.rater_tables()
     for score in (SCORES[name] for name in bounds.floor if SCORES[name].evidence == "patterns"):
         label = score(table, empty_reference=bounds.empty_reference)
-        others = score(raters, empty_reference=bounds.empty_reference).nanmean(1)
+        others = score_on_own_masks(patterns, score, bounds.empty_reference)
         gap = score.gain(label - others)
         columns |= {name_column(score.name, who): x.numpy() for who, x in (("label", label), ("label_gap", gap))}
     return columns
+
+
+def _on_single_masks(bounds: Sequence[Bounds], classes: Sequence[VotePatterns]) -> dict[str, object]:
+    """The model's scores on the one mask of images that one rater alone drew; NaN on others, none without such."""
+    alone = classes[0].present.sum(1).cpu() == 1
+    if not alone.any():
+        return {}
+    columns: dict[str, object] = {}
+    for score in (SCORES[name] for name in bounds[0].model if SCORES[name].evidence == "patterns"):
+        values = [score_on_own_masks(patterns, score, bounds[0].empty_reference) for patterns in classes]
+        columns[name_column(score.name, "all")] = torch.stack(values).nanmean(0).where(alone, torch.nan).numpy()
+    return columns
+
+
+def score_on_own_masks(patterns: VotePatterns, score: Score, empty_reference: EmptyReference) -> torch.Tensor:
+    """The model's mean score on every rater's own mask, ``(B,)``: where one alone drew, the score on that mask."""
+    table = patterns.rater_tables()  # all zero, so undefined, where a rater is absent
+    return score(table, empty_reference=empty_reference).nanmean(1)
+
+
+def fill_single(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with ``s_all`` of all images, where it has that column for images that one rater alone drew."""
+    several = table["n_raters"] != 1
+    for score in score_names(table):
+        if (column := name_column(score, "all")) in table:
+            table[column] = table[column].mask(several, table[score])
+    return table
 
 
 def show_detection(table: pd.DataFrame, asked: Sequence[str]) -> pd.DataFrame:
@@ -198,9 +231,9 @@ def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:
     floor, ceiling = gain(score, means["floor"]), gain(score, means["ceiling"])
     normalized = normalized_score(gain(score, model), floor, ceiling, gap_low=gap.low)
     n_images = int(table[f"{score}_floor"].notna().sum())
-    label, label_gap = (
+    label, label_gap, on_all = (
         float(table[column].mean()) if (column := f"{score}_{what}") in table else math.nan
-        for what in ("label", "label_gap")
+        for what in ("label", "label_gap", "all")
     )
     return ScoreSummary(
         model,
@@ -210,6 +243,7 @@ def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:
         n_images=n_images,
         label=label,
         label_gap=label_gap,
+        on_all=on_all,
     )
 
 
@@ -231,7 +265,7 @@ def bounds_digest(table: pd.DataFrame, rules: Mapping[str, object]) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    own = {c for score in score_names(table) for c in (score, f"{score}_label", f"{score}_label_gap")}
+    own = {c for score in score_names(table) for c in (score, f"{score}_label", f"{score}_label_gap", f"{score}_all")}
     own |= {"marked_pixels", "equals_rater", "equals_majority"}
     # What the folds say of the raters, the bounds say as well.
     fixed = table.drop(columns=[c for c in table.columns if c in own or re.search(r"_(fold|without)\d+$", str(c))])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,7 +34,8 @@ class RaterBoundsMonitor(Traveller, Callback):
     At the end of every validation and test epoch it logs through ``pl_module.log``, so that EarlyStopping,
     ModelCheckpoint and schedulers can watch them: ``val/<score>``, ``val/<score>_normalized``, ``val/<score>_floor``,
     ``val/<score>_ceiling`` and ``val/n_images`` (``test/...`` in testing; with several loaders ``val/<loader>/...``).
-    ``detection`` and ``false_alarm`` are among the scores wherever a reference is empty. With a name the keys are
+    ``detection`` and ``false_alarm`` are among the scores wherever a reference is empty. Where one rater alone drew some
+    images, which have no bounds, also ``val/<score>_all``: the mean over all images, on the one mask there. With a name the keys are
     ``val/<name>/<score>``, ``val/<name>/<loader>/<score>``.
     An MLflow logger gets the scores with step = epoch, and the bounds as two runs of their own with the same keys.
 
@@ -152,6 +153,7 @@ class RaterBoundsMonitor(Traveller, Callback):
         self._beside: list[RaterBoundsMonitor] = []
         self._guard: KeyGuard | None = None
         self._warned: set[str] = set()
+        self._seen: set[str] = set()  # splits whose first batch has come
         self.history = []
 
     @property
@@ -300,6 +302,7 @@ class RaterBoundsMonitor(Traveller, Callback):
         sample, self._sample = self._sample, None
         with paused(x._finder for x in self._beside):
             preds = self._finder.after_step(trainer, pl_module, outputs, batch, sample)
+        self._warn_of_single(self._evaluators[stage][index].split, sample, trainer)
         self._evaluators[stage][index].update(preds, **sample._asdict())
 
     def log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
@@ -313,11 +316,12 @@ class RaterBoundsMonitor(Traveller, Callback):
             return
         assert self._guard is not None  # noqa: S101 (set up)
         sinks = self._find_sinks(trainer)
-        watched = {getattr(callback, "monitor", None) for callback in trainer.callbacks}
+        watched = _watched(trainer)
         for evaluator in evaluators:
             evaluator.sinks[:] = sinks
             evaluator.validation[:] = self._evaluators.get("validate", []) if stage == "train" else []
             values = evaluator.finish(step)
+            values |= _also_watched(evaluator, values, watched)
             self._explain_noise_fit(stage, evaluator, trainer)
             self.history.append({"epoch": step, **values})
             for key in [k for k, v in values.items() if math.isnan(v) and k in watched]:
@@ -335,6 +339,21 @@ class RaterBoundsMonitor(Traveller, Callback):
         for sink in self._sinks or []:
             if self.print_link and evaluators and isinstance(sink, MLflowSink):
                 tell(sink, "print_link")
+
+    def _warn_of_single(self, split: str, sample: Sample, trainer: Trainer) -> None:
+        """Say at the first batch of a loader, if one rater alone drew its images, that there are no bounds."""
+        if split in self._seen:
+            return
+        self._seen.add(split)
+        key = f"{split}/{self.scores[0]}"
+        if sample.present is None or sample.present.sum(1).amax() > 1 or f"{key}_all" in _watched(trainer):
+            return
+        self._say_once(
+            split,
+            f"{split}: one rater drew each image of the first batch, and bounds need two. Watch {key}_all "
+            "(EarlyStopping, ModelCheckpoint), the mean over all images, there on the one mask; "
+            f"{key} leaves such images out, and is NaN without others.",
+        )
 
     def _explain_noise_fit(self, stage: str, evaluator: Evaluator, trainer: Trainer) -> None:
         """Say once why a training with labels has no ``noise_fit``."""
@@ -402,3 +421,21 @@ def refuse_same_names(monitors: Sequence[RaterBoundsMonitor]) -> None:
                     f"Two {first.title} monitor the stage {shared[0]!r} and would log under the same keys, as "
                     f"`{first.split(shared[0])}/{first.scores[0]}`. Give each a name: RaterBoundsMonitor(name='lesion')."
                 )
+
+
+def _watched(trainer: Trainer) -> set[Any]:
+    """What callbacks and schedulers of a trainer look at."""
+    return {getattr(x, "monitor", None) for x in (*trainer.callbacks, *trainer.lr_scheduler_configs)}
+
+
+def _also_watched(evaluator: Evaluator, values: Mapping[str, float], watched: Iterable[Any]) -> dict[str, float]:
+    """Values of watched keys that an epoch lacks, or Lightning would end the training.
+
+    NaN where the images could not be scored; of all images what is of those with bounds, where no rater drew alone.
+    """
+    own = [key for key in watched if str(key).startswith(f"{evaluator.split}/")]
+    lacking = [key for key in own if key not in values and evaluator.owns(key.removeprefix(f"{evaluator.split}/"))]
+    if evaluator.table is None:
+        return dict.fromkeys(lacking, math.nan)
+    same = {key: key.removesuffix("_all") for key in lacking}
+    return {key: values[other] for key, other in same.items() if key != other and other in values}

@@ -17,7 +17,7 @@ from irrbench.analysis.candidates import Resampling
 from irrbench.analysis.results import Questions, Results, build_results, resampling_in_words
 from irrbench.analysis.subgroups import check_columns
 from irrbench.config import BenchmarkConfig, ConfigError
-from irrbench.data.dataset import label_notes
+from irrbench.data.dataset import choice_notes, label_notes
 from irrbench.folds import TIES_IN_WORDS
 from irrbench.plots.style import percent_of
 from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
@@ -80,7 +80,7 @@ def make_results(
         lost = f"{len(failures)} of {len(models) + len(failures)} failed and are not shown: "
         notes.append(f"{lost}{', '.join(failure.name for failure in failures)}.")
     if not config.predictions:
-        notes += label_notes(data.split("train"), config.labels)
+        notes += label_notes(data.split("train"), config.labels) + choice_notes(data.split("val"), config.scores[0])
     reason = ""
     if options.blind:
         rules = {key: value for key, value in asdict(config.rules).items() if key != "threshold"}
@@ -141,11 +141,17 @@ def _curves(models: Sequence[CellResult | Scored], members: Mapping[str, Sequenc
     """Learning curves of trained models, with the number of the seed."""
     places = {table: (name, seed) for name, tables in members.items() for seed, table in enumerate(tables)}
     curves = [
-        model.curve.assign(name=places[model.name][0], seed=places[model.name][1])
+        _with_single(model.curve).assign(name=places[model.name][0], seed=places[model.name][1])
         for model in models
         if isinstance(model, CellResult)
     ]
     return pd.concat(curves) if curves else None
+
+
+def _with_single(curve: pd.DataFrame) -> pd.DataFrame:
+    """The curve with scores on the one mask where no validation image has bounds."""
+    pairs = [(column.removesuffix("_all"), column) for column in curve.columns if str(column).endswith("_all")]
+    return curve.assign(**{score: curve[column] for score, column in pairs if curve[score].isna().all()})
 
 
 def rules_in_words(config: BenchmarkConfig, data: RaterData, models: Sequence[CellResult | Scored]) -> dict[str, str]:

@@ -111,6 +111,21 @@ def label_notes(data: RaterData, labels: Collection[str]) -> list[str]:
     return [note for label, note in notes.items() if of_two and label in labels]
 
 
+def choice_notes(data: RaterData, score: str) -> list[str]:
+    """What a reader must know of validation images that one rater alone drew; nothing where there is none.
+
+    Args:
+        data: the validation images.
+        score: by which the epoch is chosen.
+    """
+    alone = sum(int(data.present(i).sum()) == 1 for i in range(len(data)))
+    if not alone:
+        return []
+    share = "all" if alone == len(data) else f"{alone} of {len(data)}"
+    start = f"One rater alone drew {share} validation images: there the epoch is chosen by {score} on that one mask"
+    return [f"{start}, which has neither floor nor ceiling ({score}_all is the mean over all validation images)."]
+
+
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Images with a training label and all raters' masks.
 

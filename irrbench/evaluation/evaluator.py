@@ -163,8 +163,8 @@ class Evaluator:
         Returns:
             ``<split>/<score>`` with its ``_floor``, ``_ceiling`` and ``_normalized``, and ``<split>/n_images``; where
             there are labels, of the main score also ``_label``, ``_label_gap`` (see :class:`~irrbench.ScoreSummary`)
-            and ``_noise_fit``. NaN
-            for every score, with a warning, where predictions were not numbers.
+            and ``_noise_fit``; where one rater alone drew some image, ``_all``, the model's score with those images in.
+            NaN for every score, with a warning, where predictions were not numbers.
         """
         self.epoch, self._is_running = epoch, False
         self.table, self.summary, self.noise_fit = None, {}, {}
@@ -205,6 +205,7 @@ class Evaluator:
             values[key] = s.model
             values |= {f"{key}_normalized": s.normalized} if self.normalized else {}
             values |= {f"{key}_floor": s.floor, f"{key}_ceiling": s.ceiling} if self.references else {}
+            values |= {f"{key}_all": s.on_all} if f"{score}_all" in self.table else {}
             if score == self.scores[0] and not math.isnan(s.label):
                 fit = {f"{key}_noise_fit": self.noise_fit[score]} if score in self.noise_fit else {}
                 values |= {f"{key}_label": s.label, f"{key}_label_gap": s.label_gap, **fit}
@@ -213,7 +214,7 @@ class Evaluator:
     def owns(self, name: str) -> bool:
         """Whether a name may be the last part of a key among its values, whatever the data."""
         endings = [""] + ["_normalized"] * self.normalized + ["_floor", "_ceiling"] * self.references
-        endings += ["_label", "_label_gap", "_noise_fit"]
+        endings += ["_all", "_label", "_label_gap", "_noise_fit"]
         scores, known = ("|".join(map(re.escape, x)) for x in (self.metric.computed, endings))
         return name == "n_images" or re.fullmatch(f"({scores})(_class.*)?({known})", name) is not None
 
@@ -221,6 +222,8 @@ class Evaluator:
         """The main score between its bounds, in one line: the place of the model where it has one, else why not."""
         score = self.metric.scores[0]
         found = self.summary.get(score)
+        if found and math.isnan(found.model) and not math.isnan(found.on_all):
+            return f"{self.split} {score}_all {found.on_all:.2f} on the one mask of each image: bounds need two raters"
         if found is None or math.isnan(found.model):
             return f"{self.split} {score}: not a number, {self.why_nan(f'{self.split}/{score}')}"
         place = f"{found.normalized:.0%}".replace("%", " %") if not math.isnan(found.normalized) else found.reason
@@ -231,7 +234,10 @@ class Evaluator:
         """Why the value of a key is not a number."""
         if self.table is None:
             return f"the images could not be scored ({self._trouble or 'there was none'})"
-        summary = self.summary.get(key.rpartition("/")[2].removesuffix("_normalized"))
+        score = key.rpartition("/")[2].removesuffix("_normalized")
+        summary = self.summary.get(score)
+        if summary and (self.table["n_raters"] < 2).all():
+            return f"no image has masks of two raters; watch {self.split}/{score}_all, the score on the one mask"
         return summary.reason if summary and summary.reason else "no image defines it"
 
     def _own_sinks(self) -> Sequence[Sink]:

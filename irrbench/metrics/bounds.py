@@ -16,7 +16,7 @@ from irrbench.metrics.base import PatternsMetric
 from irrbench.metrics.state import ImageIds, Images, encode
 from irrbench.patterns import VotePatterns, require_tensors
 from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, EmptyReference, check_choice, select_scores
-from irrbench.summary import bounds_table, flatten, show_detection, summarize
+from irrbench.summary import bounds_table, fill_single, flatten, show_detection, summarize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -280,7 +280,7 @@ class SegmentationBounds(PatternsMetric):
         return band_axes({key: float(value) for key, value in values.items()}, ax=ax)
 
     def _table(self) -> pd.DataFrame:
-        return show_detection(super()._table(), self.scores)
+        return fill_single(show_detection(super()._table(), self.scores))
 
     def _tables(self) -> Iterator[pd.DataFrame]:
         pixels = torch.zeros(2, dtype=torch.int64)  # of all images, those that the model leaves and those that it marks

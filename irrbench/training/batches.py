@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from irrbench.config import ConfigError, TrainConfig
+from irrbench.config import ConfigError, RulesConfig, TrainConfig
 from irrbench.data import SegmentationDataset, collate
+from irrbench.metrics import SegmentationBounds
+from irrbench.scores import SCORES
 from irrbench.training.models import build, import_class
 
 if TYPE_CHECKING:
@@ -154,6 +156,59 @@ def check_splits(data: RaterData) -> None:
             f"{data.name}: images have {axes} axes; the built-in models train on 2-D images. Cut slices, or score "
             "finished predictions with --predictions NAME=DIR, which may have three axes too."
         )
+
+
+def choice_key(data: RaterData, score: str) -> str:
+    """The column by which an epoch is chosen: that of all images where one rater alone drew some; else empty.
+
+    Args:
+        data: with validation images.
+        score: the main score.
+    """
+    val = data.split("val")
+    alone = any(val.present(i).sum() == 1 for i in range(len(val)))
+    return f"{score}_all" if alone and SCORES[score].evidence == "patterns" else ""
+
+
+def check_scored(data: RaterData, score: str, rules: RulesConfig) -> None:
+    """Refuse data on which the main score is undefined for every validation image, or every test image.
+
+    Whether a score is defined depends on the masks alone, so this is known before anything is trained.
+
+    Args:
+        data: with all splits.
+        score: the main score.
+        rules: of the scores.
+
+    Raises:
+        ConfigError: with what was found and what to do.
+    """
+    for name, column, lost in (
+        ("val", choice_key(data, score) or score, "choose an epoch"),
+        ("test", score, "test a model"),
+    ):
+        split = data.split(name)
+        if any(_is_defined(split, index, score, column, rules) for index in range(len(split))):
+            continue
+        empty = not any(split.masks(index).any() for index in range(len(split)))
+        alone = all(split.present(index).sum() < 2 for index in range(len(split)))
+        found = "all masks are empty" if empty else "each has one rater" if alone else "no reference there defines it"
+        change = "set rules.empty_reference: score, or " if empty and SCORES[score].takes_empty else ""
+        raise ConfigError(
+            f"{data.name}: {score} is undefined on all {len(split)} {name} images ({found}), so it cannot {lost}. Give "
+            f"{name} other images in manifest.csv, or {change}put another score first in `scores`."
+        )
+
+
+def _is_defined(data: RaterData, index: int, score: str, column: str, rules: RulesConfig) -> bool:
+    """Whether an image has a value in a column of the table, whatever the model."""
+    metric = SegmentationBounds([score], from_logits=False, ties=rules.ties, empty_reference=rules.empty_reference)
+    masks, present = torch.from_numpy(data.masks(index))[None], torch.from_numpy(data.present(index))[None]
+    region = data.roi(index)
+    roi = None if region is None else torch.from_numpy(region)[None]
+    metric.update(torch.ones_like(masks[:, 0]), masks, roi=roi, present=present)
+    table = metric.per_image()
+    return column in table and bool(table[column].notna().any())
 
 
 class ImageFacts(NamedTuple):

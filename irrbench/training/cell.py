@@ -22,7 +22,7 @@ from irrbench._files import read_frame
 from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, RulesConfig, TrainConfig, slug
 from irrbench.data.dataset import parse_label
 from irrbench.plots import MODEL_COLOURS
-from irrbench.training.batches import check_splits, check_transforms, data_digest, image_facts
+from irrbench.training.batches import check_scored, check_splits, check_transforms, choice_key, data_digest, image_facts
 from irrbench.training.losses import select_loss
 from irrbench.training.models import check_model, source_digest
 
@@ -64,6 +64,7 @@ class CellConfig:
         data_digest: digest of masks, splits and images.
         version: of the training, see :data:`TRAINING_VERSION`.
         code: digests of the users' own classes, by import path.
+        choice: the column of validation scores that the epoch is chosen by; empty: that of the main score.
     """
 
     model: ModelConfig
@@ -76,6 +77,7 @@ class CellConfig:
     data_digest: str
     version: str
     code: tuple[tuple[str, str], ...] = ()
+    choice: str = ""
 
     @property
     def digest(self) -> str:
@@ -262,6 +264,7 @@ def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> 
     """
     check_grid(config, data.raters)
     check_splits(data)
+    check_scored(data, config.scores[0], config.rules)
     digest = data_digest(data, image_facts(data))
     transforms = [transform["class_path"] for transform in config.train.transforms]
     models, colours, cells = {model.label: model for model in config.models}, cell_colours(config), []
@@ -279,6 +282,7 @@ def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> 
             data_digest=digest,
             version=TRAINING_VERSION,
             code=tuple((path, source_digest(path)) for path in own_classes),
+            choice=choice_key(data, config.scores[0]),
         )
         folder = cell_folder(Path(config.output).absolute(), name, resolved)
         cells.append(Cell(name, resolved, folder, tracking._replace(colour=colours[name]), axes))

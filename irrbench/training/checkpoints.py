@@ -44,12 +44,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
-def best_weights(folder: Path, score: str) -> ModelCheckpoint:
-    """Saves the weights of the epoch with the best validation score: the smallest one where lower is better."""
+def best_weights(folder: Path, score: str, choice: str = "") -> ModelCheckpoint:
+    """Saves the weights of the epoch with the best validation score: the smallest one where lower is better.
+
+    Args:
+        folder: of the cell.
+        score: its name.
+        choice: its key, if it is another one, see ``CellConfig.choice``.
+    """
     return ModelCheckpoint(
         folder,
         filename=Path(BEST).stem,
-        monitor=f"val/{score}",
+        monitor=f"val/{choice or score}",
         mode="max" if record(score).higher_is_better else "min",
         save_weights_only=True,
         enable_version_counter=False,

@@ -117,9 +117,10 @@ def _train(
     options = {"predictions": collector, "scores": config.scores, "data_name": config.data}
     silent = {"print_link": False, "verbose": False}
     monitor = RaterBoundsMonitor(**{**keys, **options, **rules, **silent})
-    best, last = best_weights(cell.folder, score), LastEpoch(cell.folder, monitor)
+    choice = config.choice or score
+    best, last = best_weights(cell.folder, score, choice), LastEpoch(cell.folder, monitor)
     module = make_module(config, data)
-    seeder, reporter = EpochSeeder(loaders, config.seed), EpochReporter(score, on_epoch)
+    seeder, reporter = EpochSeeder(loaders, config.seed), EpochReporter(choice, on_epoch)
     trainer = make_trainer(config, [monitor, seeder, reporter, collector, best, last], run)
     checkpoint, next_epoch = find_checkpoint(cell.folder) or (None, 0)
     loaders.set_epoch(next_epoch)  # workers load images before the epoch begins
@@ -129,11 +130,12 @@ def _train(
         raise CellError(
             "the predictions on the test images are not finite: the training diverged. Lower train.lr and run again."
         )
-    curve = _curve(monitor.history, config.scores)
+    curve = _curve(monitor.history, config.scores, choice)
     facts = {
         "run_id": run.run_id,
         "bounds": {split: bounds_digest(table, rules) for split, table in monitor.tables.items()},
-        "best_epoch": best_epoch(curve, score),
+        "best_epoch": best_epoch(curve, score, choice),
+        "chosen_by": choice,
         "epochs": len(curve),
         "seconds": round(last.seconds, 1),
     }
@@ -159,18 +161,28 @@ def make_module(config: CellConfig, data: RaterData) -> pl.LightningModule:
     return create_module(in_channels=facts.channels, **model, **options)
 
 
-def _curve(history: list[dict[str, float]], scores: tuple[str, ...]) -> pd.DataFrame:
-    """One row an epoch: the scores on the validation images, with their bounds."""
-    columns = [*scores, *(f"{score}_{bound}" for score in scores for bound in ("floor", "ceiling"))]
+def _curve(history: list[dict[str, float]], scores: tuple[str, ...], choice: str) -> pd.DataFrame:
+    """One row an epoch: the scores on the validation images, with their bounds, and what the epoch is chosen by."""
+    columns = [
+        *scores,
+        *{choice}.difference(scores),
+        *(f"{score}_{bound}" for score in scores for bound in ("floor", "ceiling")),
+    ]
     rows = [row for row in history if f"val/{scores[0]}" in row]
     return pd.DataFrame(
         [{"epoch": int(row["epoch"]), **{c: row.get(f"val/{c}", math.nan) for c in columns}} for row in rows]
     )
 
 
-def best_epoch(curve: pd.DataFrame, score: str) -> int | None:
-    """The first epoch with the best score; None where the score is NaN in all of them."""
-    gains = gain(score, curve[score].to_numpy(float))
+def best_epoch(curve: pd.DataFrame, score: str, choice: str = "") -> int | None:
+    """The first epoch with the best score; None where the score is NaN in all of them.
+
+    Args:
+        curve: with a column of the score.
+        score: its name, which says what is better.
+        choice: the column, if it is another one, see ``CellConfig.choice``.
+    """
+    gains = gain(score, curve[choice or score].to_numpy(float))
     return None if np.isnan(gains).all() else int(curve["epoch"].to_numpy()[np.nanargmax(gains)])
 
 
@@ -196,8 +208,8 @@ class EpochReporter(pl.Callback):
     """Reports each epoch that ended.
 
     Args:
-        score: the main score.
-        on_epoch: called with the number of ended epochs and the score on the validation images.
+        score: the column of the main score, on the validation images.
+        on_epoch: called with the number of ended epochs and this score.
     """
 
     def __init__(self, score: str, on_epoch: EpochListener | None) -> None:

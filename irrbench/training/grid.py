@@ -337,5 +337,7 @@ class GridProgress:
             if cell.name in self._skipped:
                 text += f"finished before ({cell.folder})"
             else:
-                text += f"best epoch {result.facts['best_epoch']}, {result.facts['seconds']:.0f} s"
+                chosen = result.facts["chosen_by"]
+                by = f" by {chosen} on the validation images" if chosen != score else ""
+                text += f"best epoch {result.facts['best_epoch']}{by}, {result.facts['seconds']:.0f} s"
         self._console.print(f"[{self._ended}/{self._total}] {cell.name}: {text}")
