@@ -28,7 +28,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from irrbench.data.io import Files, escapes, files_by_id, in_threads, read_image, read_mask, read_shape, shown_path
+from irrbench.data.io import (
+    Files,
+    escapes,
+    files_by_id,
+    in_threads,
+    read_digest,
+    read_image,
+    read_mask,
+    read_shape,
+    shown_path,
+)
 from irrbench.data.layout import (
     ADD_MASKS,
     DECLARE,
@@ -86,8 +96,8 @@ def load_folder(
         raise DataError([misplaced])
     folder = _Folder(root, raters, allow_missing=allow_missing)
     ids = tuple(sorted(folder.images))
-    manifest, column, manifest_problems = read_manifest(root, ids, group_column=group_column)
-    problems = folder.problems + (manifest_problems if ids else [])
+    manifest = read_manifest(root, ids, group_column=group_column)
+    problems = folder.problems + (manifest.problems if ids else [])
     read = partial(folder.read_image, decode=check_images, max_side=max_side)
     items = in_threads(read, ids, label=f"reading {root.name}", progress=progress)
     problems += [problem for item in items for problem in item.problems]
@@ -102,15 +112,17 @@ def load_folder(
         note="",
         raters=tuple(folder.masks),
         image_ids=ids,
-        manifest=manifest,
-        group_column=column,
+        manifest=manifest.frame,
+        group_column=manifest.group_column,
+        has_splits=manifest.has_splits,
         sources=tuple(FolderImage(folder.images[name], max(counts), max_side) for name in ids),
         packed=tuple(item.packed for item in items if item.packed is not None),
         repeats=tuple(folder.repeats),
         repeated=tuple(item.repeated for item in items),
+        pictures=tuple(item.picture for item in items) if check_images else (),
     )
-    if column is not None:
-        log.info("%s: images are grouped by %s", data.name, column)
+    if data.group_column is not None:
+        log.info("%s: images are grouped by %s", data.name, data.group_column)
     enough = [i for i in range(len(data)) if data.present(i).sum() >= min_raters]
     if len(enough) == len(data):
         return data
@@ -138,6 +150,7 @@ class _Image(NamedTuple):
     """What one image's files hold; no masks where there are problems."""
 
     channels: int
+    picture: bytes
     problems: list[Problem]
     packed: PackedMasks | None = None
     repeated: PackedMasks | None = None
@@ -245,8 +258,10 @@ class _Folder:
         """Read the files of one image; runs in several threads."""
         problems: list[Problem] = []
         shape: tuple[int, ...] = ()
+        picture = b""
         with collecting(problems, shown_path(self.root, self.images[image_id])):
-            shape = read_shape(self.images[image_id], decode=decode)
+            source = self.images[image_id]
+            shape, picture = read_digest(source) if decode else (read_shape(source), b"")
         planes: list[Mask | None] = []
         for files in (*self.masks.values(), *self.repeats.values(), self.rois):
             plane, path = None, files.get(image_id)
@@ -261,14 +276,14 @@ class _Folder:
             planes.append(plane)
         channels = shape[0] if shape else 0
         if problems:
-            return _Image(channels, problems)
+            return _Image(channels, picture, problems)
         *masks, roi = planes
         first, repeats = masks[: len(self.masks)], masks[len(self.masks) :]
         packed, repeated = (
             pack_masks(part, roi, max_side=max_side) if any(mask is not None for mask in part) else None
             for part in (first, repeats)
         )
-        return _Image(channels, problems, packed, repeated)
+        return _Image(channels, picture, problems, packed, repeated)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ channels last where there are any.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -120,6 +121,18 @@ def read_shape(path: Path, *, decode: bool = False) -> tuple[int, ...]:
         return _read_colour_planes(path).shape
     with _reading(path) as reader:
         return reader.shape(path)
+
+
+def read_digest(path: Path) -> tuple[tuple[int, ...], bytes]:
+    """The shape ``(C, *S)`` of an image, all of which is decoded, and a digest of its pixels.
+
+    Raises:
+        ReadError: a file that :func:`read_image` refuses.
+    """
+    planes = _read_colour_planes(path)
+    digest = hashlib.sha1(repr((planes.shape, planes.dtype.str)).encode(), usedforsecurity=False)
+    digest.update(np.ascontiguousarray(planes).data)
+    return planes.shape, digest.digest()
 
 
 def read_image(path: Path) -> NDArray[np.float32]:

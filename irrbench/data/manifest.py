@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -37,13 +37,26 @@ _PERSONS = ("patient", "subject", "participant", "person", "case", "donor", "ani
 Finding = tuple[str, str, str]  # what is found, what was expected, what to do
 
 
-def read_manifest(
-    root: Path, image_ids: Sequence[str], *, group_column: str | None = None
-) -> tuple[pd.DataFrame, str | None, list[Problem]]:
-    """The manifest of a folder, the column that groups its images (or None), and everything that is wrong with it.
+class Manifest(NamedTuple):
+    """What is known of each image.
 
-    The rows are those of ``image_ids``, in their order. Where there is no manifest, images are split by a hash of their
-    ids.
+    Attributes:
+        frame: a row an image (index ``image_id``), with ``split``.
+        group_column: the column that groups images, or None.
+        has_splits: whether the splits are those of a column, and no hash of names.
+        problems: everything that is wrong with the table.
+    """
+
+    frame: pd.DataFrame
+    group_column: str | None
+    has_splits: bool
+    problems: list[Problem]
+
+
+def read_manifest(root: Path, image_ids: Sequence[str], *, group_column: str | None = None) -> Manifest:
+    """The manifest of a folder: the rows of ``image_ids``, in their order.
+
+    Without a table, or without its column ``split``, images are split by a hash of their groups' or their own names.
     """
     problems: list[Problem] = []
     frame, columns, column = pd.DataFrame({"image_id": image_ids}, dtype="str"), "no manifest", group_column
@@ -69,7 +82,7 @@ def read_manifest(
     problems += _check_ids(frame["image_id"], image_ids)
     findings = _check_splits(rows, column) if "split" in rows else _find_splits(rows)
     problems += [Problem(MANIFEST, *finding) for finding in findings]
-    return assign_splits(rows.reindex(list(image_ids)), column), column, problems
+    return Manifest(assign_splits(rows.reindex(list(image_ids)), column), column, "split" in rows, problems)
 
 
 def ungrouped_columns(manifest: pd.DataFrame) -> list[str]:

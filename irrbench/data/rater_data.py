@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -50,10 +50,14 @@ class PackedMasks(NamedTuple):
     full_shape: tuple[int, ...]
     digest: bytes
 
+    def codes(self) -> NDArray[np.unsignedinteger[Any]]:
+        """The code of each pixel, ``(*S)``."""
+        return np.frombuffer(zlib.decompress(self.data), dtype=self.dtype).reshape(self.shape)
+
     def planes(self, bits: Sequence[int]) -> Mask:
         """The masks of some bits, ``(len(bits), *S)``."""
         # The codes stay in the narrow type in which they are stored: this is the slowest step of scoring many images.
-        codes = np.frombuffer(zlib.decompress(self.data), dtype=self.dtype).reshape(self.shape)
+        codes = self.codes()
         planes = np.empty((len(bits), *self.shape), bool)
         for plane, bit in zip(planes, bits, strict=True):
             np.not_equal(codes & codes.dtype.type(1 << bit), 0, out=plane)
@@ -116,6 +120,8 @@ class RaterData:
         group_column: the manifest column that groups images (patients), or None where each image is its own group.
         repeats: names of repeat drawings (``anna@2``), see :meth:`drawings`.
         values: by rater, ``roi`` and ``images``, how the values in their files were read, such as ``0/255``.
+        has_splits: whether the splits are the data's own, and no hash of names.
+        pictures: a digest of each image's pixels; empty where they were not decoded.
     """
 
     name: str
@@ -129,6 +135,8 @@ class RaterData:
     repeats: tuple[str, ...] = ()
     repeated: tuple[PackedMasks | None, ...] = field(default=(), repr=False)
     values: Mapping[str, str] = field(default_factory=dict)
+    has_splits: bool = True
+    pictures: tuple[bytes, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -201,6 +209,7 @@ class RaterData:
             sources=tuple(self.sources[i] for i in indices),
             packed=tuple(self.packed[i] for i in indices),
             repeated=tuple(self.repeated[i] for i in indices) if self.repeats else (),
+            pictures=tuple(self.pictures[i] for i in indices) if self.pictures else (),
         )
 
     def digest(self) -> str:
@@ -261,6 +270,7 @@ class RaterData:
             image_ids=tuple(ids),
             manifest=assign_splits(frame.loc[ids], group_column),
             group_column=group_column,
+            has_splits="split" in frame,
             sources=tuple(partial(np.asarray, np.asarray(image, np.float32)) for image in images),
             packed=tuple(
                 pack_masks([mask if drawn else None for mask, drawn in zip(stack, row, strict=True)], roi)

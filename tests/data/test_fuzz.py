@@ -203,7 +203,7 @@ def text_of(columns, rows, ends, bom):
 def judge(root, content):
     """Whatever the manifest: problems with words, or exactly the splits that another reader finds in it."""
     (root / "manifest.csv").write_bytes(content)
-    manifest, _, problems = read_manifest(root, IDS)
+    manifest, _, _, problems = read_manifest(root, IDS)
     assert all(problem.found and problem.expected and problem.remedy for problem in problems)
     assert manifest.index.tolist() == list(IDS)
     if problems:
@@ -244,7 +244,7 @@ def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path):
     for ends in ("\n", "\r\n", "\r"):
         for bom in (False, True):
             (tmp_path / "manifest.csv").write_bytes(text_of(["image_id", "split"], rows, ends, bom))
-            manifest, _, problems = read_manifest(tmp_path, IDS)
+            manifest, _, _, problems = read_manifest(tmp_path, IDS)
             assert problems == []
             assert manifest["split"].tolist() == [split for _, split in rows]
 

@@ -1,0 +1,242 @@
+"""What was understood of a data set, in words: images, splits, raters, how much they marked; and what looks odd."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irrbench.data.manifest import ungrouped_columns
+from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData
+from irrbench.data.readers import size_text
+
+COPIED = 0.5  # share of images with equal masks; of 856 small nodules 1 % at most by any two readers
+NEARLY_ALL = 0.95
+SHOWN_NAMES, SHOWN_COLUMNS = 3, 12
+
+
+class Marks(NamedTuple):
+    """How much of each image's ROI each rater marked, and how often two raters drew the very same.
+
+    Attributes:
+        shares: ``(N, R)``, NaN where the rater is absent.
+        roi: share of each image's pixels in the ROI, ``(N,)``.
+        equal: images that both raters marked, with equal masks, ``(R, R)``.
+        both: images that both raters drew and at least one of them marked, ``(R, R)``.
+    """
+
+    shares: NDArray[np.float64]
+    roi: NDArray[np.float64]
+    equal: NDArray[np.int64]
+    both: NDArray[np.int64]
+
+
+def count_marks(data: RaterData) -> Marks:
+    """Count marked pixels and equal masks; each image's pixels are read once."""
+    raters = len(data.raters)
+    shares, roi = np.full((len(data), raters), np.nan), np.ones(len(data))
+    equal, both = np.zeros((2, raters, raters), np.int64)
+    for i, item in enumerate(data.packed):
+        bits, counts, roi[i] = _patterns(item, raters)
+        present = np.array(item.present)
+        marked = counts @ bits
+        shares[i, present] = marked[present] / counts.sum()
+        differing = (counts[:, None] * bits).T @ (1 - bits)
+        pairs = present[:, None] & present & (np.maximum(marked[:, None], marked) > 0)
+        both += pairs
+        equal += pairs & (differing + differing.T == 0)
+    return Marks(shares, roi, equal, both)
+
+
+def _patterns(item: PackedMasks, raters: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """The vote patterns ``(K, R)`` that occur in the ROI, their counts ``(K,)``, and the ROI's share of the image."""
+    codes = item.codes().ravel()
+    if codes.dtype.itemsize < 4:
+        all_counts = np.bincount(codes)
+        values = np.flatnonzero(all_counts)
+        counts = all_counts[values]
+    else:
+        values, counts = np.unique(codes, return_counts=True)
+    inside = values >> raters & 1 > 0 if item.has_roi else np.ones(len(values), bool)
+    bits = (values[inside, None] >> np.arange(raters)) & 1
+    return bits.astype(float), counts[inside].astype(float), counts[inside].sum() / counts.sum()
+
+
+def headline(data: RaterData) -> str:
+    """One line: images, their size and channels, raters.
+
+    Example:
+        >>> headline(RaterData.from_arrays([np.zeros((1, 4, 6))] * 2, [np.zeros((3, 4, 6), bool)] * 2))
+        '2 images of 4 x 6 (height x width), 1 channel; 3 raters: r1, r2, r3'
+    """
+    raters = f"{len(data.raters)} raters: {', '.join(data.raters)}"
+    return f"{_many(len(data), 'image')} of {_sizes(data)}, {_many(len(data.image(0)), 'channel')}; {raters}"
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _sizes(data: RaterData) -> str:
+    shapes = sorted({item.full_shape for item in data.packed}, key=lambda shape: (np.prod(shape), shape))
+    axes = " (height x width)" if len(shapes[0]) == 2 else ""
+    sizes = " to ".join(size_text(shape) for shape in (shapes if len(shapes) < 2 else (shapes[0], shapes[-1])))
+    largest = max(max(item.shape) for item in data.packed)
+    is_smaller = any(item.shape != item.full_shape for item in data.packed)
+    return f"{sizes}{axes}{f', scaled down to {largest} at most' if is_smaller else ''}"
+
+
+def splits_text(data: RaterData) -> str:
+    """How many images (and groups) each split holds, and where the splits come from.
+
+    Example:
+        >>> splits_text(RaterData.from_arrays([np.zeros((1, 4, 6))] * 2, [np.zeros((3, 4, 6), bool)] * 2))
+        '1 train, 0 val, 1 test, by a hash of image_id (no column split)'
+    """
+    column = data.group_column or "image_id"
+    counts = [f"{len(part)} {name}{_groups(part)}" for name in SPLITS for part in [data.split(name)]]
+    source = "column split" if data.has_splits else f"a hash of {column} (no column split)"
+    return f"{', '.join(counts)}, by {source}"
+
+
+def _groups(data: RaterData) -> str:
+    return f" ({len(set(data.groups))} {data.group_column})" if data.group_column is not None else ""
+
+
+def overview(data: RaterData, marks: Marks) -> Iterator[tuple[str, str]]:
+    """What was understood: names and texts, a line each."""
+    yield "images", headline(data)
+    yield "splits", splits_text(data)
+    yield "raters", raters_text(data)
+    if data.values:
+        yield "values", _values(data)
+    yield "marked", f"{', '.join(_marked(data, marks))} of the pixels (median of images where anything is marked)"
+    if any(item.has_roi for item in data.packed):
+        yield "ROI", f"median {np.median(marks.roi):.1%} of an image's pixels"
+    else:
+        yield "ROI", "none: all pixels count"
+    repeats = np.array([item.present if item else [False] * len(data.repeats) for item in data.repeated]).sum(0)
+    if data.repeats:
+        yield "repeats", ", ".join(f"{name} on {number}" for name, number in zip(data.repeats, repeats, strict=True))
+    columns = [str(name) for name in data.manifest if name not in ("split", data.group_column)]
+    if columns:
+        yield "columns", _some(columns, SHOWN_COLUMNS)
+
+
+def raters_text(data: RaterData) -> str:
+    """How many raters drew how many images, for each split where these differ.
+
+    Example:
+        >>> raters_text(RaterData.from_arrays([np.zeros((1, 4, 6))] * 2, [np.zeros((3, 4, 6), bool)] * 2))
+        '3 on all images'
+    """
+    numbers = np.array([sum(item.present) for item in data.packed])
+    if len(set(numbers.tolist())) == 1:
+        return f"{numbers[0]} on all images"
+    splits = data.manifest["split"].to_numpy()
+    parts = [f"{name}: {_histogram(numbers[splits == name])}" for name in SPLITS if (splits == name).any()]
+    return f"{_histogram(numbers)} images{f' ({'; '.join(parts)})' if len(parts) > 1 else ''}"
+
+
+def _histogram(numbers: Iterable[int]) -> str:
+    return ", ".join(f"{raters} on {images}" for raters, images in sorted(Counter(map(int, numbers)).items()))
+
+
+def _values(data: RaterData) -> str:
+    texts = {data.values[rater] for rater in data.raters if rater in data.values}
+    others = [f"{name}: {text}" for name, text in data.values.items() if name not in data.raters]
+    if len(texts) == 1:
+        return "; ".join([f"{texts.pop()} of all raters", *others])
+    return "; ".join(f"{name}: {text}" for name, text in data.values.items())
+
+
+def _marked(data: RaterData, marks: Marks) -> Iterator[str]:
+    for rater, shares in zip(data.raters, marks.shares.T, strict=True):
+        drawn, marked = shares[~np.isnan(shares)], shares[shares > 0]
+        empty = f" ({1 - len(marked) / len(drawn):.0%} of masks empty)" if len(marked) < len(drawn) else ""
+        yield f"{rater} {f'{np.median(marked):.1%}' if len(marked) else 'nothing'}{empty}"
+
+
+def cautions(data: RaterData, marks: Marks) -> list[str]:
+    """What is no error but looks odd, or limits what the results can say."""
+    return [
+        *_few_raters(data),
+        *_odd_raters(data, marks),
+        *_copied_raters(data, marks),
+        *_same_pictures(data),
+        *_odd_splits(data),
+    ]
+
+
+def _few_raters(data: RaterData) -> Iterator[str]:
+    numbers = [sum(item.present) for item in data.packed]
+    single = [name for name, number in zip(data.image_ids, numbers, strict=True) if number == 1]
+    if single:
+        yield f"{len(single)} of {len(data)} images have one rater ({_some(single)}): no bounds and no scores there."
+    several = sorted(set(numbers) - {1})
+    if len(several) > 1:
+        yield (
+            f"Images have different numbers of raters ({_histogram(numbers)}): ceilings of {several[0]} and of "
+            f"{several[-1]} raters do not compare."
+        )
+
+
+def _odd_raters(data: RaterData, marks: Marks) -> Iterator[str]:
+    for rater, shares in zip(data.raters, marks.shares.T, strict=True):
+        drawn = shares[~np.isnan(shares)]
+        full = int((drawn > NEARLY_ALL).sum())
+        if len(drawn) and not drawn.any():
+            yield f"{rater} marks nothing on any of {_many(len(drawn), 'image')}: is this what the masks should say?"
+        elif 2 * full > len(drawn):
+            on = f"{full} of {len(drawn)} images"
+            yield f"{rater} marks over {NEARLY_ALL:.0%} of the pixels on {on}: are the masks inverted?"
+
+
+def _copied_raters(data: RaterData, marks: Marks) -> Iterator[str]:
+    for first, second in combinations(range(len(data.raters)), 2):
+        equal, both = int(marks.equal[first, second]), int(marks.both[first, second])
+        if both > 1 and equal >= COPIED * both:
+            yield (
+                f"{data.raters[second]} is equal to {data.raters[first]} on {equal} of {both} marked images "
+                f"({equal / both:.0%}): a copied folder makes raters agree, and the ceiling too high."
+            )
+
+
+def _same_pictures(data: RaterData) -> Iterator[str]:
+    ids: dict[bytes, list[int]] = {}
+    for index, picture in enumerate(data.pictures):
+        ids.setdefault(picture, []).append(index)
+    same = [indices for indices in ids.values() if len(indices) > 1]
+    splits = data.manifest["split"].tolist()
+    across = [indices for indices in same if len({splits[index] for index in indices}) > 1]
+    if across:
+        shown = "; ".join(" = ".join(f"{data.image_ids[i]} ({splits[i]})" for i in each[:3]) for each in across[:3])
+        yield (
+            f"{_many(len(across), 'picture')} in several splits under different ids ({shown}): a model is tested on "
+            "what it was trained on, and scores are too good. Remove the copies, or give them one group."
+        )
+    elif same:
+        shown = "; ".join(" = ".join(data.image_ids[i] for i in each[:3]) for each in same[:3])
+        yield f"{_many(len(same), 'picture')} under several ids ({shown}): copies count more than once."
+
+
+def _odd_splits(data: RaterData) -> Iterator[str]:
+    if data.group_column is None:
+        for column in ungrouped_columns(data.manifest):
+            splits = data.manifest.groupby(column)["split"].nunique()
+            apart = f"; {(splits > 1).sum()} of {len(splits)} are in several splits" if (splits > 1).any() else ""
+            yield (
+                f"Column {column!r} looks like patients, but images are not grouped by it{apart}. "
+                f"Group them with --folder.group_column {column!r}, or name the column group."
+            )
+    single = [name for name in SPLITS if len(data.split(name)) == 1]
+    if single:
+        yield f"One image alone in {' and '.join(single)}: what is chosen or scored there says little."
+
+
+def _some(names: Sequence[str], shown: int = SHOWN_NAMES) -> str:
+    return ", ".join(names[:shown]) + (f", ... ({len(names)})" if len(names) > shown else "")
