@@ -331,7 +331,10 @@ def test_check_takes_a_folder_with_or_without_a_flag(study, capsys) -> None:
         ["check", str(study), "--config", "default"],
     ):
         assert main(arguments) == 0
-        assert capsys.readouterr().out.replace("\n", "") == f"{study}: no problems found"
+        printed = capsys.readouterr().out
+        assert printed.endswith(f"\n{study}: no problems found\n")
+        assert "images      16 images of 32 x 40 (height x width), 1 channel; 3 raters: anna, ben, cem\n" in printed
+        assert "splits      8 train (4 groups), 3 val (2), 5 test (3), by column split; groups: group\n" in printed
 
 
 def test_check_takes_predictions_and_keys_of_the_configuration(study, tmp_path, capsys) -> None:

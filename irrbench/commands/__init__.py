@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from irrbench.analysis.results import Resampling as Resampling
     from irrbench.analysis.results import Results as Results
     from irrbench.analysis.results import build_results as build_results
-    from irrbench.commands.benchmark import check as check
     from irrbench.commands.benchmark import run_benchmark as run_benchmark
+    from irrbench.commands.checking import check as check
     from irrbench.config import BenchmarkConfig as BenchmarkConfig
     from irrbench.config import ConfigError as ConfigError
     from irrbench.config import ModelConfig as ModelConfig
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "analysis.results": ("Resampling", "Results", "build_results"),
-    "commands.benchmark": ("check", "run_benchmark"),
+    "commands.benchmark": ("run_benchmark",),
+    "commands.checking": ("check",),
     "config": ("BenchmarkConfig", "ConfigError", "ModelConfig", "load_config", "to_yaml"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

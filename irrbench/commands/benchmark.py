@@ -11,34 +11,31 @@ from rich.console import Console
 from rich.text import Text
 
 from irrbench._files import prepare_folder, quiet
-from irrbench.analysis.candidates import BLIND_NAME
+from irrbench.commands.checking import check_config, introduce, make_console, refusals
 from irrbench.commands.loading import (
-    DataConfig,
     Scored,
-    check_data,
-    describe,
     load_all,
     load_data,
     score_predictions,
+    scored_on,
     scored_split,
 )
-from irrbench.commands.outputs import REPORT, check_questions, galleries_of, log_artifacts, make_results, write_outputs
+from irrbench.commands.outputs import REPORT, galleries_of, log_artifacts, make_results, write_outputs
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.dataset import choice_notes
-from irrbench.plots import DISPLAY_NAMES, MODEL_COLOURS
+from irrbench.plots import MODEL_COLOURS
 from irrbench.report import terminal_table
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside, save_chart_view
 from irrbench.tracking.delivery import deliver
 from irrbench.tracking.spool import default_spool, sessions
 from irrbench.tracking.store import absolute_uri, program, why_silent
-from irrbench.training.cell import CellResult, Tracking, cell_colours, check_grid, make_cells
+from irrbench.training.cell import CellResult, Tracking, cell_colours, make_cells
 from irrbench.training.grid import (
     Executor,
     Failure,
     GridProgress,
     Outcome,
     check_bounds,
-    check_executor,
     run_grid,
     shard,
 )
@@ -46,7 +43,7 @@ from irrbench.training.grid import (
 if TYPE_CHECKING:
     from irrbench.data import RaterData
 
-ALL_ENDED_WELL, SOME_FAILED, UNUSABLE = 0, 1, 2
+ALL_ENDED_WELL, SOME_FAILED = 0, 1
 
 
 class Store(NamedTuple):
@@ -57,28 +54,6 @@ class Store(NamedTuple):
     experiment: str
     uri: str
     spool: Path
-
-
-def make_console() -> Console:
-    """A console that prints names as they are."""
-    return Console(highlight=False, markup=False, emoji=False)
-
-
-def check(config: DataConfig, *, console: Console | None = None) -> int:
-    """List every problem of the data and of the grid; 0 if there is none, else 2."""
-    console = console or make_console()
-    problems: list[object] = [*check_data(config)]
-    if isinstance(config, BenchmarkConfig) and not config.predictions:
-        try:
-            check_grid(config)
-        except ConfigError as error:
-            problems.append(error)
-    for problem in problems:
-        console.print(f"- {problem}", soft_wrap=True)
-    where = config.data or "the embedded data"
-    found = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}" if problems else "no problems found"
-    console.print(f"{where}: {found}", soft_wrap=True)
-    return UNUSABLE if problems else ALL_ENDED_WELL
 
 
 def run_benchmark(
@@ -107,14 +82,12 @@ def run_benchmark(
     """
     console = console or make_console()
     with quiet():
-        taken = sorted(set(config.predictions) & {*DISPLAY_NAMES.values(), BLIND_NAME})
-        if taken:
-            raise ConfigError(f"--predictions: {taken[0]!r} is the name of a bound; call the model something else.")
-        check_executor(config.executor, config.address)
+        check_config(config)
         output = prepare_folder(Path(config.output))
         data = load_data(config)
-        check_questions(config, data)
-        console.print(describe(config, data), soft_wrap=True)
+        introduce(config, data, console)
+        for refuse in refusals(config, data):
+            refuse()
         store = reach_store(config.tracking_uri, config.experiment, data, output)
         models: Sequence[CellResult | Scored]
         failures: Sequence[Failure] = ()
@@ -206,10 +179,10 @@ def _train(
 def _score(
     config: BenchmarkConfig, data: RaterData, store: Store, colours: Mapping[str, str], *, console: Console
 ) -> list[Scored]:
-    split = scored_split(config, data)
+    split = scored_split(data)
     predictions = load_all(config, data, split=split)
-    where = "all images (there is no split column)" if split is None else f"the {split} images"
-    console.print(f"scoring {len(predictions)} finished predictions on {where}")
+    scored = data if split is None else data.split(split)
+    console.print(f"scoring finished predictions of {', '.join(predictions)} on {scored_on(split, scored)}")
     if config.finished.threshold == "auto":
         for name, found in predictions.items():
             chosen = f"threshold {found.threshold:g}, the best on the validation images"

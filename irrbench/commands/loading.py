@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -11,15 +10,13 @@ import torch
 
 from irrbench.config import LIDC, BenchmarkConfig, ConfigError, FolderConfig, LidcConfig, RulesConfig
 from irrbench.data import (
-    DataError,
     MasksAloneError,
-    Problem,
-    check_folder,
     choose_threshold,
     find_models,
     load_folder,
     load_predictions,
 )
+from irrbench.data.overview import headline, splits_text
 from irrbench.datasets import load_lidc
 
 if TYPE_CHECKING:
@@ -88,44 +85,23 @@ def load_data(config: DataConfig) -> RaterData:
         raise ConfigError(f"lidc: {error}") from error
 
 
-def check_data(config: DataConfig) -> list[Problem]:
-    """Everything that is wrong with the data folder and, in a benchmark, the finished predictions."""
-    if not isinstance(config, BenchmarkConfig) or not config.predictions:
-        return [] if config.data is None else check_folder(config.data, **_folder_options(config))
-    try:
-        data = load_data(config)
-    except DataError as error:
-        return list(error.problems)
-    split = scored_split(config, data)
-
-    def check_model(folder: str) -> list[Problem]:
-        try:
-            load_one(folder, config, data, split=split)
-        except DataError as error:
-            return list(error.problems)
-        return []
-
-    return [problem for folder in config.predictions.values() for problem in check_model(folder)]
-
-
-def scored_split(config: BenchmarkConfig, data: RaterData) -> str | None:
+def scored_split(data: RaterData) -> str | None:
     """The split on which finished predictions are scored: ``test``, or None (all images) without a column of splits."""
-    if config.data is not None:
-        try:
-            with Path(config.data, "manifest.csv").open(encoding="utf-8-sig", newline="") as file:
-                has_splits = "split" in [column.strip() for column in next(csv.reader(file), [])]
-        except OSError:
-            has_splits = False
-        if not has_splits:
-            return None
-    return "test" if len(data.split("test")) else None
+    return "test" if data.has_splits and len(data.split("test")) else None
+
+
+def scored_on(split: str | None, data: RaterData) -> str:
+    """Which images finished predictions are scored on."""
+    reason = "there is no column split" if not data.has_splits else "split test is empty"
+    return f"all {len(data)} images ({reason})" if split is None else f"the {len(data)} {split} images"
 
 
 def describe(config: DataConfig, data: RaterData) -> str:
-    """One line about the data."""
-    counts = ", ".join(f"{len(data.split(split))} {split}" for split in ("train", "val", "test"))
+    """What the data are: images, raters, and the splits where a grid is trained on them."""
     source = LIDC if config.data is None else config.data
-    return f"{data.name} ({source}): {len(data)} images ({counts}), {len(data.raters)} raters"
+    text = f"{data.name} ({source}): {headline(data)}"
+    is_grid = isinstance(config, BenchmarkConfig) and not config.predictions
+    return f"{text}\nsplits: {splits_text(data)}" if is_grid else text
 
 
 def _folder_options(config: DataConfig) -> dict[str, Any]:

@@ -95,10 +95,12 @@ def _benchmark(options: argparse.Namespace, flags: list[str]) -> int:
     part = _part(options.cells)
     if options.print_config:
         return _print_config(config)
-    from irrbench.commands.benchmark import check, run_benchmark  # noqa: PLC0415
-
     if options.check:
+        from irrbench.commands.checking import check  # noqa: PLC0415
+
         return check(config)
+    from irrbench.commands.benchmark import run_benchmark  # noqa: PLC0415
+
     return run_benchmark(config, command=options.typed, resume=options.resume, part=part)
 
 
@@ -107,7 +109,7 @@ def _check(options: argparse.Namespace, flags: list[str]) -> int:
         options.data = flags.pop(0)
     _prepare()
     config = _load_benchmark(options, flags)
-    from irrbench.commands.benchmark import check  # noqa: PLC0415
+    from irrbench.commands.checking import check  # noqa: PLC0415
 
     return check(config)
 
@@ -123,7 +125,7 @@ def _reliability(options: argparse.Namespace, flags: list[str]) -> int:
     if options.print_config:
         return _print_config(config)
     if options.check:
-        from irrbench.commands.benchmark import check  # noqa: PLC0415
+        from irrbench.commands.checking import check  # noqa: PLC0415
 
         return check(config)
     from irrbench.commands.raters import run_reliability  # noqa: PLC0415

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irrbench._files import prepare_folder, quiet, write_frame, write_yaml
-from irrbench.commands.benchmark import ALL_ENDED_WELL, make_console, reach_store
-from irrbench.commands.loading import describe, load_data
+from irrbench.commands.benchmark import ALL_ENDED_WELL, reach_store
+from irrbench.commands.checking import introduce, make_console
+from irrbench.commands.loading import load_data
 from irrbench.config import ConfigError, ReliabilityConfig
 from irrbench.reliability.study import Study, study
 from irrbench.report.page import save_drawings, write_page
@@ -105,7 +106,7 @@ def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Co
     with quiet():
         output = prepare_folder(Path(config.output))
         data = load_data(config)
-        console.print(describe(config, data), soft_wrap=True)
+        introduce(config, data, console)
         run = None
         if config.tracking_uri is not None:
             store = reach_store(config.tracking_uri, config.experiment, data, output)

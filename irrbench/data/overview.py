@@ -97,14 +97,14 @@ def splits_text(data: RaterData) -> str:
         >>> splits_text(RaterData.from_arrays([np.zeros((1, 4, 6))] * 2, [np.zeros((3, 4, 6), bool)] * 2))
         '1 train, 0 val, 1 test, by a hash of image_id (no column split)'
     """
-    column = data.group_column or "image_id"
-    counts = [f"{len(part)} {name}{_groups(part)}" for name in SPLITS for part in [data.split(name)]]
-    source = "column split" if data.has_splits else f"a hash of {column} (no column split)"
-    return f"{', '.join(counts)}, by {source}"
-
-
-def _groups(data: RaterData) -> str:
-    return f" ({len(set(data.groups))} {data.group_column})" if data.group_column is not None else ""
+    parts = [data.split(name) for name in SPLITS]
+    counts = [f"{len(part)} {name}" for name, part in zip(SPLITS, parts, strict=True)]
+    source = "column split" if data.has_splits else f"a hash of {data.group_column or 'image_id'} (no column split)"
+    if data.group_column is None:
+        return f"{', '.join(counts)}, by {source}"
+    groups = [len(set(part.groups)) for part in parts]
+    first, *others = [f"{count} ({number}" for count, number in zip(counts, groups, strict=True)]
+    return f"{'), '.join([f'{first} groups', *others])}), by {source}; groups: {data.group_column}"
 
 
 def overview(data: RaterData, marks: Marks) -> Iterator[tuple[str, str]]:
@@ -139,7 +139,7 @@ def raters_text(data: RaterData) -> str:
         return f"{numbers[0]} on all images"
     splits = data.manifest["split"].to_numpy()
     parts = [f"{name}: {_histogram(numbers[splits == name])}" for name in SPLITS if (splits == name).any()]
-    return f"{_histogram(numbers)} images{f' ({'; '.join(parts)})' if len(parts) > 1 else ''}"
+    return f"{_histogram(numbers)} images" + (f" ({'; '.join(parts)})" if len(parts) > 1 else "")
 
 
 def _histogram(numbers: Iterable[int]) -> str:
@@ -161,14 +161,15 @@ def _marked(data: RaterData, marks: Marks) -> Iterator[str]:
         yield f"{rater} {f'{np.median(marked):.1%}' if len(marked) else 'nothing'}{empty}"
 
 
-def cautions(data: RaterData, marks: Marks) -> list[str]:
-    """What is no error but looks odd, or limits what the results can say."""
+def cautions(data: RaterData, marks: Marks, *, splits: bool = True) -> list[str]:
+    """What is no error but looks odd, or limits what the results can say; without ``splits``, nothing about them."""
+    of_splits = _odd_splits(data) if splits else ()
     return [
         *_few_raters(data),
         *_odd_raters(data, marks),
         *_copied_raters(data, marks),
-        *_same_pictures(data),
-        *_odd_splits(data),
+        *_same_pictures(data, splits=splits),
+        *of_splits,
     ]
 
 
@@ -206,15 +207,15 @@ def _copied_raters(data: RaterData, marks: Marks) -> Iterator[str]:
             )
 
 
-def _same_pictures(data: RaterData) -> Iterator[str]:
+def _same_pictures(data: RaterData, *, splits: bool) -> Iterator[str]:
     ids: dict[bytes, list[int]] = {}
     for index, picture in enumerate(data.pictures):
         ids.setdefault(picture, []).append(index)
     same = [indices for indices in ids.values() if len(indices) > 1]
-    splits = data.manifest["split"].tolist()
-    across = [indices for indices in same if len({splits[index] for index in indices}) > 1]
+    split = data.manifest["split"].tolist()
+    across = [indices for indices in same if splits and len({split[index] for index in indices}) > 1]
     if across:
-        shown = "; ".join(" = ".join(f"{data.image_ids[i]} ({splits[i]})" for i in each[:3]) for each in across[:3])
+        shown = "; ".join(" = ".join(f"{data.image_ids[i]} ({split[i]})" for i in each[:3]) for each in across[:3])
         yield (
             f"{_many(len(across), 'picture')} in several splits under different ids ({shown}): a model is tested on "
             "what it was trained on, and scores are too good. Remove the copies, or give them one group."

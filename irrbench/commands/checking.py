@@ -1,0 +1,143 @@
+"""Everything that is known of the data before anything is computed: what they are, and why a command refuses them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.console import Console
+from rich.text import Text
+
+from irrbench.analysis.candidates import BLIND_NAME
+from irrbench.commands.loading import DataConfig, describe, load_data, load_one, scored_on, scored_split
+from irrbench.commands.outputs import check_questions
+from irrbench.config import BenchmarkConfig, ConfigError, ReliabilityConfig
+from irrbench.data import DataError, SegmentationDataset
+from irrbench.data.dataset import label_notes
+from irrbench.data.layout import other_folders
+from irrbench.data.overview import Marks, cautions, count_marks, overview
+from irrbench.data.problems import Problem, summarize_problems
+from irrbench.plots import DISPLAY_NAMES
+from irrbench.reliability.covariates import check_covariates
+from irrbench.training.batches import check_splits
+from irrbench.training.cell import check_grid
+from irrbench.training.grid import check_executor
+
+if TYPE_CHECKING:
+    from irrbench.data import RaterData
+
+Result = TypeVar("Result")
+NO_PROBLEMS, SOME_PROBLEMS = 0, 2
+WIDTH = 12  # of the names in front of what was understood
+
+
+def make_console() -> Console:
+    """A console that prints names as they are."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def check_config(config: DataConfig) -> None:
+    """Refuse what no data can make right.
+
+    Raises:
+        ConfigError: predictions under a bound's name, or an executor that is not installed.
+    """
+    if not isinstance(config, BenchmarkConfig):
+        return
+    taken = sorted(set(config.predictions) & {*DISPLAY_NAMES.values(), BLIND_NAME})
+    if taken:
+        raise ConfigError(f"--predictions: {taken[0]!r} is the name of a bound; call the model something else.")
+    check_executor(config.executor, config.address)
+
+
+def refusals(config: DataConfig, data: RaterData) -> Iterator[Callable[[], object]]:
+    """What a command does before it computes anything; each raises where these data cannot be used for it."""
+    if isinstance(config, ReliabilityConfig):
+        yield partial(check_covariates, data.manifest, config.study.covariates)
+    if not isinstance(config, BenchmarkConfig):
+        return
+    yield partial(check_questions, config, data)
+    if not config.predictions:
+        yield partial(check_grid, config, data.raters)
+        yield partial(check_splits, data)
+        for label in config.labels:
+            if label.partition(":")[2] in data.raters:
+                yield partial(SegmentationDataset, data.split("train"), label=label)
+
+
+def introduce(config: DataConfig, data: RaterData, console: Console) -> None:
+    """Say what the data are, and what looks odd about them."""
+    console.print(describe(config, data), soft_wrap=True)
+    _warn(_warnings(config, data, count_marks(data)), console)
+
+
+def check(config: DataConfig, *, console: Console | None = None) -> int:
+    """Say what was understood of the data, every problem of them and of the grid, and what looks odd.
+
+    Returns:
+        0 where there is no problem, else 2.
+    """
+    console = console or make_console()
+    problems: list[Problem | str] = []
+    warnings: list[str] = []
+    _try(partial(check_config, config), problems)
+    data = _try(partial(load_data, config), problems)
+    if data is not None:
+        marks = count_marks(data)
+        for name, text in chain(overview(data, marks), _predictions(config, data, problems)):
+            console.print(f"{name:<{WIDTH}}{text}", soft_wrap=True)
+        for refuse in refusals(config, data):
+            _try(refuse, problems)
+        warnings = _warnings(config, data, marks)
+    elif isinstance(config, BenchmarkConfig) and not config.predictions:
+        _try(partial(check_grid, config), problems)
+    for line in summarize_problems(problem for problem in problems if isinstance(problem, Problem)):
+        console.print(f"- {line}", soft_wrap=True)
+    for message in [problem for problem in problems if isinstance(problem, str)]:
+        console.print(f"- {message}", soft_wrap=True)
+    _warn(warnings, console)
+    where = config.data or "the embedded data"
+    found = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}" if problems else "no problems found"
+    console.print(f"{where}: {found}", soft_wrap=True)
+    return SOME_PROBLEMS if problems else NO_PROBLEMS
+
+
+def _try(step: Callable[[], Result], problems: list[Problem | str]) -> Result | None:
+    """The result of a step, or None and its problems where it refuses."""
+    try:
+        return step()
+    except DataError as error:
+        problems += error.problems
+    except ValueError as error:  # of configurations
+        problems.append(str(error))
+    return None
+
+
+def _predictions(config: DataConfig, data: RaterData, problems: list[Problem | str]) -> Iterator[tuple[str, str]]:
+    """What was understood of finished predictions; their problems are added."""
+    if not isinstance(config, BenchmarkConfig) or not config.predictions:
+        return
+    split = scored_split(data)
+    for name, folder in config.predictions.items():
+        found = _try(partial(load_one, folder, config, data, split=split), problems)
+        if found is not None:
+            yield "predictions", f"{name}: {found.values or 'read'}, on {scored_on(split, found.data)}"
+
+
+def _warnings(config: DataConfig, data: RaterData, marks: Marks) -> list[str]:
+    is_grid = isinstance(config, BenchmarkConfig) and not config.predictions
+    has_splits = is_grid or (isinstance(config, BenchmarkConfig) and scored_split(data) is not None)
+    found = cautions(data, marks, splits=has_splits)
+    if isinstance(config, BenchmarkConfig) and is_grid:
+        found += label_notes(data.split("train"), config.labels)
+    if config.data is not None and (other := other_folders(Path(config.data))):
+        found.append(f"Not read: {', '.join(other)} (a data folder holds images, masks, roi and manifest.csv).")
+    return found
+
+
+def _warn(warnings: Sequence[str], console: Console) -> None:
+    for warning in warnings:
+        console.print(Text(f"Caution: {warning}", style="bold"), soft_wrap=True)
