@@ -44,6 +44,7 @@ class SpoolingMLFlowLogger(Logger):
         artifact_location: where a new experiment keeps its artifacts.
         run_id: of a run that exists and is to be continued.
         spool: the folder in which requests wait; ``IRRBENCH_SPOOL`` or else ``irrbench-spool`` if not given.
+        save_dir: folder for what others save beside the run, as :attr:`save_dir`.
 
     Example:
         >>> SpoolingMLFlowLogger("nodules", tracking_uri="http://127.0.0.1:9").name  # no server is asked
@@ -63,6 +64,7 @@ class SpoolingMLFlowLogger(Logger):
         artifact_location: str | None = None,
         run_id: str | None = None,
         spool: str | Path | None = None,
+        save_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
@@ -75,6 +77,25 @@ class SpoolingMLFlowLogger(Logger):
         else:
             self._run = Run(uri, RunAddress(run_id=run_id), folder)
         self._created = run_id is not None
+        self._save_dir = save_dir
+
+    @property
+    def save_dir(self) -> str:
+        """Where LightningCLI saves ``config.yaml``, and below which ModelCheckpoint makes :attr:`log_dir`.
+
+        If none was given, ``irrbench-runs/<version>``: LightningCLI refuses a folder that has another run's file.
+        """
+        return os.fspath(Path("irrbench-runs", self.version) if self._save_dir is None else self._save_dir)
+
+    @property
+    def root_dir(self) -> str:
+        """The experiment's folder in :attr:`save_dir`."""
+        return str(Path(self.save_dir, self.name))
+
+    @property
+    def log_dir(self) -> str:
+        """The run's folder in :attr:`root_dir`; ModelCheckpoint's ``checkpoints`` are in it."""
+        return str(Path(self.root_dir, self.version))
 
     @property
     def experiment(self) -> Any:

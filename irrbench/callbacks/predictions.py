@@ -15,7 +15,8 @@ from irrbench.callbacks.batch import Sample, Selector, advise, describe, select
 from irrbench.callbacks.hooks import LightningModule, Trainer
 from irrbench.callbacks.isolation import untouched
 
-Predictions = str | Callable[[Any, Any, Any], Tensor]
+# Not "of Tensor", where LightningCLI would ask for a class of tensors; and functions first, which it knows by their path.
+Predictions = Callable[[Any, Any, Any], Any] | str
 Shaped = tuple[str, tuple[int, ...]]  # name and shape of a tensor
 
 _REMEDY = (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
+from irrbench.callbacks.home import Returned, Traveller
 from irrbench.callbacks.hooks import Callback, LightningModule, Trainer
 from irrbench.callbacks.monitor import RaterBoundsMonitor
 from irrbench.scores import SCORES, gain, record
@@ -34,7 +35,7 @@ class Interval(NamedTuple):
 _UNKNOWN = Interval(math.nan, math.nan)
 
 
-class CeilingStopping(Callback):
+class CeilingStopping(Traveller, Callback):
     """Stops training once the model is good enough as a rater: it agrees with the others as well as the average one.
 
     That is a rule for a budget, and says nothing of what more training would give. Much can be learnt above the average
@@ -82,6 +83,11 @@ class CeilingStopping(Callback):
         (Interval(low=nan, high=nan), None)
     """
 
+    interval: Returned[Interval] = Returned()
+    passes: Returned[int] = Returned()
+    stopped_epoch: Returned[int | None] = Returned()
+    reason: Returned[str] = Returned()
+
     def __init__(
         self,
         *,
@@ -119,8 +125,7 @@ class CeilingStopping(Callback):
 
     def _begin(self) -> None:
         self.interval, self.passes = _UNKNOWN, 0
-        self.stopped_epoch: int | None = None
-        self.reason = self._scored = ""
+        self.stopped_epoch, self.reason, self._scored = None, "", ""
 
     @property
     def state_key(self) -> str:
@@ -143,6 +148,7 @@ class CeilingStopping(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the monitor, before anything is trained."""
+        self.receive()
         if stage != "fit":
             return
         self._begin()
@@ -159,6 +165,11 @@ class CeilingStopping(Callback):
             )
         if not trainer.enable_validation:
             logger.warning("CeilingStopping of %s will not stop this training: it has no validation.", monitor.title)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave what was found where the process that asked for it looks."""
+        if trainer.is_global_zero:
+            self.send()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the check, and stop if it was the last that was wanted."""

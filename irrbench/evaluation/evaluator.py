@@ -17,6 +17,7 @@ from irrbench.evaluation.panels import Panels
 from irrbench.evaluation.sinks import Sink, tell
 from irrbench.icc import pixel_icc
 from irrbench.metrics import SegmentationBounds
+from irrbench.metrics.base import NoImagesError
 from irrbench.metrics.state import ImageIds, Images
 from irrbench.summary import ScoreSummary, name_column, summarize
 
@@ -166,10 +167,15 @@ class Evaluator:
             and ``_noise_fit``; where one rater alone drew some image, ``_all``, the model's score with those images in.
             NaN for every score, with a warning, where predictions were not numbers.
         """
+        if not self._is_running:  # this process has had no batch, and what it still has is of another epoch
+            self.forget()
         self.epoch, self._is_running = epoch, False
         self.table, self.summary, self.noise_fit = None, {}, {}
         try:
             self.table = self.metric.per_image()
+        except NoImagesError:
+            self._trouble = "no image has come: call `update(preds, masks)` with each batch before `finish`"
+            logger.warning("No bounds for %s: %s.", self.split, self._trouble)
         except ValueError as error:
             # A diverged model must not cost the training; whoever watches a score sees that it is not a number.
             logger.warning("No bounds for %s this time: %s", self.split, error)

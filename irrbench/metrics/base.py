@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 MOST_PIECES = 64
 
 
+class NoImagesError(ValueError):
+    """No process has had a batch."""
+
+
 class ImagesMetric(Metric):
     """A metric that remembers every image by a row of counts.
 
@@ -78,7 +82,7 @@ class ImagesMetric(Metric):
 
         tables = list(self._tables())
         if not tables:
-            raise ValueError("No image has come yet: call `update` before `compute`.")
+            raise NoImagesError("No image has come yet: call `update` before `compute`.")
         return pd.concat(tables, ignore_index=True)
 
     def _seed(self) -> None:

@@ -218,3 +218,23 @@ def test_a_line_for_the_terminal(caplog):
     evaluator.update(preds * math.nan, masks, **known)
     evaluator.finish()
     assert evaluator.line().startswith("val tpr: not a number, the images could not be scored (Predictions must be")
+
+
+def test_without_data_it_says_what_to_call(caplog):
+    evaluator = Evaluator("val", scores=["iou"])
+    for _ in range(2):
+        assert math.isnan(evaluator.finish()["val/iou"])
+        assert "No bounds for val: no image has come: call `update(preds, masks)` with each batch" in caplog.text
+        assert evaluator.line().startswith("val iou: not a number, the images could not be scored (no image has come")
+        assert "compute" not in caplog.text
+        run(evaluator)  # which is well, and leaves nothing to the next
+
+
+@pytest.mark.parametrize("given", [{}, {"references": False, "normalized": False}])
+def test_which_keys_are_its_own(given):
+    evaluator = Evaluator("val", scores=SCORES, **given)
+    assert all(evaluator.owns(key.removeprefix("val/")) for key in run(evaluator))
+    assert evaluator.owns("false_alarm")
+    assert evaluator.owns("iou_class1") == evaluator.owns("f1_noise_fit") is True
+    assert evaluator.owns("f1_floor") == evaluator.owns("f1_normalized") == (not given)
+    assert not any(map(evaluator.owns, ["dice", "iou_x", "kappa", "my_iou", "", "n"]))
