@@ -252,6 +252,53 @@ def test_convert_ends_with_code_1_when_something_is_left_out(tmp_path, capsys) -
     assert "1 images by 2 raters" in printed
 
 
+def test_convert_takes_a_file_for_each_annotator_and_says_what_it_understood(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for name in "abc":
+        Image.new("L", (4, 3)).save(tmp_path / "photos" / f"{name}.png")
+    entries = ", ".join(
+        f'{{"id": {number}, "file_name": "{name}.png", "height": 3.0, "width": 4}}'
+        for number, name in enumerate("abcde")
+    )
+    outline = '{"id": 5, "image_id": "0", "category_id": 1, "segmentation": [[0, 0, 2, 0, 2, 2]]}'
+    box = '{"id": 6, "image_id": 1, "category_id": 1, "segmentation": [], "bbox": [0, 0, 2, 2]}'
+    for name, notes in (("anna", outline), ("x=1", f"{outline}, {box}")):
+        Path(f"{name}.json").write_text(f'{{"images": [{entries}], "categories": [], "annotations": [{notes}]}}')
+    files = ["--from", "anna.json", "--from", "Ben=x=1.json"]
+    assert main(["convert", "coco", *files, "--images", "photos", "--output", "data"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        (
+            "left out: 2 times: d.png: found no file; expected 'd.png' in photos. "
+            "Remedy: add it, or give the folder that holds it. Also e.png"
+        ),
+        "1 of kind box left out: they have no outline (--boxes fills them)",
+        "1 drawings of such kinds alone count as not drawn",
+        "data: 3 images by 2 raters (Ben, anna)",
+        "  Ben: drawings 2, empty 1, repeats 0",
+        "  anna: drawings 3, empty 2, repeats 0",
+        "1 masks are missing, where a rater did not draw an image: read it with allow_missing.",
+        "checked: no problems found",
+    ]
+
+
+@pytest.mark.parametrize("tool", ["coco", "label-studio", "cvat"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "found neither; expected FILE, or --from NAME=FILE for each annotator"),
+        (["a", "--from", "b"], "found both"),
+        (["--from", "x/a.json", "--from", "y/a.json"], "found the name 'a' twice; .* --from NAME=FILE"),
+        (["--from", "=a.json"], "found no name in '=a.json'"),
+        (["--from", "anna=none"], "none: found a file that cannot be read"),
+    ],
+)
+def test_convert_refuses_files_that_name_no_annotator(tool, arguments, message, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", tool, *arguments, "--output", "data"]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

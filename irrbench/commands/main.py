@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from irrbench.commands.parsing import changes, parse
+from irrbench.commands.parsing import changes, parse, parse_exports
 
 if TYPE_CHECKING:
     from irrbench.convert import Converted
@@ -173,14 +173,19 @@ def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
     """Convert; 0 when everything can be used, 1 when something was left out or the folder has problems."""
     from irrbench.data.problems import summarize_problems  # noqa: PLC0415
 
-    source = import_module(f"irrbench.convert.{options.format}")
+    name = options.format.replace("-", "_")
+    convert = getattr(import_module(f"irrbench.convert.{name}"), f"convert_{name}")
     given = {key: value for key, value in vars(options).items() if key not in ("command", "typed", "format", "source")}
-    done: Converted = getattr(source, f"convert_{options.format}")(options.source, **given)
+    own_files = given.pop("own_files", None)
+    source = options.source if own_files is None else parse_exports(options.source, own_files)
+    done: Converted = convert(source, **given)
     for line in summarize_problems(done.left_out):
         _say(f"left out: {line}")
     for note in done.notes:
         _say(note)
     _say(f"{done.root}: {done.images} images by {len(done.raters)} raters ({', '.join(done.raters)})")
+    for rater, (drawings, empty, repeats) in done.drawn.items():
+        _say(f"  {rater}: drawings {drawings}, empty {empty}, repeats {repeats}")
     if done.missing:
         _say(f"{done.missing} masks are missing, where a rater did not draw an image: read it with allow_missing.")
     for line in summarize_problems(done.problems):

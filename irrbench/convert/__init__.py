@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from irrbench.convert.coco import convert_coco
+from irrbench.convert.cvat import convert_cvat
+from irrbench.convert.label_studio import convert_label_studio
 from irrbench.convert.labelbox import convert_labelbox
 from irrbench.convert.lidc import convert_lidc
 from irrbench.convert.writing import Converted
 
-__all__ = ["Converted", "convert_coco", "convert_labelbox", "convert_lidc"]
+__all__ = ["Converted", "convert_coco", "convert_cvat", "convert_label_studio", "convert_labelbox", "convert_lidc"]

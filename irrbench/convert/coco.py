@@ -1,57 +1,86 @@
-"""COCO annotations with a field that names who drew each of them.
+"""COCO annotations by several people: one file for each of them, or one with a field that names who drew what.
 
 Source: COCO, "Data format" (polygons, run lengths and compressed run lengths of object detection).
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from irrbench.convert.shapes import decode_runs, expand_runs, fill_polygon
-from irrbench.convert.writing import Converted, ImageFolder, Source, attempt, write_folder
+from irrbench.convert.gather import (
+    Drawing,
+    Entry,
+    Export,
+    Files,
+    Gathering,
+    Mark,
+    Shape,
+    list_exports,
+    load_json,
+    name_of,
+    size_of,
+    whole,
+)
+from irrbench.convert.shapes import decode_runs, expand_runs, fill_box, fill_polygon
+from irrbench.convert.writing import Converted, attempt
 from irrbench.data.readers import DataError, Mask, Problem, ReadError
 
-Entry = Mapping[str, Any]
-Shape = tuple[int, int]
-_STANDARD_FIELDS = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_url", "date_captured"}
+EXPECTED = "COCO annotations in JSON"
+_PEOPLE = ("annotator", "annotator_id", "annotator_name", "rater", "rater_id", "reader", "labeler", "labeller")
+_MAKERS = ("completed_by", "created_by", "creator", "user", "username", "user_id")
+_NAMES = (*_PEOPLE, *_MAKERS)
+_FIELDS = (*_NAMES, *(f"{place}.{name}" for place in ("attributes", "metadata", "extra") for name in _NAMES))
+_STANDARD_FIELDS = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_url", "date_captured", *_NAMES}
+
+
+class _Options(NamedTuple):
+    looked: str
+    boxes: bool
+    holes: bool
+    remark: Callable[[str], None]
 
 
 def convert_coco(
-    annotations: str | Path,
+    annotations: Files,
     output: str | Path,
     *,
-    images: str | Path,
-    annotator: str = "annotator",
+    images: str | Path | None = None,
+    annotator: str | None = None,
     looked: str = "annotators",
     all_looked: bool = False,
     categories: Sequence[str] = (),
+    boxes: bool = False,
+    holes: bool = False,
     anonymize: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Converted:
     """Convert COCO annotations by several people into a data folder.
 
-    All annotations of one person on one image make one mask. Polygons take the pixels whose centre they hold. Further
-    plain fields of ``images`` (``patient_id``, ``split``, ...) become columns of the manifest.
+    All annotations of one person on one image make one mask. Entries of ``images`` that lead to one file are one image;
+    a second entry of it by the same person is a repeat (``masks/<rater>@2``). Further plain fields of ``images``
+    (``patient_id``, ``split``, ...) become columns of the manifest.
 
     Args:
-        annotations: the JSON file.
+        annotations: the JSON file, or several. A mapping gives each person's own file by name: they have then looked at
+            all images that it lists.
         output: the new data folder.
-        images: the folder that ``file_name`` is looked for in.
-        annotator: the field of an annotation that names who drew it; dots lead into nested fields
-            (``attributes.annotator``).
+        images: the folder that ``file_name`` is looked for in; without one, black images of the declared sizes.
+        annotator: the field of an annotation, or of its image, that names who drew it; dots lead into nested fields
+            (``attributes.annotator``). By default the usual ones are tried.
         looked: the field of an image that lists who annotated it, so that a person without an annotation there is known
             to have marked nothing, rather than not to have drawn.
         all_looked: whether all annotators looked at every image.
         categories: names (or ids) of the categories that count; all by default. Who drew something of another category
             has looked at the image.
+        boxes: whether annotations of a box alone are filled; by default they are left out, for a box is no outline.
+        holes: whether a polygon within another of the same annotation is a hole; COCO's own tools fill it.
         anonymize: whether raters become r1, r2, ...; nothing that is written leads back to their names.
         overwrite: whether an earlier data folder at ``output`` is replaced.
         progress: whether to show a bar where it takes over two seconds.
@@ -59,93 +88,123 @@ def convert_coco(
     Raises:
         DataError: a file that cannot be read, unknown categories, annotations without annotator, or nothing to convert.
     """
-    path = Path(annotations)
-    content = _load(path)
-    wanted = _category_ids(content, categories, path) if categories else None
-    by_image = _by_image(content, annotator, path)
-    everyone = sorted({str(_field(entry, annotator)) for entry in content["annotations"]})
-    folder = ImageFolder(Path(images))
-
-    def source(image: Entry) -> Source:
-        name, height, width = str(image.get("file_name") or ""), image.get("height"), image.get("width")
-        if not name or not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
-            raise ReadError("no file_name, height or width", "all three", "export again")
-        listed = everyone if all_looked else _field(image, looked)
-        if listed is not None and not isinstance(listed, list):
-            raise ReadError(f"{looked}: {listed!r}", "a list of names", "write it as a list")
-        by_rater: dict[str, list[Entry]] = {str(rater): [] for rater in listed or []}
-        for annotation in by_image[_key(image.get("id"))]:
-            drawn = by_rater.setdefault(str(_field(annotation, annotator)), [])
-            if wanted is None or _key(annotation.get("category_id")) in wanted:
-                drawn.append(annotation)
-        if not by_rater:
-            remedy = f"list them in the image's field {looked!r}, or leave the image out"
-            raise ReadError(f"no annotator of {name}", "one at least", remedy)
-
-        def draw(shape: Shape) -> dict[str, list[Mask]]:
-            return {rater: [_union(drawn, shape)] for rater, drawn in by_rater.items()}
-
-        plain = {key: value for key, value in image.items() if isinstance(value, str | int | float | bool)}
-        covariates = {key: value for key, value in plain.items() if key not in {*_STANDARD_FIELDS, looked}}
-        return Source(name, tuple(by_rater), covariates, partial(folder.find, [name]), draw, (height, width))
-
-    entries = [attempt(f"{path.name}, image {image.get('id')}", partial(source, image)) for image in content["images"]]
-    facts = {"format": "COCO", "source": path.name, "categories": sorted(map(str, categories))}
-    return write_folder(entries, Path(output), facts=facts, overwrite=overwrite, anonymize=anonymize, progress=progress)
+    gathering = Gathering(images, categories, word="category", all_looked=all_looked)
+    options = _Options(looked, boxes, holes, gathering.remark)
+    found: list[Drawing | Problem] = []
+    known: list[str] = []
+    for export in list_exports(annotations):
+        content = _load(export)
+        names = _category_names(content)
+        known += [labels[0] for labels in names.values()]
+        field = annotator or _FIELDS[0]
+        if export.rater is None:
+            field = _annotator_field(content, annotator, export)
+            if field not in (annotator, _FIELDS[0]):
+                gathering.remark(f"{export.name}: the field {field} names who drew")
+        by_image = _by_image(content, field, export)
+        for key, entry in _images(content, export).items():
+            make = partial(_drawings, export, entry, by_image[key], field, names, options)
+            made = attempt(f"{export.name}, image {key}", make)
+            found += [made] if isinstance(made, Problem) else made
+    return gathering.write(
+        found, Path(output), tool="COCO", known=known, anonymize=anonymize, overwrite=overwrite, progress=progress
+    )
 
 
-def _load(path: Path) -> Entry:
+def _load(export: Export) -> Entry:
     """The whole file, with lists of images and of annotations."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        found = f"a file that cannot be read ({error})"
-        raise DataError([Problem(str(path), found, "COCO annotations in JSON", "export again")]) from error
+    content = load_json(export, EXPECTED)
     for key in ("images", "annotations"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise DataError([Problem(str(path), f"no list of {key}", "COCO annotations in JSON", "export again")])
+            raise DataError([Problem(str(export.path), f"no list of {key}", EXPECTED, "export again")])
     return dict(content)
 
 
-def _category_ids(content: Entry, wanted: Sequence[str], path: Path) -> set[object]:
-    """The ids of the categories of these names or ids."""
+def _category_names(content: Entry) -> dict[str | None, tuple[str, ...]]:
+    """By id, the name of a category and the id itself."""
     listed = content.get("categories")
     entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    ids: set[object] = set()
-    for name in wanted:
-        found = {_key(entry.get("id")) for entry in entries if name in (str(entry.get("name")), str(entry.get("id")))}
-        if not found:
-            known = ", ".join(str(entry.get("name")) for entry in entries) or "none"
-            raise DataError([Problem(path.name, f"no category {name!r}", f"some of {known}", "correct the name")])
-        ids |= found
-    return ids
+    pairs = [(name_of(entry.get("id")), entry.get("name")) for entry in entries]
+    return {number: (str(name or number), number) for number, name in pairs if number is not None}
 
 
-def _by_image(content: Entry, annotator: str, path: Path) -> dict[object, list[Entry]]:
-    """The annotations of each image, once all of them name an image and an annotator."""
-    known = Counter(_key(entry.get("id")) for entry in content["images"])
-    problems: list[Problem] = []
-    by_image: dict[object, list[Entry]] = defaultdict(list)
+def _annotator_field(content: Entry, given: str | None, export: Export) -> str:
+    """The field that names who drew each annotation, in itself or in its image.
+
+    Raises:
+        DataError: there is none.
+    """
+    owners = {name_of(image.get("id")): image for image in content["images"]}
+    pairs = [(entry, owners.get(name_of(entry.get("image_id")), {})) for entry in content["annotations"]]
+    fields = _FIELDS if given is None else (given,)
+    nameless = {field: [one for one in pairs if _rater(*one, field) is None] for field in fields}
+    best = min(fields, key=lambda field: len(nameless[field]))
+    if nameless[best]:
+        count, (entry, _) = len(nameless[best]), nameless[best][0]
+        tried = repr(best) + (" nor any other known name of one" if given is None and count == len(pairs) else "")
+        found = f"no field {tried} in {count} of {len(pairs)} annotations (there: {', '.join(sorted(entry))[:120]})"
+        remedy = "name the field with --annotator, or give a file for each annotator with --from NAME=FILE"
+        label = f"{export.name}, annotation {entry.get('id')}"
+        raise DataError([Problem(label, found, "the name of who drew it", remedy)])
+    return best
+
+
+def _rater(entry: Entry, image: Entry, field: str | None) -> str | None:
+    if field is None:
+        return None
+    own = name_of(_field(entry, field))
+    return own if own is not None else name_of(_field(image, field))
+
+
+def _images(content: Entry, export: Export) -> dict[str | None, Entry]:
+    """The entries of images by id.
+
+    Raises:
+        DataError: two images of one id.
+    """
+    by_id: dict[str | None, list[Entry]] = defaultdict(list)
+    for entry in content["images"]:
+        by_id[name_of(entry.get("id"))].append(entry)
+    problems = [
+        Problem(f"{export.name}, image {key}", f"{len(entries)} images of that id", "one", "export again")
+        for key, entries in by_id.items()
+        if len({str(entry.get("file_name")) for entry in entries}) > 1
+    ]
+    if problems:
+        raise DataError(problems)
+    return {key: entries[0] for key, entries in by_id.items()}
+
+
+def _by_image(content: Entry, field: str, export: Export) -> dict[str | None, list[Entry]]:
+    """The annotations of each image.
+
+    Raises:
+        DataError: one of no image, or, in a file of one person, annotations by several.
+    """
+    known = {name_of(entry.get("id")) for entry in content["images"]}
+    by_image: dict[str | None, list[Entry]] = defaultdict(list)
     for entry in content["annotations"]:
-        label, image = f"{path.name}, annotation {entry.get('id')}", entry.get("image_id")
-        if not _field(entry, annotator):
-            remedy = "name the field with --annotator"
-            problems.append(Problem(label, f"no field {annotator!r}", "the name of who drew it", remedy))
-        if _key(image) not in known:
-            problems.append(Problem(label, f"image_id {image!r}, unknown", "an id of images", "export again"))
-        by_image[_key(image)].append(entry)
-    for key, times in known.items():
-        label = f"{path.name}, image {key}"
-        if times > 1:
-            problems.append(Problem(label, f"{times} images of that id", "one", "export again"))
+        by_image[name_of(entry.get("image_id"))].append(entry)
+    problems = [
+        Problem(
+            f"{export.name}, annotation {entry.get('id')}",
+            f"image_id {entry.get('image_id')!r}, unknown"[:200],
+            "an id of images",
+            "export again",
+        )
+        for key, entries in by_image.items()
+        for entry in entries
+        if key not in known
+    ]
+    people = {name_of(_field(entry, field)) for entry in content["annotations"]} - {None}
+    if export.rater is not None and len(people) > 1:
+        found = f"annotations by {len(people)} annotators ({', '.join(sorted(map(str, people))[:4])})"
+        remedy = "name the file without --from, and each becomes a rater"
+        problems.append(Problem(export.name, found, f"those of {export.rater} alone", remedy))
     if problems:
         raise DataError(problems)
     return by_image
-
-
-def _key(value: object) -> object:
-    return value if isinstance(value, int | str) else None
 
 
 def _field(entry: Entry, path: str) -> object:
@@ -155,29 +214,74 @@ def _field(entry: Entry, path: str) -> object:
     return value
 
 
-def _union(annotations: Sequence[Entry], shape: Shape) -> Mask:
-    """All annotations in one mask."""
-    mask = np.zeros(shape, bool)
-    annotation: Entry = {}
-    try:
-        for annotation in annotations:
-            mask |= _draw(annotation.get("segmentation"), shape)
-    except ReadError as error:
-        found = f"annotation {annotation.get('id')}: {error.found}"
-        raise ReadError(found, error.expected, error.remedy) from error
-    return mask
+def _drawings(
+    export: Export,
+    entry: Entry,
+    annotations: Sequence[Entry],
+    field: str,
+    names: Mapping[str | None, tuple[str, ...]],
+    options: _Options,
+) -> list[Drawing]:
+    """One drawing of each person who annotated an image, or looked at it."""
+    file, original = entry.get("file_name"), _field(entry, "extra.name")  # Roboflow renames files in every export
+    if not isinstance(file, str) or not file:
+        raise ReadError("no file_name", "one for each image", "export again")
+    listed = _field(entry, options.looked)
+    if listed is not None and not isinstance(listed, list):
+        raise ReadError(f"{options.looked}: {listed!r}"[:200], "a list of names", "write it as a list")
+    owner = name_of(_field(entry, field)) if export.rater is None else export.rater
+    people: dict[str | None, list[Mark] | None] = {name_of(each): None for each in listed or [] if name_of(each)}
+    people |= {} if owner is None else {owner: []}
+    for annotation in annotations:
+        rater = _rater(annotation, entry, field) if export.rater is None else export.rater
+        people[rater] = [*(people.get(rater) or []), _mark(annotation, names, options)]
+    plain = {key: value for key, value in entry.items() if isinstance(value, str | int | float | bool)}
+    image = original if isinstance(original, str) and original else file
+    declared = size_of(entry.get("height"), entry.get("width"))
+    covariates = {key: value for key, value in plain.items() if key not in {*_STANDARD_FIELDS, options.looked, field}}
+    return [
+        Drawing(export.name, image, (file, image), rater, None if marks is None else tuple(marks), declared, covariates)
+        for rater, marks in (people or {None: None}).items()
+    ]
 
 
-def _draw(segmentation: object, shape: Shape) -> Mask:
+def _mark(annotation: Entry, names: Mapping[str | None, tuple[str, ...]], options: _Options) -> Mark:
+    number = name_of(annotation.get("category_id"))
+    kind, fill = _fill(annotation, options)
+    return Mark(names.get(number, (str(number),)), kind, fill, f"annotation {annotation.get('id')}")
+
+
+def _fill(annotation: Entry, options: _Options) -> tuple[str, Callable[[Shape], Mask] | None]:
+    """The kind of an annotation, and how to draw it; a list of numbers is one polygon, as VIA writes it."""
+    segmentation, box = annotation.get("segmentation"), annotation.get("bbox")
+    if segmentation in (None, [], [[]], {}):
+        if "keypoints" in annotation:
+            return "keypoints", None
+        if isinstance(box, list) and len(box) == 4:
+            sides = dict(zip(("left", "top", "width", "height"), box, strict=True))
+            return "box", partial(fill_box, sides) if options.boxes else None
     if isinstance(segmentation, list) and segmentation:
-        mask = np.zeros(shape, bool)
-        for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) % 2:
-                raise ReadError("a polygon that is no list of x, y pairs", "[[x, y, x, y, ...]]", "export again")
-            mask |= fill_polygon([polygon[i : i + 2] for i in range(0, len(polygon), 2)], shape)
-        return mask
-    if isinstance(segmentation, dict) and segmentation.get("size") == list(shape):
-        counts = segmentation.get("counts")
-        if isinstance(counts, str | list):
+        parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
+        return "polygon", partial(_fill_polygons, parts, options)
+    return "run lengths", partial(_fill_runs, segmentation)
+
+
+def _fill_polygons(parts: Sequence[Any], options: _Options, shape: Shape) -> Mask:
+    masks = []
+    for polygon in parts:
+        if not isinstance(polygon, list) or len(polygon) % 2:
+            raise ReadError("a polygon that is no list of x, y pairs", "[[x, y, x, y, ...]]", "export again")
+        masks.append(fill_polygon([polygon[i : i + 2] for i in range(0, len(polygon), 2)], shape))
+    joined, cut = np.logical_or.reduce(masks), np.logical_xor.reduce(masks)
+    if not options.holes and any(mask.any() and not (mask & cut).any() for mask in masks):
+        options.remark("{} annotations have a polygon within another: filled, as COCO's tools do (--holes cuts it out)")
+    return np.asarray(cut if options.holes else joined)
+
+
+def _fill_runs(segmentation: object, shape: Shape) -> Mask:
+    if isinstance(segmentation, dict):
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        sizes = [whole(side) for side in size] if isinstance(size, list) else []
+        if sizes == list(shape) and isinstance(counts, str | list):
             return expand_runs(decode_runs(counts) if isinstance(counts, str) else counts, shape)
     raise ReadError("no segmentation of the image's size", "polygons or run lengths", "export masks, not boxes alone")

@@ -1,14 +1,17 @@
 """Outlines and run lengths as masks.
 
 Coordinates are pixels from the upper left corner of the image: the first pixel reaches from 0 to 1, its centre is .5.
+Outlines take the pixels whose centre they hold, in all formats. COCO's own tools round the outline to fifths of a pixel
+first, OpenCV's draw its pixels too: masks differ from theirs along the outline alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from irrbench.data.readers import Mask, ReadError
 
@@ -35,8 +38,7 @@ def fill_polygon(points: ArrayLike, shape: Shape) -> Mask:
         corners = np.empty(0)
     if corners.ndim != 2 or corners.shape[1:] != (2,) or len(corners) < 3:
         raise ReadError("no outline", "three or more x, y points", "redraw or remove it")
-    if not (np.abs(corners) < FARTHEST).all():
-        raise ReadError("an outline with absurd coordinates", "pixels of the image", "redraw or remove it")
+    _check_place(corners)
     toggles = np.zeros((shape[0], shape[1] + 1), np.int64)
     for edge in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         (x0, y0), (x1, y1) = sorted(edge, key=lambda corner: corner[1])  # so that both directions round alike
@@ -51,8 +53,65 @@ def fill_polygon(points: ArrayLike, shape: Shape) -> Mask:
 def fill_box(box: Mapping[str, float], shape: Shape) -> Mask:
     """The mask ``(H, W)`` of a box with ``left``, ``top``, ``width`` and ``height``."""
     left, top, width, height = (float(box[key]) for key in ("left", "top", "width", "height"))
+    return fill_rectangle(left, top, width, height, shape)
+
+
+def fill_rectangle(
+    left: float,
+    top: float,
+    width: float,
+    height: float,
+    shape: Shape,
+    *,
+    degrees: float = 0.0,
+    pivot: tuple[float, float] = (0.5, 0.5),
+) -> Mask:
+    """The mask ``(H, W)`` of a rectangle, turned clockwise around ``pivot`` (in shares of its width and height).
+
+    Example:
+        >>> fill_rectangle(2, 0, 1, 2, (2, 4), degrees=90, pivot=(0, 0)).astype(int).tolist()
+        [[1, 1, 0, 0], [0, 0, 0, 0]]
+    """
+    _check_place([left, top, width, height, degrees])
     right, bottom = left + width, top + height
-    return fill_polygon([[left, top], [right, top], [right, bottom], [left, bottom]], shape)
+    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    if degrees:
+        cosine, sine = _turn(degrees)
+        centre = np.array([left + pivot[0] * width, top + pivot[1] * height])
+        corners = (corners - centre) @ np.array([[cosine, sine], [-sine, cosine]]) + centre
+    return fill_polygon(corners, shape)
+
+
+def fill_ellipse(x: float, y: float, radius_x: float, radius_y: float, shape: Shape, *, degrees: float = 0.0) -> Mask:
+    """The mask ``(H, W)`` of an ellipse around ``(x, y)``, turned clockwise: pixels whose centre lies inside.
+
+    Raises:
+        ReadError: radii that are not positive, or numbers beyond any image.
+
+    Example:
+        >>> fill_ellipse(2, 1.5, 2, 1, (3, 4)).astype(int).tolist()
+        [[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
+    """
+    _check_place([x, y, radius_x, radius_y, degrees])
+    if min(radius_x, radius_y) <= 0:
+        raise ReadError("an ellipse without radius", "two positive radii", "redraw or remove it")
+    rows, columns = np.arange(shape[0])[:, None] + 0.5 - y, np.arange(shape[1]) + 0.5 - x
+    cosine, sine = _turn(degrees)
+    along, across = columns * cosine + rows * sine, rows * cosine - columns * sine
+    inside: Mask = (along / radius_x) ** 2 + (across / radius_y) ** 2 < 1
+    return inside
+
+
+def _check_place(numbers: ArrayLike) -> None:
+    if not (np.abs(numbers) < FARTHEST).all():
+        raise ReadError("an outline with absurd coordinates", "pixels of the image", "redraw or remove it")
+
+
+def _turn(degrees: float) -> tuple[float, float]:
+    """Cosine and sine, exact for quarter turns."""
+    if degrees % 90 == 0:
+        return ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[int(degrees // 90) % 4]
+    return math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
 
 
 def expand_runs(counts: Sequence[int], shape: Shape) -> Mask:
@@ -103,3 +162,47 @@ def decode_runs(text: str) -> list[int]:
     if shift:
         raise ReadError("a truncated compressed RLE", "COCO's run lengths", "export the annotations again")
     return counts
+
+
+def decode_packed_runs(packed: Sequence[int], count: int) -> NDArray[np.uint32]:
+    """The ``count`` numbers in Label Studio's brush RLE, bytes of a stream of bits.
+
+    The stream says how many numbers follow (32 bits), how many bits each takes (5, plus one) and four widths of lengths
+    (4 each, plus one). Each block then says whether it repeats one number (1 bit), which width its length has (2), and
+    its length, minus one.
+
+    Source: rle-pack, the library that Label Studio packs masks with.
+
+    Raises:
+        ReadError: no bytes, another count of numbers, or an early end.
+
+    Example:
+        >>> decode_packed_runs([0, 0, 0, 3, 57, 27, 252, 64, 160], 3).tolist()
+        [5, 5, 5]
+    """
+    if not isinstance(packed, Sequence) or not all(type(value) is int and 0 <= value < 256 for value in packed):
+        raise ReadError("a brush mask that is no list of bytes", "Label Studio's RLE", "export the annotations again")
+    bits = np.unpackbits(np.array(packed, dtype=np.uint8))
+    place = 0
+
+    def take(width: int, numbers: int = 1) -> NDArray[np.uint32]:
+        nonlocal place
+        start, place = place, place + width * numbers
+        if place > len(bits):
+            raise ReadError("a truncated brush mask", "Label Studio's RLE", "export the annotations again")
+        chosen = bits[start:place].reshape(-1, width)
+        return np.asarray(chosen @ (np.uint32(1) << np.arange(width, dtype=np.uint32)[::-1]), dtype=np.uint32)
+
+    declared = int(take(32)[0])
+    if declared != count:
+        expected = f"{count} (height x width x 4)"
+        raise ReadError(f"a brush mask of {declared} values", expected, "give the images that were annotated")
+    width = int(take(5)[0]) + 1
+    sizes = [int(take(4)[0]) + 1 for _ in range(4)]
+    values, done = np.zeros(count, np.uint32), 0
+    while done < count:
+        repeats, size = int(take(1)[0]), sizes[int(take(2)[0])]
+        end = min(done + int(take(size)[0]) + 1, count)
+        values[done:end] = take(width, 1 if repeats else end - done)
+        done = end
+    return values

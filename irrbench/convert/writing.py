@@ -27,7 +27,7 @@ from irrbench.data.readers import DataError, Mask, Problem, ReadError, extension
 
 Made = TypeVar("Made")
 Shape = tuple[int, int]
-_MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 _DATA_FOLDER = {"images", "masks", "roi", "manifest.csv", "conversion.json"}
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LONGEST_NAME = 80
@@ -55,6 +55,14 @@ class Source(NamedTuple):
     declared: Shape | None = None
 
 
+class Drawn(NamedTuple):
+    """How many drawings of a rater were written; ``repeats`` of them are not the first of an image."""
+
+    drawings: int
+    empty: int
+    repeats: int
+
+
 @dataclass(frozen=True)
 class Converted:
     """A written data folder.
@@ -63,6 +71,7 @@ class Converted:
         root: the folder.
         images: how many images it holds.
         raters: the source's name of each rater by folder; the folder's own name where raters were made anonymous.
+        drawn: by folder, how many masks each rater has.
         missing: how many masks are missing, because a rater did not draw an image.
         left_out: images that could not be converted, and why.
         notes: what else should be known.
@@ -72,6 +81,7 @@ class Converted:
     root: Path
     images: int
     raters: dict[str, str]
+    drawn: dict[str, Drawn]
     missing: int
     left_out: tuple[Problem, ...]
     notes: tuple[str, ...]
@@ -84,7 +94,7 @@ def attempt(label: str, make: Callable[[], Made]) -> Made | Problem:
         return make()
     except ReadError as error:
         return error.at(label)
-    except _MALFORMED as error:
+    except MALFORMED as error:
         return Problem(label, f"an entry of another form ({error!r})", "the format as documented", "export again")
 
 
@@ -125,17 +135,26 @@ def write_folder(
     with _new_folder(output, overwrite=overwrite) as root:
         write = partial(_write_image, root, ids, raters)
         results = in_threads(write, sources, label="converting", progress=progress)
-        problems += [result for result in results if result is not None]
-        written = [source for source, result in zip(sources, results, strict=True) if result is None]
+        problems += [result for result in results if isinstance(result, Problem)]
+        counts = [result for result in results if not isinstance(result, Problem)]
+        written = [source for source, result in zip(sources, results, strict=True) if not isinstance(result, Problem)]
         if not written:
-            nothing = Problem("the source", "no labelled image", "at least one", "check the export")
+            nothing = Problem(
+                "the source", "; ".join(["no labelled image", *notes]), "one at least", "check the export"
+            )
             raise DataError(problems or [nothing])
         _write_manifest(root / "manifest.csv", [(ids[source.name], source) for source in written])
         about = {**facts, "images": len(written), "left_out": len(problems), "raters": known}
         (root / "conversion.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     missing = sum(len(names) - len(set(source.raters)) for source in written)
     found = check_folder(output, allow_missing=missing > 0, progress=progress)
-    return Converted(output, len(written), known, missing, tuple(problems), tuple(notes), tuple(found))
+    drawn = {folder: _count([each[folder] for each in counts if folder in each]) for folder in raters.values()}
+    return Converted(output, len(written), known, drawn, missing, tuple(problems), tuple(notes), tuple(found))
+
+
+def _count(images: Sequence[Sequence[bool]]) -> Drawn:
+    drawings = sum(map(len, images))
+    return Drawn(drawings, drawings - sum(map(sum, images)), drawings - len(images))
 
 
 @contextmanager
@@ -169,7 +188,10 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         raise DataError([Problem(str(output), found, "a data folder to overwrite", "choose another output")])
 
 
-def _write_image(root: Path, ids: Mapping[str, str], raters: Mapping[str, str], source: Source) -> Problem | None:
+def _write_image(
+    root: Path, ids: Mapping[str, str], raters: Mapping[str, str], source: Source
+) -> dict[str, list[bool]] | Problem:
+    """Write an image and its masks; by rater's folder whether each mask marks anything."""
     prepared = attempt(source.name, partial(_prepare, source))
     if isinstance(prepared, Problem):
         return prepared
@@ -179,7 +201,7 @@ def _write_image(root: Path, ids: Mapping[str, str], raters: Mapping[str, str], 
             folder = raters[rater] if number == 1 else f"{raters[rater]}@{number}"
             save(mask.astype(np.uint8) * np.uint8(255), root / "masks" / folder, ids[source.name])
     save(image, root / "images", ids[source.name])  # last: an image whose masks cannot be drawn leaves nothing behind
-    return None
+    return {raters[rater]: [bool(mask.any()) for mask in masks] for rater, masks in drawings.items()}
 
 
 def _prepare(source: Source) -> tuple[Path | NDArray[np.generic], dict[str, list[Mask]]]:
@@ -253,7 +275,7 @@ class ImageFolder:
             base = name.replace("\\", "/").rpartition("/")[2]
             found = self._by_name.get(base, [])
             exact = [path for path in found if path.relative_to(self.root).as_posix() == name]
-            chosen = exact or found
+            chosen = exact or [path for path in found if self._ends(name, path)] or found
             if len(chosen) > 1:
                 shown = " and ".join(path.relative_to(self.root).as_posix() for path in chosen[:2])
                 raise ReadError(f"{shown} for {base!r}", "one file", "remove or rename one of them")
@@ -261,6 +283,10 @@ class ImageFolder:
                 return chosen[0]
         found_names = ", ".join(map(repr, tried)) or "nothing"
         raise ReadError("no file", f"{found_names} in {self.root}", "add it, or give the folder that holds it")
+
+    def _ends(self, name: str, path: Path) -> bool:
+        """Whether a longer path, such as an address, ends with this file's folder and name."""
+        return path.parent != self.root and f"/{name}".endswith(f"/{path.relative_to(self.root).as_posix()}")
 
 
 def safe_name(name: str) -> str:

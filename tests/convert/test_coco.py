@@ -120,7 +120,7 @@ def test_categories_are_chosen_and_other_drawings_show_who_looked(convert, tmp_p
     convert([image(1, "a.png")], notes, categories=["nodule"])
     masks = load_folder(tmp_path / "data").masks(0)
     np.testing.assert_array_equal(masks, [fill_polygon(pairs(SQUARE), SIZE), np.zeros(SIZE, bool)])
-    with pytest.raises(DataError, match=r"coco\.json: found no category 'cyst'; expected some of nodule, vessel"):
+    with pytest.raises(DataError, match="found no category 'cyst'; expected some of nodule, vessel"):
         convert([image(1, "a.png")], notes, categories=["cyst"])
 
 
@@ -135,16 +135,16 @@ BAD = {
     "no annotator": (
         [image(1, "a.png")],
         [note(1, None, [SQUARE])],
-        "annotation 7: found no field 'annotator'; .*--annotator",
+        "annotation 7: found no field 'annotator' nor any other known name of one in 1 of 1 annotations .*--annotator",
     ),
     "unknown image": ([image(1, "a.png")], [note(9, "anna", [SQUARE])], "annotation 7: found image_id 9, unknown"),
     "same id": ([image(1, "a.png"), image(1, "sub/b.png")], [], "image 1: found 2 images of that id"),
     "no size": (
         [{"id": 1, "file_name": "a.png"}],
         [note(1, "anna", [SQUARE])],
-        "image 1: found no file_name, height or",
+        "image 1: found height None and width None; expected whole numbers",
     ),
-    "nobody": ([image(1, "a.png")], [], "image 1: found no annotator of a.png; .* list them in .* 'annotators'"),
+    "nobody": ([image(1, "a.png")], [], r"image a\.png: found no annotator; .* say who looked"),
     "no file": ([image(1, "c.png")], [note(1, "anna", [SQUARE])], "c.png: found no file; expected 'c.png' in"),
     "outside": ([image(1, "../x.png")], [note(1, "anna", [SQUARE])], r"\.\./x\.png: found no file"),
     "other size": (
@@ -158,7 +158,30 @@ BAD = {
         "a.png: found annotation 7: a polygon that is no list",
     ),
     "text polygon": ([image(1, "a.png")], [note(1, "anna", [["x"] * 6])], "a.png: found annotation 7: no outline"),
-    "box alone": ([image(1, "a.png")], [note(1, "anna", [])], "annotation 7: no segmentation of the image's size"),
+    "box alone": (
+        [image(1, "a.png")],
+        [note(1, "anna", [], bbox=[1, 1, 2, 2])],
+        "a.png: found no shape with an outline",
+    ),
+    "nothing": ([image(1, "a.png")], [note(1, "anna", [])], "annotation 7: no segmentation of the image's size"),
+    "two names": (
+        [image(1, "x/a.png"), image(2, "y/a.png")],
+        [note(1, "anna", [SQUARE]), note(2, "ben", [SQUARE])],
+        r"found x/a\.png and y/a\.png, which lead to one image; expected a file for each image",
+    ),
+    "two sizes": (
+        [image(1, "a.png"), image(2, "a.png", height=13)],
+        [note(1, "anna", [SQUARE]), note(2, "ben", [SQUARE])],
+        "found sizes 12 x 20 and 13 x 20; expected one size",
+    ),
+    "half a pixel": ([image(1, "a.png", height=12.5)], [note(1, "anna", [SQUARE])], "height 12.5 and width 20"),
+    "endless": ([image(1, "a.png", width=float("inf"))], [note(1, "anna", [SQUARE])], "height 12 and width inf"),
+    "absurd": ([image(1, "a.png", width=10**9)], [note(1, "anna", [SQUARE])], "expected whole numbers, at most"),
+    "some without": (
+        [image(1, "a.png")],
+        [note(1, "anna", [SQUARE]), note(1, "", [SQUARE])],
+        "found no field 'annotator' in 1 of 2 annotations",
+    ),
     "size of runs": (
         [image(1, "a.png")],
         [note(1, "anna", {"size": [20, 12], "counts": [240]})],
@@ -217,3 +240,189 @@ def test_a_damaged_image_is_left_out(convert, tmp_path):
 def test_one_annotator_alone_is_written_and_found_wanting(convert):
     done = convert([image(1, "a.png")], [note(1, "anna", [SQUARE])])
     assert "masks: found 1 rater (anna); expected 2 to 16" in str(done.problems[0])
+
+
+# --- exports as they come ----------------------------------------------------------------------------------------
+
+
+def strip(annotation):
+    return {key: value for key, value in annotation.items() if key != "annotator"}
+
+
+def raters(folder, i=0):
+    data = load_folder(folder, allow_missing=True)
+    return {name: mask for name, mask, there in zip(data.raters, data.masks(i), data.present(i), strict=True) if there}
+
+
+SQUARED = fill_polygon(pairs(SQUARE), SIZE)
+FIELDS = {
+    "0": lambda i: {"annotator": i},
+    "numbers": lambda i: {"annotator_id": i},
+    "text": lambda i: {"annotator": ("0", "1")[i]},
+    "floats": lambda i: {"annotator": float(i)},
+    "attributes": lambda i: {"attributes": {"annotator": i, "occluded": False}},
+    "attributes' ids": lambda i: {"attributes": {"annotator_id": str(i)}},
+    "a person": lambda i: {"created_by": {"id": i, "active": True}},
+    "a maker": lambda i: {"completed_by": i},
+    "creator": lambda i: {"creator": str(i), "user": None},
+    "metadata": lambda i: {"metadata": {"rater": i}},
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_who_drew_is_found_in_the_usual_fields(convert, tmp_path, name):
+    done = convert([image(1, "a.png")], [strip(note(1, "", [SQUARE])) | FIELDS[name](i) for i in (0, 1)])
+    assert list(done.raters) == ["0", "1"]
+    assert all((mask == SQUARED).all() for mask in raters(tmp_path / "data").values())
+    known = FIELDS[name](0).get("annotator") is not None
+    assert ("names who drew" in "".join(done.notes)) != known
+
+
+NUMBERS = {
+    "floats": ([image(1.0, "a.png", height=12.0, width=20.0)], 1),
+    "text": ([image("1", "a.png", height="12", width="20")], 1),
+    "text in notes": ([image(1, "a.png")], "1"),
+    "words": ([image("x y/z", "a.png")], "x y/z"),
+    "zero": ([image(0, "a.png")], 0),
+    "twice": ([image(3, "a.png"), image(3, "a.png")], 3),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_sizes_and_ids_are_read_however_they_are_written(convert, tmp_path, name):
+    images, number = NUMBERS[name]
+    done = convert(images, [note(number, who, [SQUARE]) for who in ("anna", "ben")])
+    assert (done.images, done.left_out, done.missing) == (1, (), 0)
+    assert all((mask == SQUARED).all() for mask in raters(tmp_path / "data").values())
+
+
+def test_entries_of_one_file_are_one_image(convert, tmp_path):
+    images = [
+        image(1, "a.png", patient_id="p1"),
+        image(2, "a.png", patient_id="p1"),
+        image(3, "a.png", patient_id="p1"),
+    ]
+    done = convert(images, [note(1, "anna", [SQUARE]), note(2, "ben", [TRIANGLE])])
+    assert (done.images, done.missing) == (1, 0)
+    found = raters(tmp_path / "data")
+    np.testing.assert_array_equal(found["anna"], SQUARED)
+    np.testing.assert_array_equal(found["ben"], fill_polygon(pairs(TRIANGLE), SIZE))
+    assert load_folder(tmp_path / "data").groups == ["p1"]
+
+
+def test_entries_may_name_the_annotator_who_marked_nothing(convert, tmp_path):
+    images = [image(1, "a.png", annotator_id=0), image(2, "a.png", annotator_id=1)]
+    done = convert(images, [strip(note(1, "", [SQUARE]))])
+    assert {name: mask.any() for name, mask in raters(tmp_path / "data").items()} == {"0": True, "1": False}
+    assert "annotator_id" not in load_folder(done.root).manifest
+
+
+def test_a_second_entry_of_one_person_is_a_repeat(convert, tmp_path):
+    notes = [note(1, "anna", [SQUARE]), note(2, "anna", [TRIANGLE]), note(1, "ben", [SQUARE])]
+    done = convert([image(1, "a.png"), image(2, "a.png")], notes)
+    drawings, _ = load_folder(tmp_path / "data").drawings(0, "anna")
+    np.testing.assert_array_equal(drawings, [SQUARED, fill_polygon(pairs(TRIANGLE), SIZE)])
+    assert done.drawn["anna"] == (2, 0, 1)
+
+
+def write(path, images, notes):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"images": images, "annotations": [strip(one) for one in notes], "categories": []}))
+    return path
+
+
+def test_a_file_for_each_annotator(convert, tmp_path):
+    convert([image(1, "a.png")], [note(1, "x", [SQUARE])])  # the photos
+    files = {
+        "Anna Ö": write(tmp_path / "e" / "1.json", [image(1, "a.png"), image(2, "b.png")], [note(1, "", [SQUARE])]),
+        "ben": write(tmp_path / "f" / "1.json", [image(7, "job/a.png")], [note(7, "", [TRIANGLE])]),
+    }
+    done = convert_coco(files, tmp_path / "data", images=tmp_path / "photos", overwrite=True, progress=False)
+    assert done.raters == {"Anna-Ö": "Anna Ö", "ben": "ben"}
+    assert {name: tuple(counts) for name, counts in done.drawn.items()} == {"Anna-Ö": (2, 1, 0), "ben": (1, 0, 0)}
+    assert load_folder(tmp_path / "data", allow_missing=True).image_ids == ("a", "sub-b")
+    np.testing.assert_array_equal(raters(tmp_path / "data")["ben"], fill_polygon(pairs(TRIANGLE), SIZE))
+    both = [note(1, "anna", [SQUARE]), note(1, "ben", [SQUARE])]
+    files["ben"].write_text(json.dumps({"images": [image(1, "a.png")], "annotations": both}))
+    with pytest.raises(
+        DataError, match=r"found annotations by 2 annotators \(anna, ben\); expected those of ben alone"
+    ):
+        convert_coco(files, tmp_path / "data", images=tmp_path / "photos", overwrite=True)
+
+
+def test_several_files_may_name_their_annotators(convert, tmp_path):
+    convert([image(1, "a.png")], [note(1, "x", [SQUARE])])
+    files = []
+    for name in ("anna", "ben"):
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(json.dumps({"images": [image(1, "a.png")], "annotations": [note(1, name, [SQUARE])]}))
+    done = convert_coco(files, tmp_path / "data", images=tmp_path / "photos", overwrite=True, progress=False)
+    assert list(done.raters) == ["anna", "ben"]
+
+
+def test_holes_are_filled_and_said_so_unless_cut_out(convert, tmp_path):
+    hole = [4, 2, 8, 2, 8, 4, 4, 4]
+    notes = [note(1, "anna", [TRIANGLE, hole]), note(1, "ben", [TRIANGLE, SQUARE])]
+    done = convert([image(1, "a.png")], notes)
+    triangle = fill_polygon(pairs(TRIANGLE), SIZE)
+    np.testing.assert_array_equal(raters(tmp_path / "data")["anna"], triangle)
+    assert done.notes == (
+        "1 annotations have a polygon within another: filled, as COCO's tools do (--holes cuts it out)",
+    )
+    done = convert([image(1, "a.png")], notes, holes=True, overwrite=True)
+    found = raters(tmp_path / "data")
+    np.testing.assert_array_equal(found["anna"], triangle & ~fill_polygon(pairs(hole), SIZE))
+    np.testing.assert_array_equal(found["ben"], triangle | SQUARED)
+    assert done.notes == ()
+
+
+SEGMENTATIONS = {
+    "flat, as VIA writes it": SQUARE,
+    "float size of runs": {"size": [12.0, 20.0], "counts": runs(SQUARED)},
+    "crowd": {"size": list(SIZE), "counts": runs(SQUARED)},
+}
+
+
+@pytest.mark.parametrize("name", SEGMENTATIONS)
+def test_segmentations_as_tools_write_them(convert, tmp_path, name):
+    convert([image(1, "a.png")], [note(1, who, SEGMENTATIONS[name], iscrowd=1) for who in ("anna", "ben")])
+    np.testing.assert_array_equal(raters(tmp_path / "data")["anna"], SQUARED)
+
+
+def test_boxes_alone_are_counted_and_are_no_empty_drawing(convert, tmp_path):
+    notes = [note(1, "anna", [], bbox=[16, 8, 4, 4]), note(1, "ben", [SQUARE]), note(1, "cem", [SQUARE])]
+    notes.append(note(1, "ben", [], keypoints=[1, 1, 2]))
+    done = convert([image(1, "a.png")], notes)
+    assert done.notes == (
+        "1 of kind box left out: they have no outline (--boxes fills them)",
+        "1 of kind keypoints left out: they have no outline",
+        "1 drawings of such kinds alone count as not drawn",
+    )
+    assert list(raters(tmp_path / "data")) == ["ben", "cem"]
+    convert([image(1, "a.png")], notes, boxes=True, overwrite=True)
+    np.testing.assert_array_equal(raters(tmp_path / "data")["anna"], SQUARED)
+
+
+def test_roboflow_renames_files_in_every_export(tmp_path):
+    files = {}
+    for name, code in (("anna", "1f"), ("ben", "2e")):
+        entry = image(0, f"a_png.rf.{code}.png", extra={"name": "a.png"})
+        files[name] = write(tmp_path / name / "_annotations.coco.json", [entry], [note(0, "", [SQUARE])])
+        save(tmp_path / "photos" / f"a_png.rf.{code}.png", np.zeros(SIZE, np.uint8))
+    done = convert_coco(files, tmp_path / "data", images=tmp_path / "photos", progress=False)
+    assert (done.images, done.missing, list(done.raters)) == (1, 0, ["anna", "ben"])
+    assert load_folder(tmp_path / "data").image_ids == ("a",)
+    augmented = [image(i, f"a.rf.{i}.png", extra={"name": "a.png"}) for i in (1, 2)]
+    write(files["ben"], augmented, [note(1, "", [SQUARE])])
+    with pytest.raises(DataError, match=r"found a\.rf\.1\.png and a\.rf\.2\.png, which lead to one image"):
+        convert_coco(files, tmp_path / "none", images=tmp_path / "photos", progress=False)
+
+
+def test_black_images_stand_for_those_not_given(tmp_path):
+    notes = [note(1, who, [SQUARE]) for who in ("anna", "ben")]
+    (tmp_path / "c.json").write_text(json.dumps({"images": [image(1, "a.png")], "annotations": notes}))
+    done = convert_coco(tmp_path / "c.json", tmp_path / "data", progress=False)
+    assert not load_folder(tmp_path / "data").image(0).any()
+    assert done.notes == (
+        "no folder of images: black ones of the declared sizes stand for them (--images gives the real ones)",
+    )

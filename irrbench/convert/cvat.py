@@ -1,0 +1,228 @@
+"""CVAT's own export, "CVAT for images 1.1": XML, or the archive that holds it, of a task, a job or a project.
+
+Source: CVAT documentation, "XML annotation format".
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+import numpy as np
+
+from irrbench.convert.gather import (
+    Drawing,
+    Export,
+    Files,
+    Gathering,
+    Mark,
+    Shape,
+    list_exports,
+    name_of,
+    size_of,
+    whole,
+)
+from irrbench.convert.shapes import expand_runs, fill_ellipse, fill_polygon, fill_rectangle
+from irrbench.convert.writing import Converted, attempt
+from irrbench.data.readers import DataError, Mask, Problem, ReadError
+
+EXPECTED = "an export in the format 'CVAT for images 1.1'"
+MAX_BYTES = 2**29
+
+
+def convert_cvat(
+    exports: Files,
+    output: str | Path,
+    *,
+    images: str | Path | None = None,
+    labels: Sequence[str] = (),
+    boxes: bool = False,
+    anonymize: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Converted:
+    """Convert exports of CVAT ("CVAT for images 1.1") into a data folder; each task or job is one rater's.
+
+    All shapes of a task on one image make one mask: masks, polygons and ellipses, whichever lies on top. An image of a
+    task without shapes was drawn, and is empty. Images of one name in several tasks are one image; a second task by the
+    same person is a repeat (``masks/<rater>@2``).
+
+    Args:
+        exports: XML files, or archives with an ``annotations.xml``, drawn by the assignee that they name. A mapping
+            gives each person's own file by name.
+        output: the new data folder.
+        images: the folder of the images; without one, black images of the declared sizes.
+        labels: names of the labels that count; all by default.
+        boxes: whether rectangles are filled; by default they are left out, for a box is no outline.
+        anonymize: whether raters become r1, r2, ...; nothing that is written leads back to their names.
+        overwrite: whether an earlier data folder at ``output`` is replaced.
+        progress: whether to show a bar where it takes over two seconds.
+
+    Raises:
+        DataError: a file that cannot be read, unknown labels, or nothing to convert.
+    """
+    gathering = Gathering(images, labels)
+    found: list[Drawing | Problem] = []
+    known: list[str] = []
+    for export in list_exports(exports):
+        root = _read(export)
+        known += [name for label in root.iterfind("meta//labels/label") if (name := name_of(label.findtext("name")))]
+        people = _assignees(root, export)
+        for image in root.iterfind("image"):
+            label = f"{export.name}, image {image.get('name') or image.get('id')}"
+            found.append(attempt(label, partial(_drawing, export, image, people, boxes=boxes)))
+    return gathering.write(
+        found, Path(output), tool="CVAT", known=known, anonymize=anonymize, overwrite=overwrite, progress=progress
+    )
+
+
+def _read(export: Export) -> Element:
+    """The XML of a file, or of the archive that it is.
+
+    Raises:
+        DataError: a file that cannot be read, of another format, or over the limit.
+    """
+    try:
+        if zipfile.is_zipfile(export.path):
+            with zipfile.ZipFile(export.path) as archive, archive.open(_member(archive)) as file:
+                root = _parse(file)
+        else:
+            with export.path.open("rb") as file:
+                root = _parse(file)
+        _check_format(root)
+    except ReadError as error:
+        raise DataError([error.at(export.name)]) from error
+    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        found = f"a file that cannot be read ({error})"
+        raise DataError([Problem(str(export.path), found, EXPECTED, "export again")]) from error
+    return root
+
+
+def _member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    """The one entry that is read; nothing of an archive is unpacked to disk."""
+    members = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == "annotations.xml"]
+    if len(members) != 1:
+        raise ReadError(f"{len(members)} annotations.xml in the archive", "one", "export as 'CVAT for images 1.1'")
+    return members[0]
+
+
+def _parse(file: IO[bytes]) -> Element:
+    """The root element; a document type, where entities are declared, is refused, as CVAT writes none."""
+    builder, parser = TreeBuilder(), expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.data, _refuse_doctype
+    size = 0
+    try:
+        while block := file.read(2**20):
+            size += len(block)
+            if size > MAX_BYTES:
+                raise ReadError("a file of absurd size", f"at most {MAX_BYTES:,} bytes of XML", "export single jobs")
+            parser.Parse(block, False)  # noqa: FBT003  # its own positional argument
+        parser.Parse(b"", True)  # noqa: FBT003
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the last two of an unknown encoding
+        raise ReadError(f"a file that cannot be read ({error})", EXPECTED, "export again") from error
+    return builder.close()
+
+
+def _refuse_doctype(*_: object) -> None:
+    raise ReadError("XML with a document type", "plain XML, as CVAT writes it", "export again")
+
+
+def _check_format(root: Element) -> None:
+    if root.find("track") is not None:
+        raise ReadError("tracks of a video", EXPECTED, "export in that format")
+    if root.tag != "annotations" or root.find("image") is None:
+        raise ReadError(f"<{root.tag[:40]}> without an <image>", EXPECTED, "export in that format")
+
+
+def _assignees(root: Element, export: Export) -> dict[str | None, str]:
+    """Who drew each task, by its id; under None, who drew everything.
+
+    Raises:
+        DataError: nobody is named.
+    """
+    if export.rater is not None:
+        return {None: export.rater}
+    works = [work for kind in ("task", "job") for work in root.iterfind(f"meta//{kind}")]
+    people = {
+        name_of(work.findtext("id")): name
+        for work in works
+        if (name := name_of(work.findtext("assignee/username")) or name_of(work.findtext("assignee")))
+    }
+    if not people:
+        remedy = "say whose it is: --from NAME=FILE"
+        raise DataError([Problem(export.name, "no assignee of the task or job", "who drew it", remedy)])
+    return people | ({None: next(iter(people.values()))} if len(works) == 1 else {})
+
+
+def _drawing(export: Export, image: Element, people: dict[str | None, str], *, boxes: bool) -> Drawing:
+    task, name = name_of(image.get("task_id")), image.get("name")
+    rater = people.get(task) or people.get(None)
+    if rater is None:
+        raise ReadError(
+            f"no assignee of task {task}", "who drew it", "assign it, or export each task: --from NAME=FILE"
+        )
+    if not name:
+        raise ReadError("no name", "one for each image", "export again")
+    subset = image.get("subset")
+    covariates = {} if subset is None else {"split": subset}
+    size = size_of(image.get("height"), image.get("width"))
+    return Drawing(export.name, name, (name,), rater, tuple(_marks(image, boxes=boxes)), size, covariates, time="")
+
+
+def _marks(image: Element, *, boxes: bool) -> Iterator[Mark]:
+    for number, shape in enumerate(image, start=1):
+        kind = str(shape.tag)
+        fill = None if kind == "box" and not boxes else _FILLS.get(kind)
+        if kind not in ("tag", "attribute"):
+            drawn = None if fill is None else partial(fill, shape)
+            yield Mark((shape.get("label", ""),), kind, drawn, f"shape {number} ({kind})")
+
+
+def _fill_polygon(polygon: Element, shape: Shape) -> Mask:
+    pairs = _text(polygon, "points").split(";")
+    return fill_polygon([[float(value) for value in pair.split(",")] for pair in pairs], shape)
+
+
+def _fill_mask(mask: Element, shape: Shape) -> Mask:
+    """Run lengths of a box, background first, row after row."""
+    sides = [whole(mask.get(key)) for key in ("left", "top", "width", "height")]
+    left, top, width, height = (-1 if side is None else side for side in sides)
+    if min(left, top, width, height) < 0 or top + height > shape[0] or left + width > shape[1]:
+        raise ReadError("a mask that leaves the image", "left, top, width and height within it", "export again")
+    runs = [int(run) for run in _text(mask, "rle").split(",")]
+    marked = np.zeros(shape, bool)
+    marked[top : top + height, left : left + width] = expand_runs(runs, (width, height)).T
+    return marked
+
+
+def _fill_box(box: Element, shape: Shape) -> Mask:
+    left, top, right, bottom = (float(_text(box, key)) for key in ("xtl", "ytl", "xbr", "ybr"))
+    return fill_rectangle(left, top, right - left, bottom - top, shape, degrees=float(box.get("rotation", 0)))
+
+
+def _fill_ellipse(ellipse: Element, shape: Shape) -> Mask:
+    x, y, radius_x, radius_y = (float(_text(ellipse, key)) for key in ("cx", "cy", "rx", "ry"))
+    return fill_ellipse(x, y, radius_x, radius_y, shape, degrees=float(ellipse.get("rotation", 0)))
+
+
+def _text(element: Element, key: str) -> str:
+    value = element.get(key)
+    if value is None:
+        raise ReadError(f"no {key}", "the format as documented", "export again")
+    return value
+
+
+_FILLS: dict[str, Callable[[Element, Shape], Mask]] = {
+    "polygon": _fill_polygon,
+    "mask": _fill_mask,
+    "box": _fill_box,
+    "ellipse": _fill_ellipse,
+}

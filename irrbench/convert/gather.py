@@ -1,0 +1,333 @@
+"""Brings together what people drew on the same images, in one export or in a file for each of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irrbench.convert.writing import MALFORMED, Converted, ImageFolder, Source, attempt, write_folder
+from irrbench.data.readers import MAX_PIXELS, DataError, Mask, Problem, ReadError, size_text
+
+Entry = Mapping[str, Any]
+Shape = tuple[int, int]
+Files = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
+_PERSON = ("email", "username", "name", "id")
+
+
+class Export(NamedTuple):
+    """One file: how messages call it, and whose drawings it holds where that is said of the whole file."""
+
+    path: Path
+    name: str
+    rater: str | None = None
+
+
+class Mark(NamedTuple):
+    """One thing that somebody drew.
+
+    Attributes:
+        labels: what it shows; after the name other ways to say the same, such as an id.
+        kind: of shape, as the tool calls it.
+        fill: makes its mask ``(H, W)``; None where its kind has no outline.
+        name: of it, for messages.
+    """
+
+    labels: tuple[str, ...]
+    kind: str
+    fill: Callable[[Shape], Mask] | None
+    name: str
+
+
+class Drawing(NamedTuple):
+    """What an export says of one image and one person.
+
+    Attributes:
+        export: the file.
+        image: the image's name, the same in all exports.
+        files: what its file may be called, the likeliest first.
+        rater: who drew; None for an image of which the export says nothing more.
+        marks: what was drawn; None for somebody who looked, and drew what other drawings say, or nothing.
+        declared: the image's size.
+        covariates: for the manifest.
+        time: of the drawing; a person's later ones are repeats.
+    """
+
+    export: str
+    image: str
+    files: tuple[str, ...]
+    rater: str | None
+    marks: tuple[Mark, ...] | None
+    declared: Shape | None = None
+    covariates: Mapping[str, object] = {}
+    time: str = ""
+
+
+def list_exports(files: Files) -> list[Export]:
+    """The files; of a mapping each holds the drawings of the person that it is named by.
+
+    Raises:
+        DataError: there is none.
+    """
+    if isinstance(files, str | Path):
+        files = [files]
+    raters = list(files) if isinstance(files, Mapping) else [None] * len(files)
+    paths = [Path(path) for path in (files.values() if isinstance(files, Mapping) else files)]
+    times = Counter(path.name for path in paths)
+    if not paths:
+        raise DataError([Problem("the source", "no file", "an export", "name one")])
+    names = [path.name if times[path.name] == 1 else path.as_posix() for path in paths]
+    return [Export(path, name, rater) for path, name, rater in zip(paths, names, raters, strict=True)]
+
+
+def load_json(export: Export, expected: str) -> Any:
+    """The content of a file.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    try:
+        return json.loads(export.path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        found = f"a file that cannot be read ({error})"
+        raise DataError([Problem(str(export.path), found, expected, "export again")]) from error
+
+
+def whole(value: object) -> int | None:
+    """A whole number, however it is written; None for anything else.
+
+    Example:
+        >>> whole(30.0), whole("30"), whole(30.5), whole(True)
+        (30, 30, None, None)
+    """
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def name_of(value: object) -> str | None:
+    """A person's or an entry's name or number as text, 0 included; None where there is none.
+
+    Example:
+        >>> name_of(0), name_of(7.0), name_of(" anna "), name_of({"id": 3, "email": "a@b.c"}), name_of("")
+        ('0', '7', 'anna', 'a@b.c', None)
+    """
+    if isinstance(value, Mapping):
+        return next((name for key in _PERSON if (name := name_of(value.get(key))) is not None), None)
+    if isinstance(value, str):
+        return value.strip() or None
+    number = whole(value)
+    return None if number is None else str(number)
+
+
+def size_of(height: object, width: object) -> Shape:
+    """A declared size.
+
+    Raises:
+        ReadError: none, or more pixels than any image may have.
+    """
+    shape = (whole(height) or 0, whole(width) or 0)
+    if min(shape) < 1 or math.prod(shape) > MAX_PIXELS:
+        found = f"height {height!r} and width {width!r}"
+        raise ReadError(found[:200], f"whole numbers, at most {MAX_PIXELS:,} pixels", "export again")
+    return shape
+
+
+class Gathering:
+    """Sorts drawings by image, and keeps account of what it leaves out.
+
+    Args:
+        images: the folder of the images; without one, black images stand for them.
+        labels: names of what counts; everything by default.
+        word: what the tool calls a label.
+        all_looked: whether everybody looked at every image.
+    """
+
+    def __init__(
+        self, images: str | Path | None, labels: Sequence[str] = (), *, word: str = "label", all_looked: bool = False
+    ) -> None:
+        self._folder = None if images is None else ImageFolder(Path(images))
+        self._wanted, self._word, self._all_looked = frozenset(labels), word, all_looked
+        self._labels: Counter[str] = Counter()
+        self._kinds: Counter[str] = Counter()
+        self._undrawn: set[tuple[Path | str, str]] = set()
+        self._remarks: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def _notes(self) -> Iterator[str]:
+        """What was left out, one line a cause."""
+        chosen = ", ".join(sorted(self._wanted))
+        for label, count in sorted(self._labels.items()):
+            yield f"{count} of {self._word} {label} left out: {chosen} counts"
+        for kind, count in sorted(self._kinds.items()):
+            filled = " (--boxes fills them)" if kind in ("box", "rectangle") else ""
+            yield f"{count} of kind {kind} left out: they have no outline{filled}"
+        if self._undrawn:
+            yield f"{len(self._undrawn)} drawings of such kinds alone count as not drawn"
+        if self._folder is None:
+            yield "no folder of images: black ones of the declared sizes stand for them (--images gives the real ones)"
+        for remark, count in self._remarks.items():
+            yield remark.replace("{}", str(count))
+
+    def remark(self, text: str) -> None:
+        """Keep a note for the end, with how often it was made in place of ``{}``; threads may call this."""
+        with self._lock:
+            self._remarks[text] += 1
+
+    def write(
+        self,
+        found: Sequence[Drawing | Problem],
+        output: Path,
+        *,
+        tool: str,
+        known: Iterable[str] = (),
+        anonymize: bool,
+        overwrite: bool,
+        progress: bool,
+    ) -> Converted:
+        """Write a data folder of what the exports say.
+
+        Args:
+            found: what they say, and what could not be read.
+            output: the new data folder.
+            tool: whose exports they are.
+            known: labels that they list, whether or not they occur.
+            anonymize: whether nothing may lead back to the raters' names, of which files have some.
+            overwrite: as of :func:`~irrbench.convert.writing.write_folder`.
+            progress: likewise.
+
+        Raises:
+            DataError: a label that counts and does not exist, or nothing to convert.
+        """
+        exports = {drawing.export: None for drawing in found if isinstance(drawing, Drawing)}
+        chosen = {"labels": sorted(self._wanted), "images_given": self._folder is not None}
+        facts = {"format": tool, "source": len(exports) if anonymize else list(exports), **chosen}
+        entries, options = self._sources(found, known), {"overwrite": overwrite, "anonymize": anonymize}
+        return write_folder(entries, output, facts=facts, notes=self._notes(), progress=progress, **options)
+
+    def _sources(self, found: Sequence[Drawing | Problem], known: Iterable[str]) -> list[Source | Problem]:
+        drawings = [one for one in found if isinstance(one, Drawing)]
+        self._check_labels(drawings, known)
+        groups: dict[Path | str, list[Drawing]] = defaultdict(list)
+        for drawing in drawings:
+            groups[self._key(drawing.image)].append(drawing)
+        everyone = sorted({drawing.rater for drawing in drawings if drawing.rater is not None})
+        problems: list[Source | Problem] = [one for one in found if isinstance(one, Problem)]
+        looked = everyone if self._all_looked else []
+        return problems + [
+            attempt(f"{group[0].export}, image {group[0].image}", partial(self._source, key, group, looked))
+            for key, group in groups.items()
+        ]
+
+    def _check_labels(self, drawings: Iterable[Drawing], known: Iterable[str]) -> None:
+        labels = [mark.labels for drawing in drawings for mark in drawing.marks or ()]
+        names = dict.fromkeys([*known, *(each[0] for each in labels if each)])
+        missing = self._wanted - {*names, *(name for each in labels for name in each)}
+        if missing:
+            found, expected = f"no {self._word} {min(missing)!r}", f"some of {', '.join(names) or 'none'}"
+            raise DataError([Problem("the exports", found, expected, "correct the name")])
+
+    def _key(self, image: str) -> Path | str:
+        """The file that an image's name leads to, so that one image stays one however exports call its folder."""
+        try:
+            return image if self._folder is None else self._folder.find([image])
+        except ReadError:
+            return image
+
+    def _source(self, key: Path | str, group: Sequence[Drawing], looked: Sequence[str]) -> Source:
+        _check_files(group)
+        name = group[0].image
+        if self._folder is not None and isinstance(key, Path):
+            name = key.relative_to(self._folder.root).as_posix()
+        sizes = sorted({drawing.declared for drawing in group if drawing.declared is not None})
+        if len(sizes) > 1:
+            found = f"sizes {' and '.join(map(size_text, sizes[:2]))}"
+            raise ReadError(found, "one size of an image in all its entries", "export them again")
+        by_rater: dict[str, list[list[Mark]]] = defaultdict(list)
+        for drawing in sorted(group, key=lambda drawing: drawing.time):
+            if drawing.rater is not None and drawing.marks is not None:
+                outlined = self._outlined(key, drawing.rater, drawing.marks)
+                by_rater[drawing.rater] += [] if outlined is None else [outlined]
+        for rater in (*(drawing.rater for drawing in group), *looked):
+            if rater is not None and not by_rater[rater] and (key, rater) not in self._undrawn:
+                by_rater[rater].append([])
+        drawn = {rater: drawings for rater, drawings in by_rater.items() if drawings}
+        if not by_rater:
+            raise ReadError("no annotator", "one at least", "say who looked, or leave the image out")
+        if not drawn:
+            raise ReadError("no shape with an outline", "polygons, masks or ellipses", "fill boxes, or leave it out")
+
+        def draw(shape: Shape) -> dict[str, list[Mask]]:
+            return {rater: [union(marks, shape) for marks in drawings] for rater, drawings in drawn.items()}
+
+        declared = sizes[0] if sizes else None
+        files = tuple(dict.fromkeys(name for drawing in group for name in drawing.files))
+        return Source(name, tuple(drawn), _shared(group), partial(self._image, files, declared), draw, declared)
+
+    def _outlined(self, key: Path | str, rater: str, marks: Sequence[Mark]) -> list[Mark] | None:
+        """The marks that count; None where they are all of kinds without an outline."""
+        counting = []
+        for mark in marks:
+            if not self._wanted or self._wanted & set(mark.labels):
+                counting.append(mark)
+            else:
+                self._labels[mark.labels[0] if mark.labels else "(none)"] += 1
+        outlined = [mark for mark in counting if mark.fill is not None]
+        self._kinds.update(mark.kind for mark in counting if mark.fill is None)
+        if counting and not outlined:
+            self._undrawn.add((key, rater))
+            return None
+        return outlined
+
+    def _image(self, files: Sequence[str], declared: Shape | None) -> Path | NDArray[np.generic]:
+        if self._folder is not None:
+            return self._folder.find(files)
+        if declared is None:
+            raise ReadError("no size", "images, or a declared size", "give --images DIR")
+        return np.zeros(declared, np.uint8)
+
+
+def union(marks: Iterable[Mark], shape: Shape) -> Mask:
+    """All marks in one mask ``(H, W)``.
+
+    Raises:
+        ReadError: one that cannot be drawn, named.
+    """
+    mask, name = np.zeros(shape, bool), ""
+    try:
+        for mark in marks:
+            name = mark.name
+            mask |= mark.fill(shape) if mark.fill is not None else False
+    except ReadError as error:
+        raise ReadError(f"{name}: {error.found}", error.expected, error.remedy) from error
+    except MALFORMED as error:
+        found = f"{name}: a damaged shape ({error!r})"[:300]
+        raise ReadError(found, "the format as documented", "export again") from error
+    return mask
+
+
+def _check_files(group: Sequence[Drawing]) -> None:
+    """Refuse an export that tells two files apart which are one here; other exports may call a file otherwise."""
+    names: dict[str, dict[str, None]] = defaultdict(dict)
+    for drawing in group:
+        names[drawing.export][drawing.files[0]] = None
+    for several in names.values():
+        if len(several) > 1:
+            found = f"{' and '.join(list(several)[:2])}, which lead to one image"
+            raise ReadError(found, "a file for each image", "keep the folders as exported, or rename one of them")
+
+
+def _shared(group: Sequence[Drawing]) -> dict[str, object]:
+    """Covariates on which all entries of an image agree."""
+    first, *others = ({str(key): value for key, value in drawing.covariates.items()} for drawing in group)
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
