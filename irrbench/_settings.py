@@ -36,7 +36,12 @@ class ConfigError(ValueError):
 
 
 def load_settings(
-    kind: type[Settings], path: str | Path | None, flags: Sequence[str], changes: Mapping[str, Any] | None
+    kind: type[Settings],
+    path: str | Path | None,
+    flags: Sequence[str],
+    changes: Mapping[str, Any] | None,
+    *,
+    other_flags: Sequence[str] = (),
 ) -> Settings:
     """Read a YAML file and lay flags and values over it.
 
@@ -45,6 +50,7 @@ def load_settings(
         path: of the YAML file, or the name of one that is shipped with the package; defaults alone if not given.
         flags: such as ``--train.batch_size 8``.
         changes: values by dotted key that win over both.
+        other_flags: what else the command takes (``--max-epochs``), to be suggested for a misspelt flag.
 
     Raises:
         ConfigError: if the file cannot be read, or with every unknown key (and the nearest known one) and every
@@ -53,7 +59,7 @@ def load_settings(
     reader = _Reader(kind)
     if path is not None:
         reader.read_file(path)
-    reader.read_flags(flags)
+    reader.read_flags(flags, other_flags)
     for key, value in (changes or {}).items():
         reader.set(key, value)
     settings: Settings = reader.build()
@@ -92,7 +98,7 @@ class _Reader:
             raise ConfigError(f"--config {path} is no valid YAML: {error}") from error
         self.read(content, place=path.name)
 
-    def read_flags(self, flags: Sequence[str]) -> None:
+    def read_flags(self, flags: Sequence[str], other_flags: Sequence[str] = ()) -> None:
         """Read ``--key value``, ``--key=value``, ``--key+ entry`` (appends to a list) and ``--mapping.key value``."""
         rest = list(flags)
         while rest:
@@ -106,7 +112,8 @@ class _Reader:
             is_entry = key not in self.fields and get_origin(self.fields.get(mapping)) is dict
             try:
                 if key not in self.fields and not is_entry:
-                    nearest = _nearest(key, self.fields).replace("mean '", "mean '--")
+                    known = [other.removeprefix("--") for other in other_flags] + list(self.fields)
+                    nearest = _nearest(key, known).replace("mean '", "mean '--")
                     self.problems.append(f"unknown flag {flag!r}. {nearest}")
                 elif not has_value:
                     self.problems.append(f"{flag} needs a value, such as {flag} VALUE.")

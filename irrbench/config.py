@@ -251,6 +251,14 @@ class BenchmarkConfig:
     address: str | None = None
     executor_options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse to keep no runs: cells are resumed, and compared by a link, through them."""
+        if self.tracking_uri == "none":
+            raise ConfigError(
+                "tracking_uri: none is for `irrbench reliability`; a benchmark keeps each cell's curves in an MLflow "
+                "store, found none. Give a file of your own, such as --tracking-uri sqlite:///outputs/mlflow.db."
+            )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they are stored beside the results."""
         return asdict(self)
@@ -359,7 +367,11 @@ def slug(name: str) -> str:
 
 
 def load_config(
-    path: str | Path | None = None, overrides: Sequence[str] = (), *, changes: Mapping[str, Any] | None = None
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    changes: Mapping[str, Any] | None = None,
+    other_flags: Sequence[str] = (),
 ) -> BenchmarkConfig:
     """Read a benchmark's YAML file and lay flags and values over it.
 
@@ -368,6 +380,7 @@ def load_config(
             defaults alone if not given.
         overrides: flags such as ``--train.batch_size 8``, ``--labels [soft]`` or ``--labels+ soft`` (one more).
         changes: values by dotted key, such as ``{"train.max_epochs": 1}``, that win over both.
+        other_flags: further ones that are suggested for a misspelt flag.
 
     Raises:
         ConfigError: if the file cannot be read, or with every unknown key (and the nearest known one) and every
@@ -377,7 +390,7 @@ def load_config(
         >>> load_config(None, ["--train.max_epochs", "3"]).train.max_epochs
         3
     """
-    config = load_settings(BenchmarkConfig, path, overrides, changes)
+    config = load_settings(BenchmarkConfig, path, overrides, changes, other_flags=other_flags)
     for transform in config.train.transforms:
         if not isinstance(transform.get("class_path"), str) or not set(transform) <= {"class_path", "init_args"}:
             raise ConfigError(
@@ -392,7 +405,11 @@ def load_config(
 
 
 def load_study_config(
-    path: str | Path | None = None, overrides: Sequence[str] = (), *, changes: Mapping[str, Any] | None = None
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    changes: Mapping[str, Any] | None = None,
+    other_flags: Sequence[str] = (),
 ) -> ReliabilityConfig:
     """Read the YAML file of a study of the raters and lay flags and values over it, as :func:`load_config` does.
 
@@ -400,7 +417,7 @@ def load_study_config(
         >>> load_study_config(None, ["--study.cells", "[8]"]).study.cells
         [8]
     """
-    config = load_settings(ReliabilityConfig, path, overrides, changes)
+    config = load_settings(ReliabilityConfig, path, overrides, changes, other_flags=other_flags)
     try:
         config.study.check()
     except ValueError as error:

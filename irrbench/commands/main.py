@@ -94,7 +94,7 @@ def _benchmark(options: argparse.Namespace, flags: list[str]) -> int:
     config = _load_benchmark(options, flags)
     part = _part(options.cells)
     if options.print_config:
-        return _print_config(config)
+        return _print_config(config, "folder")
     if options.check:
         from irrbench.commands.checking import check  # noqa: PLC0415
 
@@ -121,9 +121,9 @@ def _reliability(options: argparse.Namespace, flags: list[str]) -> int:
     given = changes(options)
     if given.get("tracking_uri") == "none":
         given["tracking_uri"] = None
-    config = load_study_config(options.config, flags, changes=given)
+    config = load_study_config(options.config, flags, changes=given, other_flags=options.flags)
     if options.print_config:
-        return _print_config(config)
+        return _print_config(config, "reliability")
     if options.check:
         from irrbench.commands.checking import check  # noqa: PLC0415
 
@@ -148,13 +148,14 @@ def _load_benchmark(options: argparse.Namespace, flags: list[str]) -> Any:
         from irrbench.commands.loading import parse_predictions  # noqa: PLC0415
 
         given["predictions"] = parse_predictions(given["predictions"])
-    return load_config(options.config, flags, changes=given)
+    return load_config(options.config, flags, changes=given, other_flags=options.flags)
 
 
-def _print_config(config: Any) -> int:
+def _print_config(config: Any, explained: str) -> int:
+    from irrbench._settings import SHIPPED  # noqa: PLC0415
     from irrbench.config import to_yaml  # noqa: PLC0415
 
-    sys.stdout.write(to_yaml(config))
+    sys.stdout.write(f"# Each key is explained in {SHIPPED / explained}.yaml\n{to_yaml(config)}")
     return 0
 
 
@@ -173,9 +174,9 @@ def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
     """Convert; 0 when everything can be used, 1 when something was left out or the folder has problems."""
     from irrbench.data.problems import summarize_problems  # noqa: PLC0415
 
-    name = options.format.replace("-", "_")
+    name, own = options.format.replace("-", "_"), ("command", "typed", "flags", "format", "source")
     convert = getattr(import_module(f"irrbench.convert.{name}"), f"convert_{name}")
-    given = {key: value for key, value in vars(options).items() if key not in ("command", "typed", "format", "source")}
+    given = {key: value for key, value in vars(options).items() if key not in own}
     own_files = given.pop("own_files", None)
     source = options.source if own_files is None else parse_exports(options.source, own_files)
     done: Converted = convert(source, **given)

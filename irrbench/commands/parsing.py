@@ -7,13 +7,23 @@ as its ``dest`` (``train.max_epochs``) and no default; the configuration has the
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import irrbench
 
-_OPTIONS = ("command", "typed", "config", "check", "print_config", "resume", "cells")  # no keys of a configuration
+_OPTIONS = (
+    "command",
+    "typed",
+    "flags",
+    "config",
+    "check",
+    "print_config",
+    "resume",
+    "cells",
+)  # no keys of a configuration
 
 
 class Command(NamedTuple):
@@ -57,9 +67,17 @@ def parse(arguments: Sequence[str] | None, command: str | None = None) -> tuple[
         COMMANDS[command].add(parser)
         parser.set_defaults(command=command)
     options, flags = parser.parse_known_args(arguments)
+    options.flags = _flags_of(COMMANDS[options.command])
     if flags and not COMMANDS[options.command].has_configuration:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
     return options, flags
+
+
+def _flags_of(about: Command) -> list[str]:
+    """The flags that a command's parser takes."""
+    parser = argparse.ArgumentParser()
+    about.add(parser)
+    return re.findall(r"--[a-z][a-z-]+", parser.format_usage())
 
 
 def changes(options: argparse.Namespace) -> dict[str, Any]:
@@ -70,7 +88,7 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
 def _settings_of(about: Command) -> dict[str, Any]:
     return {
         "description": f"{about.text[0].upper()}{about.text[1:]}.",
-        "epilog": about.epilog,
+        "epilog": about.epilog and about.epilog.format(configs=Path(irrbench.__file__).parent / "configs"),
         "allow_abbrev": False,
         "formatter_class": argparse.RawDescriptionHelpFormatter,
     }
@@ -251,11 +269,13 @@ def _add_sync(parser: argparse.ArgumentParser) -> None:
 
 _BENCHMARK = """\
 Every key of the configuration is also a flag: --train.batch_size 8, --labels '[majority, soft]', --lidc.images 200;
---print-config lists them, the shipped configuration folder (configs/folder.yaml) explains them.
+--print-config lists them; each is explained in
+{configs}/folder.yaml.
 Exit code: 0 all well, 1 some cells failed (the results of the others are complete), 2 unusable input."""
 _RELIABILITY = """\
 Every key of the configuration is also a flag: --study.cells '[10, 20]', --folder.allow_missing true;
-the shipped configuration reliability (configs/reliability.yaml) explains them, docs/reliability.md the results.
+--print-config lists them; each is explained in
+{configs}/reliability.yaml.
 Exit code: 0 all well, 2 unusable input."""
 _CHECK = """\
 Keys of the configuration are also flags: --folder.allow_missing true, --folder.raters '[anna, ben]'.

@@ -49,7 +49,7 @@ from irrbench.data.layout import (
     rater_folders,
 )
 from irrbench.data.manifest import read_manifest
-from irrbench.data.naming import relate_names
+from irrbench.data.naming import check_names
 from irrbench.data.problems import DataError, Problem, ReadError, collecting
 from irrbench.data.rater_data import PackedMasks, RaterData, pack_masks, small_shape
 from irrbench.data.readers import Mask, check_shape
@@ -192,7 +192,7 @@ class _Folder:
     def _files(self, name: str, purpose: str, expected: str = "", remedy: str = "") -> Files:
         """The files by id of a folder below the root; names without an image are problems.
 
-        With ``expected``, so are images without a file, unless a file seems to mean them or none fits at all.
+        With ``expected``, so are images without a file.
         """
         misplaced = level_problem(self.root, self.root / name)
         if misplaced is not None:
@@ -203,21 +203,14 @@ class _Folder:
         images = files if name == "images" else self.images
         if not images:  # one cause is enough
             return files
-        related = relate_names(files, images)
-        for image_id, path in files.items():
-            file, relation = shown_path(self.root, path), related.get(image_id)
-            if relation is not None:
-                meant = f"{name}/{relation.image_id}{path.name[len(image_id) :]}"
-                self._add(file, relation.found, meant, relation.remedy, cause=relation.found.partition("(")[0])
-            elif image_id not in images:
-                self._add(file, "no image of that id", "the id of a file in images/", "rename or remove it")
-        meant_ids = {relation.image_id for relation in related.values()}
-        lacking = [image_id for image_id in images if image_id not in files and image_id not in meant_ids]
-        if expected and not files.keys().isdisjoint(images.keys() | related.keys()):
-            share = f" ({name} has none for {len(lacking)} of {len(images)} images)"
-            lacks = f"no file{share if len(lacking) > 1 else ''}"
-            for image_id in lacking:
-                self._add(f"{name}/{image_id}", lacks, expected, remedy, cause=f"lacking in {name}")
+        self.problems += check_names(
+            files,
+            images,
+            place=name,
+            shown=partial(shown_path, self.root),
+            unknown=("no image of that id", "the id of a file in images/", "rename or remove it"),
+            lacking=(expected, remedy) if expected and files else None,
+        )
         return files
 
     def _find_raters(self, folders: Sequence[str], wanted: Sequence[str] | None) -> list[str]:

@@ -9,9 +9,12 @@ import difflib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import NamedTuple
+
+from irrbench.data.problems import Problem
 
 FEW = 3
 _PIECES = re.compile(r"[^\W\d_]+|\d+|[\W_]+")  # letters, digits, or what separates them
@@ -42,6 +45,46 @@ def relate_names(names: Collection[str], ids: Collection[str]) -> dict[str, Rela
     if len(rest) <= max(FEW, len(names) // 10):  # where most names differ, likeness means nothing
         found |= _by_likeness(rest, sorted(set(ids) - set(names)))
     return found
+
+
+def check_names(
+    files: Mapping[str, Path],
+    ids: Collection[str],
+    *,
+    place: str,
+    shown: Callable[[Path], str],
+    unknown: tuple[str, str, str],
+    lacking: tuple[str, str] | None,
+    wanted: Collection[str] | None = None,
+) -> list[Problem]:
+    """A problem for each file that is named as no image, and for each image without a file.
+
+    One cause is one problem: an image is not lacking where a file seems to mean it, and none is where no file fits.
+
+    Args:
+        files: by the name that should be an id.
+        ids: of the images.
+        place: the folder, as messages name it.
+        shown: a file, as messages name it.
+        unknown: what to say of a file that seems to mean no image: found, expected, remedy.
+        lacking: what to say of an image without a file: expected, remedy; None where it may be without.
+        wanted: the images that must have a file, if not all.
+    """
+    related, problems = relate_names(files, ids), []
+    for name, path in files.items():
+        if name in related:
+            meant, found, remedy = related[name]
+            expected = f"{place}/{meant}{path.name[len(name) :] if path.name.startswith(name) else ''}"
+            problems.append(Problem(shown(path), found, expected, remedy, cause=found.partition("(did")[0]))
+        elif name not in ids:
+            problems.append(Problem(shown(path), *unknown))
+    all_wanted = ids if wanted is None else wanted
+    meant_ids = {relation.image_id for relation in related.values()}
+    absent = [i for i in all_wanted if i not in files and i not in meant_ids]
+    if lacking is not None and not (files and set(files).isdisjoint({*ids, *related})):
+        share = f" ({place} has none for {len(absent)} of {len(all_wanted)} images)" if len(absent) > 1 else ""
+        problems += [Problem(f"{place}/{i}", f"no file{share}", *lacking, cause=f"lacking in {place}") for i in absent]
+    return problems
 
 
 def _unpadded(name: str) -> str:
@@ -126,7 +169,9 @@ def _by_missing_affix(names: Collection[str], ids: Collection[str]) -> dict[str,
     found: dict[str, Relation] = {}
     for image_id, name, before, behind in _common_affixes(ids, names):
         text = f"a name that lacks {_named(before, behind)} of the image's id"
-        found.setdefault(name, Relation(image_id, text, f"take {_named(before, behind)} off the images' names"))
+        found.setdefault(
+            name, Relation(image_id, text, f"take {_named(before, behind)} off the images' names, or add it here")
+        )
     return found
 
 

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from irrbench.bounds import cut_scores
 from irrbench.data.io import Files, files_by_id, in_threads, read_values, single_channel, two_valued
+from irrbench.data.layout import level_problem
+from irrbench.data.naming import check_names
 from irrbench.data.rater_data import PackedMasks, RaterData, shrink_nearest
 from irrbench.data.readers import LOSSY, DataError, Mask, NiftiReader, Problem, ReadError, check_shape, extension, stem
 from irrbench.folds import Ties
@@ -207,11 +209,15 @@ def _read_all(
     """
     is_nnunet = any((root / name).is_file() for name in NNUNET_FILES)
     files, problems = _find_files(root, data.image_ids, is_nnunet=is_nnunet)
-    for name in [name for name in wanted.image_ids if name not in files]:
-        problems.append(Problem(f"{root}/{name}", "no file", "a prediction for each image", "predict it too"))
-    for name in sorted(set(files) - set(data.image_ids)):
-        found, path = "a prediction for an unknown image", str(files[name])
-        problems.append(Problem(path, found, "the ids of the data", "rename or remove it"))
+    problems += check_names(
+        files,
+        data.image_ids,
+        place=str(root),
+        shown=str,
+        unknown=("a prediction for an unknown image", "the ids of the data", "rename or remove it"),
+        lacking=("a prediction for each image", "predict it too"),
+        wanted=wanted.image_ids,
+    )
 
     def read(index: int) -> Result | Problem:
         path, image = files[wanted.image_ids[index]], getattr(wanted.sources[index], "path", None)
@@ -242,6 +248,11 @@ def _find_files(root: Path, known: Sequence[str], *, is_nnunet: bool) -> tuple[F
         has_archive = extension(name) not in (None, ".npz") and stem(name) in archives
         return is_nnunet and (name in _NNUNET_EXTRAS or name.endswith(".pkl") or has_archive)
 
+    inner = level_problem(root.parent, root)
+    if inner is not None:
+        raise DataError(
+            [inner._replace(file=str(root), expected="files <id>.*", remedy="give the folder of the files")]
+        )
     files, problems = files_by_id(root, root, purpose="one prediction for each image", skip=skip)
     if is_nnunet:
         cases = {name.removesuffix("_0000"): name for name in known}

@@ -209,7 +209,7 @@ def test_finished_predictions_on_the_test_split(study, store, tmp_path):
     config = small_config(study, tmp_path / "out", store, predictions=folders)
     result = run_recorded(config)
     assert result.code == 0
-    assert "on the test images" in result.text
+    assert "on the 5 test images" in result.text
     board = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert board.query("role == 'model'")["name"].tolist() == ["good", "wide"]
     assert board["n_images"].tolist() == [5] * 8
@@ -242,7 +242,7 @@ def test_all_images_are_scored_where_nobody_made_splits(store, tmp_path):
     every = [i for split in ("train", "val", "test") for i in ids(split)]
     folder = write_predictions(tmp_path / "good", every)
     config = small_config(root, tmp_path / "out", store, predictions={"good": str(folder)})
-    assert "on all images" in run_recorded(config).text
+    assert "on all 16 images (there is no column split)" in run_recorded(config).text
     assert pd.read_csv(tmp_path / "out" / "leaderboard.csv")["n_images"].tolist() == [16] * 7
 
 

@@ -112,7 +112,7 @@ def test_cases_go_by_their_image_with_the_channel_in_its_name(folder, prediction
     for path in [*folder.rglob("*.png")]:
         path.rename(path.with_name(f"{path.stem}_0000.png"))
     data = load_folder(folder)
-    with pytest.raises(DataError, match="a prediction for an unknown image"):
+    with pytest.raises(DataError, match=r"5 times: .*a name that lacks '_0000' of the image's id"):
         load_predictions(predictions, data)
     (predictions / "dataset.json").write_text("{}")
     save(predictions / "a.npy", PROBABILITY)
