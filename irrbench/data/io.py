@@ -19,7 +19,10 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from irrbench.data.readers import EXTENSIONS, LOSSY, Mask, Problem, Reader, ReadError, extension, reader_of, stem
+from irrbench.data.formats import EXTENSIONS, extension, reader_of, stem
+from irrbench.data.readers import LOSSY, Affine, Header, Mask, Problem, Reader, ReadError, Stored
+from irrbench.data.values import COLOUR, JPG_SLACK, Marks, Rule, Sort, decide, read_marks
+from irrbench.data.volumes import aligned
 
 Files = dict[str, Path]
 Item = TypeVar("Item")
@@ -27,6 +30,7 @@ Made = TypeVar("Made")
 PATIENCE_SECONDS = 2.0
 MAX_THREADS = 8
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+_BESIDE_MHD = (".raw", ".zraw")  # the voxels of the header of the same name
 
 
 def files_by_id(
@@ -53,6 +57,8 @@ def files_by_id(
     for path in sorted(folder.iterdir()):
         cause = ""
         if path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES or (skip and skip(path.name)):
+            continue
+        if path.suffix.lower() in _BESIDE_MHD and path.with_suffix(".mhd").exists():
             continue
         image_id = stem(path.name)
         if path.is_symlink() and _leaves(root, path):
@@ -107,8 +113,8 @@ def _reading(path: Path) -> Iterator[Reader]:
         raise ReadError(found, f"a complete {extension(path.name)} file", "export or copy it again") from error
 
 
-def read_shape(path: Path, *, decode: bool = False) -> tuple[int, ...]:
-    """The shape ``(C, *S)`` of an image.
+def read_header(path: Path, *, decode: bool = False) -> Header:
+    """The shape ``(C, *S)`` of an image, and where its voxels lie if it says so.
 
     Args:
         path: the file.
@@ -118,9 +124,10 @@ def read_shape(path: Path, *, decode: bool = False) -> tuple[int, ...]:
         ReadError: a file that is no image; with ``decode``, any that :func:`read_image` refuses.
     """
     if decode:
-        return _read_colour_planes(path).shape
+        colours, stored = _read_colour_planes(path)
+        return Header(colours.shape, stored.affine, stored.turned)
     with _reading(path) as reader:
-        return reader.shape(path)
+        return reader.header(path)
 
 
 def read_digest(path: Path) -> tuple[tuple[int, ...], bytes]:
@@ -138,10 +145,10 @@ def read_digest(path: Path) -> tuple[tuple[int, ...], bytes]:
 def read_image(path: Path) -> NDArray[np.float32]:
     """An image as float32 ``(C, *S)`` in [0, 1].
 
-    8-bit is divided by 255, 16-bit unsigned by 65535; any other type and every NIfTI volume is scaled from its own
-    1st to 99th percentile and clipped. Alpha is dropped.
+    8-bit is divided by 255, 16-bit unsigned by 65535; any other type and every volume is scaled from its own 1st to
+    99th percentile and clipped. Alpha is dropped. Pictures are turned as their EXIF says.
     """
-    colours = _read_colour_planes(path)
+    colours, _ = _read_colour_planes(path)
     if colours.dtype == np.bool_:
         return colours.astype(np.float32)
     if reader_of(path).scaled_by_type and colours.dtype in (np.uint8, np.uint16):
@@ -152,66 +159,101 @@ def read_image(path: Path) -> NDArray[np.float32]:
     return np.asarray(np.clip((colours - low) / (float(high - low) or 1.0), 0, 1), dtype=np.float32)
 
 
-def _read_colour_planes(path: Path) -> NDArray[Any]:
+def _read_colour_planes(path: Path) -> tuple[NDArray[Any], Stored]:
     with _reading(path) as reader:
-        array = reader.image(path)
-        colours, _ = reader.planes(array)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        stored = reader.image(path)
+        colours, _ = reader.planes(stored.array)
+        if colours.dtype.kind == "f" and not np.isfinite(colours).all():
             raise ReadError("NaN or infinite pixels", "finite numbers", "export the image again or replace them")
-        return colours
+        return colours, stored
 
 
-def read_values(path: Path) -> NDArray[Any]:
-    """The stored values, with whatever axes a NumPy file has; of other files the one channel."""
-    with _reading(path) as reader:
-        values = reader.values(path)
-        return values if reader.any_axes else single_channel(values, path)
+def read_values(path: Path, *, like: Affine | None = None) -> NDArray[Any]:
+    """The stored numbers, with whatever axes a NumPy file has.
 
-
-def single_channel(values: NDArray[Any], path: Path) -> NDArray[Any]:
-    """The one channel ``(*S)`` of what :func:`read_values` gives for a file; equal colours are one.
+    Args:
+        path: the file.
+        like: the affine of its image, if that has one: a volume is brought to the order of its axes.
 
     Raises:
-        ReadError: channels that differ, or neither two nor three spatial axes.
+        ReadError: an unreadable file, or a volume that lies elsewhere than its image.
+    """
+    with _reading(path) as reader:
+        array, affine, _ = reader.values(path)
+        return array if like is None or affine is None else aligned(array, affine, like)
+
+
+def single_plane(values: NDArray[Any], path: Path) -> tuple[NDArray[Any], Sort]:
+    """The one plane ``(*S)`` of what :func:`read_values` gives for a file; colours that differ become numbers.
+
+    Raises:
+        ReadError: channels that are no colours, an opacity that says something else than the colours, or neither two
+            nor three spatial axes.
     """
     colours, alpha = reader_of(path).planes(values)
-    if (len(colours) > 1 and (colours != colours[:1]).any()) or (alpha.size and (alpha != alpha.max()).any()):
-        found = f"{len(colours) + len(alpha)} channels that differ"
-        raise ReadError(found, "one channel (or equal ones)", "save it as a single-channel file")
-    return np.asarray(colours[0])
-
-
-def read_mask(path: Path) -> Mask:
-    """A mask ``(*S)``: zero is background, the only other value is marked."""
+    if alpha.size:
+        colours = _shown(colours, alpha)
+    plane: NDArray[Any] = colours[0]
     if extension(path.name) in LOSSY:
-        raise ReadError("a lossy JPEG mask", "a lossless mask", "export it as PNG, TIFF, npy or NIfTI")
-    plane = single_channel(read_values(path), path)
-    if not two_valued(plane):
-        values = np.unique(plane)
-        shown = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
-        remedy = "threshold it, or export one mask per structure without smoothing"
-        raise ReadError(f"{len(values)} values ({shown})", "two values with 0 as background (0/1 or 0/255)", remedy)
-    return np.asarray(plane != 0)
+        if len(colours) > 1 and np.ptp(colours, axis=0).max() > JPG_SLACK:
+            raise ReadError("colours in a JPEG", "grey, or a file that was saved without loss", "export it as PNG")
+        return plane, "jpg"
+    if len(colours) == 1 or (colours == colours[:1]).all():
+        return plane, "bool" if plane.dtype == np.bool_ else "numbers"
+    if len(colours) != 3 or plane.dtype != np.uint8:
+        found = f"{len(colours)} channels that differ"
+        raise ReadError(found, "one channel (or equal ones)", "save it as a single-channel file, a stack as .nii.gz")
+    red, green, blue = colours.astype(np.int32)
+    codes = (red << 16) + (green << 8) + blue
+    return np.where(codes > 0, codes + COLOUR, 0), "colours"
 
 
-def two_valued(plane: NDArray[Any]) -> bool:
-    """Whether ``plane`` holds 0 and at most one other, finite value (or nothing but that one).
+def _shown(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """The colours with black where nothing is seen of them, if that is what they say anyway."""
+    if alpha.all() and (alpha == alpha.max()).all():
+        return colours
+    is_hidden = alpha[0] == 0
+    shown = np.where(is_hidden, 0, colours)
+    is_clear_cut = (is_hidden | (alpha[0] == alpha.max())).all()
+    is_one_colour = (colours == colours.reshape(len(colours), -1)[:, :1].reshape(-1, *[1] * is_hidden.ndim)).all()
+    if is_clear_cut and (is_hidden.all() or shown.any()) and ((shown == colours).all() or is_one_colour):
+        return shown
+    found = "an opacity that says something else than the colours"
+    raise ReadError(found, "marks of one colour on black or on nothing", "save it as a single-channel file")
 
-    Example:
-        >>> two_valued(np.array([0, 255])), two_valued(np.array([1, 2])), two_valued(np.array([0.0, np.nan]))
-        (True, False, False)
+
+def read_mask(path: Path, rule: Rule | None = None, *, like: Affine | None = None) -> Marks:
+    """A mask and what its file holds, which :func:`~irrbench.data.values.decide` compares over a folder.
+
+    Args:
+        path: the file.
+        rule: what is known of its values; by default 0 is background, every other value is marked.
+        like: as in :func:`read_values`.
+
+    Raises:
+        ReadError: an unreadable or misplaced file, or values that no mask has.
     """
-    if plane.dtype == np.bool_:
-        return True
-    top, low = plane.max(), plane.min()
-    value = top if top != 0 else low
-    return bool(np.isfinite(value)) and bool(((plane == 0) | (plane == value)).all())
+    with _reading(path):
+        plane, sort = single_plane(read_values(path, like=like), path)
+        return read_marks(plane, sort, rule or Rule())
+
+
+def read_single_mask(path: Path) -> Mask:
+    """A mask ``(*S)`` that belongs to no folder: 0 is background, the only other value is marked.
+
+    Raises:
+        ReadError: an unreadable file, or more values.
+    """
+    marks = read_mask(path)
+    for problem in decide("", {"": marks.facts}, Rule())[1]:
+        raise ReadError(problem.found, problem.expected, problem.remedy)
+    return marks.marked
 
 
 def read_colours(path: Path) -> NDArray[Any]:
     """The colours of a picture, ``(H, W)`` or ``(H, W, C)``."""
     with _reading(path) as reader:
-        return reader.image(path)
+        return reader.image(path).array
 
 
 def read_upright(path: Path) -> NDArray[np.uint8] | None:

@@ -1,0 +1,44 @@
+"""The formats of image files, by the ending of a file's name; a new one is a Reader and an entry in READERS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from irrbench.data.pictures import PictureReader
+from irrbench.data.readers import NumpyReader, Reader, ReadError
+from irrbench.data.volumes import ItkReader, NiftiReader
+
+READERS: tuple[Reader, ...] = (PictureReader(), NumpyReader(), NiftiReader(), ItkReader())
+EXTENSIONS = tuple(ending for reader in READERS for ending in reader.endings)
+
+
+def extension(name: str) -> str | None:
+    """The known extension that ``name`` ends with, in lower case, or None.
+
+    Example:
+        >>> extension("scan.NII.gz"), extension("notes.txt")
+        ('.nii.gz', None)
+    """
+    return next((known for known in EXTENSIONS if name.lower().endswith(known)), None)
+
+
+def stem(name: str) -> str:
+    """``name`` without the known extension that it ends with.
+
+    Example:
+        >>> stem("scan.NII.gz"), stem("notes.txt")
+        ('scan', 'notes.txt')
+    """
+    return name[: len(name) - len(extension(name) or "")]
+
+
+def reader_of(path: Path) -> Reader:
+    """The reader of a file's format.
+
+    Raises:
+        ReadError: the file has none of :data:`EXTENSIONS`.
+    """
+    for reader in READERS:
+        if extension(path.name) in reader.endings:
+            return reader
+    raise ReadError("an unknown file type", f"one of {', '.join(EXTENSIONS)}", "convert the file")

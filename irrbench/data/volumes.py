@@ -1,0 +1,197 @@
+"""Volumes of voxels that declare where they lie: NIfTI, NRRD and MetaImage, and how two of them are laid over each other.
+
+Arrays keep the file's axes, x first. An affine ``(4, 4)`` leads from an array's indices to millimetres (right, anterior,
+superior); its columns follow the array's axes.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irrbench.data.readers import Affine, Header, Reader, ReadError, Stored, check_size
+
+TOLERANCE = 1e-3  # of an affine's numbers, in millimetres
+_UNITS = {1: 1000.0, 3: 0.001}  # NIfTI's codes for metres and micrometres
+_HEADER_BYTES = 2**16
+_ITK_MARKS = (b"NRRD000", b"ObjectType", b"NDims", b"Comment")
+
+
+def aligned(values: NDArray[Any], affine: Affine, like: Affine) -> NDArray[Any]:
+    """``values`` with their axes ordered and flipped as those of a volume with the affine ``like``.
+
+    Raises:
+        ReadError: the voxels of the one are not voxels of the other, to a thousandth of a millimetre.
+    """
+    volume = values.reshape(values.shape + (1,) * (3 - values.ndim))
+    order: list[int] = []
+    signs: list[int] = []
+    for column in like[:3, :3].T:
+        fits = [
+            (axis, sign)
+            for axis in range(3)
+            for sign in (1, -1)
+            if axis not in order and np.abs(sign * affine[:3, axis] - column).max() <= TOLERANCE
+        ]
+        if not fits:
+            raise _misplaced(affine, like)
+        order.append(fits[0][0])
+        signs.append(fits[0][1])
+    flipped = [axis for axis, sign in zip(order, signs, strict=True) if sign < 0]
+    origin = affine[:3, 3] + sum(affine[:3, axis] * (volume.shape[axis] - 1) for axis in flipped)
+    if not np.abs(origin - like[:3, 3]).max() <= TOLERANCE or (values.ndim == 2 and order[2] != 2):
+        raise _misplaced(affine, like)
+    moved = volume.transpose(order)[tuple(slice(None, None, sign) for sign in signs)]
+    return moved.reshape(moved.shape[: values.ndim])
+
+
+def _misplaced(affine: Affine, like: Affine) -> ReadError:
+    found, expected = (f"{axes_of(one)}, {_place_of(one)}" for one in (affine, like))
+    if found == expected:
+        found += " at another angle"
+    remedy = "resample it to its image's grid, or export it with its image's header"
+    return ReadError(f"axes {found}", f"axes {expected}, as its image's (their order and direction may differ)", remedy)
+
+
+def _place_of(affine: Affine) -> str:
+    spacing = " x ".join(f"{size:.4g}" for size in np.linalg.norm(affine[:3, :3], axis=0))
+    return f"spacing {spacing} mm, first voxel at ({', '.join(f'{place:.4g}' for place in affine[:3, 3] + 0.0)})"
+
+
+def axes_of(affine: Affine) -> str:
+    """The directions of the three axes by their usual letters.
+
+    Example:
+        >>> axes_of(np.diag([-1.0, 1.0, 2.0, 1.0]))
+        'LAS'
+    """
+    names = (("L", "R"), ("P", "A"), ("I", "S"))
+    main = [int(np.abs(column).argmax()) for column in affine[:3, :3].T]
+    return "".join(names[axis][int(affine[axis, k] > 0)] for k, axis in enumerate(main))
+
+
+class NiftiReader(Reader):
+    """NIfTI, unpacked by nibabel; the values in stored axis order."""
+
+    endings = (".nii.gz", ".nii")
+    scaled_by_type = False
+
+    def header(self, path: Path) -> Header:
+        """Shape ``(1, *S)`` and affine; voxels are not decoded."""
+        with self._open(path) as (volume, shape, _):
+            return Header((1, *shape), self._affine(volume))
+
+    def values(self, path: Path) -> Stored:
+        """The values, scaled as the header says."""
+        with self._open(path) as (volume, shape, stream):
+            values: NDArray[Any] = np.asarray(volume.dataobj).reshape(shape)
+            while isinstance(stream, gzip.GzipFile) and stream.read(2**20):
+                pass  # to the very end, where the checksum is compared; nibabel stops before
+            return Stored(values, self._affine(volume))
+
+    @staticmethod
+    def _affine(volume: Any) -> Affine | None:
+        """The affine in millimetres; None where the header says nothing of where the volume lies."""
+        header = volume.header
+        if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
+            return None
+        affine = np.array(volume.affine, dtype=np.float64)
+        affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
+        return affine
+
+    @contextmanager
+    def _open(self, path: Path) -> Iterator[tuple[Any, tuple[int, ...], Any]]:
+        """A volume of checked size, its shape, and the open file, which is unpacked once."""
+        try:
+            import nibabel  # noqa: PLC0415
+        except ImportError as error:
+            raise ReadError("a NIfTI file and no nibabel", "nibabel", "pip install 'irrbench[nifti]'") from error
+        nib: Any = nibabel
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+            start = stream.read(nib.Nifti2Header.sizeof_hdr)
+            stream.seek(0)
+            kind = nib.Nifti2Image if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Image
+            holder = nib.FileHolder(fileobj=stream)
+            volume = kind.from_file_map({"header": holder, "image": holder})
+            shape = tuple(int(size) for size in volume.shape)
+            while len(shape) > 3 and shape[-1] == 1:
+                shape = shape[:-1]
+            check_size(shape)
+            dtype = volume.get_data_dtype()
+            if len(shape) > 3 or dtype.kind not in "buif":
+                raise ReadError(f"shape {shape} of {dtype}", "one volume of numbers", "split the series")
+            yield volume, shape, stream
+
+
+class ItkReader(Reader):
+    """NRRD and MetaImage, read by SimpleITK; axes in the order of NIfTI's, but two-dimensional pictures ``(H, W)``."""
+
+    endings = (".nrrd", ".mha", ".mhd")
+    scaled_by_type = False
+
+    def header(self, path: Path) -> Header:
+        """Shape ``(1, *S)`` and affine; voxels are not decoded."""
+        reader, shape = self._open(path)
+        return Header((1, *shape), self._affine(reader))
+
+    def values(self, path: Path) -> Stored:
+        """The values."""
+        import SimpleITK as sitk  # noqa: N813, PLC0415
+
+        reader, shape = self._open(path)
+        array = sitk.GetArrayFromImage(reader.Execute())  # axes in reverse
+        return Stored((array if len(shape) == 2 else array.transpose()).reshape(shape), self._affine(reader))
+
+    def _open(self, path: Path) -> tuple[Any, tuple[int, ...]]:
+        """SimpleITK's reader of a file of checked size, its header read, and the shape."""
+        try:
+            import SimpleITK as sitk  # noqa: N813, PLC0415
+        except ImportError as error:
+            found = f"a {path.suffix} file and no SimpleITK"
+            raise ReadError(found, "SimpleITK", "pip install 'irrbench[itk]'") from error
+        _check_data_file(path)
+        reader: Any = sitk.ImageFileReader()
+        reader.SetImageIO("NrrdImageIO" if path.name.lower().endswith(".nrrd") else "MetaImageIO")
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        size = reader.GetSize()
+        shape = tuple(size[::-1] if len(size) == 2 else size)
+        check_size(shape)
+        if len(shape) > 3 or reader.GetNumberOfComponents() != 1:
+            found = f"size {' x '.join(map(str, size))} with {reader.GetNumberOfComponents()} numbers a voxel"
+            raise ReadError(found, "one volume of single numbers", "split it")
+        return reader, shape
+
+    @staticmethod
+    def _affine(reader: Any) -> Affine:
+        """The affine; ITK's x and y point left and to the back."""
+        dims = reader.GetDimension()
+        affine = np.eye(4)
+        affine[:dims, :dims] = np.reshape(reader.GetDirection(), (dims, dims)) * reader.GetSpacing()
+        affine[:dims, 3] = reader.GetOrigin()
+        affine[:2] *= -1
+        return affine if dims == 3 else affine[:, [1, 0, 2, 3]]
+
+
+def _check_data_file(path: Path) -> None:
+    """Refuse a header that leads to voxels elsewhere than in its file or, of an mhd, the file beside it."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if not header.startswith(_ITK_MARKS):
+        raise ReadError("another kind of file", f"a {path.suffix} file", "export it again")
+    lines = header.split(b"\n\n")[0] if header.startswith(b"NRRD") else header
+    for line in lines.splitlines():
+        key, _, value = line.replace(b"=", b":", 1).partition(b":")
+        if key.strip().lower().replace(b" ", b"") not in (b"elementdatafile", b"datafile"):
+            continue
+        name = value.strip().decode("utf-8", "replace")
+        beside = path.with_name(name) if "/" not in name and "\\" not in name else path / "outside"
+        if name == "LOCAL" or (path.suffix.lower() == ".mhd" and beside.is_file() and not beside.is_symlink()):
+            return
+        raise ReadError(f"voxels in another file ({name[:60]!r})", "header and voxels in one file", "save it as .mha")
