@@ -32,12 +32,17 @@ class FolderConfig:
         allow_missing: whether a rater may lack an image.
         group_column: manifest column that groups images; by default ``group``, ``patient_id`` or ``patient``.
         max_side: larger images (and their masks) are scaled down to this side.
+        classes: values of masks that are marked, where they are not all but 0: class numbers, or ``[0]`` for dark marks
+            on white; by rater where they differ, such as ``{anna: [0]}``.
+        void: the value of pixels that do not count: no part of the ROI, whichever rater marked them so.
     """
 
     raters: list[str] | None = None
     allow_missing: bool = False
     group_column: str | None = None
     max_side: PositiveInt | None = None
+    classes: list[int] | dict[str, list[int]] | None = None
+    void: int | None = None
 
 
 @dataclass(frozen=True)

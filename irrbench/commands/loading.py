@@ -106,7 +106,8 @@ def describe(config: DataConfig, data: RaterData) -> str:
 
 def _folder_options(config: DataConfig) -> dict[str, Any]:
     folder = config.folder
-    return {"raters": folder.raters, "allow_missing": folder.allow_missing, "group_column": folder.group_column}
+    names = ("raters", "allow_missing", "group_column", "classes", "void")
+    return {name: getattr(folder, name) for name in names}
 
 
 def parse_predictions(pairs: list[str]) -> dict[str, str]:

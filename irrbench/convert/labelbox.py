@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from irrbench.convert.shapes import fill_box, fill_polygon
 from irrbench.convert.writing import Converted, ImageFolder, Source, attempt, safe_name, write_folder
-from irrbench.data.io import read_colours, read_mask
-from irrbench.data.readers import LOSSY, DataError, Mask, Problem, ReadError, check_shape, collecting, extension
+from irrbench.data.formats import extension
+from irrbench.data.io import read_colours, read_single_mask
+from irrbench.data.readers import LOSSY, DataError, Mask, Problem, ReadError, check_shape, collecting
 
 Row = Mapping[str, Any]
 Shape = tuple[int, int]
@@ -251,7 +252,7 @@ def _read_single(path: Path) -> Mask:
     """One object's mask: what is neither black nor transparent, of one colour."""
     colours = read_colours(path)
     if colours.ndim == 2 or extension(path.name) in LOSSY:
-        return read_mask(path)
+        return read_single_mask(path)
     marked = _opaque(colours) & colours[..., :3].any(-1)
     if len(np.unique(colours[marked], axis=0)) > 1:
         raise ReadError(f"{path.name} of several colours", "a mask in one colour on black", "export again")

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irrbench.data.folder import check_folder
-from irrbench.data.io import in_threads, read_image, read_upright
-from irrbench.data.readers import DataError, Mask, Problem, ReadError, extension, size_text, stem
+from irrbench.data.formats import extension, stem
+from irrbench.data.io import in_threads, read_both_ways, read_image
+from irrbench.data.readers import DataError, Mask, Problem, ReadError, size_text
 
 Made = TypeVar("Made")
 Shape = tuple[int, int]
@@ -217,9 +218,10 @@ def _prepare(source: Source) -> tuple[Path | NDArray[np.generic], dict[str, list
     shape = image.shape if isinstance(image, np.ndarray) else read_image(image).shape[1:]
     if len(shape) != 2:
         raise ReadError(f"an image of {len(shape)} axes", "a picture of height and width", "export single slices")
-    upright = read_upright(image) if isinstance(image, Path) else None
-    if upright is not None and declared in (None, upright.shape[:2]):
-        return upright, source.draw((upright.shape[0], upright.shape[1]))
+    ways = read_both_ways(image) if isinstance(image, Path) else None
+    for way in ways or ():
+        if declared in (None, way.shape[:2]):
+            return way, source.draw((way.shape[0], way.shape[1]))
     if declared is not None and declared != shape:
         expected = f"size {size_text(declared)}, as declared"
         raise ReadError(f"size {size_text(shape)}", expected, "give the images that were annotated")

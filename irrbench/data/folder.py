@@ -17,28 +17,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from irrbench.data.io import (
-    Files,
-    escapes,
-    files_by_id,
-    in_threads,
-    read_digest,
-    read_image,
-    read_mask,
-    read_shape,
-    shown_path,
-)
+from irrbench.data.image_files import ROI, Classes, Drawn, FolderImage, MaskFile, decide_all, read_files, rules_of
+from irrbench.data.io import Files, escapes, files_by_id, in_threads, shown_path
 from irrbench.data.layout import (
     ADD_MASKS,
     DECLARE,
@@ -50,9 +35,9 @@ from irrbench.data.layout import (
 )
 from irrbench.data.manifest import read_manifest
 from irrbench.data.naming import check_names
-from irrbench.data.problems import DataError, Problem, ReadError, collecting
-from irrbench.data.rater_data import PackedMasks, RaterData, pack_masks, small_shape
-from irrbench.data.readers import Mask, check_shape
+from irrbench.data.problems import DataError, Problem
+from irrbench.data.rater_data import RaterData
+from irrbench.data.values import Rule
 from irrbench.patterns import MAX_RATERS
 
 MAX_REPEATS = 30
@@ -68,14 +53,17 @@ def load_folder(
     min_raters: int = 1,
     group_column: str | None = None,
     max_side: int | None = None,
+    classes: Classes = None,
+    void: int | None = None,
     check_images: bool = True,
     progress: bool = True,
 ) -> RaterData:
     """Load a data folder; masks are decoded once, images later on demand.
 
-    8-bit images are divided by 255, 16-bit unsigned ones by 65535; all other types and NIfTI volumes are scaled from
-    their own 1st to 99th percentile. Grey images get three channels where other images have colour. Axes and
-    orientation are taken as stored (no EXIF rotation, no NIfTI affine).
+    8-bit images are divided by 255, 16-bit unsigned ones by 65535; all other types and volumes are scaled from their
+    own 1st to 99th percentile. Grey images get three channels where other images have colour. Pictures are turned as
+    their EXIF says. Volumes keep the axes of their image's file, to which masks with an affine are brought; one that
+    lies elsewhere is a problem. What the values of a rater's masks mean is decided for all of them at once.
 
     Args:
         root: the folder, laid out as this module says.
@@ -84,6 +72,9 @@ def load_folder(
         min_raters: images drawn by fewer raters are left out, and the log says how many.
         group_column: the manifest column that groups images; by default ``group``, ``patient_id`` or ``patient``.
         max_side: larger images are scaled down to this side (mean of pixels), their masks with them (nearest pixel).
+        classes: the values that are marked, where they are not all but 0: class numbers, or ``[0]`` for dark marks on
+            white; by rater where they differ.
+        void: the value of pixels that do not count: no part of the ROI, whoever marked them so.
         check_images: whether each image is decoded once now, so that a damaged one is found before training.
         progress: whether to show a bar where it takes over two seconds.
 
@@ -98,10 +89,12 @@ def load_folder(
     ids = tuple(sorted(folder.images))
     manifest = read_manifest(root, ids, group_column=group_column)
     problems = folder.problems + (manifest.problems if ids else [])
-    read = partial(folder.read_image, decode=check_images, max_side=max_side)
+    rules, unknown = rules_of(folder.masks, classes, void)
+    read = partial(folder.read_image, rules=rules, decode=check_images, max_side=max_side)
     items = in_threads(read, ids, label=f"reading {root.name}", progress=progress)
-    problems += [problem for item in items for problem in item.problems]
-    counts = {item.channels for item in items if item.channels}
+    values, contradictions = decide_all(items, rules)
+    problems += [problem for item in items for problem in item.problems] + unknown + contradictions
+    counts = {item.header.shape[0] for item in items if item.header is not None}
     if len(counts) > 1 and counts != {1, 3}:
         found = f"images of {' and '.join(map(str, sorted(counts)))} channels"
         problems.append(Problem("images", found, "one number of channels (grey beside colour is fine)", "convert"))
@@ -119,7 +112,9 @@ def load_folder(
         packed=tuple(item.packed for item in items if item.packed is not None),
         repeats=tuple(folder.repeats),
         repeated=tuple(item.repeated for item in items),
-        pictures=tuple(item.picture for item in items) if check_images else (),
+        pictures=tuple(item.header.digest for item in items if item.header is not None) if check_images else (),
+        values=values,
+        affines=tuple(item.affine for item in items),
     )
     if data.group_column is not None:
         log.info("%s: images are grouped by %s", data.name, data.group_column)
@@ -136,24 +131,24 @@ def check_folder(
     raters: Sequence[str] | None = None,
     allow_missing: bool = False,
     group_column: str | None = None,
+    classes: Classes = None,
+    void: int | None = None,
     progress: bool = True,
 ) -> list[Problem]:
     """Everything that is wrong with a data folder; an empty list where :func:`load_folder` would load it."""
     try:
-        load_folder(root, raters=raters, allow_missing=allow_missing, group_column=group_column, progress=progress)
+        load_folder(
+            root,
+            raters=raters,
+            allow_missing=allow_missing,
+            group_column=group_column,
+            classes=classes,
+            void=void,
+            progress=progress,
+        )
     except DataError as error:
         return list(error.problems)
     return []
-
-
-class _Image(NamedTuple):
-    """What one image's files hold; no masks where there are problems."""
-
-    channels: int
-    picture: bytes
-    problems: list[Problem]
-    packed: PackedMasks | None = None
-    repeated: PackedMasks | None = None
 
 
 class _Folder:
@@ -247,57 +242,14 @@ class _Folder:
             self._add("masks", f"{len(chosen)} repeat folders", f"at most {MAX_REPEATS}", "remove some")
         return chosen[:MAX_REPEATS]
 
-    def read_image(self, image_id: str, *, decode: bool, max_side: int | None) -> _Image:
+    def read_image(self, image_id: str, rules: Mapping[str, Rule], *, decode: bool, max_side: int | None) -> Drawn:
         """Read the files of one image; runs in several threads."""
-        problems: list[Problem] = []
-        shape: tuple[int, ...] = ()
-        picture = b""
-        with collecting(problems, shown_path(self.root, self.images[image_id])):
-            source = self.images[image_id]
-            shape, picture = read_digest(source) if decode else (read_shape(source), b"")
-        planes: list[Mask | None] = []
-        for files in (*self.masks.values(), *self.repeats.values(), self.rois):
-            plane, path = None, files.get(image_id)
-            if path is not None:
-                file = shown_path(self.root, path)
-                with collecting(problems, file):
-                    plane = read_mask(path)
-                    if shape:
-                        check_shape(plane.shape, shape[1:], "draw it on the image's own pixels")
-                if files is self.rois and plane is not None and not plane.any():
-                    problems.append(Problem(file, "no marked pixel", "a region that counts", "redraw or remove it"))
-            planes.append(plane)
-        channels = shape[0] if shape else 0
-        if problems:
-            return _Image(channels, picture, problems)
-        *masks, roi = planes
-        first, repeats = masks[: len(self.masks)], masks[len(self.masks) :]
-        packed, repeated = (
-            pack_masks(part, roi, max_side=max_side) if any(mask is not None for mask in part) else None
-            for part in (first, repeats)
-        )
-        return _Image(channels, picture, problems, packed, repeated)
-
-
-@dataclass(frozen=True)
-class FolderImage:
-    """Reads one image when called, with the channels of its data set and no side over ``max_side``."""
-
-    path: Path
-    channels: int
-    max_side: int | None
-
-    def __call__(self) -> NDArray[np.float32]:
-        """The image, float32 ``(C, *S)`` in [0, 1]."""
-        try:
-            image = read_image(self.path)
-        except ReadError as error:
-            raise DataError([error.at(str(self.path))]) from error
-        shape = small_shape(image.shape[1:], self.max_side)
-        if image.shape[1:] != shape:  # each pixel becomes the mean of those that it covers
-            batch = torch.from_numpy(np.ascontiguousarray(image))[None]
-            image = torch.nn.functional.interpolate(batch, size=shape, mode="area")[0].numpy()
-        return image if len(image) == self.channels else np.repeat(image, self.channels, axis=0)
+        first = [MaskFile(rater, rules[rater], files.get(image_id)) for rater, files in self.masks.items()]
+        raters = {name: repeat_of(name) or name for name in self.repeats}
+        repeats = [MaskFile(raters[n], rules[raters[n]], files.get(image_id)) for n, files in self.repeats.items()]
+        roi = MaskFile(ROI, Rule(), self.rois.get(image_id))
+        image = self.images[image_id]
+        return read_files(self.root, image, first, repeats, roi, decode=decode, max_side=max_side)
 
 
 def repeat_of(name: str) -> str | None:

@@ -9,6 +9,7 @@ from irrbench.data.readers import NumpyReader, Reader, ReadError
 from irrbench.data.volumes import ItkReader, NiftiReader
 
 READERS: tuple[Reader, ...] = (PictureReader(), NumpyReader(), NiftiReader(), ItkReader())
+_READER_OF = {ending: reader for reader in READERS for ending in reader.endings}
 EXTENSIONS = tuple(ending for reader in READERS for ending in reader.endings)
 
 
@@ -38,7 +39,7 @@ def reader_of(path: Path) -> Reader:
     Raises:
         ReadError: the file has none of :data:`EXTENSIONS`.
     """
-    for reader in READERS:
-        if extension(path.name) in reader.endings:
-            return reader
+    reader = _READER_OF.get(extension(path.name) or "")
+    if reader is not None:
+        return reader
     raise ReadError("an unknown file type", f"one of {', '.join(EXTENSIONS)}", "convert the file")

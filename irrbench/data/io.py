@@ -30,6 +30,7 @@ Made = TypeVar("Made")
 PATIENCE_SECONDS = 2.0
 MAX_THREADS = 8
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+_BY_PERCENTILES = "scaled from the 1st to the 99th percentile"
 _BESIDE_MHD = (".raw", ".zraw")  # the voxels of the header of the same name
 
 
@@ -125,21 +126,9 @@ def read_header(path: Path, *, decode: bool = False) -> Header:
     """
     if decode:
         colours, stored = _read_colour_planes(path)
-        return Header(colours.shape, stored.affine, stored.turned)
+        return Header(colours.shape, stored.affine, stored.turned, _scale(colours, path), _digest(colours))
     with _reading(path) as reader:
         return reader.header(path)
-
-
-def read_digest(path: Path) -> tuple[tuple[int, ...], bytes]:
-    """The shape ``(C, *S)`` of an image, all of which is decoded, and a digest of its pixels.
-
-    Raises:
-        ReadError: a file that :func:`read_image` refuses.
-    """
-    planes = _read_colour_planes(path)
-    digest = hashlib.sha1(repr((planes.shape, planes.dtype.str)).encode(), usedforsecurity=False)
-    digest.update(np.ascontiguousarray(planes).data)
-    return planes.shape, digest.digest()
 
 
 def read_image(path: Path) -> NDArray[np.float32]:
@@ -151,12 +140,24 @@ def read_image(path: Path) -> NDArray[np.float32]:
     colours, _ = _read_colour_planes(path)
     if colours.dtype == np.bool_:
         return colours.astype(np.float32)
-    if reader_of(path).scaled_by_type and colours.dtype in (np.uint8, np.uint16):
+    if _scale(colours, path) != _BY_PERCENTILES:
         return colours.astype(np.float32) / np.float32(np.iinfo(colours.dtype).max)
     low, high = np.percentile(colours, (1, 99))
     if high <= low:  # nearly constant: the percentiles say nothing, the extremes may
         low, high = colours.min(), colours.max()
     return np.asarray(np.clip((colours - low) / (float(high - low) or 1.0), 0, 1), dtype=np.float32)
+
+
+def _digest(colours: NDArray[Any]) -> bytes:
+    digest = hashlib.sha1(repr((colours.shape, colours.dtype.str)).encode(), usedforsecurity=False)
+    digest.update(np.ascontiguousarray(colours).data)
+    return digest.digest()
+
+
+def _scale(colours: NDArray[Any], path: Path) -> str:
+    """How an image's values become numbers from 0 to 1."""
+    by_type = {np.dtype(bool): "bool", np.dtype(np.uint8): "8 bit", np.dtype(np.uint16): "16 bit"}
+    return by_type.get(colours.dtype, _BY_PERCENTILES) if reader_of(path).scaled_by_type else _BY_PERCENTILES
 
 
 def _read_colour_planes(path: Path) -> tuple[NDArray[Any], Stored]:
@@ -168,7 +169,7 @@ def _read_colour_planes(path: Path) -> tuple[NDArray[Any], Stored]:
         return colours, stored
 
 
-def read_values(path: Path, *, like: Affine | None = None) -> NDArray[Any]:
+def read_values(path: Path, *, like: Affine | None = None) -> Stored:
     """The stored numbers, with whatever axes a NumPy file has.
 
     Args:
@@ -179,22 +180,28 @@ def read_values(path: Path, *, like: Affine | None = None) -> NDArray[Any]:
         ReadError: an unreadable file, or a volume that lies elsewhere than its image.
     """
     with _reading(path) as reader:
-        array, affine, _ = reader.values(path)
-        return array if like is None or affine is None else aligned(array, affine, like)
+        return _values(reader, path, like)
 
 
-def single_plane(values: NDArray[Any], path: Path) -> tuple[NDArray[Any], Sort]:
+def _values(reader: Reader, path: Path, like: Affine | None) -> Stored:
+    stored = reader.values(path)
+    if like is None or stored.affine is None:
+        return stored
+    return Stored(aligned(stored.array, stored.affine, like), like)
+
+
+def single_plane(values: NDArray[Any], path: Path, reader: Reader | None = None) -> tuple[NDArray[Any], Sort]:
     """The one plane ``(*S)`` of what :func:`read_values` gives for a file; colours that differ become numbers.
 
     Raises:
         ReadError: channels that are no colours, an opacity that says something else than the colours, or neither two
             nor three spatial axes.
     """
-    colours, alpha = reader_of(path).planes(values)
+    colours, alpha = (reader or reader_of(path)).planes(values)
     if alpha.size:
         colours = _shown(colours, alpha)
     plane: NDArray[Any] = colours[0]
-    if extension(path.name) in LOSSY:
+    if path.suffix.lower() in LOSSY:
         if len(colours) > 1 and np.ptp(colours, axis=0).max() > JPG_SLACK:
             raise ReadError("colours in a JPEG", "grey, or a file that was saved without loss", "export it as PNG")
         return plane, "jpg"
@@ -233,9 +240,10 @@ def read_mask(path: Path, rule: Rule | None = None, *, like: Affine | None = Non
     Raises:
         ReadError: an unreadable or misplaced file, or values that no mask has.
     """
-    with _reading(path):
-        plane, sort = single_plane(read_values(path, like=like), path)
-        return read_marks(plane, sort, rule or Rule())
+    with _reading(path) as reader:
+        stored = _values(reader, path, like)
+        plane, sort = single_plane(stored.array, path, reader)
+        return read_marks(plane, sort, rule or Rule())._replace(affine=stored.affine)
 
 
 def read_single_mask(path: Path) -> Mask:
@@ -256,10 +264,10 @@ def read_colours(path: Path) -> NDArray[Any]:
         return reader.image(path).array
 
 
-def read_upright(path: Path) -> NDArray[np.uint8] | None:
-    """A picture as viewers show it, 8 bit, ``(H, W)`` or ``(H, W, 3)``; None where it is stored that way."""
+def read_both_ways(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """A picture as viewers show it and as stored, 8 bit, ``(H, W)`` or ``(H, W, 3)``; None where these are the same."""
     with _reading(path) as reader:
-        return reader.upright(path)
+        return reader.both_ways(path)
 
 
 def track(items: Iterable[Item], *, total: int, label: str, enabled: bool = True) -> Iterator[Item]:

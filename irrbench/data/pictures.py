@@ -1,4 +1,4 @@
-"""Pictures that Pillow decodes: PNG, TIFF, JPEG, GIF, BMP, PNM. What their colours are, and what numbers they stand for.
+"""Pictures that Pillow decodes (PNG, TIFF, JPEG, GIF, BMP, PNM): their colours, and the numbers these stand for.
 
 A mask's background is black, whatever number stands for it: of a palette the colours decide, and a TIFF that calls
 white 0 is refused as a mask, as programs read it differently.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _PLAIN = (".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm")
 _FORMATS = ("PNG", "TIFF", "JPEG", "GIF", "BMP", "PPM")  # Pillow's names; MPO is read as JPEG
-_EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # where a turn may be written
+_EXIF = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))  # where a turn may be written
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
 
@@ -66,23 +66,26 @@ class PictureReader(Reader):
             is_inverted = _is_white_zero(picture) and pixels.dtype == np.uint16  # Pillow inverts 1 and 8 bit alone
             return self._stored(picture, ~pixels if is_inverted else pixels)
 
-    def upright(self, path: Path) -> NDArray[np.uint8] | None:
-        """8-bit grey or colour, turned as EXIF says; None where it says nothing."""
+    def both_ways(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """8-bit grey or colour, turned as EXIF says, and as stored; None where EXIF says nothing."""
         with self._open(path) as picture:
-            stored = self._stored(picture, np.asarray(picture if picture.mode == "L" else picture.convert("RGB")))
-            return stored.array if stored.turned else None
+            pixels: NDArray[np.uint8] = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
+            stored = self._stored(picture, pixels)
+            return (stored.array, pixels) if stored.turned else None
 
     def _stored(self, picture: Image.Image, pixels: NDArray[Any]) -> Stored:
         """The pixels of a decoded picture, turned as its EXIF says."""
         turn = self._turn(picture)
+        if turn == 1:
+            return Stored(pixels)
         upright = pixels.swapaxes(0, 1) if turn >= 5 else pixels
         upright = upright[::-1] if turn in (3, 4, 7, 8) else upright
         upright = upright[:, ::-1] if turn in (2, 3, 6, 7) else upright
-        return Stored(upright, None, turn > 1)
+        return Stored(upright, turned=True)
 
     def _turn(self, picture: Image.Image) -> int:
         """The orientation that EXIF declares, 1 to 8; 1 where it says nothing that can be read."""
-        if picture.format == "TIFF" or not any(key in picture.info for key in _EXIF):
+        if picture.format == "TIFF" or _EXIF.isdisjoint(picture.info):
             return 1  # Pillow itself turns TIFF
         from PIL import ExifTags  # noqa: PLC0415
 
@@ -126,12 +129,12 @@ def _pixels(picture: Image.Image) -> NDArray[Any]:
 
 
 def _is_white_zero(picture: Image.Image) -> bool:
-    tags: Any = getattr(picture, "tag_v2", {})  # of a TIFF
+    tags: Any = getattr(picture, "tag_v2", {}) if picture.format == "TIFF" else {}
     return bool(tags.get(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO)
 
 
 def _palette_numbers(picture: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of a palette: its greys, or its numbers where 0 alone is black (class numbers), or else its colours."""
+    """The pixels of a palette: its greys; or its numbers where 0 alone is black (class numbers); or its colours."""
     numbers: NDArray[np.uint8] = np.asarray(picture)
     colours = np.zeros((256, 3), np.uint8)
     stored = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
@@ -139,10 +142,10 @@ def _palette_numbers(picture: Image.Image) -> NDArray[np.uint8]:
     if not stored.any():
         raise ReadError("a palette of black alone", "black for the background alone", "save it without a palette")
     if (stored == stored[:, :1]).all():
-        return colours[numbers, 0]
-    is_black = ~colours.any(1)
-    used = np.bincount(numbers.ravel(), minlength=256) > 0
-    return colours[numbers] if (is_black & used)[1:].any() or not is_black[0] else numbers
+        return np.asarray(colours[:, 0][numbers])
+    black = np.flatnonzero((colours == 0).all(axis=1))
+    blacks_used = np.intersect1d(black[black > 0], numbers)
+    return numbers if black[:1] == [0] and not blacks_used.size else colours[numbers]
 
 
 def _checked_png(file: BinaryIO) -> BinaryIO:

@@ -11,18 +11,30 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from irrbench.bounds import cut_scores
-from irrbench.data.io import Files, files_by_id, in_threads, read_values, single_channel, two_valued
+from irrbench.data.foreground import (
+    Facts,
+    Foreground,
+    Kind,
+    Known,
+    Reading,
+    decide_predictions,
+    read_foreground,
+    read_labels,
+)
+from irrbench.data.formats import extension, reader_of, stem
+from irrbench.data.io import Files, files_by_id, in_threads
 from irrbench.data.layout import level_problem
 from irrbench.data.naming import check_names
-from irrbench.data.rater_data import PackedMasks, RaterData, shrink_nearest
-from irrbench.data.readers import LOSSY, DataError, Mask, NiftiReader, Problem, ReadError, check_shape, extension, stem
+from irrbench.data.problems import DataError, Problem, ReadError
+from irrbench.data.rater_data import RaterData
+from irrbench.data.readers import Mask
 from irrbench.folds import Ties
 from irrbench.scores import EmptyReference, gain
 
@@ -31,7 +43,6 @@ Classes = Sequence[int] | None
 Use = Callable[["Foreground", int], Result]  # what is made of one image's prediction and the image's index
 NNUNET_FILES = ("dataset.json", "plans.json", "predict_from_raw_data_args.json")
 _NNUNET_EXTRAS = (*NNUNET_FILES, "summary.json", "postprocessing.json", "postprocessing.pkl")
-SUM_TOLERANCE = 0.02  # half precision, and maps that were resampled
 CANDIDATES = tuple(number / 100 for number in range(1, 100))
 TINY = 1e-12
 
@@ -71,8 +82,9 @@ def load_predictions(
 ) -> Predictions:
     """Load ``<id>.*`` files of masks (0/1, 0/255 or bool) or probabilities, which are cut above ``threshold``.
 
-    Probabilities are floats in [0, 1], or 8-bit (divided by 255) or 16-bit (by 65535) with more than two values. They
-    may be those of all classes, background first, on an axis before or after the pixels' axes (nnU-Net's npz): of two
+    What the values mean is decided for the folder as a whole, see :func:`irrbench.data.foreground.decide_predictions`.
+    Probabilities are floats in [0, 1], or 8-bit (divided by 255) or 16-bit (by 65535) with many values. They may be
+    those of all classes, background first, on an axis before or after the pixels' axes (nnU-Net's npz): of two
     classes the second is taken, of more ``classes`` says which count. A file may have its image's original size where
     ``data`` was loaded with ``max_side``. What nnU-Net writes beside its predictions is skipped.
 
@@ -95,7 +107,8 @@ def load_predictions(
     def pack(found: Foreground, _: int) -> bytes:
         return zlib.compress(np.packbits(found.cut(threshold)).tobytes(), 1)
 
-    return Predictions(wanted, threshold, tuple(_read_all(Path(root), data, wanted, pack, classes, progress=progress)))
+    packed, reading = _read_all(Path(root), data, wanted, pack, classes, progress=progress)
+    return Predictions(wanted, threshold, tuple(packed), values=reading.text)
 
 
 class MasksAloneError(DataError):
@@ -152,7 +165,7 @@ def choose_threshold(
     if not len(wanted):
         raise DataError([Problem(str(root), f"no {split} image", "images to choose on", "give a threshold")])
 
-    def score_image(found: Foreground, index: int) -> tuple[bool, NDArray[np.float64]]:
+    def score_image(found: Foreground, index: int) -> NDArray[np.float64]:
         roi = wanted.roi(index)
         by_cut = cut_scores(
             torch.from_numpy(wanted.masks(index))[None],
@@ -164,13 +177,13 @@ def choose_threshold(
             ties=ties,
             empty_reference=empty_reference,
         )
-        return found.certain is not None, np.asarray(by_cut[0].numpy(), dtype=np.float64)
+        return np.asarray(by_cut[0].numpy(), dtype=np.float64)
 
-    results = _read_all(Path(root), data, wanted, score_image, classes, progress=progress)
-    if not any(is_probability for is_probability, _ in results):
+    results, reading = _read_all(Path(root), data, wanted, score_image, classes, progress=progress)
+    if reading.kind != "probability":
         remedy = "give a threshold, or save them"
         raise MasksAloneError([Problem(str(root), "masks alone", "probabilities to cut", remedy)])
-    scores = np.stack([scores for _, scores in results])
+    scores = np.stack(results)
     defined = ~np.isnan(scores).any(1)
     if not defined.any():
         raise DataError([Problem(str(root), f"no image with a defined {score}", "one at least", "give a threshold")])
@@ -201,8 +214,10 @@ def find_models(root: str | Path) -> dict[str, Path]:
 
 def _read_all(
     root: Path, data: RaterData, wanted: RaterData, use: Use[Result], classes: Classes, *, progress: bool
-) -> list[Result]:
+) -> tuple[list[Result], Reading]:
     """Read the predictions of ``wanted``, a part of ``data``, and ``use`` each with its index; none is kept.
+
+    Each file is read once, as it would be alone. Those that mean something else in this folder are read again.
 
     Raises:
         DataError: with every problem of every file.
@@ -218,22 +233,34 @@ def _read_all(
         lacking=("a prediction for each image", "predict it too"),
         wanted=wanted.image_ids,
     )
+    known = Known.of(classes, read_labels(root / NNUNET_FILES[0]) if is_nnunet else {})
 
-    def read(index: int) -> Result | Problem:
+    def read(index: int, kind: Kind | None = None) -> tuple[Result, Facts] | Problem:
         path, image = files[wanted.image_ids[index]], getattr(wanted.sources[index], "path", None)
-        is_nifti = image is not None and extension(image.name) in NiftiReader.endings
+        shape = wanted.packed[index].shape
+        turn_axes = is_nnunet and image is not None and reader_of(image).axes_reversed(len(shape))
         try:
-            found = read_foreground(path, wanted.packed[index], classes, reverse_axes=is_nnunet and is_nifti)
-            return use(found, index)
+            found, facts = read_foreground(
+                path, wanted.packed[index], known, kind, reverse_axes=turn_axes, like=wanted.affine(index)
+            )
+            return use(found, index), facts
         except ReadError as error:
             return error.at(str(path))
 
     indices = [i for i, name in enumerate(wanted.image_ids) if name in files]
-    results = in_threads(read, indices, label=f"reading {root.name}", progress=progress)
-    problems += [result for result in results if isinstance(result, Problem)]
+    results = dict(
+        zip(indices, in_threads(read, indices, label=f"reading {root.name}", progress=progress), strict=True)
+    )
+    facts = {i: result[1] for i, result in results.items() if not isinstance(result, Problem)}
+    names = {i: str(files[wanted.image_ids[i]]) for i in facts}
+    reading, contradictions = decide_predictions(str(root), {names[i]: fact for i, fact in facts.items()}, known)
+    problems += contradictions
+    again = [] if problems else [i for i, fact in facts.items() if not fact.means(reading.kind)]
+    results |= {i: read(i, reading.kind) for i in again}
+    problems += [result for result in results.values() if isinstance(result, Problem)]
     if problems:
         raise DataError(problems)
-    return [result for result in results if not isinstance(result, Problem)]
+    return [result[0] for result in results.values() if not isinstance(result, Problem)], reading
 
 
 def _find_files(root: Path, known: Sequence[str], *, is_nnunet: bool) -> tuple[Files, list[Problem]]:
@@ -258,96 +285,3 @@ def _find_files(root: Path, known: Sequence[str], *, is_nnunet: bool) -> tuple[F
         cases = {name.removesuffix("_0000"): name for name in known}
         files = {name if name in known else cases.get(name, name): path for name, path in files.items()}
     return files, [problem._replace(file=str(root / problem.file)) for problem in problems]
-
-
-class Foreground(NamedTuple):
-    """Values ``(*S)`` and the one that means certainty (1, or the largest of its type); None where it is a mask."""
-
-    values: NDArray[Any]
-    certain: float | None
-
-    def cut(self, threshold: float) -> Mask:
-        """The mask: probabilities above ``threshold`` are foreground."""
-        if self.certain is None:
-            return np.asarray(self.values, dtype=bool)
-        edge = threshold * self.certain
-        # Integers exceed an edge where they exceed its floor, and need no conversion for that.
-        return np.asarray(self.values > (edge if self.values.dtype.kind == "f" else math.floor(edge)))
-
-    def levels(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
-        """How many of the ascending thresholds ``(T,)`` each pixel exceeds; a mask exceeds none or all."""
-        if self.certain is None:
-            return np.where(self.values, len(edges), 0)
-        # The comparison of `cut`: of float32 with a threshold rounded to float32, of integers in float64.
-        kind = self.values.dtype if self.values.dtype.kind == "f" else np.dtype(np.float64)
-        return np.searchsorted((edges * self.certain).astype(kind), self.values.astype(kind, copy=False), side="left")
-
-
-def read_foreground(path: Path, packed: PackedMasks, classes: Classes, *, reverse_axes: bool) -> Foreground:
-    """The foreground in a file, a mask or a probability at each pixel, at the size of its image's masks.
-
-    Args:
-        path: the file.
-        packed: the masks of its image.
-        classes: the class numbers that are foreground.
-        reverse_axes: whether archives have the axes of a NIfTI image in reverse, as nnU-Net's have.
-
-    Raises:
-        ReadError: an unreadable file, another size, or values that are neither a mask nor probabilities.
-    """
-    stored = values = read_values(path)
-    shapes = [packed.shape, packed.full_shape]
-    if reverse_axes and extension(path.name) == ".npz":
-        values = values.transpose(0, *range(values.ndim - 1, 0, -1))
-    # Leave out axes of length 1 (a channel, a depth) until the rest are the image's, or classes.
-    for axis in (0, 1, -1):
-        fits = not {values.shape, values.shape[1:], values.shape[:-1]}.isdisjoint(shapes) and values.shape[0] != 1
-        if not fits and values.ndim > len(shapes[0]) and values.shape[axis] == 1:
-            values = values.squeeze(axis)
-    if values.shape in shapes:
-        found = _from_plane(values, path, classes)
-    elif values.dtype.kind == "f" and (values.shape[1:] in shapes or values.shape[:-1] in shapes):
-        planes = values if values.shape[1:] in shapes else np.moveaxis(values, -1, 0)
-        found = _from_classes(planes, classes)
-    else:
-        found = _from_plane(single_channel(stored, path), path, classes)
-    if found.values.shape not in shapes:
-        check_shape(found.values.shape, packed.full_shape, "resample it to the image's own pixels")
-    return found._replace(values=shrink_nearest(found.values, packed.shape))
-
-
-def _from_classes(planes: NDArray[Any], classes: Classes) -> Foreground:
-    """The probability of some classes out of those of all, ``(C, *S)``."""
-    count = len(planes)
-    _check_probabilities(planes)
-    if np.abs(planes.sum(0, dtype=np.float64) - 1).max() > SUM_TOLERANCE:
-        expected = "classes (background first) whose probabilities sum to 1"
-        raise ReadError(f"{count} channels that do not", expected, "save the foreground's probability alone")
-    chosen = [1] if classes is None and count == 2 else classes
-    if chosen is None or not set(chosen) <= set(range(count)):
-        found = f"{count} classes" if chosen is None else f"{count} classes and the choice {list(chosen)}"
-        raise ReadError(found, "which of them are foreground", "name their numbers (classes)")
-    return Foreground(planes[chosen[0]] if len(chosen) == 1 else planes[list(chosen)].sum(0).clip(max=1), 1.0)
-
-
-def _from_plane(plane: NDArray[Any], path: Path, classes: Classes) -> Foreground:
-    is_float = plane.dtype.kind == "f"
-    if is_float and (classes is None or not np.isfinite(plane).all() or (plane != np.rint(plane)).any()):
-        _check_probabilities(plane)
-        return Foreground(plane, 1.0)
-    if classes is not None:
-        return Foreground(np.isin(plane, classes), None)
-    if two_valued(plane) and extension(path.name) not in LOSSY:
-        return Foreground(plane != 0, None)
-    if plane.dtype in (np.uint8, np.uint16):
-        return Foreground(plane, float(np.iinfo(plane.dtype).max))
-    found = f"{len(np.unique(plane))} values of type {plane.dtype}"
-    raise ReadError(found, "a mask of two values, or probabilities as float or unsigned 8 or 16 bit", "export it so")
-
-
-def _check_probabilities(values: NDArray[Any]) -> None:
-    if not np.isfinite(values).all():
-        raise ReadError("NaN or infinite values", "probabilities in [0, 1]", "check the model's output at these pixels")
-    if values.min() < 0 or values.max() > 1:
-        found = f"values from {values.min():.3g} to {values.max():.3g}"
-        raise ReadError(found, "probabilities in [0, 1]", "apply a sigmoid to logits before saving")

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from irrbench.data.problems import DataError, Problem
-from irrbench.data.readers import Mask
+from irrbench.data.readers import Affine, Mask
 from irrbench.patterns import MAX_RATERS
 
 SPLITS = ("train", "val", "test")
@@ -119,6 +119,7 @@ class RaterData:
         manifest: one row an image (index ``image_id``), always with ``split``; covariates as they came.
         group_column: the manifest column that groups images (patients), or None where each image is its own group.
         repeats: names of repeat drawings (``anna@2``), see :meth:`drawings`.
+        affines: by image, from voxels to millimetres ``(4, 4)`` where its files say so, see :meth:`spacing`.
         values: by rater, ``roi`` and ``images``, how the values in their files were read, such as ``0/255``.
         has_splits: whether the splits are the data's own, and no hash of names.
         pictures: a digest of each image's pixels; empty where they were not decoded.
@@ -137,6 +138,7 @@ class RaterData:
     values: Mapping[str, str] = field(default_factory=dict)
     has_splits: bool = True
     pictures: tuple[bytes, ...] = field(default=(), repr=False)
+    affines: tuple[Affine | None, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -183,6 +185,18 @@ class RaterData:
         """Spatial shape of image ``index``, without decoding it."""
         return self.packed[index].shape
 
+    def affine(self, index: int) -> Affine | None:
+        """From the voxels of image ``index``'s files to millimetres, ``(4, 4)``; None where no file says so."""
+        return self.affines[index] if self.affines else None
+
+    def spacing(self, index: int) -> tuple[float, ...] | None:
+        """Millimetres from pixel to pixel along each axis of image ``index``; None where no file says so."""
+        affine, item = self.affine(index), self.packed[index]
+        if affine is None:
+            return None
+        sizes = np.linalg.norm(affine[:3, : len(item.shape)], axis=0) * item.full_shape / item.shape
+        return tuple(sizes.tolist())
+
     @property
     def groups(self) -> list[str]:
         """The group of each image (its own id where images are not grouped)."""
@@ -210,6 +224,7 @@ class RaterData:
             packed=tuple(self.packed[i] for i in indices),
             repeated=tuple(self.repeated[i] for i in indices) if self.repeats else (),
             pictures=tuple(self.pictures[i] for i in indices) if self.pictures else (),
+            affines=tuple(self.affines[i] for i in indices) if self.affines else (),
         )
 
     def digest(self) -> str:

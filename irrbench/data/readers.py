@@ -11,8 +11,6 @@ import io
 import math
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -76,11 +74,21 @@ class Stored(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The shape ``(C, *S)`` of an image, and what else is known without decoding it, as in :class:`Stored`."""
+    """What is known of an image, with or without decoding it.
+
+    Attributes:
+        shape: ``(C, *S)``.
+        affine: as in :class:`Stored`.
+        turned: as in :class:`Stored`.
+        scale: how values become numbers from 0 to 1.
+        digest: of the pixels; empty where they were not decoded.
+    """
 
     shape: tuple[int, ...]
     affine: Affine | None = None
     turned: bool = False
+    scale: str = "not decoded"
+    digest: bytes = b""
 
 
 class Reader(ABC):
@@ -113,9 +121,13 @@ class Reader(ABC):
         stored = self.image(path)
         return Header(self.planes(stored.array)[0].shape, stored.affine, stored.turned)
 
-    def upright(self, path: Path) -> NDArray[np.uint8] | None:  # noqa: ARG002
-        """The picture as viewers show it, 8 bit; None where it is stored that way."""
+    def both_ways(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:  # noqa: ARG002
+        """The picture as viewers show it and as it is stored, 8 bit; None where these are the same."""
         return None
+
+    def axes_reversed(self, axes: int) -> bool:  # noqa: ARG002
+        """Whether other programs give an array of so many axes in reverse."""
+        return False
 
     def planes(self, array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Split an array into its colours ``(C, *S)`` and its opacity ``(0 or 1, *S)``.

@@ -7,6 +7,7 @@ say the same; those that do not are problems.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -14,12 +15,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from irrbench.data.readers import Mask, Problem, ReadError
+from irrbench.data.problems import Problem, ReadError
+from irrbench.data.readers import Affine, Mask
 
 Sort = Literal["numbers", "bool", "jpg", "colours"]
 JPG_SLACK = 63  # how far from black or white a pixel of a JPEG mask may be; it is cut half way between them
 COLOUR = 2**24  # what is added to a colour's number, so that it equals no other value
-MOST_VALUES = 256
+MOST_VALUES = 32  # more are those of a smooth picture
 FRAME = 0.9  # share of the border, and of the masks, that marks take where they are dark on white
 FEWEST_FRAMED = 3
 _SMOOTH = "threshold it, or export one mask per structure without smoothing"
@@ -58,11 +60,12 @@ class Facts(NamedTuple):
 
 
 class Marks(NamedTuple):
-    """A mask ``(*S)``, which of its pixels are void (None: none), and what its file held."""
+    """A mask ``(*S)``, which of its pixels are void (None: none), what its file held, and where its voxels lie."""
 
     marked: Mask
     void: Mask | None
     facts: Facts
+    affine: Affine | None = None
 
 
 def values_text(values: Sequence[float], sort: Sort = "numbers") -> str:
@@ -75,7 +78,7 @@ def values_text(values: Sequence[float], sort: Sort = "numbers") -> str:
     shown = [
         f"#{int(value) - COLOUR:06x}" if sort == "colours" and value >= COLOUR else f"{value:g}" for value in values[:4]
     ]
-    if len(values) == 2 and values[0] == 0:
+    if len(values) == 2 and values[0] == 0 and math.isfinite(values[1]):
         return "/".join(shown)
     return ", ".join(shown) + (", ..." if len(values) > 4 else "")
 
@@ -93,6 +96,8 @@ def read_marks(plane: NDArray[Any], sort: Sort, rule: Rule) -> Marks:
     if void is not None:
         plane = np.where(void, 0, plane)
     values = distinct(plane)
+    if rule.classes is None and len(values) > MOST_VALUES:
+        raise _smooth(values)
     if rule.classes is None:
         marked = np.asarray(plane != 0)
         framed = _is_framed(marked) if 0 in values and len(values) > 1 else None
@@ -107,22 +112,22 @@ def distinct(plane: NDArray[Any]) -> tuple[float, ...]:
     """The distinct values, ascending.
 
     Raises:
-        ReadError: values that are not finite, or more than a mask of classes has.
+        ReadError: values that are not finite, or fractions.
     """
     top, low = plane.max(), plane.min()
     value = top if top != 0 else low
     if plane.dtype == np.bool_ or ((plane == 0) | (plane == value)).all():
-        found = tuple(sorted({float(low), float(top)}))
+        found: tuple[float, ...] = (float(low), float(top)) if low != top else (float(top),)
     else:
         found = tuple(np.unique(plane).tolist())
-    if not np.isfinite(found).all():
+    if not all(map(math.isfinite, found)):
         raise ReadError(f"values ({values_text(found)})", "two values with 0 as background (0/1 or 0/255)", _SMOOTH)
-    if len(found) > MOST_VALUES or any(value % 1 for value in found[:-1]):
-        raise _too_many(found)
+    if len(found) > 2 and any(value % 1 for value in found):
+        raise _smooth(found)
     return found
 
 
-def _too_many(values: Sequence[float]) -> ReadError:
+def _smooth(values: Sequence[float]) -> ReadError:
     expected = "two values with 0 as background (0/1 or 0/255)"
     return ReadError(f"{len(values)} values ({values_text(values)})", expected, _SMOOTH)
 
@@ -154,6 +159,9 @@ def decide(folder: str, facts: Mapping[str, Facts], rule: Rule) -> tuple[str, li
         rule: what was said of the values.
     """
     void = f", {rule.void} is void" if any(fact.has_void for fact in facts.values()) else ""
+    if void and not any(any(fact.values) for fact in facts.values()):
+        found, remedy = f"nothing but 0 and void ({rule.void})", "leave --folder.void out if that value is a mark"
+        return "0" + void, [Problem(folder, found, "marks beside void", remedy)]
     if rule.classes is not None:
         text, problems = _decide_classes(folder, facts, rule.classes)
         return text + void, problems
@@ -174,14 +182,10 @@ def decide(folder: str, facts: Mapping[str, Facts], rule: Rule) -> tuple[str, li
 
 
 def _contradiction(file: str, fact: Facts, holds: str) -> Problem:
+    remedy = "name the marked values (--folder.classes [1]) or the one of pixels that do not count (--folder.void 255)"
     if fact.sort == "colours":
         remedy = "export one mask per structure, of one colour on black"
-    elif len(fact.marks) == 1 and fact.marks != (255,):
-        remedy = "name the marked values (classes) if they are class numbers; or export it as the others"
-    else:
-        top = int(max(fact.marks))
-        remedy = f"name the marked values (classes), or the one of pixels that do not count (void: {top})"
-    return Problem(file, f"values {fact.text()}", holds, remedy)
+    return Problem(file, f"values {fact.text()}", holds, remedy, f"values of {file.rpartition('/')[0]}")
 
 
 def _decide_classes(folder: str, facts: Mapping[str, Facts], classes: tuple[int, ...]) -> tuple[str, list[Problem]]:
@@ -199,7 +203,7 @@ def _decide_classes(folder: str, facts: Mapping[str, Facts], classes: tuple[int,
     if not set(classes).intersection(values):
         text += ", in no mask"
         if 0 not in classes and [value for value in values if value] in ([255], [65535]):
-            remedy = "correct classes, or give each rater's own (classes: {rater: [1]})"
+            remedy = "correct folder.classes, or give each rater's own (folder.classes: {rater: [1]})"
             problems.append(Problem(folder, f"values {values_text(values)}", f"some of the classes {named}", remedy))
     return text, problems
 
@@ -211,5 +215,6 @@ def _find_framed(folder: str, facts: Mapping[str, Facts]) -> list[Problem]:
         return []
     values = sorted({value for fact in facts.values() for value in fact.marks})
     found = f"{sum(framed)} of {len(framed)} masks that mark their border and most pixels, as dark marks on white do"
-    remedy = f"say classes: [0] if the marks are dark, or classes: [{values_text(values) or 1}] if they are not"
+    light = values_text(values) or 1
+    remedy = f"say --folder.classes [0] if the marks are dark, --folder.classes [{light}] if they are not"
     return [Problem(folder, found, "marks on a background of 0", remedy)]

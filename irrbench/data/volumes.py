@@ -1,7 +1,7 @@
-"""Volumes of voxels that declare where they lie: NIfTI, NRRD and MetaImage, and how two of them are laid over each other.
+"""Volumes that declare where their voxels lie (NIfTI, NRRD, MetaImage), and how one is laid over another.
 
-Arrays keep the file's axes, x first. An affine ``(4, 4)`` leads from an array's indices to millimetres (right, anterior,
-superior); its columns follow the array's axes.
+Arrays keep the file's axes, x first. An affine ``(4, 4)`` leads from an array's indices to millimetres (to the right,
+to the front, upwards); its columns follow the array's axes.
 """
 
 from __future__ import annotations
@@ -82,6 +82,10 @@ class NiftiReader(Reader):
     endings = (".nii.gz", ".nii")
     scaled_by_type = False
 
+    def axes_reversed(self, axes: int) -> bool:  # noqa: ARG002
+        """nnU-Net's archives have them in reverse."""
+        return True
+
     def header(self, path: Path) -> Header:
         """Shape ``(1, *S)`` and affine; voxels are not decoded."""
         with self._open(path) as (volume, shape, _):
@@ -134,6 +138,10 @@ class ItkReader(Reader):
 
     endings = (".nrrd", ".mha", ".mhd")
     scaled_by_type = False
+
+    def axes_reversed(self, axes: int) -> bool:
+        """Those of a volume are."""
+        return axes == 3
 
     def header(self, path: Path) -> Header:
         """Shape ``(1, *S)`` and affine; voxels are not decoded."""

@@ -1,0 +1,338 @@
+"""The foreground in files of predictions, and what their values mean: decided for a model's folder as a whole.
+
+A file is read as it would be alone; its :class:`Facts` show afterwards whether the folder says something else. An 8-bit
+file of 0 and 1 is a mask among masks, next to nothing among probabilities, and class numbers beside files that hold 2.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irrbench.data.formats import extension
+from irrbench.data.io import read_values, single_plane
+from irrbench.data.problems import Problem, ReadError
+from irrbench.data.rater_data import PackedMasks, shrink_nearest
+from irrbench.data.readers import Affine, Mask, check_shape
+from irrbench.data.values import values_text
+
+Kind = Literal["mask", "probability", "classes"]
+SUM_TOLERANCE = 0.02  # half precision, and maps that were resampled
+FEW_VALUES = 16  # up to so many numbers in a whole folder are those of classes if 1 and 2 are among them,
+FEW_CLASSES = 5  # and up to so many, with 0, anyway; more are probabilities
+_NAME_CLASSES = "name the foreground's class numbers (--finished.classes [1])"
+_SAMPLE = 4096
+_TYPES = {np.dtype(np.uint8): "8 bit", np.dtype(np.uint16): "16 bit"}
+_INTEGERS = (*_TYPES.values(), "integers")
+
+
+class Foreground(NamedTuple):
+    """Values ``(*S)`` and the one that means certainty (1, or the largest of its type); None where it is a mask."""
+
+    values: NDArray[Any]
+    certain: float | None
+
+    def cut(self, threshold: float) -> Mask:
+        """The mask: probabilities above ``threshold`` are foreground."""
+        if self.certain is None:
+            return np.asarray(self.values, dtype=bool)
+        edge = threshold * self.certain
+        # Integers exceed an edge where they exceed its floor, and need no conversion for that.
+        return np.asarray(self.values > (edge if self.values.dtype.kind == "f" else math.floor(edge)))
+
+    def levels(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
+        """How many of the ascending thresholds ``(T,)`` each pixel exceeds; a mask exceeds none or all."""
+        if self.certain is None:
+            return np.where(self.values, len(edges), 0)
+        # The comparison of `cut`: of float32 with a threshold rounded to float32, of integers in float64.
+        kind = self.values.dtype if self.values.dtype.kind == "f" else np.dtype(np.float64)
+        return np.searchsorted((edges * self.certain).astype(kind), self.values.astype(kind, copy=False), side="left")
+
+
+class Known(NamedTuple):
+    """What is known before any file is read: class numbers that are foreground, and names by number (nnU-Net's)."""
+
+    classes: tuple[int, ...] | None
+    labels: Mapping[int, str]
+
+    @classmethod
+    def of(cls, classes: Sequence[int] | None, labels: Mapping[int, str]) -> Known:
+        """The classes that were chosen, or the only one that has a name."""
+        if classes is None and len(labels) == 1:
+            classes = tuple(labels)
+        return cls(None if classes is None else tuple(classes), labels)
+
+    def names(self) -> str:
+        """The names in words."""
+        return ", ".join(f"{number} {name}" for number, name in self.labels.items())
+
+
+class Facts(NamedTuple):
+    """What one file of predictions holds.
+
+    Attributes:
+        sort: ``bool``, ``float``, ``8 bit``, ``16 bit``, another type of integers, or ``<C> classes``.
+        values: the distinct values, ascending; None where there are many.
+        top: the largest value.
+        kind: how the file was read.
+    """
+
+    sort: str
+    values: tuple[float, ...] | None
+    top: float
+    kind: Kind
+
+    @property
+    def certain(self) -> float:
+        """The value of certainty."""
+        return {"8 bit": 255.0, "16 bit": 65535.0}.get(self.sort, 1.0)
+
+    @property
+    def marks(self) -> set[float]:
+        """The few values but 0, full 16 bit as full 8 bit."""
+        return {255.0 if self.sort == "16 bit" and value == 65535 else value for value in self.values or () if value}
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether a mask and a probability would be the same."""
+        return self.values is not None and set(self.values) <= {0.0, self.certain}
+
+    @property
+    def text(self) -> str:
+        """The values in words."""
+        return f"many values up to {self.top:g}" if self.values is None else f"values {values_text(self.values)}"
+
+    def means(self, kind: Kind) -> bool:
+        """Whether the file, read as ``kind``, is what it was read as."""
+        is_same = self.kind == kind or self.sort == "bool" or self.sort.endswith("classes")
+        return is_same or ({self.kind, kind} == {"mask", "probability"} and self.is_sure)
+
+
+class Reading(NamedTuple):
+    """What the values of a folder mean, and that in words."""
+
+    kind: Kind
+    text: str
+
+
+def read_labels(path: Path) -> dict[int, str]:
+    """The names of foreground classes by number, out of nnU-Net's ``dataset.json``; none where it has none.
+
+    Regions (several numbers under one name) are left out.
+    """
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8")).get("labels", {})
+        pairs = [(key, value) if str(value).isdecimal() else (value, key) for key, value in labels.items()]
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return {
+        int(number): str(name)
+        for name, number in pairs
+        if str(number).isdecimal() and int(number) > 0 and str(name).lower() != "ignore"
+    }
+
+
+def read_foreground(
+    path: Path,
+    packed: PackedMasks,
+    known: Known,
+    kind: Kind | None = None,
+    *,
+    reverse_axes: bool = False,
+    like: Affine | None = None,
+) -> tuple[Foreground, Facts]:
+    """The foreground in a file, a mask or a probability at each pixel, at the size of its image's masks.
+
+    Args:
+        path: the file.
+        packed: the masks of its image.
+        known: what is known of its values.
+        kind: what they are in this folder; by default what they are in a file alone.
+        reverse_axes: whether archives have the axes of a volume in reverse, as nnU-Net's have.
+        like: the affine of its image.
+
+    Raises:
+        ReadError: an unreadable file, another size, or values that are neither a mask nor probabilities.
+    """
+    stored = values = read_values(path, like=like).array
+    shapes = [packed.shape, packed.full_shape]
+    if reverse_axes and extension(path.name) == ".npz":
+        values = values.transpose(0, *range(values.ndim - 1, 0, -1))
+    # Leave out axes of length 1 (a channel, a depth) until the rest are the image's, or classes.
+    for axis in (0, 1, -1):
+        fits = not {values.shape, values.shape[1:], values.shape[:-1]}.isdisjoint(shapes) and values.shape[0] != 1
+        if not fits and values.ndim > len(shapes[0]) and values.shape[axis] == 1:
+            values = values.squeeze(axis)
+    planes = None if values.shape in shapes else _class_planes(values, shapes, path)
+    if planes is not None:
+        found, facts = _from_classes(planes, known)
+    elif values.shape in shapes:
+        found, facts = _from_plane(values, known, kind, is_lossy=False)
+    else:
+        plane, sort = single_plane(stored, path)
+        found, facts = _from_plane(plane, known, kind, is_lossy=sort == "jpg")
+    if found.values.shape not in shapes:
+        _refuse_size(found.values.shape, packed.full_shape)
+    return found._replace(values=shrink_nearest(found.values, packed.shape)), facts
+
+
+def _refuse_size(shape: tuple[int, ...], image: tuple[int, ...]) -> None:
+    is_turned = shape == tuple(reversed(image))
+    check_shape(shape, image, "turn its axes" if is_turned else "resample it to the image's own pixels")
+
+
+def _class_planes(values: NDArray[Any], shapes: Sequence[tuple[int, ...]], path: Path) -> NDArray[Any] | None:
+    """The probabilities of classes, ``(C, *S)`` as floats, of an array that has an axis of them; None if it has none.
+
+    Integers count as such where one class alone holds at each pixel.
+    """
+    ways = [values] * (values.shape[1:] in shapes)
+    ways += [np.moveaxis(values, -1, 0)] * (values.shape[:-1] in shapes)
+    if not ways or (values.dtype.kind != "f" and extension(path.name) not in (".npy", ".npz", ".npy.gz")):
+        return None
+    if values.dtype.kind == "f":
+        sums = [way for way in ways if _sums_to_one(way)]
+        return (sums or ways)[0]
+    top = values.max()
+    one_hot = [way for way in ways if top and ((way == 0) | (way == top)).all() and ((way == top).sum(0) == 1).all()]
+    return (one_hot[0] == top).astype(np.float32) if one_hot else None
+
+
+def _sums_to_one(planes: NDArray[Any]) -> bool:
+    return bool(np.abs(planes.sum(0, dtype=np.float64) - 1).max() <= SUM_TOLERANCE)
+
+
+def _from_classes(planes: NDArray[Any], known: Known) -> tuple[Foreground, Facts]:
+    """The probability of some classes out of those of all, ``(C, *S)``."""
+    count = len(planes)
+    _check_probabilities(planes)
+    if not _sums_to_one(planes):
+        expected = "classes (background first) whose probabilities sum to 1"
+        raise ReadError(f"{count} channels that do not", expected, "save the foreground's probability alone")
+    chosen = (1,) if known.classes is None and count == 2 else known.classes
+    if chosen is None or not set(chosen) <= set(range(count)):
+        found = f"{count} classes" if chosen is None else f"{count} classes and the choice {list(chosen)}"
+        names = f" (dataset.json: {known.names()})" if known.labels else ""
+        raise ReadError(found + names, "which of them are foreground", _NAME_CLASSES)
+    values = planes[chosen[0]] if len(chosen) == 1 else planes[list(chosen)].sum(0)
+    facts = Facts(f"{count} classes", None, 1.0, "probability")
+    return Foreground(values, 1.0), facts
+
+
+def _from_plane(plane: NDArray[Any], known: Known, kind: Kind | None, *, is_lossy: bool) -> tuple[Foreground, Facts]:
+    facts = _facts_of(plane, known, is_lossy=is_lossy)
+    facts = facts if kind is None else facts._replace(kind=kind)
+    if facts.kind == "classes":
+        return Foreground(np.isin(plane, known.classes or ()), None), facts
+    if plane.dtype.kind == "f":
+        _check_probabilities(plane)
+    if facts.kind == "probability":
+        return Foreground(plane, facts.certain), facts
+    return Foreground(plane != 0, None), facts
+
+
+def _facts_of(plane: NDArray[Any], known: Known, *, is_lossy: bool) -> Facts:
+    """What a file holds, and what it would be alone."""
+    values = _few_values(plane)
+    top = float(plane.max())
+    if plane.dtype.kind == "f":
+        if values is not None and set(values) <= {0.0, 1.0}:
+            return Facts("float", values, top, "mask" if known.classes is None else "classes")
+        whole = known.classes is not None and np.isfinite(plane).all() and (plane == np.rint(plane)).all()
+        return Facts("float", values, top, "classes" if whole else "probability")
+    if plane.dtype == np.bool_:
+        return Facts("bool", values, top, "mask")
+    sort = _TYPES.get(plane.dtype, "integers")
+    kind: Kind = "classes"
+    if known.classes is None:
+        is_mask = sort == "integers" or (values is not None and len(values) <= 2 and not is_lossy)
+        kind = "mask" if is_mask else "probability"
+    return Facts(sort, values, top, kind)
+
+
+def _few_values(plane: NDArray[Any]) -> tuple[float, ...] | None:
+    """The distinct values, ascending; None where there are many."""
+    if len(np.unique(plane.reshape(-1)[:_SAMPLE])) > FEW_VALUES:
+        return None
+    low, top = plane.min(), plane.max()
+    if plane.dtype == np.bool_ or ((plane == low) | (plane == top)).all():
+        return tuple(sorted({float(low), float(top)}))
+    values = np.unique(plane)
+    return tuple(values.tolist()) if len(values) <= FEW_VALUES else None
+
+
+def _check_probabilities(values: NDArray[Any]) -> None:
+    if not np.isfinite(values).all():
+        raise ReadError("NaN or infinite values", "probabilities in [0, 1]", "check the model's output at these pixels")
+    slack = 1e-3 if values.dtype == np.float16 else 1e-6  # of rounding
+    if values.min() < -slack or values.max() > 1 + slack:
+        found = f"values from {values.min():.3g} to {values.max():.3g}"
+        is_whole = bool((values == np.rint(values)).all()) and values.min() >= 0
+        remedy = _NAME_CLASSES if is_whole else "apply a sigmoid to logits before saving"
+        raise ReadError(found, "probabilities in [0, 1]", remedy)
+
+
+def decide_predictions(root: str, facts: Mapping[str, Facts], known: Known) -> tuple[Reading, list[Problem]]:
+    """What the values of a folder of predictions mean, and a problem for each file that says something else.
+
+    Where classes are named, integers are their numbers. Otherwise integers of 8 or 16 bit are probabilities if the
+    folder has many values of them and some over the half, and a mask if it has one value beside 0. Floats are
+    probabilities unless all are 0 and 1. Anything else is a problem.
+
+    Args:
+        root: the folder, for messages.
+        facts: what its files hold, by their names.
+        known: what is known before any file is read.
+    """
+    maps = {fact.sort for fact in facts.values() if fact.kind == "probability" and fact.sort not in _INTEGERS}
+    maps |= {sort for sort in _TYPES.values() if known.classes is None and _holds_maps(sort, facts.values())}
+    numbers = {name: fact for name, fact in facts.items() if fact.sort in _INTEGERS and fact.sort not in maps}
+    values = sorted({value for fact in facts.values() for value in (fact.values or ())})
+    marks = sorted({mark for fact in numbers.values() for mark in fact.marks})
+    if maps:
+        text = f"probabilities, {' and '.join(sorted(maps))}"
+        odd = {name: fact for name, fact in numbers.items() if not fact.is_sure or known.classes is not None}
+        return Reading("probability", text), _odd_files(root, odd, text, "save all files alike")
+    if any(fact.kind == "classes" for fact in facts.values()):
+        expected = f"those of dataset.json ({known.names()})"
+        odd = {name: fact for name, fact in numbers.items() if fact.marks - known.labels.keys()} if known.labels else {}
+        chosen = ", ".join(f"{number} {known.labels.get(number, '')}".strip() for number in known.classes or ())
+        text = f"classes {values_text(values) or 'none'}: {chosen} as foreground"
+        return Reading("classes", text), _odd_files(root, odd, expected, "correct the one or the other")
+    if len(marks) > 1 or any(fact.values is None for fact in numbers.values()):
+        expected = f"one value beside 0 (the folder holds {values_text((0.0, *marks))}), or many up to the largest"
+        remedy = f"{_NAME_CLASSES}, or save probabilities as float"
+        return Reading("mask", ""), _odd_files(root, numbers, expected, remedy)
+    if len(known.labels) > 1 and marks:
+        found = f"masks, and classes in dataset.json ({known.names()})"
+        return Reading("mask", ""), [Problem(root, found, "which are foreground", _NAME_CLASSES)]
+    is_bool = not marks and any(fact.sort == "bool" for fact in facts.values())
+    return Reading("mask", "masks, bool" if is_bool else f"masks {values_text((0.0, *(marks or values[1:])))}"), []
+
+
+def _holds_maps(sort: str, facts: Iterable[Facts]) -> bool:
+    """Whether integers of one type are probabilities: many values, some of them over the half."""
+    alike = [fact for fact in facts if fact.sort == sort]
+    if not alike or max(fact.top for fact in alike) <= alike[0].certain / 2:
+        return False
+    values = {value for fact in alike for value in (fact.values or ())}
+    is_spread = len(values) > FEW_CLASSES and not values >= {1.0, 2.0}
+    return is_spread or len(values) > FEW_VALUES or any(fact.values is None for fact in alike)
+
+
+def _odd_files(root: str, files: Mapping[str, Facts], expected: str, remedy: str) -> list[Problem]:
+    """A problem for each file whose values are not those of most of the files."""
+    marks = Counter(frozenset(fact.marks) for fact in files.values() if fact.values is not None and fact.marks)
+    common = marks.most_common(1)[0][0] if len(marks) > 1 else None
+    return [
+        Problem(name, f"{fact.text} ({fact.sort})", expected, remedy, root)
+        for name, fact in files.items()
+        if fact.values is None or (fact.marks and (frozenset(fact.marks) != common or len(fact.marks) > 1))
+    ]

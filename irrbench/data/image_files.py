@@ -1,0 +1,164 @@
+"""Reads the files of one image of a data folder, and says of all images together what their values mean."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from irrbench.data.io import read_header, read_image, read_mask, shown_path
+from irrbench.data.problems import DataError, Problem, ReadError, collecting
+from irrbench.data.rater_data import PackedMasks, pack_masks, small_shape
+from irrbench.data.readers import Affine, Header, Mask, check_shape
+from irrbench.data.values import Facts, Marks, Rule, decide
+
+Classes = Sequence[int] | Mapping[str, Sequence[int]] | None
+ROI = "roi"
+
+
+class MaskFile(NamedTuple):
+    """A rater's drawing of an image, or its ROI: whose, how its values are read, and the file (None: not drawn)."""
+
+    rater: str
+    rule: Rule
+    path: Path | None
+
+
+class Drawn(NamedTuple):
+    """What one image's files hold; no masks where there are problems, and the facts of each mask by file."""
+
+    header: Header | None
+    problems: list[Problem]
+    facts: dict[str, tuple[str, Facts]]
+    affine: Affine | None = None
+    packed: PackedMasks | None = None
+    repeated: PackedMasks | None = None
+
+
+def rules_of(raters: Collection[str], classes: Classes, void: int | None) -> tuple[dict[str, Rule], list[Problem]]:
+    """How each rater's values are read, and a problem for each unknown rater whose ``classes`` are given."""
+    by_rater = classes if isinstance(classes, Mapping) else dict.fromkeys(raters, classes)
+    named = {rater: by_rater.get(rater) for rater in raters}
+    expected = f"some of {', '.join(raters)}"
+    unknown = [name for name in by_rater if name not in named]
+    problems = [Problem("classes", f"{name!r}, unknown", expected, "correct the name") for name in unknown]
+    return {rater: Rule(None if some is None else tuple(some), void) for rater, some in named.items()}, problems
+
+
+def read_files(
+    root: Path,
+    image: Path,
+    first: Sequence[MaskFile],
+    repeats: Sequence[MaskFile],
+    roi: MaskFile,
+    *,
+    decode: bool,
+    max_side: int | None,
+) -> Drawn:
+    """Read the files of one image, each once; runs in several threads.
+
+    Masks that say where their voxels lie are brought to the order of the image's axes, or to that of the first mask
+    that says so. Pixels that are void to anybody are no part of the ROI.
+    """
+    problems: list[Problem] = []
+    header: Header | None = None
+    with collecting(problems, shown_path(root, image)):
+        header = read_header(image, decode=decode)
+    affine = header.affine if header is not None else None
+    found: list[Marks | None] = []
+    facts: dict[str, tuple[str, Facts]] = {}
+    for file in (*first, *repeats, roi):
+        marks = None
+        if file.path is not None:
+            shown = shown_path(root, file.path)
+            with collecting(problems, shown):
+                marks = read_mask(file.path, file.rule, like=affine)
+                facts[shown] = (file.rater, marks.facts)
+                affine = marks.affine if affine is None else affine
+                if header is not None:
+                    _check_size(marks.marked.shape, header, image)
+        found.append(marks)
+    region = _region(found)
+    if region is not None and not region.any() and not problems:
+        name = shown_path(root, roi.path or image)
+        problems.append(Problem(name, "no marked pixel", "a region that counts", "redraw or remove it"))
+    if problems:
+        return Drawn(header, problems, facts, affine)
+    packed, repeated = (
+        pack_masks([None if marks is None else marks.marked for marks in part], region, max_side=max_side)
+        if any(marks is not None for marks in part)
+        else None
+        for part in (found[: len(first)], found[len(first) : -1])
+    )
+    return Drawn(header, problems, facts, affine, packed, repeated)
+
+
+def _check_size(shape: tuple[int, ...], header: Header, image: Path) -> None:
+    channels, *sides = header.shape
+    remedy = "draw it on the image's own pixels"
+    if header.turned:
+        remedy = f"draw it on {image.name} as viewers show it (its EXIF turns it), or remove the turn from the image"
+    elif channels == 1 and shape == tuple(sides[:-1]):
+        remedy = f"save {image.name} with 1, 3 or 4 channels last, or as one channel; its last axis is taken for slices"
+    elif shape == (*sides, channels):
+        remedy = f"save {image.name} as .nii.gz: its last axis is taken for colours, not for slices"
+    elif shape == tuple(reversed(sides)):
+        remedy = "turn its axes, which are those of the image in another order"
+    check_shape(shape, tuple(sides), remedy)
+
+
+def _region(found: Sequence[Marks | None]) -> Mask | None:
+    """The ROI, which is the last of the masks, without void pixels; None where all pixels count."""
+    roi = found[-1]
+    voids = [marks.void for marks in found if marks is not None and marks.void is not None]
+    if not voids or len({void.shape for void in voids}) > 1:
+        return None if roi is None else roi.marked
+    counts = ~np.logical_or.reduce(voids)
+    return counts if roi is None or roi.marked.shape != counts.shape else np.asarray(roi.marked & counts)
+
+
+def decide_all(items: Sequence[Drawn], rules: Mapping[str, Rule]) -> tuple[dict[str, str], list[Problem]]:
+    """What the values of each rater (with repeats), of ROIs and of images mean, and which files contradict it."""
+    facts: dict[str, dict[str, Facts]] = {}
+    for item in items:
+        for file, (rater, fact) in item.facts.items():
+            facts.setdefault(rater, {})[file] = fact
+    values: dict[str, str] = {}
+    problems: list[Problem] = []
+    for rater in sorted(facts):
+        folder = rater if rater == ROI else f"masks/{rater}"
+        values[rater], found = decide(folder, facts[rater], rules.get(rater, Rule()))
+        problems += found
+    headers = [item.header for item in items if item.header is not None]
+    scales = Counter(header.scale for header in headers).most_common()
+    texts = [scale if len(scales) == 1 else f"{scale} ({count})" for scale, count in scales]
+    turned = sum(header.turned for header in headers)
+    values["images"] = "; ".join(texts + ([f"{turned} turned as EXIF says"] if turned else []))
+    return values, problems
+
+
+@dataclass(frozen=True)
+class FolderImage:
+    """Reads one image when called, with the channels of its data set and no side over ``max_side``."""
+
+    path: Path
+    channels: int
+    max_side: int | None
+
+    def __call__(self) -> NDArray[np.float32]:
+        """The image, float32 ``(C, *S)`` in [0, 1]."""
+        try:
+            image = read_image(self.path)
+        except ReadError as error:
+            raise DataError([error.at(str(self.path))]) from error
+        shape = small_shape(image.shape[1:], self.max_side)
+        if image.shape[1:] != shape:  # each pixel becomes the mean of those that it covers
+            batch = torch.from_numpy(np.ascontiguousarray(image))[None]
+            image = torch.nn.functional.interpolate(batch, size=shape, mode="area")[0].numpy()
+        return image if len(image) == self.channels else np.repeat(image, self.channels, axis=0)
