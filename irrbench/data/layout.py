@@ -6,10 +6,10 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from irrbench.data.formats import extension, stem
 from irrbench.data.io import shown_path
 from irrbench.data.manifest import SPLIT_WORDS
 from irrbench.data.problems import Problem
-from irrbench.data.readers import extension, stem
 
 ADD_MASKS = "put each rater's masks into masks/<rater>/<id>.png"
 DECLARE = (

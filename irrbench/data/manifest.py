@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from irrbench.data.formats import stem
 from irrbench.data.io import escapes
 from irrbench.data.naming import relate_names
 from irrbench.data.problems import Problem, ReadError, collecting
 from irrbench.data.rater_data import SPLITS, assign_splits
-from irrbench.data.readers import stem
 
 MANIFEST = "manifest.csv"
 GROUP_COLUMNS = ("group", "patient_id", "patient")
