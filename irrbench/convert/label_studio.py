@@ -30,7 +30,8 @@ from irrbench.convert.gather import (
 )
 from irrbench.convert.shapes import decode_packed_runs, fill_ellipse, fill_polygon, fill_rectangle
 from irrbench.convert.writing import Converted, attempt
-from irrbench.data.readers import DataError, Mask, Problem, ReadError, extension
+from irrbench.data.formats import extension
+from irrbench.data.readers import DataError, Mask, Problem, ReadError
 
 EXPECTED = "a list of tasks, exported as JSON or JSON-MIN"
 _ANSWERS = {"choices", "textarea", "rating", "number", "taxonomy", "datetime", "pairwise", "relation", "ranker"}
