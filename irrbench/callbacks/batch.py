@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from irrbench.callbacks.captures import parts_of
+from irrbench.callbacks.rated import Rated
 from irrbench.metrics.state import ImageIds
 from irrbench.patterns import MAX_RATERS
 
@@ -30,11 +34,17 @@ class Sample(NamedTuple):
     image: Tensor | None = None  # (B, C, *S)
     label: Tensor | None = None  # (B, *S) or (B, 1, *S)
 
-    def matches(self, tensor: Tensor, num_classes: int | None) -> bool:
-        """Whether a tensor has the shape of predictions for these masks."""
+    def matches(self, shape: Shape, num_classes: int | None) -> bool:
+        """Whether a tensor of this shape may be predictions for these masks."""
+        channels = self.channels(shape)
+        return channels is not None and channels in (0, 1, num_classes)
+
+    def channels(self, shape: Shape) -> int | None:
+        """Channels of a tensor for these images and pixels, 0 without such an axis; None if it is for others."""
         size, space = len(self.masks), tuple(self.masks.shape[2:])
-        channels = [(), (1,)] if num_classes is None else [(), (1,), (num_classes,)]
-        return tuple(tensor.shape) in [(size, *channel, *space) for channel in channels]
+        if tuple(shape) == (size, *space):
+            return 0
+        return shape[1] if len(shape) > 1 and (shape[0], *shape[2:]) == (size, *space) else None
 
     def expected(self, num_classes: int | None) -> str:
         """The shapes that predictions for these masks may have, in words."""
@@ -47,13 +57,17 @@ def read_batch(batch: Any, selectors: Mapping[str, Selector | None], *, optional
     """Take the parts out of a batch.
 
     Args:
-        batch: any nesting of mappings, sequences and objects.
+        batch: any nesting of mappings, sequences and objects. A :class:`Rated` itself says where its parts are,
+            unless a selector does.
         selectors: for each field of :class:`Sample`, where it is, see :func:`select`; None: it is not there.
         optional: fields that are None where they are not in the batch.
 
     Raises:
         ValueError: if one is not there or has an impossible shape, with what the batch holds.
     """
+    if isinstance(batch, Rated):
+        own = {"roi": "roi", "image_id": "id", "present": "present"}
+        selectors = {name: own.get(name) if x is None else x for name, x in selectors.items()}
     parts = {n: _read_part(batch, x, n, is_optional=n in optional) for n, x in selectors.items()}
     sample = Sample(**parts)
     _check(sample, batch)
@@ -87,23 +101,52 @@ def select(batch: Any, selector: Selector, *, name: str) -> Any:
         3
     """
     if callable(selector):
-        return selector(batch)
+        try:
+            return selector(batch)
+        except (LookupError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"The function given as `{name}=` failed with {error!r} on the batch, which is {describe(batch)}."
+            ) from error
     if isinstance(batch, Mapping) and selector in batch:
         return batch[selector]
     part = batch
     for step in [selector] if isinstance(selector, int) else selector.split("."):
         if isinstance(part, Mapping):
             part = part.get(step, _NOTHING)
-        elif str(step).lstrip("-").isdigit() and isinstance(part, Sequence) and not isinstance(part, str):
+        elif str(step).lstrip("-").isdigit() and isinstance(part, Sequence | Rated) and not isinstance(part, str):
             part = part[int(step)] if -len(part) <= int(step) < len(part) else _NOTHING
         else:
             part = getattr(part, str(step), _NOTHING)
         if part is _NOTHING:
             raise ValueError(
-                f"`{name}={selector!r}` is not in the batch, which is {describe(batch)}. "
-                f"Pass the key, index, dotted path or function of the batch that gives the {name.replace('_', ' ')}."
+                f"`{name}={selector!r}` is not in the batch, which is {describe(batch)}. {_how(batch, selector, name)}"
             )
     return part
+
+
+def _how(batch: Any, selector: str | int, name: str) -> str:
+    """How to say where a part is that was not found."""
+    paths = list(_paths(batch))
+    by_end = {path.rpartition(".")[2]: path for path in paths}
+    close = difflib.get_close_matches(str(selector), paths, n=1) or [
+        by_end[x] for x in difflib.get_close_matches(str(selector).rpartition(".")[2], by_end, n=1)
+    ]
+    if close:
+        return f"Did you mean `{name}={close[0]!r}`?"
+    if isinstance(batch, list | tuple):
+        return (
+            "Let the data set return `irrbench.callbacks.Rated((image, label), masks=...)`, which a step still unpacks "
+            f"as `image, label = batch`, or pass the index, path or function of the batch that gives the {name}."
+        )
+    return f"Pass the key, index, dotted path or function of the batch that gives the {name.replace('_', ' ')}."
+
+
+def _paths(batch: Any, *, depth: int = 3) -> Iterator[str]:
+    """Dotted paths of the parts that have a name."""
+    for key, part in parts_of(batch) if depth and not isinstance(batch, Tensor) else ():
+        if isinstance(key, str):
+            yield key
+        yield from (f"{key}.{path}" for path in _paths(part, depth=depth - 1))
 
 
 def describe(value: Any, *, depth: int = 2) -> str:
@@ -118,6 +161,8 @@ def describe(value: Any, *, depth: int = 2) -> str:
     kind = f"a {type(value).__name__}"
     if isinstance(value, Mapping) and depth:
         return f"{kind} with " + ", ".join(f"{k!r}: {describe(v, depth=depth - 1)}" for k, v in value.items())
+    if (is_dataclass(value) or hasattr(value, "_fields")) and depth:
+        return f"{kind} with " + ", ".join(f"{k}: {describe(v, depth=depth - 1)}" for k, v in parts_of(value))
     if isinstance(value, list | tuple):
         inside = ", ".join(describe(v, depth=depth - 1) for v in value)
         return f"{kind} of {len(value)}" + (
@@ -153,37 +198,52 @@ def _check(sample: Sample, batch: Any) -> None:
             )
 
 
-def advise(shapes: Sequence[Shape], sample: Sample, num_classes: int | None, *, seen: bool = True) -> str:
+def advise(shapes: Sequence[Shape], sample: Sample, num_classes: int | None) -> str:
     """A sentence on what is probably wrong, or nothing.
 
     Args:
         shapes: of tensors that might have been predictions.
         sample: the masks that they should fit.
         num_classes: as given to the monitor.
-        seen: whether any forward call was seen.
     """
     masks = tuple(sample.masks.shape)
     space = masks[2:]
     mine = [shape for shape in shapes if shape[:1] == masks[:1]]
     if len(masks) > 3 and any(has_space(shape, masks[1:-1]) for shape in mine):
         return RATERS_LAST
-    if any(has_space(shape, masks[1:]) for shape in mine):
+    if any(shape[2:] == masks[1:] or (len(masks) == 3 and shape == masks) for shape in mine):
         return NO_RATERS
     channels = next((s[1] for s in mine if len(s) == len(masks) and s[2:] == space and s[1] > 1), None)
-    if channels is not None and num_classes is not None:
-        return f"A tensor with {channels} channels was seen: is it `num_classes={channels}` instead of {num_classes}? "
     if channels is not None:
+        return advise_on_channels(channels, num_classes)
+    small = [s for s in shapes if len(s) == len(masks) and s[2:] != space]
+    windows = [s for s in small if s[0] != masks[0] or small.count(s) > 1]
+    if windows and all(a <= b for a, b in zip(windows[0][2:], space, strict=True)):
         return (
-            f"A tensor with {channels} channels was seen. Several channels are classes: pass `num_classes={channels}` "
-            "with label maps as masks, or pick one by `predictions=lambda module, batch, outputs: ...`. "
+            f"Calls that gave {windows[0]} look like sliding windows of images {space}: return the stitched result "
+            "from the step. "
         )
-    other = next((s for s in mine if len(s) == len(masks) and s[2:] != space), None)
-    if other is not None:
+    if small:
         return (
-            f"A tensor {other} is of another size than the masks: bring predictions and masks to one size, for "
-            "instance by `predictions=lambda module, batch, outputs: ...`. "
+            f"A tensor {small[0]} is of another size than the masks: bring predictions and masks to one size, for "
+            "instance by `predictions=lambda m, b, o: ...`. "
         )
-    return "" if seen else "Hooks see `self(x)` and `self.net(x)`, not `self.net.forward(x)` and no scripted module. "
+    return ""
+
+
+def advise_on_channels(channels: int, num_classes: int | None) -> str:
+    """What to do with predictions that have several channels."""
+    if num_classes is not None:
+        return f"A tensor with {channels} channels was seen: is it `num_classes={channels}` instead of {num_classes}? "
+    if channels == 2:
+        return (
+            "For two classes pass `num_classes=2`, or return y from the step and pass `predictions=lambda m, b, o: "
+            "o['y'][:, 1] - o['y'][:, 0]`: the difference of both logits is the logit of their softmax. "
+        )
+    return (
+        f"For classes that exclude each other pass `num_classes={channels}` (masks of class numbers); for findings "
+        "that may overlap use a monitor each, with `name=` and `predictions=lambda m, b, o: o['logits'][:, k]`. "
+    )
 
 
 def has_space(shape: Shape, space: Shape) -> bool:

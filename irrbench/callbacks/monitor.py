@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from irrbench.callbacks.announcement import announce
 from irrbench.callbacks.batch import Sample, Selector, read_batch
 from irrbench.callbacks.home import Returned, Traveller
 from irrbench.callbacks.hooks import PREFIXES, Callback, LightningModule, Stage, Trainer, batch_end, batch_start
@@ -73,7 +74,8 @@ class RaterBoundsMonitor(Traveller, Callback):
         num_panels: pictures a stage.
         data_name: name of the data in MLflow.
         print_link: whether to print the link to the charts when a fit or test ends.
-        verbose: whether to say one line a stage on the terminal: the main score between its bounds.
+        verbose: whether to say on the terminal what is scored, after the first batch, and one line a stage: the main
+            score between its bounds.
 
     Attributes:
         history: what was logged, one dict a stage end, with ``epoch``. It, ``tables`` and ``summaries`` come back from
@@ -148,6 +150,7 @@ class RaterBoundsMonitor(Traveller, Callback):
         self.print_link, self.verbose = print_link, verbose
         self._evaluators = {}
         self._running: set[str] = set()
+        self._told = 0  # the trainer in which the first batch was announced
         self._sample: Sample | None = None
         self._sinks: list[Sink] | None = None
         self._beside: list[RaterBoundsMonitor] = []
@@ -291,7 +294,7 @@ class RaterBoundsMonitor(Traveller, Callback):
         label = {"label": self._label} if "train" in self.stages and stage != "test" else {}
         optional = () if stage == "train" else ("label",)
         self._sample = read_batch(batch, {**self._selectors, **label}, optional=optional)
-        self._finder.before_step(pl_module, self._sample)
+        self._finder.before_step(pl_module, self._sample, batch)
 
     def after_step(
         self, stage: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
@@ -303,6 +306,12 @@ class RaterBoundsMonitor(Traveller, Callback):
         with paused(x._finder for x in self._beside):
             preds = self._finder.after_step(trainer, pl_module, outputs, batch, sample)
         self._warn_of_single(self._evaluators[stage][index].split, sample, trainer)
+        if self.verbose and self._told != id(trainer) and not preds.is_meta:
+            self._told = id(trainer)
+            if trainer.is_global_zero:
+                name = self._finder.chosen + (f" as {self.name}" if self.name else "")
+                rule = {option: self._options[option] for option in ("num_classes", "from_logits", "threshold")}
+                pl_module.print(f"irrbench scores {announce(name, preds, sample, **rule)}")
         self._evaluators[stage][index].update(preds, **sample._asdict())
 
     def log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
@@ -346,7 +355,9 @@ class RaterBoundsMonitor(Traveller, Callback):
             return
         self._seen.add(split)
         key = f"{split}/{self.scores[0]}"
-        if sample.present is None or sample.present.sum(1).amax() > 1 or f"{key}_all" in _watched(trainer):
+        if sample.present is None or sample.present.is_meta:
+            return
+        if sample.present.sum(1).amax() > 1 or f"{key}_all" in _watched(trainer):
             return
         self._say_once(
             split,

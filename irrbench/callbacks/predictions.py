@@ -1,82 +1,39 @@
-"""Finding the predictions of a step in a module that is not ours, by watching its forward calls."""
+"""Finding the predictions of a step in a module that is not ours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from irrbench.callbacks.batch import Sample, Selector, advise, describe, select
+from irrbench.callbacks.batch import Sample, Selector, Shape, advise, describe, select
+from irrbench.callbacks.calls import ForwardCalls, Seen, is_compiled, paused
+from irrbench.callbacks.captures import (
+    Capture,
+    distinct,
+    is_explained,
+    is_named_as_label,
+    places,
+    tensors_in,
+)
 from irrbench.callbacks.hooks import LightningModule, Trainer
 from irrbench.callbacks.isolation import untouched
 
-# Not "of Tensor", where LightningCLI would ask for a class of tensors; and functions first, which it knows by their path.
+__all__ = ["Capture", "ForwardAgain", "PredictionFinder", "Predictions", "distinct", "is_compiled", "paused"]
+
+Named = tuple[str, Shape]  # a tensor's name and shape
+# Not "of Tensor", where LightningCLI would ask for a class of tensors; functions first, which it knows by their path.
 Predictions = Callable[[Any, Any, Any], Any] | str
-Shaped = tuple[str, tuple[int, ...]]  # name and shape of a tensor
 
 _REMEDY = (
     "Return them from the step as a dict and pass `predictions='<key>'`, pass `predictions=ForwardAgain('<image>')` to "
     "have the forward run once more, or pass `predictions=lambda module, batch, outputs: ...`."
 )
-
-
-class Capture(NamedTuple):
-    """A tensor that a module's forward or a step gave."""
-
-    name: str
-    tensor: Tensor
-
-
-@contextmanager
-def paused(finders: Iterable[PredictionFinder]) -> Iterator[None]:
-    """Let finders ignore the forward calls that one of them has asked for."""
-    watching = [finder for finder in finders if not finder.is_paused]
-    for finder in watching:
-        finder.is_paused = True
-    try:
-        yield
-    finally:
-        for finder in watching:
-            finder.is_paused = False
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Whether a module or a part of it is compiled by ``torch.compile``."""
-    if "forward" in vars(module):  # a compiled LightningModule gets compiled methods of its own
-        return True
-    return any(hasattr(x, "_orig_mod") or getattr(x, "_compiled_call_impl", None) for x in module.modules())
-
-
-def tensors_in(value: Any) -> Iterator[tuple[str, Tensor]]:
-    """A tensor, or those in a mapping or sequence, with the path to each.
-
-    Example:
-        >>> [path for path, _ in tensors_in({"loss": torch.zeros(()), "epoch": 3})]
-        ["['loss']"]
-    """
-    if isinstance(value, Tensor):
-        yield "", value
-    elif isinstance(value, Mapping):
-        yield from ((f"[{k!r}]", v) for k, v in value.items() if isinstance(v, Tensor))
-    elif isinstance(value, list | tuple):
-        yield from ((f"[{i}]", v) for i, v in enumerate(value) if isinstance(v, Tensor))
-
-
-def distinct(captures: list[Capture]) -> list[Capture]:
-    """Each tensor once, whether detached or not, under its first name."""
-    first: dict[tuple[int, ...], Capture] = {}
-    for capture in captures:
-        tensor, pointer = capture.tensor, 0
-        with suppress(RuntimeError):  # some tensors have no memory of their own
-            pointer = tensor.data_ptr()
-        place = (pointer, *tensor.shape, *tensor.stride()) if pointer else (id(tensor),)
-        first.setdefault(place, capture)
-    return list(first.values())
 
 
 @dataclass(frozen=True)
@@ -107,74 +64,32 @@ class ForwardAgain:
                 part.training = mode
 
 
-class PredictionFinder:
+class PredictionFinder(ForwardCalls):
     """Finds the predictions of each step, in the way that the user says, or else by what has their shape.
 
-    Where the user does not say it, the finder watches the forward calls of a module and its parts. Of nested calls the
-    outermost with a matching output counts: a network's output stands for that of its last layer.
+    No prediction is a tensor of the batch, a view or copy of one, or what follows from the raters' votes alone; nor,
+    while there is something else, what a module without parameters made of the batch alone.
 
     Args:
-        predictions: a key of what the step returns, a function of (module, batch, outputs), or None.
+        predictions: a key or path in what the step returns, a forward call as errors name it (``net``, ``net[0]``), a
+            function of (module, batch, outputs), or None.
         num_classes: for label maps.
 
     Attributes:
-        is_paused: whether forward calls are ignored for now.
+        chosen: what the latest predictions are called.
     """
 
     def __init__(self, predictions: Predictions | None, *, num_classes: int | None) -> None:
-        self.predictions, self.num_classes = predictions, num_classes
-        self.is_paused = False
-        self._handles: list[RemovableHandle] = []
-        self._is_permanent = False
-        self._forget()
-
-    def _forget(self) -> None:
-        """Forget the forward calls of a step, and wait for the next step."""
-        self._sample: Sample | None = None  # of the running step
-        self._found: list[Capture] = []  # outputs that have the shape of predictions
-        self._others: list[Shaped] = []  # outputs of the outermost calls without any
-        self._open: list[int] = []  # number of found outputs when each running call began
+        only = (predictions.partition("[")[0],) if isinstance(predictions, str) else () if predictions else None
+        super().__init__(num_classes=num_classes, only=only)
+        self.predictions = predictions
+        self.chosen = ""
+        self._labels: dict[str, bool] = {}  # by name, whether its values once showed it to be a label
 
     def setup(self, module: LightningModule) -> None:
-        """Hook into a module with compiled parts, before their first run and for good: later hooks never fire."""
-        if self.predictions is None:
-            self.detach()
-            if is_compiled(module):
-                self.attach(module)
-                self._is_permanent = True
-
-    def attach(self, module: nn.Module) -> None:
-        """Hook into a module and all its parts, unless that is done already.
-
-        Scripted parts take no hooks; inside compiled ones a hook would break the graph.
-        """
-        if self._handles:
-            return
-        for name, part in module.named_modules():
-            if "_orig_mod" in name.split(".") or isinstance(part, torch.jit.ScriptModule):
-                continue
-            self._handles.append(part.register_forward_pre_hook(self._enter))
-            self._handles.append(part.register_forward_hook(self._leave(name or type(module).__name__)))
-
-    def release(self) -> None:
-        """Take the hooks out until the next step, so that a module can be saved, scripted, or trained at full speed."""
-        if not self._is_permanent:
-            self.detach()
-
-    def detach(self) -> None:
-        """Take all hooks out, and forget what was seen."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._is_permanent = False
-        self._forget()
-
-    def before_step(self, module: LightningModule, sample: Sample) -> None:
-        """Watch the forward calls, unless the user says where the predictions are."""
-        if self.predictions is None:
-            self.attach(module)
-            self._forget()
-            self._sample, self.is_paused = sample, False
+        """Get ready for a trainer."""
+        super().setup(module)
+        self._labels.clear()
 
     def after_step(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, sample: Sample) -> Tensor:
         """The predictions of a step.
@@ -182,61 +97,107 @@ class PredictionFinder:
         Raises:
             ValueError: if there is none, more than one, or one that does not fit the masks.
         """
-        key = f"`predictions={self.predictions!r}`"
         if callable(self.predictions):
             with torch.no_grad(), untouched(module), trainer.precision_plugin.forward_context():
                 given = Capture("what `predictions` returned", self.predictions(module, batch, outputs))
         elif self.predictions is None:
             given = self._choose(outputs, sample)
-        elif isinstance(outputs, Mapping) and self.predictions in outputs:
-            given = Capture(key, outputs[self.predictions])
         else:
-            raise ValueError(f"{key} is not in what the step returned: {describe(outputs)}. {_REMEDY}")
+            given = self._pick(self.predictions, outputs)
+        self.forget()
+        self.chosen = given.name
         if not isinstance(given.tensor, Tensor):
             raise ValueError(f"{given.name} must be a tensor of predictions, found {describe(given.tensor)}.")
-        if not sample.matches(given.tensor, self.num_classes):
+        if not sample.matches(given.tensor.shape, self.num_classes):
             advice = advise([tuple(given.tensor.shape)], sample, self.num_classes)
             expected = f"{given.name} must be predictions {sample.expected(self.num_classes)}"
             raise ValueError(f"{expected}; found {describe(given.tensor)}. {advice}".rstrip())
         return given.tensor.detach()
 
-    def _choose(self, outputs: Any, sample: Sample) -> Capture:
-        """The one tensor among what the step returned and the forward calls gave that has the shape of predictions."""
-        watched, others, num_classes = self._found, self._others, self.num_classes
-        self._forget()
-        if isinstance(outputs, Tensor) and sample.matches(outputs, num_classes):
-            return Capture("outputs", outputs)
-        returned = [Capture(f"outputs{path}", t) for path, t in tensors_in(outputs)]
-        found = distinct([x for x in returned if sample.matches(x.tensor, num_classes)] + watched)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(f"{capture.name} {tuple(capture.tensor.shape)}" for capture in found)
-            raise ValueError(f"{len(found)} tensors have the shape of predictions: {names}. Say which: {_REMEDY}")
-        # The last five calls are listed, as the network's output is rarely among the first.
-        calls = [f"{name} {shape}" for name, shape in others]
-        listed = ", ".join((["..."] if len(calls) > 5 else []) + calls[-5:])
-        seen = f"the forward calls gave {listed}" if calls else "no forward call was seen"
-        shapes = [*(tuple(x.tensor.shape) for x in returned), *(shape for _, shape in others)]
+    def _pick(self, key: str, outputs: Any) -> Capture:
+        """What the user named: a part of what the step returned, or else what a forward call gave."""
+        with suppress(ValueError):
+            return Capture(f"`predictions={key!r}`", select(outputs, key, name="predictions"))
+        calls = [seen for seen in self._seen if seen.name == key]
+        if len(calls) == 1 and calls[0].tensor is not None:
+            return Capture(key, calls[0].tensor)
+        found = f"; forward calls gave {_list([(x.name, x.shape) for x in self._seen])}" if self._seen else ""
         raise ValueError(
-            f"No predictions found: expected a tensor {sample.expected(num_classes)}; the step returned "
-            f"{describe(outputs)}, and {seen}. {advise(shapes, sample, num_classes, seen=bool(others))}{_REMEDY}"
+            f"`predictions={key!r}` is not in what the step returned: {describe(outputs)}{found}. {_REMEDY}"
         )
 
-    def _enter(self, *_: Any) -> None:
-        if self._sample is not None and not self.is_paused:
-            self._open.append(len(self._found))
+    def _choose(self, outputs: Any, sample: Sample) -> Capture:
+        """The one tensor among what the step returned and the forward calls gave that has the shape of predictions."""
+        returned = [Capture(f"outputs{path}", tensor) for path, tensor in tensors_in(outputs)]
+        calls = self.calls()
+        fitting = [x for x in returned if sample.matches(x.tensor.shape, self.num_classes)]
+        fitting += [Capture(x.name, x.tensor) for x in calls if x.tensor is not None]
+        labels = {x.name for x in fitting if self._is_label(x, sample)}
+        found = distinct([x for x in fitting if x.name not in labels])
+        shapes = [(x.name, tuple(x.tensor.shape)) for x in returned if not self._belongs_to_batch(x)]
+        shapes += [(x.name, x.shape) for x in calls]
+        several = [x for x in shapes if (sample.channels(x[1]) or 0) > 1 and not sample.matches(x[1], self.num_classes)]
+        if found and found[0].name == "outputs":  # returned bare: the step's own word
+            return found[0]
+        has_classes = any(sample.channels(tuple(x.tensor.shape)) == self.num_classes for x in found)
+        if len(found) == 1 and (has_classes or not several):
+            return found[0]
+        fits = [(x.name, tuple(x.tensor.shape)) for x in found]
+        if len(fits) > 1:
+            listed = ", ".join(f"{name} {shape}" for name, shape in fits)
+            raise ValueError(
+                f"{len(fits)} tensors have the shape of predictions: {listed}. Say which{_pick(fits)}: {_REMEDY}"
+            )
+        advice = advise([shape for _, shape in several or shapes], sample, self.num_classes) + _unseen(calls)
+        if fits:
+            raise ValueError(
+                f"{_list(fits)} has the shape of predictions, but {_list(several)} has several channels. {advice}If "
+                f"{fits[0][0]} is what to score, say so{_pick(fits)}. {_REMEDY}"
+            )
+        left_out = f" ({', '.join(sorted(labels))} is a label or the batch's own)" if labels else ""
+        seen = "no forward call was seen"
+        if calls:
+            seen = f"the forward calls gave {_list([(x.name, x.shape) for x in calls])}"
+        raise ValueError(
+            f"No predictions found: expected a tensor {sample.expected(self.num_classes)}; the step returned "
+            f"{describe(outputs)}, and {seen}{left_out}. {advice}{_REMEDY}"
+        )
 
-    def _leave(self, name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            if self._sample is None or self.is_paused or not self._open:
-                return
-            begin = self._open.pop()
-            captures = [Capture(name + path, tensor) for path, tensor in tensors_in(output)]
-            found = [x for x in captures if self._sample.matches(x.tensor, self.num_classes)]
-            if found:
-                self._found[begin:] = found
-            elif not self._open and not torch.compiler.is_compiling():
-                self._others += [(x.name, tuple(x.tensor.shape)) for x in captures]
+    def _belongs_to_batch(self, capture: Capture) -> bool:
+        """Whether a tensor is the batch's, or is returned under the name of a label."""
+        is_named = capture.name.startswith("outputs[") and is_named_as_label(capture.name)
+        return is_named or places([capture.tensor]) <= self._places
 
-        return hook
+    def _is_label(self, capture: Capture, sample: Sample) -> bool:
+        """Whether a tensor is the batch's or says no more than the batch; values are looked at once a name."""
+        if self._belongs_to_batch(capture):
+            return True
+        if capture.name not in self._labels:
+            verdict = is_explained(capture.tensor, self._batch, sample.masks)
+            if verdict is None:  # all values are equal: look again at the next batch
+                return False
+            self._labels[capture.name] = verdict
+        return self._labels[capture.name]
+
+
+def _list(named: list[Named]) -> str:
+    """The last five of some tensors, as a network's output is rarely among the first."""
+    return ", ".join((["..."] if len(named) > 5 else []) + [f"{name} {shape}" for name, shape in named[-5:]])
+
+
+def _pick(named: list[Named]) -> str:
+    """What to pass to score one of these tensors, where a name says it."""
+    names = [name for name, _ in named]
+    keys = [".".join(re.findall(r"\['?(.*?)'?\]", x)) if x.startswith("outputs[") else x for x in names]
+    usable = [f"`predictions={key!r}`" for name, key in zip(names, keys, strict=True) if names.count(name) == 1]
+    return f" by {' or '.join(usable)}" if usable else ""
+
+
+def _unseen(calls: Sequence[Seen]) -> str:
+    """A sentence on calls that hooks do not see, or nothing."""
+    if not calls:
+        return "Hooks see `self(x)` and `self.net(x)`, not `self.net.forward(x)` and no scripted module. "
+    parts = {x.name.partition("[")[0] for x in calls}
+    parents = [name.rpartition(".")[0] for name in parts]
+    unseen = next((x for x in parents if x and parents.count(x) > 1), None)
+    return f"Hooks do not see `self.{unseen}.forward(x)`, only the calls of its parts. " if unseen else ""

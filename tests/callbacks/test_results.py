@@ -138,7 +138,9 @@ def test_what_a_script_sends_to_mlflow_itself_still_arrives(tmp_path, uri):
     trainer([monitor(), Sends()], tmp_path, logger=made, max_epochs=1).fit(Module(), loader(), loader())
     assert points(uri, made, "mine") == [(7, 1.0)]
     Sends.on_train_epoch_end = lambda *_: made.log_metrics({"val/iou": 0.1}, step=7)
-    with pytest.raises(ValueError, match=r"`val/iou` is logged by .*\(test_results\.py:\d+\) and by RaterBoundsMonitor"):
+    with pytest.raises(
+        ValueError, match=r"`val/iou` is logged by .*\(test_results\.py:\d+\) and by RaterBoundsMonitor"
+    ):
         trainer([monitor(), Sends()], tmp_path, logger=made, max_epochs=1).fit(Module(), loader(), loader())
 
 
@@ -238,7 +240,11 @@ def test_a_logger_that_cannot_take_pictures_costs_one_warning(tmp_path, caplog):
     [
         ({"image": "image"}, [CSVLogger], "`image=` shows nothing: .*TensorBoard and W&B; found CSVLogger"),
         ({"image": "image"}, [], "`image=` shows nothing: .*found no logger"),
-        ({"reliability": True}, [CSVLogger], "`reliability=` logs nothing: only MLflow .*found CSVLogger. See `tables`"),
+        (
+            {"reliability": True},
+            [CSVLogger],
+            "`reliability=` logs nothing: only MLflow .*found CSVLogger. See `tables`",
+        ),
         ({"reliability": True}, [TensorBoardLogger], "`reliability=` logs nothing: only MLflow .*TensorBoardLogger"),
         ({"reliability": True}, [], None),
         ({}, [CSVLogger], None),

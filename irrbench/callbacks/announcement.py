@@ -1,0 +1,64 @@
+"""What is scored, in one line: the first thing to look at when a score is a surprise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from irrbench.callbacks.batch import Sample
+from irrbench.callbacks.captures import is_explained
+from irrbench.metrics.bounds import to_mask
+
+
+def announce(
+    name: str,
+    preds: Tensor,
+    sample: Sample,
+    *,
+    num_classes: int | None,
+    from_logits: bool,
+    threshold: float,
+) -> str:
+    """Which tensor it is, its range, how much it marks beside the raters, and what looks wrong with it.
+
+    Reads the values, so it waits for the device.
+
+    Args:
+        name: of the predictions.
+        preds: as :meth:`irrbench.SegmentationBounds.update` takes them.
+        sample: the batch they belong to.
+        num_classes: as there.
+        from_logits: as there.
+        threshold: as there.
+    """
+    masks, size, space = sample.masks, len(sample.masks), tuple(sample.masks.shape[2:])
+    has_channels = num_classes is not None and preds.shape[1:] == (num_classes, *space)
+    if has_channels:
+        marks = preds.argmax(1) != 0
+    else:
+        marks = to_mask(preds.reshape(size, *space), from_logits=from_logits, threshold=threshold) != 0
+    roi = torch.ones_like(marks) if sample.roi is None else sample.roi.to(marks.device) != 0
+    rated = roi[:, None].expand_as(masks)
+    if sample.present is not None:
+        rated = rated & (sample.present != 0).view(*sample.present.shape, *[1] * len(space))
+    shares = [(x & y).sum() / y.sum() for x, y in ((marks, roi), (masks != 0, rated))]
+    low, high, marked, by_raters = torch.stack([preds.min().double(), preds.max().double(), *shares]).tolist()
+    kind = "a mask" if not preds.is_floating_point() else "logits" if from_logits else "probabilities"
+    if has_channels:
+        kind = "class scores"
+    is_share = low >= -1e-6 and high <= 1 + 1e-6
+    notes = {
+        "all lie in [0, 1]: if they are probabilities, pass `from_logits=False`": kind == "logits" and is_share,
+        "but probabilities lie in [0, 1]: for logits pass `from_logits=True`": kind == "probabilities" and not is_share,
+        "it marks nothing": marked == 0,
+        "it marks everything": marked == 1,
+        "it follows from the raters' masks alone: is it a label?": bool(is_explained(preds, [], masks)),
+    }
+    values = kind if kind == "a mask" else f"{kind} {low:.2g} .. {high:.2g}"
+    line = f"{name}: {tuple(preds.shape)}, {values}, marks {_percent(marked)} of pixels, raters {_percent(by_raters)}"
+    return "; ".join([line, *(note for note, applies in notes.items() if applies)])
+
+
+def _percent(share: float) -> str:
+    percent = 100 * share
+    return f"{percent:.0f} %" if percent == 0 or percent >= 1 else f"{percent:.1g} %"

@@ -1,0 +1,325 @@
+"""Which tensor is scored: a network's output and nothing inside it, beside it or before it; else an error."""
+
+from collections import namedtuple
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import pytorch_lightning as pl
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, default_collate
+
+from irrbench.callbacks import RaterBoundsMonitor
+from tests.callbacks import by_hand
+from tests.callbacks.toys import Toy, trainer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+Pair = namedtuple("Pair", "seg edge")
+DIFFERENCE = lambda m, b, o: o["y"][:, 1] - o["y"][:, 0]  # noqa: E731
+
+
+@dataclass
+class Output:
+    edge: torch.Tensor
+    seg: torch.Tensor
+
+
+class Task(pl.LightningModule):
+    """A module of somebody's own: a network, and a function of it and the batch in place of the step."""
+
+    def __init__(self, net, step, **parts):
+        super().__init__()
+        self.net, self.step = net, step
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.net(x)
+
+    def validation_step(self, batch, _):
+        return self.step(self, batch)
+
+
+def conv(channels=1, inputs=1):
+    torch.manual_seed(channels)
+    return nn.Conv2d(inputs, channels, 3, padding=1)
+
+
+def monitor(**options):
+    return RaterBoundsMonitor(
+        "masks", **{"roi": "roi", "image_id": "id", "print_link": False, "verbose": False} | options
+    )
+
+
+def validate(module, path, data=None, **options):
+    watcher = monitor(**options)
+    trainer(watcher, path).validate(module, DataLoader(data or Toy(), batch_size=4), verbose=False)
+    return watcher.history[0]["val/iou"]
+
+
+def message(module, path, **options):
+    with pytest.raises(ValueError, match=r".") as caught:
+        validate(module, path, **options)
+    return str(caught.value)
+
+
+def by_numpy(logits, data=None):
+    data = data or Toy()
+    return by_hand.iou(data.masks, logits.detach().reshape(data.roi.shape).numpy() > 0, data.roi)
+
+
+class Heads(nn.Module):
+    """A network with parts of several channels and a head of one, put together by a function."""
+
+    def __init__(self, combine, seg=2):
+        super().__init__()
+        self.combine, self.seg, self.edge, self.norm = combine, conv(seg), conv(1), nn.InstanceNorm2d(1, affine=True)
+
+    def forward(self, x):
+        x = self.norm(x)
+        return self.combine(self.seg(x), self.edge(x))
+
+
+class Attentive(nn.Module):
+    """Two classes, with an attention map of one channel inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention, self.head = nn.Sequential(conv(1), nn.Sigmoid()), conv(2)
+
+    def forward(self, x):
+        return self.head(x * self.attention(x))
+
+
+class Normalise(nn.Module):
+    def forward(self, x):
+        return (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True)
+
+
+def nothing(*_):
+    """What a step returns that returns nothing."""
+
+
+def call(module, batch):
+    module(batch["image"])
+
+
+def call_forward(module, batch):
+    target = batch["masks"].float().mean(1, keepdim=True) > 0.5
+    return {"val_loss": module.net.forward(batch["image"]).mean(), "target": target}
+
+
+TWO = ["several channels", "`num_classes=2`", "[:, 1] - o['y'][:, 0]"]
+NONE_OF_TWO = ["No predictions found", "(4, 2, 8, 10)", *TWO[1:]]
+RECIPES = {
+    # a part of the output of several channels, or inside the network
+    "tuple": (lambda: Heads(lambda seg, edge: (seg, edge)), call, [*TWO, "'Task[1]'"]),
+    "named tuple": (lambda: Heads(Pair), call, [*TWO, "Task['seg'] (4, 2, 8, 10)"]),
+    "dict": (lambda: Heads(lambda seg, edge: {"out": seg, "aux": {"edge": edge}}), call, [*TWO, "Task['aux']['edge']"]),
+    "dataclass": (lambda: Heads(lambda seg, edge: Output(edge, seg)), call, [*TWO, "Task['edge']"]),
+    "object": (lambda: Heads(lambda seg, edge: SimpleNamespace(seg=seg, edge=edge)), call, TWO),
+    "edge inside": (lambda: Heads(lambda seg, edge: seg * edge.sigmoid()), call, NONE_OF_TWO),
+    "norm first": (lambda: nn.Sequential(nn.BatchNorm2d(1), conv(2)), call, NONE_OF_TWO),
+    "no channel axis inside": (
+        lambda: nn.Sequential(conv(1), nn.Flatten(1, 2), nn.Unflatten(1, (1, 8)), conv(2)),
+        call,
+        NONE_OF_TWO,
+    ),
+    "attention": (Attentive, call, NONE_OF_TWO),
+    "three classes": (
+        lambda: Heads(lambda seg, edge: (seg, edge), seg=3),
+        call,
+        ["several channels", "`num_classes=3`", "`name=`", "o['logits'][:, k]"],
+    ),
+    # before or after the network, in the step
+    "normalisation called": (lambda: conv(2), lambda m, b: m(m.norm(b["image"])), NONE_OF_TWO),
+    "trained normalisation": (lambda: conv(2), lambda m, b: m(m.batch_norm(b["image"])), [*TWO, "'batch_norm'"]),
+    "head called": (lambda: conv(2), lambda m, b: nothing(m.head(m(b["image"]))), [*TWO, "'head'"]),
+    "both heads called": (lambda: conv(2), lambda m, b: (m.head(b["image"]), m(b["image"])), TWO),
+    "network forward": (
+        lambda: conv(1),
+        call_forward,
+        ["No predictions found", "outputs['target'] is a label", "self.net.forward(x)"],
+    ),
+    "parts of network": (
+        lambda: Heads(lambda seg, edge: (seg, edge)),
+        call_forward,
+        ["several channels", "self.net.forward(x)", "'net.edge'"],
+    ),
+    "smp forward": (
+        lambda: smp.Unet("resnet18", encoder_depth=3, decoder_channels=(8, 8, 8), in_channels=1, encoder_weights=None),
+        call_forward,
+        ["several channels", "self.net.forward(x)", "'net.segmentation_head'"],
+    ),
+    "copied label": (
+        lambda: conv(1),
+        lambda m, b: {"val_loss": m.net.forward(b["image"]).mean(), "first": b["masks"][:, 0].float().clone()},
+        ["outputs['first'] is a label"],
+    ),
+    "votes as logits": (
+        lambda: conv(1),
+        lambda m, b: {"soft": 6 * b["masks"].double().mean(1) - 3, "net": m.net.forward(b["image"]).mean()},
+        ["outputs['soft'] is a label"],
+    ),
+    "returned label": (lambda: conv(1), lambda m, b: b["masks"].sum(1) > 1, ["outputs is a label"]),
+    "returned image": (
+        lambda: conv(1),
+        lambda m, b: {"x": b["image"][:, 0], "y": b["image"] / 1},
+        ["outputs['x']", "is a label or"],
+    ),
+    # several that fit
+    "deep supervision": (
+        lambda: Heads(lambda seg, edge: [edge, edge / 2]),
+        call,
+        ["2 tensors", "'Task[0]'", "'Task[1]'"],
+    ),
+    "deep supervision of two classes": (lambda: Heads(lambda seg, edge: [seg, seg / 2]), call, NONE_OF_TWO),
+    "test-time augmentation": (
+        lambda: conv(1),
+        lambda m, b: {"mean": (m(b["image"]) + m(b["image"].flip(-1)).flip(-1)) / 2},
+        ["3 tensors", "Task (4, 1, 8, 10), Task (4, 1, 8, 10). Say which by `predictions='mean'`: Return"],
+    ),
+    "sigmoid called": (lambda: conv(1), lambda m, b: nothing(m.act(m(b["image"]))), ["2 tensors", "'act'"]),
+    "nested outputs": (
+        lambda: conv(1),
+        lambda m, b: {"all": [m.net.forward(b["image"]), {"b": m.net.forward(b["image"]) * 2}]},
+        ["'all.0'", "'all.1.b'"],
+    ),
+    # windows of the image
+    "windows": (
+        lambda: conv(1),
+        lambda m, b: [m(b["image"][..., :6]), m(b["image"][..., 4:])],
+        ["sliding windows", "stitched"],
+    ),
+    "windows as a batch": (
+        lambda: conv(2),
+        lambda m, b: nothing(m(torch.cat(b["image"].split(5, -1)))),
+        ["sliding windows"],
+    ),
+    "windows of all sizes": (
+        lambda: conv(2),
+        lambda m, b: [m(b["image"][:2, :, :4]) for _ in range(4)],
+        ["sliding windows"],
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*Using the fallback")
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_not_plainly_the_output_is_an_error_that_helps(tmp_path, name):
+    net, step, parts = RECIPES[name]
+    extras = {"norm": nn.InstanceNorm2d(1), "batch_norm": nn.BatchNorm2d(1), "head": conv(1, 2), "act": nn.Sigmoid()}
+    if name == "both heads called":
+        extras["head"] = conv(1)
+    text = message(Task(net(), step, **extras), tmp_path)
+    for part in parts:
+        assert part in text, text
+
+
+class Returns(nn.Module):
+    """An output in a container, beside what is none."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        self.wrap, self.body = wrap, conv(1)
+
+    def forward(self, x):
+        return self.wrap(self.body(x))
+
+
+class Loss(nn.Module):
+    """A network that gives its loss alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(conv(3), nn.ReLU(), conv(1, 3))
+
+    def forward(self, x):
+        return {"loss": self.inner(x).mean(), "losses": self.inner.state_dict()["0.bias"]}
+
+
+NET = lambda m, b: m.net(b["image"])  # noqa: E731
+STITCHED = lambda m, b: torch.cat([m.net(b["image"][..., :5]), m.net(b["image"][..., 5:])], -1)  # noqa: E731
+SURE = {  # network, step, and the logits that are right
+    "one channel": (lambda: nn.Sequential(nn.BatchNorm2d(1), conv(4), nn.ReLU(), conv(1, 4)), call, NET),
+    "in a dict": (
+        lambda: Returns(lambda y: {"out": y, "features": y.repeat(1, 6, 1, 1)[..., ::2, ::2]}),
+        call,
+        lambda m, b: m.net.body(b["image"]),
+    ),
+    "in a dataclass": (lambda: Returns(lambda y: Output(y.mean(), y)), call, lambda m, b: m.net.body(b["image"])),
+    "in an object": (
+        lambda: Returns(lambda y: SimpleNamespace(sample=[y], extra=None)),
+        call,
+        lambda m, b: m.net.body(b["image"]),
+    ),
+    "beside smaller ones": (
+        lambda: Returns(lambda y: [y, y[..., ::2, ::2], y[..., ::4, ::4]]),
+        call,
+        lambda m, b: m.net.body(b["image"]),
+    ),
+    "parts of a Sequential": (lambda: nn.Sequential(nn.Sequential(conv(4), nn.ReLU()), conv(1, 4)), call_forward, NET),
+    "within a loss": (Loss, call, lambda m, b: m.net.inner(b["image"])),
+    "normalisation called": (
+        lambda: conv(1),
+        lambda m, b: call(m, {"image": m.norm(b["image"])}),
+        lambda m, b: m.net(m.norm(b["image"])),
+    ),
+    "two preparations": (
+        lambda: conv(1),
+        lambda m, b: call(m, {"image": m.norm(m.drop(b["image"]))}),
+        lambda m, b: m.net(m.norm(b["image"])),
+    ),
+    "normalised colours": (
+        lambda: conv(1, 3),
+        lambda m, b: call(m, {"image": m.norm(b["colour"])}),
+        lambda m, b: m.net(m.norm(b["colour"])),
+    ),
+    "beside the target": (
+        lambda: conv(1),
+        lambda m, b: {"loss": m(b["image"]).mean(), "target": b["masks"].sum(1) > 1},
+        NET,
+    ),
+    "beside a rater": (
+        lambda: conv(1),
+        lambda m, b: {"loss": m(b["image"]).mean(), "rater": b["masks"][:, 1].float()},
+        NET,
+    ),
+    "beside a soft label": (
+        lambda: conv(1),
+        lambda m, b: {"loss": m(b["image"]).mean(), "soft": b["masks"].float().mean(1)},
+        NET,
+    ),
+    "beside the image": (lambda: conv(1), lambda m, b: {"logits": m(b["image"]), "image": b["image"] / 2}, NET),
+    "returned by the step": (
+        lambda: conv(2),
+        lambda m, b: m(b["image"])[:, 1] - m(b["image"])[:, 0],
+        lambda m, b: m.net(b["image"]).diff(dim=1),
+    ),
+    "stitched by the step": (lambda: conv(1), lambda m, b: {"p": STITCHED(m, b)}, STITCHED),
+}
+
+
+class Colours(Toy):
+    def __getitem__(self, i):
+        item = super().__getitem__(i)
+        return item | {"colour": item["image"] * torch.tensor([1.0, 2.0, -1.0]).view(3, 1, 1)}
+
+
+@pytest.mark.parametrize("name", SURE)
+def test_the_output_is_scored(tmp_path, name):
+    net, step, right = SURE[name]
+    module, data = Task(net(), step, norm=Normalise(), drop=nn.Dropout()), Colours()
+    found = validate(module, tmp_path, data)
+    module.eval()
+    with torch.no_grad():
+        logits = right(module, default_collate([data[i] for i in range(len(data))]))
+    assert found == pytest.approx(by_numpy(logits), abs=1e-9)
+    assert 0.05 < found < 0.9
