@@ -64,3 +64,11 @@ def test_a_training_in_two_processes(tmp_path, uri):
     assert [(p.step, p.value) for p in points] == [
         (row["epoch"], pytest.approx(row["val/iou"])) for row in first["history"] if "val/iou" in row
     ]
+
+
+def test_what_a_wrapped_step_returns_is_not_taken_for_a_forward_call(tmp_path):
+    first, second = run("labelled", "ddp", 2, tmp_path / "two")
+    alone = run("labelled", "auto", 1, tmp_path / "one")[0]
+    assert first == second
+    for mine, expected in zip(first["history"], alone["history"], strict=True):
+        assert mine == pytest.approx(expected, abs=1e-9, nan_ok=True)

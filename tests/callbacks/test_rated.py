@@ -1,0 +1,204 @@
+"""Samples of a step that unpacks `image, label = batch`: what it unpacks stays, what the monitor reads comes along."""
+
+import pickle
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.data import extract_batch_size
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, default_collate, default_convert
+
+from irrbench.callbacks import Rated, RaterBoundsMonitor
+from irrbench.callbacks.batch import read_batch, select
+from tests.callbacks import by_hand
+from tests.callbacks.toys import N, Toy, trainer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*pin_memory"),
+    pytest.mark.filterwarnings("ignore:.*persistent_workers"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+class Samples(Dataset):
+    """Tuples with everything beside them; `convert` makes what a data set of somebody's gives."""
+
+    def __init__(self, convert=lambda x: x, kind=Rated):
+        self.toy, self.convert, self.kind = Toy(), convert, kind
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, i):
+        item = self.toy[i]
+        parts = (self.convert(item["image"]), self.convert(item["masks"].float().mean(0, keepdim=True)))
+        if self.kind is tuple:
+            return parts
+        others = {name: self.convert(item[name]) for name in ("masks", "roi")}
+        return Rated(parts, **others, id=item["id"], present=self.convert(torch.tensor([True, i % 2 == 0, True])))
+
+
+class Unpacks(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Conv2d(1, 1, 3, padding=1)
+
+    def step(self, batch):
+        image, mask = batch
+        loss = nn.functional.binary_cross_entropy_with_logits(self.net(image), mask.to(image))
+        self.log("loss", loss)
+        return loss
+
+    def training_step(self, batch, _):
+        return self.step(batch)
+
+    def validation_step(self, batch, _):
+        self.step(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit(samples, path, watcher, **options):
+    module = Unpacks()
+    options = {"max_epochs": 2} | options
+    loader = {"batch_size": 4} | options.pop("loader", {})
+    trainer(watcher or [], path, **options).fit(module, DataLoader(samples, **loader), DataLoader(samples, **loader))
+    return module
+
+
+def by_numpy(module, data):
+    """Raters who are not there have no fold and no vote."""
+    with torch.no_grad():
+        preds = module.net(data.image.to(module.dtype)).squeeze(1) > 0
+    images = [([0, 1, 2] if i % 2 == 0 else [0, 2], i) for i in range(N)]
+    return np.nanmean([by_hand.iou(data.masks[i, who][None], preds[i][None], data.roi[i][None]) for who, i in images])
+
+
+@pytest.mark.parametrize(
+    ("convert", "options"),
+    [
+        (lambda x: x, {}),
+        (lambda x: x.numpy(), {}),
+        (lambda x: x, {"loader": {"batch_size": None, "sampler": range(2)}}),
+        (lambda x: x, {"precision": "bf16-true"}),
+    ],
+    ids=["tensors", "arrays", "no automatic batch", "half precision"],
+)
+def test_a_step_that_unpacks_two_trains_as_before_and_is_scored(tmp_path, convert, options):
+    samples = Batches(convert) if "loader" in options else Samples(convert)
+    watcher = RaterBoundsMonitor(print_link=False)
+    module = fit(samples, tmp_path, watcher, **options)
+    found = watcher.history[-1]["val/iou"]
+    assert found == pytest.approx(by_numpy(module, Toy()), abs=1e-9)
+    if "loader" not in options:
+        plain = fit(Samples(convert, tuple), tmp_path, None, **options)
+        assert all(torch.equal(a, b) for a, b in zip(module.parameters(), plain.parameters(), strict=True))
+    assert watcher.history[-1]["val/n_images"] == N
+    assert list(watcher.tables["val"]["image_id"]) == [f"image {i}" for i in range(N)]
+
+
+class Batches(Dataset):
+    """Whole batches, for loaders without a batch size."""
+
+    def __init__(self, convert):
+        self.samples = Samples(convert)
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, half):
+        return default_collate([self.samples[i] for i in range(5 * half, 5 * half + 5)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_from_worker_processes(tmp_path, context):
+    watcher = RaterBoundsMonitor(print_link=False)
+    loader = {"num_workers": 2, "multiprocessing_context": context, "pin_memory": True}
+    module = fit(Samples(as_it_is), tmp_path, watcher, max_epochs=1, loader=loader)
+    assert watcher.history[-1]["val/iou"] == pytest.approx(by_numpy(module, Toy()), abs=1e-9)
+
+
+def as_it_is(x):
+    return x
+
+
+def test_every_way_that_a_batch_goes_keeps_it():
+    batch = default_collate([Samples()[i] for i in range(4)])
+    moved = pl.LightningModule().transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert (moved[0].is_meta, moved.masks.is_meta, moved.roi.is_meta, moved.id) == (True, True, True, batch.id)
+    for same in (batch, default_convert(batch), pickle.loads(pickle.dumps(batch))):  # noqa: S301 (our own)
+        image, label = same
+        assert (image.shape, label.shape) == ((4, 1, 8, 10), (4, 1, 8, 10))
+        assert (same.masks.shape, same.roi.shape, same.present.shape) == ((4, 3, 8, 10), (4, 8, 10), (4, 3))
+        assert same.id == [f"image {i}" for i in range(4)]
+    assert len(batch) == 2
+    assert torch.equal(batch[-1], label)
+    assert extract_batch_size(batch) == 4
+
+
+def test_pinned_memory(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x + 1)
+    sample = Rated((torch.zeros(2),), masks=[torch.zeros(2), torch.ones(2)])
+    pinned = torch.utils.data._utils.pin_memory.pin_memory(sample)
+    assert pinned[0].tolist() == [1, 1]
+    assert pinned.masks.tolist() == [[1, 1], [2, 2]]
+
+
+def test_a_selector_of_the_users_goes_first():
+    batch = default_collate([Samples()[i] for i in range(4)])
+    sample = read_batch(batch, {"masks": "masks", "roi": lambda b: b.roi & False, "image_id": None, "label": 1})
+    assert not sample.roi.any()
+    assert list(sample.image_id) == batch.id
+    assert sample.label is batch[1]
+
+
+def test_what_does_not_go_together_is_said():
+    image, masks = torch.zeros(1, 8, 10), torch.zeros(3, 8, 10)
+    with pytest.raises(
+        ValueError, match=r"`Rated\(\(image, label\), masks=...\)`, found a dict. A dict needs no `Rated`"
+    ):
+        Rated({"image": image}, masks=masks)
+    with pytest.raises(ValueError, match=r"`roi` must be in every `Rated` of a batch or in none; 1 of 2 lack it"):
+        default_collate([Rated((image,), masks=masks, roi=image[0]), Rated((image,), masks=masks)])
+    with pytest.raises(
+        ValueError, match=r"`masks` .* one shape, found \(2, 8, 10\), \(3, 8, 10\). Raters who are missing"
+    ):
+        default_collate([Rated((image,), masks=masks), Rated((image,), masks=masks[:2])])
+
+
+@pytest.mark.parametrize("batch", [[torch.zeros(4, 1, 8, 10), torch.zeros(4, 8, 10)], (torch.zeros(4, 1, 8, 10),)])
+def test_a_bare_tuple_is_told_of_it(batch):
+    with pytest.raises(
+        ValueError, match=r"Rated\(\(image, label\), masks=...\)`, which a step still unpacks as `image, label"
+    ):
+        read_batch(batch, {"masks": "masks"})
+
+
+@pytest.mark.parametrize(
+    ("selector", "meant"),
+    [
+        ("mask", "masks"),
+        ("lable", "label"),
+        ("target.mask", "target.masks"),
+        ("mask_all", "target.mask_all"),
+        ("rio", "roi"),
+    ],
+)
+def test_near_names_are_named(selector, meant):
+    batch = {"masks": torch.zeros(4, 3, 8, 10), "label": 1, "roi": 2, "target": {"masks": 3, "mask_all": [4]}}
+    with pytest.raises(ValueError, match=f"Did you mean `x='{meant}'`"):
+        select(batch, selector, name="x")
+
+
+def test_a_function_that_fails_says_what_the_batch_is():
+    with pytest.raises(
+        ValueError, match=r"The function given as `masks=` failed with KeyError\('mask'\) .* a dict with 'masks'"
+    ):
+        read_batch({"masks": torch.zeros(4, 3, 8, 10)}, {"masks": lambda b: b["mask"]})
