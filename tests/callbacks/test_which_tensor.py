@@ -113,7 +113,8 @@ def call(module, batch):
 
 def call_forward(module, batch):
     target = batch["masks"].float().mean(1, keepdim=True) > 0.5
-    return {"val_loss": module.net.forward(batch["image"]).mean(), "target": target}
+    module.net.forward(batch["image"])
+    return {"val_loss": torch.tensor(0.5), "target": target}
 
 
 TWO = ["several channels", "`num_classes=2`", "[:, 1] - o['y'][:, 0]"]
