@@ -143,16 +143,15 @@ class PredictionFinder(ForwardCalls):
         if len(found) == 1 and (has_classes or not several):
             return found[0]
         fits = [(x.name, tuple(x.tensor.shape)) for x in found]
-        if len(fits) > 1:
-            listed = ", ".join(f"{name} {shape}" for name, shape in fits)
+        if len(fits) > 1 and (has_classes or not several):
             raise ValueError(
-                f"{len(fits)} tensors have the shape of predictions: {listed}. Say which{_pick(fits)}: {_REMEDY}"
+                f"{len(fits)} tensors have the shape of predictions: {_list(fits)}. Say which{_pick(fits)}: {_REMEDY}"
             )
         advice = advise([shape for _, shape in several or shapes], sample, self.num_classes) + _unseen(calls)
         if fits:
             raise ValueError(
                 f"{_list(fits)} has the shape of predictions, but {_list(several)} has several channels. {advice}If "
-                f"{fits[0][0]} is what to score, say so{_pick(fits)}. {_REMEDY}"
+                f"{fits[-1][0]} is what to score, say so{_pick(fits)}. {_REMEDY}"
             )
         left_out = f" ({', '.join(sorted(labels))} is a label or the batch's own)" if labels else ""
         seen = "no forward call was seen"
