@@ -13,20 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from irrbench.convert.gather import (
-    Drawing,
-    Entry,
-    Export,
-    Files,
-    Gathering,
-    Mark,
-    Shape,
-    list_exports,
-    load_json,
-    name_of,
-    size_of,
-    whole,
-)
+from irrbench.convert.exports import Entry, Export, Files, Shape, list_exports, load_json, name_of, size_of, whole
+from irrbench.convert.gather import Drawing, Gathering, Mark
 from irrbench.convert.shapes import decode_runs, expand_runs, fill_box, fill_polygon
 from irrbench.convert.writing import Converted, attempt
 from irrbench.data.readers import DataError, Mask, Problem, ReadError
@@ -227,10 +215,10 @@ def _drawings(
     if not isinstance(file, str) or not file:
         raise ReadError("no file_name", "one for each image", "export again")
     listed = _field(entry, options.looked)
-    if listed is not None and not isinstance(listed, list):
+    if listed is not None and (not isinstance(listed, list) or None in map(name_of, listed)):
         raise ReadError(f"{options.looked}: {listed!r}"[:200], "a list of names", "write it as a list")
     owner = name_of(_field(entry, field)) if export.rater is None else export.rater
-    people: dict[str | None, list[Mark] | None] = {name_of(each): None for each in listed or [] if name_of(each)}
+    people: dict[str | None, list[Mark] | None] = {name_of(each): None for each in listed or []}
     people |= {} if owner is None else {owner: []}
     for annotation in annotations:
         rater = _rater(annotation, entry, field) if export.rater is None else export.rater

@@ -5,35 +5,21 @@ Source: CVAT documentation, "XML annotation format".
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 import numpy as np
 
-from irrbench.convert.gather import (
-    Drawing,
-    Export,
-    Files,
-    Gathering,
-    Mark,
-    Shape,
-    list_exports,
-    name_of,
-    size_of,
-    whole,
-)
+from irrbench.convert.exports import Export, Files, Shape, list_exports, name_of, read_content, reading, size_of, whole
+from irrbench.convert.gather import Drawing, Gathering, Mark
 from irrbench.convert.shapes import expand_runs, fill_ellipse, fill_polygon, fill_rectangle
 from irrbench.convert.writing import Converted, attempt
 from irrbench.data.readers import DataError, Mask, Problem, ReadError
 
 EXPECTED = "an export in the format 'CVAT for images 1.1'"
-MAX_BYTES = 2**29
 
 
 def convert_cvat(
@@ -83,52 +69,19 @@ def convert_cvat(
 
 
 def _read(export: Export) -> Element:
-    """The XML of a file, or of the archive that it is.
+    """The root element; a document type, where entities are declared, is refused, as CVAT writes none.
 
     Raises:
-        DataError: a file that cannot be read, of another format, or over the limit.
+        DataError: a file that cannot be read, or of another format.
     """
-    try:
-        if zipfile.is_zipfile(export.path):
-            with zipfile.ZipFile(export.path) as archive, archive.open(_member(archive)) as file:
-                root = _parse(file)
-        else:
-            with export.path.open("rb") as file:
-                root = _parse(file)
-        _check_format(root)
-    except ReadError as error:
-        raise DataError([error.at(export.name)]) from error
-    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        found = f"a file that cannot be read ({error})"
-        raise DataError([Problem(str(export.path), found, EXPECTED, "export again")]) from error
-    return root
-
-
-def _member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    """The one entry that is read; nothing of an archive is unpacked to disk."""
-    members = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == "annotations.xml"]
-    if len(members) != 1:
-        raise ReadError(f"{len(members)} annotations.xml in the archive", "one", "export as 'CVAT for images 1.1'")
-    return members[0]
-
-
-def _parse(file: IO[bytes]) -> Element:
-    """The root element; a document type, where entities are declared, is refused, as CVAT writes none."""
     builder, parser = TreeBuilder(), expat.ParserCreate()
-    parser.buffer_text = True
     parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
     parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.data, _refuse_doctype
-    size = 0
-    try:
-        while block := file.read(2**20):
-            size += len(block)
-            if size > MAX_BYTES:
-                raise ReadError("a file of absurd size", f"at most {MAX_BYTES:,} bytes of XML", "export single jobs")
-            parser.Parse(block, False)  # noqa: FBT003  # its own positional argument
-        parser.Parse(b"", True)  # noqa: FBT003
-    except (expat.ExpatError, LookupError, ValueError) as error:  # the last two of an unknown encoding
-        raise ReadError(f"a file that cannot be read ({error})", EXPECTED, "export again") from error
-    return builder.close()
+    with reading(export, EXPECTED):
+        parser.Parse(read_content(export.path, "annotations.xml"), True)  # noqa: FBT003  # its own positional argument
+        root = builder.close()
+        _check_format(root)
+    return root
 
 
 def _refuse_doctype(*_: object) -> None:
@@ -146,16 +99,20 @@ def _assignees(root: Element, export: Export) -> dict[str | None, str]:
     """Who drew each task, by its id; under None, who drew everything.
 
     Raises:
-        DataError: nobody is named.
+        DataError: nobody is named, or several where the file is one person's.
     """
-    if export.rater is not None:
-        return {None: export.rater}
     works = [work for kind in ("task", "job") for work in root.iterfind(f"meta//{kind}")]
     people = {
         name_of(work.findtext("id")): name
         for work in works
         if (name := name_of(work.findtext("assignee/username")) or name_of(work.findtext("assignee")))
     }
+    several = sorted({*people.values()})
+    if export.rater is not None and len(several) > 1:
+        found, remedy = f"tasks of {len(several)} assignees ({', '.join(several[:4])})", "name the file without --from"
+        raise DataError([Problem(export.name, found, f"those of {export.rater} alone", remedy)])
+    if export.rater is not None:
+        return {None: export.rater}
     if not people:
         remedy = "say whose it is: --from NAME=FILE"
         raise DataError([Problem(export.name, "no assignee of the task or job", "who drew it", remedy)])

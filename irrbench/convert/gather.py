@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from irrbench.convert.exports import Shape
 from irrbench.convert.writing import MALFORMED, Converted, ImageFolder, Source, attempt, write_folder
-from irrbench.data.readers import MAX_PIXELS, DataError, Mask, Problem, ReadError, size_text
-
-Entry = Mapping[str, Any]
-Shape = tuple[int, int]
-Files = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
-_PERSON = ("email", "username", "name", "id")
-
-
-class Export(NamedTuple):
-    """One file: how messages call it, and whose drawings it holds where that is said of the whole file."""
-
-    path: Path
-    name: str
-    rater: str | None = None
+from irrbench.data.readers import DataError, Mask, Problem, ReadError, size_text
 
 
 class Mark(NamedTuple):
@@ -71,78 +57,6 @@ class Drawing(NamedTuple):
     time: str = ""
 
 
-def list_exports(files: Files) -> list[Export]:
-    """The files; of a mapping each holds the drawings of the person that it is named by.
-
-    Raises:
-        DataError: there is none.
-    """
-    if isinstance(files, str | Path):
-        files = [files]
-    raters = list(files) if isinstance(files, Mapping) else [None] * len(files)
-    paths = [Path(path) for path in (files.values() if isinstance(files, Mapping) else files)]
-    times = Counter(path.name for path in paths)
-    if not paths:
-        raise DataError([Problem("the source", "no file", "an export", "name one")])
-    names = [path.name if times[path.name] == 1 else path.as_posix() for path in paths]
-    return [Export(path, name, rater) for path, name, rater in zip(paths, names, raters, strict=True)]
-
-
-def load_json(export: Export, expected: str) -> Any:
-    """The content of a file.
-
-    Raises:
-        DataError: a file that cannot be read.
-    """
-    try:
-        return json.loads(export.path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        found = f"a file that cannot be read ({error})"
-        raise DataError([Problem(str(export.path), found, expected, "export again")]) from error
-
-
-def whole(value: object) -> int | None:
-    """A whole number, however it is written; None for anything else.
-
-    Example:
-        >>> whole(30.0), whole("30"), whole(30.5), whole(True)
-        (30, 30, None, None)
-    """
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def name_of(value: object) -> str | None:
-    """A person's or an entry's name or number as text, 0 included; None where there is none.
-
-    Example:
-        >>> name_of(0), name_of(7.0), name_of(" anna "), name_of({"id": 3, "email": "a@b.c"}), name_of("")
-        ('0', '7', 'anna', 'a@b.c', None)
-    """
-    if isinstance(value, Mapping):
-        return next((name for key in _PERSON if (name := name_of(value.get(key))) is not None), None)
-    if isinstance(value, str):
-        return value.strip() or None
-    number = whole(value)
-    return None if number is None else str(number)
-
-
-def size_of(height: object, width: object) -> Shape:
-    """A declared size.
-
-    Raises:
-        ReadError: none, or more pixels than any image may have.
-    """
-    shape = (whole(height) or 0, whole(width) or 0)
-    if min(shape) < 1 or math.prod(shape) > MAX_PIXELS:
-        found = f"height {height!r} and width {width!r}"
-        raise ReadError(found[:200], f"whole numbers, at most {MAX_PIXELS:,} pixels", "export again")
-    return shape
-
-
 class Gathering:
     """Sorts drawings by image, and keeps account of what it leaves out.
 
@@ -159,6 +73,7 @@ class Gathering:
         self._folder = None if images is None else ImageFolder(Path(images))
         self._wanted, self._word, self._all_looked = frozenset(labels), word, all_looked
         self._labels: Counter[str] = Counter()
+        self._joined: tuple[str, ...] = ()
         self._kinds: Counter[str] = Counter()
         self._undrawn: set[tuple[Path | str, str]] = set()
         self._remarks: Counter[str] = Counter()
@@ -169,6 +84,8 @@ class Gathering:
         chosen = ", ".join(sorted(self._wanted))
         for label, count in sorted(self._labels.items()):
             yield f"{count} of {self._word} {label} left out: {chosen} counts"
+        if len(self._joined) > 1 and not self._wanted:
+            yield f"several are joined in one mask: {', '.join(self._joined)} (--{self._word} chooses)"
         for kind, count in sorted(self._kinds.items()):
             filled = " (--boxes fills them)" if kind in ("box", "rectangle") else ""
             yield f"{count} of kind {kind} left out: they have no outline{filled}"
@@ -231,6 +148,7 @@ class Gathering:
 
     def _check_labels(self, drawings: Iterable[Drawing], known: Iterable[str]) -> None:
         labels = [mark.labels for drawing in drawings for mark in drawing.marks or ()]
+        self._joined = tuple(sorted({each[0] for each in labels if each}))
         names = dict.fromkeys([*known, *(each[0] for each in labels if each)])
         missing = self._wanted - {*names, *(name for each in labels for name in each)}
         if missing:

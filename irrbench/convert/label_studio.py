@@ -15,19 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from irrbench.convert.gather import (
-    Drawing,
-    Entry,
-    Export,
-    Files,
-    Gathering,
-    Mark,
-    Shape,
-    list_exports,
-    load_json,
-    name_of,
-    size_of,
-)
+from irrbench.convert.exports import Entry, Export, Files, Shape, list_exports, load_json, name_of, size_of
+from irrbench.convert.gather import Drawing, Gathering, Mark
 from irrbench.convert.shapes import decode_packed_runs, fill_ellipse, fill_polygon, fill_rectangle
 from irrbench.convert.writing import Converted, attempt
 from irrbench.data.formats import extension

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,15 +40,25 @@ def fill_polygon(points: ArrayLike, shape: Shape) -> Mask:
     if corners.ndim != 2 or corners.shape[1:] != (2,) or len(corners) < 3:
         raise ReadError("no outline", "three or more x, y points", "redraw or remove it")
     _check_place(corners)
-    toggles = np.zeros((shape[0], shape[1] + 1), np.int64)
+    mask = np.zeros(shape, bool)
+    window = rows, columns = _window(corners.min(axis=0), corners.max(axis=0), shape)
+    toggles = np.zeros((rows.stop - rows.start, columns.stop - columns.start + 1), bool)
     for edge in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         (x0, y0), (x1, y1) = sorted(edge, key=lambda corner: corner[1])  # so that both directions round alike
         first, last = (int(np.ceil(np.clip(y, 0, shape[0]) - 0.5)) for y in (y0, y1))
-        rows = np.arange(max(first, 0), min(last, shape[0]))
-        if len(rows):
-            crossings = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
-            toggles[rows, np.ceil(np.clip(crossings, 0, shape[1]) - 0.5).astype(int)] += 1
-    return (toggles.cumsum(axis=1)[:, :-1] & 1).astype(bool)
+        crossed = np.arange(max(first, 0), min(last, shape[0]))
+        if len(crossed):
+            crossings = np.clip(x0 + (crossed + 0.5 - y0) * ((x1 - x0) / (y1 - y0)), columns.start, columns.stop)
+            toggles[crossed - rows.start, np.ceil(crossings - 0.5).astype(int) - columns.start] ^= True
+    mask[window] = np.logical_xor.accumulate(toggles, axis=1)[:, :-1]
+    return mask
+
+
+def _window(low: NDArray[np.float64], high: NDArray[np.float64], shape: Shape) -> tuple[slice, slice]:
+    """The rows and columns of the image between two corners x, y."""
+    left, top = np.floor(np.clip(low, 0, shape[::-1])).astype(int)
+    right, bottom = np.ceil(np.clip(high, 0, shape[::-1])).astype(int)
+    return slice(int(top), int(bottom)), slice(int(left), int(right))
 
 
 def fill_box(box: Mapping[str, float], shape: Shape) -> Mask:
@@ -95,11 +106,13 @@ def fill_ellipse(x: float, y: float, radius_x: float, radius_y: float, shape: Sh
     _check_place([x, y, radius_x, radius_y, degrees])
     if min(radius_x, radius_y) <= 0:
         raise ReadError("an ellipse without radius", "two positive radii", "redraw or remove it")
-    rows, columns = np.arange(shape[0])[:, None] + 0.5 - y, np.arange(shape[1]) + 0.5 - x
-    cosine, sine = _turn(degrees)
+    mask, centre = np.zeros(shape, bool), np.array([x, y])
+    window = _window(centre - max(radius_x, radius_y), centre + max(radius_x, radius_y), shape)
+    down, right = (np.arange(part.start, part.stop) + 0.5 for part in window)
+    rows, columns, (cosine, sine) = down[:, None] - y, right - x, _turn(degrees)
     along, across = columns * cosine + rows * sine, rows * cosine - columns * sine
-    inside: Mask = (along / radius_x) ** 2 + (across / radius_y) ** 2 < 1
-    return inside
+    mask[window] = (along / radius_x) ** 2 + (across / radius_y) ** 2 < 1
+    return mask
 
 
 def _check_place(numbers: ArrayLike) -> None:
@@ -164,7 +177,7 @@ def decode_runs(text: str) -> list[int]:
     return counts
 
 
-def decode_packed_runs(packed: Sequence[int], count: int) -> NDArray[np.uint32]:
+def decode_packed_runs(packed: Sequence[int], count: int) -> NDArray[Any]:
     """The ``count`` numbers in Label Studio's brush RLE, bytes of a stream of bits.
 
     The stream says how many numbers follow (32 bits), how many bits each takes (5, plus one) and four widths of lengths
@@ -199,7 +212,8 @@ def decode_packed_runs(packed: Sequence[int], count: int) -> NDArray[np.uint32]:
         raise ReadError(f"a brush mask of {declared} values", expected, "give the images that were annotated")
     width = int(take(5)[0]) + 1
     sizes = [int(take(4)[0]) + 1 for _ in range(4)]
-    values, done = np.zeros(count, np.uint32), 0
+    values: NDArray[Any] = np.zeros(count, np.uint8 if width <= 8 else np.uint32)
+    done = 0
     while done < count:
         repeats, size = int(take(1)[0]), sizes[int(take(2)[0])]
         end = min(done + int(take(size)[0]) + 1, count)

@@ -10,6 +10,7 @@ import pytest
 from irrbench.convert import convert_coco
 from irrbench.convert.shapes import fill_polygon
 from irrbench.data import DataError, load_folder
+from tests.convert.encoders import zipped
 from tests.data.toys import save
 
 SIZE = (12, 20)
@@ -192,6 +193,11 @@ BAD = {
         [note(1, "anna", {"size": list(SIZE), "counts": [239]})],
         "annotation 7: run lengths that do not fit the image; expected run lengths that cover 240 pixels",
     ),
+    "looked names nobody": (
+        [image(1, "a.png", annotators=["anna", None])],
+        [],
+        r"image 1: found annotators: \['anna', None\]; expected a list of names",
+    ),
     "looked is no list": (
         [image(1, "a.png", annotators="anna")],
         [],
@@ -348,6 +354,45 @@ def test_a_file_for_each_annotator(convert, tmp_path):
         DataError, match=r"found annotations by 2 annotators \(anna, ben\); expected those of ben alone"
     ):
         convert_coco(files, tmp_path / "data", images=tmp_path / "photos", overwrite=True)
+
+
+def test_the_archive_of_an_export_is_read_as_it_is(convert, tmp_path):
+    convert([image(1, "a.png")], [note(1, "x", [SQUARE])])
+    text = json.dumps({"images": [image(1, "a.png")], "annotations": [strip(note(1, "", [SQUARE]))]})
+    files = {
+        name: zipped(tmp_path / f"{name}.zip", **{"annotations/instances_default.json": text, "__MACOSX/._x.json": "x"})
+        for name in ("anna", "ben")
+    }
+    options = {"images": tmp_path / "photos", "overwrite": True, "progress": False}
+    assert list(convert_coco(files, tmp_path / "data", **options).raters) == ["anna", "ben"]
+    zipped(files["ben"], **{"train/a.json": text, "valid/a.json": text})
+    with pytest.raises(DataError, match=r"ben\.zip: found 2 files \*\.json in the archive; expected one"):
+        convert_coco(files, tmp_path / "data", **options)
+
+
+def test_categories_that_are_joined_are_named(convert):
+    notes = [note(1, "anna", [SQUARE], category=i) for i in (1, 2)]
+    done = convert([image(1, "a.png")], [*notes, note(1, "ben", [SQUARE])])
+    assert done.notes == ("several are joined in one mask: nodule, vessel (--category chooses)",)
+
+
+def test_no_two_images_nor_raters_share_a_name(tmp_path):
+    names = ["x/a.png", "x-a.png", "X/A.png", "a.png", "a.tif"]
+    for i, name in enumerate(names):
+        save(tmp_path / "photos" / name, np.full(SIZE, i, np.uint8))
+    images = [image(i, name) for i, name in enumerate(names)]
+    people = ["a/b", "a b", "../up", "CON", "anna@2"]
+    files = {who: write(tmp_path / f"{i}.json", images, [note(i, "", [SQUARE])]) for i, who in enumerate(people)}
+    done = convert_coco(files, tmp_path / "data", images=tmp_path / "photos", progress=False)
+    assert done.problems == ()
+    data = load_folder(tmp_path / "data")
+    assert done.raters == {"up": "../up", "_CON": "CON", "a-b": "a b", "a-b-2": "a/b", "anna-2": "anna@2"}
+    assert (len(data), sorted(data.raters)) == (5, sorted(done.raters))
+    for i, image_id in enumerate(data.image_ids):
+        number = names.index(data.manifest.loc[image_id, "source"])
+        assert np.rint(data.image(i) * 255).max() == number
+        drew = [name for name, mask in zip(data.raters, data.masks(i), strict=True) if mask.any()]
+        assert [done.raters[name] for name in drew] == [people[number]]
 
 
 def test_several_files_may_name_their_annotators(convert, tmp_path):

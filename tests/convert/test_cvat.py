@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from irrbench.convert import convert_cvat, cvat
+from irrbench.convert import convert_cvat, exports
 from irrbench.convert.shapes import fill_polygon
 from irrbench.data import DataError, load_folder
 from tests.convert.encoders import cvat_image, cvat_mask, cvat_shape, cvat_xml, zipped
@@ -100,6 +100,8 @@ def test_a_project_holds_a_task_of_each_annotator(convert, masks):
     done = convert([cvat_xml(*images, meta=f"<project><tasks>{tasks}</tasks></project>")])
     assert list(masks()) == ["anna", "ben"]
     assert load_folder(done.root).manifest.loc["a", "split"] == "train"
+    with pytest.raises(DataError, match=r"cem\.xml: found tasks of 2 assignees \(anna, ben\); expected those of cem"):
+        convert({"cem": cvat_xml(*images, meta=f"<project><tasks>{tasks}</tasks></project>")})
     images += one(name="sub/b.png", task_id=99)
     done = convert([cvat_xml(*images, meta=f"<project><tasks>{tasks}</tasks></project>")])
     assert "found no assignee of task 99" in str(done.left_out[0])
@@ -193,14 +195,17 @@ def test_damaged_archives_are_named(folder, monkeypatch):
             convert_cvat({"anna": path}, folder / "data", images=folder / "photos")
 
     text = cvat_xml(*one(cvat_mask(SPOT)))
-    convert(zipped(folder / "none.zip", **{"other.xml": text}), r"none\.zip: found 0 annotations\.xml in the archive")
-    convert(zipped(folder / "two.zip", **{"annotations.xml": text, "x/annotations.xml": text}), "found 2 annotations")
+    convert(
+        zipped(folder / "none.zip", **{"other.xml": text}),
+        r"none\.zip: found 0 files \*annotations\.xml in the archive",
+    )
+    convert(zipped(folder / "two.zip", **{"annotations.xml": text, "x/annotations.xml": text}), "found 2 files")
     whole = zipped(folder / "cut.zip", **{"annotations.xml": text})
     content = bytearray(whole.read_bytes())
     content[60:70] = b"\xff" * 10
     whole.write_bytes(content)
     convert(whole, r"cut\.zip: found a file that cannot be read")
-    monkeypatch.setattr(cvat, "MAX_BYTES", 100)
+    monkeypatch.setattr(exports, "MAX_BYTES", 100)
     convert(zipped(folder / "bomb.zip", **{"annotations.xml": text}), r"bomb\.zip: found a file of absurd size")
     assert zipfile.is_zipfile(folder / "bomb.zip")
 
