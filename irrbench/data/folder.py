@@ -167,9 +167,10 @@ class _Folder:
             for rater in ([] if misplaced else self._find_raters(folders, raters))
         }
         drawn = set().union(*self.masks.values())
+        fits = not drawn.isdisjoint(self.images)
         self.problems += filter(None, [channel_files(self.images, drawn)])
         for image_id, path in self.images.items():
-            if allow_missing and any(self.masks.values()) and image_id not in drawn:
+            if allow_missing and fits and image_id not in drawn:
                 remedy = "add a mask or remove the image"
                 self._add(f"images/{path.name}", "no mask by any rater", "at least one", remedy)
         self.rois: Files = {}
@@ -204,7 +205,7 @@ class _Folder:
             place=name,
             shown=partial(shown_path, self.root),
             unknown=("no image of that id", "the id of a file in images/", "rename or remove it"),
-            lacking=(expected, remedy) if expected and files else None,
+            lacking=(expected, remedy) if expected else None,
         )
         return files
 

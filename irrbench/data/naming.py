@@ -81,7 +81,7 @@ def check_names(
     all_wanted = ids if wanted is None else wanted
     meant_ids = {relation.image_id for relation in related.values()}
     absent = [i for i in all_wanted if i not in files and i not in meant_ids]
-    if lacking is not None and not (files and set(files).isdisjoint({*ids, *related})):
+    if lacking is not None and not set(files).isdisjoint({*ids, *related}):
         share = f" ({place} has none for {len(absent)} of {len(all_wanted)} images)" if len(absent) > 1 else ""
         problems += [Problem(f"{place}/{i}", f"no file{share}", *lacking, cause=f"lacking in {place}") for i in absent]
     return problems

@@ -95,7 +95,7 @@ def splits_text(data: RaterData) -> str:
 
     Example:
         >>> splits_text(RaterData.from_arrays([np.zeros((1, 4, 6))] * 2, [np.zeros((3, 4, 6), bool)] * 2))
-        '1 train, 0 val, 1 test, by a hash of image_id (no column split)'
+        '2 train, 0 val, 0 test, by a hash of image_id (no column split)'
     """
     parts = [data.split(name) for name in SPLITS]
     counts = [f"{len(part)} {name}" for name, part in zip(SPLITS, parts, strict=True)]
@@ -124,7 +124,7 @@ def overview(data: RaterData, marks: Marks) -> Iterator[tuple[str, str]]:
         yield "repeats", ", ".join(f"{name} on {number}" for name, number in zip(data.repeats, repeats, strict=True))
     columns = [str(name) for name in data.manifest if name not in ("split", data.group_column)]
     if columns:
-        yield "columns", _some(columns, SHOWN_COLUMNS)
+        yield "covariates", _some(columns, SHOWN_COLUMNS)
 
 
 def raters_text(data: RaterData) -> str:
@@ -139,11 +139,12 @@ def raters_text(data: RaterData) -> str:
         return f"{numbers[0]} on all images"
     splits = data.manifest["split"].to_numpy()
     parts = [f"{name}: {_histogram(numbers[splits == name])}" for name in SPLITS if (splits == name).any()]
-    return f"{_histogram(numbers)} images" + (f" ({'; '.join(parts)})" if len(parts) > 1 else "")
+    return _histogram(numbers, " raters", " images") + (f" ({'; '.join(parts)})" if len(parts) > 1 else "")
 
 
-def _histogram(numbers: Iterable[int]) -> str:
-    return ", ".join(f"{raters} on {images}" for raters, images in sorted(Counter(map(int, numbers)).items()))
+def _histogram(numbers: Iterable[int], raters: str = "", images: str = "") -> str:
+    (first, times), *others = sorted(Counter(map(int, numbers)).items())
+    return ", ".join([f"{first}{raters} on {times}{images}", *(f"{number} on {times}" for number, times in others)])
 
 
 def _values(data: RaterData) -> str:

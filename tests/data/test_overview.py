@@ -1,0 +1,179 @@
+"""What is said of a data set, against plain numpy; what looks odd is said, and nothing where nothing is odd."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from irrbench.data import RaterData, load_folder
+from irrbench.data.overview import cautions, count_marks, overview
+from tests.data.toys import RATERS, SIZES, draw, save
+
+
+def some_data(raters=3, images=4, *, seed=0, **options):
+    rng = np.random.default_rng(seed)
+    shapes = [(6 + i, 5) for i in range(images)]
+    masks = [rng.random((raters, *shape)) < 0.4 for shape in shapes]
+    return RaterData.from_arrays([rng.random((1, *shape)) for shape in shapes], masks, **options)
+
+
+def said(data, **options):
+    return cautions(data, count_marks(data), **options)
+
+
+@pytest.mark.parametrize("raters", [3, 16])  # with an ROI, 17 bits: codes of four bytes
+@pytest.mark.parametrize("has_roi", [False, True])
+def test_marks_agree_with_plain_numpy(raters, has_roi):
+    rng = np.random.default_rng(raters)
+    masks = [rng.random((raters, 6, 5 + i)) < 0.5 for i in range(4)]
+    masks[2][1] = masks[2][0]
+    masks[3][:3] = False
+    rois = [rng.random(stack.shape[1:]) < 0.6 if has_roi else None for stack in masks]
+    present = np.ones((4, raters), bool)
+    present[1, 2] = False
+    images = [np.zeros((1, *stack.shape[1:])) for stack in masks]
+    marks = count_marks(RaterData.from_arrays(images, masks, rois=rois, present=present))
+    equal, both = np.zeros((2, raters, raters), int)
+    for i, (stack, roi) in enumerate(zip(masks, rois, strict=True)):
+        inside = np.ones(stack.shape[1:], bool) if roi is None else roi
+        shares = np.where(present[i], stack[:, inside].mean(1), np.nan)
+        np.testing.assert_allclose(marks.shares[i], shares)
+        assert marks.roi[i] == pytest.approx(inside.mean())
+        for r in range(raters):
+            for s in range(raters):
+                drawn = present[i, r] and present[i, s]
+                both[r, s] += drawn and bool((stack[r] | stack[s])[inside].any())
+                same = (stack[r] == stack[s])[inside].all() and stack[r][inside].any()
+                equal[r, s] += drawn and bool(same)
+    np.testing.assert_array_equal(marks.equal, equal)
+    np.testing.assert_array_equal(marks.both, both)
+
+
+def test_nothing_is_odd_about_sound_data():
+    frame = pd.DataFrame({"split": ["train", "train", "test", "test"]}, index=[f"image{i:05d}" for i in range(4)])
+    assert not said(some_data(manifest=frame))
+
+
+def test_what_was_understood(folder):
+    rows = "image_id,split,patient,site\na,train,p1,x\nb,train,p1,x\nc,val,p2,y\nd,test,p3,y\ne,test,p3,x\n"
+    (folder / "manifest.csv").write_text(rows)
+    (folder / "masks/ben/b.png").unlink()
+    save(folder / "masks/cem/a.png", np.zeros(SIZES["a"], np.uint8))
+    save(folder / "masks/anna@2/a.png", draw("a", "anna"))
+    data = load_folder(folder, allow_missing=True)
+    found = dict(overview(data, count_marks(data)))
+    assert found["images"] == "5 images of 9 x 11 to 12 x 20 (height x width), 1 channel; 3 raters: anna, ben, cem"
+    assert found["splits"] == "2 train (1 groups), 1 val (1), 2 test (1), by column split; groups: patient"
+    assert found["raters"] == "2 raters on 1 images, 3 on 4 (train: 2 on 1, 3 on 1; val: 3 on 1; test: 3 on 2)"
+    anna = np.median([draw(name, "anna").mean() for name in SIZES])
+    cem = np.median([draw(name, "cem").mean() for name in "bcde"])
+    assert found["marked"].startswith(f"anna {anna:.1%}, ben ")
+    assert f"cem {cem:.1%} (20% of masks empty)" in found["marked"]
+    assert (found["ROI"], found["repeats"], found["covariates"]) == ("none: all pixels count", "anna@2 on 1", "site")
+
+
+def test_without_a_column_of_splits_a_hash_is_named(folder):
+    data = load_folder(folder, max_side=10)
+    found = dict(overview(data, count_marks(data)))
+    assert found["splits"].endswith("by a hash of image_id (no column split)")
+    assert "scaled down to 10 at most" in found["images"]
+
+
+def copied(masks, rater):
+    masks[:, 1] = masks[:, 0]
+    return [f"{rater[1]} is equal to {rater[0]} on 5 of 5 marked images (100%)"]
+
+
+def half_copied(masks, rater):
+    masks[:3, 2] = masks[:3, 1]
+    return [f"{rater[2]} is equal to {rater[1]} on 3 of 5 marked images (60%)"]
+
+
+def shifted_and_copied(masks, rater):
+    masks[:, 2] = np.roll(masks[:, 1], 1, -1)  # not equal: nothing to say
+    return []
+
+
+def one_equal(masks, _rater):
+    masks[0, 1] = masks[0, 0]
+    return []
+
+
+def equal_where_empty(masks, _rater):
+    masks[:4, :2] = False
+    return []
+
+
+def nothing(masks, rater):
+    masks[:, 2] = False
+    return [f"{rater[2]} marks nothing on any of 5 images"]
+
+
+def everything(masks, rater):
+    masks[1:, 0] = True
+    return [f"{rater[0]} marks over 95% of the pixels on 4 of 5 images: are the masks inverted?"]
+
+
+@pytest.mark.parametrize(
+    "change", [copied, half_copied, shifted_and_copied, one_equal, equal_where_empty, nothing, everything]
+)
+def test_odd_raters_are_named(change):
+    masks = np.random.default_rng(3).random((5, 3, 8, 9)) < 0.3
+    expected = change(masks, RATERS)
+    frame = pd.DataFrame({"split": ["train"] * 5}, index=[f"image{i:05d}" for i in range(5)])
+    found = said(RaterData.from_arrays([np.zeros((1, 8, 9))] * 5, list(masks), raters=RATERS, manifest=frame))
+    assert len(found) == len(expected), found
+    for line, start in zip(found, expected, strict=True):
+        assert line.startswith(start)
+
+
+def test_few_raters_are_said():
+    present = np.ones((4, 3), bool)
+    present[0, 1:] = present[1, 2:] = False
+    few, different, *_ = said(some_data(present=present))
+    assert few == "1 of 4 images have one rater (image00000): no bounds and no scores there."
+    assert "(1 on 1, 2 on 1, 3 on 2)" in different
+
+
+def test_one_picture_under_two_ids(folder):
+    (folder / "images/b.png").write_bytes((folder / "images/a.png").read_bytes())
+    for rater in RATERS:
+        save(folder / f"masks/{rater}/b.png", draw("a", rater))
+    splits = dict.fromkeys(SIZES, "train") | {"e": "val", "c": "test", "d": "test"}
+    write = (folder / "manifest.csv").write_text
+    write("image_id,split\n" + "".join(f"{name},{split}\n" for name, split in splits.items()))
+    assert said(load_folder(folder))[0] == "1 picture under several ids (a = b): copies count more than once."
+    splits["b"] = "test"
+    write("image_id,split\n" + "".join(f"{name},{split}\n" for name, split in splits.items()))
+    assert said(load_folder(folder))[0].startswith(
+        "1 picture in several splits under different ids (a (train) = b (test))"
+    )
+    assert said(load_folder(folder), splits=False)[0].startswith("1 picture under several ids (a = b)")
+    assert not [line for line in said(load_folder(folder, check_images=False)) if "picture" in line]
+
+
+def test_the_same_pixels_in_another_format_are_the_same_picture(folder):
+    pixels = np.random.default_rng(ord("a")).integers(0, 256, SIZES["a"], np.uint8)
+    (folder / "images/d.png").unlink()
+    save(folder / "images/d.tif", pixels)
+    (line,) = [line for line in said(load_folder(folder), splits=False) if "picture" in line]
+    assert "(a = d)" in line
+
+
+def test_splits_of_one_image_and_columns_like_patients_are_said(folder):
+    rows = "image_id,split,Subject ID\na,train,s1\nb,train,s2\nc,val,s2\nd,test,s3\ne,test,s3\n"
+    (folder / "manifest.csv").write_text(rows)
+    patients, alone = said(load_folder(folder))
+    assert patients.startswith(
+        "Column 'Subject ID' looks like patients, but images are not grouped by it; 1 of 3 are in"
+    )
+    assert "--folder.group_column 'Subject ID'" in patients
+    assert alone.startswith("One image alone in val")
+
+
+def test_real_data_are_not_suspected(real_data):
+    for name in ("lidc", "lidc_mixed"):  # 49 of the 856 images of lidc have two equal masks
+        data = load_folder(real_data / name, progress=False)
+        assert not said(data), name
+        assert len(set(data.pictures)) == len(data)
