@@ -19,8 +19,9 @@ from typing import Any
 
 from irrbench.plots import DISPLAY_NAMES, ROLE_COLOURS
 from irrbench.tracking.calls import Connection, StoredRun, bounds_of_other_splits, call, metrics, params, table, tags
+from irrbench.tracking.locks import exclusive
 from irrbench.tracking.spool import Payload, RunAddress
-from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG, exclusive, sqlite_file
+from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG, sqlite_file
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from typing import IO, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from irrbench.tracking.store import acquire_lock, release_lock
+from irrbench.tracking.locks import acquire_lock, release_lock
 
 METRICS = "metrics"
 FILES = frozenset({"bounds_table", "table", "picture", "file", "view", "first_view"})  # kinds that are no values

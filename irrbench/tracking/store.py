@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shlex
@@ -11,8 +10,7 @@ import sqlite3
 import ssl
 import sys
 import sysconfig
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, suppress
 from http.client import HTTPException
 from pathlib import Path
 from textwrap import shorten
@@ -20,7 +18,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from filelock import FileLock
+from irrbench.tracking.creation import make_database, table_names
 
 # Tags by which the runs of an experiment are found, and by which MLflow's pages know what to show.
 ROLE_TAG = "irrbench.role"
@@ -37,79 +35,11 @@ DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 DEFAULT_PORT = 5000
 SERVER_TIMEOUT = 10.0  # seconds; MLflow's own client waits for minutes
 
-# File locks.
-
-LOCK_TIMEOUT = 60.0  # seconds; a process that holds a lock for longer is taken to be stuck
-NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP})
-
-
-def acquire_lock(path: Path, *, timeout: float) -> FileLock:
-    """Lock a file for this process; a file system without locks lets every process pass.
-
-    Args:
-        path: the file, made if it is missing.
-        timeout: seconds to wait; 0 makes one attempt.
-
-    Raises:
-        filelock.Timeout: if another process holds the lock.
-        OSError: if the file cannot be written.
-    """
-    # One thread may release what another has acquired. `release_lock` removes the file, in every version alike.
-    lock = FileLock(path, thread_local=False, preserve_lock_file=True)
-    try:
-        lock.acquire(timeout=timeout)
-    except OSError as error:  # of which Timeout is one, without a number
-        if error.errno not in NO_LOCKS:
-            raise
-    return lock
-
-
-def release_lock(lock: FileLock) -> None:
-    """Release a lock, and remove its file.
-
-    The file is removed while it is held, because afterwards it may be another process's lock. Windows removes no open
-    file, neither this process's nor another's.
-    """
-    path = Path(lock.lock_file)
-    with suppress(OSError):
-        path.unlink()
-    lock.release()
-    if os.name == "nt":
-        with suppress(OSError):
-            path.unlink()
-
-
-@contextmanager
-def exclusive(database: Path | None) -> Iterator[None]:
-    """Let one process at a time pass, by a hidden lock file beside the database that is removed afterwards.
-
-    Without a database file, on a file system without locks, where the folder cannot be written, and after a minute of
-    waiting, every process passes.
-    """
-    with ExitStack() as stack:
-        if database is not None:
-            with suppress(OSError):
-                stack.callback(release_lock, acquire_lock(_lock_file(database), timeout=LOCK_TIMEOUT))
-        yield
-
-
-@contextmanager
-def exclusive_creation(database: Path | None) -> Iterator[None]:
-    """While there is no such database yet, let one process at a time pass; the others wait until it is made.
-
-    MLflow creates the tables of an sqlite file in a hundred steps, and two processes that do so at once ruin it.
-    No process waits if the database exists, or if the store is not a file.
-    """
-    exists = database is not None and database.is_file() and not _lock_file(database).exists()
-    with exclusive(None if exists else database):
-        yield
-
-
-def _lock_file(database: Path) -> Path:
-    return database.with_name(f".{database.name}.lock")
-
-
 # Opening a store.
+
+
+class StoreError(ValueError):
+    """A store that cannot be used as it is; its user can change that, and what waits for it is then sent."""
 
 
 def open_store(tracking_uri: str, experiment: str, *, artifact_location: str | None = None) -> tuple[Any, str]:
@@ -127,30 +57,29 @@ def open_store(tracking_uri: str, experiment: str, *, artifact_location: str | N
         An ``mlflow.MlflowClient`` and the id of the experiment.
 
     Raises:
-        ValueError: if MLflow cannot open a store at the URI, or the experiment of this name was deleted.
+        StoreError: if MLflow cannot open a store at the URI, or the experiment of this name was deleted.
+        OSError: if an sqlite file cannot be made.
         ConnectionError: if the server does not answer.
     """
-    with exclusive_creation(sqlite_file(tracking_uri)):
-        client = connect(tracking_uri)
+    client = connect(tracking_uri)
+    try:
+        found = client.get_experiment_by_name(experiment)
+    except Exception as error:
+        raise unreadable(tracking_uri, error) from error
+    if found is None:
+        if (database := sqlite_file(tracking_uri)) is not None and artifact_location is None:
+            folder = re.sub(r"[^\w.-]+", "_", experiment)
+            artifact_location = (database.parent.resolve() / "mlruns" / folder).as_uri()
         try:
-            found = client.get_experiment_by_name(experiment)
-        except Exception as error:
-            raise unreadable(tracking_uri, error) from error
-        if found is None:
-            if (database := sqlite_file(tracking_uri)) is not None and artifact_location is None:
-                database.parent.mkdir(parents=True, exist_ok=True)
-                folder = re.sub(r"[^\w.-]+", "_", experiment)
-                artifact_location = (database.parent.resolve() / "mlruns" / folder).as_uri()
-            try:
-                return client, str(client.create_experiment(experiment, artifact_location=artifact_location))
-            except Exception:
-                found = client.get_experiment_by_name(experiment)  # another process may have created it just before
-                if found is None:
-                    raise
+            return client, str(client.create_experiment(experiment, artifact_location=artifact_location))
+        except Exception:
+            found = client.get_experiment_by_name(experiment)  # another process may have created it just before
+            if found is None:
+                raise
     if found.lifecycle_stage == "deleted":
         shown = without_password(tracking_uri)
         restore = f"{program('mlflow')} experiments restore -x {found.experiment_id}"
-        raise ValueError(
+        raise StoreError(
             f"experiment {experiment!r} of {shown} was deleted. Use another name, or bring it back with "
             f"`MLFLOW_TRACKING_URI={shlex.quote(shown)} {restore}`."
         )
@@ -158,25 +87,50 @@ def open_store(tracking_uri: str, experiment: str, *, artifact_location: str | N
 
 
 def connect(tracking_uri: str) -> Any:
-    """Return an ``mlflow.MlflowClient`` of a store.
+    """Return an ``mlflow.MlflowClient`` of a store; an sqlite file that is not there is made first, as a whole.
 
     Raises:
-        ValueError: if MLflow cannot open a store at the URI, or no database is found there.
+        StoreError: if MLflow cannot open a store at the URI.
+        OSError: if an sqlite file cannot be made.
         ConnectionError: if nothing answers at a server's address within seconds; MLflow itself waits for minutes.
     """
     if is_server(tracking_uri) and (silence := why_silent(tracking_uri, seconds=SERVER_TIMEOUT)):
         raise unreadable(tracking_uri, ConnectionError(silence))
+    database = sqlite_file(tracking_uri)
+    if database is not None:
+        make_database(database)
     import mlflow  # noqa: PLC0415
 
+    if database is not None and (version := _other_version(database)) is not None:
+        shown = shlex.quote(without_password(tracking_uri))
+        raise StoreError(
+            f"expected a store of MLflow {mlflow.__version__}, found that {database} was made by another version "
+            f"(schema {version}). Copy the file, then run `{program('mlflow')} db upgrade {shown}`; or name another."
+        )
     try:
         return mlflow.MlflowClient(tracking_uri=tracking_uri)
     except mlflow.MlflowException as error:
-        raise ValueError(
+        raise StoreError(
             f"expected a tracking URI such as {DEFAULT_TRACKING_URI!r} or 'http://host:port', found {tracking_uri!r}, "
             f"which MLflow refuses: {error}"
         ) from error
     except Exception as error:  # of the database driver
         raise unreadable(tracking_uri, error) from error
+
+
+def _other_version(database: Path) -> str | None:
+    """Return the schema of an sqlite store that lacks tables which this MLflow knows, None if it lacks none.
+
+    MLflow would change the tables of such a store when it opens it, in steps that the end of the process cuts off.
+    """
+    import mlflow.store.db.utils  # noqa: F401, PLC0415 (it makes all tables known)
+    from mlflow.store.db.base_sql_model import Base  # noqa: PLC0415
+
+    with suppress(sqlite3.Error), closing(sqlite3.connect(database, timeout=5)) as connection:
+        tables = table_names(connection)
+        if "alembic_version" in tables and not tables.issuperset(Base.metadata.tables):
+            return str(next(connection.execute("SELECT version_num FROM alembic_version"), ["unknown"])[0])
+    return None
 
 
 def unreadable(tracking_uri: str, error: Exception) -> Exception:
@@ -188,7 +142,7 @@ def unreadable(tracking_uri: str, error: Exception) -> Exception:
             f"expected a tracking server at {shown}, found none that answers ({said}). "
             f"Start it, or use a local file with tracking URI {DEFAULT_TRACKING_URI!r}."
         )
-    return ValueError(
+    return StoreError(
         f"expected an MLflow store at {shown!r}, which cannot be read ({said}). "
         f"Check the address; an old database may need `{program('mlflow')} db upgrade {shlex.quote(shown)}`."
     )
