@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from irrbench.callbacks.hooks import installed
 from irrbench.tracking import DEFAULT_TRACKING_URI, Run, RunAddress
+from irrbench.tracking.names import safe_keys
 from irrbench.tracking.run import source_tags
 from irrbench.tracking.spool import default_spool
 
@@ -131,12 +131,8 @@ class SpoolingMLFlowLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log metrics at a step."""
         prefix = f"{self._prefix}{self.LOGGER_JOIN_CHAR}" if self._prefix else ""
-        values = {
-            re.sub(r"[^a-zA-Z0-9_/. -]+", "", f"{prefix}{key}"): float(value)
-            for key, value in metrics.items()
-            if not isinstance(value, str)
-        }
-        self.experiment.log_metrics(values, step=step or 0)
+        values = {f"{prefix}{key}": float(value) for key, value in metrics.items() if not isinstance(value, str)}
+        self.experiment.log_metrics(safe_keys(values, by=""), step=step or 0)
 
     def log_hyperparams(self, params: Mapping[str, Any] | Namespace, *_: Any, **__: Any) -> None:
         """Log hyperparameters, nested ones with ``/`` between their names."""

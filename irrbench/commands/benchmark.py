@@ -26,9 +26,9 @@ from irrbench.data.dataset import choice_notes
 from irrbench.plots import MODEL_COLOURS
 from irrbench.report import terminal_table
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside, save_chart_view
-from irrbench.tracking.delivery import deliver
 from irrbench.tracking.spool import default_spool, sessions
 from irrbench.tracking.store import absolute_uri, program, why_silent
+from irrbench.tracking.sync import deliver
 from irrbench.training.cell import CellResult, Tracking, cell_colours, make_cells
 from irrbench.training.grid import (
     Executor,
@@ -47,13 +47,17 @@ ALL_ENDED_WELL, SOME_FAILED = 0, 1
 
 
 class Store(NamedTuple):
-    """Where runs are kept: the MLflow client, the experiment, and the folder for what the store does not take."""
+    """Where runs are kept: the MLflow client, the experiment, and the folder for what the store does not take.
+
+    And the command that is written into them.
+    """
 
     client: Any
     experiment_id: str
     experiment: str
     uri: str
     spool: Path
+    command: str = ""
 
 
 def run_benchmark(
@@ -88,7 +92,7 @@ def run_benchmark(
         introduce(config, data, console)
         for refuse in refusals(config, data):
             refuse()
-        store = reach_store(config.tracking_uri, config.experiment, data, output)
+        store = reach_store(config.tracking_uri, config.experiment, data, output)._replace(command=command)
         models: Sequence[CellResult | Scored]
         failures: Sequence[Failure] = ()
         if config.predictions:
@@ -156,7 +160,7 @@ def _train(
     resume: bool,
     console: Console,
 ) -> Outcome:
-    cells = make_cells(config, data, Tracking(store.uri, store.experiment, MODEL_COLOURS[0]))
+    cells = make_cells(config, data, Tracking(store.uri, store.experiment, MODEL_COLOURS[0], store.command))
     own = shard(cells, part)
     for note in choice_notes(data.split("val"), config.scores[0]):
         console.print(note, soft_wrap=True)
@@ -193,7 +197,8 @@ def _score(
             found,
             scores=tuple(config.scores),
             rules=config.rules,
-            tracking=Tracking(store.uri, store.experiment, colours[name]),
+            tracking=Tracking(store.uri, store.experiment, colours[name], store.command),
+            folder=config.predictions[name],
             spool=store.spool,
         )
         for name, found in predictions.items()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 
 from irrbench.config import LIDC, BenchmarkConfig, ConfigError, FolderConfig, LidcConfig, RulesConfig
@@ -20,7 +24,6 @@ from irrbench.data.overview import headline, splits_text
 from irrbench.datasets import load_lidc
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from irrbench.data import Predictions, RaterData
@@ -191,24 +194,30 @@ def score_predictions(
     scores: tuple[str, ...],
     rules: RulesConfig,
     tracking: Tracking,
+    folder: str = "",
     spool: Path | None = None,
 ) -> Scored:
     """Score one model on the images of its predictions and keep a run for it in MLflow.
+
+    The same masks of a model, scored by the same rules on the same data, write the same run again.
 
     Args:
         name: of the model.
         predictions: checked masks.
         scores: the main one first.
         rules: rules of the scores.
-        tracking: MLflow store, experiment and colour.
+        tracking: MLflow store, experiment, colour and command.
+        folder: of the predictions, to be named in the run.
         spool: folder for what the store does not take; the working directory's if not given.
 
     Raises:
         ConfigError: if the predictions could not be scored.
     """
     from irrbench.evaluation import Evaluator, MLflowSink  # noqa: PLC0415 (torchmetrics takes seconds)
+    from irrbench.tracking.run import COMMAND_TAG  # noqa: PLC0415
 
     rules, data = replace(rules, threshold=predictions.threshold), predictions.data
+    where = str(Path(folder).absolute()) if folder else ""
     threshold = "none: masks" if predictions.masks_alone else rules.threshold
     sink = MLflowSink.new_run(
         tracking.uri,
@@ -216,10 +225,14 @@ def score_predictions(
         name=name,
         colour=tracking.colour,
         params={"threshold": threshold},
+        tags={"irrbench.predictions": where, COMMAND_TAG: tracking.command},
+        key=predictions_digest(name, predictions, asdict(rules)),
         spool=spool,
         data_name=data.name,
     )
-    sink.run.log_config({"name": name, "predictions": "finished", "scores": list(scores), "rules": asdict(rules)})
+    sink.run.log_config(
+        {"name": name, "predictions": where or "finished", "scores": list(scores), "rules": asdict(rules)}
+    )
     evaluator = Evaluator("test", sinks=[sink], scores=scores, from_logits=False, references=False, **asdict(rules))
     for index, image_id in enumerate(data.image_ids):
         roi, has_panel = data.roi(index), index < evaluator.panels.num_panels
@@ -238,3 +251,13 @@ def score_predictions(
     sink.run.finish()
     sink.run.drain(limit=600)
     return Scored(name, evaluator.table, sink.run, predictions)
+
+
+def predictions_digest(name: str, predictions: Predictions, rules: Mapping[str, Any]) -> str:
+    """What identifies a model's finished predictions: its name, the masks, the raters' data and the rules."""
+    data = predictions.data
+    digest = hashlib.sha256(json.dumps([name, data.digest(), dict(rules)], sort_keys=True, default=str).encode())
+    for index, image_id in enumerate(data.image_ids):
+        mask = predictions.prediction(index)
+        digest.update(f"{image_id} {mask.dtype} {mask.shape} ".encode() + np.ascontiguousarray(mask).tobytes())
+    return digest.hexdigest()[:32]

@@ -197,9 +197,9 @@ def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
 
 def _sync(options: argparse.Namespace, _flags: list[str]) -> int:
     """Deliver the records that wait; 0 when all were delivered, 1 when some still wait."""
-    from irrbench.tracking.delivery import deliver  # noqa: PLC0415
-    from irrbench.tracking.spool import default_spool  # noqa: PLC0415
+    from irrbench.tracking.spool import REFUSED, default_spool  # noqa: PLC0415
     from irrbench.tracking.store import program  # noqa: PLC0415
+    from irrbench.tracking.sync import deliver  # noqa: PLC0415
 
     spool = default_spool() if options.spool is None else Path(options.spool)
     if not spool.is_dir():
@@ -208,7 +208,8 @@ def _sync(options: argparse.Namespace, _flags: list[str]) -> int:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a second sync is the better retry
     reports = deliver(spool)
     for report in reports:
-        _say(f"{report.store}: delivered {report.delivered}, still waiting {report.waiting}")
+        refused = f", refused for good {report.refused} (kept in {spool / REFUSED})" if report.refused else ""
+        _say(f"{report.store}: delivered {report.delivered}, still waiting {report.waiting}{refused}")
         for reason in report.reasons:
             _say(f"  {reason}")
     if any(report.waiting for report in reports):

@@ -241,7 +241,7 @@ def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery
 
 
 def log_artifacts(runs: Mapping[str, Run], files: Sequence[Path]) -> None:
-    """Put the results into each model's run; what the store refuses or does not take is logged as a warning.
+    """Put the results into each model's run; what the store does not take costs a warning.
 
     Args:
         runs: by the model's name.
@@ -252,6 +252,3 @@ def log_artifacts(runs: Mapping[str, Run], files: Sequence[Path]) -> None:
             run.log_file(path, f"benchmark/{FIGURES}" if path.parent.name == FIGURES else "benchmark")
     for run in runs.values():
         run.drain(limit=600)
-    for name, run in runs.items():  # finished cells may belong to another store
-        for reason in run.drop_refused():
-            logger.warning("%s: MLflow does not take the report into run %s: %s", name, run.run_id, reason)

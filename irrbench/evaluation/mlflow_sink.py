@@ -17,6 +17,9 @@ from rich.console import Console
 from irrbench.evaluation.sinks import Stage, candidate_table
 from irrbench.summary import REFERENCES, bounds_digest
 from irrbench.tracking import Run, RunAddress, chart_link
+from irrbench.tracking.calls import dataset, describe_dataset
+from irrbench.tracking.names import apart, safe_key
+from irrbench.tracking.run import source_tags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ABSENT = object()
+MAX_SPLIT = 180  # characters, so that a score's name fits behind it
 
 
 class MLflowSink:
@@ -41,6 +45,7 @@ class MLflowSink:
     def __init__(self, run: Run | Callable[[], Run], *, data_name: str = "data", reference_runs: bool = True) -> None:
         self._given, self._data_name, self._with_references = run, data_name, reference_runs
         self._digests: dict[str, str] = {}
+        self._names: dict[str, str] = {}
         self._logger: Any = None
 
     @classmethod
@@ -52,6 +57,8 @@ class MLflowSink:
         name: str | None = None,
         params: Mapping[str, Any] | None = None,
         colour: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        key: str | None = None,
         spool: Path | None = None,
         **options: Any,
     ) -> MLflowSink:
@@ -63,11 +70,13 @@ class MLflowSink:
             name: of the run.
             params: its parameters.
             colour: in charts, ``#rrggbb``; MLflow's choice if not given.
+            tags: its tags, beside those that name user, script, command and git commit.
+            key: a run with the same key is written again instead of a new one; a new one if not given.
             spool: folder for what the store does not take; ``irrbench-spool`` if not given.
             options: ``data_name`` and ``reference_runs``.
         """
-        run = Run.new(tracking_uri, experiment, spool=spool)
-        run.create(run_name=name)
+        run = Run.new(tracking_uri, experiment, key=key, spool=spool)
+        run.create(run_name=name, tags=source_tags(tags or {}))
         run.set_role("model", colour=colour)
         run.log_params(params or {})
         return cls(run, **options)
@@ -98,7 +107,9 @@ class MLflowSink:
             self._open(stage, stage.table)
             self._log_panels(stage, step)  # MLflow's page of a run shows pictures of step 0 first
         references = tuple(f"_{candidate}" for candidate in REFERENCES)
-        self.run.log_scores({k: v for k, v in values.items() if not k.endswith(references)}, step=step)
+        name, split = self._name(stage.split), stage.split
+        own = {f"{name}{k.removeprefix(split)}": v for k, v in values.items() if not k.endswith(references)}
+        self.run.log_scores(own, step=step)
         # The bounds' lines reach at least half way, for a few requests in a training of any length.
         if step & (step - 1) == 0:
             self._extend(stage, step)
@@ -110,7 +121,7 @@ class MLflowSink:
         """
         if (table := stage.full_table) is not None:
             self._extend(stage, step)
-            self.run.log_per_image(stage.split, candidate_table(table, "model", stage.scores))
+            self.run.log_per_image(self._name(stage.split), candidate_table(table, "model", stage.scores))
             if step:
                 self._log_panels(stage, step)
             self.run.save_view(stage.scores)
@@ -135,33 +146,46 @@ class MLflowSink:
         self.run.drain(limit=600)
         self.print_link()
 
+    def _name(self, split: str) -> str:
+        """A split as MLflow takes it in keys and paths; two that would become one are kept apart."""
+        if split not in self._names:
+            name = safe_key(split, limit=MAX_SPLIT)
+            self._names[split] = apart(name, split, limit=MAX_SPLIT) if name in self._names.values() else name
+            if self._names[split] != split:
+                shown = self._names[split]
+                logger.warning("MLflow does not take the name %r; what it has there is called %r.", split, shown)
+        return self._names[split]
+
     def _open(self, stage: Stage, table: pd.DataFrame) -> None:
         """Tag the model's run and find or create the bounds runs, when the bounds of a split are first known."""
-        split, rules = stage.split, stage.rules
-        digest = self._digests[split] = bounds_digest(table, rules)
+        split, rules = self._name(stage.split), stage.rules
+        digest = self._digests[stage.split] = bounds_digest(table, rules)
         self.run.join_bounds(split, digest)
         images = table[["image_id", "n_raters", "roi_pixels"]]
-        self.run.log_dataset(images, name=self._data_name, digest=digest, split=split)
+        # What identifies the data does not depend on scores and rules.
+        data_digest = bounds_digest(table[["image_id", "n_raters", "roi_pixels", "alpha"]], {})
+        data = describe_dataset(images, name=self._data_name, digest=data_digest)
+        self.run.record(dataset, fields=data, split=split)
         if not self._with_references:
             return
         counts = {f"{split}/n_images": len(table), f"{split}/tied_share": f"{table['tied'].mean():.6f}"}
-        self.run.log_bounds(split, digest, {"data": self._data_name, **rules, **counts})
+        self.run.log_bounds(split, digest, {"data": self._data_name, **rules, **counts}, data)
         for candidate in ("ceiling", "floor"):
             self.run.log_bounds_table(split, digest, candidate, candidate_table(table, candidate, stage.scores))
 
     def _extend(self, stage: Stage, step: int) -> None:
-        split = stage.split
-        if not self._with_references or split not in self._digests:
+        if not self._with_references or stage.split not in self._digests:
             return
+        split = self._name(stage.split)
         ceiling, floor = (
             {f"{split}/{score}": getattr(s, candidate) for score, s in stage.summary.items()}
             for candidate in ("ceiling", "floor")
         )
-        self.run.log_bounds_line(split, self._digests[split], ceiling, floor, last_step=step)
+        self.run.log_bounds_line(split, self._digests[stage.split], ceiling, floor, last_step=step)
 
     def _log_panels(self, stage: Stage, step: int) -> None:
         for name, picture in stage.panels.draw().items():
-            self.run.log_panel(f"{stage.split}/{name}", picture, step=step)
+            self.run.log_panel(f"{self._name(stage.split)}/{name}", picture, step=step)
 
 
 def is_mlflow(other: Any) -> bool:

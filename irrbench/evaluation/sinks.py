@@ -67,7 +67,7 @@ def tell(sink: Sink, event: str, *args: Any, **options: Any) -> None:
     except Exception as error:  # a store may raise anything, and so may tables and pictures of any data
         if not getattr(sink, "has_failed", False):
             name = getattr(sink, "title", type(sink).__name__)
-            logger.warning("irrbench cannot log to %s; the training goes on without it: %r", name, error)
+            logger.warning("irrbench cannot log to %s; everything else goes on: %r", name, error)
         sink.has_failed = True  # type: ignore[attr-defined]
 
 

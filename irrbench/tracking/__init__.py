@@ -5,7 +5,7 @@ default chart of MLflow draws together. MLflow itself is imported when a functio
 
 A call on a :class:`Run` is recorded once, as the name of a function in :mod:`irrbench.tracking.calls` and its arguments
 (:mod:`irrbench.tracking.spool`), and that function performs it in the store: soon, by a worker thread, or later, by
-``irrbench sync`` (:mod:`irrbench.tracking.delivery`).
+``irrbench sync`` (:mod:`irrbench.tracking.delivery`, :mod:`irrbench.tracking.sync`).
 """
 
 from irrbench.tracking.calls import palette_beside

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import io
 import json
+import logging
 import re
 import tempfile
 import time
@@ -25,14 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irrbench.plots import MODEL_COLOURS, ROLE_COLOURS
+from irrbench.tracking.names import MAX_PARAM, MAX_TAG, cut, entry_name, safe_key, safe_keys
 from irrbench.tracking.spool import METRICS, Payload, Request, RunAddress
-from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, KEY_TAG, ROLE_TAG, connect, open_store
+from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, KEY_TAG, ROLE_TAG, StoreError, connect, open_store
 
 if TYPE_CHECKING:
     import pandas as pd
 
+logger = logging.getLogger(__name__)
+
 CREATING = frozenset({"create", "bounds", "bounds_line", "bounds_table"})  # two at once would create two runs
-WAIT_CODES = frozenset({401, 403, 408, 429})  # refusals that may end although the same request is sent again
+WAIT_CODES = frozenset({401, 403, 408, 409, 429})  # refusals that may end although the same request is sent again
+FINAL_CODES = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"})
+FINAL_STATUS = frozenset({400, 411, 413, 414, 422})  # among them: too large
 
 LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"
 LOGGED_IMAGES_TAG = "mlflow.loggedImages"
@@ -58,17 +64,42 @@ def perform(connection: Connection, requests: Sequence[Request]) -> None:
     if first.kind == METRICS:
         log_points(run, [(r.created, r.arguments["step"], r.arguments["values"]) for r in requests])
         return
+    if first.kind not in CALLS:
+        raise UnknownCallError(
+            f"a record of the kind {first.kind!r} is of a later version of irrbench, which can send it"
+        )
     function = CALLS[first.kind]
     payload = {"payload": first.payload} if "payload" in inspect.signature(function).parameters else {}
-    function(run, **first.arguments, **payload)
+    try:
+        function(run, **first.arguments, **payload)
+    except Exception as error:
+        if first.kind == "create" and is_final(error):
+            connection.never.add(first.run.name)
+        raise
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether a store, or the call itself, will say no to the same request for ever."""
+    code = getattr(error, "error_code", None)  # of MLflow; a proxy's answer gets other codes
+    if code is not None:
+        return code in FINAL_CODES or type(error.__cause__).__name__ in {"DataError", "IntegrityError"}
+    answer = getattr(error, "response", None)  # of an artifact store behind HTTP
+    if answer is not None:
+        return getattr(answer, "status_code", 0) in FINAL_STATUS
+    own = isinstance(error, LookupError | TypeError | ValueError) and not isinstance(error, OSError)
+    return own and error.__cause__ is None and not isinstance(error, StoreError | UnknownCallError)
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether a store has understood and refused, so that asking again is of no use; else it may work later."""
+    """Whether a store has understood and refused, so that asking again at once is of no use; else it may work soon."""
+    if is_final(error) or isinstance(error, UnknownCallError):
+        return True
     status = getattr(error, "get_http_status_code", None)
-    if status is not None:
-        return 400 <= status() < 500 and status() not in WAIT_CODES
-    return isinstance(error, LookupError | TypeError | ValueError) and error.__cause__ is None
+    return status is not None and 400 <= status() < 500 and status() not in WAIT_CODES
+
+
+class UnknownCallError(LookupError):
+    """A request of a later version; that version can send it."""
 
 
 class RunNotCreatedError(RuntimeError):
@@ -91,11 +122,13 @@ class Connection:
 
     Attributes:
         known: id and experiment of runs, by the name of their address.
+        never: names of addresses of runs that the store has refused to create.
         is_opening: whether it is being opened, which takes long where MLflow creates a database.
     """
 
     def __init__(self, tracking_uri: str, client: Any = None) -> None:
         self.tracking_uri, self.known = tracking_uri, dict[str, tuple[str, str]]()
+        self.never = set[str]()
         self.is_opening = False
         self._client = client
 
@@ -110,10 +143,11 @@ class Connection:
                 self.is_opening = False
         return self._client
 
-    def find_runs(self, experiment_id: str, key: str) -> list[Any]:
-        """Return the runs with a key, deleted ones last; the first is the one that counts."""
-        of_key, everything = f"tags.\"{KEY_TAG}\" = '{key}'", entities().ViewType.ALL
-        runs = self.client.search_runs([experiment_id], of_key, run_view_type=everything)
+    def find_runs(self, experiment_id: str, key: str, *, deleted: bool = True) -> list[Any]:
+        """Return the runs with a key, deleted ones last or not at all; the first is the one that counts."""
+        kinds = entities().ViewType
+        of_key, wanted = f"tags.\"{KEY_TAG}\" = '{key}'", kinds.ALL if deleted else kinds.ACTIVE_ONLY
+        runs = self.client.search_runs([experiment_id], of_key, run_view_type=wanted)
         found = sorted(runs, key=lambda run: (run.info.lifecycle_stage == "deleted", run.info.run_id))
         if found:
             self.known[key] = (str(found[0].info.run_id), experiment_id)
@@ -149,6 +183,8 @@ class StoredRun:
         _, key, experiment = self.address
         if self.address.run_id:
             return self.address.run_id
+        if self.address.name in self.connection.never:
+            raise LookupError(f"the store has refused to create the run {key}")
         if key not in self.connection.known:
             found = self.client.get_experiment_by_name(experiment)
             if found is None or not self.connection.find_runs(str(found.experiment_id), key):
@@ -175,13 +211,16 @@ class StoredRun:
 def create(
     run: StoredRun, *, run_name: str | None = None, tags: Tags = None, artifact_location: str | None = None
 ) -> None:
-    """Create the run, and its experiment where there is none."""
+    """Create the run, and its experiment where there is none; where there is a run with its key, only set the tags."""
     key, connection = run.address.key, run.connection
     _, experiment_id = open_store(connection.tracking_uri, run.address.experiment, artifact_location=artifact_location)
-    if not connection.find_runs(experiment_id, key):
-        all_tags = {**(tags or {}), KEY_TAG: key}
+    all_tags = {key: cut(value, MAX_TAG) for key, value in safe_keys(tags or {}).items()} | {KEY_TAG: key}
+    active = connection.find_runs(experiment_id, key, deleted=False)
+    if not active:
         connection.client.create_run(experiment_id, start_time=run.created, tags=all_tags, run_name=run_name)
-    for twin in connection.find_runs(experiment_id, key)[1:]:
+    elif tags:  # of an earlier attempt, or the same predictions scored before
+        log_tags(run, all_tags)
+    for twin in connection.find_runs(experiment_id, key, deleted=False)[1:]:
         # MLflow's client sends a request again that a dying server has performed but not answered
         connection.client.delete_run(twin.info.run_id)
 
@@ -201,19 +240,30 @@ def metrics(run: StoredRun, *, values: Mapping[str, float], step: int) -> None:
 def log_points(run: StoredRun, points: Iterable[tuple[int, int, Mapping[str, float]]]) -> None:
     """Log metrics at several steps, each with its time in milliseconds, in as few requests as MLflow allows."""
     metric = entities().Metric
-    found = [metric(key, value, time, step) for time, step, values in points for key, value in values.items()]
+    found = [metric(*item, time, step) for time, step, values in points for item in safe_keys(values).items()]
     run.client.log_batch(run.run_id, metrics=found)
 
 
 @call
 def params(run: StoredRun, *, values: Mapping[str, str]) -> None:
-    """Log parameters; MLflow keeps the first value of each."""
-    run.client.log_batch(run.run_id, params=[entities().Param(key, value) for key, value in values.items()])
+    """Log parameters; MLflow keeps the first value of each, and a warning names those that have another one now."""
+    wanted = {key: cut(value, MAX_PARAM) for key, value in safe_keys(values).items()}
+    known = run.client.get_run(run.run_id).data.params
+    if changed := sorted(key for key, value in wanted.items() if known.get(key, value) != value):
+        shown = ", ".join(f"{key} (kept {known[key]}, now {wanted[key]})" for key in changed)
+        logger.warning("MLflow keeps the first value of a parameter; of run %s: %s", run.run_id, cut(shown, 500))
+    new = [entities().Param(key, value) for key, value in wanted.items() if key not in known]
+    run.client.log_batch(run.run_id, params=new)
 
 
 @call
 def tags(run: StoredRun, *, values: Mapping[str, str]) -> None:
     """Set several tags in one request."""
+    log_tags(run, {key: cut(value, MAX_TAG) for key, value in safe_keys(values).items()})
+
+
+def log_tags(run: StoredRun, values: Mapping[str, str]) -> None:
+    """Set tags that MLflow takes as they are."""
     run.client.log_batch(run.run_id, tags=[entities().RunTag(key, value) for key, value in values.items()])
 
 
@@ -237,13 +287,13 @@ def role(run: StoredRun, role: str, *, colour: str | None = None, bounds_id: str
 @call
 def join(run: StoredRun, split: str, digest: str) -> None:
     """Make the run a model's run that is compared with the bounds of a split, beside those of its other splits."""
-    role(run, "model", bounds_id=" ".join([*bounds_of_other_splits(run, split), f"{split}:{digest}"]))
+    role(run, "model", bounds_id=" ".join([*bounds_of_other_splits(run, split), f"{entry_name(split)}:{digest}"]))
 
 
 def bounds_of_other_splits(run: StoredRun, split: str) -> list[str]:
     """Return the entries ``<split>:<digest>`` of a run's bounds tag, without those of one split."""
     entries = run.read_tags().get(BOUNDS_TAG, "").split()
-    return [entry for entry in entries if not entry.startswith(f"{split}:")]
+    return [entry for entry in entries if not entry.startswith(f"{entry_name(split)}:")]
 
 
 def default_palette_colour(index: int) -> str:
@@ -272,7 +322,7 @@ MAX_DIGEST = 36
 @call
 def dataset(run: StoredRun, *, fields: Mapping[str, Any], split: str) -> None:
     """Name the data behind the run's scores, with the fields of :func:`describe_dataset`."""
-    context = entities().InputTag("mlflow.data.context", split)
+    context = entities().InputTag("mlflow.data.context", safe_key(split))
     entry = entities().DatasetInput(entities().Dataset(**fields), [context])
     run.client.log_inputs(run.run_id, [entry])
 
@@ -295,7 +345,7 @@ def describe_dataset(data: pd.DataFrame | Mapping[str, Any] | str, *, name: str,
         profile = json.dumps({"num_rows": len(data), "num_elements": int(data.size)})
     if len(digest) > MAX_DIGEST:
         digest = hashlib.sha256(digest.encode()).hexdigest()[:MAX_DIGEST]
-    fields = {"name": name, "digest": digest, "source_type": "code", "source": source}
+    fields = {"name": cut(name, 500), "digest": digest, "source_type": "code", "source": source}
     return {**fields, "schema": schema, "profile": profile}
 
 
@@ -311,7 +361,7 @@ def table(run: StoredRun, *, split: str, payload: Payload) -> None:
     MLflow's own ``log_table`` appends to a table that exists, which would list each image once per evaluation.
     """
     frame = unpack_table(payload.read())
-    *parents, name = split.split("/")  # a split of several loaders is called val/<loader>
+    *parents, name = safe_key(split).split("/")  # a split of several loaders is called val/<loader>
     target = "/".join([TABLE_FOLDER, *parents])
     with tempfile.TemporaryDirectory() as temporary:
         shown, exact = Path(temporary, f"{name}.json"), Path(temporary, f"{name}.parquet")
@@ -370,26 +420,31 @@ def picture(run: StoredRun, *, key: str, step: int, payload: Payload) -> None:
     """
     import mlflow  # noqa: PLC0415
 
-    image: Any = mlflow.Image(np.load(io.BytesIO(payload.read()), allow_pickle=False)).image
+    content = payload.read()
+    image: Any = mlflow.Image(np.load(io.BytesIO(content), allow_pickle=False)).image
     scale = THUMBNAIL / max(image.size)
     thumbnail = image.resize(tuple(max(1, int(side * scale)) for side in image.size))
-    stem = picture_stem(run.run_id, key, step=step, timestamp=run.created)
+    start, time, identity = picture_name(run.run_id, key, step=step, timestamp=run.created, content=content)
+    known = [Path(file.path).name for file in run.client.list_artifacts(run.run_id, "images")]
+    if any(name.startswith(start) and identity in name and time not in name for name in known):
+        return  # scored again, with the same result
     with tempfile.TemporaryDirectory() as folder:
-        for shown, name in ((image, f"{stem}.png"), (thumbnail, f"{stem}+compressed.webp")):
-            shown.save(Path(folder, name))
-            run.client.log_artifact(run.run_id, str(Path(folder, name)), "images")
+        for shown, ending in ((image, ".png"), (thumbnail, "+compressed.webp")):
+            path = Path(folder, f"{start}{time}{identity}{ending}")
+            shown.save(path)
+            run.client.log_artifact(run.run_id, str(path), "images")
     tags(run, values={LOGGED_IMAGES_TAG: "True"})
 
 
-def picture_stem(run_id: str, key: str, *, step: int, timestamp: int) -> str:
-    """Return the name of a picture's files: always the same for the same run, key, step and time.
+def picture_name(run_id: str, key: str, *, step: int, timestamp: int, content: bytes) -> tuple[str, str, str]:
+    """Return the parts of a picture's name: key and step, time, and what is the same for the same picture.
 
-    >>> picture_stem("0", "val/nodule: 1", step=14, timestamp=1795373672).rpartition("+")[0]
-    'val~nodule_ 1+step+14+timestamp+1795373672'
+    >>> "".join(picture_name("0", "val/nodule: 1", step=14, timestamp=1795373672, content=b"")[:2])
+    'val~nodule_ 1+step+14+timestamp+1795373672+'
     """
     plain = re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", key).replace("/", "~")
-    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {key} {step} {timestamp}")
-    return f"{plain}+step+{step}+timestamp+{timestamp}+{identity}"
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {key} {step} {hashlib.sha256(content).hexdigest()}")
+    return f"{plain}+step+{step}+timestamp+", f"{timestamp}+", str(identity)
 
 
 def pack_picture(image: NDArray[np.uint8]) -> Payload:
@@ -418,4 +473,4 @@ def file(run: StoredRun, *, name: str, folder: str | None, payload: Payload) -> 
         path = Path(temporary, Path(name).name)
         with path.open("wb") as target:
             payload.write_to(target)
-        run.client.log_artifact(run.run_id, str(path), folder)
+        run.client.log_artifact(run.run_id, str(path), None if folder is None else safe_key(folder))

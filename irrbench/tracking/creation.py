@@ -65,7 +65,7 @@ def is_made(database: Path) -> bool:
     with suppress(OSError, sqlite3.Error):
         if database.stat().st_size == 0:
             return False
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=5)) as connection:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=1)) as connection:
             tables = {
                 str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             }

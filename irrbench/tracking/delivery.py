@@ -1,10 +1,14 @@
 """Delivery in the background: requests are written down first, sent by a worker thread, and kept until they arrived.
 
-A training never waits for its store, except at the end of a training, of a test and of the process, when it waits for
+A program never waits for its store, except at the end of a training, of a test and of the process, when it waits for
 what is still under way: up to :data:`LIMIT` seconds while the store makes progress, :data:`PATIENCE` seconds while it
-makes none, both counted over the life of the process. A database file of this machine gets :data:`LOCAL_LIMIT` and
-:data:`LOCAL_PATIENCE`, because it is slow on a busy machine but does not go away; the wait ends at once when it is
-locked or broken. What then remains is in the spool, for the next run or for ``irrbench sync``.
+makes none, both counted over the life of the process (at its end the first begins anew). A database file of this
+machine gets :data:`LOCAL_LIMIT` and :data:`LOCAL_PATIENCE`, because it is slow on a busy machine but does not go away;
+the wait ends at once when it is locked or broken. What then remains is in the spool, for the next run or for
+``irrbench sync``. What the store will never take is said once, and moved out of the way.
+
+A slow store is no outage: there is a warning where the store fails, or takes nothing while it is waited for, and where
+the process ends before everything was sent.
 """
 
 from __future__ import annotations
@@ -17,19 +21,26 @@ import shlex
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from irrbench.tracking.calls import CREATING, Connection, is_refusal, perform
-from irrbench.tracking.spool import Outcome, QueuedRequest, Queues, Request, Session, claim_all, sessions, store_of
-from irrbench.tracking.store import program, sqlite_file, why_silent, without_password
+from irrbench.tracking.calls import CREATING, Connection, UnknownCallError, is_final, is_refusal, perform
+from irrbench.tracking.spool import (
+    REFUSED,
+    Outcome,
+    QueuedRequest,
+    Queues,
+    Request,
+    Session,
+    claim_all,
+)
+from irrbench.tracking.store import StoreError, program, sqlite_file, why_silent, without_password
 
 logger = logging.getLogger(__name__)
 
-MAX_REASON = 300  # characters
-SIGN_OF_LIFE_SECONDS = 60.0  # that a user waits for a store
+MAX_REASON = 400  # characters
 PATIENCE, LIMIT = 4.0, 30.0  # seconds
 LOCAL_PATIENCE, LOCAL_LIMIT = 60.0, 300.0
+LOCAL_BUSY = 30.0  # failures of a database file are common where many write; longer ones are an outage
 OPENING = 15.0  # a database is created when it is opened first, which takes MLflow seconds
 STUCK = 15.0  # a worker whose request takes longer is abandoned, and another one goes on
 STUCK_AT_END = 1.0
@@ -55,19 +66,22 @@ def send(connection: Connection, batch: list[QueuedRequest], *, ask_first: float
         perform(connection, [request.load() for request in batch])
         for request in batch:
             request.discard()
-    except FileNotFoundError as error:
-        if not any(isinstance(found.record, Path) and not found.record.exists() for found in batch):
-            return Outcome(one_line(error))
-        logger.debug("already delivered: %s", error)  # by a worker that was abandoned and ended after all
     except Exception as error:  # sockets, databases, disks: a store may raise anything
-        return Outcome(one_line(error), refused=is_refusal(error))
+        if any(request.is_gone for request in batch):  # delivered by a worker that was abandoned, or removed
+            logger.debug("no longer there: %s", error)
+            return Outcome(one_line(error))
+        outcome = Outcome(one_line(error), refused=is_refusal(error), final=is_final(error))
+        if outcome.final and len(batch) == 1:
+            batch[0].set_aside(outcome.reason or "")
+        return outcome
     return Outcome()
 
 
 def one_line(error: BaseException) -> str:
     """Return the first line of an error, not too long."""
     text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text}"[:MAX_REASON] if text else type(error).__name__
+    name = "" if isinstance(error, StoreError | UnknownCallError) else f"{type(error).__name__}: "
+    return f"{name}{text}"[:MAX_REASON] if text else type(error).__name__
 
 
 # Delivery by a thread of the process that writes.
@@ -93,44 +107,59 @@ class Delivery:
         self._sending: dict[int, tuple[list[QueuedRequest], float]] = {}  # by worker: what it sends, and since when
         self._answered = -math.inf
         self._waited, self._idle = 0.0, 0.0  # seconds that were waited at ends so far, and those without progress
-        self._warned = False
+        self._failing: float | None = None  # since when, where the latest request failed
+        self._reason = ""
+        self._warned, self._said = False, set[tuple[str, str]]()  # runs and kinds of what was refused
 
     def __len__(self) -> int:
-        """Return how many requests wait, with those that the store refused."""
-        return len(self._queues) + len(self._queues.refused)
+        """Return how many requests wait, with those that the store does not take now."""
+        return len(self._queues) + len(self._queues.held)
+
+    @property
+    def _is_local(self) -> bool:
+        return sqlite_file(self.tracking_uri) is not None or self.tracking_uri.startswith("file:")
 
     def put(self, request: Request) -> None:
         """Write a request down, to be sent after all others of its run. Takes a file's time, and never fails."""
         with self._changed:
+            self._forget_removed()
             try:
                 self._session = self._session or Session.create(self.spool, self.tracking_uri)
                 queued = self._session.add(request)
             except OSError as error:  # the disk of the spool is full too: the request is kept in memory
-                self._warn(f"the spool cannot be written ({one_line(error)}), what waits is lost with this process")
+                if not self._in_memory:
+                    logger.warning(
+                        "The folder %s for what MLflow does not take yet cannot be written (%s). The program goes on; "
+                        "what is not sent when it ends is lost. Free space, or set IRRBENCH_SPOOL to another folder.",
+                        self.spool,
+                        one_line(error),
+                    )
                 self._in_memory += 1
                 order = (f"{time.time_ns():020d}", self._in_memory)
                 queued = QueuedRequest(order, request.kind, request.run.name, request)
             self._queues.add(queued)
             if self._worker == 0:
                 self._start_worker()
-            self._replace_stuck(STUCK, postpone=True)
+            self._replace_stuck(LOCAL_PATIENCE if self._is_local else STUCK, postpone=True)
             self._changed.notify_all()
 
-    def drain(self, *, limit: float | None = None) -> int:
-        """Wait for what is under way and return how many requests still wait; if any do, a warning has been logged.
+    def drain(self, *, limit: float | None = None, last: bool = False) -> int:
+        """Wait for what is under way and return how many requests still wait.
 
         Args:
             limit: seconds to wait at most while requests arrive, and :data:`STUCK` seconds while none does (a database
                 file: :data:`LOCAL_PATIENCE`); if not given, what is left for the life of the process (see the module).
+            last: whether the process ends; then what remains is said in any case.
         """
         begin = progress = now = time.monotonic()
         with self._changed:
+            self._forget_removed()
             self._queues.end_pauses()
             self._changed.notify_all()
             count = len(self._queues)
             while self._queues and (self._worker in self._sending or self._queues.next_batch()):
                 self._changed.wait(0.05)
-                patience, longest, stuck = self._limits(limit)
+                patience, longest, stuck = self._limits(limit, last=last)
                 self._replace_stuck(stuck, postpone=False)
                 now = time.monotonic()
                 progress, count = now if len(self._queues) < count else progress, len(self._queues)
@@ -140,35 +169,38 @@ class Delivery:
                 self._waited += now - begin
                 self._idle += now - progress if self._queues else 0.0
             self._close_empty_sessions()
-            if len(self):
-                self._warn("it did not take everything in time")
+            if self._failing is not None and len(self):
+                self._warn(self._reason)
+            elif self._queues and now - progress > self._limits(math.inf, last=last)[0]:
+                self._warn(f"it has taken nothing for {now - progress:.0f} s")
+            elif last and len(self) > self._in_memory:
+                self._warn_unsent()
             return len(self)
 
-    def _limits(self, limit: float | None) -> tuple[float, float, float]:
+    def _limits(self, limit: float | None, *, last: bool = False) -> tuple[float, float, float]:
         """Return the seconds to wait without progress, in all, and before a worker that hangs is abandoned."""
-        is_local = sqlite_file(self.tracking_uri) is not None or self.tracking_uri.startswith("file:")
         patience, longest, stuck = PATIENCE, LIMIT, STUCK_AT_END
-        if is_local and not self._queues.is_silent:  # not locked or broken: slow, on a busy machine
-            patience, longest, stuck = LOCAL_PATIENCE, LOCAL_LIMIT, STUCK
+        if self._is_local and not self._queues.is_silent:  # not locked or broken: slow, on a busy machine
+            patience, longest, stuck = LOCAL_PATIENCE, LOCAL_LIMIT, LOCAL_PATIENCE
         if limit is None:
-            patience, longest = patience - self._idle, longest - self._waited
+            patience, longest = patience - self._idle, longest - (0.0 if last else self._waited)
         else:
-            patience, longest, stuck = max(patience, STUCK), limit, STUCK
+            patience, longest, stuck = max(patience, STUCK), limit, max(stuck, STUCK)
         return max(patience, OPENING) if self.connection.is_opening else patience, longest, stuck
 
-    def drop_refused(self, run: str) -> list[str]:
-        """Remove what the store has refused of one run, and return the reasons, each once.
-
-        Args:
-            run: name of the run's address.
-        """
-        with self._changed:
-            found = [(request, reason) for request, reason in self._queues.refused.values() if request.run == run]
-            for request, _ in found:
-                request.discard()
-                del self._queues.refused[request.order]
-            self._close_empty_sessions()
-        return list(dict.fromkeys(reason for _, reason in found))
+    def _forget_removed(self) -> None:
+        """Say once that somebody has removed the spool under this process, and go on in a new one."""
+        if self._session is None or self._session.folder.is_dir():
+            return
+        self._session.close()
+        self._session = None
+        if lost := self._queues.forget_gone():
+            logger.warning(
+                "The folder %s was removed while this program ran: %d records in it that MLflow had not taken yet are "
+                "lost. The program goes on, and so does what it logs from here on.",
+                self.spool,
+                lost,
+            )
 
     def _close_empty_sessions(self) -> None:
         if self._session is not None and self._session.is_empty():
@@ -179,16 +211,39 @@ class Delivery:
             self._inherited.remove(session)
 
     def _warn(self, reason: str) -> None:
-        """Log the one warning: what happened, where the unsent waits, and how it is delivered."""
+        """Log the one warning of an outage: what happened, where the unsent waits, and how it is delivered."""
         if self._warned:
             return
         self._warned = True
-        command = f"{program()} sync --spool {shlex.quote(str(self.spool))}"
         logger.warning(
             "The MLflow store at %s does not take what is logged (%s). The program goes on. What is not sent waits in "
             "%s; it is sent as soon as the store takes it, by the next run in this folder, or by `%s`.",
-            *(without_password(self.tracking_uri), reason, self.spool, command),
+            *(without_password(self.tracking_uri), reason, self.spool, self._command),
         )
+
+    def _warn_unsent(self) -> None:
+        """Say at the end of the process what a slow store has not taken."""
+        if not self._warned:
+            logger.warning(
+                "The program ends before the MLflow store at %s has taken everything: %d records wait in %s; the next "
+                "run in this folder sends them, or `%s`.",
+                *(without_password(self.tracking_uri), len(self), self.spool, self._command),
+            )
+
+    def _warn_refused(self, request: QueuedRequest, reason: str) -> None:
+        """Say, once for each run and kind, what the store will never take."""
+        if (request.run, request.kind) in self._said:
+            return
+        self._said.add((request.run, request.kind))
+        logger.warning(
+            "MLflow does not take %r of run %s and never will (%s). This is left out and kept in %s; everything else "
+            "goes on.",
+            *(request.kind, request.run, reason, self.spool / REFUSED),
+        )
+
+    @property
+    def _command(self) -> str:
+        return f"{program()} sync --spool {shlex.quote(str(self.spool))}"
 
     # The worker ------------------------------------------------------------------------------------------------------
 
@@ -199,8 +254,9 @@ class Delivery:
             threading.Thread(target=self._work, args=(self._worker,), name=name, daemon=True).start()
 
     def _work(self, number: int) -> None:
-        # The HTTP library warns of every retry; a user sees one warning, ours.
-        logging.getLogger("urllib3.connectionpool").addFilter(_is_not_from_workers)
+        # The HTTP library warns of every retry, MLflow of every lock; a user sees one warning, ours.
+        for noisy in ("urllib3.connectionpool", "mlflow.store.db.utils"):
+            logging.getLogger(noisy).addFilter(_is_not_from_workers)
         if number == 1:  # queue what processes that have ended have left for this store
             found = claim_all(self.spool, self.tracking_uri)
             for path in [path for session in found for path in session.half_written()]:
@@ -228,11 +284,21 @@ class Delivery:
         del self._sending[number]
         if number != self._worker and outcome.reason is not None:  # the next worker tries the same requests
             return
+        if outcome.reason is not None and any(request.is_gone for request in batch) and not outcome.final:
+            self._forget_removed()
+            self._queues.forget_gone()  # what another worker has delivered
+            return
         self._queues.settle(batch, outcome)
         has_answered = outcome.reason is None or outcome.refused
         self._answered = time.monotonic() if has_answered else -math.inf
-        if outcome.reason is not None and not (outcome.refused and len(batch) > 1):
-            self._warn(outcome.reason)
+        if outcome.reason is None or outcome.final:
+            self._failing = None
+            if outcome.final and len(batch) == 1:
+                self._warn_refused(batch[0], outcome.reason or "")
+        elif not (outcome.refused and len(batch) > 1):
+            self._failing, self._reason = self._failing or time.monotonic(), outcome.reason
+            if not self._is_local or time.monotonic() - self._failing > LOCAL_BUSY:
+                self._warn(outcome.reason)
         self._changed.notify_all()
 
     def _replace_stuck(self, seconds: float, *, postpone: bool) -> None:
@@ -277,87 +343,4 @@ def delivery_for(tracking_uri: str, spool: Path) -> Delivery:
 def _drain_all() -> None:
     for (process, *_), delivery in _deliveries.items():
         if process == os.getpid():
-            delivery.drain()
-
-
-# Delivery of a whole spool, while the user waits for it.
-
-
-@dataclass
-class Report:
-    """What became of the requests for one store.
-
-    Attributes:
-        store: its address, without a password.
-        delivered: how many arrived.
-        waiting: how many did not.
-        reasons: why, each reason once.
-    """
-
-    store: str
-    delivered: int = 0
-    waiting: int = 0
-    reasons: list[str] = field(default_factory=list)
-
-    def add(self, count: int, reason: str) -> None:
-        """Count requests that wait for a reason."""
-        self.waiting += count
-        if count and reason not in self.reasons:
-            self.reasons.append(reason)
-
-
-def deliver(spool: Path) -> list[Report]:
-    """Deliver everything that waits in a spool, for all its stores; nothing undelivered is removed.
-
-    Args:
-        spool: the folder.
-
-    Returns:
-        One report for each store. Sessions of trainings that still run are left to them.
-    """
-    reports: dict[str, Report] = {}
-    claimed: dict[str, list[Session]] = {}
-
-    def report_of(tracking_uri: str) -> Report:
-        return reports.setdefault(tracking_uri, Report(without_password(tracking_uri)))
-
-    for folder in sessions(spool):
-        try:
-            session = Session.claim(folder)
-        except ValueError as error:  # a SpoolError: it does not say for which store it is
-            report_of("an unknown store").add(sum(1 for _ in folder.iterdir()), str(error))
-            continue
-        if session is not None:
-            claimed.setdefault(session.tracking_uri, []).append(session)
-        elif count := sum(1 for _ in folder.glob("*.op")):
-            reason = "the training that wrote them still runs and sends them itself"
-            report_of(store_of(folder)).add(count, reason)
-    for tracking_uri, found in claimed.items():
-        _deliver_sessions(Connection(tracking_uri), found, report_of(tracking_uri))
-        for session in found:
-            session.close()
-    with suppress(OSError):  # sessions are left in it
-        spool.rmdir()
-    return list(reports.values())
-
-
-def _deliver_sessions(connection: Connection, found: list[Session], report: Report) -> None:
-    queues = Queues()
-    for session in found:
-        for request in session.requests():
-            queues.add(request)
-        for path in session.half_written():
-            report.add(1, f"a process ended while it wrote {path}, which is not complete; remove it")
-    reasons: dict[str, None] = {}
-    ask_first: float | None = SIGN_OF_LIFE_SECONDS
-    while batch := queues.next_batch():
-        outcome = send(connection, batch, ask_first=ask_first)
-        ask_first = None
-        queues.settle(batch, outcome)
-        if outcome.reason is None:
-            report.delivered += len(batch)
-        elif not outcome.refused:
-            reasons[outcome.reason] = None
-    for _, reason in queues.refused.values():
-        report.add(1, reason)
-    report.add(len(queues), "; ".join(reasons))
+            delivery.drain(last=True)

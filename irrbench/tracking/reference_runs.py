@@ -1,8 +1,9 @@
 """The two runs that hold the bounds of a data set: the average rater (ceiling) and the naive rater (floor).
 
-They carry the same metric keys as the models, are flat runs like them, and exist once per data set and rules: they are
-found again by the tag ``irrbench.bounds_id``, a list of ``<split>:<digest>`` separated by blanks. Their status is never
-``RUNNING``. Deleted ones stay deleted, and new ones are created.
+They carry the same metric keys and data sets as the models, are flat runs like them, and exist once per data set and
+rules: they are found again by the tag ``irrbench.bounds_id``, a list of ``<split>:<digest>`` separated by blanks, and
+told apart by their names, such as "average rater · lidc · ties average". Their status is never ``RUNNING``. Deleted
+ones stay deleted, and new ones are created.
 
 Two trainings that start at the same moment may both find nothing and both create a pair. A tracking server has no
 locks, so this is tolerated: both pairs hold equal values, and from then on everybody uses the oldest.
@@ -10,7 +11,6 @@ locks, so this is tolerated: both pairs hold equal values, and from then on ever
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Mapping
@@ -18,25 +18,51 @@ from dataclasses import dataclass
 from typing import Any
 
 from irrbench.plots import DISPLAY_NAMES, ROLE_COLOURS
-from irrbench.tracking.calls import Connection, StoredRun, bounds_of_other_splits, call, metrics, params, table, tags
+from irrbench.tracking.calls import (
+    Connection,
+    StoredRun,
+    bounds_of_other_splits,
+    call,
+    dataset,
+    metrics,
+    params,
+    table,
+    tags,
+)
 from irrbench.tracking.locks import exclusive
+from irrbench.tracking.names import MAX_KEY, cut, entry_name
 from irrbench.tracking.spool import Payload, RunAddress
 from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG, sqlite_file
-
-logger = logging.getLogger(__name__)
 
 NOTES = {
     "ceiling": "Each rater's mask on the majority of the image's other raters, averaged over raters (with two raters "
     "the agreement of the pair). No limit: a model may score higher.",
     "floor": "A rater who marks the whole region of interest, on the same references.",
 }
-MAX_VALUE = 500  # characters of a parameter
+SHOWN_RULES = {"data": "{}", "ties": "ties {}", "empty_reference": "empty references {}"}  # in names
+USUAL_RULES = {"empty_reference": "drop"}
 
 
 @call
-def bounds(run: StoredRun, split: str, digest: str, rules: Mapping[str, Any]) -> None:
-    """Find or create the reference runs of a split, and write the rules of the bounds into them."""
-    _reference_runs(run, split, digest).log_rules(rules)
+def bounds(
+    run: StoredRun, split: str, digest: str, rules: Mapping[str, Any], data: Mapping[str, Any] | None = None
+) -> None:
+    """Find or create the reference runs of a split, and write the rules of the bounds and their data into them.
+
+    Args:
+        run: the model's run.
+        split: such as ``val``.
+        digest: of the bounds.
+        rules: with the name of the ``data`` and the rule of ``ties``, of which the runs' names are made.
+        data: fields of the data set, see :func:`irrbench.tracking.calls.describe_dataset`; MLflow's filter of data sets
+            would hide the bounds without them.
+    """
+    pair = _reference_runs(run, split, digest)
+    pair.log_rules(rules)
+    pair.give_names(rules, digest)
+    if data is not None:
+        for one in (pair.ceiling, pair.floor):
+            dataset(one, fields=data, split=split)
 
 
 @call
@@ -67,8 +93,8 @@ class ReferenceRuns:
     """The pair of runs of an experiment that shows ceiling and floor on every chart.
 
     Attributes:
-        ceiling: the run "average rater (ceiling)".
-        floor: the run "naive rater (floor)".
+        ceiling: the run of the average rater.
+        floor: the run of the naive rater.
     """
 
     ceiling: StoredRun
@@ -93,7 +119,7 @@ class ReferenceRuns:
             ValueError: if an id has characters other than letters, digits, dot, dash and underscore.
         """
         own = _bounds_entry(split, bounds_id)
-        other = None if sibling is None else _bounds_entry(*sibling.partition(":")[::2])
+        other = None if sibling is None else _check_entry(sibling)
         connection = Connection(str(client.tracking_uri), client)
         # Two processes that both find nothing would create two pairs.
         with exclusive(sqlite_file(connection.tracking_uri)):
@@ -120,21 +146,34 @@ class ReferenceRuns:
         Parameters cannot be changed in MLflow: one that is there with another value stays, and the description says
         the latest. Put the split in front of what differs between splits (``val/n_images``).
         """
-        wanted = {key: str(value)[:MAX_VALUE] for key, value in rules.items()}
+        wanted = {key: str(value) for key, value in rules.items()}
         for role, run in (("ceiling", self.ceiling), ("floor", self.floor)):
             known = run.client.get_run(run.run_id).data.params
-            changed = sorted(key for key, value in wanted.items() if known.get(key, value) != value)
-            if changed:
-                names = ", ".join(changed)
-                logger.warning("the reference run %r keeps its first value of %s", DISPLAY_NAMES[role], names)
-            params(run, values={key: value for key, value in wanted.items() if key not in known})
+            params(run, values=wanted)
             lines = [NOTES[role], "", *(f"- {key}: {value}" for key, value in {**known, **wanted}.items())]
             tags(run, values={NOTE_TAG: "\n".join(lines)})
 
+    def give_names(self, rules: Mapping[str, Any], digest: str) -> None:
+        """Name both runs after data and rules, unless their user has named them; the digest tells equal names apart."""
+        shown = [text.format(rules[rule]) for rule, text in SHOWN_RULES.items() if rule in rules]
+        usual = {SHOWN_RULES[rule].format(value) for rule, value in USUAL_RULES.items()}
+        for role, run in (("ceiling", self.ceiling), ("floor", self.floor)):
+            if run.client.get_run(run.run_id).info.run_name != DISPLAY_NAMES[role]:
+                continue
+            first = DISPLAY_NAMES[role].partition(" (")[0]
+            name = cut(" · ".join([first, *(text for text in shown if text not in usual)]), MAX_KEY)
+            others = run.client.search_runs([run.experiment_id], f"tags.\"{ROLE_TAG}\" = '{role}'")
+            if name in {other.info.run_name for other in others}:
+                name = f"{name} · {digest.rpartition(':')[2][:4]}"
+            run.client.update_run(run.run_id, name=name)
+
 
 def _bounds_entry(split: str, digest: str) -> str:
-    entry = f"{split}:{digest.removeprefix(f'{split}:')}"
-    if not re.fullmatch(r"[\w./-]+:[\w.-]+", entry):
+    return _check_entry(f"{entry_name(split)}:{digest.removeprefix(f'{split}:')}")
+
+
+def _check_entry(entry: str) -> str:
+    if not re.fullmatch(r"[\w./;+-]+:[\w.-]+", entry):
         raise ValueError(
             f"expected a split and a digest of letters, digits, '.', '-' and '_', such as 'val:1f3a', found {entry!r}."
         )
@@ -148,7 +187,7 @@ def _run_of(role: str, client: Any, experiment_id: str, own: str, sibling: str |
     listed = [(run, str(run.data.tags.get(BOUNDS_TAG, "")).split()) for run in runs]
     found = next((run for run, entries in listed if own in entries), None)
     if found is None and sibling is not None:
-        split = own.partition(":")[0]
+        split = own.partition(":")[0]  # as it stands in entries
         for run, entries in listed:
             if sibling in entries and not any(entry.startswith(f"{split}:") for entry in entries):
                 client.set_tag(run.info.run_id, BOUNDS_TAG, " ".join([*entries, own]))

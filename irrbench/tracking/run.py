@@ -6,8 +6,14 @@ import inspect
 import io
 import json
 import math
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -30,7 +36,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 StoredCall = Callable[Concatenate[stored.StoredRun, P], None]
-MAX_PARAM = 500  # characters
 
 
 def _recorded(function: StoredCall[P]) -> Callable[Concatenate[Run, P], None]:
@@ -65,9 +70,16 @@ class Run:
         object.__setattr__(self, "tracking_uri", absolute_uri(self.tracking_uri))
 
     @classmethod
-    def new(cls, tracking_uri: str, experiment: str, *, spool: Path | None = None) -> Run:
-        """Name a run that :meth:`create` is to make; nothing is sent."""
-        address = RunAddress(key=uuid.uuid4().hex, experiment=experiment)
+    def new(cls, tracking_uri: str, experiment: str, *, key: str | None = None, spool: Path | None = None) -> Run:
+        """Name a run that :meth:`create` is to make; nothing is sent.
+
+        Args:
+            tracking_uri: the store.
+            experiment: its name.
+            key: a run with the same key is found again; if not given, the run is a new one.
+            spool: the folder in which requests wait.
+        """
+        address = RunAddress(key=key or uuid.uuid4().hex, experiment=experiment)
         return cls(tracking_uri, address, default_spool() if spool is None else spool)
 
     @property
@@ -121,7 +133,7 @@ class Run:
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Log parameters as text; MLflow keeps the first value of each."""
-        self.record(stored.params, values={key: str(value)[:MAX_PARAM] for key, value in values.items()})
+        self.record(stored.params, values={key: str(value) for key, value in values.items()})
 
     def set_tags(self, values: Mapping[str, Any]) -> None:
         """Set tags, their values as text."""
@@ -208,16 +220,30 @@ class Run:
         """Wait for what is under way and return how many requests wait; see :meth:`Delivery.drain`."""
         return self.delivery.drain(limit=limit)
 
-    def drop_refused(self) -> list[str]:
-        """Remove from the spool what the store has refused of this run, and return the reasons."""
-        return self.delivery.drop_refused(self.address.name)
+
+COMMAND_TAG, COMMIT_TAG = "irrbench.command", "mlflow.source.git.commit"
 
 
 def source_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return tags with those by which MLflow names the user, the script and its version; no store is asked."""
+    """Return tags with those that name the user, the script, its version and the command; no store is asked."""
     from mlflow.tracking.context.registry import resolve_tags  # noqa: PLC0415
 
-    return {str(key): str(value) for key, value in resolve_tags(dict(tags)).items()}
+    typed = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv and sys.argv[0] else ""
+    given = {key: value for key, value in tags.items() if value}
+    found = {COMMAND_TAG: typed, **{str(key): str(value) for key, value in resolve_tags(given).items()}}
+    found[COMMAND_TAG] = re.sub(r"(?<=://)[^/@\s]*@", "", found[COMMAND_TAG])  # an address may hold a password
+    return {key: value for key, value in ({COMMIT_TAG: _commit()} | found).items() if value}
+
+
+def _commit() -> str:
+    """Return the commit of the working directory, "" where it is in no repository."""
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)  # noqa: S603
+        return done.stdout.strip() if done.returncode == 0 else ""
+    return ""
 
 
 # One run that holds what is known about the raters of a data set.

@@ -29,8 +29,8 @@ def require_database(tracking_uri: str) -> None:
     database = sqlite_file(tracking_uri)
     if database is not None and not database.is_file():
         raise FileNotFoundError(
-            f"expected a tracking database at {database.resolve()}, found none. Train something first, change to the "
-            "folder you trained in, or name the store with --tracking-uri sqlite:////path/to/mlflow.db."
+            f"expected a tracking database at {database.resolve()}, found none. Train or score something first, change "
+            "to the folder you did it in, or name the store with --tracking-uri sqlite:////path/to/mlflow.db."
         )
 
 

@@ -32,6 +32,7 @@ from irrbench.tracking.locks import acquire_lock, release_lock
 METRICS = "metrics"
 FILES = frozenset({"bounds_table", "table", "picture", "file", "view", "first_view"})  # kinds that are no values
 MAX_BATCH = 200
+REFUSED, REASONS = "refused", "reasons.txt"  # beside the sessions: what a store can never take, and why
 _RECORD = re.compile(r"(?P<number>\d{8,})-(?P<kind>[a-z_]+)-(?P<run>[\w.]+)\.op")
 _session_numbers = itertools.count()
 
@@ -166,10 +167,28 @@ class QueuedRequest(NamedTuple):
         """Return the request itself."""
         return self.record if isinstance(self.record, Request) else read_record(self.record)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether its record has been removed: it was delivered, or somebody has removed the folder."""
+        return isinstance(self.record, Path) and not self.record.exists()
+
     def discard(self) -> None:
         """Remove the record: it has been delivered."""
         if isinstance(self.record, Path):
             self.record.unlink(missing_ok=True)
+
+    def set_aside(self, reason: str) -> None:
+        """Move the record to what the store has refused, with the reason; it is not sent again."""
+        if not isinstance(self.record, Path):
+            return
+        folder = self.record.parent.parent / REFUSED
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            name = f"{self.record.parent.name}-{self.record.name}"
+            with (folder / REASONS).open("a", encoding="utf-8") as file:
+                file.write(f"{name}: {reason}\n")
+            self.record.replace(folder / name)
+        self.discard()
 
 
 class Session:
@@ -224,7 +243,7 @@ class Session:
     def requests(self) -> list[QueuedRequest]:
         """Return what waits, in order."""
         name = self.folder.name
-        matches = ((path, _RECORD.fullmatch(path.name)) for path in self.folder.iterdir())
+        matches = ((path, _RECORD.fullmatch(path.name)) for path in self.folder.glob("*.op"))
         return sorted(QueuedRequest((name, int(m["number"])), m["kind"], m["run"], path) for path, m in matches if m)
 
     def is_empty(self) -> bool:
@@ -240,8 +259,8 @@ class Session:
         if not self.is_empty():
             self._lock.release()
             return False
-        (self.folder / "store.json").unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # somebody may have removed it
+            (self.folder / "store.json").unlink(missing_ok=True)
             self.folder.rmdir()
         release_lock(self._lock)
         with suppress(OSError):  # other sessions are in it
@@ -264,7 +283,7 @@ def default_spool(folder: Path = Path()) -> Path:
 
 def sessions(spool: Path) -> list[Path]:
     """Return the folders of all sessions, oldest first."""
-    return sorted(path for path in spool.iterdir() if path.is_dir()) if spool.is_dir() else []
+    return sorted(path for path in spool.glob("*") if path.is_dir() and path.name != REFUSED)
 
 
 def claim_all(spool: Path, tracking_uri: str) -> list[Session]:
@@ -303,12 +322,14 @@ class Outcome(NamedTuple):
 
     Attributes:
         reason: why it failed, None if it did not.
-        refused: whether trying again is of no use.
+        refused: whether trying again at once is of no use.
+        final: whether it never will be; then the record is out of the way already.
         silent: whether the whole store does not answer.
     """
 
     reason: str | None = None
     refused: bool = False
+    final: bool = False
     silent: bool = False
 
 
@@ -316,17 +337,17 @@ class Queues:
     """All requests of one store that wait.
 
     Attributes:
-        refused: what the store does not take, with its reason; it stays in the spool and holds up nothing.
+        held: what the store does not take now, with its reason; it stays in the spool and holds up nothing.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[Order, QueuedRequest] = {}
         self._pauses: dict[QueueName, tuple[float, int]] = {}  # until when, and the number of failures in a row
         self._alone: set[Order] = set()  # metrics that are not sent with others, because one of them was refused
-        self.refused: dict[Order, tuple[QueuedRequest, str]] = {}
+        self.held: dict[Order, tuple[QueuedRequest, str]] = {}
 
     def __len__(self) -> int:
-        """Return how many wait, without those that were refused."""
+        """Return how many wait, without those that are held."""
         return len(self._waiting)
 
     @property
@@ -380,8 +401,15 @@ class Queues:
             for request in batch:
                 self._waiting.pop(request.order, None)
                 self._alone.discard(request.order)
-            if outcome.reason is not None:
-                self.refused[batch[0].order] = (batch[0], outcome.reason)
+            if outcome.reason is not None and not outcome.final:
+                self.held[batch[0].order] = (batch[0], outcome.reason)
+
+    def forget_gone(self) -> int:
+        """Take out the requests whose records have been removed, and return how many they are."""
+        gone = [order for order, request in self._waiting.items() if request.is_gone]
+        for order in gone:
+            del self._waiting[order]
+        return len(gone)
 
     def postpone(self, batch: list[QueuedRequest]) -> None:
         """Let the queue of a batch pause, longer each time."""

@@ -161,13 +161,13 @@ def is_server(tracking_uri: str) -> bool:
 
 
 def sqlite_file(tracking_uri: str) -> Path | None:
-    """Return the file behind an sqlite URI, None for every other store and for a database in memory.
+    """Return the file behind an sqlite URI, None for every other store and where sqlite is given a URI of its own.
 
     >>> sqlite_file("sqlite:///runs/mlflow.db").as_posix()
     'runs/mlflow.db'
     """
     match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", tracking_uri)
-    return None if match is None or match[1] == ":memory:" else Path(match[1])
+    return None if match is None or match[1].startswith((":memory:", "file:")) else Path(match[1])
 
 
 def absolute_uri(tracking_uri: str) -> str:

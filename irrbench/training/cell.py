@@ -111,11 +111,12 @@ def _included_fields(value: Any) -> Any:
 
 
 class Tracking(NamedTuple):
-    """Where a cell's run is stored and its colour there."""
+    """Where a cell's run is stored, its colour there, and the command that is written into it."""
 
     uri: str
     experiment: str
     colour: str
+    command: str = ""
 
 
 class Cell(NamedTuple):

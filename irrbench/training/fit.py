@@ -38,6 +38,7 @@ from irrbench.metrics.bounds import to_mask
 from irrbench.scores import gain
 from irrbench.summary import bounds_digest
 from irrbench.tracking import Run, RunAddress, open_store
+from irrbench.tracking.run import COMMAND_TAG
 from irrbench.tracking.spool import claim_all, default_spool
 from irrbench.tracking.store import COLOUR_TAG, KEY_TAG
 from irrbench.training.batches import TORCH, Loaders, draws, image_facts, make_loaders
@@ -279,6 +280,7 @@ class CellLogger(SpoolingMLFlowLogger):
     def __init__(self, cell: Cell, key: str, spool: Path) -> None:
         tracking = cell.tracking
         tags = {COLOUR_TAG: tracking.colour, "irrbench.cell": cell.config.digest}
+        tags |= {COMMAND_TAG: tracking.command} if tracking.command else {}
         super().__init__(tracking.experiment, cell.name, tracking.uri, tags, spool=spool)
         self._run = Run(tracking.uri, RunAddress(key=key, experiment=tracking.experiment), spool)
 

@@ -71,7 +71,7 @@ def undisturbed(database, tmp_path_factory):
     train(folder, uri, spool=folder / "spool")
     assert not (folder / "spool").exists(), "nothing remains on disk when all went well"
     found = arrived(uri)
-    assert set(found) == {"fit", "average rater (ceiling)", "naive rater (floor)"}
+    assert set(found) == {"fit", "average rater · data · ties average", "naive rater · data · ties average"}
     points, params, _, files, _, status = found["fit"]
     assert len(points["train/loss"]) == 3 * EPOCHS
     assert [step for step, _ in points["val/iou"]] == list(range(EPOCHS))

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from irrbench.tracking.locks import exclusive
 from irrbench.tracking.spool import Request, RunAddress, Session
-from irrbench.tracking.store import exclusive, exclusive_creation
 
 OPEN = """
 import sys, time
@@ -46,15 +46,10 @@ def overlaps(lock, count=6) -> int:
 def test_one_at_a_time_and_nothing_stays(tmp_path) -> None:
     database = tmp_path / "new" / "mlflow.db"
     assert overlaps(lambda: exclusive(database)) == 0
-    assert overlaps(lambda: exclusive_creation(database)) == 0
     assert list(database.parent.iterdir()) == []
 
 
-def test_nobody_waits_where_the_database_is_there_or_is_no_file(tmp_path) -> None:
-    database = tmp_path / "mlflow.db"
-    database.touch()
-    assert overlaps(lambda: exclusive_creation(database)) > 0
-    assert overlaps(lambda: exclusive_creation(None)) > 0
+def test_nobody_waits_where_the_store_is_no_file() -> None:
     assert overlaps(lambda: exclusive(None)) > 0
 
 

@@ -161,7 +161,8 @@ def test_rules_are_parameters_and_description(store, caplog) -> None:
     assert run.data.params == {"ties": "negative", "val/n_images": "30", "test/n_images": "12"}
     assert "- ties: exclude" in run.data.tags["mlflow.note.content"]
     assert "- val/n_images: 30" in run.data.tags["mlflow.note.content"]
-    assert "'naive rater (floor)' keeps its first value of ties" in caplog.text
+    assert "MLflow keeps the first value of a parameter; of run" in caplog.text
+    assert "ties (kept negative, now exclude)" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

@@ -163,15 +163,3 @@ def test_data_sets_are_listed_with_split_and_a_digest_that_fits(run, store) -> N
 def test_finish_sets_the_status(run, store) -> None:
     run.finish("FAILED")
     assert stored(run, store).info.status == "FAILED"
-
-
-def test_refused_requests_can_be_dropped_with_their_reasons(run, store, tmp_path) -> None:
-    other = Run(store.uri, RunAddress(run_id="of_another_store"))
-    other.log_params({"seed": 1})
-    run.log_params({"seed": 1})
-    assert run.drain(limit=60) == 1
-    assert run.drop_refused() == []
-    (reason,) = other.drop_refused()
-    assert "of_another_store" in reason
-    assert run.drain() == 0
-    assert not (tmp_path / "spool").exists()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from irrbench.tracking.calls import is_refusal
+from irrbench.tracking.calls import is_final, is_refusal
 from irrbench.tracking.spool import (
     Outcome,
     Payload,
@@ -21,7 +21,7 @@ from irrbench.tracking.spool import (
     sessions,
     write_record,
 )
-from irrbench.tracking.store import absolute_uri
+from irrbench.tracking.store import StoreError, absolute_uri
 
 RUN = RunAddress(run_id="r1")
 
@@ -164,20 +164,56 @@ def test_what_is_refused_is_found_out_and_holds_up_nothing() -> None:
     batch = queues.next_batch()
     assert numbers(batch) == [0]
     queues.settle(batch, Outcome("no such run", refused=True))
-    assert [reason for _, reason in queues.refused.values()] == ["no such run"]
+    assert [reason for _, reason in queues.held.values()] == ["no such run"]
     assert numbers(queues.next_batch()) == [1]
 
 
 def test_what_a_store_says_no_to_for_good() -> None:
-    from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
+    import requests
+    import sqlalchemy
+    from mlflow.exceptions import MlflowException, RestException
+    from mlflow.protos.databricks_pb2 import (
+        BAD_REQUEST,
+        ENDPOINT_NOT_FOUND,
+        INVALID_PARAMETER_VALUE,
+        PERMISSION_DENIED,
+        RESOURCE_DOES_NOT_EXIST,
+        RESOURCE_EXHAUSTED,
+        TEMPORARILY_UNAVAILABLE,
+    )
 
-    assert is_refusal(MlflowException("changed", INVALID_PARAMETER_VALUE))
-    assert not is_refusal(MlflowException("log in", PERMISSION_DENIED))
-    assert not is_refusal(MlflowException("busy", TEMPORARILY_UNAVAILABLE))
-    assert not is_refusal(MlflowException("the connection broke"))
-    assert not is_refusal(OSError("disk full"))
-    assert is_refusal(KeyError("a kind of a later version"))
+    def answer(status):
+        response = requests.Response()
+        response.status_code = status
+        return requests.HTTPError(response=response)
+
+    broken = MlflowException("twice", BAD_REQUEST)
+    broken.__cause__ = sqlalchemy.exc.IntegrityError("INSERT", {}, Exception())
+    final = [
+        MlflowException("changed", INVALID_PARAMETER_VALUE),
+        MlflowException("no run", RESOURCE_DOES_NOT_EXIST),
+        RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "changed"}),
+        broken,
+        answer(413),
+        SpoolError("cut short"),
+        KeyError("an argument that is missing"),
+    ]
+    held = [MlflowException("<html>", ENDPOINT_NOT_FOUND), MlflowException("not a database", BAD_REQUEST)]
+    waiting = [
+        MlflowException("log in", PERMISSION_DENIED),
+        MlflowException("busy", TEMPORARILY_UNAVAILABLE),
+        MlflowException("too many requests", RESOURCE_EXHAUSTED),
+        MlflowException("the connection broke"),
+        StoreError("experiment 'x' was deleted"),
+        OSError("disk full"),
+        requests.ConnectionError(),
+        requests.exceptions.JSONDecodeError("", "", 0),
+        answer(429),
+        answer(502),
+    ]
+    assert [(is_refusal(error), is_final(error)) for error in final] == [(True, True)] * len(final)
+    assert [(is_refusal(error), is_final(error)) for error in held] == [(True, False)] * len(held)
+    assert [(is_refusal(error), is_final(error)) for error in waiting] == [(False, False)] * len(waiting)
 
 
 def test_a_store_means_the_same_everywhere(tmp_path, monkeypatch) -> None:

@@ -85,7 +85,7 @@ def test_two_processes_train_one_cell(study, with_nets, store, tmp_path):
         assert row["iou"] == pytest.approx(float(segmentation_bounds(patterns).model["iou"]), abs=1e-12, nan_ok=True)
     client, experiment_id = open_store(store, "irrbench: study")
     names = sorted(run.info.run_name for run in client.search_runs([experiment_id]))
-    assert names == ["Net soft", "average rater (ceiling)", "naive rater (floor)"]
+    assert names == ["Net soft", "average rater · study · ties average", "naive rater · study · ties average"]
 
 
 @pytest.mark.slow

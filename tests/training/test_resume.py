@@ -95,7 +95,11 @@ def test_a_killed_cell_gives_the_same_results_in_the_same_run(study, with_nets, 
     pd.testing.assert_frame_equal(one, two, check_exact=True)
     assert json.loads((folder / "run.json").read_text()) == noted
     found = [run.info.run_name for run in runs(store, config)]
-    assert sorted(found) == [f"{model} random", "average rater (ceiling)", "naive rater (floor)"]
+    assert sorted(found) == [
+        f"{model} random",
+        "average rater · study · ties average",
+        "naive rater · study · ties average",
+    ]
     assert {run.info.status for run in runs(store, config)} == {"FINISHED"}
     assert steps(store, config, "val/iou") == steps(store, config, "train/loss") == [0, 1, 2, 3]
     assert {path.name for path in folder.iterdir()} == {
@@ -310,7 +314,7 @@ def check_equal(one: Path, two: Path) -> None:
         client, experiment_id = open_store(f"sqlite:///{place / 'mlflow.db'}", "irrbench: study")
         found = client.search_runs([experiment_id], run_view_type=3)  # deleted ones too
         assert sorted(run.info.run_name for run in found) == [
-            "Net random", "Net soft", "average rater (ceiling)", "naive rater (floor)"
+            "Net random", "Net soft", "average rater · study · ties average", "naive rater · study · ties average"
         ]  # fmt: skip
         assert {run.info.status for run in found} == {"FINISHED"}
         for run in found:

@@ -1,0 +1,267 @@
+"""An sqlite store is whole or not there, whoever ends whenever."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from irrbench.tracking import Run, creation, open_store
+from irrbench.tracking.creation import make_database
+from irrbench.tracking.store import StoreError
+from irrbench.tracking.sync import deliver
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
+
+FIRST_RUN = """
+import sys, time
+from irrbench.tracking import Run
+run = Run.new(sys.argv[1], "lesions")
+run.create(run_name="unet")
+run.log_metrics({"val/iou": 0.5}, step=0)
+print("begun", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def copies(empty_database, monkeypatch) -> list[str]:
+    """A store is made by copying one, which takes no seconds."""
+    copy = f"import shutil, sys; shutil.copy({str(empty_database)!r}, sys.argv[1])"
+    monkeypatch.setattr(creation, "MAKE", copy)
+    monkeypatch.setattr(creation, "QUIET_SECONDS", 0.5)
+    return [copy]
+
+
+def begin_tables(database: Path, *, experiment: bool = False) -> None:
+    """Make the first tables of a store, as MLflow does, and perhaps an experiment."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+        connection.execute("CREATE TABLE runs (run_uuid TEXT)")
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('451aebb31d03')")
+        if experiment:
+            connection.execute("INSERT INTO experiments VALUES (0)")
+    make_old(database)
+
+
+def make_old(path: Path) -> None:
+    os.utime(path, (time.time() - 100,) * 2)
+
+
+def is_usable(database: Path) -> bool:
+    client, experiment_id = open_store(f"sqlite:///{database}", "lesions")
+    return client.get_experiment(experiment_id).name == "lesions"
+
+
+def others(database: Path) -> list[str]:
+    return sorted(path.name for path in database.parent.iterdir() if path != database)
+
+
+def test_a_missing_store_is_made_whole_and_nothing_lies_beside_it(tmp_path, copies) -> None:
+    database = tmp_path / "new" / "mlflow.db"
+    make_database(database)
+    assert is_usable(database)
+    assert others(database) == []
+
+
+def test_an_empty_file_becomes_a_store(tmp_path, copies, caplog) -> None:
+    database = tmp_path / "mlflow.db"
+    database.touch()
+    make_old(database)
+    make_database(database)
+    assert is_usable(database)
+    assert (others(database), caplog.text) == ([], "")
+
+
+def test_an_unfinished_store_is_set_aside_and_said(tmp_path, copies, caplog) -> None:
+    database = tmp_path / "mlflow.db"
+    begin_tables(database)
+    make_database(database)
+    assert is_usable(database)
+    (aside,) = others(database)
+    assert aside.startswith("mlflow.db.unfinished-")
+    assert f"{database} was cut off before it held a run. It is made anew" in caplog.text
+    assert aside in caplog.text
+
+
+def test_what_sqlite_keeps_beside_an_old_file_does_not_ruin_the_new_one(tmp_path, copies) -> None:
+    database = tmp_path / "mlflow.db"
+    for ending in ("-journal", "-wal"):
+        (tmp_path / f"mlflow.db{ending}").write_bytes(b"old" * 1000)
+    make_database(database)
+    assert is_usable(database)
+    assert not any(name.endswith((".db-journal", ".db-wal")) for name in others(database))
+
+
+def test_drafts_of_the_dead_are_removed(tmp_path, copies) -> None:
+    for name in (".mlflow.db.12ab.new", ".mlflow.db.12ab.new-journal"):
+        (tmp_path / name).write_bytes(b"half")
+    make_database(tmp_path / "mlflow.db")
+    assert others(tmp_path / "mlflow.db") == []
+
+
+@pytest.mark.parametrize("kind", ["with an experiment", "of another program", "no database", "locked"])
+def test_a_file_that_may_hold_something_is_left_alone(tmp_path, copies, kind) -> None:
+    database = tmp_path / "mlflow.db"
+    if kind == "no database":
+        database.write_text("no database " * 1000)
+    elif kind == "of another program":
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("CREATE TABLE patients (name TEXT)")
+    else:
+        begin_tables(database, experiment=kind == "with an experiment")
+    before = database.read_bytes()
+    with closing(sqlite3.connect(database)) as connection:
+        if kind == "locked":
+            connection.execute("BEGIN EXCLUSIVE")
+        make_database(database)
+    assert database.read_bytes() == before
+
+
+def test_a_store_that_mlflow_is_making_is_waited_for(tmp_path, empty_database, copies, caplog) -> None:
+    database = tmp_path / "mlflow.db"
+    begin_tables(database)
+    database.touch()
+
+    def finish() -> None:
+        time.sleep(0.2)
+        shutil.copy(empty_database, tmp_path / "whole")
+        (tmp_path / "whole").replace(database)
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    make_database(database)
+    thread.join()
+    assert is_usable(database)
+    assert (others(database), caplog.text) == ([], "")
+
+
+def test_of_two_that_make_it_at_once_the_first_wins(tmp_path, copies, monkeypatch) -> None:
+    database = tmp_path / "mlflow.db"
+    begin_tables(tmp_path / "other.db", experiment=True)
+    copy = copies[0] + f"; shutil.copy({str(tmp_path / 'other.db')!r}, {str(database)!r})"
+    monkeypatch.setattr(creation, "MAKE", copy)
+    make_database(database)
+    assert database.read_bytes() == (tmp_path / "other.db").read_bytes()
+
+
+def test_a_file_system_without_hard_links_will_do(tmp_path, copies, monkeypatch) -> None:
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    make_database(tmp_path / "mlflow.db")
+    assert is_usable(tmp_path / "mlflow.db")
+
+
+def test_a_disk_that_is_full_leaves_nothing_and_is_named(tmp_path, copies, monkeypatch) -> None:
+    full = "import sys; open(sys.argv[1], 'w').write('half'); sys.exit('OSError: No space left on device')"
+    monkeypatch.setattr(creation, "MAKE", full)
+    with pytest.raises(OSError, match=r"does not take it \(OSError: No space left on device\). Free space"):
+        make_database(tmp_path / "mlflow.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_logged_waits_for_a_store_that_cannot_be_made_yet(tmp_path, copies, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(creation, "MAKE", "import sys; sys.exit('No space left on device')")
+    run = Run.new(f"sqlite:///{tmp_path}/mlflow.db", "lesions", spool=tmp_path / "spool")
+    run.create()
+    assert run.drain(limit=60) == 1
+    assert "No space left on device" in caplog.text
+    monkeypatch.setattr(creation, "MAKE", copies[0])
+    assert run.drain(limit=60) == 0
+    assert is_usable(tmp_path / "mlflow.db")
+
+
+def test_a_folder_that_cannot_be_is_an_error_at_once(tmp_path, copies) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        open_store(f"sqlite:///{tmp_path}/file/mlflow.db", "lesions")
+
+
+def test_a_store_of_an_older_version_is_not_changed_unasked(tmp_path, empty_database) -> None:
+    database = tmp_path / "mlflow.db"
+    shutil.copy(empty_database, database)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("DROP TABLE trace_info")
+        connection.execute("UPDATE alembic_version SET version_num = '2d6e25af4d3e'")
+    before = database.read_bytes()
+    with pytest.raises(
+        StoreError, match=r"another version \(schema 2d6e25af4d3e\)\. Copy the file.* db upgrade sqlite:"
+    ):
+        open_store(f"sqlite:///{database}", "lesions")
+    assert database.read_bytes() == before
+
+
+def test_a_relative_store_stays_where_it_was_named(tmp_path, copies, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Run.new("sqlite:///runs/mlflow.db", "lesions", spool=tmp_path / "spool")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run.create()
+    assert run.drain(limit=60) == 0
+    assert (tmp_path / "runs" / "mlflow.db").is_file()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def start(database: Path, spool: Path, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", FIRST_RUN, f"sqlite:///{database}", str(seconds)]
+    environment = os.environ | {"IRRBENCH_SPOOL": str(spool)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    assert process.stdout.readline().strip() == "begun"
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_whoever_is_killed_at_whatever_time_leaves_a_store_that_can_be_used(tmp_path, how) -> None:
+    moments = random.Random(how)
+    for number in range(10):
+        database, spool = tmp_path / str(number) / "mlflow.db", tmp_path / str(number) / "spool"
+        process = start(database, spool, 60)
+        time.sleep(moments.uniform(0, 4))
+        process.send_signal(how)
+        process.communicate()
+        assert process.returncode == -how
+        assert is_usable(database)
+        deliver(spool)
+        client, experiment_id = open_store(f"sqlite:///{database}", "lesions")
+        assert [run.data.metrics for run in client.search_runs([experiment_id])] == [{"val/iou": 0.5}]
+        assert not spool.exists()
+
+
+@pytest.mark.slow
+def test_a_draft_is_being_made_when_the_process_is_killed(tmp_path) -> None:
+    database = tmp_path / "mlflow.db"
+    process = start(database, tmp_path / "spool", 60)
+    while not any(path.stat().st_size for path in tmp_path.glob(".mlflow.db.*.new")):
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not database.exists()
+    deliver(tmp_path / "spool")
+    assert others(database) == []
+    assert is_usable(database)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["end", "interrupt"])
+def test_a_first_run_that_ends_at_once_has_everything_in_the_store(tmp_path, how) -> None:
+    process = start(tmp_path / "mlflow.db", tmp_path / "spool", 0 if how == "end" else 60)
+    if how == "interrupt":
+        process.send_signal(signal.SIGINT)
+    process.communicate()
+    client, experiment_id = open_store(f"sqlite:///{tmp_path}/mlflow.db", "lesions")
+    assert [run.data.metrics for run in client.search_runs([experiment_id])] == [{"val/iou": 0.5}]
+    assert not (tmp_path / "spool").exists()
