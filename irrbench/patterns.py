@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from irrbench._counting import count_codes
+from irrbench._counting import count_and_digest, count_codes
 from irrbench._counting.levels import count_levels
 from irrbench._counting.masks import as_foreground
 from irrbench.folds import Reading, cross_tables, make_table, pair_tables, pattern_bits, tied_share
@@ -41,6 +41,7 @@ class VotePatterns:
             absent raters are 0.
         num_raters: ``R``, from 2 to 16.
         present: ``(B, R)`` bool, which raters rated which image.
+        digest: ``(B,)`` int64, what tells the raters' masks of images with equal counts apart; None unless asked for.
 
     Example:
         >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]])  # one image, two raters, four pixels
@@ -51,6 +52,7 @@ class VotePatterns:
     counts: Tensor
     num_raters: int
     present: Tensor
+    digest: Tensor | None = None
 
     @classmethod
     def from_masks(
@@ -61,6 +63,7 @@ class VotePatterns:
         preds: Tensor | None = None,
         present: Tensor | None = None,
         validate: bool = True,
+        digest: bool = False,
     ) -> VotePatterns:
         """Count the patterns of a batch of masks in one pass over the pixels.
 
@@ -72,12 +75,13 @@ class VotePatterns:
                 of an absent rater is ignored.
             validate: whether to check that the values of masks that are not bool are 0 and 1 (or 0 and 255). It costs
                 one more pass and, on an accelerator, waits for the device; without it anything but 0 is a mark.
+            digest: whether to compute the digest of the masks, too.
 
         Raises:
             ValueError: if shapes do not belong together, a mask has other values, or ``R`` is not from 2 to 16.
             TypeError: if something is no tensor.
         """
-        _check_shapes(masks, roi, preds, present)
+        check_shapes(masks, roi, preds, present)
         num_raters = masks.shape[1]
         if present is None:
             present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
@@ -85,10 +89,13 @@ class VotePatterns:
         if preds is not None:
             planes += [as_foreground(preds, "preds", validate=validate).flatten(1).unsqueeze(1)]
         inside = None if roi is None else as_foreground(roi, "roi", validate=validate).flatten(1)
-        counts = count_codes(planes, present, inside)
+        if digest:
+            counts, told = count_and_digest(planes, present, inside)
+        else:
+            counts, told = count_codes(planes, present, inside), None
         if preds is not None:
             counts = counts.unflatten(1, (2, -1))
-        return cls(counts, num_raters, present.to(torch.bool))
+        return cls(counts, num_raters, present.to(torch.bool), told)
 
     @classmethod
     def from_levels(
@@ -124,7 +131,7 @@ class VotePatterns:
                      [1, 1, 0, 0],
                      [0, 0, 0, 1]]])
         """
-        _check_shapes(masks, roi, levels, present, preds_name="levels")
+        check_shapes(masks, roi, levels, present, preds_name="levels")
         if num_levels < 2:
             raise ValueError(f"`num_levels` must be 2 or more, found {num_levels}.")
         if validate and levels.numel() and not (levels.min() >= 0 and levels.max() < num_levels):
@@ -152,7 +159,8 @@ class VotePatterns:
 
         Args:
             masks: as in :meth:`from_masks`.
-            probabilities: ``(B, *S)`` of the foreground, within [0, 1].
+            probabilities: ``(B, *S)`` of the foreground, within [0, 1]; what lies outside by a rounding error (see
+                :func:`probability_tolerance`) is clipped.
             levels: ``L``: as many bins of equal width, of which the last holds 1; or the ascending thresholds
                 ``(L - 1,)`` between the levels: level ``l`` exceeds the ``l`` lowest thresholds and not the next.
             roi: as in :meth:`from_masks`.
@@ -169,13 +177,14 @@ class VotePatterns:
                      [0, 1, 0, 1]]])
         """
         require_tensors(probabilities=probabilities)
-        if validate and probabilities.numel() and not ((probabilities >= 0) & (probabilities <= 1)).all():
+        error = probability_tolerance(probabilities.dtype)
+        if validate and probabilities.numel() and not ((probabilities >= -error) & (probabilities <= 1 + error)).all():
             low, high = probabilities.min().item(), probabilities.max().item()
             raise ValueError(f"`probabilities` must lie in [0, 1], found {low:g} .. {high:g}. Logits need a sigmoid.")
         if isinstance(levels, Tensor):
             level, num_levels = torch.bucketize(probabilities, levels.to(probabilities.device)), len(levels) + 1
         else:
-            level, num_levels = (probabilities * levels).long().clamp(max=levels - 1), levels
+            level, num_levels = (probabilities * levels).long().clamp(0, levels - 1), levels
         return cls.from_levels(masks, level, num_levels=num_levels, roi=roi, present=present, validate=validate)
 
     @classmethod
@@ -188,6 +197,7 @@ class VotePatterns:
         preds: Tensor | None = None,
         present: Tensor | None = None,
         validate: bool = True,
+        digest: bool = False,
     ) -> tuple[VotePatterns, ...]:
         """Count the patterns of label maps: for each class its marks against all the rest.
 
@@ -197,22 +207,28 @@ class VotePatterns:
             roi: ``(B, *S)``.
             preds: ``(B, *S)`` integers from 0 to ``C - 1``.
             present: ``(B, R)`` bool.
-            validate: whether to check the labels' range, which on an accelerator waits for the device.
+            validate: whether to check the labels, which on an accelerator waits for the device.
+            digest: as in :meth:`from_masks`, of each class.
 
         Returns:
             ``C`` pattern sets, one a class.
 
         Raises:
-            ValueError: if a label lies outside ``0 .. C - 1``, or for what :meth:`from_masks` refuses.
+            ValueError: if a label lies outside ``0 .. C - 1`` or is a fraction, or for what :meth:`from_masks` refuses.
         """
+        check_shapes(labels, roi, preds, present)
         for name, x in (("labels", labels), ("preds", preds)):
-            if validate and x is not None and x.numel() and not (x.min() >= 0 and x.max() < num_classes):
-                raise ValueError(
-                    f"`{name}` must lie in 0 .. {num_classes - 1} (num_classes={num_classes}), found "
-                    f"{x.min().item()} .. {x.max().item()}. Raise `num_classes`, or take ignored pixels out by `roi`."
-                )
+            if validate and x is not None and x.numel():
+                _check_labels(x, name, num_classes)
         return tuple(
-            cls.from_masks(labels == c, roi=roi, preds=None if preds is None else preds == c, present=present)
+            cls.from_masks(
+                labels == c,
+                roi=roi,
+                preds=None if preds is None else preds == c,
+                present=present,
+                validate=validate,
+                digest=digest,
+            )
             for c in range(num_classes)
         )
 
@@ -377,6 +393,15 @@ class VotePatterns:
         return VotePatterns(counts, self.num_raters - 1, self.present[:, others])
 
 
+def probability_tolerance(dtype: torch.dtype) -> float:
+    """How far outside [0, 1] a number of this type may lie and still be a probability with a rounding error.
+
+    Returns:
+        1e-6, or the distance from 1 to the next number where that is more: 9.8e-4 of float16, 7.8e-3 of bfloat16.
+    """
+    return max(1e-6, torch.finfo(dtype).eps) if dtype.is_floating_point else 0.0
+
+
 def require_tensors(**parts: object) -> None:
     """Refuse what is neither a tensor nor None.
 
@@ -390,6 +415,20 @@ def require_tensors(**parts: object) -> None:
             )
 
 
+def _check_labels(labels: Tensor, name: str, num_classes: int) -> None:
+    low, high = labels.min().item(), labels.max().item()
+    if not (low >= 0 and high < num_classes):
+        outside = low if low < 0 else high
+        raise ValueError(
+            f"`{name}` must lie in 0 .. {num_classes - 1} (num_classes={num_classes}), found {low} .. {high}. Raise "
+            f"`num_classes`, or take pixels that do not count out by `roi` (metrics: `ignore_index={outside}`)."
+        )
+    if labels.is_floating_point() and not torch.equal(labels, labels.round()):
+        raise ValueError(
+            f"`{name}` must be class numbers 0 .. {num_classes - 1}, found fractions. Take `argmax` first."
+        )
+
+
 def _check_num_raters(num_raters: int) -> None:
     if not MIN_RATERS <= num_raters <= MAX_RATERS:
         raise ValueError(
@@ -398,9 +437,15 @@ def _check_num_raters(num_raters: int) -> None:
         )
 
 
-def _check_shapes(
+def check_shapes(
     masks: Tensor, roi: Tensor | None, preds: Tensor | None, present: Tensor | None, *, preds_name: str = "preds"
 ) -> None:
+    """Refuse tensors that do not belong together; arguments as of :meth:`VotePatterns.from_masks`.
+
+    Raises:
+        ValueError: for other shapes.
+        TypeError: for what is no tensor.
+    """
     require_tensors(**{"masks": masks, "roi": roi, preds_name: preds, "present": present})
     if masks.ndim < 3 or not math.prod(masks.shape[2:]):
         raise ValueError(

@@ -208,6 +208,16 @@ def select_scores(names: Iterable[str]) -> tuple[Score, ...]:
     return tuple(SCORES[name] for name in names)
 
 
+def base_score(name: str) -> str:
+    """The score behind its name for one class: ``iou`` of ``iou_class1`` or ``iou_liver``; else the name as it is.
+
+    Example:
+        >>> base_score("false_alarm_left lung"), base_score("dice")
+        ('false_alarm', 'dice')
+    """
+    return max((score for score in SCORES if f"{name}_".startswith(f"{score}_")), key=len, default=name)
+
+
 def record(name: str) -> Score:
     """The record of a score, or of one class of it (``iou_class1`` is judged as ``iou``).
 
@@ -218,7 +228,7 @@ def record(name: str) -> Score:
         >>> record("iou_class1").title, record("kappa").range
         ('IoU', (-1.0, 1.0))
     """
-    return select_scores([name if name in SCORES else name.partition("_class")[0]])[0]
+    return select_scores([base_score(name)])[0]
 
 
 def gain(name: str, value: _Value) -> _Value:

@@ -22,11 +22,13 @@ from irrbench.agreement import krippendorff_alpha
 from irrbench.bounds import Bounds
 from irrbench.panels import scores_without
 from irrbench.patterns import VotePatterns
-from irrbench.scores import DETECTION_SCORES, SCORES, CrossTable, EmptyReference, Score, gain
+from irrbench.scores import DETECTION_SCORES, SCORES, CrossTable, EmptyReference, Score, gain, record
 from irrbench.stats import clustered_mean, normalized_score
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 REFERENCES = ("floor", "blank", "ceiling", "ceiling_of_two", "majority", "upper")
 
@@ -74,24 +76,26 @@ def bounds_table(
     *,
     label: torch.Tensor | None = None,
     rebuilt: bool = True,
+    class_names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """One row an image: agreement, and each score of the model and of the references.
 
     Args:
         image_ids: ``B`` names.
         classes: vote patterns, one set a class; a single one for binary masks.
-        bounds: the bounds of each set.
+        bounds: the bounds of each set, or of all but the first: the background is then not scored.
         label: ``(B, 4)`` pixels that neither, the prediction, the label it was trained on, or both mark.
         rebuilt: whether to add everybody's scores without each rater, references rebuilt: what a statement about other
             raters needs.
+        class_names: of the classes with bounds; their numbers if not given.
 
     Returns:
         Columns ``image_id``, ``n_raters``, ``roi_pixels``, ``tied`` and ``empty`` (see
         :class:`irrbench.bounds.Bounds`), ``alpha`` (Krippendorff), with a model ``marked_pixels``,
         ``equals_rater`` and
         ``equals_majority`` (whether its mask is, pixel by pixel, that of a rater, of the majority of all), then the
-        scores' columns. With several classes ``s`` is the
-        mean over the classes that are defined in the image and ``s_class0``, ... are the classes. With labels
+        scores' columns. With several classes ``s`` is the mean over the scored classes that are defined in the image,
+        ``s_class1``, ... (or ``s_liver``, ...) are the classes, ``marked_pixels`` all but the background. With labels
         ``s_label`` is the model's score on the very label that it was trained on, and ``s_label_gap`` by how much that
         is better than its mean score on every rater's own mask. Where one rater alone drew an image, ``s_all`` is the
         model's score on that one mask, see :func:`fill_single`. Last the scores on each
@@ -110,26 +114,29 @@ def bounds_table(
     }
     if bounds[0].model:
         equal = torch.stack([patterns.equal_masks() for patterns in classes]).all(0)
-        columns["marked_pixels"] = classes[0].counts[:, 1].sum(1).cpu().numpy()
+        marks = 1 if len(classes) == 1 else 0  # what is not background is a mark
+        columns["marked_pixels"] = classes[0].counts[:, marks].sum(1).cpu().numpy()
         columns |= {"equals_rater": equal[:, :-1].any(1).numpy(), "equals_majority": equal[:, -1].numpy()}
+    first = len(classes) - len(bounds)
+    if class_names is None:
+        class_names = [f"class{c}" for c in range(first, len(classes))] if len(bounds) > 1 else []
     for score in bounds[0].floor:
         by_class = {name: torch.stack([v[score] for v in values]) for name, values in _candidates(bounds).items()}
         columns |= {name_column(score, c): v.nanmean(0).numpy() for c, v in by_class.items()}
-        if len(bounds) > 1:
-            columns |= {
-                name_column(f"{score}_class{k}", c): v[k].numpy()
-                for k in range(len(bounds))
-                for c, v in by_class.items()
-            }
+        columns |= {
+            name_column(f"{score}_{name}", c): v[k].numpy()
+            for k, name in enumerate(class_names)
+            for c, v in by_class.items()
+        }
     if label is not None and label.any():
         table = CrossTable(*label[:, [3, 1, 2, 0]].double().unbind(1))
         columns |= _on_label(bounds[0], classes[0], table)
     if bounds[0].model:
-        columns |= _on_single_masks(bounds, classes)
+        columns |= _on_single_masks(bounds, classes[first:])
     columns |= _numbered([b.folds for b in bounds], "fold")
     if rebuilt:
         rules: dict[str, Any] = {"ties": bounds[0].ties, "empty_reference": bounds[0].empty_reference}
-        without = [scores_without(patterns, list(bounds[0].floor), **rules) for patterns in classes]
+        without = [scores_without(patterns, list(bounds[0].floor), **rules) for patterns in classes[first:]]
         columns |= _numbered(without, "without")
     return pd.DataFrame(columns)
 
@@ -169,6 +176,59 @@ def fill_single(table: pd.DataFrame) -> pd.DataFrame:
     for score in score_names(table):
         if (column := name_column(score, "all")) in table:
             table[column] = table[column].mask(several, table[score])
+    return table
+
+
+def check_class_names(names: Sequence[str] | None, num_classes: int | None) -> None:
+    """Refuse names that are not one for each class, or that no column can have.
+
+    Raises:
+        ValueError: saying which.
+    """
+    if names is None:
+        return
+    if isinstance(names, str) or len(names) != num_classes or len(set(names)) < len(names):
+        raise ValueError(
+            f"`class_names` must be one name for each of num_classes={num_classes} classes, the background first; "
+            f"found {names!r}."
+        )
+    others = ("normalized", "n_images", "all", "label", "label_gap", "noise_fit", r"(fold|without)\d+")
+    taken = "|".join([*REFERENCES, *others])
+    for name in names:
+        if not re.fullmatch(r"[\w .-]+", name) or re.search(rf"(^|_)({taken})$", name):
+            raise ValueError(
+                "`class_names` must consist of letters, digits, spaces and the signs _ . -, and not end like another "
+                f"column (_floor, _ceiling, _label, ...); found {name!r}."
+            )
+
+
+def count_against(table: pd.DataFrame, unusable: NDArray[np.bool_]) -> pd.DataFrame:
+    """The table with the worse of marking everything and nothing as the model's score where there is no prediction.
+
+    Whatever the score, its bounds and the images behind its mean stay as they are, and an image without a usable
+    prediction never helps the model.
+
+    Args:
+        table: as :func:`bounds_table` gives.
+        unusable: ``(B,)``, which images' predictions are no numbers.
+    """
+    table = table.copy()
+    table.loc[unusable, "marked_pixels"] = 0
+    table.loc[unusable, ["equals_rater", "equals_majority"]] = False
+    for score in score_names(table):
+        floor_is_worse = gain(score, table[f"{score}_floor"] - table[f"{score}_blank"]) < 0
+        folds = [
+            column.removeprefix(score)
+            for k in ("fold", "without")
+            for column in fold_columns(table, score, "model", kind=k)
+        ]
+        for end in ("", *folds):
+            worse = table[f"{score}_floor{end}"].where(floor_is_worse, table[f"{score}_blank{end}"])
+            table[f"{score}{end}"] = table[f"{score}{end}"].mask(unusable, worse)
+        label = [column for column in (f"{score}_label", f"{score}_label_gap") if column in table]
+        table.loc[unusable, label] = math.nan
+        if (column := f"{score}_all") in table:
+            table[column] = table[column].mask(unusable & table[column].notna(), record(score).worst)
     return table
 
 
@@ -266,7 +326,7 @@ def bounds_digest(table: pd.DataFrame, rules: Mapping[str, object]) -> str:
         16 hexadecimal digits.
     """
     own = {c for score in score_names(table) for c in (score, f"{score}_label", f"{score}_label_gap", f"{score}_all")}
-    own |= {"marked_pixels", "equals_rater", "equals_majority"}
+    own |= {"marked_pixels", "equals_rater", "equals_majority", "unusable"}
     # What the folds say of the raters, the bounds say as well.
     fixed = table.drop(columns=[c for c in table.columns if c in own or re.search(r"_(fold|without)\d+$", str(c))])
     # Sums of floats may differ in the last digits between machines; nine digits do not.

@@ -85,19 +85,25 @@ def test_other_evidence_is_scored_by_the_same_function_and_stored_by_the_metric(
         np.testing.assert_array_equal(table[f"area_error_ceiling_fold{r}"], bounds.raters["area_error"][:, r])
 
 
-def test_other_evidence_of_label_maps_and_missing_raters():
+@pytest.mark.parametrize("background", [False, True])
+def test_other_evidence_of_label_maps_and_missing_raters(background):
     g = torch.Generator().manual_seed(0)
     masks = torch.randint(0, 3, (4, 3, 5, 6), generator=g)
     preds = torch.randint(0, 3, (4, 5, 6), generator=g)
     present = torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 0], [1, 0, 0]], dtype=torch.bool)
-    metric = SegmentationBounds(["area_error"], num_classes=3)
+    metric = SegmentationBounds(["area_error"], num_classes=3, include_background=background)
     metric.update(preds, masks, present=present)
     table = metric.per_image()
-    for c in range(3):
+    for c in range(0 if background else 1, 3):
         own = segmentation_bounds(Areas.from_masks(masks == c, preds=preds == c, present=present), ["area_error"])
         np.testing.assert_array_equal(table[f"area_error_class{c}"], own.model["area_error"])
         np.testing.assert_array_equal(table[f"area_error_class{c}_ceiling"], own.ceiling["area_error"])
     assert table["area_error"].isna().tolist() == [False, False, False, True]
+
+
+def test_patches_are_refused_where_an_image_is_no_sum_of_them():
+    with pytest.raises(ValueError, match=r"`aggregate` adds counts of patches, and area_error of an image is no sum"):
+        SegmentationBounds(["iou", "area_error"], aggregate="image")
 
 
 @pytest.mark.parametrize("score", SCORES)

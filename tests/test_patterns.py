@@ -109,13 +109,79 @@ def test_not_contiguous():
 
 
 @pytest.mark.parametrize(
-    "values",
-    [[0, 1, 2], [0, 1, 255], [0, 2], [-1, 0], [0.0, 0.5, 1.0], [0.0, float("nan")], [0.0, 257.0], [0.5, 255.0]],
+    ("values", "remedy"),
+    [
+        ([0, 1, 2], "class numbers need `num_classes=3`"),
+        ([0, 2], "class numbers need `num_classes=3`"),
+        ([0, 1, 255], "In metrics `ignore_index=255` takes void out"),
+        ([-1, 0], "In metrics `ignore_index=-1` takes void out"),
+        ([0, 1, 3, 255], r"class numbers need `num_classes=4` .* and `ignore_index=255` takes void out"),
+        ([0.0, 0.5, 1.0], "must be cut at a threshold first"),
+        ([0.0, float("nan")], "must be cut at a threshold first"),
+        ([0.5, 255.0], "must be cut at a threshold first"),
+        ([0.0, 257.0], "If all but 0 is marked, pass `masks != 0`"),
+        ([-2, -1, 0], "Marks are 1, all else is 0"),
+    ],
 )
-def test_refuses_other_values(values):
+def test_refuses_other_values_and_says_what_to_do(values, remedy):
     masks = torch.tensor(values).repeat(2, 1)[None]
-    with pytest.raises(ValueError, match=r"`masks` must hold 0 and 1 .*found the values .*Label maps go"):
+    found = ", ".join(f"{v:g}" for v in values)
+    with pytest.raises(ValueError, match=rf"`masks` must hold 0 and 1 .*found the values {found}\. .*{remedy}"):
         VotePatterns.from_masks(masks)
+    with pytest.raises(ValueError, match=r"`roi` must hold 0 and 1 .*Pass `roi > 0`"):
+        VotePatterns.from_masks(torch.ones_like(masks, dtype=torch.bool), roi=masks[:, 0])
+
+
+def test_label_maps_hold_class_numbers():
+    labels = torch.tensor([[[0, 1, 2], [0, 2, 2]]])
+    assert len(VotePatterns.from_labels(labels.float(), num_classes=3)) == 3
+    for wrong, message in (
+        (labels + 0.5, r"must be class numbers 0 \.\. 3, found fractions"),
+        (labels - 3, r"must lie in 0 \.\. 3 .* found -3 \.\. -1\. .*`ignore_index=-3`"),
+        (labels.masked_fill(labels == 2, 255), r"found 0 \.\. 255\. Raise `num_classes`.*`ignore_index=255`"),
+        (labels.float().log(), r"must lie in 0 \.\. 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            VotePatterns.from_labels(wrong, num_classes=4)
+
+
+def digest(masks, **options):
+    return VotePatterns.from_masks(masks, digest=True, **options).digest
+
+
+def test_the_digest_knows_where_marks_are():
+    masks, roi, preds = draw(8, (5, 3, 40, 37))
+    known = digest(masks, roi=roi)
+    assert len(set(known.tolist())) == 5
+    assert torch.equal(digest(masks, roi=roi, preds=preds), known)
+    assert torch.equal(digest(masks & roi[:, None]), known)
+    assert torch.equal(digest(masks[3:4], roi=roi[3:4]), known[3:4])
+    assert torch.equal(digest(255 * masks.to(torch.uint8), roi=roi), known)
+    for other in (masks.roll(64, -1), masks.flip(1), masks.flip(2), masks.roll(1, 2)):  # with equal counts, or nearly
+        assert (digest(other, roi=roi) != known).all()
+
+
+def test_moving_one_mark_changes_the_digest():
+    masks = torch.zeros(1, 2, 4096, dtype=torch.bool)
+    found = set()
+    for place in [*range(130), *range(63, 4096, 64)]:  # a word's last bit is what a product modulo 2**64 knows least of
+        for rater in (0, 1):
+            masks[0, rater, place] = True
+            found.add(digest(masks).item())
+            masks[0, rater, place] = False
+    assert len(found) == 2 * (130 + 64 - 2)
+
+
+def test_tiles_and_threads_do_not_change_the_digest(monkeypatch):
+    masks, roi, _ = draw(9, (2, 3, 40, 96))
+    whole = digest(masks, roi=roi)
+    swapped = torch.cat([masks[:, :, 20:], masks[:, :, :20]], 2)
+    monkeypatch.setattr(cpu, "_TILE", 20 * 96)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    parts = digest(masks, roi=roi)
+    assert torch.equal(digest(masks[:1], roi=roi[:1]), parts[:1])
+    assert (digest(swapped) != digest(masks)).all()
+    assert whole.dtype == parts.dtype == torch.int64
 
 
 def test_absent_raters_are_ignored_whatever_their_mask_says():
@@ -201,7 +267,11 @@ def test_both_ways_of_counting_agree(with_roi):
     present = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]]).bool()
     planes = [(255 * x.to(torch.uint8)).flatten(2) for x in (masks, preds[:, None])]
     inside = roi.flatten(1) if with_roi else None
-    assert torch.equal(count_on_accelerator(planes, present, inside), count_packed(planes, present, inside))
+    counts, found = count_on_accelerator(planes, present, inside)
+    assert torch.equal(counts, count_packed(planes, present, inside))
+    other = [planes[0].roll(1, 2), planes[1]]
+    assert (count_on_accelerator(other, present, inside)[1] != found).tolist() == present.any(1).tolist()
+    assert torch.equal(count_on_accelerator([planes[0], 255 - planes[1]], present, inside)[1], found)
 
 
 @given(st.integers(2, 6), st.integers(0, 5), st.integers(0, 2**31))

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from irrbench._counting.cpu import count_packed
+from irrbench._counting.cpu import count_packed, count_with_digest
+from irrbench._counting.digest import mixed
 
 _COPIES = 64  # of each image's histogram: neighbouring pixels have equal codes, and would wait for the same counter
 
@@ -27,11 +28,35 @@ def count_codes(planes: Sequence[Tensor], present: Tensor, roi: Tensor | None = 
     """
     if planes[0].device.type == "cpu":
         return count_packed(planes, present, roi)
+    return count_on_accelerator(planes, present, roi)[0]
+
+
+def count_and_digest(planes: Sequence[Tensor], present: Tensor, roi: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """:func:`count_codes`, and a digest of each image's raters' masks, ``(B,)`` int64.
+
+    Other masks inside the region of interest have another digest, also where all codes are as frequent; the same masks
+    have the same one on the same kind of device.
+    """
+    if planes[0].device.type == "cpu":
+        return count_with_digest(planes, present, roi)
     return count_on_accelerator(planes, present, roi)
 
 
-def count_on_accelerator(planes: Sequence[Tensor], present: Tensor, roi: Tensor | None) -> Tensor:
-    """:func:`count_codes` without a call that makes the host wait for the device.
+def digest_masks(masks: Tensor, present: Tensor, roi: Tensor | None) -> Tensor:
+    """The digest alone, ``(B,)`` int64, for any number of raters.
+
+    Args:
+        masks: ``(B, R, *S)`` numbers, of which anything but 0 is a mark.
+        present: ``(B, R)``.
+        roi: ``(B, *S)`` likewise, the pixels that count; all if not given.
+    """
+    inside = None if roi is None else (roi != 0).flatten(1)
+    marks = zip((masks != 0).flatten(2).split(8, 1), present.split(8, 1), strict=True)
+    return torch.stack([(2 * i + 1) * count_and_digest([m], p, inside)[1] for i, (m, p) in enumerate(marks)]).sum(0)
+
+
+def count_on_accelerator(planes: Sequence[Tensor], present: Tensor, roi: Tensor | None) -> tuple[Tensor, Tensor]:
+    """:func:`count_and_digest` without a call that makes the host wait for the device.
 
     ``bincount`` asks the device for the largest code, and so waits. Adding ones to computed counters does not, and
     sums of integers do not depend on the order. The region of interest is one more bit, whose zeros are dropped.
@@ -52,4 +77,7 @@ def count_on_accelerator(planes: Sequence[Tensor], present: Tensor, roi: Tensor 
     counts = torch.zeros(num_images * copies * 2**num_bits, dtype=torch.int64, device=codes.device)
     counts.scatter_add_(0, counters, torch.ones((), dtype=torch.int64, device=codes.device).expand(len(counters)))
     counts = counts.view(num_images, copies, -1).sum(1)
-    return counts if roi is None else counts.unflatten(1, (2, -1))[:, 1]
+    votes = codes & 2 ** present.shape[1] - 1
+    if roi is not None:
+        votes, counts = votes * planes[-1][:, 0], counts.unflatten(1, (2, -1))[:, 1]
+    return counts, (votes * mixed(torch.arange(num_pixels, device=codes.device))).sum(1)

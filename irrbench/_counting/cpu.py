@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from irrbench._counting.digest import digest_sums, digest_words
+
 Words = NDArray[np.uint64]
 Counts = NDArray[np.int64]
 
@@ -58,23 +60,34 @@ _BUFFERS = _Buffers()
 
 def count_packed(planes: Sequence[Tensor], present: Tensor, roi: Tensor | None) -> Tensor:
     """Count ``(B, K)`` int64; arguments as of :func:`irrbench._counting.count_codes`."""
+    return _count(planes, present, roi, with_digest=False)[0]
+
+
+def count_with_digest(planes: Sequence[Tensor], present: Tensor, roi: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Count, and ``(B,)`` int64 of :func:`irrbench._counting.count_and_digest`, while the words are in the cache."""
+    counts, sums = _count(planes, present, roi, with_digest=True)
+    return counts, digest_sums(sums)
+
+
+def _count(planes: Sequence[Tensor], present: Tensor, roi: Tensor | None, *, with_digest: bool) -> tuple[Tensor, Words]:
     absent = ~present.numpy()
     batch = _Batch(
         [plane.numpy().swapaxes(0, 1) for plane in planes],
         absent.T if absent.any() else None,
         None if roi is None else roi.numpy(),
+        with_digest,
     )
     num_images, _, num_pixels = planes[0].shape
     tiles = list(_tiles(num_images, num_pixels, batch.num_bits))
     workers = min(torch.get_num_threads(), len(tiles) // 2)  # for fewer tiles, threads cost more than they save
     if workers <= 1:
-        counts, pixels = _count_tiles(batch, tiles)
+        counts, pixels, sums = _count_tiles(batch, tiles)
     else:
         with ThreadPoolExecutor(workers) as pool:  # one a call: threads do not survive a fork
             parts = list(pool.map(lambda first: _count_tiles(batch, tiles[first::workers]), range(workers)))
-        counts, pixels = (sum(part) for part in zip(*parts, strict=True))
+        counts, pixels, sums = (sum(part) for part in zip(*parts, strict=True))
     counts[:, 0] = pixels - counts[:, 1:].sum(1)
-    return torch.from_numpy(counts)
+    return torch.from_numpy(counts), sums
 
 
 def _tiles(num_images: int, num_pixels: int, num_bits: int) -> Iterator[tuple[slice, slice]]:
@@ -91,6 +104,7 @@ class _Batch(NamedTuple):
     planes: Sequence[NDArray[Any]]  # each (channels, B, N)
     absent: NDArray[np.bool_] | None  # (R, B), where a rater is missing
     roi: NDArray[Any] | None  # (B, N)
+    with_digest: bool
 
     @property
     def num_bits(self) -> int:
@@ -119,23 +133,29 @@ def _pack(marks: NDArray[Any]) -> Words:
     return packed.view(np.uint64)
 
 
-def _count_tiles(batch: _Batch, tiles: Sequence[tuple[slice, slice]]) -> tuple[Counts, Counts]:
-    """Of these tiles alone: counts ``(B, K)``, that of code 0 undefined, and pixels that count ``(B,)``."""
+def _count_tiles(batch: _Batch, tiles: Sequence[tuple[slice, slice]]) -> tuple[Counts, Counts, Words]:
+    """Of these tiles alone: counts ``(B, K)``, that of code 0 undefined, pixels that count ``(B,)``, sums ``(R, B)``.
+
+    The sums are those of :func:`~irrbench._counting.digest.digest_words` of the raters' masks, 0 if not wanted.
+    """
     num_images = batch.planes[0].shape[1]
     counts, pixels = np.zeros((num_images, 2**batch.num_bits), np.int64), np.zeros(num_images, np.int64)
-    at_least = np.zeros_like(counts)
+    at_least, sums = np.zeros_like(counts), np.zeros((len(batch.planes[0]), num_images), np.uint64)
     for images, part in tiles:
         words, inside = batch.pack(images, part)
         if inside is None:
             pixels[images] += part.stop - part.start
         else:
             pixels[images] += np.bitwise_count(inside).sum(1, dtype=np.int64)
+        if batch.with_digest:
+            votes = words[0].reshape(len(sums), images.stop - images.start, -1)
+            sums[:, images] += digest_words(votes if inside is None else votes & inside, part.start)
         _count_words(_marked(words, inside, images.stop - images.start), counts[images], at_least[images])
     # From pixels marked by at least these channels to pixels marked by exactly these.
     for bit in range(batch.num_bits):
         halves = at_least.reshape(num_images, at_least.shape[1] >> bit + 1, 2, 1 << bit)
         halves[:, :, 0] -= halves[:, :, 1]
-    return counts + at_least, pixels
+    return counts + at_least, pixels, sums
 
 
 def _marked(planes: Sequence[Words], inside: Words | None, num_images: int) -> Packed:

@@ -5,11 +5,14 @@ Masks are bool, or numbers that are 0 and 1, or 0 and 255.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 _TILE = 2**16  # numbers that are looked at twice while a core's cache holds them
+_VOID, _MOST_CLASSES = 255, 64  # what numbers in a mask that is none probably are
 _BYTES = (torch.uint8, torch.int8)
 _SAME_BITS = {
     torch.float16: torch.int16,
@@ -86,8 +89,23 @@ def _where_is(values: Tensor, one: int) -> Tensor | None:
 
 
 def _not_a_mask(values: Tensor, name: str) -> ValueError:
-    found = dict.fromkeys(f"{v:g}" for v in values.unique()[:6].tolist())  # NaN is never the same twice
-    return ValueError(
-        f"`{name}` must hold 0 and 1 (or 0 and 255, or bool), found the values {', '.join(found)}. Label maps go "
-        "through `from_labels` (metrics: `num_classes`); probabilities must be cut at a threshold first."
-    )
+    found = values.unique().tolist()
+    shown = list(dict.fromkeys(f"{v:g}" for v in found))  # NaN is never the same twice
+    listed = ", ".join(shown[:6]) + (", ..." if len(shown) > 6 else "")
+    expected = f"`{name}` must hold 0 and 1 (or 0 and 255, or bool)"
+    return ValueError(f"{expected}, found the values {listed}. {_remedy(found, name)}")
+
+
+def _remedy(found: Sequence[float], name: str) -> str:
+    """What to do about a mask with these values."""
+    if name == "roi":
+        return "Pass `roi > 0`, or what else tells the pixels that count."
+    if not all(float(v).is_integer() for v in found):
+        return "Probabilities and soft labels must be cut at a threshold first."
+    void = [v for v in found if v < 0 or v == _VOID]
+    most = max((v for v in found if v not in void), default=0)
+    if most > _MOST_CLASSES:
+        return f"If all but 0 is marked, pass `{name} != 0`."
+    words = [f"class numbers need `num_classes={most + 1:g}` (patterns: `from_labels`)"] if most > 1 else []
+    words += [f"`ignore_index={void[0]:g}` takes void out"] if len(void) == 1 else []
+    return f"In metrics {' and '.join(words)}." if words else "Marks are 1, all else is 0."

@@ -20,6 +20,7 @@ from irrbench.evaluation.evaluator import Evaluator, split_names
 from irrbench.evaluation.mlflow_sink import MLflowSink, is_mlflow
 from irrbench.evaluation.sinks import PictureSink, Sink, picture_sink, tell
 from irrbench.folds import Ties
+from irrbench.metrics.state import Aggregate
 from irrbench.scores import DEFAULT_SCORES, EmptyReference
 from irrbench.summary import ScoreSummary
 
@@ -58,6 +59,12 @@ class RaterBoundsMonitor(Traveller, Callback):
             step returned, or a forward call's output, where exactly one tensor has the right shape.
         scores: names among :data:`irrbench.SCORES`; the first is the main one.
         num_classes: for label maps, background included.
+        class_names: of the classes, the background first: ``val/<score>_<name>`` in place of ``val/<score>_class1``.
+        include_background: whether the background is one of the classes that are scored.
+        ignore_index: value of the masks for void, which takes a pixel out for all, see
+            :class:`~irrbench.SegmentationBounds`.
+        aggregate: ``"image"``: patches with the same ``image_id`` are one image, and their counts are added; or a
+            function, the image's id of a patch's id, see :class:`~irrbench.SegmentationBounds`.
         from_logits: floating-point predictions are logits (else probabilities).
         threshold: cut on the probability.
         ties: see :func:`~irrbench.bounds.segmentation_bounds`.
@@ -102,6 +109,10 @@ class RaterBoundsMonitor(Traveller, Callback):
         predictions: Predictions | None = None,
         scores: Iterable[str] = DEFAULT_SCORES,
         num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        include_background: bool = False,
+        ignore_index: int | None = None,
+        aggregate: Aggregate = None,
         from_logits: bool = True,
         threshold: float = 0.5,
         ties: Ties = "average",
@@ -136,6 +147,10 @@ class RaterBoundsMonitor(Traveller, Callback):
         self._options: dict[str, Any] = {
             "scores": tuple(scores),
             "num_classes": num_classes,
+            "class_names": class_names,
+            "include_background": include_background,
+            "ignore_index": ignore_index,
+            "aggregate": aggregate,
             "from_logits": from_logits,
             "threshold": threshold,
             "ties": ties,

@@ -13,7 +13,7 @@ from rich.console import Console
 from irrbench.callbacks.home import Returned, Traveller
 from irrbench.callbacks.hooks import Callback, LightningModule, Trainer
 from irrbench.callbacks.monitor import RaterBoundsMonitor
-from irrbench.scores import SCORES, gain, record
+from irrbench.scores import SCORES, base_score, gain, record
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, clustered_mean
 from irrbench.summary import name_column, score_names
 
@@ -102,7 +102,7 @@ class CeilingStopping(Traveller, Callback):
         verbose: bool = True,
     ) -> None:
         super().__init__()
-        if score is not None and _without_class(score) not in SCORES:
+        if score is not None and base_score(score) not in SCORES:
             raise ValueError(
                 f"`score` must be among {', '.join(SCORES)}, or None for the monitor's first; found {score!r}."
             )
@@ -158,10 +158,10 @@ class CeilingStopping(Traveller, Callback):
             raise ValueError(
                 f"CeilingStopping needs the stage 'validate' monitored, found stages={monitor.stages} of {monitor.title}."
             )
-        if self.score is not None and _without_class(self.score) not in monitor.scores:
+        if self.score is not None and base_score(self.score) not in monitor.scores:
             raise ValueError(
                 f"`score` must be one that {monitor.title} computes: {', '.join(monitor.scores)}; found {self.score!r}. "
-                f"Pass RaterBoundsMonitor(scores=[..., {_without_class(self.score)!r}])."
+                f"Pass RaterBoundsMonitor(scores=[..., {base_score(self.score)!r}])."
             )
         if not trainer.enable_validation:
             logger.warning("CeilingStopping of %s will not stop this training: it has no validation.", monitor.title)
@@ -293,8 +293,3 @@ def find_monitor(callbacks: Sequence[Any], given: RaterBoundsMonitor | None = No
         titles = ", ".join(x.title for x in found)
         raise ValueError(f"The trainer has {len(found)} monitors: {titles}; say which by CeilingStopping(monitor=...).")
     return found[0]
-
-
-def _without_class(score: str) -> str:
-    """``iou`` of ``iou_class1``."""
-    return score.partition("_class")[0]

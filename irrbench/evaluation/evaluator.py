@@ -18,6 +18,7 @@ from irrbench.evaluation.sinks import Sink, tell
 from irrbench.icc import pixel_icc
 from irrbench.metrics import SegmentationBounds
 from irrbench.metrics.base import NoImagesError
+from irrbench.metrics.bounds import no_volume
 from irrbench.metrics.state import ImageIds, Images
 from irrbench.summary import ScoreSummary, name_column, summarize
 
@@ -41,7 +42,7 @@ class Evaluator:
             way, and those of validation have finished this epoch before, the values hold ``_noise_fit``, see
             :func:`noise_fit`.
         options: of :class:`~irrbench.SegmentationBounds`: ``scores``, ``num_classes``, ``from_logits``, ``threshold``,
-            ``ties``, ``empty_reference``, ...
+            ``ties``, ``empty_reference``, ``aggregate``, ``ignore_index``, ...
 
     Attributes:
         metric: the state.
@@ -89,6 +90,7 @@ class Evaluator:
         self._agreement: pd.DataFrame | None = None
         self._agreement_of: pd.DataFrame | None = None
         self._trouble = ""
+        self._masks: dict[str, int] | None = {}  # of the epoch before: digests; None once it was said that they change
         self._is_running = False
         self.epoch = 0
 
@@ -151,6 +153,8 @@ class Evaluator:
         """
         if not self._is_running:
             self.begin(masks.device)
+        if image is not None and masks.ndim == image.ndim + 1 == 5 and masks.shape[3:] == image.shape[2:]:
+            raise no_volume(masks, "image", image)
         self.metric.update(preds, masks, roi, image_id, present, label)
         if image is not None:
             self.panels.add(preds, masks, image, roi=roi, image_id=image_id)
@@ -165,7 +169,7 @@ class Evaluator:
             ``<split>/<score>`` with its ``_floor``, ``_ceiling`` and ``_normalized``, and ``<split>/n_images``; where
             there are labels, of the main score also ``_label``, ``_label_gap`` (see :class:`~irrbench.ScoreSummary`)
             and ``_noise_fit``; where one rater alone drew some image, ``_all``, the model's score with those images in.
-            NaN for every score, with a warning, where predictions were not numbers.
+            NaN for every score, with a warning, where no image had predictions that are numbers.
         """
         if not self._is_running:  # this process has had no batch, and what it still has is of another epoch
             self.forget()
@@ -182,6 +186,7 @@ class Evaluator:
             self._trouble = str(error)
         else:
             self.summary = summarize(self.table)
+            self._compare_masks()
             # Validation of another epoch was of another model.
             same_epoch = [x for x in self.validation if x.epoch == epoch]
             self.noise_fit = {score: x for score, x in noise_fit(self, *same_epoch).items() if not math.isnan(x)}
@@ -221,8 +226,9 @@ class Evaluator:
         """Whether a name may be the last part of a key among its values, whatever the data."""
         endings = [""] + ["_normalized"] * self.normalized + ["_floor", "_ceiling"] * self.references
         endings += ["_all", "_label", "_label_gap", "_noise_fit"]
-        scores, known = ("|".join(map(re.escape, x)) for x in (self.metric.computed, endings))
-        return name == "n_images" or re.fullmatch(f"({scores})(_class.*)?({known})", name) is not None
+        classes = ["", *(f"_{one}" for one in self.metric.class_names or ())]
+        scores, names, known = ("|".join(map(re.escape, x)) for x in (self.metric.computed, classes, endings))
+        return name == "n_images" or re.fullmatch(rf"({scores})({names}|_class\d+)({known})", name) is not None
 
     def line(self) -> str:
         """The main score between its bounds, in one line: the place of the model where it has one, else why not."""
@@ -249,6 +255,25 @@ class Evaluator:
     def _own_sinks(self) -> Sequence[Sink]:
         others = torch.distributed.is_available() and torch.distributed.is_initialized()
         return () if others and torch.distributed.get_rank() else self.sinks
+
+    def _compare_masks(self) -> None:
+        """Say once that images have other masks than in the epoch before; in training they are augmented."""
+        before, now = self._masks, self.metric.digests
+        if before is None or self.split.partition("/")[0] == "train":
+            return
+        self._masks = now
+        others = [name for name, digest in now.items() if before.get(name, digest) != digest]
+        if not others or sorted(before.values()) == sorted(now.values()):  # without ids images may come in any order
+            return
+        self._masks = None
+        logger.warning(
+            "%s: %d of %d images have other masks than in the epoch before, first %r. With random crops, flips or "
+            "raters floor and ceiling wander from epoch to epoch: score whole images, or fixed patches.",
+            self.split,
+            len(others),
+            len(now),
+            others[0],
+        )
 
     def _measure_agreement(self, table: pd.DataFrame) -> None:
         # What the masks decide and the model does not, whatever the order: the same in all processes.

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from irrbench.metrics.state import ImageIds, Images, Rows, decode, encode
-from irrbench.patterns import VotePatterns
+from irrbench._counting.masks import as_foreground
+from irrbench.metrics.state import Aggregate, ImageIds, Images, Rows, came_again, decode, encode, image_names
+from irrbench.patterns import VotePatterns, check_shapes
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+logger = logging.getLogger(__name__)
 MOST_PIECES = 64
 
 
@@ -34,7 +37,9 @@ class ImagesMetric(Metric):
     that come twice (samplers repeat some to fill the last round) count once where they carry an id.
 
     Args:
-        validate_args: whether to check the masks' values at every batch (first batch only, on an accelerator).
+        ignore_index: a value of the masks for void: a pixel that any rater has it at leaves the region of interest of
+            all; what absent raters' masks hold does not count. None: no such value.
+        validate_args: whether to check values and ids at every batch (first batch only, on an accelerator).
         kwargs: of ``torchmetrics.Metric``.
     """
 
@@ -50,9 +55,11 @@ class ImagesMetric(Metric):
     names: list[Tensor]
     fields: list[Tensor]
 
-    def __init__(self, *, validate_args: bool = True, **kwargs: Any) -> None:
+    def __init__(self, *, ignore_index: int | None = None, validate_args: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.validate_args = validate_args
+        self.validate_args, self.ignore_index = validate_args, ignore_index
+        self._check_ignored(2)
+        self._is_forward = False
         for name in Rows._fields:
             self.add_state(name, default=[], dist_reduce_fx="cat")
         self._seed()
@@ -73,6 +80,14 @@ class ImagesMetric(Metric):
         super().reset()
         self._seed()
 
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The value of a batch, which is also taken in."""
+        self._is_forward = True  # it resets the metric for a moment: what is known of earlier batches must stay
+        try:
+            return super().forward(*args, **kwargs)
+        finally:
+            self._is_forward = False
+
     @abstractmethod
     def _tables(self) -> Iterator[pd.DataFrame]:
         """The table, some images at a time."""
@@ -89,8 +104,13 @@ class ImagesMetric(Metric):
         # A process that never sees a batch must bring something of the right width and type to the gathering.
         for name, value in Rows.empty(self.device)._asdict().items():
             setattr(self, name, [value])
+        if not self._is_forward:
+            self._shape: tuple[int, ...] = ()  # of the first masks
+            self._digests: dict[str, int] = {}  # of the masks, by image
 
-    def _keep(self, rows: Rows) -> None:
+    def _keep(self, rows: Rows, masks: Tensor, image_id: ImageIds | None) -> None:
+        self._check_raters(tuple(masks.shape))
+        self._check_ids(image_id, rows.digests)
         for name, value in rows._asdict().items():
             pieces = getattr(self, name)
             pieces.append(value)
@@ -108,8 +128,55 @@ class ImagesMetric(Metric):
     def _rows(self) -> Rows:
         return Rows(*(dim_zero_cat(getattr(self, name)) for name in Rows._fields))
 
-    def _validates(self, masks: Tensor) -> bool:
-        return self.validate_args and (masks.device.type == "cpu" or self._update_count <= 1)
+    def _validates(self, x: Tensor) -> bool:
+        return self.validate_args and (x.device.type == "cpu" or self._update_count <= 1)
+
+    def _check_ignored(self, num_classes: int) -> None:
+        if self.ignore_index is not None and 0 <= self.ignore_index < num_classes:
+            raise ValueError(
+                f"`ignore_index` must be a value for void, none of 0 .. {num_classes - 1}, which are classes; "
+                f"found {self.ignore_index}. Pixels that count are chosen by `roi`."
+            )
+
+    def _check_raters(self, shape: tuple[int, ...]) -> None:
+        if not self._shape:
+            self._shape = shape
+        if shape[1] != self._shape[1]:
+            raise ValueError(
+                f"All batches must have the same number of raters: `masks` is {shape} = (B, R, *S), before it was "
+                f"{self._shape}. Pad to the largest number of raters, and say by `present=` who rated which image."
+            )
+
+    def _check_ids(self, image_id: ImageIds | None, digests: Tensor) -> None:
+        if image_id is None or not self._validates(digests):
+            return
+        is_text = not isinstance(image_id, Tensor)
+        if is_text and digests.device.type != "cpu" and len(set(image_id)) == len(image_id):
+            return  # nothing to wait for
+        fresh: dict[str, int] = {}  # a batch that is refused leaves nothing
+        for name, digest in zip(image_names(image_id), digests.tolist(), strict=True):
+            if fresh.setdefault(name, self._digests.get(name, digest)) != digest:
+                raise came_again(name)
+        self._digests |= fresh
+
+    def _take_out_void(
+        self, masks: Tensor, roi: Tensor | None, present: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Masks with void as background, the region of interest without it, and where it is, ``(B, *S)``."""
+        value = self.ignore_index
+        if value is None:
+            return masks, roi, None
+        check_shapes(masks, roi, None, present)
+        if masks.dtype is torch.bool or torch.tensor(value).to(masks.dtype).item() != value:  # which cannot hold it
+            return masks, roi, None
+        is_void = masks == value
+        masks = masks.masked_fill(is_void, 0)
+        if present is not None:
+            is_void = is_void & present.to(torch.bool).view(*present.shape, *[1] * (masks.ndim - 2))
+        void = is_void.any(1)
+        if roi is None:
+            return masks, ~void, void
+        return masks, (as_foreground(roi, "roi", validate=self._validates(roi)) != 0) & ~void, void
 
     def _all_processes(self) -> AbstractContextManager[None]:
         return self.sync_context(
@@ -117,19 +184,34 @@ class ImagesMetric(Metric):
         )
 
 
+def num_processes() -> int:
+    """How many processes share the images."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
 class PatternsMetric(ImagesMetric):
     """A metric whose rows are vote patterns.
 
     Args:
         num_classes: for label maps: number of classes, background included; None for binary masks.
+        aggregate: ``"image"``: patches that carry one ``image_id`` are one image, whose counts are added: exact for
+            tiles that do not overlap. Or a function: the image's id of a patch's id, where every patch has an id of its
+            own; then patches that samplers repeat, as in several processes, count once, too.
         kwargs: of :class:`ImagesMetric`.
     """
 
-    def __init__(self, *, num_classes: int | None = None, **kwargs: Any) -> None:
+    takes_classes: ClassVar[bool] = True
+
+    def __init__(self, *, num_classes: int | None = None, aggregate: Aggregate = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if num_classes is not None and not self.takes_classes:
+            raise ValueError(f"{type(self).__name__} is of binary masks; found num_classes={num_classes}.")
         if num_classes is not None and num_classes < 2:
             raise ValueError(f"`num_classes` must be 2 or more, background included, or None; found {num_classes}.")
-        self.num_classes = num_classes
+        if not (aggregate in (None, "image") or callable(aggregate)):
+            raise ValueError(f"`aggregate` must be 'image', a function of a patch's id, or None; found {aggregate!r}.")
+        self.num_classes, self.aggregate, self._has_told = num_classes, aggregate, False
+        self._check_ignored(num_classes or 2)
 
     def images(self) -> list[Images]:
         """Ids and vote patterns of all images, some at a time; in several processes as :meth:`per_image`.
@@ -141,13 +223,25 @@ class PatternsMetric(ImagesMetric):
             return list(self._images())
 
     def _images(self) -> Iterator[Images]:
-        return decode(self._rows())
+        if self.aggregate == "image" and num_processes() > 1 and not self._has_told:
+            self._has_told = True
+            logger.warning(
+                'aggregate="image" in several processes: patches that a sampler repeats to fill its last round count '
+                "twice. Pass ids of patches, and as `aggregate` a function that gives the image's id of each."
+            )
+        return decode(self._rows(), self.aggregate)
+
+    def _check_ids(self, image_id: ImageIds | None, digests: Tensor) -> None:
+        if self.aggregate is not None and image_id is None:
+            raise ValueError(f"`aggregate={self.aggregate!r}` needs `image_id`: which image each patch is part of.")
+        if self.aggregate != "image":
+            super()._check_ids(image_id, digests)
 
     def _count(self, masks: Tensor, **options: Any) -> Sequence[VotePatterns]:
         """Vote patterns of a batch, one set a class."""
         if self.num_classes is None:
-            return [VotePatterns.from_masks(masks, **options)]
-        return VotePatterns.from_labels(masks, num_classes=self.num_classes, **options)
+            return [VotePatterns.from_masks(masks, digest=True, **options)]
+        return VotePatterns.from_labels(masks, num_classes=self.num_classes, digest=True, **options)
 
 
 def image_frame(
@@ -173,6 +267,7 @@ class RatersMetric(ImagesMetric):
     In a ``MetricCollection`` with a model's metrics pass all arguments by name: each takes its own.
 
     Args:
+        ignore_index: see :class:`~irrbench.metrics.base.ImagesMetric`.
         validate_args: see :class:`~irrbench.metrics.base.ImagesMetric`.
         kwargs: of ``torchmetrics.Metric``.
     """
@@ -190,7 +285,8 @@ class RatersMetric(ImagesMetric):
             image_id: ``B`` strings or integers.
             present: ``(B, R)`` bool, which raters rated which image; all if not given.
         """
-        self._keep(self._encode(masks, roi, image_id, present))
+        masks, roi, _ = self._take_out_void(masks, roi, present)
+        self._keep(self._encode(masks, roi, image_id, present), masks, image_id)
 
     def compute(self) -> Tensor:
         """Mean over the images of all processes that have a value; a float64 scalar, NaN where none has.

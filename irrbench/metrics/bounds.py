@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -13,10 +13,18 @@ from torch import Tensor
 from irrbench.bounds import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, segmentation_bounds
 from irrbench.folds import Ties, readings
 from irrbench.metrics.base import PatternsMetric
-from irrbench.metrics.state import ImageIds, Images, encode
-from irrbench.patterns import VotePatterns, require_tensors
+from irrbench.metrics.state import Aggregate, ImageIds, Images, encode
+from irrbench.patterns import VotePatterns, check_shapes, probability_tolerance, require_tensors
 from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, EmptyReference, check_choice, select_scores
-from irrbench.summary import bounds_table, fill_single, flatten, show_detection, summarize
+from irrbench.summary import (
+    bounds_table,
+    check_class_names,
+    count_against,
+    fill_single,
+    flatten,
+    show_detection,
+    summarize,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
+_MOST_CHANNELS = 32  # that an axis of the masks may have and be taken for one of classes
 
 
 def to_mask(preds: Tensor, *, from_logits: bool, threshold: float) -> Tensor:
@@ -92,15 +101,14 @@ class Extremes(NamedTuple):
     low: Tensor
     high: Tensor
 
-    def are_unusable(self, *, from_logits: bool) -> Tensor:
-        """Which images have NaN or infinite predictions, or other ones than probabilities, ``(B,)`` bool.
+    @property
+    def are_finite(self) -> Tensor:
+        """Which images have finite predictions only, ``(B,)`` bool."""
+        return torch.maximum(self.high, -self.low) < torch.inf
 
-        Args:
-            from_logits: whether predictions are logits; else they must lie in [0, 1].
-        """
-        if from_logits:
-            return ~(self.low.isfinite() & self.high.isfinite())
-        return ~((self.low >= 0) & (self.high <= 1))
+    def are_outside(self, tolerance: float) -> Tensor:
+        """Which images have numbers that are no probabilities, by more than the tolerance, ``(B,)`` bool."""
+        return (self.low.double() < -tolerance) | (self.high.double() > 1 + tolerance)
 
 
 def extremes(preds: Tensor) -> Extremes | None:
@@ -108,8 +116,8 @@ def extremes(preds: Tensor) -> Extremes | None:
 
     Example:
         >>> import torch
-        >>> extremes(torch.tensor([[0.5, 1.5], [0.0, float("nan")]])).are_unusable(from_logits=False)
-        tensor([True, True])
+        >>> extremes(torch.tensor([[0.5, 1.5], [0.0, float("nan")]])).are_finite
+        tensor([ True, False])
     """
     if not preds.is_floating_point() or not preds.numel():
         return None
@@ -128,24 +136,38 @@ class SegmentationBounds(PatternsMetric):
         scores: names among :data:`irrbench.SCORES`; the first is the main one. Where a reference of some image is
             empty, ``detection`` and ``false_alarm`` come beside them: the others may leave such references out.
         num_classes: for label maps: number of classes, background included; None for binary masks.
-        from_logits: floating-point predictions of one class are logits; False: probabilities. Never guessed.
+        class_names: their names, the background first; ``class0``, ``class1``, ... if not given.
+        include_background: whether class 0 is one of those that are scored; else two classes are a binary mask.
+        from_logits: floating-point predictions of one class are logits; False: probabilities (what lies outside [0, 1]
+            by a rounding error, see :func:`irrbench.patterns.probability_tolerance`, is clipped). Never guessed.
         threshold: cut on the probability of the foreground.
         ties: see :func:`~irrbench.bounds.segmentation_bounds`.
         empty_reference: see :func:`~irrbench.bounds.segmentation_bounds`.
         rebuilt: whether ``per_image()`` also has everybody's scores without each rater, see
             :func:`irrbench.summary.bounds_table`.
-        validate_args: whether to check the masks' values at every batch (first batch only, on an accelerator).
+        aggregate: see :class:`~irrbench.metrics.base.PatternsMetric`; for scores of vote patterns.
+        ignore_index: a value of the masks for void: a pixel that any rater has it at leaves the region of interest of
+            all. None: no such value.
+        validate_args: whether to check values and ids at every batch (first batch only, on an accelerator).
         kwargs: of ``torchmetrics.Metric``.
 
     Computes a dict of float64 scalars: for each score ``s`` the means over images ``s`` (model), ``s_floor``,
     ``s_ceiling`` and those of the other references (:data:`irrbench.summary.REFERENCES`), the ratio ``s_normalized``
     (NaN where it means nothing), ``s_n_images`` (images on which it is defined), and ``n_images``. With several classes
-    also ``s_class0``, ... each with its bounds. ``per_image()`` gives the table behind the means, see
-    :func:`irrbench.summary.bounds_table`.
+    also ``s_class1``, ... (``s_liver``, ... by ``class_names``) each with its bounds. ``per_image()`` gives the table
+    behind the means, see :func:`irrbench.summary.bounds_table`.
+
+    An image whose predictions are NaN or infinite counts as the worse of marking everything and marking nothing, with a
+    warning: left out, it would flatter the model, and one NaN for the mean would hide all others.
+
+    Attributes:
+        unusable: ids of such images, as of the latest ``compute`` or ``per_image``.
+        digests: likewise what identifies each image's masks.
 
     Raises:
-        ValueError: at construction for unknown scores or rules; at update for shapes that do not belong together; at
-            compute for predictions that are NaN or infinite, naming the image.
+        ValueError: at construction for unknown scores or rules; at update for shapes or values that do not belong
+            together, another number of raters, and an id that comes again with other masks (on an accelerator partly at
+            compute); at compute where no image has finite predictions.
 
     Example:
         >>> masks = torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]])  # (B, R, *S)
@@ -162,15 +184,20 @@ class SegmentationBounds(PatternsMetric):
         scores: Iterable[str] = DEFAULT_SCORES,
         *,
         num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        include_background: bool = False,
         from_logits: bool = True,
         threshold: float = 0.5,
         ties: Ties = "average",
         empty_reference: EmptyReference = "drop",
         rebuilt: bool = False,
+        aggregate: Aggregate = None,
+        ignore_index: int | None = None,
         validate_args: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes=num_classes, validate_args=validate_args, **kwargs)
+        rows: dict[str, Any] = {"aggregate": aggregate, "ignore_index": ignore_index, "validate_args": validate_args}
+        super().__init__(num_classes=num_classes, **rows, **kwargs)
         selected = select_scores(scores)
         self.scores = tuple(score.name for score in selected)
         unasked = [name for name in DETECTION_SCORES if name not in self.scores]
@@ -182,9 +209,21 @@ class SegmentationBounds(PatternsMetric):
         self.from_logits, self.threshold = from_logits, threshold
         self.ties, self.empty_reference, self.rebuilt = ties, empty_reference, rebuilt
         self._kinds = tuple(dict.fromkeys(score.evidence for score in selected if score.evidence != "patterns"))
+        if aggregate is not None and self._kinds:
+            others = [score.name for score in selected if score.evidence != "patterns"]
+            raise ValueError(
+                f"`aggregate` adds counts of patches, and {', '.join(others)} of an image is no sum over its patches. "
+                "Leave out such scores, or score whole images."
+            )
+        check_class_names(class_names, num_classes)
+        # The classes that are scored; the background comes first.
+        self._scored = range(0 if include_background or num_classes is None else 1, num_classes or 1)
+        self.class_names = None if class_names is None else tuple(class_names[c] for c in self._scored)
         # A logit above 1 tells logits from probabilities; read at the end, so that no batch waits for a device.
         self.add_state("largest", default=torch.tensor(-torch.inf), dist_reduce_fx="max")
         self._has_warned = False
+        self.unusable: list[str] = []
+        self.digests: dict[str, int] = {}
 
     @property
     def rules(self) -> dict[str, str]:
@@ -212,27 +251,77 @@ class SegmentationBounds(PatternsMetric):
                 scores against it become the columns ``s_label`` of the table. For binary masks.
         """
         require_tensors(preds=preds, masks=masks, label=label)
-        with_label = unusable = None
-        if (ends := extremes(preds)) is not None:
-            unusable = ends.are_unusable(from_logits=self.from_logits or self.num_classes is not None)
-            self.largest = torch.maximum(self.largest, ends.high.amax().float())
-        if self.num_classes is None:
-            preds = to_mask(drop_channel(preds, masks.ndim - 2), from_logits=self.from_logits, threshold=self.threshold)
-        else:
-            preds = to_labels(preds, num_classes=self.num_classes)
+        if masks.ndim < 3:
+            check_shapes(masks, roi, None, present)  # all else is checked where pixels are counted
+        self._check_axes(preds, masks)
+        unusable = self._check_predictions(preds)
+        masks, roi, void = self._take_out_void(masks, roi, present)
+        mask = self._cut(preds, masks.ndim - 2)
+        if void is not None and not preds.is_floating_point():
+            mask = mask.masked_fill(void & (mask == self.ignore_index), 0)
         validate = self._validates(masks)
-        classes = self._count(masks, preds=preds, roi=roi, present=present, validate=validate)
-        if self.num_classes is None and label is not None:
-            pair = torch.stack([preds.bool(), drop_channel(label, masks.ndim - 2) > 0.5], 1)
-            with_label = VotePatterns.from_masks(pair, roi=roi, validate=validate).counts
-        fields = self._record(masks, preds, roi, present) if self._kinds else None
-        self._keep(encode(classes, unusable=unusable, image_id=image_id, label=with_label, fields=fields))
+        classes = self._count(masks, preds=mask, roi=roi, present=present, validate=validate)
+        on_label = None if label is None else self._count_label(mask, label, roi)
+        fields = self._record(masks, mask, roi, present) if self._kinds else None
+        rows = encode(classes, unusable=unusable, image_id=image_id, label=on_label, fields=fields)
+        self._keep(rows, masks, image_id)
+
+    def _cut(self, preds: Tensor, num_spatial: int) -> Tensor:
+        """The predicted mask or class numbers, ``(B, *S)``."""
+        if self.num_classes is not None:
+            return to_labels(preds, num_classes=self.num_classes)
+        return to_mask(drop_channel(preds, num_spatial), from_logits=self.from_logits, threshold=self.threshold)
+
+    def _count_label(self, mask: Tensor, label: Tensor, roi: Tensor | None) -> Tensor:
+        """Pixels by prediction and training label, ``(B, 4)``."""
+        if self.num_classes is not None:
+            raise ValueError(
+                "`label` is of binary masks: scores on the label trained on are not computed for label maps. Leave it "
+                f"out with num_classes={self.num_classes}."
+            )
+        label = drop_channel(label, mask.ndim - 1)
+        if self.ignore_index is not None:
+            known = label != self.ignore_index
+            roi = known if roi is None else (roi != 0) & known
+        pair = torch.stack([mask != 0, label > 0.5], 1)
+        return VotePatterns.from_masks(pair, roi=roi, validate=self._validates(mask)).counts
+
+    def _check_axes(self, preds: Tensor, masks: Tensor) -> None:
+        """Refuse masks that have an axis of findings or classes, which would be taken for a volume's."""
+        several, space = masks.shape[2], masks.shape[3:]
+        if len(space) < 2:
+            return
+        channels = {(), (1,), (several,)} if self.num_classes is not None and preds.is_floating_point() else {(), (1,)}
+        is_flat = tuple(preds.shape[1:]) in {(*c, *space) for c in channels}
+        if is_flat or (
+            1 < several <= _MOST_CHANNELS and self._validates(masks) and not self._shape and _is_one_hot(masks)
+        ):
+            raise no_volume(masks, "preds", preds)
+
+    def _check_predictions(self, preds: Tensor) -> Tensor | None:
+        """Which images have predictions that are no numbers, ``(B,)``; None of masks."""
+        ends = extremes(preds)
+        if ends is None:
+            return None
+        self.largest = torch.maximum(self.largest, ends.high.amax().float())
+        unusable = ~ends.are_finite
+        if self.from_logits or self.num_classes is not None:
+            return unusable
+        tolerance = probability_tolerance(preds.dtype)
+        outside = ends.are_outside(tolerance) & ~unusable
+        if self._validates(preds) and outside.any():
+            low, high = ends.low[outside].amin().item(), ends.high[outside].amax().item()
+            raise ValueError(
+                f"`preds` must lie in [0, 1] with from_logits=False (rounding errors of {tolerance:.1g} are clipped), "
+                f"found {low:g} .. {high:g}. Leave `from_logits` out if they are logits."
+            )
+        return unusable | outside
 
     def _record(self, masks: Tensor, preds: Tensor, roi: Tensor | None, present: Tensor | None) -> Tensor:
         """Evidence other than votes as numbers, ``(B, classes * kinds * readings * candidates * fields * R)``."""
         pairs = [(masks, preds)]
         if self.num_classes is not None:
-            pairs = [(masks == c, preds == c) for c in range(self.num_classes)]
+            pairs = [(masks == c, preds == c) for c in self._scored]
         parts = []
         for mask, pred in pairs:
             for kind in self._kinds:
@@ -247,8 +336,8 @@ class SegmentationBounds(PatternsMetric):
         raters = images.classes[0].num_raters
         read = readings(self.ties)
         sizes = [len(read) * len(CANDIDATES) * len(EVIDENCE[kind].table._fields) * raters for kind in self._kinds]
-        parts = iter(images.fields.split(sizes * len(images.classes), 1) if sizes else ())
-        for patterns in images.classes:
+        parts = iter(images.fields.split(sizes * len(self._scored), 1) if sizes else ())
+        for patterns in (images.classes[c] for c in self._scored):
             evidence: dict[str, Evidence] = {"patterns": patterns}
             for kind in self._kinds:
                 table = EVIDENCE[kind].table
@@ -279,24 +368,62 @@ class SegmentationBounds(PatternsMetric):
         values = self.compute() if val is None else val
         return band_axes({key: float(value) for key, value in values.items()}, ax=ax)
 
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self.unusable, self.digests = [], {}
+
     def _table(self) -> pd.DataFrame:
-        return fill_single(show_detection(super()._table(), self.scores))
+        known, self.unusable, self.digests = self.unusable, [], {}
+        table = fill_single(show_detection(super()._table(), self.scores))
+        if self.unusable:
+            table = table.assign(unusable=table["image_id"].isin(self.unusable))
+        if self.unusable and self.unusable != known:  # by logging, as a warning may be an error where training goes on
+            logger.warning(
+                "%d of %d images have predictions that are NaN or infinite (or outside [0, 1] with from_logits=False), "
+                "first %r: each counts as the worse of marking everything and marking nothing. Does the model diverge?",
+                len(self.unusable),
+                len(table),
+                self.unusable[0],
+            )
+        return table
 
     def _tables(self) -> Iterator[pd.DataFrame]:
         pixels = torch.zeros(2, dtype=torch.int64)  # of all images, those that the model leaves and those that it marks
         for images in self._images():
+            self.digests |= zip(images.image_ids, images.digests, strict=True)
             bounds = [
                 segmentation_bounds(evidence, self.computed, ties=self.ties, empty_reference=self.empty_reference)
                 for evidence in self._evidence(images)
             ]
             pixels += images.classes[0].counts.sum((0, 2))
-            yield bounds_table(images.image_ids, images.classes, bounds, label=images.label, rebuilt=self.rebuilt)
+            options: dict[str, Any] = {"label": images.label, "rebuilt": self.rebuilt, "class_names": self.class_names}
+            table = bounds_table(images.image_ids, images.classes, bounds, **options)
+            if images.unusable.any():
+                table = count_against(table, images.unusable.numpy())
+                self.unusable += table["image_id"][images.unusable.numpy()].tolist()
+            yield table
         left, marked = pixels.tolist()
         if marked and not left and self.from_logits and self.num_classes is None and 0 <= self.largest <= 1:
-            if not self._has_warned:  # by logging, because a warning may be an error where a training should go on
+            if not self._has_warned:
                 logger.warning(
                     "The model marks every pixel of every image, as the naive rater does, and its predictions, taken "
                     "for logits, lie between 0 and 1. If they are probabilities, pass `from_logits=False`; in a "
                     "benchmark's grid, leave the sigmoid out of the network."
                 )
             self._has_warned = True
+
+
+def no_volume(masks: Tensor, name: str, other: Tensor) -> ValueError:
+    """The error for masks with an axis of findings or classes, which another tensor's shape gives away."""
+    several = masks.shape[2]
+    return ValueError(
+        f"`masks` {tuple(masks.shape)} = (B, R, *S) would be volumes of {several} slices, and `{name}` is "
+        f"{tuple(other.shape)}. One-hot classes: pass `masks.argmax(2)` and `num_classes={several}`. Findings that may "
+        "overlap: a metric (or a monitor with a `name=`) for each, with `masks[:, :, i]`."
+    )
+
+
+def _is_one_hot(masks: Tensor) -> bool:
+    """Whether the masks of some rater of the first image have one mark along axis 2 at each pixel."""
+    return bool((masks[:1].bool().sum(2) == 1).flatten(2).all(2).any())

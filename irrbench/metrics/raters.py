@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from irrbench._counting import digest_masks
 from irrbench.agreement import Patterns, gwet_ac1, krippendorff_alpha, why_undefined
 from irrbench.folds import pattern_bits
 from irrbench.icc.area import area_icc_from_counts, block_counts
@@ -47,6 +48,7 @@ class PixelICC(RaterPatternsMetric):
     """
 
     column = "icc"
+    takes_classes = False
 
     def __init__(
         self,
@@ -110,10 +112,12 @@ class AreaICC(RatersMetric):
         self.cells, self.expect = cells, expect
 
     def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor | None) -> Rows:
-        blocks = block_counts(masks, roi=roi, cells=self.cells, validate=self._validates(masks))
+        validate = self._validates(masks)
+        blocks = block_counts(masks, roi=roi, cells=self.cells, validate=validate)
         if present is None:
             present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
-        return encode_blocks(blocks, present, image_id=image_id)
+        digest = digest_masks(masks, present, roi)
+        return encode_blocks(blocks, present, image_id=image_id, digest=digest)
 
     def _tables(self) -> Iterator[pd.DataFrame]:
         for image_ids, counts, present in decode_blocks(self._rows()):
@@ -146,6 +150,8 @@ class ExtentICC(RaterPatternsMetric):
         >>> metric.compute()
         tensor(0.9460, dtype=torch.float64)
     """
+
+    takes_classes = False
 
     def compute(self) -> Tensor:
         """The ICC of the images of all processes; a float64 scalar, NaN where undefined.

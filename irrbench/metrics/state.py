@@ -10,8 +10,9 @@ vote patterns are stored as they are; above, only those that occur. What other e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,19 +21,22 @@ from irrbench.icc.area import BlockCounts
 from irrbench.patterns import VotePatterns
 
 ImageIds = Sequence[str | int] | Tensor
+Aggregate = Literal["image"] | Callable[[str], str] | None
 DENSE_RATERS = 11  # 32 KiB an image and class, with predictions
 _CHUNK = 2**23  # counts made dense at a time
-_WIDTH = 14
-_ID, _ID_KIND, _NAME_LENGTH, _PRESENT, _RATERS, _CLASSES, _SPLITS, _CELLS, _UNUSABLE, _ENTRIES, *_ = range(_WIDTH)
+_WIDTH = 15
+_ID, _ID_KIND, _NAME_LENGTH, _PRESENT, _RATERS, _CLASSES, _SPLITS, _CELLS, _UNUSABLE, _ENTRIES, _DIGEST, *_ = range(
+    _WIDTH
+)
 _TABLE = slice(_CLASSES, _CELLS + 1)
-_LABEL = slice(_ENTRIES + 1, _WIDTH)
+_LABEL = slice(_DIGEST + 1, _WIDTH)
 _NO_ID, _NUMBER, _NAME = range(3)
 
 
 class Rows(NamedTuple):
     """Flat tensors of ``n`` images; concatenating two gives the rows of both."""
 
-    info: Tensor  # (n, 14) int64
+    info: Tensor  # (n, 15) int64
     counts: Tensor  # int64, the images' counts one after another
     codes: Tensor  # int64, where only occurring patterns are stored: which
     names: Tensor  # uint8, the images' string ids one after another
@@ -43,6 +47,11 @@ class Rows(NamedTuple):
         """No image."""
         numbers = torch.empty(0, dtype=torch.int64, device=device)
         return cls(numbers.view(0, _WIDTH), numbers, numbers.clone(), numbers.to(torch.uint8), numbers.double())
+
+    @property
+    def digests(self) -> Tensor:
+        """``(n,)`` int64, what tells the images' masks apart, see :attr:`irrbench.VotePatterns.digest`."""
+        return self.info[:, _DIGEST]
 
 
 def encode(
@@ -56,7 +65,7 @@ def encode(
     """Rows of a batch.
 
     Args:
-        classes: vote patterns, one set a class.
+        classes: vote patterns with a digest, one set a class.
         image_id: ``B`` strings or integers, or none.
         unusable: ``(B,)`` whether predictions are not numbers.
         label: ``(B, 4)`` pixels by prediction and training label, see :class:`Images`.
@@ -67,7 +76,9 @@ def encode(
     """
     first = classes[0]
     table = torch.stack([p.counts if p.has_preds else p.counts[:, None] for p in classes], 1)
-    info, names = _describe(table, first.present, image_id)
+    digests = [p.digest for p in classes if p.digest is not None]
+    digest = sum(((2 * c + 1) * digest for c, digest in enumerate(digests[1:], 1)), digests[0]) if digests else 0
+    info, names = _describe(table, first.present, image_id, digest)
     if unusable is not None:
         info[:, _UNUSABLE] = unusable
     if label is not None:
@@ -81,43 +92,62 @@ def encode(
     return Rows(info, counts[image, code], code, names, other)
 
 
-def encode_blocks(blocks: BlockCounts, present: Tensor, *, image_id: ImageIds | None) -> Rows:
+def encode_blocks(blocks: BlockCounts, present: Tensor, *, image_id: ImageIds | None, digest: Tensor) -> Rows:
     """Rows of a batch cut into blocks.
 
     Args:
         blocks: marks by block and rater, whole numbers.
         present: ``(B, R)`` bool.
         image_id: ``B`` strings or integers, or none.
+        digest: ``(B,)`` of the masks.
 
     Raises:
         ValueError: if there are not as many ids as images.
     """
     marked = blocks.marked * present.to(blocks.marked.device)[:, None]
     table = torch.cat([marked, blocks.total[:, :, None]], 2)[:, :, None]
-    info, names = _describe(table, present, image_id)
+    info, names = _describe(table, present, image_id, digest)
     return Rows(info, table.flatten(), table.new_empty(0), names, table.new_empty(0, dtype=torch.float64))
 
 
-def _describe(table: Tensor, present: Tensor, image_id: ImageIds | None) -> tuple[Tensor, Tensor]:
+def _describe(table: Tensor, present: Tensor, image_id: ImageIds | None, digest: Tensor | int) -> tuple[Tensor, Tensor]:
     """Info and names of images with these tables, ``(B, classes, splits, cells)``."""
-    device, num_raters = table.device, present.shape[1]
-    info = torch.zeros(len(table), _WIDTH, dtype=torch.int64, device=device)
-    info[:, _PRESENT] = (present.to(device) * 2 ** torch.arange(num_raters, device=device)).sum(1)
-    info[:, _RATERS], info[:, _ENTRIES] = num_raters, table[0].numel() if len(table) else 0
-    for column, size in zip((_CLASSES, _SPLITS, _CELLS), table.shape[1:], strict=True):
-        info[:, column] = size
+    size, device, num_raters = len(table), table.device, present.shape[1]
+    row = [0] * _WIDTH
+    row[_RATERS], row[_TABLE], row[_ENTRIES] = num_raters, table.shape[1:], math.prod(table.shape[1:])
+    row[_ID_KIND] = _NO_ID if image_id is None else _NUMBER if isinstance(image_id, Tensor) else _NAME
+    info = torch.tensor(row).to(device, non_blocking=True).expand(size, -1).clone()
+    info[:, _PRESENT] = code = (present.to(device) * _bits(num_raters, device)).sum(1)
+    info[:, _DIGEST] = digest + code  # an absent rater is not one who marks nothing
     names = torch.empty(0, dtype=torch.uint8, device=device)
     if image_id is None:
         return info, names
-    if len(image_id) != len(info):
-        raise ValueError(f"`image_id` must hold one id an image: {len(info)} expected, {len(image_id)} found.")
+    if len(image_id) != size:
+        raise ValueError(f"`image_id` must hold one id an image: {size} expected, {len(image_id)} found.")
     if isinstance(image_id, Tensor):
-        info[:, _ID], info[:, _ID_KIND] = image_id.to(device), _NUMBER
+        info[:, _ID] = image_id.to(device)
         return info, names
-    encoded = [str(i).encode() for i in image_id]
-    lengths = torch.tensor([len(e) for e in encoded])
-    info[:, _ID_KIND], info[:, _NAME_LENGTH] = _NAME, lengths.to(device, non_blocking=True)
+    encoded = [name.encode() for name in image_names(image_id)]
+    info[:, _NAME_LENGTH] = torch.tensor([len(name) for name in encoded]).to(device, non_blocking=True)
     return info, torch.tensor(list(b"".join(encoded)), dtype=torch.uint8).to(device, non_blocking=True)
+
+
+@lru_cache(maxsize=64)
+def _bits(num_raters: int, device: torch.device) -> Tensor:
+    return 2 ** torch.arange(num_raters, device=device)
+
+
+def image_names(image_id: ImageIds) -> list[str]:
+    """The ids of a batch as text; waits for their device."""
+    return [str(i) for i in (image_id.tolist() if isinstance(image_id, Tensor) else image_id)]
+
+
+def came_again(name: str) -> ValueError:
+    """The error for an id that comes again with other masks."""
+    return ValueError(
+        f"`image_id` {name!r} came twice with different masks. Patches: give each an `image_id` of its own, or pass "
+        '`aggregate="image"` to add their counts. Random crops or flips: score whole images, or fixed patches.'
+    )
 
 
 class Images(NamedTuple):
@@ -127,19 +157,38 @@ class Images(NamedTuple):
     classes: tuple[VotePatterns, ...]
     label: Tensor  # (n, 4) pixels that neither, the prediction, the label, or both mark; zeros without a label
     fields: Tensor  # (n, F) other evidence
+    unusable: Tensor  # (n,) bool, whether predictions are no numbers
+    digests: list[int]
 
 
-def decode(rows: Rows) -> Iterator[Images]:
+class _Decoded(NamedTuple):
+    """Some images: their names, their rows added."""
+
+    names: list[str]
+    table: Tensor  # (n, classes, splits, cells)
+    present: Tensor  # (n, R)
+    info: Tensor  # (n, 15)
+    fields: Tensor  # (n, F)
+
+
+def decode(rows: Rows, aggregate: Aggregate = None) -> Iterator[Images]:
     """The images of some rows, a bounded number at a time, repeated ids once.
 
+    Args:
+        rows: of all processes.
+        aggregate: see :class:`irrbench.metrics.base.PatternsMetric`.
+
     Raises:
-        ValueError: if the number of raters or classes changes, a prediction was not a number, or an id comes again with
-            other masks.
+        ValueError: if the number of raters or classes changes, no prediction was a number, or an id comes again with
+            other masks or raters.
     """
-    for ids, table, present, label, fields in _decode(rows):
-        splits = table.unbind(1)
+    for found in _decode(rows, aggregate):
+        present = found.present
+        splits = found.table.unbind(1)
         patterns = (VotePatterns(c if c.shape[1] > 1 else c[:, 0], present.shape[1], present) for c in splits)
-        yield Images(ids, tuple(patterns), label, fields)
+        info = found.info
+        unusable = info[:, _UNUSABLE] > 0
+        yield Images(found.names, tuple(patterns), info[:, _LABEL], found.fields, unusable, info[:, _DIGEST].tolist())
 
 
 def decode_blocks(rows: Rows) -> Iterator[tuple[list[str], BlockCounts, Tensor]]:
@@ -148,12 +197,12 @@ def decode_blocks(rows: Rows) -> Iterator[tuple[list[str], BlockCounts, Tensor]]
     Raises:
         ValueError: see :func:`decode`.
     """
-    for ids, table, present, *_ in _decode(rows):
-        yield ids, BlockCounts(table[:, :, 0, :-1], table[:, :, 0, -1]), present
+    for found in _decode(rows, None):
+        yield found.names, BlockCounts(found.table[:, :, 0, :-1], found.table[:, :, 0, -1]), found.present
 
 
-def _decode(rows: Rows) -> Iterator[tuple[list[str], Tensor, Tensor, Tensor, Tensor]]:
-    """Ids, tables ``(n, classes, splits, cells)``, presence, label and fields of images, each once, some at a time."""
+def _decode(rows: Rows, aggregate: Aggregate) -> Iterator[_Decoded]:
+    """Images, each once, some at a time."""
     rows = Rows(*(x.cpu() for x in rows))
     info = rows.info
     if not len(info):
@@ -166,20 +215,29 @@ def _decode(rows: Rows) -> Iterator[tuple[list[str], Tensor, Tensor, Tensor, Ten
                 "Pad the masks to the largest number of raters and say by `present` who rated which image."
             )
     ids = _decode_ids(info, rows.names)
-    bad = [image_id for image_id, is_bad in zip(ids, info[:, _UNUSABLE].tolist(), strict=True) if is_bad]
-    if bad:
+    if info[:, _UNUSABLE].all():
         raise ValueError(
-            f"Predictions must be finite (and lie in [0, 1] with from_logits=False): {len(bad)} of {len(ids)} images "
-            f"have others, first {bad[0]!r}. Has the model diverged, is `from_logits` wrong?"
+            f"Predictions must be finite (and lie in [0, 1] with from_logits=False): all {len(ids)} images have "
+            f"others, first {ids[0]!r}. Has the model diverged, is `from_logits` wrong?"
         )
     raters = int(info[0, _RATERS])
     fields = rows.fields.view(len(info), -1)
-    kept = _first_of_each(rows, ids)
+    groups = _rows_by_image(rows, ids, aggregate)
+    names = list(groups)
     chunk = max(1, _CHUNK // int(info[0, _TABLE].prod()))
-    for start in range(0, len(kept), chunk):
-        part = kept[start : start + chunk]
-        present = (info[part, _PRESENT, None] >> torch.arange(raters)) & 1
-        yield [ids[i] for i in part], _dense(rows, part), present.bool(), info[part, _LABEL], fields[part]
+    for start in range(0, len(names), chunk):
+        part = names[start : start + chunk]
+        first = torch.tensor([groups[name][0] for name in part])
+        table, sums = _dense(rows, first.tolist()), info[first]
+        for place, name in enumerate(part):
+            others = groups[name][1:]
+            if not others:
+                continue
+            for begin in range(0, len(others), chunk):
+                table[place] += _dense(rows, others[begin : begin + chunk]).sum(0)
+            sums[place, _UNUSABLE:] += info[others, _UNUSABLE:].sum(0)
+        present = (sums[:, _PRESENT, None] >> torch.arange(raters)) & 1
+        yield _Decoded(part, table, present.bool(), sums, fields[first])
 
 
 def _dense(rows: Rows, part: Sequence[int]) -> Tensor:
@@ -203,19 +261,30 @@ def _decode_ids(info: Tensor, names: Tensor) -> list[str]:
     return ids
 
 
-def _first_of_each(rows: Rows, ids: list[str]) -> list[int]:
-    """Rows to keep: samplers fill up the last round of several processes by repeating images."""
-    first: dict[str, int] = {}
-    kept = []
-    for row, (name, kind) in enumerate(zip(ids, rows.info[:, _ID_KIND].tolist(), strict=True)):
-        if kind == _NO_ID or name not in first:
-            kept.append(row)
-            first.setdefault(name, row)
-            continue
-        again, before = _dense(rows, [row, first[name]]).sum(2)  # whatever the prediction
-        if not torch.equal(again, before):
+def _rows_by_image(rows: Rows, ids: list[str], aggregate: Aggregate) -> dict[str, list[int]]:
+    """The rows of each image: one, or those of its patches.
+
+    Samplers fill up the last round of several processes by repeating images: what comes again counts once.
+    """
+    images: dict[str, list[int]] = {}
+    for row in range(len(ids)) if aggregate == "image" else _first_of_each(rows, ids):
+        images.setdefault(aggregate(ids[row]) if callable(aggregate) else ids[row], []).append(row)
+    for name, group in images.items():
+        if len(group) > 1 and len(rows.info[group, _PRESENT].unique()) > 1:
             raise ValueError(
-                f"`image_id` {name!r} came twice with different masks: ids must be unique, and masks the same at each "
-                "visit (no random crops or flips). Give unique ids, or none."
+                f"All patches of an image must have the same raters; those of {name!r} have others by `present`. "
+                "A rater who saw a part only is absent from the whole image."
             )
-    return kept
+    return images
+
+
+def _first_of_each(rows: Rows, ids: list[str]) -> list[int]:
+    first: dict[str, int] = {}
+    for row, name in enumerate(ids):
+        before = first.setdefault(name, row)
+        if before == row:
+            continue
+        again, known = _dense(rows, [row, before]).sum(2)  # whatever the prediction
+        if rows.digests[row] != rows.digests[before] or not torch.equal(again, known):
+            raise came_again(name)
+    return list(first.values())

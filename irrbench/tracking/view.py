@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from irrbench.scores import DEFAULT_SCORES, SCORES, record
+from irrbench.scores import DEFAULT_SCORES, SCORES, base_score, record
 from irrbench.tracking.calls import LOGGED_IMAGES_TAG, StoredRun, call, is_refusal
 from irrbench.tracking.store import NOTE_TAG, ROLE_TAG, VIEW_TAG, view_fragment
 
@@ -166,7 +166,7 @@ def view_state(keys: Sequence[str], main: str, pictures: Mapping[str, int]) -> d
         for key, section in sections.items()
     ]
     charts += [_card("IMAGE", key, PICTURES, imageKeys=[key], step=step) for key, step in pictures.items()]
-    scores = [part for part in keys[0].split("/") if part.partition("_class")[0] in SCORES] if keys else []
+    scores = [part for part in keys[0].split("/") if base_score(part) in SCORES] if keys else []
     return {
         **FILTERS,
         **SHOWN,

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from irrbench import SegmentationBounds, VotePatterns
 from irrbench.metrics.bounds import drop_channel, extremes, to_labels, to_mask
+from irrbench.patterns import probability_tolerance
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -40,9 +42,27 @@ def test_one_channel_is_dropped_and_two_are_an_error():
 
 
 def test_what_is_no_number_or_no_probability_is_found():
-    preds = torch.tensor([[0.2, math.nan, 0.1], [0.0, 1.0, 1.5], [-math.inf, 0.5, 0.5], [0.0, 0.5, 1.0]])
-    assert extremes(preds).are_unusable(from_logits=True).tolist() == [True, False, True, False]
-    assert extremes(preds).are_unusable(from_logits=False).tolist() == [True, True, True, False]
-    assert extremes(preds[:, None] - 1).are_unusable(from_logits=False).tolist() == [True] * 4
+    preds = torch.tensor([[0.2, math.nan, 0.1], [0.0, 1.0, 1.5], [-math.inf, 0.5, 0.5], [0.0, 0.5, 1 + 1e-6]])
+    ends = extremes(preds)
+    assert ends.are_finite.tolist() == [False, True, False, True]
+    assert ends.are_outside(2e-6).tolist() == [False, True, True, False]
+    assert ends.are_outside(0).tolist() == [False, True, True, True]
     assert extremes(preds > 0) is None
     assert extremes(preds[:0]) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error"),
+    [(torch.float64, 1e-6), (torch.float32, 1e-6), (torch.float16, 2.0**-10), (torch.bfloat16, 2.0**-7)],
+)
+def test_a_probability_may_be_a_rounding_error_outside(dtype, error):
+    assert probability_tolerance(dtype) == pytest.approx(error)
+    next_one = torch.nextafter(torch.ones((), dtype=dtype), torch.tensor(2.0, dtype=dtype))
+    masks, noisy = torch.ones(1, 2, 3), torch.stack([next_one, -(next_one - 1), torch.ones((), dtype=dtype)])[None]
+    metric = SegmentationBounds(["iou"], from_logits=False)
+    metric.update(noisy, masks)
+    assert metric.compute()["iou"].item() == pytest.approx(2 / 3)
+    assert VotePatterns.from_probabilities(masks, noisy, levels=4).counts[0, :, 3].tolist() == [1, 0, 0, 2]
+    for wrong in (1 + 3 * error, -3 * error):
+        with pytest.raises(ValueError, match=r"`preds` must lie in \[0, 1\] with from_logits=False .* are clipped"):
+            metric.update(torch.full((1, 3), wrong, dtype=dtype), masks)
