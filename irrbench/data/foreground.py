@@ -20,7 +20,7 @@ from irrbench.data.formats import extension
 from irrbench.data.io import read_values, single_plane
 from irrbench.data.problems import Problem, ReadError
 from irrbench.data.rater_data import PackedMasks, shrink_nearest
-from irrbench.data.readers import Affine, Mask, check_shape
+from irrbench.data.readers import LOSSY, Affine, Mask, check_shape
 from irrbench.data.values import values_text
 
 Kind = Literal["mask", "probability", "classes"]
@@ -107,7 +107,8 @@ class Facts(NamedTuple):
     @property
     def text(self) -> str:
         """The values in words."""
-        return f"many values up to {self.top:g}" if self.values is None else f"values {values_text(self.values)}"
+        values = f"many values up to {self.top:g}" if self.values is None else f"values {values_text(self.values)}"
+        return self.sort if self.sort.endswith("classes") else f"{values} ({self.sort})"
 
     def means(self, kind: Kind) -> bool:
         """Whether the file, read as ``kind``, is what it was read as."""
@@ -162,6 +163,7 @@ def read_foreground(
         ReadError: an unreadable file, another size, or values that are neither a mask nor probabilities.
     """
     stored = values = read_values(path, like=like).array
+    is_lossy = path.suffix.lower() in LOSSY
     shapes = [packed.shape, packed.full_shape]
     if reverse_axes and extension(path.name) == ".npz":
         values = values.transpose(0, *range(values.ndim - 1, 0, -1))
@@ -174,10 +176,9 @@ def read_foreground(
     if planes is not None:
         found, facts = _from_classes(planes, known)
     elif values.shape in shapes:
-        found, facts = _from_plane(values, known, kind, is_lossy=False)
+        found, facts = _from_plane(values, known, kind, is_lossy=is_lossy)
     else:
-        plane, sort = single_plane(stored, path)
-        found, facts = _from_plane(plane, known, kind, is_lossy=sort == "jpg")
+        found, facts = _from_plane(single_plane(stored, path)[0], known, kind, is_lossy=is_lossy)
     if found.values.shape not in shapes:
         _refuse_size(found.values.shape, packed.full_shape)
     return found._replace(values=shrink_nearest(found.values, packed.shape)), facts
@@ -240,7 +241,7 @@ def _from_plane(plane: NDArray[Any], known: Known, kind: Kind | None, *, is_loss
 
 def _facts_of(plane: NDArray[Any], known: Known, *, is_lossy: bool) -> Facts:
     """What a file holds, and what it would be alone."""
-    values = _few_values(plane)
+    values = None if is_lossy and plane.any() else _few_values(plane)
     top = float(plane.max())
     if plane.dtype.kind == "f":
         if values is not None and set(values) <= {0.0, 1.0}:
@@ -297,8 +298,10 @@ def decide_predictions(root: str, facts: Mapping[str, Facts], known: Known) -> t
     values = sorted({value for fact in facts.values() for value in (fact.values or ())})
     marks = sorted({mark for fact in numbers.values() for mark in fact.marks})
     if maps:
-        text = f"probabilities, {' and '.join(sorted(maps))}"
+        counts = sorted(sort for sort in maps if sort.endswith("classes"))
+        text = f"probabilities, {' and '.join(sorted(maps - set(counts[1:])))}"
         odd = {name: fact for name, fact in numbers.items() if not fact.is_sure or known.classes is not None}
+        odd |= {name: fact for name, fact in facts.items() if fact.sort in counts[1:]}
         return Reading("probability", text), _odd_files(root, odd, text, "save all files alike")
     if any(fact.kind == "classes" for fact in facts.values()):
         expected = f"those of dataset.json ({known.names()})"
@@ -314,7 +317,8 @@ def decide_predictions(root: str, facts: Mapping[str, Facts], known: Known) -> t
         found = f"masks, and classes in dataset.json ({known.names()})"
         return Reading("mask", ""), [Problem(root, found, "which are foreground", _NAME_CLASSES)]
     is_bool = not marks and any(fact.sort == "bool" for fact in facts.values())
-    return Reading("mask", "masks, bool" if is_bool else f"masks {values_text((0.0, *(marks or values[1:])))}"), []
+    shown = values if len(values) <= 2 else (0.0, *marks)
+    return Reading("mask", "masks, bool" if is_bool else f"masks {values_text(shown)}"), []
 
 
 def _holds_maps(sort: str, facts: Iterable[Facts]) -> bool:
@@ -332,7 +336,7 @@ def _odd_files(root: str, files: Mapping[str, Facts], expected: str, remedy: str
     marks = Counter(frozenset(fact.marks) for fact in files.values() if fact.values is not None and fact.marks)
     common = marks.most_common(1)[0][0] if len(marks) > 1 else None
     return [
-        Problem(name, f"{fact.text} ({fact.sort})", expected, remedy, root)
+        Problem(name, fact.text, expected, remedy, root)
         for name, fact in files.items()
         if fact.values is None or (fact.marks and (frozenset(fact.marks) != common or len(fact.marks) > 1))
     ]

@@ -212,7 +212,7 @@ def single_plane(values: NDArray[Any], path: Path, reader: Reader | None = None)
         raise ReadError(found, "one channel (or equal ones)", "save it as a single-channel file, a stack as .nii.gz")
     red, green, blue = colours.astype(np.int32)
     codes = (red << 16) + (green << 8) + blue
-    return np.where(codes > 0, codes + COLOUR, 0), "colours"
+    return np.where(codes > 0, codes + COLOUR, 0), "numbers"
 
 
 def _shown(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from irrbench.data.problems import Problem, ReadError
 from irrbench.data.readers import Affine, Mask
 
-Sort = Literal["numbers", "bool", "jpg", "colours"]
+Sort = Literal["numbers", "bool", "jpg"]
 JPG_SLACK = 63  # how far from black or white a pixel of a JPEG mask may be; it is cut half way between them
 COLOUR = 2**24  # what is added to a colour's number, so that it equals no other value
 MOST_VALUES = 32  # more are those of a smooth picture
@@ -56,7 +56,7 @@ class Facts(NamedTuple):
 
     def text(self) -> str:
         """The values in words, such as ``0/255`` or ``0, 1, 2``."""
-        return "bool" if self.sort == "bool" else values_text(self.values, self.sort)
+        return "bool" if self.sort == "bool" else values_text(self.values)
 
 
 class Marks(NamedTuple):
@@ -68,16 +68,14 @@ class Marks(NamedTuple):
     affine: Affine | None = None
 
 
-def values_text(values: Sequence[float], sort: Sort = "numbers") -> str:
+def values_text(values: Sequence[float]) -> str:
     """Values in words.
 
     Example:
-        >>> values_text((0, 255)), values_text((0, 1, 2)), values_text((0, COLOUR + 0xFF0000), "colours")
+        >>> values_text((0, 255)), values_text((0, 1, 2)), values_text((0, COLOUR + 0xFF0000))
         ('0/255', '0, 1, 2', '0/#ff0000')
     """
-    shown = [
-        f"#{int(value) - COLOUR:06x}" if sort == "colours" and value >= COLOUR else f"{value:g}" for value in values[:4]
-    ]
+    shown = [f"{value:g}" if not value >= COLOUR else f"#{int(value) - COLOUR:06x}" for value in values[:4]]
     if len(values) == 2 and values[0] == 0 and math.isfinite(values[1]):
         return "/".join(shown)
     return ", ".join(shown) + (", ..." if len(values) > 4 else "")
@@ -183,7 +181,7 @@ def decide(folder: str, facts: Mapping[str, Facts], rule: Rule) -> tuple[str, li
 
 def _contradiction(file: str, fact: Facts, holds: str) -> Problem:
     remedy = "name the marked values (--folder.classes [1]) or the one of pixels that do not count (--folder.void 255)"
-    if fact.sort == "colours":
+    if fact.marks[-1] >= COLOUR:
         remedy = "export one mask per structure, of one colour on black"
     return Problem(file, f"values {fact.text()}", holds, remedy, f"values of {file.rpartition('/')[0]}")
 
