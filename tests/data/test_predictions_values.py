@@ -190,7 +190,7 @@ def test_as_many_classes_in_all_files(tmp_path, data):
     arrays["b"] = np.stack([1 - MAPS["b"], MAPS["b"] / 2, MAPS["b"] / 2])
     text, files = found(write(tmp_path / "net", arrays, ".npy"), data, classes=[1])
     assert files == ["b.npy"]
-    assert "found 3 classes; expected probabilities, 2 classes and 3 classes" in text
+    assert "found 3 classes; expected probabilities, 2 classes. Remedy: save all files alike" in text
 
 
 def test_probabilities_beside_class_numbers_are_a_problem(tmp_path, data):
