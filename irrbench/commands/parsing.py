@@ -163,7 +163,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     labelbox.add_argument("--download", action="store_true", help="fetch missing files; key in LABELBOX_API_KEY")
     labelbox.add_argument("--object", dest="objects", action="append", default=[], metavar="NAME", help="what counts")
     labelbox.add_argument("--project", metavar="NAME", help="where the export holds several")
-    coco = _add_format(formats, "coco", "COCO annotations by several annotators", source="FILE", several=True)
+    coco = _add_format(formats, "coco", "COCO annotations", source="FILE", several=True)
     _add_files(coco, required=False)
     coco.add_argument("--annotator", metavar="FIELD", help="of annotations or images: who drew (default: usual names)")
     coco.add_argument(
@@ -208,7 +208,7 @@ def _add_format(
 ) -> argparse.ArgumentParser:
     parser = formats.add_parser(name, help=text, description=f"Convert {text}, into a data folder.", allow_abbrev=False)
     if several:
-        parser.add_argument("source", nargs="*", metavar=source, help=f"{text}, which name the annotators")
+        parser.add_argument("source", nargs="*", metavar=source, help=f"{text}; the annotators are named in it")
         text = "the export of one annotator alone, called NAME (default: the file's name); repeat for each of them"
         parser.add_argument("--from", dest="own_files", action="append", default=[], metavar="[NAME=]FILE", help=text)
     else:

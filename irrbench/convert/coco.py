@@ -126,10 +126,10 @@ def _annotator_field(content: Entry, given: str | None, export: Export) -> str:
     owners = {name_of(image.get("id")): image for image in content["images"]}
     pairs = [(entry, owners.get(name_of(entry.get("image_id")), {})) for entry in content["annotations"]]
     fields = _FIELDS if given is None else (given,)
-    nameless = {field: [one for one in pairs if _rater(*one, field) is None] for field in fields}
-    best = min(fields, key=lambda field: len(nameless[field]))
-    if nameless[best]:
-        count, (entry, _) = len(nameless[best]), nameless[best][0]
+    best = next((field for field in fields if any(_rater(*one, field) is not None for one in pairs)), fields[0])
+    nameless = [entry for entry, image in pairs if _rater(entry, image, best) is None]
+    if nameless:
+        count, entry = len(nameless), nameless[0]
         tried = repr(best) + (" nor any other known name of one" if given is None and count == len(pairs) else "")
         found = f"no field {tried} in {count} of {len(pairs)} annotations (there: {', '.join(sorted(entry))[:120]})"
         remedy = "name the field with --annotator, or give a file for each annotator with --from NAME=FILE"
@@ -138,9 +138,7 @@ def _annotator_field(content: Entry, given: str | None, export: Export) -> str:
     return best
 
 
-def _rater(entry: Entry, image: Entry, field: str | None) -> str | None:
-    if field is None:
-        return None
+def _rater(entry: Entry, image: Entry, field: str) -> str | None:
     own = name_of(_field(entry, field))
     return own if own is not None else name_of(_field(image, field))
 
@@ -260,6 +258,8 @@ def _fill_polygons(parts: Sequence[Any], options: _Options, shape: Shape) -> Mas
         if not isinstance(polygon, list) or len(polygon) % 2:
             raise ReadError("a polygon that is no list of x, y pairs", "[[x, y, x, y, ...]]", "export again")
         masks.append(fill_polygon([polygon[i : i + 2] for i in range(0, len(polygon), 2)], shape))
+    if len(masks) == 1:
+        return masks[0]
     joined, cut = np.logical_or.reduce(masks), np.logical_xor.reduce(masks)
     if not options.holes and any(mask.any() and not (mask & cut).any() for mask in masks):
         options.remark("{} annotations have a polygon within another: filled, as COCO's tools do (--holes cuts it out)")

@@ -147,8 +147,9 @@ class Gathering:
         ]
 
     def _check_labels(self, drawings: Iterable[Drawing], known: Iterable[str]) -> None:
-        labels = [mark.labels for drawing in drawings for mark in drawing.marks or ()]
-        self._joined = tuple(sorted({each[0] for each in labels if each}))
+        marks = [mark for drawing in drawings for mark in drawing.marks or ()]
+        labels = [mark.labels for mark in marks]
+        self._joined = tuple(sorted({mark.labels[0] for mark in marks if mark.labels and mark.fill is not None}))
         names = dict.fromkeys([*known, *(each[0] for each in labels if each)])
         missing = self._wanted - {*names, *(name for each in labels for name in each)}
         if missing:

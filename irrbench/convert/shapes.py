@@ -40,17 +40,20 @@ def fill_polygon(points: ArrayLike, shape: Shape) -> Mask:
     if corners.ndim != 2 or corners.shape[1:] != (2,) or len(corners) < 3:
         raise ReadError("no outline", "three or more x, y points", "redraw or remove it")
     _check_place(corners)
+    edges = np.stack([corners, np.roll(corners, -1, axis=0)], axis=1)
+    edges = np.take_along_axis(edges, edges[..., 1].argsort(axis=1, kind="stable")[..., None], axis=1)
+    (x0, y0), (x1, y1) = edges.transpose(1, 2, 0)  # the upper end first, so that both directions round alike
+    first, last = (np.ceil(np.clip(y, 0, shape[0]) - 0.5).astype(int) for y in (y0, y1))
+    crossed = np.maximum(last - first, 0)  # how many rows of pixels' centres each edge crosses
+    edge = np.repeat(np.arange(len(crossed)), crossed)
+    row = np.arange(len(edge)) + (first - crossed.cumsum() + crossed)[edge]
+    rows, columns = window = _window(corners.min(axis=0), corners.max(axis=0), shape)
+    x = x0[edge] + (row + 0.5 - y0[edge]) * ((x1 - x0)[edge] / (y1 - y0)[edge])
+    column = np.ceil(np.clip(x, columns.start, columns.stop) - 0.5).astype(int)
+    size = rows.stop - rows.start, columns.stop - columns.start + 1
+    toggles = np.bincount((row - rows.start) * size[1] + column - columns.start, minlength=size[0] * size[1])
     mask = np.zeros(shape, bool)
-    window = rows, columns = _window(corners.min(axis=0), corners.max(axis=0), shape)
-    toggles = np.zeros((rows.stop - rows.start, columns.stop - columns.start + 1), bool)
-    for edge in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        (x0, y0), (x1, y1) = sorted(edge, key=lambda corner: corner[1])  # so that both directions round alike
-        first, last = (int(np.ceil(np.clip(y, 0, shape[0]) - 0.5)) for y in (y0, y1))
-        crossed = np.arange(max(first, 0), min(last, shape[0]))
-        if len(crossed):
-            crossings = np.clip(x0 + (crossed + 0.5 - y0) * ((x1 - x0) / (y1 - y0)), columns.start, columns.stop)
-            toggles[crossed - rows.start, np.ceil(crossings - 0.5).astype(int) - columns.start] ^= True
-    mask[window] = np.logical_xor.accumulate(toggles, axis=1)[:, :-1]
+    mask[window] = np.logical_xor.accumulate(toggles.reshape(size) % 2 == 1, axis=1)[:, :-1]
     return mask
 
 

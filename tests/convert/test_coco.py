@@ -180,7 +180,7 @@ BAD = {
     "absurd": ([image(1, "a.png", width=10**9)], [note(1, "anna", [SQUARE])], "expected whole numbers, at most"),
     "some without": (
         [image(1, "a.png")],
-        [note(1, "anna", [SQUARE]), note(1, "", [SQUARE])],
+        [note(1, "anna", [SQUARE], created_by="boss"), note(1, "", [SQUARE], created_by="boss")],
         "found no field 'annotator' in 1 of 2 annotations",
     ),
     "size of runs": (
