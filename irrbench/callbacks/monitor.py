@@ -23,6 +23,7 @@ from irrbench.folds import Ties
 from irrbench.metrics.state import Aggregate
 from irrbench.scores import DEFAULT_SCORES, EmptyReference
 from irrbench.summary import ScoreSummary
+from irrbench.tracking import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,6 +169,7 @@ class RaterBoundsMonitor(Traveller, Callback):
         self._told = 0  # the trainer in which the first batch was announced
         self._sample: Sample | None = None
         self._sinks: list[Sink] | None = None
+        self._active: Run | None = None  # of MLflow, without a logger
         self._beside: list[RaterBoundsMonitor] = []
         self._guard: KeyGuard | None = None
         self._warned: set[str] = set()
@@ -212,6 +214,7 @@ class RaterBoundsMonitor(Traveller, Callback):
         self._sinks = None  # the next trainer may have other loggers
         if stage == "fit":
             self._evaluators.pop("validate", None)  # of another model, perhaps
+            self._active = None
         self._finder.setup(pl_module)
         monitors = [x for x in trainer.callbacks if isinstance(x, RaterBoundsMonitor)]
         refuse_same_names(monitors)
@@ -417,6 +420,10 @@ class RaterBoundsMonitor(Traveller, Callback):
             others = [] if trainer.fast_dev_run else [x for x in loggers if x not in mlflow_loggers]
             pictures = [picture_sink(x, step=lambda: trainer.global_step) for x in others]
             self._sinks = [*(MLflowSink.of_logger(x, **options) for x in mlflow_loggers), *filter(None, pictures)]
+            if trainer.is_global_zero and not mlflow_loggers and not trainer.fast_dev_run:
+                # Autologging ends its run with the fit; the test of the same model goes there too.
+                self._active = Run.active() or self._active
+                self._sinks += [MLflowSink(self._active, **options)] if self._active else []
             if trainer.is_global_zero and not trainer.fast_dev_run:
                 self._say_what_is_not_shown(mlflow_loggers, others)
         return self._sinks

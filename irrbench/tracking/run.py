@@ -82,6 +82,13 @@ class Run:
         address = RunAddress(key=key or uuid.uuid4().hex, experiment=experiment)
         return cls(tracking_uri, address, default_spool() if spool is None else spool)
 
+    @classmethod
+    def active(cls) -> Run | None:
+        """The run that ``mlflow.start_run`` or autologging has begun in this process; MLflow is not imported for it."""
+        if (mlflow := sys.modules.get("mlflow")) is None or (found := mlflow.active_run()) is None:
+            return None
+        return cls(str(mlflow.get_tracking_uri()), RunAddress(run_id=str(found.info.run_id)))
+
     @property
     def delivery(self) -> Delivery:
         """This process's delivery to the store."""

@@ -311,12 +311,13 @@ def points(client, run, key):
 
 def test_mlflow_shows_models_between_the_two_reference_runs(tmp_path, uri):
     client, runs, watcher, logger = mlflow_run(tmp_path, uri)
-    assert set(runs) == {"fit", "average rater · toys · ties average", "naive rater · toys · ties average"}
+    ceiling_run, floor_run = (f"{who} rater · toys · ties average" for who in ("average", "naive"))
+    assert set(runs) == {"fit", ceiling_run, floor_run}
     roles = {name: r.data.tags["irrbench.role"] for name, r in runs.items()}
-    assert roles == {"fit": "model", "average rater · toys · ties average": "ceiling", "naive rater · toys · ties average": "floor"}
+    assert roles == {"fit": "model", ceiling_run: "ceiling", floor_run: "floor"}
     val = [(row["epoch"], row["val/iou"]) for row in watcher.history[:3]]
     assert points(client, runs["fit"], "val/iou") == val
-    for name, who in (("average rater · toys · ties average", "ceiling"), ("naive rater · toys · ties average", "floor")):
+    for name, who in ((ceiling_run, "ceiling"), (floor_run, "floor")):
         level = watcher.summaries["val"]["iou"].__dict__[who]
         line = points(client, runs[name], "val/iou")
         assert {step for step, _ in line} >= {0, 2}
@@ -324,7 +325,7 @@ def test_mlflow_shows_models_between_the_two_reference_runs(tmp_path, uri):
         assert points(client, runs[name], "test/iou") == [(0, watcher.summaries["test"]["iou"].__dict__[who])]
     assert "val/iou_floor" not in runs["fit"].data.metrics
     assert {"val/iou_normalized", "test/iou_normalized", "val/n_images"} <= set(runs["fit"].data.metrics)
-    assert runs["fit"].data.tags["irrbench.bounds_id"] == runs["naive rater · toys · ties average"].data.tags["irrbench.bounds_id"]
+    assert runs["fit"].data.tags["irrbench.bounds_id"] == runs[floor_run].data.tags["irrbench.bounds_id"]
     assert [i.dataset.name for i in runs["fit"].inputs.dataset_inputs] == ["toys", "toys"]
     experiment = client.get_experiment(logger.experiment_id)
     assert "mlflow.sharedViewState.irrbench" in experiment.tags

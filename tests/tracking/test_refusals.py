@@ -1,0 +1,210 @@
+"""What a store can never take is said once and moved out of the way; names are made safe."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
+
+from irrbench.commands.main import main
+from irrbench.tracking import Run, RunAddress
+from irrbench.tracking.calls import CALLS
+from irrbench.tracking.names import MAX_KEY, entry_name, safe_key, safe_keys
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
+
+NAMES = [
+    "site A (2019)",
+    "site [B]",
+    "a/../b",
+    "/lead",
+    "trail/",
+    "a//b",
+    ".",
+    "..",
+    "",
+    "é 50%",
+    "x" * 600,
+    "a:b",
+    "\udc80",
+]
+
+
+def messages(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("irrbench")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_safe_name_is_one_that_mlflow_takes(name) -> None:
+    for text in (name, f"val/{name}/iou"):
+        for check in (_validate_metric_name, _validate_param_name, _validate_tag_name):
+            check(safe_key(text))
+        assert safe_key(safe_key(text)) == safe_key(text)
+        assert len(safe_key(text)) <= MAX_KEY
+        assert " " not in entry_name(text)
+
+
+def test_names_that_mlflow_takes_stay_and_others_are_kept_apart() -> None:
+    assert safe_keys({"val/site A/iou": 1, "lr": 2}) == {"val/site A/iou": 1, "lr": 2}
+    crowd = {"a(b)": 1, "a[b]": 2, "a{b}": 3, "a_b_": 4, "y" * 300: 5, "y" * 301: 6}
+    assert len(safe_keys(crowd)) == len(crowd)
+    assert safe_keys(crowd)["a_b_"] == 4
+
+
+def test_odd_names_and_long_values_arrive(store, caplog) -> None:
+    run = store.new_run()
+    run.log_metrics({"val/site A (2019)/iou": 0.5, "good/iou": 0.4}, step=0)
+    run.log_params({"opt(lr)": 1, "long": "p" * 7000, **{f"p{number}": number for number in range(150)}})
+    run.set_tags({"who?": "me", "long": "t" * 9000})
+    run.log_text("x", "notes/../a?/b.txt")
+    assert run.drain(limit=60) == 0
+    data = store.client.get_run(run.run_id).data
+    assert data.metrics == {"val/site A _2019_/iou": 0.5, "good/iou": 0.4}
+    assert (data.params["opt_lr_"], len(data.params), len(data.params["long"])) == ("1", 152, 6000)
+    assert (data.tags["who_"], len(data.tags["long"])) == ("me", 8000)
+    assert messages(caplog) == []
+
+
+def test_a_changed_parameter_of_a_resumed_run_costs_one_sentence_and_nothing_else(store, tmp_path, caplog) -> None:
+    run = store.new_run()
+    run.log_params({"lr": 0.1, "seed": 1})
+    run.log_params({"lr": 0.2, "seed": 1, "epochs": 30})
+    run.log_metrics({"val/iou": 0.5}, step=3)
+    assert run.drain(limit=60) == 0
+    data = store.client.get_run(run.run_id).data
+    assert (data.params, data.metrics) == ({"lr": "0.1", "seed": "1", "epochs": "30"}, {"val/iou": 0.5})
+    assert len(messages(caplog)) == 1
+    assert "lr (kept 0.1, now 0.2)" in messages(caplog)[0]
+    assert not (tmp_path / "spool").exists()
+
+
+def test_a_run_that_was_deleted_takes_nothing_and_holds_up_nobody(store, tmp_path, caplog, capsys) -> None:
+    gone, other = store.new_run("gone"), store.new_run("other")
+    store.client.delete_run(gone.run_id)
+    for step in range(5):
+        gone.log_metrics({"val/iou": 0.5}, step=step)
+        other.log_metrics({"val/iou": 0.5}, step=step)
+    assert gone.drain(limit=60) == 0
+    assert len(store.client.get_metric_history(other.run_id, "val/iou")) == 5
+    (message,) = messages(caplog)
+    assert f"MLflow does not take 'metrics' of run {gone.run_id} and never will" in message
+    assert "deleted" in message
+    refused = tmp_path / "spool" / "refused"
+    assert len(list(refused.glob("*.op"))) == 5
+    assert json.loads(next(refused.glob("*.op")).read_text())["arguments"]["values"] == {"val/iou": 0.5}
+    assert len((refused / "reasons.txt").read_text().splitlines()) == 5
+    assert main(["sync", "--spool", str(tmp_path / "spool")]) == 0
+    assert "Nothing waits any more." in capsys.readouterr().out
+
+
+def test_a_run_of_another_store_is_not_promised(store, tmp_path, caplog) -> None:
+    Run(store.uri, RunAddress(run_id="of_another_store")).log_params({"seed": 1})
+    run = store.new_run()
+    run.log_params({"seed": 1})
+    assert run.drain(limit=60) == 0
+    assert store.client.get_run(run.run_id).data.params == {"seed": "1"}
+    assert "of_another_store" in messages(caplog)[0]
+
+
+def test_a_deleted_experiment_waits_for_its_user(store, caplog) -> None:
+    store.client.delete_experiment(store.experiment_id)
+    run = Run.new(store.uri, "nodules")
+    run.create()
+    run.log_metrics({"val/iou": 0.5}, step=0)
+    assert run.drain(limit=1) == 2
+    assert "was deleted. Use another name, or bring it back with" in caplog.text
+    store.client.restore_experiment(store.experiment_id)
+    assert run.drain(limit=60) == 0
+    assert [run.data.metrics for run in store.client.search_runs([store.experiment_id])] == [{"val/iou": 0.5}]
+
+
+def test_what_is_for_a_run_that_cannot_be_created_goes_with_it(store, tmp_path, caplog) -> None:
+    run = Run.new(store.uri, "x" * 600)
+    run.create()
+    run.log_metrics({"val/iou": 0.5}, step=0)
+    assert run.drain(limit=60) == 0
+    assert len(list((tmp_path / "spool" / "refused").glob("*.op"))) == 2
+    assert "'create'" in messages(caplog)[0]
+
+
+def test_sync_says_what_it_left_out(store, tmp_path, capsys) -> None:
+    code = """
+import os, sys
+from irrbench.tracking import Run, RunAddress
+run = Run(sys.argv[1], RunAddress(run_id="of_another_store"))
+run.log_params({"seed": 1})
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code, store.uri], check=True)
+    assert main(["sync", "--spool", str(tmp_path / "spool")]) == 0
+    said = capsys.readouterr().out
+    assert "delivered 0, still waiting 0, refused for good 1 (kept in " in said
+    assert "of_another_store" in said
+
+
+def test_a_store_that_is_busy_is_tried_again_without_an_alarm(store, monkeypatch, caplog) -> None:
+    from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+
+    real, tries = CALLS["params"], []
+
+    def busy(run, **arguments):
+        tries.append(1)
+        if len(tries) < 3:
+            raise MlflowException("database is locked", TEMPORARILY_UNAVAILABLE)
+        real(run, **arguments)
+
+    monkeypatch.setitem(CALLS, "params", busy)
+    monkeypatch.setattr("irrbench.tracking.spool.QUEUE_PAUSES", (0.01, 0.01))
+    run = store.new_run()
+    run.log_params({"seed": 1})
+    while run.drain(limit=60):
+        pass
+    assert store.client.get_run(run.run_id).data.params == {"seed": "1"}
+    assert len(tries) == 3
+
+
+def test_a_budget_that_is_spent_is_no_outage(store, caplog) -> None:
+    run = store.new_run()
+    run.delivery._waited = 10_000.0
+    for step in range(20):
+        run.log_metrics({"val/iou": 0.5}, step=step)
+        run.drain()
+    assert run.drain(limit=60) == 0
+    assert messages(caplog) == []
+
+
+def test_what_a_slow_store_has_not_taken_is_said_at_the_end(store, monkeypatch, caplog, tmp_path) -> None:
+    import time
+
+    real = CALLS["params"]
+    monkeypatch.setitem(CALLS, "params", lambda run, **arguments: (time.sleep(1), real(run, **arguments)))
+    monkeypatch.setattr("irrbench.tracking.delivery.LOCAL_LIMIT", 0.1)
+    run = store.new_run()
+    for number in range(3):
+        run.log_params({f"p{number}": number})
+    assert run.delivery.drain(last=True) > 0
+    (message,) = messages(caplog)
+    assert "The program ends before the MLflow store at" in message
+    assert "records wait in" in message
+    monkeypatch.undo()
+    assert Run(run.tracking_uri, run.address, tmp_path / "spool").drain(limit=60) == 0
+
+
+@pytest.mark.parametrize("when", ["between", "at the end"])
+def test_a_spool_that_is_removed_costs_one_sentence(store, tmp_path, monkeypatch, caplog, when) -> None:
+    run = Run("http://127.0.0.1:9", RunAddress(run_id="r"), tmp_path / "spool")
+    run.log_metrics({"val/iou": 0.5}, step=0)
+    shutil.rmtree(tmp_path / "spool", ignore_errors=True)  # the worker may be faster with what is empty
+    if when == "between":
+        run.log_metrics({"val/iou": 0.6}, step=1)
+        assert len(list((tmp_path / "spool").glob("*/*.op"))) == 1
+    run.delivery.drain(last=True)
+    said = [text for text in messages(caplog) if "was removed while this program ran" in text]
+    assert len(said) == 1
+    assert "1 records in it that MLflow had not taken yet are lost" in said[0]
+    assert (len(run.delivery) == 1) is (when == "between")
