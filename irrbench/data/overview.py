@@ -16,6 +16,7 @@ from irrbench.data.readers import size_text
 
 COPIED = 0.5  # share of images with equal masks; of 856 small nodules 1 % at most by any two readers
 NEARLY_ALL = 0.95
+PIECE = 2**22
 SHOWN_NAMES, SHOWN_COLUMNS = 3, 12
 
 
@@ -54,13 +55,12 @@ def count_marks(data: RaterData) -> Marks:
 
 def _patterns(item: PackedMasks, raters: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """The vote patterns ``(K, R)`` that occur in the ROI, their counts ``(K,)``, and the ROI's share of the image."""
-    codes = item.codes().ravel()
-    if codes.dtype.itemsize < 4:
-        all_counts = np.bincount(codes)
-        values = np.flatnonzero(all_counts)
-        counts = all_counts[values]
-    else:
-        values, counts = np.unique(codes, return_counts=True)
+    codes, size = item.codes().ravel(), 1 << (raters + item.has_roi)
+    # In pieces: the counting makes 8 bytes of each code, which of a large volume would be more than its image takes.
+    pieces = [np.bincount(codes[start : start + PIECE], minlength=size) for start in range(0, codes.size, PIECE)]
+    all_counts = np.sum(pieces, axis=0)
+    values = np.flatnonzero(all_counts)
+    counts = all_counts[values]
     inside = values >> raters & 1 > 0 if item.has_roi else np.ones(len(values), bool)
     bits = (values[inside, None] >> np.arange(raters)) & 1
     return bits.astype(float), counts[inside].astype(float), counts[inside].sum() / counts.sum()
