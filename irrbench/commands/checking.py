@@ -17,7 +17,7 @@ from irrbench.commands.outputs import check_questions
 from irrbench.config import BenchmarkConfig, ConfigError, ReliabilityConfig
 from irrbench.data import DataError, SegmentationDataset
 from irrbench.data.dataset import label_notes
-from irrbench.data.layout import other_folders
+from irrbench.data.layout import unread
 from irrbench.data.overview import Marks, cautions, count_marks, overview
 from irrbench.data.problems import Problem, summarize_problems
 from irrbench.plots import DISPLAY_NAMES
@@ -133,8 +133,9 @@ def _warnings(config: DataConfig, data: RaterData, marks: Marks) -> list[str]:
     found = cautions(data, marks, splits=has_splits)
     if isinstance(config, BenchmarkConfig) and is_grid:
         found += label_notes(data.split("train"), config.labels)
-    if config.data is not None and (other := other_folders(Path(config.data))):
-        found.append(f"Not read: {', '.join(other)} (a data folder holds images, masks, roi and manifest.csv).")
+    if config.data is not None and (other := unread(Path(config.data))):
+        shown = ", ".join(other[:3]) + (f", ... ({len(other)})" if len(other) > 3 else "")
+        found.append(f"Not read: {shown} (a data folder holds images/, masks/<rater>/, roi/ and manifest.csv).")
     return found
 
 

@@ -49,7 +49,13 @@ def misplaced_root(root: Path) -> Problem | None:
 
 def other_folders(root: Path) -> list[str]:
     """Folders of the root that are not read."""
-    return sorted(path.name for path in _folders(root) if path.name not in FOLDERS)
+    return [path.name for path in _folders(root) if path.name not in FOLDERS]
+
+
+def unread(root: Path) -> list[str]:
+    """What lies in a data folder without being read: other folders, and files beside those of raters."""
+    beside = _files(root / "masks") if (root / "masks").is_dir() else []
+    return [*(f"{name}/" for name in other_folders(root)), *(f"masks/{name}" for name in beside)]
 
 
 def misnamed(root: Path, name: str) -> str | None:

@@ -122,9 +122,18 @@ def overview(data: RaterData, marks: Marks) -> Iterator[tuple[str, str]]:
     repeats = np.array([item.present if item else [False] * len(data.repeats) for item in data.repeated]).sum(0)
     if data.repeats:
         yield "repeats", ", ".join(f"{name} on {number}" for name, number in zip(data.repeats, repeats, strict=True))
+    yield from _spacing(data)
     columns = [str(name) for name in data.manifest if name not in ("split", data.group_column)]
     if columns:
         yield "covariates", _some(columns, SHOWN_COLUMNS)
+
+
+def _spacing(data: RaterData) -> Iterator[tuple[str, str]]:
+    found = [spacing for i in range(len(data)) if (spacing := data.spacing(i)) is not None]
+    if found:
+        texts = [" x ".join(f"{side:.3g}" for side in spacing) for spacing in (min(found), max(found))]
+        some = f", of {len(found)} images" if len(found) < len(data) else ""
+        yield "spacing", f"{' to '.join(dict.fromkeys(texts))} mm{some}"
 
 
 def raters_text(data: RaterData) -> str:

@@ -125,13 +125,12 @@ def test_cautions_are_said_and_are_no_problems(root):
     shutil.rmtree(root / "masks/cem")
     shutil.copytree(root / "masks/anna", root / "masks/cem")
     (root / "masks_old").mkdir()
+    shutil.copy(root / "masks/anna/test0.png", root / "masks")
     code, lines = checked(load_config(None, [], changes={"data": str(root)}))
     assert code == 0
     cautions = [line for line in lines if line.startswith("Caution: ")]
     assert cautions[0].startswith("Caution: cem is equal to anna on 16 of 16 marked images (100%)")
-    assert cautions[1].startswith(
-        "Caution: Not read: masks_old (a data folder holds images, masks, roi and manifest.csv)"
-    )
+    assert cautions[1].startswith("Caution: Not read: masks_old/, masks/test0.png (a data folder holds images/, ")
 
 
 def test_two_raters_are_said_before_training(tmp_path):

@@ -80,6 +80,19 @@ def test_without_a_column_of_splits_a_hash_is_named(folder):
     assert "scaled down to 10 at most" in found["images"]
 
 
+def test_spacing_is_said_where_files_have_it(tmp_path):
+    nib = pytest.importorskip("nibabel")
+    for name, side in (("a", 0.5), ("b", 0.75)):
+        for place in ("images", "masks/r1", "masks/r2"):
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+            volume = np.random.default_rng(len(place)).integers(0, 2, (5, 6, 4)).astype(np.uint8)
+            nib.save(nib.Nifti1Image(volume, np.diag([side, side, 3, 1])), tmp_path / place / f"{name}.nii.gz")
+    data = load_folder(tmp_path)
+    found = dict(overview(data, count_marks(data)))
+    assert found["spacing"] == "0.5 x 0.5 x 3 to 0.75 x 0.75 x 3 mm"
+    assert found["images"] == "2 images of 5 x 6 x 4, 1 channel; 2 raters: r1, r2"
+
+
 def copied(masks, rater):
     masks[:, 1] = masks[:, 0]
     return [f"{rater[1]} is equal to {rater[0]} on 5 of 5 marked images (100%)"]
