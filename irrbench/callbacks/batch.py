@@ -119,20 +119,23 @@ def select(batch: Any, selector: Selector, *, name: str) -> Any:
             part = getattr(part, str(step), _NOTHING)
         if part is _NOTHING:
             raise ValueError(
-                f"`{name}={selector!r}` is not in the batch, which is {describe(batch)}. {_how(batch, selector, name)}"
+                f"`{name}={selector!r}` is not in the batch, which is {describe(batch)}. "
+                f"{did_you_mean(batch, selector, name=name) or _how(batch, name)}"
             )
     return part
 
 
-def _how(batch: Any, selector: str | int, name: str) -> str:
-    """How to say where a part is that was not found."""
+def did_you_mean(batch: Any, selector: str | int, *, name: str) -> str:
+    """A question with the part that has nearly this name, or nothing."""
     paths = list(_paths(batch))
     by_end = {path.rpartition(".")[2]: path for path in paths}
-    close = difflib.get_close_matches(str(selector), paths, n=1) or [
-        by_end[x] for x in difflib.get_close_matches(str(selector).rpartition(".")[2], by_end, n=1)
-    ]
-    if close:
-        return f"Did you mean `{name}={close[0]!r}`?"
+    close = difflib.get_close_matches(str(selector), paths, n=1)
+    close += [by_end[x] for x in difflib.get_close_matches(str(selector).rpartition(".")[2], by_end, n=1)]
+    return f"Did you mean `{name}={close[0]!r}`? " if close else ""
+
+
+def _how(batch: Any, name: str) -> str:
+    """How to say where a part is that was not found."""
     if isinstance(batch, list | tuple):
         return (
             "Let the data set return `irrbench.callbacks.Rated((image, label), masks=...)`, which a step still unpacks "

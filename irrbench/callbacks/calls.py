@@ -50,7 +50,7 @@ class ForwardCalls:
         self.is_paused = False
         self._handles: list[RemovableHandle] = []
         self._chains: list[list[str]] = []  # names of the parts of each Sequential
-        self._is_permanent = False
+        self._is_attached = self._is_permanent = False
         self.forget()
 
     def forget(self) -> None:
@@ -75,8 +75,9 @@ class ForwardCalls:
 
         Scripted parts take no hooks; inside compiled ones a hook would break the graph.
         """
-        if self._handles or self.only == ():
+        if self._is_attached or self.only == ():
             return
+        self._is_attached = True
         for path, part in module.named_modules():
             name = path or type(module).__name__
             if "_orig_mod" in path.split(".") or isinstance(part, torch.jit.ScriptModule):
@@ -98,7 +99,7 @@ class ForwardCalls:
             handle.remove()
         self._handles.clear()
         self._chains.clear()
-        self._is_permanent = False
+        self._is_attached = self._is_permanent = False
         self.forget()
 
     def before_step(self, module: LightningModule, sample: Sample, batch: Any) -> None:
@@ -114,9 +115,8 @@ class ForwardCalls:
     def calls(self) -> list[Seen]:
         """What the outermost calls of a step gave, without preparations if there is something else."""
         seen = self._seen
-        for (
-            chain
-        ) in self._chains:  # `self.net.forward(x)` of a Sequential is seen by its parts: the last one gives its output
+        # `self.net.forward(x)` of a Sequential is seen by its parts, of which the last one gives the output.
+        for chain in self._chains:
             for i in range(len(seen) - len(chain) + 1):
                 if [x.name for x in seen[i : i + len(chain)]] == chain:
                     seen = [*seen[:i], *seen[i + len(chain) - 1 :]]
@@ -153,12 +153,10 @@ class ForwardCalls:
 
     def _prepares(self, module: nn.Module, args: Any, made: list[tuple[str, Tensor]]) -> bool:
         """Whether a module without parameters, a normalisation perhaps, was called on the batch alone."""
+        if next(module.parameters(), None) is not None:
+            return False
         sources = places(tensor for _, tensor in tensors_in(args))
-        if (
-            not sources
-            or not sources <= self._places | places(self._prepared)
-            or any(True for _ in module.parameters())
-        ):
+        if not sources or not sources <= self._places | places(self._prepared):
             return False
         self._prepared += [tensor for _, tensor in made]  # kept, so that nothing else comes to lie in their memory
         return True

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irrbench.callbacks.batch import Sample, Selector, Shape, advise, describe, select
+from irrbench.callbacks.batch import Sample, Selector, Shape, advise, describe, did_you_mean, select
 from irrbench.callbacks.calls import ForwardCalls, Seen, is_compiled, paused
 from irrbench.callbacks.captures import (
     Capture,
@@ -123,7 +123,8 @@ class PredictionFinder(ForwardCalls):
             return Capture(key, calls[0].tensor)
         found = f"; forward calls gave {_list([(x.name, x.shape) for x in self._seen])}" if self._seen else ""
         raise ValueError(
-            f"`predictions={key!r}` is not in what the step returned: {describe(outputs)}{found}. {_REMEDY}"
+            f"`predictions={key!r}` is not in what the step returned: {describe(outputs)}{found}. "
+            f"{did_you_mean(outputs, key, name='predictions')}{_REMEDY}"
         )
 
     def _choose(self, outputs: Any, sample: Sample) -> Capture:

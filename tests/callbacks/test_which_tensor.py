@@ -1,6 +1,6 @@
 """Which tensor is scored: a network's output and nothing inside it, beside it or before it; else an error."""
 
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
 from irrbench.callbacks import RaterBoundsMonitor
+from irrbench.callbacks.captures import tensors_in
 from tests.callbacks import by_hand
 from tests.callbacks.toys import Toy, trainer
 
@@ -29,6 +30,21 @@ DIFFERENCE = lambda m, b, o: o["y"][:, 1] - o["y"][:, 0]  # noqa: E731
 class Output:
     edge: torch.Tensor
     seg: torch.Tensor
+
+
+@dataclass
+class Slots:
+    __slots__ = ("a", "b")
+    a: torch.Tensor
+    b: tuple
+
+
+class Model(OrderedDict):
+    """A dict with attributes, as transformers' outputs are."""
+
+    def __init__(self, seg, rest):
+        super().__init__(seg=seg, rest=rest)
+        self.seg = seg
 
 
 class Task(pl.LightningModule):
@@ -267,6 +283,7 @@ SURE = {  # network, step, and the logits that are right
         lambda m, b: m.net.body(b["image"]),
     ),
     "parts of a Sequential": (lambda: nn.Sequential(nn.Sequential(conv(4), nn.ReLU()), conv(1, 4)), call_forward, NET),
+    "data parallel": (lambda: nn.DataParallel(conv(1)), call, NET),
     "within a loss": (Loss, call, lambda m, b: m.net.inner(b["image"])),
     "normalisation called": (
         lambda: conv(1),
@@ -324,3 +341,68 @@ def test_the_output_is_scored(tmp_path, name):
         logits = right(module, default_collate([data[i] for i in range(len(data))]))
     assert found == pytest.approx(by_numpy(logits), abs=1e-9)
     assert 0.05 < found < 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "right"),
+    [
+        ({"predictions": "Task[1]"}, "edge"),
+        ({"predictions": "net.edge"}, "edge"),
+        ({"predictions": "Task[0]", "num_classes": 2}, "seg"),
+        ({"num_classes": 2, "predictions": "net.seg"}, "seg"),
+    ],
+)
+def test_a_call_is_scored_that_was_named(tmp_path, options, right):
+    module, data = Task(Heads(lambda seg, edge: (seg, edge)), call), Toy()
+    watcher = monitor(**options)
+    trainer(watcher, tmp_path).validate(module, DataLoader(data, batch_size=4), verbose=False)
+    module.eval()
+    with torch.no_grad():
+        seg, edge = module(data.image)
+    logits = {"seg": seg[:, 1] - seg[:, 0], "edge": edge}[right]
+    found = watcher.history[0]["val/iou" if right == "edge" else "val/iou_class1"]
+    assert found == pytest.approx(by_numpy(logits), abs=1e-9)
+    assert not any(part._forward_hooks for part in module.modules())
+
+
+def test_findings_that_overlap_are_a_monitor_each(tmp_path):
+    """Sigmoids of a channel each: the error for one monitor says what two take."""
+    module, data = Task(conv(4), lambda m, b: {"logits": m(b["image"])}), Toy()
+    text = message(module, tmp_path)
+    assert "for findings that may overlap use a monitor each, with `name=` and `predictions=lambda" in text
+    watchers = [monitor(name=f"finding{k}", predictions=lambda m, b, o, k=k: o["logits"][:, k]) for k in range(2)]
+    trainer(watchers, tmp_path).validate(module, DataLoader(data, batch_size=4), verbose=False)
+    with torch.no_grad():
+        logits = module(data.image)
+    for k, watcher in enumerate(watchers):
+        assert watcher.history[0][f"val/finding{k}/iou"] == pytest.approx(by_numpy(logits[:, k]), abs=1e-9)
+
+
+def test_a_key_that_is_nearly_right_is_named(tmp_path):
+    step = lambda m, b: {"logits": m(b["image"]), "loss": torch.tensor(1.0)}  # noqa: E731
+    assert "Did you mean `predictions='logits'`?" in message(Task(conv(1), step), tmp_path, predictions="logit")
+
+
+def test_a_label_that_begins_empty_is_found_out_later(tmp_path):
+    """Where one value is everywhere, a returned label is not told from a prediction; the next batch shows it."""
+    data = Toy()
+    data.masks[:4] = False
+    step = lambda m, b: {"all": b["masks"].double().mean(1)}  # noqa: E731
+    with pytest.raises(ValueError, match=r"outputs\['all'\] is a label"):
+        validate(Task(conv(1), step), tmp_path, data)
+
+
+@pytest.mark.parametrize("wrap", [Pair, Slots, Model, lambda a, b: [[{"x": {"seg": a}}], b]])
+def test_every_container_is_looked_into(wrap):
+    a, b = torch.zeros(2), torch.ones(3)
+    found = dict(tensors_in({"y": wrap(a, (b, None, "text", 3))}, depth=6))
+    assert len(found) == 2
+    assert any(tensor is a for tensor in found.values())
+    assert all(path.startswith("['y']") for path in found)
+
+
+def test_what_is_no_container_is_left_alone():
+    loop = SimpleNamespace()
+    loop.loop = loop
+    for value in (conv(1), torch.Tensor, "text", 3, None, {1, 2}, len, lambda: 3, loop):
+        assert not list(tensors_in(value))
