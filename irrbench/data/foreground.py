@@ -21,7 +21,7 @@ from irrbench.data.io import read_values, single_plane
 from irrbench.data.problems import Problem, ReadError
 from irrbench.data.rater_data import PackedMasks, shrink_nearest
 from irrbench.data.readers import LOSSY, Affine, Mask, check_shape
-from irrbench.data.values import values_text
+from irrbench.data.values import is_framed, looks_inverted, values_text
 
 Kind = Literal["mask", "probability", "classes"]
 SUM_TOLERANCE = 0.02  # half precision, and maps that were resampled
@@ -82,12 +82,14 @@ class Facts(NamedTuple):
         values: the distinct values, ascending; None where there are many.
         top: the largest value.
         kind: how the file was read.
+        framed: whether a mask marks its border and most pixels; None where it marks all, or none.
     """
 
     sort: str
     values: tuple[float, ...] | None
     top: float
     kind: Kind
+    framed: bool | None = None
 
     @property
     def certain(self) -> float:
@@ -236,7 +238,9 @@ def _from_plane(plane: NDArray[Any], known: Known, kind: Kind | None, *, is_loss
         _check_probabilities(plane)
     if facts.kind == "probability":
         return Foreground(plane, facts.certain), facts
-    return Foreground(plane != 0, None), facts
+    marked = np.asarray(plane != 0)
+    framed = is_framed(marked) if facts.marks and not marked.all() else None
+    return Foreground(marked, None), facts._replace(framed=framed)
 
 
 def _facts_of(plane: NDArray[Any], known: Known, *, is_lossy: bool) -> Facts:
@@ -318,7 +322,10 @@ def decide_predictions(root: str, facts: Mapping[str, Facts], known: Known) -> t
         return Reading("mask", ""), [Problem(root, found, "which are foreground", _NAME_CLASSES)]
     is_bool = not marks and any(fact.sort == "bool" for fact in facts.values())
     shown = values if len(values) <= 2 else (0.0, *marks)
-    return Reading("mask", "masks, bool" if is_bool else f"masks {values_text(shown)}"), []
+    text = "masks, bool" if is_bool else f"masks {values_text(shown)}"
+    if looks_inverted([fact.framed for fact in facts.values()]):
+        text += ", which mark the border and most pixels (if marks are dark on white: --finished.classes [0])"
+    return Reading("mask", text), []
 
 
 def _holds_maps(sort: str, facts: Iterable[Facts]) -> bool:

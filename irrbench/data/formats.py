@@ -11,6 +11,7 @@ from irrbench.data.volumes import ItkReader, NiftiReader
 READERS: tuple[Reader, ...] = (PictureReader(), NumpyReader(), NiftiReader(), ItkReader())
 _READER_OF = {ending: reader for reader in READERS for ending in reader.endings}
 EXTENSIONS = tuple(ending for reader in READERS for ending in reader.endings)
+KNOWN = ", ".join(ending for ending in EXTENSIONS if not ending.endswith(".gz") or ending == ".nii.gz")  # for messages
 
 
 def extension(name: str) -> str | None:
@@ -42,4 +43,4 @@ def reader_of(path: Path) -> Reader:
     reader = _READER_OF.get(extension(path.name) or "")
     if reader is not None:
         return reader
-    raise ReadError("an unknown file type", f"one of {', '.join(EXTENSIONS)}", "convert the file")
+    raise ReadError("an unknown file type", f"one of {KNOWN}", "convert the file")

@@ -19,7 +19,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from irrbench.data.formats import EXTENSIONS, extension, reader_of, stem
+from irrbench.data.formats import KNOWN, extension, reader_of, stem
 from irrbench.data.readers import LOSSY, Affine, Header, Mask, Problem, Reader, ReadError, Stored
 from irrbench.data.values import COLOUR, JPG_SLACK, Marks, Rule, Sort, decide, read_marks
 from irrbench.data.volumes import aligned
@@ -67,7 +67,7 @@ def files_by_id(
         elif extension(path.name) is None or not path.is_file():
             cause = "a folder" if path.is_dir() else path.suffix.lower() or "no ending"
             remedy = "move it elsewhere" if path.is_dir() else "convert it, or move it elsewhere"
-            finding = (f"an entry of unknown type ({cause})", f"a file ending in {', '.join(EXTENSIONS)}", remedy)
+            finding = (f"an entry of unknown type ({cause})", f"a file ending in {KNOWN}", remedy)
         elif image_id in files:
             found = f"the same id as {files[image_id].name}"
             finding = (found, "one file for each id", "remove or rename one of them")
@@ -76,7 +76,7 @@ def files_by_id(
             continue
         problems.append(Problem(shown_path(root, path), *finding, cause=cause))
     if not files and not problems:
-        problems.append(Problem(label, "an empty folder", purpose, f"add files ({', '.join(EXTENSIONS)})"))
+        problems.append(Problem(label, "an empty folder", purpose, f"add files ({KNOWN})"))
     return files, problems
 
 

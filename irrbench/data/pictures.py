@@ -52,6 +52,10 @@ class PictureReader(Reader):
             if _is_white_zero(picture):
                 remedy = "save it as PNG, black where nothing is marked"
                 raise ReadError("a TIFF in which white is 0 (WhiteIsZero)", "black as background", remedy)
+            if picture.mode in ("LA", "RGB", "RGBA") and ";16" in str(
+                getattr(picture, "tile", "")
+            ):  # Pillow drops the lower half
+                raise ReadError("colours or opacity of 16 bit", "8 bit, or 16 bit of one channel", "save it so")
             plain = picture.convert("RGBA") if picture.mode == "PA" else picture
             return self._stored(picture, _palette_numbers(plain) if plain.mode == "P" else _pixels(plain))
 

@@ -6,6 +6,7 @@ of an image at all candidates in one pass.
 
 from __future__ import annotations
 
+import logging
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -45,6 +46,7 @@ NNUNET_FILES = ("dataset.json", "plans.json", "predict_from_raw_data_args.json")
 _NNUNET_EXTRAS = (*NNUNET_FILES, "summary.json", "postprocessing.json", "postprocessing.pkl")
 CANDIDATES = tuple(number / 100 for number in range(1, 100))
 TINY = 1e-12
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +110,8 @@ def load_predictions(
         return zlib.compress(np.packbits(found.cut(threshold)).tobytes(), 1)
 
     packed, reading = _read_all(Path(root), data, wanted, pack, classes, progress=progress)
+    if "dark on white" in reading.text:
+        log.warning("%s: %s", root, reading.text)
     return Predictions(wanted, threshold, tuple(packed), values=reading.text)
 
 

@@ -98,7 +98,7 @@ def read_marks(plane: NDArray[Any], sort: Sort, rule: Rule) -> Marks:
         raise _smooth(values)
     if rule.classes is None:
         marked = np.asarray(plane != 0)
-        framed = _is_framed(marked) if 0 in values and len(values) > 1 else None
+        framed = is_framed(marked) if 0 in values and len(values) > 1 else None
     else:
         marked, framed = np.isin(plane, rule.classes), None
     if void is not None:
@@ -139,7 +139,7 @@ def _cut_jpg(plane: NDArray[Any]) -> NDArray[np.uint8]:
     return np.where(is_white, 255, 0).astype(np.uint8)
 
 
-def _is_framed(marked: Mask) -> bool:
+def is_framed(marked: Mask) -> bool:
     """Whether marks take nearly all of the border and more than half of the image."""
     if np.count_nonzero(marked[0]) < FRAME * marked[0].size:
         return False
@@ -200,7 +200,7 @@ def _decide_classes(folder: str, facts: Mapping[str, Facts], classes: tuple[int,
         ]
     if not set(classes).intersection(values):
         text += ", in no mask"
-        if 0 not in classes and [value for value in values if value] in ([255], [65535]):
+        if 0 not in classes and max(values, default=0) > MOST_VALUES:
             remedy = "correct folder.classes, or give each rater's own (folder.classes: {rater: [1]})"
             problems.append(Problem(folder, f"values {values_text(values)}", f"some of the classes {named}", remedy))
     return text, problems
@@ -209,10 +209,16 @@ def _decide_classes(folder: str, facts: Mapping[str, Facts], classes: tuple[int,
 def _find_framed(folder: str, facts: Mapping[str, Facts]) -> list[Problem]:
     """A problem where the marks look like dark ones on white."""
     framed = [fact.framed for fact in facts.values() if fact.framed is not None]
-    if len(framed) < FEWEST_FRAMED or sum(framed) < FRAME * len(framed):
+    if not looks_inverted(framed):
         return []
     values = sorted({value for fact in facts.values() for value in fact.marks})
     found = f"{sum(framed)} of {len(framed)} masks that mark their border and most pixels, as dark marks on white do"
     light = values_text(values) or 1
     remedy = f"say --folder.classes [0] if the marks are dark, --folder.classes [{light}] if they are not"
     return [Problem(folder, found, "marks on a background of 0", remedy)]
+
+
+def looks_inverted(framed: Sequence[bool | None]) -> bool:
+    """Whether nearly all masks mark their border and most pixels, leaving out those that mark all or nothing."""
+    known = [one for one in framed if one is not None]
+    return len(known) >= FEWEST_FRAMED and sum(known) >= FRAME * len(known)

@@ -38,6 +38,15 @@ def found(root, data, **options):
     return str(problems[0]), [problem.file.rpartition("/")[2] for problem in problems]
 
 
+def iou(mask, raters):
+    """The mean over the held-out raters' references, a tie of the two others read both ways."""
+    folds = []
+    for held_out in range(3):
+        one, other = np.delete(raters, held_out, axis=0)
+        folds += [np.mean([(mask & ref).sum() / (mask | ref).sum() for ref in (one & other, one | other)])]
+    return np.mean(folds)
+
+
 def masks_of(loaded):
     return {name: loaded.prediction(i) for i, name in enumerate(loaded.data.image_ids)}
 
@@ -90,13 +99,12 @@ def test_a_map_of_zero_and_one_among_probabilities_is_a_probability(tmp_path, da
     assert loaded.values == "probabilities, 8 bit"
     assert load_predictions(root, data, threshold=0.8).prediction(2).sum() == 0
     assert load_predictions(root, data, threshold=0.001).prediction(1).sum() == draw("b", "ben").sum()
-    choice = choose_threshold(root, data, split="train", candidates=(0.002, 0.5, 0.9))
-    by_hand = []
-    for threshold in (0.002, 0.5, 0.9):
+    candidates = (0.002, 0.5, 0.9)
+    choice = choose_threshold(root, data, split="train", candidates=candidates)
+    for threshold, mean in zip(candidates, choice.means, strict=True):
         loaded = load_predictions(root, data, split="train", threshold=threshold)
-        by_hand.append(loaded)
-    assert choice.images > 0
-    assert [entry.threshold for entry in by_hand] == list(choice.candidates)
+        scores = [iou(loaded.prediction(i), loaded.data.masks(i)) for i in range(len(loaded))]
+        assert mean == pytest.approx(np.mean(scores))
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.uint16])
@@ -268,3 +276,14 @@ def test_red_marks_on_black_are_a_mask(tmp_path, data):
     )
     np.testing.assert_array_equal(loaded.prediction(1), draw("b", "ben"))
     assert loaded.values == "masks 0/#ff0000"
+
+
+def test_masks_that_look_dark_on_white_are_said(tmp_path, data, caplog):
+    masks = {name: np.ones(size, np.uint8) for name, size in SIZES.items()}
+    for mask in masks.values():
+        mask[2:5, 2:5] = 0
+    root = write(tmp_path / "net", masks)
+    loaded = load_predictions(root, data)
+    assert loaded.values.startswith("masks 0/1, which mark the border and most pixels (if marks are dark on white")
+    assert "--finished.classes [0]" in caplog.text
+    np.testing.assert_array_equal(load_predictions(root, data, classes=[0]).prediction(0), masks["a"] == 0)

@@ -379,3 +379,30 @@ def test_real_marks_that_are_dark_on_white(real_data):
         stored = np.asarray(Image.open(raw / "masks" / "p3" / f"{image_id}.png"))
         np.testing.assert_array_equal(data.masks(i)[2], stored == 0)
         assert image_id not in right.image_ids or data.masks(i).mean() < 0.5
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_of_16_bit_whose_lower_half_would_be_lost_are_refused(folder, channels):
+    import struct
+    import zlib
+
+    height, width = SIZES["a"]
+    rows = np.repeat(MASK.astype(">u2")[..., None], channels, axis=-1)
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0),
+        b"IDAT": zlib.compress(raw),
+        b"IEND": b"",
+    }
+    chunks = [
+        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
+        for kind, part in parts.items()
+    ]
+    (folder / "masks/ben/a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert "found colours or opacity of 16 bit" in str(*check_folder(folder))
+
+
+def test_classes_beside_grey_levels_of_a_small_png_are_asked_about(folder):
+    write(folder, "ben", lambda mask: mask.astype(np.uint8) * 85)
+    (problem,) = check_folder(folder, classes={"ben": [1]})
+    assert (problem.file, problem.found, problem.expected) == ("masks/ben", "values 0/85", "some of the classes 1")
