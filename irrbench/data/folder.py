@@ -2,8 +2,8 @@
 
 ::
 
-    images/<id>.png                 also tif, jpg, npy, nii, nii.gz
-    masks/<rater>/<id>.png          the same endings but jpg; 0 is background, one other value is marked
+    images/<id>.png                 also tif, jpg, gif, bmp, pnm, npy, npz, nii, nrrd, mha, mhd
+    masks/<rater>/<id>.png          the same; 0 is background, one other value is marked
     roi/<id>.png                    optional: the pixels that count
     manifest.csv                    optional: image_id, split (train, val, test), group, any covariates
 

@@ -315,7 +315,8 @@ def decide_predictions(root: str, facts: Mapping[str, Facts], known: Known) -> t
         return Reading("classes", text), _odd_files(root, odd, expected, "correct the one or the other")
     if len(marks) > 1 or any(fact.values is None for fact in numbers.values()):
         expected = f"one value beside 0 (the folder holds {values_text((0.0, *marks))}), or many up to the largest"
-        remedy = f"{_NAME_CLASSES}, or save probabilities as float"
+        names = f" of {known.names()} in dataset.json" if known.labels else ""
+        remedy = f"{_NAME_CLASSES}{names}, or save probabilities as float"
         return Reading("mask", ""), _odd_files(root, numbers, expected, remedy)
     if len(known.labels) > 1 and marks:
         found = f"masks, and classes in dataset.json ({known.names()})"

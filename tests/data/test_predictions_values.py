@@ -254,6 +254,10 @@ def test_several_classes_of_dataset_json_are_named(tmp_path, data):
     (root / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "edema": 1, "core": 2}}))
     text, _ = found(root, data)
     assert "found masks, and classes in dataset.json (1 edema, 2 core); expected which are foreground" in text
+    save(root / "b.png", NUMBERS["b"])
+    text, _ = found(root, data)
+    assert "class numbers (--finished.classes [1]) of 1 edema, 2 core in dataset.json, or save" in text
+    save(root / "b.png", NUMBERS["b"] % 2)
     loaded = load_predictions(root, data, classes=[1, 2])
     assert loaded.values == "classes 0/1: 1 edema, 2 core as foreground"
     np.savez(root / "a.npz", probabilities=np.stack([MAPS["a"] / 2, MAPS["a"] / 2, 1 - MAPS["a"]])[:, None])
