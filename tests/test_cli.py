@@ -273,7 +273,7 @@ def test_convert_takes_a_file_for_each_annotator_and_says_what_it_understood(tmp
             "Remedy: add it, or give the folder that holds it. Also e.png"
         ),
         "1 of kind box left out: they have no outline (--boxes fills them)",
-        "1 drawings of such kinds alone count as not drawn",
+        "1 drawings without any outline count as not drawn",
         "data: 3 images by 2 raters (Ben, anna)",
         "  Ben: drawings 2, empty 1, repeats 0",
         "  anna: drawings 3, empty 2, repeats 0",

@@ -31,7 +31,7 @@ class _Options(NamedTuple):
     looked: str
     boxes: bool
     holes: bool
-    remark: Callable[[str], None]
+    tally: Callable[[str], None]
 
 
 def convert_coco(
@@ -77,7 +77,7 @@ def convert_coco(
         DataError: a file that cannot be read, unknown categories, annotations without annotator, or nothing to convert.
     """
     gathering = Gathering(images, categories, word="category", all_looked=all_looked)
-    options = _Options(looked, boxes, holes, gathering.remark)
+    options = _Options(looked, boxes, holes, gathering.tally)
     found: list[Drawing | Problem] = []
     known: list[str] = []
     for export in list_exports(annotations):
@@ -88,7 +88,7 @@ def convert_coco(
         if export.rater is None:
             field = _annotator_field(content, annotator, export)
             if field not in (annotator, _FIELDS[0]):
-                gathering.remark(f"{export.name}: the field {field} names who drew")
+                gathering.notes.append(f"{export.name}: the field {field} names who drew")
         by_image = _by_image(content, field, export)
         for key, entry in _images(content, export).items():
             make = partial(_drawings, export, entry, by_image[key], field, names, options)
@@ -262,7 +262,7 @@ def _fill_polygons(parts: Sequence[Any], options: _Options, shape: Shape) -> Mas
         return masks[0]
     joined, cut = np.logical_or.reduce(masks), np.logical_xor.reduce(masks)
     if not options.holes and any(mask.any() and not (mask & cut).any() for mask in masks):
-        options.remark("{} annotations have a polygon within another: filled, as COCO's tools do (--holes cuts it out)")
+        options.tally("annotations have a polygon within another: filled, as COCO's tools do (--holes cuts it out)")
     return np.asarray(cut if options.holes else joined)
 
 

@@ -72,34 +72,24 @@ class Gathering:
     ) -> None:
         self._folder = None if images is None else ImageFolder(Path(images))
         self._wanted, self._word, self._all_looked = frozenset(labels), word, all_looked
-        self._labels: Counter[str] = Counter()
-        self._joined: tuple[str, ...] = ()
-        self._kinds: Counter[str] = Counter()
         self._undrawn: set[tuple[Path | str, str]] = set()
-        self._remarks: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self.notes: list[str] = []
+        if images is None:
+            self.notes.append(
+                "no folder of images: black ones of the declared sizes stand for them (--images gives others)"
+            )
 
-    def _notes(self) -> Iterator[str]:
-        """What was left out, one line a cause."""
-        chosen = ", ".join(sorted(self._wanted))
-        for label, count in sorted(self._labels.items()):
-            yield f"{count} of {self._word} {label} left out: {chosen} counts"
-        if len(self._joined) > 1 and not self._wanted:
-            yield f"several are joined in one mask: {', '.join(self._joined)} (--{self._word} chooses)"
-        for kind, count in sorted(self._kinds.items()):
-            filled = " (--boxes fills them)" if kind in ("box", "rectangle") else ""
-            yield f"{count} of kind {kind} left out: they have no outline{filled}"
-        if self._undrawn:
-            yield f"{len(self._undrawn)} drawings of such kinds alone count as not drawn"
-        if self._folder is None:
-            yield "no folder of images: black ones of the declared sizes stand for them (--images gives the real ones)"
-        for remark, count in self._remarks.items():
-            yield remark.replace("{}", str(count))
-
-    def remark(self, text: str) -> None:
-        """Keep a note for the end, with how often it was made in place of ``{}``; threads may call this."""
+    def tally(self, text: str) -> None:
+        """Count something for the notes, which name it with its number; threads may call this."""
         with self._lock:
-            self._remarks[text] += 1
+            self._counts[text] += 1
+
+    def _all_notes(self) -> Iterator[str]:
+        yield from self.notes
+        for text, count in self._counts.items():
+            yield f"{count} {text}"
 
     def write(
         self,
@@ -130,7 +120,7 @@ class Gathering:
         chosen = {"labels": sorted(self._wanted), "images_given": self._folder is not None}
         facts = {"format": tool, "source": len(exports) if anonymize else list(exports), **chosen}
         entries, options = self._sources(found, known), {"overwrite": overwrite, "anonymize": anonymize}
-        return write_folder(entries, output, facts=facts, notes=self._notes(), progress=progress, **options)
+        return write_folder(entries, output, facts=facts, notes=self._all_notes(), progress=progress, **options)
 
     def _sources(self, found: Sequence[Drawing | Problem], known: Iterable[str]) -> list[Source | Problem]:
         drawings = [one for one in found if isinstance(one, Drawing)]
@@ -149,7 +139,9 @@ class Gathering:
     def _check_labels(self, drawings: Iterable[Drawing], known: Iterable[str]) -> None:
         marks = [mark for drawing in drawings for mark in drawing.marks or ()]
         labels = [mark.labels for mark in marks]
-        self._joined = tuple(sorted({mark.labels[0] for mark in marks if mark.labels and mark.fill is not None}))
+        joined = sorted({mark.labels[0] for mark in marks if mark.labels and mark.fill is not None})
+        if len(joined) > 1 and not self._wanted:
+            self.notes.append(f"several are joined in one mask: {', '.join(joined)} (--{self._word} chooses)")
         names = dict.fromkeys([*known, *(each[0] for each in labels if each)])
         missing = self._wanted - {*names, *(name for each in labels for name in each)}
         if missing:
@@ -197,16 +189,20 @@ class Gathering:
         """The marks that count; None where they are all of kinds without an outline."""
         counting = []
         for mark in marks:
-            if not self._wanted or self._wanted & set(mark.labels):
-                counting.append(mark)
-            else:
-                self._labels[mark.labels[0] if mark.labels else "(none)"] += 1
+            if self._wanted and not self._wanted & set(mark.labels):
+                chosen = ", ".join(sorted(self._wanted))
+                self.tally(f"of {self._word} {next(iter(mark.labels), 'none')} left out: {chosen} counts")
+                continue
+            counting.append(mark)
+            if mark.fill is None:
+                filled = " (--boxes fills them)" if mark.kind in ("box", "rectangle") else ""
+                self.tally(f"of kind {mark.kind} left out: they have no outline{filled}")
         outlined = [mark for mark in counting if mark.fill is not None]
-        self._kinds.update(mark.kind for mark in counting if mark.fill is None)
-        if counting and not outlined:
-            self._undrawn.add((key, rater))
-            return None
-        return outlined
+        if not counting or outlined:
+            return outlined
+        self._undrawn.add((key, rater))
+        self.tally("drawings without any outline count as not drawn")
+        return None
 
     def _image(self, files: Sequence[str], declared: Shape | None) -> Path | NDArray[np.generic]:
         if self._folder is not None:

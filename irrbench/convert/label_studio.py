@@ -31,7 +31,7 @@ class _Options(NamedTuple):
     image: str | None
     boxes: bool
     ground_truth: bool
-    remark: Callable[[str], None]
+    tally: Callable[[str], None]
 
 
 def convert_label_studio(
@@ -69,7 +69,7 @@ def convert_label_studio(
         DataError: a file that cannot be read, unknown labels, or nothing to convert.
     """
     gathering = Gathering(images, labels)
-    options = _Options(image, boxes, ground_truth, gathering.remark)
+    options = _Options(image, boxes, ground_truth, gathering.tally)
     found: list[Drawing | Problem] = []
     for export in list_exports(exports):
         for number, task in enumerate(_tasks(export)):
@@ -102,7 +102,7 @@ def _drawings(export: Export, task: Entry, options: _Options) -> list[Drawing]:
     """The drawings on one task's image."""
     found = list(_annotations(task, options))
     if not found:
-        options.remark("{} tasks without an annotation that counts")
+        options.tally("tasks without an annotation that counts")
         return []
     data = _dict(task.get("data", task))
     field = _image_field(data, options.image)
@@ -140,15 +140,15 @@ def _annotations(task: Entry, options: _Options) -> Iterator[Entry]:
     if not isinstance(annotations, list) or not all(isinstance(one, dict) for one in annotations):
         raise ReadError("neither annotations nor an annotator", EXPECTED, "export as JSON")
     if _listed(task.get("predictions")):
-        options.remark("{} tasks with predictions, which are no drawings")
+        options.tally("tasks with predictions, which are no drawings")
     for annotation in annotations:
         if annotation.get("was_cancelled") or annotation.get("skipped"):
-            options.remark("{} annotations cancelled: not drawn")
+            options.tally("annotations cancelled: not drawn")
         elif annotation.get("ground_truth") and not options.ground_truth:
-            options.remark("{} annotations marked as ground truth left out")
+            options.tally("annotations marked as ground truth left out")
         else:
             if annotation.get("ground_truth"):
-                options.remark("{} annotations marked as ground truth count (--no-ground-truth leaves them out)")
+                options.tally("annotations marked as ground truth count (--no-ground-truth leaves them out)")
             yield annotation
 
 

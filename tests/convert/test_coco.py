@@ -411,9 +411,9 @@ def test_holes_are_filled_and_said_so_unless_cut_out(convert, tmp_path):
     done = convert([image(1, "a.png")], notes)
     triangle = fill_polygon(pairs(TRIANGLE), SIZE)
     np.testing.assert_array_equal(raters(tmp_path / "data")["anna"], triangle)
-    assert done.notes == (
+    assert set(done.notes) == {
         "1 annotations have a polygon within another: filled, as COCO's tools do (--holes cuts it out)",
-    )
+    }
     done = convert([image(1, "a.png")], notes, holes=True, overwrite=True)
     found = raters(tmp_path / "data")
     np.testing.assert_array_equal(found["anna"], triangle & ~fill_polygon(pairs(hole), SIZE))
@@ -438,11 +438,11 @@ def test_boxes_alone_are_counted_and_are_no_empty_drawing(convert, tmp_path):
     notes = [note(1, "anna", [], bbox=[16, 8, 4, 4]), note(1, "ben", [SQUARE]), note(1, "cem", [SQUARE])]
     notes.append(note(1, "ben", [], keypoints=[1, 1, 2]))
     done = convert([image(1, "a.png")], notes)
-    assert done.notes == (
+    assert set(done.notes) == {
         "1 of kind box left out: they have no outline (--boxes fills them)",
         "1 of kind keypoints left out: they have no outline",
-        "1 drawings of such kinds alone count as not drawn",
-    )
+        "1 drawings without any outline count as not drawn",
+    }
     assert list(raters(tmp_path / "data")) == ["ben", "cem"]
     convert([image(1, "a.png")], notes, boxes=True, overwrite=True)
     np.testing.assert_array_equal(raters(tmp_path / "data")["anna"], SQUARED)
@@ -468,6 +468,6 @@ def test_black_images_stand_for_those_not_given(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps({"images": [image(1, "a.png")], "annotations": notes}))
     done = convert_coco(tmp_path / "c.json", tmp_path / "data", progress=False)
     assert not load_folder(tmp_path / "data").image(0).any()
-    assert done.notes == (
-        "no folder of images: black ones of the declared sizes stand for them (--images gives the real ones)",
-    )
+    assert set(done.notes) == {
+        "no folder of images: black ones of the declared sizes stand for them (--images gives others)",
+    }
