@@ -228,7 +228,10 @@ class SegmentationBounds(PatternsMetric):
     @property
     def rules(self) -> dict[str, str]:
         """The rules behind the bounds, to be shown beside them."""
-        return {"ties": self.ties, "empty_reference": self.empty_reference}
+        rules: dict[str, str] = {"ties": self.ties, "empty_reference": self.empty_reference}
+        if self.num_classes is not None:
+            rules["background"] = "left out" if self._scored.start else "scored"
+        return rules if self.ignore_index is None else rules | {"ignore_index": str(self.ignore_index)}
 
     def update(
         self,

@@ -300,6 +300,8 @@ def test_classes_have_names():
     assert found["iou_liver_ceiling"] == expected["iou_class1_ceiling"]
     assert found["iou_left lung"] == expected["iou_class2"]
     assert "iou_background" not in found
+    assert plain.rules == {"ties": "average", "empty_reference": "drop", "background": "left out"}
+    assert SegmentationBounds(ignore_index=255).rules["ignore_index"] == "255"
     evaluator = Evaluator("val", scores=["iou"], num_classes=3, class_names=names, include_background=True)
     evaluator.update(scores, labels)
     values = evaluator.finish(0)
