@@ -150,8 +150,8 @@ def by_numpy(module):
 @pytest.mark.parametrize(
     ("show", "options", "key"),
     [
-        ("logits", {"predictions": "logits", "num_classes": 2}, "val/iou_class1"),
-        ("logits", {"num_classes": 2}, "val/iou_class1"),
+        ("logits", {"predictions": "logits", "num_classes": 2}, "val/iou"),
+        ("logits", {"num_classes": 2}, "val/iou"),
         ("logits", {"predictions": lambda m, b, o: o["logits"][:, 1] - o["logits"][:, 0]}, "val/iou"),
         ("hard", {}, "val/iou"),
     ],

@@ -76,7 +76,7 @@ def test_two_classes_of_smp(tmp_path, architecture):
         logits = net(data.image)
     right = by_hand.iou(data.masks, logits.argmax(1))
     assert right != pytest.approx(by_hand.iou(data.masks, data.image[:, 0] > 0), abs=0.01)
-    assert validate(Shown(net), tmp_path, num_classes=2)["val/iou_class1"] == pytest.approx(right, abs=1e-9)
+    assert validate(Shown(net), tmp_path, num_classes=2)["val/iou"] == pytest.approx(right, abs=1e-9)
     difference = validate(Shown(net, "y"), tmp_path, predictions=lambda m, b, o: o["y"][:, 1] - o["y"][:, 0])
     assert difference["val/iou"] == pytest.approx(right, abs=1e-9)
 
@@ -165,19 +165,18 @@ class Supervised(nn.Module):
 def test_deep_supervision(tmp_path, classes):
     torch.manual_seed(4)
     options = {} if classes == 1 else {"num_classes": classes}
-    key = "val/iou" if classes == 1 else "val/iou_class1"
     small, large, data = Supervised(resize=False, classes=classes), Supervised(resize=True, classes=classes), Grey()
     large.load_state_dict(small.state_dict())
     with torch.no_grad():
         right = [by_hand.iou(data.masks, y[:, 0] > 0 if classes == 1 else y.argmax(1)) for y in large(data.image)]
-    assert validate(Shown(small), tmp_path, **options)[key] == pytest.approx(right[0], abs=1e-9)
+    assert validate(Shown(small), tmp_path, **options)["val/iou"] == pytest.approx(right[0], abs=1e-9)
     with pytest.raises(
         ValueError, match=r"3 tensors .*Say which by `predictions='net\[0\]'` or `predictions='net\[1\]'`"
     ):
         validate(Shown(large), tmp_path, **options)
     for i, iou in enumerate(right):
         found = validate(Shown(large), tmp_path, predictions=f"net[{i}]", **options)
-        assert found[key] == pytest.approx(iou, abs=1e-9)
+        assert found["val/iou"] == pytest.approx(iou, abs=1e-9)
 
 
 def test_a_call_that_was_named_must_be_one(tmp_path):

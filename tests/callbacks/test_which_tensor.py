@@ -360,7 +360,7 @@ def test_a_call_is_scored_that_was_named(tmp_path, options, right):
     with torch.no_grad():
         seg, edge = module(data.image)
     logits = {"seg": seg[:, 1] - seg[:, 0], "edge": edge}[right]
-    found = watcher.history[0]["val/iou" if right == "edge" else "val/iou_class1"]
+    found = watcher.history[0]["val/iou"]
     assert found == pytest.approx(by_numpy(logits), abs=1e-9)
     assert not any(part._forward_hooks for part in module.modules())
 
