@@ -44,6 +44,7 @@ class RaterBoundsMonitor(Traveller, Callback):
 
     Args:
         masks: where the raters' masks ``(B, R, *S)`` are in a batch: key, index, dotted path or function of the batch.
+            A batch of :class:`~irrbench.callbacks.Rated` says itself where masks, roi, image_id and present are.
         roi: where the region of interest ``(B, *S)`` is; all pixels count if not given.
         image_id: where the images' ids are; needed where samplers repeat images, as in several processes.
         present: where ``(B, R)`` is, which raters rated which image; all if not given.
@@ -55,9 +56,10 @@ class RaterBoundsMonitor(Traveller, Callback):
             could not know from the image, see :func:`irrbench.evaluation.noise_fit`.
         image: where the image ``(B, C, *S)`` is, for pictures with contours in MLflow, TensorBoard and W&B; no pictures
             if not given.
-        predictions: key of the step's returned dict, or a function of (module, batch, outputs), called without
-            gradients in the precision's context, as :class:`~irrbench.callbacks.ForwardAgain`. If not given: what the
-            step returned, or a forward call's output, where exactly one tensor has the right shape.
+        predictions: key or path in what the step returns; a forward call by its name, ``"net"`` or ``"net[0]"``; or a
+            function of (module, batch, outputs), called without gradients in the precision's context, as
+            :class:`~irrbench.callbacks.ForwardAgain`. If not given: what the step returned, or an outermost forward
+            call's output, where exactly one tensor has the right shape and none beside it has several channels.
         scores: names among :data:`irrbench.SCORES`; the first is the main one.
         num_classes: for label maps, background included.
         class_names: of the classes, the background first: ``val/<score>_<name>`` in place of ``val/<score>_class1``.
