@@ -8,13 +8,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from rich.console import Console
 from rich.text import Text
 
 from irrbench.analysis.candidates import BLIND_NAME
 from irrbench.commands.loading import DataConfig, describe, load_data, load_one, scored_on, scored_split
 from irrbench.commands.outputs import check_questions
-from irrbench.config import BenchmarkConfig, ConfigError, ReliabilityConfig
+from irrbench.config import BenchmarkConfig, ConfigError, ReliabilityConfig, StudyOptions
 from irrbench.data import DataError, SegmentationDataset
 from irrbench.data.dataset import label_notes
 from irrbench.data.layout import unread
@@ -22,6 +23,7 @@ from irrbench.data.overview import Marks, cautions, count_marks, overview
 from irrbench.data.problems import Problem, summarize_problems
 from irrbench.plots import DISPLAY_NAMES
 from irrbench.reliability.covariates import check_covariates
+from irrbench.reliability.study import check_exclusions, exclude_by_shares, remark
 from irrbench.training.batches import check_splits
 from irrbench.training.cell import check_grid
 from irrbench.training.grid import check_executor
@@ -92,6 +94,8 @@ def check(config: DataConfig, *, console: Console | None = None) -> int:
         for refuse in refusals(config, data):
             _try(refuse, problems)
         warnings = _warnings(config, data, marks)
+        if isinstance(config, ReliabilityConfig):
+            warnings += _check_study(config.study, data, marks, problems)
     elif isinstance(config, BenchmarkConfig) and not config.predictions:
         _try(partial(check_grid, config), problems)
     for line in summarize_problems(problem for problem in problems if isinstance(problem, Problem)):
@@ -125,6 +129,15 @@ def _predictions(config: DataConfig, data: RaterData, problems: list[Problem | s
         found = _try(partial(load_one, folder, config, data, split=split), problems)
         if found is not None:
             yield "predictions", f"{name}: {found.values or 'read'}, on {scored_on(split, found.data)}"
+
+
+def _check_study(options: StudyOptions, data: RaterData, marks: Marks, problems: list[Problem | str]) -> Iterator[str]:
+    """What is said of the images that a study leaves out; a problem is added where it leaves out all."""
+    present = torch.tensor([item.present for item in data.packed])
+    excluded = exclude_by_shares(torch.from_numpy(marks.shares), present, data.image_ids, options)
+    _try(partial(check_exclusions, excluded, data, options), problems)
+    if 0 < len(excluded) < len(data):
+        yield remark(excluded, len(data), options)
 
 
 def _warnings(config: DataConfig, data: RaterData, marks: Marks) -> list[str]:

@@ -45,7 +45,8 @@ def count_marks(data: RaterData) -> Marks:
         bits, counts, roi[i] = _patterns(item, raters)
         present = np.array(item.present)
         marked = counts @ bits
-        shares[i, present] = marked[present] / counts.sum()
+        if counts.sum():
+            shares[i, present] = marked[present] / counts.sum()
         differing = (counts[:, None] * bits).T @ (1 - bits)
         pairs = present[:, None] & present & (np.maximum(marked[:, None], marked) > 0)
         both += pairs

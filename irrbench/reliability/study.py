@@ -38,6 +38,8 @@ from irrbench.reliability.measures import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from irrbench.data import RaterData
 
 TOO_FEW_RATERS = "fewer than two raters"
@@ -133,10 +135,7 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
     with _one_thread():
         counted = count_images(data, cells=options.cells, progress=progress)
         excluded = exclude(counted, data.image_ids, options)
-        if len(excluded) == n_images:
-            found = f"no image to study ({_listed(excluded, n_images)})"
-            expected, remedy = "at least one that is not left out", _remedy(excluded, options)
-            raise DataError([Problem(data.name, found, expected, remedy)])
+        check_exclusions(excluded, data, options)
         out = set(excluded["place"])
         kept = [i for i in range(n_images) if i not in out]
         data, counted = data.subset(kept), counted.subset(kept)
@@ -211,7 +210,12 @@ def exclude(counted: Counted, image_ids: Sequence[str], options: StudyOptions) -
         where some raters marked something and others nothing.
     """
     shares = torch.cat([prevalence(chunk.patterns) for chunk in counted.chunks()])
-    raters = torch.from_numpy(counted.present).sum(1)
+    return exclude_by_shares(shares, torch.from_numpy(counted.present), image_ids, options)
+
+
+def exclude_by_shares(shares: Tensor, present: Tensor, image_ids: Sequence[str], options: StudyOptions) -> pd.DataFrame:
+    """As :func:`exclude`, from the share of the ROI that each rater marked, ``(N, R)``, NaN where absent."""
+    raters = present.sum(1)
     # An absent rater's share is NaN, and NaN is neither above nor below.
     above = 2 * (shares > options.exclude_above).sum(1) > raters
     below = 2 * (shares < options.exclude_below).sum(1) > raters
@@ -228,6 +232,18 @@ def exclude(counted: Counted, image_ids: Sequence[str], options: StudyOptions) -
         if reason is not None:
             rows.append((place, image_id, reason, means[place], disputed[place]))
     return pd.DataFrame(rows, columns=["place", "image_id", "reason", "mean_prevalence", "disputed"])
+
+
+def check_exclusions(excluded: pd.DataFrame, data: RaterData, options: StudyOptions) -> None:
+    """Refuse data of which no image is left.
+
+    Raises:
+        DataError: with the reasons, and what to do.
+    """
+    if len(excluded) == len(data):
+        found = f"no image to study ({_listed(excluded, len(data))})"
+        expected, remedy = "at least one that is not left out", _remedy(excluded, options)
+        raise DataError([Problem(data.name, found, expected, remedy)])
 
 
 def remark(excluded: pd.DataFrame, images: int, options: StudyOptions) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -148,6 +149,16 @@ def test_a_study_of_raters_needs_no_splits_but_its_columns(root):
     code, lines = checked(load_study_config(None, [], changes={"data": str(root), "study.covariates": ["site"]}))
     assert code == 2
     assert any("covariates: no column 'site'" in line for line in lines)
+
+
+def test_images_that_a_study_leaves_out_are_said_before(root):
+    code, lines = checked(load_study_config(None, ["--study.exclude_below", "0.05"], changes={"data": str(root)}))
+    assert code == 0
+    assert any(re.search(r"Caution: \d+ of 16 images left out: .* marked under 5% of the ROI", line) for line in lines)
+    flags = ["--study.exclude_below", "0.9"]
+    code, lines = checked(load_study_config(None, flags, changes={"data": str(root)}))
+    assert code == 2
+    assert any("found no image to study (16 of 16 images left out" in line for line in lines)
 
 
 def test_a_benchmark_without_a_store_is_refused():

@@ -50,6 +50,14 @@ def test_marks_agree_with_plain_numpy(raters, has_roi):
     np.testing.assert_array_equal(marks.both, both)
 
 
+def test_a_rater_has_no_share_of_an_empty_roi():
+    rois = [np.zeros((6, 5), bool), np.ones((6, 5), bool)]
+    marks = count_marks(RaterData.from_arrays([np.zeros((1, 6, 5))] * 2, [np.ones((3, 6, 5), bool)] * 2, rois=rois))
+    assert np.isnan(marks.shares[0]).all()
+    assert (marks.shares[1] == 1).all()
+    assert marks.roi.tolist() == [0, 1]
+
+
 def test_nothing_is_odd_about_sound_data():
     frame = pd.DataFrame({"split": ["train", "train", "test", "test"]}, index=[f"image{i:05d}" for i in range(4)])
     assert not said(some_data(manifest=frame))
