@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MethodType
 from typing import Any, Protocol
 
+import torch
+
 from irrbench.callbacks.hooks import LightningModule
 
-_ON_THE_WAY = {"_refuse", "_log", "_log_metrics", "passed_by", "log", "log_dict", "inner", "wrapped_fn"}
+_ON_THE_WAY = {"_refuse", "_log", "_log_metrics", "passed_by", "log", "log_dict", "inner", "_fn", "wrapped_fn"}
 
 
 class Owner(Protocol):
@@ -113,7 +116,8 @@ def put_before(target: Any, name: str, function: Callable[..., Any]) -> Callable
         return function(own or partial(getattr(type(self), name), self), *args, **kwargs)
 
     passed_by.__name__ = name  # a copy, pickled or deep, of the object finds its class's method by this name
-    vars(target)[name] = MethodType(passed_by, target)
+    # Nothing of it belongs into a compiled graph, as little as Lightning's own `log` in the end.
+    vars(target)[name] = MethodType(torch.compiler.disable(passed_by), target)
 
     def undo() -> None:
         vars(target).pop(name, None)
@@ -131,4 +135,5 @@ def _caller() -> str:
         return "somebody else"
     code, owner = frame.f_code, frame.f_locals.get("self")
     where = f"{Path(code.co_filename).name}:{frame.f_lineno}"
-    return f"{code.co_name if owner is None else f'{type(owner).__name__}.{code.co_name}'} ({where})"
+    name = re.sub(r"^torch_dynamo_resume_in_(.*)_at_\d+$", r"\1", code.co_name)  # the rest of a compiled function
+    return f"{name if owner is None else f'{type(owner).__name__}.{name}'} ({where})"

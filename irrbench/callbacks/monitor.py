@@ -168,6 +168,7 @@ class RaterBoundsMonitor(Traveller, Callback):
         self.print_link, self.verbose = print_link, verbose
         self._evaluators = {}
         self._running: set[str] = set()
+        self._open: set[str] = set()  # stages that have ended and are not yet written
         self._told = 0  # the trainer in which the first batch was announced
         self._sample: Sample | None = None
         self._sinks: list[Sink] | None = None
@@ -233,7 +234,8 @@ class RaterBoundsMonitor(Traveller, Callback):
             self.send()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the module as it was, so that a notebook can go on with it."""
+        """Write what has ended, and leave the module as it was, so that a notebook can go on with it."""
+        self.close_stages(list(self._open), step=None)
         self.teardown(trainer, pl_module, "")
 
     def pack(self) -> None:
@@ -345,6 +347,7 @@ class RaterBoundsMonitor(Traveller, Callback):
             return
         assert self._guard is not None  # noqa: S101 (set up)
         sinks = self._find_sinks(trainer)
+        self._open.add(stage)
         watched = _watched(trainer)
         for evaluator in evaluators:
             evaluator.sinks[:] = sinks
@@ -360,8 +363,9 @@ class RaterBoundsMonitor(Traveller, Callback):
             shown = {k: v for k, v in values.items() if k in watched or not math.isnan(v)}
             self._guard.log(self, pl_module, shown, sync_dist=trainer.world_size > 1)
 
-    def close_stages(self, stages: Sequence[str], *, step: int) -> None:
+    def close_stages(self, stages: Sequence[str], *, step: int | None) -> None:
         """Write tables and pictures, and say where they are."""
+        self._open.difference_update(stages)
         evaluators = [evaluator for stage in stages for evaluator in self._evaluators.get(stage, [])]
         for evaluator in evaluators:
             evaluator.close(step)
@@ -418,7 +422,7 @@ class RaterBoundsMonitor(Traveller, Callback):
             mlflow_loggers = [x for x in loggers if is_mlflow(x)]
             assert self._guard is not None  # noqa: S101 (set up)
             self._guard.keep_from(mlflow_loggers)
-            options: dict[str, Any] = {"data_name": self.data_name, "reference_runs": self.reference_runs}
+            options = {"data_name": self.data_name, "reference_runs": self.reference_runs, "owner": self.name}
             others = [] if trainer.fast_dev_run else [x for x in loggers if x not in mlflow_loggers]
             pictures = [picture_sink(x, step=lambda: trainer.global_step) for x in others]
             self._sinks = [*(MLflowSink.of_logger(x, **options) for x in mlflow_loggers), *filter(None, pictures)]

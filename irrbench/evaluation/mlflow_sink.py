@@ -38,11 +38,20 @@ class MLflowSink:
         run: the model's run, or a function that gives it when it is first needed.
         data_name: name of the data in MLflow.
         reference_runs: whether to keep the runs of ceiling and floor.
+        owner: whose results they are, where several share a run; put before the rules in the reference runs.
     """
 
     title = "MLflow"
 
-    def __init__(self, run: Run | Callable[[], Run], *, data_name: str = "data", reference_runs: bool = True) -> None:
+    def __init__(
+        self,
+        run: Run | Callable[[], Run],
+        *,
+        data_name: str = "data",
+        reference_runs: bool = True,
+        owner: str | None = None,
+    ) -> None:
+        self._before_rules = "" if owner is None else f"{owner}/"
         self._given, self._data_name, self._with_references = run, data_name, reference_runs
         self._digests: dict[str, str] = {}
         self._names: dict[str, str] = {}
@@ -73,7 +82,7 @@ class MLflowSink:
             tags: its tags, beside those that name user, script, command and git commit.
             key: a run with the same key is written again instead of a new one; a new one if not given.
             spool: folder for what the store does not take; ``irrbench-spool`` if not given.
-            options: ``data_name`` and ``reference_runs``.
+            options: ``data_name``, ``reference_runs`` and ``owner``.
         """
         run = Run.new(tracking_uri, experiment, key=key, spool=spool)
         run.create(run_name=name, tags=source_tags(tags or {}))
@@ -88,7 +97,7 @@ class MLflowSink:
         Args:
             mlflow_logger: has ``experiment`` (an MLflow client, or a :class:`~irrbench.tracking.Run`), ``run_id`` and
                 ``experiment_id``.
-            options: ``data_name`` and ``reference_runs``.
+            options: ``data_name``, ``reference_runs`` and ``owner``.
         """
         sink = cls(partial(_run_of_logger, mlflow_logger), **options)
         sink._logger = mlflow_logger
@@ -169,7 +178,8 @@ class MLflowSink:
         if not self._with_references:
             return
         counts = {f"{split}/n_images": len(table), f"{split}/tied_share": f"{table['tied'].mean():.6f}"}
-        self.run.log_bounds(split, digest, {"data": self._data_name, **rules, **counts}, data)
+        own = {f"{self._before_rules}{rule}": value for rule, value in rules.items()}
+        self.run.log_bounds(split, digest, {"data": self._data_name, **own, **counts}, data)
         for candidate in ("ceiling", "floor"):
             self.run.log_bounds_table(split, digest, candidate, candidate_table(table, candidate, stage.scores))
 

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger
+from torch._dynamo.utils import counters
 from torchmetrics.classification import BinaryJaccardIndex
 
 from irrbench.callbacks import CeilingStopping, RaterBoundsMonitor
@@ -249,7 +250,7 @@ def test_the_fit_to_labels_of_a_named_monitor(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("ties", ["average", "negative"])
-def test_named_monitors_share_a_run_of_mlflow(tmp_path, uri, ties):
+def test_named_monitors_share_a_run_of_mlflow(tmp_path, uri, ties, caplog):
     made = MLFlowLogger("toys", tracking_uri=uri, artifact_location=(tmp_path / "artifacts").as_uri())
     lesion, other = monitor(name="lesion"), monitor(name="other", roi=None, ties=ties)
     trainer([lesion, other], tmp_path, logger=made).fit(Module(), loader(), loader())
@@ -265,8 +266,11 @@ def test_named_monitors_share_a_run_of_mlflow(tmp_path, uri, ties):
             assert f"per_image/val/{name}.json" in tables[held[0].info.run_id]
             path = client.download_artifacts(held[0].info.run_id, f"per_image/val/{name}.json", str(tmp_path))
             assert len(json.loads(open(path).read())["data"]) == N  # noqa: PTH123, SIM115
+            if role != "model":
+                assert held[0].data.params[f"{name}/ties"] == (ties if name == "other" else "average")
     entries = client.get_run(made.run_id).data.tags["irrbench.bounds_id"].split()
     assert sorted(entry.partition(":")[0] for entry in entries) == ["val/lesion", "val/other"]
+    assert "keeps its first value" not in caplog.text
 
 
 def names_of(client, run):
@@ -303,3 +307,32 @@ def test_an_own_log_of_a_module_stays_its_own(tmp_path):
     trainer(monitor(), tmp_path, max_epochs=1).fit(module, loader(), loader())
     assert vars(module)["log"] is mine
     assert "val/iou" in said
+
+
+class Announces(Module):
+    def validation_step(self, batch, _, dataloader_idx=0):
+        self.log("val/loss", self.loss(self.net(batch["image"]), batch), batch_size=1)
+        self.log(self.key, 0.5, batch_size=1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_module_is_guarded_too(tmp_path, monkeypatch):
+    graphs = []
+    for is_guarded in (True, False):
+        if not is_guarded:
+            monkeypatch.setattr("irrbench.callbacks.keys.put_before", lambda *_: lambda: None)
+        torch._dynamo.reset()
+        counters.clear()
+        module = Announces()
+        module.key = "val/own"
+        run = trainer(monitor(), tmp_path)
+        run.fit(torch.compile(module, backend="eager"), loader(), loader())
+        assert run.callback_metrics["val/own"] == 0.5
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert 0 < graphs[0] <= graphs[1]
+    monkeypatch.undo()
+    module = Announces()
+    module.key = "val/iou"
+    with pytest.raises(ValueError, match="`val/iou` is logged by Announces.validation_step"):
+        trainer(monitor(), tmp_path).fit(torch.compile(module, backend="eager"), loader(), loader())

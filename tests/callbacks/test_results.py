@@ -329,3 +329,28 @@ def test_results_come_back_from_spawned_processes(tmp_path, strategy):
     assert found["stopped"][0] == 1
     assert found["stopped"][1].startswith("val/iou: model - average rater")
     assert not list(tmp_path.glob("irrbench-*"))
+
+
+class Fails(Module):
+    """Ends badly after the monitor has the results of a stage."""
+
+    def on_test_epoch_end(self):
+        raise RuntimeError("somebody's bug")
+
+    def on_validation_end(self):
+        if self.trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stage", ["test", "fit"])
+def test_what_a_stage_has_found_is_written_though_the_trainer_fails(tmp_path, uri, stage):
+    made = MLFlowLogger("toys", tracking_uri=uri, artifact_location=(tmp_path / "artifacts").as_uri())
+    watcher = monitor()
+    run = trainer(watcher, tmp_path, logger=made)
+    with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
+        run.test(Fails(), loader()) if stage == "test" else run.fit(Fails(), loader(), loader())
+    split = {"test": "test", "fit": "val"}[stage]
+    assert len(watcher.tables[split]) == N
+    client = mlflow.MlflowClient(uri)
+    assert f"per_image/{split}.json" in [x.path for x in client.list_artifacts(made.run_id, "per_image")]
