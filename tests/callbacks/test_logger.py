@@ -85,10 +85,10 @@ def test_trainers_of_both_namespaces_take_it(tmp_path, uri, namespace) -> None:
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), 0.1)
 
-    logger = SpoolingMLFlowLogger("toys", "fit", uri)
+    logger = SpoolingMLFlowLogger("toys", "fit", uri, save_dir=tmp_path)
     assert isinstance(logger, pl.loggers.Logger)
     options = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "max_epochs": 1}
-    run = pl.Trainer(default_root_dir=tmp_path, logger=[logger], log_every_n_steps=1, **options)
+    run = pl.Trainer(logger=[logger], log_every_n_steps=1, **options)
     run.fit(Plain(), torch.utils.data.DataLoader(Toy(), batch_size=4))
     assert run.checkpoint_callback.best_model_path.startswith(str(tmp_path / "toys" / logger.version))
     client, found = runs(uri)
