@@ -176,7 +176,7 @@ class Gathering:
         if not by_rater:
             raise ReadError("no annotator", "one at least", "say who looked, or leave the image out")
         if not drawn:
-            raise ReadError("no shape with an outline", "polygons, masks or ellipses", "fill boxes by --boxes, or leave it out")
+            raise ReadError("no shape with an outline", "polygons, masks or ellipses", "use --boxes, or leave it out")
 
         def draw(shape: Shape) -> dict[str, list[Mask]]:
             return {rater: [union(marks, shape) for marks in drawings] for rater, drawings in drawn.items()}
