@@ -32,15 +32,16 @@ def announce(
         threshold: as there.
     """
     masks, size, space = sample.masks, len(sample.masks), tuple(sample.masks.shape[2:])
+    preds = preds.to(masks.device)  # a step may return them from elsewhere
     has_channels = num_classes is not None and preds.shape[1:] == (num_classes, *space)
     if has_channels:
         marks = preds.argmax(1) != 0
     else:
         marks = to_mask(preds.reshape(size, *space), from_logits=from_logits, threshold=threshold) != 0
-    roi = torch.ones_like(marks) if sample.roi is None else sample.roi.to(marks.device) != 0
+    roi = torch.ones_like(marks) if sample.roi is None else sample.roi.to(masks.device) != 0
     rated = roi[:, None].expand_as(masks)
     if sample.present is not None:
-        rated = rated & (sample.present != 0).view(*sample.present.shape, *[1] * len(space))
+        rated = rated & (sample.present.to(masks.device) != 0).view(*sample.present.shape, *[1] * len(space))
     shares = [(x & y).sum() / y.sum() for x, y in ((marks, roi), (masks != 0, rated))]
     low, high, marked, by_raters = torch.stack([preds.min().double(), preds.max().double(), *shares]).tolist()
     kind = "a mask" if not preds.is_floating_point() else "logits" if from_logits else "probabilities"

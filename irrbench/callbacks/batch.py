@@ -241,7 +241,7 @@ def advise_on_channels(channels: int, num_classes: int | None) -> str:
     if channels == 2:
         return (
             "For two classes pass `num_classes=2`, or return y from the step and pass `predictions=lambda m, b, o: "
-            "o['y'][:, 1] - o['y'][:, 0]`: the difference of both logits is the logit of their softmax. "
+            "o['y'][:, 1] - o['y'][:, 0]`: y[:, 1] - y[:, 0] is the logit of the two classes' softmax. "
         )
     return (
         f"For classes that exclude each other pass `num_classes={channels}` (masks of class numbers); for findings "

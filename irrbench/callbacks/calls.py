@@ -21,7 +21,7 @@ class Seen(NamedTuple):
     name: str
     shape: Shape
     tensor: Tensor | None
-    is_preparation: bool  # made of the batch alone by a module without parameters
+    is_aside: bool  # made by a module without parameters, of the batch alone (a normalisation) or inside it (a loss)
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -113,14 +113,14 @@ class ForwardCalls:
         self._is_wrapped = getattr(getattr(module, "trainer", None), "model", module) is not module
 
     def calls(self) -> list[Seen]:
-        """What the outermost calls of a step gave, without preparations if there is something else."""
+        """What the outermost calls of a step gave, without what stands aside if there is something else."""
         seen = self._seen
         # `self.net.forward(x)` of a Sequential is seen by its parts, of which the last one gives the output.
         for chain in self._chains:
             for i in range(len(seen) - len(chain) + 1):
                 if [x.name for x in seen[i : i + len(chain)]] == chain:
                     seen = [*seen[:i], *seen[i + len(chain) - 1 :]]
-        return [x for x in seen if not x.is_preparation] or seen
+        return [x for x in seen if not x.is_aside] or seen
 
     def _enter(self, *, is_root: bool) -> Callable[..., None]:
         def hook(*_: Any) -> None:
@@ -136,25 +136,25 @@ class ForwardCalls:
                 return
             begin = self._open.pop()
             made = [(name + path, tensor) for path, tensor in tensors_in(output) if tensor.ndim > 1]
-            is_preparation = False
+            is_aside = False
             if not torch.compiler.is_compiling():
                 made = [(x, tensor) for x, tensor in made if self._fits(tensor) or not places([tensor]) <= self._places]
-                is_preparation = self._prepares(module, args, made)
-            if begin >= 0 and made:
-                self._seen[begin:] = [
-                    Seen(x, tuple(tensor.shape), tensor if self._fits(tensor) else None, is_preparation)
-                    for x, tensor in made
-                ]
+                is_aside = next(module.parameters(), None) is None and self._is_aside(args, made)
+            if begin < 0:
+                return
+            inside = self._seen[begin:]
+            new = [Seen(x, tuple(tensor.shape), tensor if self._fits(tensor) else None, is_aside) for x, tensor in made]
+            self._seen[begin:] = new or ([x._replace(is_aside=True) for x in inside] if is_aside else inside)
 
         return hook
 
     def _fits(self, tensor: Tensor) -> bool:
         return self._sample is not None and self._sample.matches(tensor.shape, self.num_classes)
 
-    def _prepares(self, module: nn.Module, args: Any, made: list[tuple[str, Tensor]]) -> bool:
-        """Whether a module without parameters, a normalisation perhaps, was called on the batch alone."""
-        if next(module.parameters(), None) is not None:
-            return False
+    def _is_aside(self, args: Any, made: list[tuple[str, Tensor]]) -> bool:
+        """Whether a module without parameters is a loss, which gives no map, or prepares what the batch holds."""
+        if not made:
+            return True
         sources = places(tensor for _, tensor in tensors_in(args))
         if not sources or not sources <= self._places | places(self._prepared):
             return False

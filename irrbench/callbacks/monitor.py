@@ -328,7 +328,7 @@ class RaterBoundsMonitor(Traveller, Callback):
         with paused(x._finder for x in self._beside):
             preds = self._finder.after_step(trainer, pl_module, outputs, batch, sample)
         self._warn_of_single(self._evaluators[stage][index].split, sample, trainer)
-        if self.verbose and self._told != id(trainer) and not preds.is_meta:
+        if self.verbose and self._told != id(trainer) and preds.numel() and not preds.is_meta:
             self._told = id(trainer)
             if trainer.is_global_zero:
                 name = self._finder.chosen + (f" as {self.name}" if self.name else "")

@@ -114,6 +114,15 @@ class Attentive(nn.Module):
         return self.head(x * self.attention(x))
 
 
+class Criterion(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.act, self.hot = nn.Sigmoid(), nn.Upsample(scale_factor=1)
+
+    def forward(self, logits, masks):
+        return (self.act(logits) - self.hot(masks)).square().mean()
+
+
 class Normalise(nn.Module):
     def forward(self, x):
         return (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True)
@@ -133,7 +142,7 @@ def call_forward(module, batch):
     return {"val_loss": torch.tensor(0.5), "target": target}
 
 
-TWO = ["several channels", "`num_classes=2`", "[:, 1] - o['y'][:, 0]"]
+TWO = ["several channels", "`num_classes=2`", "[:, 1] - o['y'][:, 0]", "y[:, 1] - y[:, 0]"]
 NONE_OF_TWO = ["No predictions found", "(4, 2, 8, 10)", *TWO[1:]]
 RECIPES = {
     # a part of the output of several channels, or inside the network
@@ -283,6 +292,11 @@ SURE = {  # network, step, and the logits that are right
         lambda m, b: m.net.body(b["image"]),
     ),
     "parts of a Sequential": (lambda: nn.Sequential(nn.Sequential(conv(4), nn.ReLU()), conv(1, 4)), call_forward, NET),
+    "loss with a sigmoid inside": (
+        lambda: conv(1),
+        lambda m, b: {"loss": m.criterion(m(b["image"]), b["masks"].float())},
+        NET,
+    ),
     "data parallel": (lambda: nn.DataParallel(conv(1)), call, NET),
     "within a loss": (Loss, call, lambda m, b: m.net.inner(b["image"])),
     "normalisation called": (
@@ -334,7 +348,7 @@ class Colours(Toy):
 @pytest.mark.parametrize("name", SURE)
 def test_the_output_is_scored(tmp_path, name):
     net, step, right = SURE[name]
-    module, data = Task(net(), step, norm=Normalise(), drop=nn.Dropout()), Colours()
+    module, data = Task(net(), step, norm=Normalise(), drop=nn.Dropout(), criterion=Criterion()), Colours()
     found = validate(module, tmp_path, data)
     module.eval()
     with torch.no_grad():
