@@ -91,10 +91,9 @@ class TrainConfig:
 
     Attributes:
         max_epochs: epochs; the best one on the validation images is tested.
-        batch_size: images in a step.
+        batch_size: images, or crops, in a step.
         lr: highest learning rate (AdamW, one cycle).
         weight_decay: of AdamW.
-        loss: ``dice_bce``, or another of :data:`irrbench.training.losses.LOSSES`.
         augment: whether training images are flipped and turned at random, with their masks.
         transforms: what else changes training images together with their masks, in this order: ``class_path`` and
             ``init_args`` of transforms of torchvision (``torchvision.transforms.v2``) or albumentations, or one's own.
@@ -103,6 +102,14 @@ class TrainConfig:
         devices: how many, or ``auto`` for all; with several a cell is trained by several processes.
         strategy: of Lightning, such as ``ddp``.
         precision: of Lightning, such as ``16-mixed``.
+        loss: ``dice_bce``, or another of :data:`irrbench.training.losses.LOSSES`.
+        crop: side, or height and width, of random crops to train on and of windows that slide over validation and test
+            images; multiples of 32. Then memory does not grow with the images. Without: whole images.
+        crop_foreground: share of crops that are made to hold a mark of the label.
+        crops_per_image: crops of each image in an epoch.
+        eval_batch_size: images, or with ``crop`` windows, at once in validation and test; ``batch_size`` if not given.
+        window_overlap: share of a side that neighbouring windows have in common.
+        window_weighting: whether the middle of a window counts more than its border.
     """
 
     max_epochs: PositiveInt = 8
@@ -117,6 +124,25 @@ class TrainConfig:
     strategy: str = "auto"
     precision: str = "32-true"
     loss: str = "dice_bce"
+    crop: PositiveInt | list[PositiveInt] | None = None
+    crop_foreground: float = 0.5
+    crops_per_image: PositiveInt = 1
+    eval_batch_size: PositiveInt | None = None
+    window_overlap: float = 0.25
+    window_weighting: Literal["gaussian", "constant"] = "gaussian"
+
+    def __post_init__(self) -> None:
+        """Refuse sides that networks do not take, and shares out of range."""
+        sides = self.crop if isinstance(self.crop, list) else [] if self.crop is None else [self.crop] * 2
+        if self.crop is not None and (len(sides) != 2 or any(side % 32 for side in sides)):
+            raise ConfigError(
+                "train.crop must be a side, or [height, width], in multiples of 32, as networks halve images five "
+                f"times; found {self.crop}. Take 256, or null for whole images."
+            )
+        if not 0 <= self.crop_foreground <= 1:
+            raise ConfigError(f"train.crop_foreground must be a share from 0 to 1, found {self.crop_foreground}.")
+        if not 0 <= self.window_overlap < 1:
+            raise ConfigError(f"train.window_overlap must be a share from 0 to below 1, found {self.window_overlap}.")
 
 
 @dataclass(frozen=True)

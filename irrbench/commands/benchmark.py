@@ -124,7 +124,7 @@ def run_benchmark(
             console.print(f"report: {output / REPORT}; tables: {output}/*.csv", soft_wrap=True)
             console.print(f"charts: {chart_link(config.tracking_uri, store.experiment_id)}", soft_wrap=True)
         for failure in failures:
-            console.print(f"\n{failure.name} failed; its traceback:\n{failure.traceback}", soft_wrap=True)
+            console.print(f"\n{failure.text}", soft_wrap=True)
         if failures:
             names = ", ".join(failure.name for failure in failures)
             console.print(f"Failed ({len(failures)}): {names}. The other results are complete.")

@@ -23,6 +23,7 @@ from irrbench.data import SegmentationDataset, collate
 from irrbench.metrics import SegmentationBounds
 from irrbench.scores import SCORES
 from irrbench.training.models import build, import_class
+from irrbench.training.windows import random_crop, sides
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -32,7 +33,7 @@ PLANES = ("label", "masks", "roi")  # what is drawn on an image and changes toge
 STATISTICS_IMAGES = 256
 # The purposes of random numbers, see `draws`. Labels are drawn without such a number; a purpose 0 would repeat their
 # draws.
-TURN, ORDER, TRANSFORM, TORCH = 1, 2, 3, 4
+TURN, ORDER, TRANSFORM, TORCH, CROP = 1, 2, 3, 4, 5
 
 
 def draws(seed: int, epoch: int, index: int, purpose: int) -> np.random.Generator:
@@ -243,36 +244,39 @@ def data_digest(data: RaterData, facts: ImageFacts) -> str:
 
 
 class TrainingSet(Dataset[dict[str, Any]]):
-    """Training images, flipped and turned at random together with everything drawn on them.
+    """Training images, or crops of them, flipped and turned at random together with everything drawn on them.
 
     Args:
         data: the training split.
         label: label strategy.
-        seed: of labels and turns.
-        augment: whether to flip and turn.
-        transforms: further changes, see :class:`Transforms`.
+        seed: of labels, crops and turns.
+        train: whether to crop, to flip and turn, and further changes, see :class:`Transforms`.
     """
 
-    def __init__(
-        self, data: RaterData, *, label: str, seed: int, augment: bool, transforms: Sequence[Mapping[str, Any]] = ()
-    ) -> None:
+    def __init__(self, data: RaterData, *, label: str, seed: int, train: TrainConfig) -> None:
         self._items = SegmentationDataset(data, label=label, seed=seed)
-        self._seed, self._augment = seed, augment
-        self._transforms = Transforms(transforms) if transforms else None
+        self._seed, self._train = seed, train
+        self._transforms = Transforms(train.transforms) if train.transforms else None
+        self._crops = 1 if train.crop is None else train.crops_per_image
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by persistent workers
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items) * self._crops
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that labels and turns are drawn for."""
+        """Set the epoch that labels, crops and turns are drawn for."""
         self._items.set_epoch(epoch)
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item, epoch = self._items[index], int(self._epoch)
-        if self._augment:
-            turn = int(draws(self._seed, epoch, index, TURN).integers(8))
+        item, epoch = self._items[index // self._crops], int(self._epoch)
+        turn = int(draws(self._seed, epoch, index, TURN).integers(8)) if self._train.augment else 0
+        if self._train.crop is not None:
+            height, width = sides(self._train.crop)
+            window = (width, height) if turn % 2 else (height, width)  # as it lies before the turn
+            rng, foreground = draws(self._seed, epoch, index, CROP), self._train.crop_foreground
+            item = random_crop(item, ("image", *PLANES), window, foreground=foreground, rng=rng)
+        if self._train.augment:
             item |= {key: turned(item[key], turn) for key in ("image", *PLANES)}
         if self._transforms is not None:
             item = self._transforms(item, int(draws(self._seed, epoch, index, TRANSFORM).integers(2**32)))
@@ -343,21 +347,21 @@ def make_loaders(data: RaterData, *, label: str, seed: int, train: TrainConfig) 
         data: with all three splits.
         label: label strategy of the training images.
         seed: of their order, labels and augmentation.
-        train: batch size, augmentation and number of loading processes.
+        train: batch sizes, crops, augmentation and number of loading processes.
     """
-    training = TrainingSet(
-        data.split("train"), label=label, seed=seed, augment=train.augment, transforms=train.transforms
-    )
+    training = TrainingSet(data.split("train"), label=label, seed=seed, train=train)
     order = EpochOrder(len(training), seed=seed)
     # Without a generator of their own, loaders would draw from torch's global one, once more in a process that resumes.
     options: dict[str, Any] = {
-        "batch_size": train.batch_size,
-        "collate_fn": collate,
         "num_workers": train.num_workers,
         "persistent_workers": train.num_workers > 0,
         "generator": torch.Generator().manual_seed(seed),
     }
+    fit_options = {"batch_size": train.batch_size, "collate_fn": collate, **options}
+    eval_options = {**fit_options, "batch_size": train.eval_batch_size or train.batch_size}
+    if train.crop is not None:  # windows slide over one image at a time, in its own size
+        eval_options |= {"batch_size": 1, "collate_fn": partial(collate, multiple=1)}
     # Batch norm cannot learn from a last batch of one image.
     drop_last = len(training) > train.batch_size
-    val, test = (DataLoader(SegmentationDataset(data.split(split)), **options) for split in ("val", "test"))
-    return Loaders(DataLoader(training, sampler=order, drop_last=drop_last, **options), val, test, training, order)
+    val, test = (DataLoader(SegmentationDataset(data.split(split)), **eval_options) for split in ("val", "test"))
+    return Loaders(DataLoader(training, sampler=order, drop_last=drop_last, **fit_options), val, test, training, order)

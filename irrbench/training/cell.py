@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Axes = Mapping[str, Any]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-DONE, RUN, LOCK, MASKS = "done.json", "run.json", "lock", "predictions.npz"
+DONE, RUN, LOCK, LOG, MASKS = "done.json", "run.json", "lock", "failure.log", "predictions.npz"
 TRAINING_VERSION = "0.2.0"  # raised when a change of the code changes the numbers of a training, not at each release
 # Fields of the first version, which are always part of a digest. See CellConfig.digest.
 _FIRST_FIELDS = {

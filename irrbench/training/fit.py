@@ -45,6 +45,7 @@ from irrbench.training.batches import TORCH, Loaders, draws, image_facts, make_l
 from irrbench.training.cell import DONE, LOCK, MASKS, RUN, Cell, CellConfig, CellError, Mask, pack_masks
 from irrbench.training.checkpoints import LAST, AtomicCheckpointIO, LastEpoch, best_weights, find_checkpoint
 from irrbench.training.models import create_module, predictions_of, trains_itself
+from irrbench.training.windows import slide_windows, windows_of
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -159,7 +160,9 @@ def make_module(config: CellConfig, data: RaterData) -> pl.LightningModule:
     options: dict[str, Any] = {"mean": facts.mean, "std": facts.std, "loss": train.loss}
     options |= {"lr": train.lr, "weight_decay": train.weight_decay}
     model = {key: value for key, value in asdict(config.model).items() if key != "name"}
-    return create_module(in_channels=facts.channels, **model, **options)
+    module = create_module(in_channels=facts.channels, **model, **options)
+    windows = windows_of(train)
+    return module if windows is None else slide_windows(module, windows)
 
 
 def _curve(history: list[dict[str, float]], scores: tuple[str, ...], choice: str) -> pd.DataFrame:
@@ -326,6 +329,9 @@ def _parameters(config: CellConfig) -> dict[str, Any]:
         values["init_args"] = json.dumps(model.init_args, default=str)
     if model.class_path is not None and trains_itself(model.class_path):
         train = {key: value for key, value in train.items() if key not in ("lr", "weight_decay", "loss")}
+    if train["crop"] is None:
+        unused = ("crop", "crop_foreground", "crops_per_image", "window_overlap", "window_weighting")
+        train = {key: value for key, value in train.items() if key not in unused}
     values |= {"label": config.label, "seed": config.seed, "data": config.data}
     return {**values, **{f"train/{key}": value for key, value in train.items()}}
 

@@ -5,6 +5,7 @@ A cell that fails does not stop the others.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -17,16 +18,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from irrbench._files import try_lock
+from irrbench._files import try_lock, write_atomically
 from irrbench.config import ConfigError
-from irrbench.training.cell import LOCK, Cell, CellResult, is_finished, load_cell
+from irrbench.data import DataError
+from irrbench.training.cell import LOCK, LOG, Cell, CellError, CellResult, is_finished, load_cell
 from irrbench.training.fit import EpochListener, has_processes, run_cell, run_in_processes, start_anew
+from irrbench.training.memory import REMEDIES, is_shortage
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -38,15 +42,31 @@ _one_at_a_time = threading.Lock()  # torch's random numbers belong to the proces
 
 
 class Failure(NamedTuple):
-    """A cell without results, and the traceback that says why."""
+    """A cell without results.
+
+    Attributes:
+        name: of the cell.
+        traceback: of the error; also in the cell's folder.
+        message: what the user needs to know; empty where that is the traceback.
+        log: the file of the traceback.
+    """
 
     name: str
     traceback: str
+    message: str = ""
+    log: Path | None = None
 
     @property
     def reason(self) -> str:
-        """The last line of the traceback."""
-        return self.traceback.strip().rpartition("\n")[2]
+        """The message, or the last line of the traceback."""
+        return self.message or self.traceback.strip().rpartition("\n")[2]
+
+    @property
+    def text(self) -> str:
+        """What is shown at the end of a grid."""
+        if not self.message:
+            return f"{self.name} failed; its traceback:\n{self.traceback}"
+        return f"{self.name} failed: {self.message}" + (f"\nTraceback: {self.log}" if self.log else "")
 
 
 class LockedByOther(NamedTuple):
@@ -143,9 +163,30 @@ def attempt(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None, 
                 start_anew(cell)
             run = run_in_processes if has_processes(cell.config) else run_cell
             run(cell, data, on_epoch)
-    except Exception:
-        return Failure(cell.name, traceback.format_exc())
-    return None
+    except Exception as error:
+        failure = _failure(cell, error)
+    else:
+        (cell.folder / LOG).unlink(missing_ok=True)
+        return None
+    gc.collect()  # what the traceback held, before the next cell needs it
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return failure
+
+
+def _failure(cell: Cell, error: Exception) -> Failure:
+    """What is known of a cell that ended with an error; the traceback goes into its folder."""
+    text = "".join(traceback.format_exception(error))
+    message = str(error) if isinstance(error, CellError | ConfigError | DataError) else ""
+    if is_shortage(error):
+        found = "the process was ended" if "terminated" in str(error) else f"{type(error).__name__}"
+        message = f"memory did not suffice, it seems ({found}). {REMEDIES}"
+    log: Path | None = cell.folder / LOG
+    try:
+        write_atomically(cell.folder / LOG, lambda place: place.write_text(text))
+    except OSError:  # a full disk is perhaps the error
+        log = None
+    return Failure(cell.name, text, message, log)
 
 
 def _run_elsewhere(
@@ -160,9 +201,9 @@ def _run_elsewhere(
             yield cell, ending
     except ConfigError:
         raise
-    except Exception:  # workers that died, a cluster that went away
-        trace = traceback.format_exc()
-        yield from ((cell, None if is_finished(cell.folder) else Failure(cell.name, trace)) for cell in cells[ended:])
+    except Exception as error:  # workers that died, a cluster that went away
+        for cell in cells[ended:]:
+            yield cell, None if is_finished(cell.folder) else _failure(cell, error)
 
 
 def _attempt_in_worker(cell: Cell, data: RaterData, *, resume: bool, threads: int | None) -> Ending:

@@ -31,7 +31,9 @@ def test_eight_different_turns_and_the_first_is_none():
 
 def test_image_label_masks_and_roi_turn_together():
     data = make_data(["train"] * 5)
-    plain, moved = (TrainingSet(data, label="majority", seed=1, augment=augment) for augment in (False, True))
+    plain, moved = (
+        TrainingSet(data, label="majority", seed=1, train=TrainConfig(augment=augment)) for augment in (False, True)
+    )
     for epoch in range(4):
         moved.set_epoch(epoch)
         for i in range(5):
@@ -49,7 +51,7 @@ def test_image_label_masks_and_roi_turn_together():
 
 def test_turns_depend_on_seed_epoch_and_index_alone():
     data = make_data(["train"] * 6)
-    sets = [TrainingSet(data, label="random", seed=seed, augment=True) for seed in (0, 0, 1)]
+    sets = [TrainingSet(data, label="random", seed=seed, train=TrainConfig(augment=True)) for seed in (0, 0, 1)]
     drawn = []
     for training in sets:
         for epoch in (0, 1):
@@ -120,7 +122,7 @@ def test_loaders_leave_torchs_generator_alone():
 @pytest.mark.parametrize("label", ["majority", "random", "soft", "staple", "rater:r2"])
 def test_labels_of_every_strategy(label):
     data = make_data(["train"] * 3)
-    item = TrainingSet(data, label=label, seed=0, augment=False)[1]
+    item = TrainingSet(data, label=label, seed=0, train=TrainConfig(augment=False))[1]
     votes = data.masks(1)
     expected = {
         "majority": votes.mean(0) > 0.5,
@@ -145,5 +147,7 @@ def test_staple_weighs_raters_inside_the_roi_alone():
     masks[2, 0, 0] = ~masks[2, 0, 0]
     masks[:2, 4:] = rng.random((2, 4, 10)) < 0.5
     data = RaterData.from_arrays([np.zeros((1, 8, 10), np.float32)], [masks], rois=[roi])
-    label = TrainingSet(data, label="staple", seed=0, augment=False)[0]["label"][0].numpy().astype(bool)
+    label = (
+        TrainingSet(data, label="staple", seed=0, train=TrainConfig(augment=False))[0]["label"][0].numpy().astype(bool)
+    )
     assert np.array_equal(label[:4], inside[:4])

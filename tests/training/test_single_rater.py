@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from irrbench._files import read_frame
-from irrbench.config import BenchmarkConfig, ConfigError, RulesConfig
+from irrbench.config import BenchmarkConfig, ConfigError, RulesConfig, TrainConfig
 from irrbench.data import RaterData
 from irrbench.data.dataset import choice_notes
 from irrbench.training.batches import TrainingSet, check_scored, choice_key
@@ -100,7 +100,7 @@ def test_where_nothing_can_choose_or_be_tested_nothing_is_trained(drawn, marks, 
 
 @pytest.mark.parametrize("label", ["majority", "random", "soft", "staple", "rater:r1"])
 def test_training_images_of_one_rater_have_that_mask_as_label(label):
-    training = TrainingSet(make_data({"train": [1, 1]}), label=label, seed=0, augment=False)
+    training = TrainingSet(make_data({"train": [1, 1]}), label=label, seed=0, train=TrainConfig(augment=False))
     mask = np.zeros((6, 8))
     mask[2:4, 3:6] = 1
     assert np.array_equal(training[1]["label"][0], mask)

@@ -171,7 +171,7 @@ def test_training_images_alone_change_and_anew_in_each_epoch(workers):
     for epoch in (0, 1, 0):
         loaders.set_epoch(epoch)
         seen.append({name: x for batch in loaders.train for name, x in zip(batch["id"], batch["image"], strict=True)})
-    plain = TrainingSet(data.split("train"), label="majority", seed=0, augment=False)
+    plain = TrainingSet(data.split("train"), label="majority", seed=0, train=TrainConfig(augment=False))
     for i, name in enumerate(plain[i]["id"] for i in range(4)):
         assert torch.equal(seen[0][name], seen[2][name])
         assert not torch.equal(seen[0][name], seen[1][name])

@@ -1,0 +1,190 @@
+"""How much memory a training takes, found by a dry run without data, and what to say where it did not suffice."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from irrbench.config import BenchmarkConfig, ModelConfig, TrainConfig
+from irrbench.training.models import create_module
+from irrbench.training.windows import sides, slide_windows, windows_of
+
+if TYPE_CHECKING:
+    from irrbench.data import RaterData
+
+PROGRAM = 0.8e9  # bytes of Python and its libraries, measured
+REMEDIES = (
+    "Lower train.batch_size (and train.eval_batch_size), train on crops (train.crop: 256), or scale images down "
+    "(folder.max_side: 1024)."
+)
+
+
+class MemoryEstimate(NamedTuple):
+    """What the most demanding model of a grid needs.
+
+    Attributes:
+        model: its name.
+        train: bytes of a training step, Python and its libraries included where it trains on the CPU.
+        test: bytes of a validation or test step.
+        batch: ``(B, C, H, W)`` of the largest training batch.
+        largest: ``(B, C, H, W)`` of the largest batch in validation and test.
+        available: bytes of the machine or, if it trains there, of its accelerator; None where that is not known.
+        unknown: why there is no estimate, by model.
+    """
+
+    model: str
+    train: float
+    test: float
+    batch: tuple[int, ...]
+    largest: tuple[int, ...]
+    available: float | None
+    unknown: Mapping[str, str]
+
+    @property
+    def lines(self) -> list[str]:
+        """The estimate in words, and what to do where it is more than there is."""
+        lines = [f"memory of {name}: no estimate ({reason})" for name, reason in self.unknown.items()]
+        if not self.model:
+            return lines
+        there = "" if self.available is None else f"; there are {self.available / 1e9:.1f} GB"
+        lines.append(
+            f"memory of {self.model}: about {self.train / 1e9:.1f} GB to train (batches {_shown(self.batch)}) and "
+            f"{self.test / 1e9:.1f} GB to test ({_shown(self.largest)}){there}"
+        )
+        if self.available is not None and max(self.train, self.test) > self.available:
+            lines.append(f"That is more than there is. {REMEDIES}")
+        return lines
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+class Allocated(TorchDispatchMode):
+    """Follows how many bytes the tensors that are alive have, on any device; on ``meta`` nothing is computed.
+
+    Attributes:
+        peak: most bytes so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._alive = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self._alive[storage] = storage.nbytes()
+        self.peak = max(self.peak, sum(self._alive.values()))
+        return result
+
+
+def memory_estimate(config: BenchmarkConfig, data: RaterData) -> MemoryEstimate:
+    """What training and testing take, by one step of each model on tensors without content.
+
+    Counted are weights, gradients, the optimizer's state and all tensors that are alive at once. What libraries take
+    for themselves while they compute is not. See ``docs/benchmark.md`` for how it compares with measured peaks.
+
+    Args:
+        config: of the grid.
+        data: whose sizes of images count.
+    """
+    train, channels = config.train, len(data.image(0))
+    batch = (train.batch_size, channels, *_training_size(data, train))
+    windows = windows_of(train)
+    count = 1 if windows else train.eval_batch_size or train.batch_size
+    largest = (count, channels, *_largest(data, ("val", "test"), 1 if windows else 32))
+    found, unknown = [], {}
+    for model in config.models:
+        try:
+            found.append((*_dry_run(model, train, batch, largest, len(data.raters)), model.label))
+        except Exception as error:  # a user's module may need numbers, which tensors without content do not have
+            unknown[model.label] = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
+    on_cpu = train.accelerator == "cpu" or not torch.cuda.is_available()
+    program = PROGRAM if on_cpu else 0.0
+    most = max(found, default=(0, 0, ""))
+    return MemoryEstimate(most[2], most[0] + program, most[1] + program, batch, largest, _available(on_cpu), unknown)
+
+
+def _training_size(data: RaterData, train: TrainConfig) -> tuple[int, ...]:
+    """Height and width of the largest training batch: images are padded to the largest, some of them turned."""
+    if train.crop is not None:
+        return sides(train.crop)
+    size = _largest(data, ("train",), 32)
+    return (max(size),) * 2 if train.augment else size
+
+
+def _largest(data: RaterData, splits: Sequence[str], multiple: int) -> tuple[int, ...]:
+    shapes = [part.shape(index) for part in map(data.split, splits) for index in range(len(part))]
+    return tuple(-(-max(each) // multiple) * multiple for each in zip(*shapes, strict=True))
+
+
+def _dry_run(
+    model: ModelConfig, train: TrainConfig, batch: tuple[int, ...], largest: tuple[int, ...], raters: int
+) -> tuple[int, int]:
+    """Bytes of a training step and of a test step."""
+    with torch.random.fork_rng(devices=[]):
+        module = create_module(
+            model.architecture, model.encoder, in_channels=batch[1], class_path=model.class_path,
+            init_args=model.init_args, mean=[0.0] * batch[1], std=[1.0] * batch[1], loss=train.loss,
+        ).to("meta")  # fmt: skip
+    windows = windows_of(train)
+    module = module if windows is None else slide_windows(module, windows)
+    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign]
+    with torch.device("meta"):
+        return _step(module.train(), batch, raters), _step(module.eval(), largest, raters)
+
+
+def _step(module: pl.LightningModule, shape: tuple[int, ...], raters: int) -> int:
+    weights = sum(each.nbytes for each in module.state_dict().values())
+    with Allocated() as allocated, torch.set_grad_enabled(module.training):
+        size, _, *space = shape
+        items = {"image": torch.zeros(shape), "label": torch.zeros(size, 1, *space)}
+        items |= {"masks": torch.zeros(size, raters, *space, dtype=torch.uint8), "roi": torch.ones(size, *space) > 0}
+        if not module.training:
+            module(items["image"])
+            return weights + allocated.peak
+        step: Any = module.training_step({**items, "id": [""] * size}, 0)
+        loss: Tensor = step["loss"] if isinstance(step, Mapping) else step
+        loss.backward()
+    return 3 * weights + allocated.peak  # with the two states of Adam; gradients are among the tensors
+
+
+def _available(on_cpu: bool) -> float | None:  # noqa: FBT001
+    try:
+        if not on_cpu:
+            return float(torch.cuda.get_device_properties(0).total_memory)
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+_SHORTAGE = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|Cannot allocate memory|Unable to allocate|bad_alloc|"
+    r"could not create a (?:memory|primitive)|DataLoader worker .*(?:killed|exited unexpectedly)|SIGKILL|"
+    r"worker process .* was unexpectedly terminated|ended with code (?:-9|137)",
+    re.IGNORECASE,
+)
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says, or suggests, that memory did not suffice; also by what it was raised from."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, RuntimeError | OSError | SystemError) and _SHORTAGE.search(str(error)):
+        return True
+    cause = error.__cause__
+    return cause is not None and is_shortage(cause)
