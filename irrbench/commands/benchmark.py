@@ -22,7 +22,6 @@ from irrbench.commands.loading import (
 )
 from irrbench.commands.outputs import REPORT, galleries_of, log_artifacts, make_results, write_outputs
 from irrbench.config import BenchmarkConfig, ConfigError
-from irrbench.data.dataset import choice_notes
 from irrbench.plots import MODEL_COLOURS
 from irrbench.report import terminal_table
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside, save_chart_view
@@ -162,8 +161,6 @@ def _train(
 ) -> Outcome:
     cells = make_cells(config, data, Tracking(store.uri, store.experiment, MODEL_COLOURS[0], store.command))
     own = shard(cells, part)
-    for note in choice_notes(data.split("val"), config.scores[0]):
-        console.print(note, soft_wrap=True)
     if part is not None:
         console.print(f"part {part[0]} of {part[1]}: {len(own)} of {len(cells)} cells")
     with GridProgress(own, resume=resume, console=console) as progress:

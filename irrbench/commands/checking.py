@@ -17,16 +17,17 @@ from irrbench.commands.loading import DataConfig, describe, load_data, load_one,
 from irrbench.commands.outputs import check_questions
 from irrbench.config import BenchmarkConfig, ConfigError, ReliabilityConfig, StudyOptions
 from irrbench.data import DataError, SegmentationDataset
-from irrbench.data.dataset import label_notes
+from irrbench.data.dataset import choice_notes, label_notes
 from irrbench.data.layout import unread
 from irrbench.data.overview import Marks, cautions, count_marks, overview
 from irrbench.data.problems import Problem, summarize_problems
 from irrbench.plots import DISPLAY_NAMES
 from irrbench.reliability.covariates import check_covariates
 from irrbench.reliability.study import check_exclusions, exclude_by_shares, remark
-from irrbench.training.batches import check_splits
+from irrbench.training.batches import check_scored, check_splits
 from irrbench.training.cell import check_grid
 from irrbench.training.grid import check_executor
+from irrbench.training.memory import memory_estimate
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -65,6 +66,7 @@ def refusals(config: DataConfig, data: RaterData) -> Iterator[Callable[[], objec
     if not config.predictions:
         yield partial(check_grid, config, data.raters)
         yield partial(check_splits, data)
+        yield partial(check_scored, data, config.scores[0], config.rules)
         for label in config.labels:
             if label.partition(":")[2] in data.raters:
                 yield partial(SegmentationDataset, data.split("train"), label=label)
@@ -93,6 +95,9 @@ def check(config: DataConfig, *, console: Console | None = None) -> int:
             console.print(f"{name:<{WIDTH}}{text}", soft_wrap=True)
         for refuse in refusals(config, data):
             _try(refuse, problems)
+        if isinstance(config, BenchmarkConfig) and not config.predictions and not problems:
+            for line in memory_estimate(config, data).lines:
+                console.print(f"{'memory':<{WIDTH}}{line}", soft_wrap=True)
         warnings = _warnings(config, data, marks)
         if isinstance(config, ReliabilityConfig):
             warnings += _check_study(config.study, data, marks, problems)
@@ -145,7 +150,7 @@ def _warnings(config: DataConfig, data: RaterData, marks: Marks) -> list[str]:
     has_splits = is_grid or (isinstance(config, BenchmarkConfig) and scored_split(data) is not None)
     found = cautions(data, marks, splits=has_splits)
     if isinstance(config, BenchmarkConfig) and is_grid:
-        found += label_notes(data.split("train"), config.labels)
+        found += label_notes(data.split("train"), config.labels) + choice_notes(data.split("val"), config.scores[0])
     if config.data is not None and (other := unread(Path(config.data))):
         shown = ", ".join(other[:3]) + (f", ... ({len(other)})" if len(other) > 3 else "")
         found.append(f"Not read: {shown} (a data folder holds images/, masks/<rater>/, roi/ and manifest.csv).")

@@ -189,7 +189,7 @@ def check_scored(data: RaterData, score: str, rules: RulesConfig) -> None:
         ("test", score, "test a model"),
     ):
         split = data.split(name)
-        if any(_is_defined(split, index, score, column, rules) for index in range(len(split))):
+        if not len(split) or any(_is_defined(split, index, score, column, rules) for index in range(len(split))):
             continue
         empty = not any(split.masks(index).any() for index in range(len(split)))
         alone = all(split.present(index).sum() < 2 for index in range(len(split)))

@@ -27,10 +27,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from irrbench._files import try_lock, write_atomically
 from irrbench.config import ConfigError
-from irrbench.data import DataError
-from irrbench.training.cell import LOCK, LOG, Cell, CellError, CellResult, is_finished, load_cell
+from irrbench.training.cell import LOCK, LOG, Cell, CellResult, is_finished, load_cell
+from irrbench.training.failures import explain
 from irrbench.training.fit import EpochListener, has_processes, run_cell, run_in_processes, start_anew
-from irrbench.training.memory import REMEDIES, is_shortage
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -58,8 +57,8 @@ class Failure(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """The message, or the last line of the traceback."""
-        return self.message or self.traceback.strip().rpartition("\n")[2]
+        """The message's first line, or the last line of the traceback."""
+        return self.message.partition("\n")[0] or self.traceback.strip().rpartition("\n")[2]
 
     @property
     def text(self) -> str:
@@ -177,16 +176,12 @@ def attempt(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None, 
 def _failure(cell: Cell, error: Exception) -> Failure:
     """What is known of a cell that ended with an error; the traceback goes into its folder."""
     text = "".join(traceback.format_exception(error))
-    message = str(error) if isinstance(error, CellError | ConfigError | DataError) else ""
-    if is_shortage(error):
-        found = "the process was ended" if "terminated" in str(error) else f"{type(error).__name__}"
-        message = f"memory did not suffice, it seems ({found}). {REMEDIES}"
     log: Path | None = cell.folder / LOG
     try:
         write_atomically(cell.folder / LOG, lambda place: place.write_text(text))
-    except OSError:  # a full disk is perhaps the error
+    except (OSError, ConfigError):  # a full disk is perhaps the error
         log = None
-    return Failure(cell.name, text, message, log)
+    return Failure(cell.name, text, explain(error), log)
 
 
 def _run_elsewhere(

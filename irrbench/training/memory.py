@@ -1,9 +1,9 @@
-"""How much memory a training takes, found by a dry run without data, and what to say where it did not suffice."""
+"""How much memory a training takes, found by a dry run without data."""
 
 from __future__ import annotations
 
+import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,12 +52,12 @@ class MemoryEstimate(NamedTuple):
     @property
     def lines(self) -> list[str]:
         """The estimate in words, and what to do where it is more than there is."""
-        lines = [f"memory of {name}: no estimate ({reason})" for name, reason in self.unknown.items()]
+        lines = [f"{name}: no estimate ({reason})" for name, reason in self.unknown.items()]
         if not self.model:
             return lines
         there = "" if self.available is None else f"; there are {self.available / 1e9:.1f} GB"
         lines.append(
-            f"memory of {self.model}: about {self.train / 1e9:.1f} GB to train (batches {_shown(self.batch)}) and "
+            f"{self.model}: about {self.train / 1e9:.1f} GB to train (batches {_shown(self.batch)}) and "
             f"{self.test / 1e9:.1f} GB to test ({_shown(self.largest)}){there}"
         )
         if self.available is not None and max(self.train, self.test) > self.available:
@@ -77,7 +77,7 @@ class Allocated(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._alive = WeakIdKeyDictionary()
 
@@ -103,20 +103,27 @@ def memory_estimate(config: BenchmarkConfig, data: RaterData) -> MemoryEstimate:
         data: whose sizes of images count.
     """
     train, channels = config.train, len(data.image(0))
-    batch = (train.batch_size, channels, *_training_size(data, train))
+    images = {split: len(data.split(split)) for split in ("train", "val", "test")}
+    crops = 1 if train.crop is None else train.crops_per_image
+    batch = (min(train.batch_size, images["train"] * crops), channels, *_training_size(data, train))
     windows = windows_of(train)
-    count = 1 if windows else train.eval_batch_size or train.batch_size
+    at_once = train.eval_batch_size or train.batch_size
+    count = 1 if windows else min(at_once, max(images["val"], images["test"]))
     largest = (count, channels, *_largest(data, ("val", "test"), 1 if windows else 32))
-    found, unknown = [], {}
-    for model in config.models:
-        try:
-            found.append((*_dry_run(model, train, batch, largest, len(data.raters)), model.label))
-        except Exception as error:  # a user's module may need numbers, which tensors without content do not have
-            unknown[model.label] = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
+    runs = {model.label: _try_run(model, train, batch, largest, len(data.raters)) for model in config.models}
+    unknown = {name: found for name, found in runs.items() if isinstance(found, str)}
+    found = [(*bytes_, name) for name, bytes_ in runs.items() if not isinstance(bytes_, str)]
     on_cpu = train.accelerator == "cpu" or not torch.cuda.is_available()
-    program = PROGRAM if on_cpu else 0.0
+    beside = PROGRAM + _loading(data, train) if on_cpu else 0.0
     most = max(found, default=(0, 0, ""))
-    return MemoryEstimate(most[2], most[0] + program, most[1] + program, batch, largest, _available(on_cpu), unknown)
+    return MemoryEstimate(most[2], most[0] + beside, most[1] + beside, batch, largest, _available(on_cpu), unknown)
+
+
+def _loading(data: RaterData, train: TrainConfig) -> float:
+    """Bytes of the images that are read at once, with their masks: a batch, and two more for each loading process."""
+    pixels = max(math.prod(data.shape(index)) for index in range(len(data)))
+    image = pixels * (4 * len(data.image(0)) + len(data.raters) + 5)
+    return float(image * (2 if train.crop is not None else 1 + train.batch_size) * (1 + 2 * train.num_workers))
 
 
 def _training_size(data: RaterData, train: TrainConfig) -> tuple[int, ...]:
@@ -132,10 +139,19 @@ def _largest(data: RaterData, splits: Sequence[str], multiple: int) -> tuple[int
     return tuple(-(-max(each) // multiple) * multiple for each in zip(*shapes, strict=True))
 
 
+def _try_run(
+    model: ModelConfig, train: TrainConfig, batch: tuple[int, ...], largest: tuple[int, ...], raters: int
+) -> tuple[int, int] | str:
+    """Bytes of a training step and of a test step, or why they are not known."""
+    try:
+        return _dry_run(model, train, batch, largest, raters)
+    except Exception as error:  # a user's module may need numbers, which tensors without content do not have
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:100]}"
+
+
 def _dry_run(
     model: ModelConfig, train: TrainConfig, batch: tuple[int, ...], largest: tuple[int, ...], raters: int
 ) -> tuple[int, int]:
-    """Bytes of a training step and of a test step."""
     with torch.random.fork_rng(devices=[]):
         module = create_module(
             model.architecture, model.encoder, in_channels=batch[1], class_path=model.class_path,
@@ -156,11 +172,11 @@ def _step(module: pl.LightningModule, shape: tuple[int, ...], raters: int) -> in
         items |= {"masks": torch.zeros(size, raters, *space, dtype=torch.uint8), "roi": torch.ones(size, *space) > 0}
         if not module.training:
             module(items["image"])
-            return weights + allocated.peak
+            return int(weights + allocated.peak)
         step: Any = module.training_step({**items, "id": [""] * size}, 0)
         loss: Tensor = step["loss"] if isinstance(step, Mapping) else step
         loss.backward()
-    return 3 * weights + allocated.peak  # with the two states of Adam; gradients are among the tensors
+    return int(3 * weights + allocated.peak)  # with the two states of Adam; gradients are among the tensors
 
 
 def _available(on_cpu: bool) -> float | None:  # noqa: FBT001
@@ -170,21 +186,3 @@ def _available(on_cpu: bool) -> float | None:  # noqa: FBT001
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):
         return None
-
-
-_SHORTAGE = re.compile(
-    r"out of memory|can't allocate memory|not enough memory|Cannot allocate memory|Unable to allocate|bad_alloc|"
-    r"could not create a (?:memory|primitive)|DataLoader worker .*(?:killed|exited unexpectedly)|SIGKILL|"
-    r"worker process .* was unexpectedly terminated|ended with code (?:-9|137)",
-    re.IGNORECASE,
-)
-
-
-def is_shortage(error: BaseException) -> bool:
-    """Whether an error says, or suggests, that memory did not suffice; also by what it was raised from."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if isinstance(error, RuntimeError | OSError | SystemError) and _SHORTAGE.search(str(error)):
-        return True
-    cause = error.__cause__
-    return cause is not None and is_shortage(cause)

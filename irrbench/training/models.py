@@ -106,6 +106,7 @@ class SegmentationModule(pl.LightningModule):
         lr: highest learning rate.
         weight_decay: of AdamW.
         loss: name among :data:`irrbench.training.losses.LOSSES`.
+        network_channels: of the network, if not ``C``: a grey image is repeated.
         network: any network for images ``(B, C, H, W)`` that gives logits ``(B, 1, H, W)``; it replaces architecture,
             encoder and weights.
 
@@ -133,11 +134,14 @@ class SegmentationModule(pl.LightningModule):
         lr: float = 2e-3,  # noqa: ARG002 (kept in hparams)
         weight_decay: float = 1e-4,  # noqa: ARG002
         loss: str = "dice_bce",
+        network_channels: int | None = None,
         network: nn.Module | None = None,
     ) -> None:
         super().__init__()
         unused = () if network is None else ("architecture", "encoder", "encoder_weights")
-        self.save_hyperparameters(ignore=["network", *unused])
+        same = ("network_channels",) if network_channels in (None, in_channels) else ()
+        self.save_hyperparameters(ignore=["network", *unused, *same])
+        self._repeats = 1 if same else int(network_channels or 1)
         if network is None:
             network = create_network(architecture, encoder, in_channels=in_channels, encoder_weights=encoder_weights)
         self.network, self.loss = network, select_loss(loss)
@@ -146,7 +150,8 @@ class SegmentationModule(pl.LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(B, 1, H, W)`` of images ``(B, C, H, W)``."""
-        logits: Tensor = self.network((image - self.mean) / self.std)
+        pixels = (image - self.mean) / self.std
+        logits: Tensor = self.network(pixels if self._repeats == 1 else pixels.expand(-1, self._repeats, -1, -1))
         return logits
 
     def training_step(self, batch: Batch, _batch_idx: int) -> Tensor:
@@ -244,7 +249,8 @@ def create_module(
     Args:
         architecture: name in segmentation-models-pytorch.
         encoder: name of its encoder.
-        in_channels: ``C`` of the images; given to a class that takes an argument of this name.
+        in_channels: ``C`` of the images; given to a class that takes an argument of this name. Grey images are repeated
+            for a model whose ``init_args`` say more.
         encoder_weights: pretrained weights to download.
         class_path: import path of a class instead. A ``torch.nn.Module`` (images ``(B, C, H, W)`` with mean 0 and
             standard deviation 1 in, logits ``(B, 1, H, W)`` out) is trained by :class:`SegmentationModule`. A
@@ -264,9 +270,13 @@ def create_module(
         torch.Size([2, 1, 3, 4])
     """
     given = dict(init_args or {})
+    taken = int(given.get("in_channels", in_channels))
+    if taken != in_channels and in_channels > 1:
+        raise ValueError(f"init_args: in_channels is {taken}, the images have {in_channels} channels. Leave it out.")
     if class_path is None:
+        given.pop("in_channels", None)
         network: nn.Module = create_network(
-            architecture, encoder, in_channels=in_channels, encoder_weights=encoder_weights, **given
+            architecture, encoder, in_channels=taken, encoder_weights=encoder_weights, **given
         )
     else:
         check_model(architecture, encoder, class_path, given)
@@ -277,7 +287,7 @@ def create_module(
         kind = type(network)  # its own steps first, then the steps that it lacks, then Lightning's, which do nothing
         network.__class__ = type(kind.__name__, (kind, _LogitSteps), {"__module__": kind.__module__})
         return network
-    return SegmentationModule(network=network, in_channels=in_channels, **options)
+    return SegmentationModule(network=network, in_channels=in_channels, network_channels=taken, **options)
 
 
 def trains_itself(class_path: str) -> bool:

@@ -54,6 +54,26 @@ class Deadly(Net):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Greedy(Net):
+    def forward(self, image):
+        return super().forward(torch.empty(2 ** 52))
+
+
+class ThreeChannels(nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 1, 1)
+
+
+class OneValue(Net):
+    def forward(self, image):
+        return super().forward(image) * nn.functional.batch_norm(image.mean((2, 3)), None, None, training=True).mean()
+
+
+class NeedsNumbers(Net):
+    def forward(self, image):
+        return super().forward(image) * float(image.mean())
+
+
 class TwoClasses(nn.Conv2d):
     def __init__(self, in_channels: int):
         super().__init__(in_channels, 2, 1)
