@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import finalize
 
 import pytorch_lightning as pl
 import torch
@@ -21,7 +22,7 @@ from irrbench.training.windows import sides, slide_windows, windows_of
 if TYPE_CHECKING:
     from irrbench.data import RaterData
 
-PROGRAM = 0.8e9  # bytes of Python and its libraries, measured
+PROGRAM = 1.2e9  # bytes of Python, its libraries and what these take while they compute, measured
 REMEDIES = (
     "Lower train.batch_size (and train.eval_batch_size), train on crops (train.crop: 256), or scale images down "
     "(folder.max_side: 1024)."
@@ -78,7 +79,7 @@ class Allocated(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = 0
+        self.peak = self._now = 0
         self._alive = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -86,10 +87,18 @@ class Allocated(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                self._alive[storage] = storage.nbytes()
-        self.peak = max(self.peak, sum(self._alive.values()))
+                self._follow(tensor.untyped_storage())
+        self.peak = max(self.peak, self._now)
         return result
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._alive:
+            self._alive[storage] = size = storage.nbytes()
+            self._now += size
+            finalize(storage, self._forget, size)
+
+    def _forget(self, size: int) -> None:
+        self._now -= size
 
 
 def memory_estimate(config: BenchmarkConfig, data: RaterData) -> MemoryEstimate:
@@ -160,8 +169,13 @@ def _dry_run(
     windows = windows_of(train)
     module = module if windows is None else slide_windows(module, windows)
     module.log = module.log_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign]
+    images, channels, *space = largest
+    # A few windows are like many; beside them are the image, the sums of predictions and weights, and their ratio.
+    few = space if windows is None else [min(pair) for pair in zip(space, (2 * s for s in windows.window), strict=True)]
+    beside = 4 * images * (channels + 3) * (math.prod(space) - math.prod(few))
     with torch.device("meta"):
-        return _step(module.train(), batch, raters), _step(module.eval(), largest, raters)
+        test = _step(module.eval(), (images, channels, *few), raters)
+        return _step(module.train(), batch, raters), test + beside
 
 
 def _step(module: pl.LightningModule, shape: tuple[int, ...], raters: int) -> int:

@@ -50,13 +50,14 @@ def test_a_training_step_by_hand():
 
 
 def config_of(**train):
-    return load_config(None, [], changes={f"train.{key}": value for key, value in train.items()})
+    models = [{"class_path": "tiny_nets.Net"}]
+    return load_config(None, [], changes={"models": models, **{f"train.{key}": value for key, value in train.items()}})
 
 
 DATA = make_data(["train"] * 3 + ["val", "test"], [(40, 50), (70, 40), (64, 64), (300, 40), (90, 200)])
 
 
-def test_the_largest_batches_count():
+def test_the_largest_batches_count(with_nets):
     whole = memory_estimate(config_of(batch_size=2), DATA)
     assert (whole.batch, whole.largest) == ((2, 1, 96, 96), (1, 1, 320, 224))
     assert memory_estimate(config_of(augment=False, batch_size=2), DATA).batch == (2, 1, 96, 64)
@@ -66,7 +67,7 @@ def test_the_largest_batches_count():
     assert crops.test < whole.test
 
 
-def test_memory_grows_with_the_batch_and_not_with_the_image_on_crops():
+def test_memory_grows_with_the_batch_and_not_with_the_image_on_crops(with_nets):
     sizes = [(256, 256)] * 8
     small = make_data(["train"] * 6 + ["val", "test"], sizes)
     large = make_data(["train"] * 6 + ["val", "test"], [(512, 512)] * 8)
@@ -78,10 +79,10 @@ def test_memory_grows_with_the_batch_and_not_with_the_image_on_crops():
     assert steps["large", 64] - steps["small", 64] < 0.05 * (steps["large", None] - steps["small", None])
 
 
-def test_too_much_is_said_with_the_remedy():
+def test_too_much_is_said_with_the_remedy(with_nets):
     found = memory_estimate(config_of(batch_size=2), DATA)._replace(available=1e6)
     text = " ".join(found.lines)
-    assert "unet-resnet18: about" in text
+    assert "Net: about" in text
     assert "GB to train (batches 2 x 1 x 96 x 96)" in text
     assert all(key in text for key in ("train.batch_size", "train.crop", "folder.max_side"))
 
@@ -92,7 +93,7 @@ def test_a_module_that_needs_numbers_has_no_estimate(with_nets):
     assert line.startswith("NeedsNumbers: no estimate (RuntimeError")
 
 
-def test_an_estimate_draws_no_random_numbers():
+def test_an_estimate_draws_no_random_numbers(with_nets):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
