@@ -20,7 +20,7 @@ from irrbench.data import DataError, SegmentationDataset
 from irrbench.data.dataset import choice_notes, label_notes
 from irrbench.data.layout import unread
 from irrbench.data.overview import Marks, cautions, count_marks, overview
-from irrbench.data.problems import Problem, summarize_problems
+from irrbench.data.problems import Problem, count_problems, summarize_problems
 from irrbench.plots import DISPLAY_NAMES
 from irrbench.reliability.covariates import check_covariates
 from irrbench.reliability.study import check_exclusions, exclude_by_shares, remark
@@ -103,14 +103,13 @@ def check(config: DataConfig, *, console: Console | None = None) -> int:
             warnings += _check_study(config.study, data, marks, problems)
     elif isinstance(config, BenchmarkConfig) and not config.predictions:
         _try(partial(check_grid, config), problems)
-    for line in summarize_problems(problem for problem in problems if isinstance(problem, Problem)):
+    lines = summarize_problems(problem for problem in problems if isinstance(problem, Problem))
+    lines += [problem for problem in problems if isinstance(problem, str)]
+    for line in lines:
         console.print(f"- {line}", soft_wrap=True)
-    for message in [problem for problem in problems if isinstance(problem, str)]:
-        console.print(f"- {message}", soft_wrap=True)
     _warn(warnings, console)
-    where = config.data or "the embedded data"
-    found = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}" if problems else "no problems found"
-    console.print(f"{where}: {found}", soft_wrap=True)
+    found = count_problems(len(problems), len(lines)) if problems else "no problems found"
+    console.print(f"{config.data or 'the embedded data'}: {found}", soft_wrap=True)
     return SOME_PROBLEMS if problems else NO_PROBLEMS
 
 

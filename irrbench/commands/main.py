@@ -172,7 +172,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
     """Convert; 0 when everything can be used, 1 when something was left out or the folder has problems."""
-    from irrbench.data.problems import summarize_problems  # noqa: PLC0415
+    from irrbench.data.problems import count_problems, summarize_problems  # noqa: PLC0415
 
     name, own = options.format.replace("-", "_"), ("command", "typed", "flags", "format", "source")
     convert = getattr(import_module(f"irrbench.convert.{name}"), f"convert_{name}")
@@ -189,9 +189,10 @@ def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
         _say(f"  {rater}: drawings {drawings}, empty {empty}, repeats {repeats}")
     if done.missing:
         _say(f"{done.missing} masks are missing, where a rater did not draw an image: read it with allow_missing.")
-    for line in summarize_problems(done.problems):
+    lines = summarize_problems(done.problems)
+    for line in lines:
         _say(line)
-    _say(f"checked: {len(done.problems)} problems found" if done.problems else "checked: no problems found")
+    _say(f"checked: {count_problems(len(done.problems), len(lines)) if lines else 'no problems found'}")
     return SOME_LEFT_OUT if done.left_out or done.problems else 0
 
 

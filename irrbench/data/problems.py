@@ -54,6 +54,17 @@ def summarize_problems(problems: Iterable[Problem]) -> list[str]:
     return [_summarize(group) for group in kinds.values()]
 
 
+def count_problems(problems: int, kinds: int) -> str:
+    """How many problems there are, of how many kinds.
+
+    Example:
+        >>> count_problems(1, 1), count_problems(6848, 1)
+        ('1 problem', '6848 problems of 1 kind')
+    """
+    of_kinds = f" of {kinds} kind{'' if kinds == 1 else 's'}" if kinds < problems else ""
+    return f"{problems} problem{'' if problems == 1 else 's'}{of_kinds}"
+
+
 def _summarize(group: Sequence[Problem]) -> str:
     first, *others = group
     if not others:
@@ -77,9 +88,8 @@ class DataError(ValueError):
         super().__init__(self.problems)
 
     def __str__(self) -> str:
-        count, lines = len(self.problems), summarize_problems(self.problems)
-        kinds = f" of {len(lines)} kind{'' if len(lines) == 1 else 's'}" if len(lines) < count else ""
-        shown = [f"the data cannot be used: {count} problem{'' if count == 1 else 's'}{kinds}"]
+        lines = summarize_problems(self.problems)
+        shown = [f"the data cannot be used: {count_problems(len(self.problems), len(lines))}"]
         shown += [f"  {line}" for line in lines[:SHOWN_PROBLEMS]]
         if len(lines) > SHOWN_PROBLEMS:
             shown.append(f"  and {len(lines) - SHOWN_PROBLEMS} more kinds (check_folder lists them all)")

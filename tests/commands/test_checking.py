@@ -106,7 +106,7 @@ def test_predictions_of_several_models_are_checked_all(study, tmp_path):
     code, lines = checked(load_config(None, [], changes={"data": str(study), "predictions": folders}))
     assert code == 2
     assert [line[:11] for line in lines if "behind the image's id" in line] == ["- 5 times: "] * 2
-    assert lines[-1].endswith(": 10 problems")
+    assert lines[-1].endswith(": 10 problems of 2 kinds")
 
 
 def test_a_model_with_the_name_of_a_bound_is_refused_by_the_check_too(study, tmp_path):
