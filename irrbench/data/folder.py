@@ -245,10 +245,13 @@ class _Folder:
 
     def read_image(self, image_id: str, rules: Mapping[str, Rule], *, decode: bool, max_side: int | None) -> Drawn:
         """Read the files of one image; runs in several threads."""
-        first = [MaskFile(rater, rules[rater], files.get(image_id)) for rater, files in self.masks.items()]
-        raters = {name: repeat_of(name) or name for name in self.repeats}
-        repeats = [MaskFile(raters[n], rules[raters[n]], files.get(image_id)) for n, files in self.repeats.items()]
-        roi = MaskFile(ROI, Rule(), self.rois.get(image_id))
+        drawings = [
+            MaskFile(f"masks/{name}", rater, rules[rater], files.get(image_id))
+            for name, files in (*self.masks.items(), *self.repeats.items())
+            for rater in [repeat_of(name) or name]
+        ]
+        first, repeats = drawings[: len(self.masks)], drawings[len(self.masks) :]
+        roi = MaskFile(ROI, ROI, Rule(), self.rois.get(image_id))
         image = self.images[image_id]
         return read_files(self.root, image, first, repeats, roi, decode=decode, max_side=max_side)
 

@@ -23,8 +23,9 @@ ROI = "roi"
 
 
 class MaskFile(NamedTuple):
-    """A rater's drawing of an image, or its ROI: whose, how its values are read, and the file (None: not drawn)."""
+    """A rater's drawing of an image, or its ROI: where, whose, how its values are read, the file (None: not drawn)."""
 
+    folder: str
     rater: str
     rule: Rule
     path: Path | None
@@ -76,7 +77,7 @@ def read_files(
     for file in (*first, *repeats, roi):
         marks = None
         if file.path is not None:
-            shown = shown_path(root, file.path)
+            shown = f"{file.folder}/{file.path.name}"
             with collecting(problems, shown):
                 marks = read_mask(file.path, file.rule, like=affine)
                 facts[shown] = (file.rater, marks.facts)

@@ -201,7 +201,7 @@ def single_plane(values: NDArray[Any], path: Path, reader: Reader | None = None)
     if alpha.size:
         colours = _shown(colours, alpha)
     plane: NDArray[Any] = colours[0]
-    if path.suffix.lower() in LOSSY:
+    if path.name.lower().endswith(LOSSY):
         if len(colours) > 1 and np.ptp(colours, axis=0).max() > JPG_SLACK:
             raise ReadError("colours in a JPEG", "grey, or a file that was saved without loss", "export it as PNG")
         return plane, "jpg"
