@@ -183,7 +183,8 @@ def _score(
     split = scored_split(data)
     predictions = load_all(config, data, split=split)
     scored = data if split is None else data.split(split)
-    console.print(f"scoring finished predictions of {', '.join(predictions)} on {scored_on(split, scored)}")
+    models = ", ".join(f"{name} ({found.values})" for name, found in predictions.items())
+    console.print(f"scoring finished predictions of {models} on {scored_on(split, scored)}", soft_wrap=True)
     if config.finished.threshold == "auto":
         for name, found in predictions.items():
             chosen = f"threshold {found.threshold:g}, the best on the validation images"

@@ -20,7 +20,7 @@ from irrbench.data import (
     load_folder,
     load_predictions,
 )
-from irrbench.data.overview import headline, splits_text
+from irrbench.data.overview import headline, read_as, splits_text
 from irrbench.datasets import load_lidc
 
 if TYPE_CHECKING:
@@ -100,9 +100,10 @@ def scored_on(split: str | None, data: RaterData) -> str:
 
 
 def describe(config: DataConfig, data: RaterData) -> str:
-    """What the data are: images, raters, and the splits where a grid is trained on them."""
+    """What the data are: images, raters, what values mean, and the splits where a grid is trained on them."""
     source = LIDC if config.data is None else config.data
     text = f"{data.name} ({source}): {headline(data)}"
+    text += f"\nvalues: {read_as(data)}" if data.values else ""
     is_grid = isinstance(config, BenchmarkConfig) and not config.predictions
     return f"{text}\nsplits: {splits_text(data)}" if is_grid else text
 

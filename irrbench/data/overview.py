@@ -114,7 +114,7 @@ def overview(data: RaterData, marks: Marks) -> Iterator[tuple[str, str]]:
     yield "splits", splits_text(data)
     yield "raters", raters_text(data)
     if data.values:
-        yield "values", _values(data)
+        yield "values", read_as(data)
     yield "marked", f"{', '.join(_marked(data, marks))} of the pixels (median of images where anything is marked)"
     if any(item.has_roi for item in data.packed):
         yield "ROI", f"median {np.median(marks.roi):.1%} of an image's pixels"
@@ -157,7 +157,8 @@ def _histogram(numbers: Iterable[int], raters: str = "", images: str = "") -> st
     return ", ".join([f"{first}{raters} on {times}{images}", *(f"{number} on {times}" for number, times in others)])
 
 
-def _values(data: RaterData) -> str:
+def read_as(data: RaterData) -> str:
+    """What the values in the files were taken to mean."""
     texts = {data.values[rater] for rater in data.raters if rater in data.values}
     others = [f"{name}: {text}" for name, text in data.values.items() if name not in data.raters]
     if len(texts) == 1:
