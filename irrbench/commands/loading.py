@@ -103,7 +103,8 @@ def describe(config: DataConfig, data: RaterData) -> str:
     """What the data are: images, raters, what values mean, and the splits where a grid is trained on them."""
     source = LIDC if config.data is None else config.data
     text = f"{data.name} ({source}): {headline(data)}"
-    text += f"\nvalues: {read_as(data)}" if data.values else ""
+    values = read_as(data)
+    text += f"\nvalues: {values}" if values else ""
     is_grid = isinstance(config, BenchmarkConfig) and not config.predictions
     return f"{text}\nsplits: {splits_text(data)}" if is_grid else text
 
