@@ -135,29 +135,21 @@ class PredictionFinder(ForwardCalls):
         fitting += [Capture(x.name, x.tensor) for x in calls if x.tensor is not None]
         labels = {x.name for x in fitting if self._is_label(x, sample)}
         found = distinct([x for x in fitting if x.name not in labels])
-        shapes = [(x.name, tuple(x.tensor.shape)) for x in returned if not self._belongs_to_batch(x)]
-        shapes += [(x.name, x.shape) for x in calls]
-        several = [x for x in shapes if (sample.channels(x[1]) or 0) > 1 and not sample.matches(x[1], self.num_classes)]
-        if found and found[0].name == "outputs":  # returned bare: the step's own word
-            return found[0]
-        has_classes = any(sample.channels(tuple(x.tensor.shape)) == self.num_classes for x in found)
-        if len(found) == 1 and (has_classes or not several):
-            return found[0]
+        others = [(x.name, tuple(x.tensor.shape)) for x in returned if not self._belongs_to_batch(x)]
+        others += [(x.name, x.shape) for x in calls]
+        several = [x for x in others if (sample.channels(x[1]) or 0) > 1 and not sample.matches(x[1], self.num_classes)]
+        if any(sample.channels(tuple(x.tensor.shape)) == self.num_classes for x in found):
+            several = []  # as many channels as classes were announced: no inner tensor
+        if found and (found[0].name == "outputs" or (len(found) == 1 and not several)):
+            return found[0]  # also what the step returns bare, which is its own word
         fits = [(x.name, tuple(x.tensor.shape)) for x in found]
-        if len(fits) > 1 and (has_classes or not several):
-            raise ValueError(
-                f"{len(fits)} tensors have the shape of predictions: {_list(fits)}. Say which{_pick(fits)}: {_REMEDY}"
-            )
-        advice = advise([shape for _, shape in several or shapes], sample, self.num_classes) + _unseen(calls)
+        advice = advise([shape for _, shape in several or others], sample, self.num_classes) + _unseen(calls)
         if fits:
-            raise ValueError(
-                f"{_list(fits)} has the shape of predictions, but {_list(several)} has several channels. {advice}If "
-                f"{fits[-1][0]} is what to score, say so{_pick(fits)}. {_REMEDY}"
-            )
+            raise ValueError(_ask_which(fits, several, advice))
         left_out = f" ({', '.join(sorted(labels))} is a label or the batch's own)" if labels else ""
         seen = "no forward call was seen"
-        if calls:
-            seen = f"the forward calls gave {_list([(x.name, x.shape) for x in calls])}"
+        if calls:  # the last ones, as a network's output is rarely among the first
+            seen = f"the forward calls gave {_list([(x.name, x.shape) for x in calls], most=5)}"
         raise ValueError(
             f"No predictions found: expected a tensor {sample.expected(self.num_classes)}; the step returned "
             f"{describe(outputs)}, and {seen}{left_out}. {advice}{_REMEDY}"
@@ -180,9 +172,19 @@ class PredictionFinder(ForwardCalls):
         return self._labels[capture.name]
 
 
-def _list(named: list[Named]) -> str:
-    """The last five of some tensors, as a network's output is rarely among the first."""
-    return ", ".join((["..."] if len(named) > 5 else []) + [f"{name} {shape}" for name, shape in named[-5:]])
+def _ask_which(fits: list[Named], several: list[Named], advice: str) -> str:
+    """Which tensors have the shape of predictions, and what to pass for each."""
+    if several:
+        return (
+            f"{_list(fits)} has the shape of predictions, but {_list(several)} has several channels. {advice}If "
+            f"{fits[-1][0]} is what to score, say so{_pick(fits)}. {_REMEDY}"
+        )
+    return f"{len(fits)} tensors have the shape of predictions: {_list(fits)}. Say which{_pick(fits)}: {_REMEDY}"
+
+
+def _list(named: list[Named], *, most: int = 20) -> str:
+    """The last of some tensors, and whether there are more."""
+    return ", ".join(["..."] * (len(named) > most) + [f"{name} {shape}" for name, shape in named[-most:]])
 
 
 def _pick(named: list[Named]) -> str:
