@@ -7,6 +7,7 @@ costs a few seconds and one warning, and what it misses is delivered later.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,7 +20,9 @@ from irrbench.summary import REFERENCES, bounds_digest
 from irrbench.tracking import Run, RunAddress, chart_link
 from irrbench.tracking.calls import dataset, describe_dataset
 from irrbench.tracking.names import apart, safe_key
+from irrbench.tracking.reference_runs import name_bounds
 from irrbench.tracking.run import source_tags
+from irrbench.tracking.store import RESULT_TAGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ABSENT = object()
-MAX_SPLIT = 180  # characters, so that a score's name fits behind it
+MAX_SPLIT = 120  # characters, so that a score's or picture's name fits behind it
 
 
 class MLflowSink:
@@ -55,6 +58,7 @@ class MLflowSink:
         self._given, self._data_name, self._with_references = run, data_name, reference_runs
         self._digests: dict[str, str] = {}
         self._names: dict[str, str] = {}
+        self._shown = ""  # the split whose results are in the run's tags
         self._logger: Any = None
 
     @classmethod
@@ -133,6 +137,7 @@ class MLflowSink:
             self.run.log_per_image(self._name(stage.split), candidate_table(table, "model", stage.scores))
             if step:
                 self._log_panels(stage, step)
+            self._log_results(stage)
             self.run.save_view(stage.scores)
         self.run.drain()
 
@@ -192,6 +197,17 @@ class MLflowSink:
             for candidate in ("ceiling", "floor")
         )
         self.run.log_bounds_line(split, self._digests[stage.split], ceiling, floor, last_step=step)
+
+    def _log_results(self, stage: Stage) -> None:
+        """Write the main score between its bounds into tags, which tables of runs show with three digits."""
+        if stage.split != "test" and self._shown not in {"", stage.split}:
+            return  # the test images' results stay, and of several loaders the first one's
+        self._shown, score = stage.split, stage.scores[0]
+        means = stage.summary[score]
+        reached = f"{means.normalized:.0%}" if math.isfinite(means.normalized) else "-"
+        digits = (f"{value:.3f}" for value in (means.floor, means.model, means.ceiling))
+        where = f"{self._name(stage.split)}/{score}", name_bounds({"data": self._data_name, **stage.rules})
+        self.run.set_tags(dict(zip(RESULT_TAGS, (*digits, reached, *where), strict=True)))
 
     def _log_panels(self, stage: Stage, step: int) -> None:
         for name, picture in stage.panels.draw().items():

@@ -7,6 +7,7 @@ the chart view are beside their subjects, in :mod:`irrbench.tracking.reference_r
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import inspect
 import io
@@ -86,6 +87,8 @@ def is_final(error: BaseException) -> bool:
     answer = getattr(error, "response", None)  # of an artifact store behind HTTP
     if answer is not None:
         return getattr(answer, "status_code", 0) in FINAL_STATUS
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return True
     own = isinstance(error, LookupError | TypeError | ValueError) and not isinstance(error, OSError)
     return own and error.__cause__ is None and not isinstance(error, StoreError | UnknownCallError)
 
@@ -410,6 +413,7 @@ def unpack_table(text: bytes) -> pd.DataFrame:
 # Pictures and other files.
 
 THUMBNAIL = 256  # pixels of the longer side
+MAX_PICTURE = 150  # characters of a key in a file's name, of which file systems take 255
 
 
 @call
@@ -442,7 +446,7 @@ def picture_name(run_id: str, key: str, *, step: int, timestamp: int, content: b
     >>> "".join(picture_name("0", "val/nodule: 1", step=14, timestamp=1795373672, content=b"")[:2])
     'val~nodule_ 1+step+14+timestamp+1795373672+'
     """
-    plain = re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", key).replace("/", "~")
+    plain = re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", safe_key(key, limit=MAX_PICTURE)).replace("/", "~")
     identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {key} {step} {hashlib.sha256(content).hexdigest()}")
     return f"{plain}+step+{step}+timestamp+", f"{timestamp}+", str(identity)
 

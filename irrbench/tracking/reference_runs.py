@@ -155,17 +155,25 @@ class ReferenceRuns:
 
     def give_names(self, rules: Mapping[str, Any], digest: str) -> None:
         """Name both runs after data and rules, unless their user has named them; the digest tells equal names apart."""
-        shown = [text.format(rules[rule]) for rule, text in SHOWN_RULES.items() if rule in rules]
-        usual = {SHOWN_RULES[rule].format(value) for rule, value in USUAL_RULES.items()}
         for role, run in (("ceiling", self.ceiling), ("floor", self.floor)):
             if run.client.get_run(run.run_id).info.run_name != DISPLAY_NAMES[role]:
                 continue
             first = DISPLAY_NAMES[role].partition(" (")[0]
-            name = cut(" · ".join([first, *(text for text in shown if text not in usual)]), MAX_KEY)
+            name = cut(f"{first} · {name_bounds(rules)}", MAX_KEY)
             others = run.client.search_runs([run.experiment_id], f"tags.\"{ROLE_TAG}\" = '{role}'")
             if name in {other.info.run_name for other in others}:
                 name = f"{name} · {digest.rpartition(':')[2][:4]}"
             run.client.update_run(run.run_id, name=name)
+
+
+def name_bounds(rules: Mapping[str, Any]) -> str:
+    """Return what bounds are called, such as "lidc · ties average": data, tie rule, and rules that are not the usual.
+
+    >>> name_bounds({"data": "lidc", "ties": "average", "empty_reference": "drop", "val/n_images": 30})
+    'lidc · ties average'
+    """
+    shown = {rule: rules[rule] for rule in SHOWN_RULES if rule in rules and USUAL_RULES.get(rule) != rules[rule]}
+    return " · ".join(SHOWN_RULES[rule].format(value) for rule, value in shown.items())
 
 
 def _bounds_entry(split: str, digest: str) -> str:

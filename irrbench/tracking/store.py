@@ -24,6 +24,7 @@ from irrbench.tracking.creation import make_database, table_names
 ROLE_TAG = "irrbench.role"
 BOUNDS_TAG = "irrbench.bounds_id"
 KEY_TAG = "irrbench.run_key"
+RESULT_TAGS = tuple(f"irrbench.{name}" for name in ("floor", "model", "ceiling", "normalized", "score", "bounds"))
 COLOUR_TAG = "mlflow.runColor"
 NOTE_TAG = "mlflow.note.content"
 VIEW_KEY = "irrbench"
@@ -245,13 +246,13 @@ def program(name: str = "irrbench") -> str:
     return shlex.quote(str(script.relative_to(Path.cwd()) if below else script))
 
 
-def view_fragment(experiment_id: str) -> str:
-    """Return the part of the address behind the host that opens the saved chart view of an experiment.
+def view_fragment(experiment_id: str, key: str = VIEW_KEY) -> str:
+    """Return the part of the address behind the host that opens a saved chart view of an experiment.
 
     >>> view_fragment("7")
     '#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=irrbench'
     """
-    query = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW_KEY}"
+    query = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={key}"
     return f"#/experiments/{experiment_id}/runs?{query}"
 
 

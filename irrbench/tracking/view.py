@@ -12,17 +12,19 @@ import logging
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from irrbench.scores import DEFAULT_SCORES, SCORES, base_score, record
 from irrbench.tracking.calls import LOGGED_IMAGES_TAG, StoredRun, call, is_refusal
-from irrbench.tracking.store import NOTE_TAG, ROLE_TAG, VIEW_TAG, view_fragment
+from irrbench.tracking.store import BOUNDS_TAG, NOTE_TAG, RESULT_TAGS, ROLE_TAG, VIEW_KEY, VIEW_TAG, view_fragment
 
 logger = logging.getLogger(__name__)
 
 MAX_TAG = 20_000
 LINK_TEXT = "Charts: models between naive rater and average rater"
+OWN_VIEW = MappingProxyType({LINK_TEXT: VIEW_KEY})
 MAX_RUNS = 200
 MAX_RUNS_WITH_PICTURES = 20  # each costs a request
 SECTION_ORDER = ("test", "val")
@@ -37,6 +39,10 @@ CARD = {"runsCountToCompare": 100, "deleted": False, "isGenerated": False}
 X_AXIS = {"xAxisKey": "step", "xAxisScaleType": "linear", "selectedXAxisMetricKey": "", "useGlobalXaxisKey": False}
 Y_AXIS = {"yAxisKey": "metric", "yAxisExpressions": [], "scaleType": "linear", "range": {}}
 SMOOTHING = {"lineSmoothness": 0, "useGlobalLineSmoothing": False}
+MAX_SETS, MAX_FILTER = 12, 600  # data sets and rules with views of their own; characters that their filters add
+OTHER_FORMS = ("_normalized", "_floor", "_ceiling", "_majority", "_upper")
+BAR_HEIGHT = 18  # pixels a run
+_OWN_LINK = re.compile(r"(- )?\[Charts: [^\]]*\]\(#/experiments/[^)]*viewStateShareKey=irrbench")
 _PICTURE_NAME = re.compile(r"images/(?P<key>.+?)[+%]step[+%](?P<step>\d+)[+%]")
 
 
@@ -84,29 +90,68 @@ def save_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str] = 
 def update_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str]) -> None:
     """Do what :func:`save_chart_view` does, and raise what MLflow raises."""
     runs = client.search_runs([experiment_id], filter_string=f"tags.\"{ROLE_TAG}\" != ''", max_results=MAX_RUNS)
-    keys = chart_keys((key for run in runs for key in run.data.metrics), scores)
-    pictures = logged_pictures(client, runs)
-    state = view_state(keys, scores[0], pictures)
-    while len(encode(state)) > MAX_TAG:
+    logged = {key for run in runs for key in run.data.metrics}
+    keys, pictures = chart_keys(logged, scores), logged_pictures(client, runs)
+    hidden = [key for key in sorted(logged) if _says_little(key, keys)]
+    models = sum(run.data.tags[ROLE_TAG] == "model" for run in runs)
+    state = view_state(keys, scores[0], pictures, hidden=hidden, runs=models)
+    while len(encode(state)) > MAX_TAG - MAX_FILTER:
         keys = keys[: len(keys) // 2]
-        state = view_state(keys, scores[0], {})
-    _save(client, experiment_id, state)
+        state = view_state(keys, scores[0], {}, runs=models)
+    _save(client, experiment_id, state, bounds_sets(runs))
 
 
-def _save(client: Any, experiment_id: str, state: dict[str, Any]) -> None:
-    """Save a view, and put its link on top of the experiment's description."""
+def bounds_sets(runs: Iterable[Any]) -> dict[str, str]:
+    """Return what selects the runs of each data set with its rules, by its name; nothing where there is one alone.
+
+    Each is the entry of the bounds tag that most of its runs have.
+    """
+    tags = [run.data.tags for run in runs]
+    counts = Counter(entry for tag in tags for entry in tag.get(BOUNDS_TAG, "").split())
+    ceilings = [run for run in runs if run.data.tags.get(ROLE_TAG) == "ceiling" and run.data.tags.get(BOUNDS_TAG)]
+    sets = {
+        run.info.run_name.partition(" · ")[2] or run.info.run_name: max(
+            run.data.tags[BOUNDS_TAG].split(), key=lambda entry: counts[entry]
+        )
+        for run in ceilings
+    }
+    return dict(sorted(sets.items())[:MAX_SETS]) if len(sets) > 1 else {}
+
+
+def _says_little(key: str, drawn: Collection[str]) -> bool:
+    """Whether the chart that MLflow makes of a key says nothing beside the drawn ones: counts, and other forms."""
+    stem = key.rpartition("_")[0]
+    return key.endswith(("/n_images", "epoch")) or (key not in drawn and stem in drawn and key.endswith(OTHER_FORMS))
+
+
+def _save(client: Any, experiment_id: str, state: dict[str, Any], sets: Mapping[str, str] | None = None) -> None:
+    """Save a view, and the same for each data set with its rules; put links on top of the experiment's description."""
     client.set_experiment_tag(experiment_id, VIEW_TAG, encode(state))
+    links = dict(OWN_VIEW)
+    for name, entry in (sets or {}).items():
+        key = f"{VIEW_KEY}-{entry.rpartition(':')[2][:8]}"
+        own = state | {"searchFilter": f"tags.`{BOUNDS_TAG}` LIKE '%{entry}%'"}
+        client.set_experiment_tag(experiment_id, f"{VIEW_TAG.rpartition('.')[0]}.{key}", encode(own))
+        links[f"Charts: {name}"] = key
     note = client.get_experiment(experiment_id).tags.get(NOTE_TAG, "")
-    wanted = linked_note(note, experiment_id)
+    wanted = linked_note(note, experiment_id, links)
     if wanted != note:
         client.set_experiment_tag(experiment_id, NOTE_TAG, wanted)
 
 
-def linked_note(note: str, experiment_id: str) -> str:
-    """Return a description that begins with the link, followed by the text that was in it before; idempotent."""
-    own_text = "\n".join(line for line in note.split("\n") if not line.startswith(f"[{LINK_TEXT}](")).strip("\n")
-    link = f"[{LINK_TEXT}]({view_fragment(experiment_id)})"
-    return f"{link}\n\n{own_text}" if own_text else link
+def linked_note(note: str, experiment_id: str, links: Mapping[str, str] = OWN_VIEW) -> str:
+    """Return a description that begins with the links, followed by the text that was in it before; idempotent.
+
+    Args:
+        note: the description.
+        experiment_id: of the experiment.
+        links: keys of views by what the links say.
+    """
+    own_text = "\n".join(line for line in note.split("\n") if not _OWN_LINK.match(line)).strip("\n")
+    # A list, because lines of one paragraph are joined.
+    first, *others = (f"[{text}]({view_fragment(experiment_id, key)})" for text, key in links.items())
+    shown = "\n".join([first, *(f"- {link}" for link in others)])
+    return f"{shown}\n\n{own_text}" if own_text else shown
 
 
 def logged_pictures(client: Any, runs: Iterable[Any]) -> dict[str, int]:
@@ -148,13 +193,17 @@ def chart_keys(metric_keys: Iterable[str], scores: Sequence[str]) -> list[str]:
     return [key for *_, key in sorted(ranked)]
 
 
-def view_state(keys: Sequence[str], main: str, pictures: Mapping[str, int]) -> dict[str, Any]:
+def view_state(
+    keys: Sequence[str], main: str, pictures: Mapping[str, int], *, hidden: Sequence[str] = (), runs: int = 0
+) -> dict[str, Any]:
     """Return the state of MLflow's runs page that shows one chart per key, sorted by the first.
 
     Args:
         keys: metric keys in the order of :func:`chart_keys`.
         main: the score whose charts make the first section, test and validation side by side.
         pictures: keys of logged pictures, with the step to open each at.
+        hidden: keys of which MLflow would make charts by itself, and shall not.
+        runs: how many models there are; bars of many need higher cards.
     """
     headline = f"{main} between floor and ceiling"
     sections = {key: headline if main in key.split("/") else key.split("/")[0] for key in keys}
@@ -166,6 +215,12 @@ def view_state(keys: Sequence[str], main: str, pictures: Mapping[str, int]) -> d
         for key, section in sections.items()
     ]
     charts += [_card("IMAGE", key, PICTURES, imageKeys=[key], step=step) for key, step in pictures.items()]
+    charts += [
+        _card(kind, key, key.rpartition("/")[0], metricKey=key, **more) | {"isGenerated": True, "deleted": True}
+        for key in hidden
+        for kind, more in (("BAR", {}), ("LINE", {**X_AXIS, **Y_AXIS, **SMOOTHING}))
+    ]
+    height = max(SECTION["cardHeight"], BAR_HEIGHT * runs)
     scores = [part for part in keys[0].split("/") if base_score(part) in SCORES] if keys else []
     return {
         **FILTERS,
@@ -173,10 +228,16 @@ def view_state(keys: Sequence[str], main: str, pictures: Mapping[str, int]) -> d
         "isAccordionReordered": True,
         "orderByKey": f"metrics.`{keys[0]}`" if keys else "attributes.start_time",
         "orderByAsc": any(not record(score).higher_is_better for score in scores),  # no score: from high to low
-        "selectedColumns": [f"metrics.`{key}`" for key in keys[:1]],
+        "selectedColumns": [f"tags.`{tag}`" for tag in RESULT_TAGS] if keys else [],
         "compareRunCharts": charts,
         "compareRunSections": [
-            {**SECTION, "uuid": _identity(name), "name": name, "columns": 2 if name in {headline, PICTURES} else 3}
+            {
+                **SECTION,
+                **({"cardHeight": height} if name == headline else {}),
+                "uuid": _identity(name),
+                "name": name,
+                "columns": 2 if name in {headline, PICTURES} else 3,
+            }
             for name in [*names, *([PICTURES] if pictures else [])]
         ],
     }

@@ -7,7 +7,7 @@ import pytest
 from pytorch_lightning.loggers import MLFlowLogger
 
 from irrbench.tracking import Run, RunAddress
-from irrbench.tracking.calls import StoredRun
+from irrbench.tracking.calls import StoredRun, describe_dataset
 from irrbench.tracking.reference_runs import ReferenceRuns
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
@@ -176,3 +176,35 @@ def test_runs_of_lightnings_own_logger_are_ordinary_runs(store) -> None:
     pair.log({"val/iou": 0.7}, {"val/iou": 0.1}, last_step=2)
     names = {run.data.tags["irrbench.role"] for run in store.client.search_runs([logger.experiment_id])}
     assert names == {"model", "ceiling", "floor"}
+
+
+def test_bounds_are_named_after_data_and_rules_and_carry_their_data(store) -> None:
+    run = store.new_run()
+    data = describe_dataset("nodules of two scanners", name="lidc", digest="d1")
+    rules = {"data": "lidc", "ties": "average", "empty_reference": "drop", "val/n_images": 3}
+    run.log_bounds("val", "1f", rules, data)
+    run.log_bounds("val", "2f", {**rules, "ties": "negative", "empty_reference": "score"}, data)
+    run.log_bounds("val", "3f", {**rules, "val/n_images": 4}, data)  # other images of the same name
+    run.log_bounds("val", "1f", rules, data)
+    assert run.drain() == 0
+    found = store.client.search_runs([store.experiment_id], "tags.`irrbench.role` = 'ceiling'")
+    assert sorted(run.info.run_name for run in found) == [
+        "average rater · lidc · ties average",
+        "average rater · lidc · ties average · 3f",
+        "average rater · lidc · ties negative · empty references score",
+    ]
+    for one in store.client.search_runs([store.experiment_id], "tags.`irrbench.role` != 'model'"):
+        (given,) = one.inputs.dataset_inputs
+        assert (given.dataset.name, given.dataset.digest, given.tags[0].value) == ("lidc", "d1", "val")
+
+
+def test_bounds_of_the_version_before_get_a_name_and_their_data_and_a_users_name_stays(store) -> None:
+    before = find(store)  # as it was made then: without a name of its own, without data
+    store.client.update_run(before.floor.run_id, name="my floor")
+    run = store.new_run()
+    run.log_bounds("val", "1f", {"data": "lidc", "ties": "average"}, describe_dataset("x", name="lidc", digest="d1"))
+    assert run.drain() == 0
+    ceiling, floor = (store.client.get_run(run_id) for run_id in ids(before))
+    assert (ceiling.info.run_name, floor.info.run_name) == ("average rater · lidc · ties average", "my floor")
+    assert len(ceiling.inputs.dataset_inputs) == len(floor.inputs.dataset_inputs) == 1
+    assert ids(find(store)) == ids(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
@@ -196,6 +197,7 @@ def test_what_a_store_says_no_to_for_good() -> None:
         broken,
         answer(413),
         SpoolError("cut short"),
+        OSError(errno.ENAMETOOLONG, "File name too long"),
         KeyError("an argument that is missing"),
     ]
     held = [MlflowException("<html>", ENDPOINT_NOT_FOUND), MlflowException("not a database", BAD_REQUEST)]

@@ -156,3 +156,54 @@ def test_reference_runs_alone_give_charts_too(store, role) -> None:
     metrics(getattr(pair, role), values={"val/iou": 0.5}, step=0)
     save_chart_view(store.client, store.experiment_id)
     assert [chart["metricKey"] for chart in saved(store)["compareRunCharts"]] == ["val/iou"]
+
+
+def test_tables_show_the_model_between_its_bounds() -> None:
+    columns = view_state(["test/iou"], "iou", {})["selectedColumns"]
+    assert columns[:4] == [f"tags.`irrbench.{name}`" for name in ("floor", "model", "ceiling", "normalized")]
+
+
+def test_charts_that_say_nothing_are_hidden_and_losses_stay(store) -> None:
+    run = store.new_run()
+    run.set_role("model")
+    shown = {"val/iou": 0.5, "val/loss": 1.0, "train/loss": 2.0}
+    run.log_scores({**shown, "val/n_images": 3, "val/iou_normalized": 0.5, "val/iou_floor": 0.1, "epoch": 1}, step=0)
+    assert run.drain() == 0
+    save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    charts = saved(store)["compareRunCharts"]
+    hidden = {(chart["metricKey"], chart["type"]) for chart in charts if chart["deleted"] and chart["isGenerated"]}
+    keys = ("val/n_images", "val/iou_normalized", "val/iou_floor", "epoch")
+    assert hidden == {(key, kind) for key in keys for kind in ("BAR", "LINE")}
+    assert [chart["metricKey"] for chart in charts if not chart["deleted"]] == ["val/iou"]
+
+
+def test_forty_models_get_a_higher_card_for_their_bars() -> None:
+    heights = [view_state(["test/iou"], "iou", {}, runs=n)["compareRunSections"][0]["cardHeight"] for n in (5, 40)]
+    assert heights == [400, 720]
+
+
+def test_data_sets_and_rules_of_one_experiment_have_views_of_their_own(store) -> None:
+    names = [("lidc", "average"), ("lidc", "negative"), ("eczema", "average")]
+    for number, (data, ties) in enumerate(names):
+        run = log_model(store, "val")
+        run.join_bounds("val", f"{number}f")
+        run.log_bounds("val", f"{number}f", {"data": data, "ties": ties})
+        assert run.drain() == 0
+        save_chart_view(store.client, store.experiment_id, scores=SCORES)
+        views = [key for key in store.client.get_experiment(store.experiment_id).tags if "sharedViewState" in key]
+        assert len(views) == (1 if number == 0 else number + 2)
+    tags = store.client.get_experiment(store.experiment_id).tags
+    own = decode(tags["mlflow.sharedViewState.irrbench-1f"])
+    assert own["searchFilter"] == "tags.`irrbench.bounds_id` LIKE '%val:1f%'"
+    found = store.client.search_runs([store.experiment_id], own["searchFilter"])
+    assert sorted(run.data.tags["irrbench.role"] for run in found) == ["ceiling", "floor", "model"]
+    note = tags["mlflow.note.content"].splitlines()
+    assert [line.partition("](")[0] for line in note[1:]] == [
+        "- [Charts: eczema · ties average",
+        "- [Charts: lidc · ties average",
+        "- [Charts: lidc · ties negative",
+    ]
+    store.client.set_experiment_tag(store.experiment_id, "mlflow.note.content", "\n".join([*note, "", "My words."]))
+    save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    again = store.client.get_experiment(store.experiment_id).tags["mlflow.note.content"]
+    assert again.splitlines() == [*note, "", "My words."]
