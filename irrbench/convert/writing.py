@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from irrbench.data.folder import check_folder
 from irrbench.data.formats import extension, stem
 from irrbench.data.io import in_threads, read_both_ways, read_image
+from irrbench.data.manifest import SPLIT_WORDS
 from irrbench.data.readers import DataError, Mask, Problem, ReadError, size_text
 
 Made = TypeVar("Made")
 Shape = tuple[int, int]
 MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 _DATA_FOLDER = {"images", "masks", "roi", "manifest.csv", "conversion.json"}
-_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LONGEST_NAME = 80
 _UNSAFE = re.compile(r"[^\w.+-]+")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
@@ -242,7 +242,7 @@ def save(image: Path | NDArray[np.generic], folder: Path, name: str) -> None:
 def _write_manifest(path: Path, rows: Sequence[tuple[str, Source]]) -> None:
     """Covariates as columns; those whose name is taken or says something else get the prefix ``source_``."""
     covariates = [{str(column).strip(): value for column, value in source.covariates.items()} for _, source in rows]
-    splits = [_SPLITS.get(str(values.get("split", "")).strip().lower()) for values in covariates]
+    splits = [SPLIT_WORDS.get(str(values.get("split", "")).strip().lower()) for values in covariates]
     taken = {"image_id", "source", "", *(["split"] if None in splits else [])}
     columns = {name: f"source_{name}" if name in taken else name for values in covariates for name in values}
     times = Counter(columns.values())

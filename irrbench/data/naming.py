@@ -33,7 +33,7 @@ def relate_names(names: Collection[str], ids: Collection[str]) -> dict[str, Rela
 
     Example:
         >>> relate_names(["1_seg", "2_seg"], ["1", "2"])["2_seg"][:2]
-        ('2', "'_seg' behind the image's id")
+        ('2', "suffix '_seg' behind the image's id")
         >>> relate_names(["7", "A"], ["007", "a"])["7"][:2]
         ('007', "other zeros in front of numbers than in the image's id")
     """
@@ -151,8 +151,8 @@ def _around(prefix: str, suffix: str, whose: str) -> str:
     return " and ".join(
         part
         for part in (
-            f"{prefix!r} in front of {whose}" if prefix else "",
-            f"{suffix!r} behind {whose if not prefix else 'it'}" if suffix else "",
+            f"prefix {prefix!r} in front of {whose}" if prefix else "",
+            f"suffix {suffix!r} behind {whose if not prefix else 'it'}" if suffix else "",
         )
         if part
     )

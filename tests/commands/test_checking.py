@@ -65,7 +65,7 @@ REFUSED = {
     "unknown rater": (lambda _: None, ["--labels", "[rater:zoe]"], "expected rater:<name> with one of anna, ben, cem"),
     "unknown model": (lambda _: None, ["--models", "[{architecture: unett}]"], "unett"),
     "unknown column": (lambda _: None, ["--statistics.subgroups", "[site]"], "statistics.subgroups: .*site"),
-    "masks with a suffix": (suffixes, [], r"48 times: masks/anna/\w+_seg\.png: found '_seg' behind the image's id"),
+    "masks with a suffix": (suffixes, [], r"48 times: masks/anna/\w+_seg\.png: found suffix '_seg' behind the"),
 }
 
 

@@ -71,10 +71,10 @@ TABLES = {
     "paths": (table("split,image", lambda i: f"{SPLITS[i]},images/{i}.png"), "rename 'image', which holds them, to"),
     "endings": (
         table("image_id,split", lambda i: f"{i}.png,{SPLITS[i]}"),
-        "5 times: .* image_id 'a.png': '.png' beh",
+        "5 times: .* image_id 'a.png': suffix '.png'",
     ),
     "paths as ids": (table("image_id", lambda i: f"images/{i}.png"), "5 times: .* expected 'a', without a path"),
-    "suffix": (table("image_id", lambda i: f"{i}_img"), "5 times: .* image_id 'a_img': '_img' behind the image's id"),
+    "suffix": (table("image_id", lambda i: f"{i}_img"), "5 times: .* image_id 'a_img': suffix '_img' behind"),
     "capital ids": (table("image_id", lambda i: i.upper()), "5 times: .* image_id 'A': another letter case"),
     "two of a name": (
         table("image_id,Split,split", lambda i: f"{i},train,val"),

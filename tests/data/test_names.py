@@ -44,13 +44,13 @@ def write(root: Path, image=of_image, mask=of_mask) -> Path:
 
 
 NAMES = {
-    "suffix": ({"mask": lambda r, i: f"masks/{r}/{i}_seg.png"}, r"001_seg\.png: found '_seg' behind the image's id"),
-    "other suffix": ({"mask": lambda r, i: f"masks/{r}/{i}-mask.png"}, "found '-mask' behind the image's id"),
-    "two endings": ({"mask": lambda r, i: f"masks/{r}/{i}.jpg.png"}, "found '.jpg' behind the image's id"),
+    "suffix": ({"mask": lambda r, i: f"masks/{r}/{i}_seg.png"}, r"001_seg\.png: found suffix '_seg' behind the"),
+    "other suffix": ({"mask": lambda r, i: f"masks/{r}/{i}-mask.png"}, "found suffix '-mask' behind the image's id"),
+    "two endings": ({"mask": lambda r, i: f"masks/{r}/{i}.jpg.png"}, "found suffix '.jpg' behind the image's id"),
     "nnU-Net": ({"image": lambda i: f"images/{i}_0000.png"}, "lacks '_0000' .* take '_0000' off the images' names"),
     "longer images": ({"image": lambda i: f"images/{i}_img.png"}, "a name that lacks '_img' of the image's id"),
     "prefix": ({"mask": lambda r, i: f"masks/{r}/lesion_{i}.png"}, "'lesion_' in front of the image's id"),
-    "both sides": ({"mask": lambda r, i: f"masks/{r}/gt_{i}_v2.png"}, "'gt_' in front of the image's id and '_v2' beh"),
+    "both sides": ({"mask": lambda r, i: f"masks/{r}/gt_{i}_v2.png"}, "'gt_' in front of .* id and suffix '_v2'"),
     "two prefixes": (
         {"image": lambda i: f"images/img_{i[5:]}.png", "mask": lambda r, i: f"masks/{r}/mask_{i[5:]}.png"},
         r"names like 'mask_\.\.\.', and images' names like 'img_\.\.\.'",
@@ -64,7 +64,7 @@ NAMES = {
     "separators": ({"mask": lambda r, i: f"masks/{r}/{i.replace('_', '-')}.png"}, "other separators than in the"),
     "two at once": (
         {"mask": lambda r, i: f"masks/{r}/Case {number(i)} Mask.png"},
-        "another spelling .* '_mask' beh",
+        "another spelling .* suffix '_mask'",
     ),
     "other images": (
         {"mask": lambda r, i: f"masks/{r}/scan{97 * number(i)}.png"},
@@ -216,7 +216,7 @@ def test_relations_lead_to_ids_and_leave_out_names_that_fit(found, ids):
 def test_a_common_suffix_is_found_on_any_ids(ids):
     relations = relate_names([f"{name}_seg" for name in ids], ids)
     assert {name: relation.image_id for name, relation in relations.items()} == {f"{name}_seg": name for name in ids}
-    assert {relation.found for relation in relations.values()} == {"'_seg' behind the image's id"}
+    assert {relation.found for relation in relations.values()} == {"suffix '_seg' behind the image's id"}
 
 
 def test_what_fits_by_chance_means_nothing():

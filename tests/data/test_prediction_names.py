@@ -33,7 +33,7 @@ def lines(folder, data, name):
     [
         (
             lambda i: f"{i}_pred.png",
-            "case_001_pred.png: found '_pred' behind the image's id; expected .*case_001.png",
+            "case_001_pred.png: found suffix '_pred' behind the image's id; expected .*case_001.png",
         ),
         (lambda i: f"unet-{i}.png", "'unet-' in front of the image's id"),
         (lambda i: f"{i.upper()}.png", "another letter case than in the image's id"),
