@@ -152,7 +152,7 @@ class PredictionFinder(ForwardCalls):
             seen = f"the forward calls gave {_list([(x.name, x.shape) for x in calls], most=5)}"
         raise ValueError(
             f"No predictions found: expected a tensor {sample.expected(self.num_classes)}; the step returned "
-            f"{describe(outputs)}, and {seen}{left_out}. {advice}{_REMEDY}"
+            f"{describe(outputs)}, and {seen}{left_out}. {advice}{'' if several else _REMEDY}".rstrip()
         )
 
     def _belongs_to_batch(self, capture: Capture) -> bool:
@@ -177,7 +177,7 @@ def _ask_which(fits: list[Named], several: list[Named], advice: str) -> str:
     if several:
         return (
             f"{_list(fits)} has the shape of predictions, but {_list(several)} has several channels. {advice}If "
-            f"{fits[-1][0]} is what to score, say so{_pick(fits)}. {_REMEDY}"
+            f"{fits[-1][0]} is what to score, say so{_pick(fits) or ': return it, and pass its key'}."
         )
     return f"{len(fits)} tensors have the shape of predictions: {_list(fits)}. Say which{_pick(fits)}: {_REMEDY}"
 
