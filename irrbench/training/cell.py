@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from itertools import cycle, product
@@ -158,17 +159,33 @@ class CellResult(NamedTuple):
         with np.load(self.folder / MASKS) as stored:
             place = stored["ids"].tolist().index(image_id)
             sizes = stored["shapes"].prod(1)
-            start, stop = (int(sizes[:end].sum()) for end in (place, place + 1))
-            mask: Mask = np.unpackbits(stored["bits"], count=stop)[start:].astype(bool)
-            return mask.reshape(stored["shapes"][place])
+            if "bits" in stored:  # of the first version, in which a mask may begin within a byte
+                start, stop = (int(sizes[:end].sum()) for end in (place, place + 1))
+                mask: Mask = np.unpackbits(stored["bits"], count=stop)[start:].astype(bool)
+                return mask.reshape(stored["shapes"][place])
+            ends = np.cumsum(-(-sizes // 8))
+            packed = stored["bytes"][ends[place] + (-sizes[place] // 8) : ends[place]]
+            return PackedMask(tuple(stored["shapes"][place].tolist()), packed).unpack()
 
 
-def pack_masks(masks: Mapping[str, Mask]) -> dict[str, Any]:
+class PackedMask(NamedTuple):
+    """A predicted mask with eight pixels in a byte."""
+
+    shape: tuple[int, ...]
+    data: np.ndarray[Any, np.dtype[np.uint8]]
+
+    def unpack(self) -> Mask:
+        """The mask, ``(H, W)``."""
+        mask: Mask = np.unpackbits(self.data, count=math.prod(self.shape)).astype(bool)
+        return mask.reshape(self.shape)
+
+
+def pack_masks(masks: Mapping[str, PackedMask]) -> dict[str, Any]:
     """Masks by image id as three plain arrays, because ids may have any characters and sizes may differ."""
     return {
         "ids": np.array(list(masks)),
         "shapes": np.array([mask.shape for mask in masks.values()]),
-        "bits": np.packbits(np.concatenate([mask.ravel() for mask in masks.values()])),
+        "bytes": np.concatenate([mask.data for mask in masks.values()]),
     }
 
 

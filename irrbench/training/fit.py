@@ -42,7 +42,7 @@ from irrbench.tracking.run import COMMAND_TAG
 from irrbench.tracking.spool import claim_all, default_spool
 from irrbench.tracking.store import COLOUR_TAG, KEY_TAG
 from irrbench.training.batches import TORCH, Loaders, draws, image_facts, make_loaders
-from irrbench.training.cell import DONE, LOCK, MASKS, RUN, Cell, CellConfig, CellError, Mask, pack_masks
+from irrbench.training.cell import DONE, LOCK, MASKS, RUN, Cell, CellConfig, CellError, PackedMask, pack_masks
 from irrbench.training.checkpoints import LAST, AtomicCheckpointIO, LastEpoch, best_weights, find_checkpoint
 from irrbench.training.models import create_module, predictions_of, trains_itself
 from irrbench.training.windows import slide_windows, windows_of
@@ -109,7 +109,7 @@ def _own_seed_and_rank(config: CellConfig) -> Iterator[None]:
 
 def _train(
     cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener | None
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Mask], dict[str, Any]]:
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, PackedMask], dict[str, Any]]:
     """Train and test; gives the table of the test images, the curve, the masks of the test images, and the facts."""
     config, score = cell.config, cell.config.scores[0]
     rules = asdict(config.rules)
@@ -241,7 +241,7 @@ class PredictionCollector(pl.Callback):
         self._shapes = {image_id: data.shape(i) for i, image_id in enumerate(data.image_ids)}
         self._threshold = threshold
         self._logits: Tensor | None = None
-        self.masks: dict[str, Mask] = {}
+        self.masks: dict[str, PackedMask] = {}
 
     def __call__(self, module: nn.Module, batch: Any, outputs: Any) -> Tensor:
         """Logits ``(B, 1, H, W)`` of a step."""
@@ -255,20 +255,16 @@ class PredictionCollector(pl.Callback):
             return
         masks = to_mask(logits[:, 0], from_logits=True, threshold=self._threshold).cpu().numpy()
         for image_id, mask in zip(batch["id"], masks, strict=True):
-            self.masks[image_id] = mask[tuple(slice(size) for size in self._shapes[image_id])]
+            shape = self._shapes[image_id]
+            self.masks[image_id] = PackedMask(shape, np.packbits(mask[tuple(slice(size) for size in shape)]))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Gather the masks of all processes; samplers may have given an image to two of them."""
         if trainer.world_size == 1:
             return
         shares: list[Any] = [None] * trainer.world_size
-        packed = {name: (mask.shape, np.packbits(mask)) for name, mask in self.masks.items()}
-        torch.distributed.all_gather_object(shares, packed)
-        self.masks = {
-            name: np.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(bool)
-            for share in shares
-            for name, (shape, bits) in share.items()
-        }
+        torch.distributed.all_gather_object(shares, self.masks)
+        self.masks = {name: mask for share in shares for name, mask in share.items()}
 
 
 class CellLogger(SpoolingMLFlowLogger):

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, make_dataclass, replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,12 +16,14 @@ from irrbench.training.cell import (
     TRAINING_VERSION,
     CellConfig,
     CellResult,
+    PackedMask,
     Tracking,
     cell_colours,
     cell_names,
     is_finished,
     load_cell,
     make_cells,
+    pack_masks,
 )
 from irrbench.training.grid import run_grid
 from tests.training.test_batches import make_data
@@ -211,3 +214,18 @@ def test_a_cell_is_loaded_without_knowing_its_axes(tmp_path):
     write_first_version_cell(tmp_path, "a", make_data(["train", "val", "test"]), seed=0)
     (folder,) = (tmp_path / "cells").iterdir()
     assert load_cell("b", folder).group == "b"
+
+
+@pytest.mark.parametrize("packing", ["of the first version", "now"])
+def test_predicted_masks_come_back_from_their_file(tmp_path, packing):
+    rng = np.random.default_rng(0)
+    masks = {name: rng.random(shape) < 0.5 for name, shape in {"a b": (3, 5), "c/d": (8, 2), "e": (1, 7)}.items()}
+    if packing == "now":
+        stored = pack_masks({name: PackedMask(mask.shape, np.packbits(mask)) for name, mask in masks.items()})
+    else:
+        bits = np.packbits(np.concatenate([mask.ravel() for mask in masks.values()]))
+        stored = {"ids": np.array(list(masks)), "shapes": np.array([m.shape for m in masks.values()]), "bits": bits}
+    np.savez_compressed(tmp_path / "predictions.npz", **stored)
+    cell = CellResult("cell", tmp_path, pd.DataFrame(), pd.DataFrame(), {})
+    for name, mask in masks.items():
+        assert np.array_equal(cell.prediction(name), mask)

@@ -14,10 +14,12 @@ from irrbench._files import read_frame
 from irrbench.config import ConfigError, TrainConfig, load_config
 from irrbench.data import RaterData
 from irrbench.training.batches import TrainingSet, make_loaders
+from irrbench.training.failures import explain
 from irrbench.training.models import create_module
 from irrbench.training.windows import Windows, random_crop, slide, slide_windows, starts, window_weights, windows_of
 from tests.training.conftest import run_recorded, small_config
 from tests.training.study import write_study
+from tests.training.test_resume import killed_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
 
@@ -232,3 +234,57 @@ def test_a_grid_on_crops(with_nets, store, tmp_path):
     (folder,) = (tmp_path / "out" / "cells").iterdir()
     assert read_frame(folder / "per_image.csv")["iou"].notna().all()
     assert json.loads((folder / "done.json").read_text())["config"]["train"]["crop"] == 32
+
+
+def test_a_killed_cell_on_crops_gives_the_same_results(with_nets, store, tmp_path):
+    study = write_study(tmp_path / "study")
+    changes = {"models": [{"class_path": "tiny_nets.Net"}], "labels": ["random"], "train.crop": 32}
+    changes |= {"train.crops_per_image": 2, "train.max_epochs": 3}
+    tables = []
+    for name, killed in (("whole", False), ("killed", True)):
+        config = small_config(study, tmp_path / name, store, experiment=name, **changes)
+        if killed:
+            killed_run(config, epoch=1)
+        assert run_recorded(config).code == 0
+        (folder,) = (tmp_path / name / "cells").iterdir()
+        tables.append([(folder / file).read_bytes() for file in ("per_image.csv", "curve.csv")])
+    assert tables[0] == tables[1]
+
+
+def test_loading_processes_draw_the_same_crops():
+    data = make_data(["train"] * 5 + ["val", "test"], [(40, 50), (70, 33)] * 3 + [(64, 64)])
+    drawn = []
+    for workers in (0, 2):
+        train = TrainConfig(batch_size=2, crop=32, crops_per_image=2, num_workers=workers)
+        loaders = make_loaders(data, label="random", seed=0, train=train)
+        loaders.set_epoch(1)
+        drawn.append([(batch["id"], batch["image"].sum((1, 2, 3)).tolist()) for batch in loaders.train])
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 5
+
+
+@pytest.mark.parametrize(("images", "batch_size", "crops", "sizes"), [(1, 8, 1, [1]), (1, 8, 4, [4]), (3, 2, 1, [2])])
+def test_few_training_images(images, batch_size, crops, sizes):
+    data = make_data(["train"] * images + ["val", "test"], [(40, 50)] * (images + 2))
+    train = TrainConfig(batch_size=batch_size, crop=32, crops_per_image=crops)
+    loaders = make_loaders(data, label="soft", seed=0, train=train)
+    assert [len(batch["id"]) for batch in loaders.train] == sizes
+
+
+def test_one_image_at_a_time_that_batch_normalization_does_not_take():
+    with pytest.raises(ValueError, match="more than 1 value per channel") as caught:
+        create_module("unet", in_channels=1).train()(torch.zeros(1, 1, 32, 32))
+    assert "Set train.batch_size to 2 or more, with two training images or train.crops_per_image: 2" in explain(
+        caught.value
+    )
+
+
+def test_transforms_come_after_the_crop():
+    data = make_data(["train"], [(90, 70)])
+    noise = {"class_path": "torchvision.transforms.v2.RandomHorizontalFlip", "init_args": {"p": 1.0}}
+    plain, flipped = (
+        TrainingSet(data, label="soft", seed=0, train=TrainConfig(crop=[32, 64], transforms=transforms))[0]
+        for transforms in ([], [noise])
+    )
+    assert torch.equal(flipped["image"], plain["image"].flip(-1))
+    assert torch.equal(flipped["masks"], plain["masks"].flip(-1))
