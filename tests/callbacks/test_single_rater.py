@@ -112,13 +112,14 @@ def test_an_empty_mask_is_undefined_by_the_same_rule():
     assert found == {"drop": pytest.approx([0.5, math.nan], nan_ok=True), "score": [0.5, 0.0]}
 
 
-def test_label_maps_take_the_mean_over_classes_as_elsewhere():
+@pytest.mark.parametrize(("background", "expected"), [(False, [0.5, 0.5]), (True, [1.0, 0.5, 0.5])])
+def test_label_maps_take_the_mean_over_classes_as_elsewhere(background, expected):
     masks = torch.tensor([[[0, 1, 1, 2], [0, 0, 0, 0]], [[0, 1, 1, 2], [0, 1, 2, 2]]])
     preds, present = torch.tensor([[0, 1, 2, 2], [0, 1, 2, 2]]), torch.tensor([[True, False], [True, True]])
-    metric = SegmentationBounds(["iou"], num_classes=3)
+    metric = SegmentationBounds(["iou"], num_classes=3, include_background=background)
     metric.update(preds, masks, present=present)
     table = metric.per_image()
-    assert table["iou_all"][0] == pytest.approx(np.mean([1.0, 0.5, 0.5]))
+    assert table["iou_all"][0] == pytest.approx(np.mean(expected))
     assert table["iou_all"][1] == table["iou"][1]
 
 
