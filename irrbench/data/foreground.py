@@ -21,7 +21,7 @@ from irrbench.data.io import read_values, single_plane
 from irrbench.data.problems import Problem, ReadError
 from irrbench.data.rater_data import PackedMasks, shrink_nearest
 from irrbench.data.readers import LOSSY, Affine, Mask, check_shape
-from irrbench.data.values import is_framed, looks_inverted, values_text
+from irrbench.data.values import all_values, is_framed, looks_inverted, values_text
 
 Kind = Literal["mask", "probability", "classes"]
 SUM_TOLERANCE = 0.02  # half precision, and maps that were resampled
@@ -264,13 +264,14 @@ def _facts_of(plane: NDArray[Any], known: Known, *, is_lossy: bool) -> Facts:
 
 def _few_values(plane: NDArray[Any]) -> tuple[float, ...] | None:
     """The distinct values, ascending; None where there are many."""
-    if len(np.unique(plane.reshape(-1)[:_SAMPLE])) > FEW_VALUES:
+    sample = plane.reshape(-1)[:: max(1, plane.size // _SAMPLE)]
+    if len(np.unique(sample)) > FEW_VALUES or (plane.dtype.kind == "f" and (sample != np.rint(sample)).any()):
         return None
     low, top = plane.min(), plane.max()
     if plane.dtype == np.bool_ or ((plane == low) | (plane == top)).all():
         return tuple(sorted({float(low), float(top)}))
-    values = np.unique(plane)
-    return tuple(values.tolist()) if len(values) <= FEW_VALUES else None
+    values = all_values(plane)
+    return values if len(values) <= FEW_VALUES else None
 
 
 def _check_probabilities(values: NDArray[Any]) -> None:

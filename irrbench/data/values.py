@@ -117,12 +117,21 @@ def distinct(plane: NDArray[Any]) -> tuple[float, ...]:
     if plane.dtype == np.bool_ or ((plane == 0) | (plane == value)).all():
         found: tuple[float, ...] = (float(low), float(top)) if low != top else (float(top),)
     else:
-        found = tuple(np.unique(plane).tolist())
+        found = all_values(plane)
     if not all(map(math.isfinite, found)):
         raise ReadError(f"values ({values_text(found)})", "two values with 0 as background (0/1 or 0/255)", _SMOOTH)
     if len(found) > 2 and any(value % 1 for value in found):
         raise _smooth(found)
     return found
+
+
+def all_values(plane: NDArray[Any]) -> tuple[float, ...]:
+    """The distinct values, ascending; of small types by a table, which takes a tenth of the time of sorting."""
+    if plane.dtype in (np.uint8, np.uint16):
+        seen = np.zeros(np.iinfo(plane.dtype).max + 1, bool)
+        seen[plane] = True
+        return tuple(np.flatnonzero(seen).tolist())
+    return tuple(np.unique(plane).tolist())
 
 
 def _smooth(values: Sequence[float]) -> ReadError:
