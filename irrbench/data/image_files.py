@@ -79,7 +79,7 @@ def read_files(
         if file.path is not None:
             shown = f"{file.folder}/{file.path.name}"
             with collecting(problems, shown):
-                marks = read_mask(file.path, file.rule, like=affine)
+                marks = read_mask(file.path, file.rule, like=affine, shape=header.shape[1:] if header else ())
                 facts[shown] = (file.rater, marks.facts)
                 affine = marks.affine if affine is None else affine
                 if header is not None:

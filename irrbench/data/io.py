@@ -190,14 +190,15 @@ def _values(reader: Reader, path: Path, like: Affine | None) -> Stored:
     return Stored(aligned(stored.array, stored.affine, like), like)
 
 
-def single_plane(values: NDArray[Any], path: Path, reader: Reader | None = None) -> tuple[NDArray[Any], Sort]:
+def single_plane(values: NDArray[Any], path: Path) -> tuple[NDArray[Any], Sort]:
     """The one plane ``(*S)`` of what :func:`read_values` gives for a file; colours that differ become numbers.
 
     Raises:
         ReadError: channels that are no colours, an opacity that says something else than the colours, or neither two
             nor three spatial axes.
     """
-    colours, alpha = (reader or reader_of(path)).planes(values)
+    reader = reader_of(path)
+    colours, alpha = reader.planes(values)
     if alpha.size:
         colours = _shown(colours, alpha)
     plane: NDArray[Any] = colours[0]
@@ -206,13 +207,17 @@ def single_plane(values: NDArray[Any], path: Path, reader: Reader | None = None)
             raise ReadError("colours in a JPEG", "grey, or a file that was saved without loss", "export it as PNG")
         return plane, "jpg"
     if len(colours) == 1 or (colours == colours[:1]).all():
-        return plane, "bool" if plane.dtype == np.bool_ else "numbers"
-    if len(colours) != 3 or plane.dtype != np.uint8:
+        return _as_plane(plane)
+    if len(colours) != 3 or plane.dtype != np.uint8 or reader.any_axes:
         found = f"{len(colours)} channels that differ"
         raise ReadError(found, "one channel (or equal ones)", "save it as a single-channel file, a stack as .nii.gz")
     red, green, blue = colours.astype(np.int32)
     codes = (red << 16) + (green << 8) + blue
     return np.where(codes > 0, codes + COLOUR, 0), "numbers"
+
+
+def _as_plane(values: NDArray[Any]) -> tuple[NDArray[Any], Sort]:
+    return values, "bool" if values.dtype == np.bool_ else "numbers"
 
 
 def _shown(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
@@ -229,20 +234,24 @@ def _shown(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     raise ReadError(found, "marks of one colour on black or on nothing", "save it as a single-channel file")
 
 
-def read_mask(path: Path, rule: Rule | None = None, *, like: Affine | None = None) -> Marks:
+def read_mask(
+    path: Path, rule: Rule | None = None, *, like: Affine | None = None, shape: tuple[int, ...] = ()
+) -> Marks:
     """A mask and what its file holds, which :func:`~irrbench.data.values.decide` compares over a folder.
 
     Args:
         path: the file.
         rule: what is known of its values; by default 0 is background, every other value is marked.
         like: as in :func:`read_values`.
+        shape: ``(*S)`` of its image; an array of that shape has no channels.
 
     Raises:
         ReadError: an unreadable or misplaced file, or values that no mask has.
     """
     with _reading(path) as reader:
         stored = _values(reader, path, like)
-        plane, sort = single_plane(stored.array, path, reader)
+        is_plane = reader.any_axes and stored.array.shape == shape
+        plane, sort = _as_plane(stored.array) if is_plane else single_plane(stored.array, path)
         return read_marks(plane, sort, rule or Rule())._replace(affine=stored.affine)
 
 

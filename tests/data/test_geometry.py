@@ -282,3 +282,21 @@ def test_flat_arrays_are_aligned_too():
     np.testing.assert_array_equal(like, np.asarray(image.as_reoriented(to).dataobj)[..., 0])
     with pytest.raises(ReadError, match="found axes"):
         aligned(array, AFFINE, AFFINE[:, [0, 2, 1, 3]])
+
+
+def test_a_stack_of_three_slices_is_no_picture_beside_a_volume(tmp_path):
+    root, shape = tmp_path / "study", (6, 7, 3)
+    masks = [np.random.default_rng(seed).random(shape) < 0.4 for seed in range(2)]
+    nifti(root / "images/a.nii.gz", np.zeros(shape, np.float32))
+    for rater, mask in enumerate(masks):
+        (root / f"masks/r{rater}").mkdir(parents=True)
+        np.save(root / f"masks/r{rater}/a.npy", mask if rater else mask.astype(np.uint8))
+    data = load_folder(root)
+    np.testing.assert_array_equal(data.masks(0), masks)
+    assert (data.values["r0"], data.values["r1"]) == ("0/1", "bool")
+    (tmp_path / "net").mkdir()
+    np.save(tmp_path / "net/a.npy", masks[1].astype(np.float32))
+    np.testing.assert_array_equal(load_predictions(tmp_path / "net", data).prediction(0), masks[1])
+    (root / "images/a.nii.gz").unlink()
+    np.save(root / "images/a.npy", np.zeros(shape, np.uint8))  # a picture in colour
+    assert {problem.found for problem in check_folder(root)} == {"3 channels that differ"}
