@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from irrbench.callbacks.captures import parts_of
+from irrbench.callbacks.captures import parts_of, tensors_in
 from irrbench.callbacks.rated import Rated
+from irrbench.metrics.bounds import no_volume
 from irrbench.metrics.state import ImageIds
 from irrbench.patterns import MAX_RATERS
 
@@ -190,6 +191,8 @@ def _check(sample: Sample, batch: Any) -> None:
     advice = advise_on_masks(tuple(masks.shape), [shape for name, shape in shapes.items() if name != "present"])
     if advice:
         raise ValueError(f"The masks must be (B, R, *S), found {tuple(masks.shape)} beside {shapes}. {advice}")
+    if masks.ndim == 5 and (picture := _picture(batch, sample)) is not None:
+        raise no_volume(masks, "a picture in the batch", picture)
     size, raters, *space = masks.shape
     planes = [(size, *space), (size, 1, *space)]
     fitting: dict[str, list[Shape]] = {"roi": planes, "label": planes, "present": [(size, raters)]}
@@ -199,6 +202,13 @@ def _check(sample: Sample, batch: Any) -> None:
                 f"`{name}` must be {' or '.join(map(str, known))}, as the masks are {tuple(masks.shape)} = (B, R, *S); "
                 f"found {shapes[name]}."
             )
+
+
+def _picture(batch: Any, sample: Sample) -> Tensor | None:
+    """A tensor of the batch that shows that masks ``(B, R, C, H, W)`` have an axis of findings, and not of slices."""
+    size, _, *space = sample.masks.shape
+    found = (x for _, x in tensors_in(batch) if x.is_floating_point() and x.ndim == 4 and len(x) == size)
+    return next((x for x in found if list(x.shape[2:]) == space[1:] and list(x.shape[1:]) != space), None)
 
 
 def advise(shapes: Sequence[Shape], sample: Sample, num_classes: int | None) -> str:

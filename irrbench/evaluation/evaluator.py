@@ -154,7 +154,7 @@ class Evaluator:
         if not self._is_running:
             self.begin(masks.device)
         if image is not None and masks.ndim == image.ndim + 1 == 5 and masks.shape[3:] == image.shape[2:]:
-            raise no_volume(masks, "image", image)
+            raise no_volume(masks, "`image`", image)
         self.metric.update(preds, masks, roi, image_id, present, label)
         if image is not None:
             self.panels.add(preds, masks, image, roi=roi, image_id=image_id)

@@ -299,7 +299,7 @@ class SegmentationBounds(PatternsMetric):
         if is_flat or (
             1 < several <= _MOST_CHANNELS and self._validates(masks) and not self._shape and _is_one_hot(masks)
         ):
-            raise no_volume(masks, "preds", preds)
+            raise no_volume(masks, "`preds`", preds)
 
     def _check_predictions(self, preds: Tensor) -> Tensor | None:
         """Which images have predictions that are no numbers, ``(B,)``; None of masks."""
@@ -421,7 +421,7 @@ def no_volume(masks: Tensor, name: str, other: Tensor) -> ValueError:
     """The error for masks with an axis of findings or classes, which another tensor's shape gives away."""
     several = masks.shape[2]
     return ValueError(
-        f"`masks` {tuple(masks.shape)} = (B, R, *S) would be volumes of {several} slices, and `{name}` is "
+        f"`masks` {tuple(masks.shape)} = (B, R, *S) would be volumes of {several} slices, and {name} is "
         f"{tuple(other.shape)}. One-hot classes: pass `masks.argmax(2)` and `num_classes={several}`. Findings that may "
         "overlap: a metric (or a monitor with a `name=`) for each, with `masks[:, :, i]`."
     )

@@ -120,3 +120,28 @@ def test_raters_that_vary_are_told_at_the_batch(tmp_path):
     watcher = monitor()
     with pytest.raises(ValueError, match=r"same number of raters: `masks` is \(4, 2, 8, 10\) .*`present=`"):
         trainer(watcher, tmp_path).validate(Module(), DataLoader(Varying(), batch_size=4), verbose=False)
+
+
+@pytest.mark.parametrize("options", [{}, {"image": "image"}, {"num_classes": 2}])
+def test_findings_are_no_slices(tmp_path, options):
+    class Findings(Toy):
+        def __getitem__(self, i):
+            item = super().__getitem__(i)
+            return item | {"masks": torch.stack([item["masks"], item["image"].expand_as(item["masks"]) > 1], 1)}
+
+    module, data = Module(), DataLoader(Findings(), batch_size=4)
+    module.net = torch.nn.Conv2d(1, 2, 1)
+    module.loss = lambda logits, _batch: logits.mean()
+    message = r"`masks` \(4, 3, 2, 8, 10\) = .* of 2 slices.*`num_classes=2`.*a monitor with a `name=`"
+    with pytest.raises(ValueError, match=message):
+        trainer(monitor(roi=None, **options), tmp_path).fit(module, data, data)
+    one, other = (
+        monitor(roi=None, masks=lambda batch, c=c: batch["masks"][:, :, c], name=name, predictions=pick(c))
+        for c, name in enumerate(("lesion", "edema"))
+    )
+    trainer([one, other], tmp_path).validate(module, data, verbose=False)
+    assert {"val/lesion/iou", "val/edema/iou"} <= {key for x in (one, other) for key in x.history[0]}
+
+
+def pick(channel):
+    return lambda module, batch, _: module.net(batch["image"])[:, channel]
