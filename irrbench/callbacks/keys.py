@@ -11,13 +11,14 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from types import MethodType
 from typing import Any, Protocol
 
 import torch
 
-from irrbench.callbacks.hooks import LightningModule
+from irrbench.callbacks.hooks import LightningModule, Stage
 
 _ON_THE_WAY = {"_refuse", "_log", "_log_metrics", "passed_by", "log", "log_dict", "inner", "_fn", "wrapped_fn"}
 
@@ -26,6 +27,15 @@ class Owner(Protocol):
     """Who logs under keys of its own, see :class:`~irrbench.callbacks.RaterBoundsMonitor`."""
 
     name: str | None
+    guard: KeyGuard | None
+    stages: tuple[Stage, ...]
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of its scores."""
+
+    def split(self, stage: str) -> str:
+        """First part of its keys of a stage."""
 
     @property
     def title(self) -> str:
@@ -33,6 +43,21 @@ class Owner(Protocol):
 
     def owns(self, key: str) -> bool:
         """Whether a key is among those that it may log."""
+
+
+def refuse_same_names(owners: Sequence[Owner]) -> None:
+    """Refuse monitors that would log under the same keys.
+
+    Raises:
+        ValueError: if two of one name have a stage in common.
+    """
+    for first, second in combinations(owners, 2):
+        shared = [stage for stage in first.stages if stage in second.stages]
+        if first.name == second.name and shared:
+            raise ValueError(
+                f"Two {first.title} monitor the stage {shared[0]!r} and would log under the same keys, as "
+                f"`{first.split(shared[0])}/{first.scores[0]}`. Give each a name: RaterBoundsMonitor(name='lesion')."
+            )
 
 
 class KeyGuard:
@@ -84,8 +109,9 @@ class KeyGuard:
             log_metrics(rest, *args, **kwargs)
 
     def _has_said(self, key: str, value: Any) -> bool:
-        said = self._said.get(key)  # Lightning keeps single precision
-        return said is not None and (math.isclose(said, value, rel_tol=1e-5) or math.isnan(said) and math.isnan(value))
+        if (said := self._said.get(key)) is None:
+            return False
+        return math.isnan(value) if math.isnan(said) else math.isclose(said, value, rel_tol=1e-5)  # single precision
 
     def _refuse(self, key: str) -> None:
         owner = next((x for x in self._owners if x is not self._speaker and x.owns(key)), None)

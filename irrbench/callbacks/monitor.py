@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from irrbench.callbacks.announcement import announce
 from irrbench.callbacks.batch import Sample, Selector, read_batch
+from irrbench.callbacks.destinations import find_sinks, shown_nowhere
 from irrbench.callbacks.home import Returned, Traveller
 from irrbench.callbacks.hooks import PREFIXES, Callback, LightningModule, Stage, Trainer, batch_end, batch_start
-from irrbench.callbacks.keys import KeyGuard
+from irrbench.callbacks.keys import KeyGuard, refuse_same_names
 from irrbench.callbacks.predictions import PredictionFinder, Predictions, paused
+from irrbench.callbacks.watched import also_watched, watched_by, why_no_fit
 from irrbench.evaluation.evaluator import Evaluator, split_names
-from irrbench.evaluation.mlflow_sink import MLflowSink, is_mlflow
-from irrbench.evaluation.sinks import PictureSink, Sink, picture_sink, tell
+from irrbench.evaluation.mlflow_sink import MLflowSink
+from irrbench.evaluation.sinks import Sink, tell
 from irrbench.folds import Ties
 from irrbench.metrics.state import Aggregate
 from irrbench.scores import DEFAULT_SCORES, EmptyReference
@@ -37,9 +39,9 @@ class RaterBoundsMonitor(Traveller, Callback):
     At the end of every validation and test epoch it logs through ``pl_module.log``, so that EarlyStopping,
     ModelCheckpoint and schedulers can watch them: ``val/<score>``, ``val/<score>_normalized``, ``val/<score>_floor``,
     ``val/<score>_ceiling`` and ``val/n_images`` (``test/...`` in testing; with several loaders ``val/<loader>/...``).
-    ``detection`` and ``false_alarm`` are among the scores wherever a reference is empty. Where one rater alone drew some
-    images, which have no bounds, also ``val/<score>_all``: the mean over all images, on the one mask there. With a name the keys are
-    ``val/<name>/<score>``, ``val/<name>/<loader>/<score>``.
+    ``detection`` and ``false_alarm`` are among the scores wherever a reference is empty. Where one rater alone drew
+    some images, which have no bounds, also ``val/<score>_all``: the mean over all images, on the one mask there. With
+    a name the keys are ``val/<name>/<score>``, ``val/<name>/<loader>/<score>``.
     An MLflow logger gets the scores with step = epoch, and the bounds as two runs of their own with the same keys.
 
     Args:
@@ -140,13 +142,13 @@ class RaterBoundsMonitor(Traveller, Callback):
             raise ValueError(f"`name` must be of letters, digits, '_', '-' and '.', as 'lesion'; found {name!r}.")
         if label is not None and num_classes is not None:
             raise ValueError(
-                f"`label` is for binary masks, found it with num_classes={num_classes}. Leave one out, or watch one class "
-                "by a monitor of its own: masks=lambda batch: batch['masks'] == 1, label= likewise."
+                f"`label` is for binary masks, found it with num_classes={num_classes}. Leave one out, or watch one "
+                "class by a monitor of its own: masks=lambda batch: batch['masks'] == 1, label= likewise."
             )
         self.name = name
         self._selectors = {"masks": masks, "roi": roi, "image_id": image_id, "present": present, "image": image}
         self._label = label
-        self._finder = PredictionFinder(predictions, num_classes=num_classes)
+        self.finder = PredictionFinder(predictions, num_classes=num_classes)
         self._options: dict[str, Any] = {
             "scores": tuple(scores),
             "num_classes": num_classes,
@@ -174,7 +176,7 @@ class RaterBoundsMonitor(Traveller, Callback):
         self._sinks: list[Sink] | None = None
         self._active: Run | None = None  # of MLflow, without a logger
         self._beside: list[RaterBoundsMonitor] = []
-        self._guard: KeyGuard | None = None
+        self.guard: KeyGuard | None = None
         self._warned: set[str] = set()
         self._seen: set[str] = set()  # splits whose first batch has come
         self.history = []
@@ -218,18 +220,18 @@ class RaterBoundsMonitor(Traveller, Callback):
         if stage == "fit":
             self._evaluators.pop("validate", None)  # of another model, perhaps
             self._active = None
-        self._finder.setup(pl_module)
+        self.finder.setup(pl_module)
         monitors = [x for x in trainer.callbacks if isinstance(x, RaterBoundsMonitor)]
         refuse_same_names(monitors)
         self._beside = [x for x in monitors if x is not self]
-        self._guard = KeyGuard(pl_module, monitors) if monitors[0] is self else monitors[0]._guard
+        self.guard = KeyGuard(pl_module, monitors) if monitors[0] is self else monitors[0].guard
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was, and results where the process that asked for them looks."""
-        self._finder.detach()
-        if self._guard is not None:
-            self._guard.leave()
-            self._guard, self._beside = None, []
+        self.finder.detach()
+        if self.guard is not None:
+            self.guard.leave()
+            self.guard, self._beside = None, []
         if trainer.is_global_zero:
             self.send()
 
@@ -246,11 +248,11 @@ class RaterBoundsMonitor(Traveller, Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Any) -> None:
         """Ignore forward calls that activation checkpointing computes again."""
-        self._finder.is_paused = True
+        self.finder.is_paused = True
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Watch forward calls again: a step may have several backward passes."""
-        self._finder.is_paused = False
+        self.finder.is_paused = False
 
     on_train_batch_start = batch_start("train")
     on_validation_batch_start = batch_start("validate")
@@ -316,7 +318,7 @@ class RaterBoundsMonitor(Traveller, Callback):
         label = {"label": self._label} if "train" in self.stages and stage != "test" else {}
         optional = () if stage == "train" else ("label",)
         self._sample = read_batch(batch, {**self._selectors, **label}, optional=optional)
-        self._finder.before_step(pl_module, self._sample, batch)
+        self.finder.before_step(pl_module, self._sample, batch)
 
     def after_step(
         self, stage: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
@@ -325,13 +327,13 @@ class RaterBoundsMonitor(Traveller, Callback):
         if stage not in self.stages or self._sample is None:
             return
         sample, self._sample = self._sample, None
-        with paused(x._finder for x in self._beside):
-            preds = self._finder.after_step(trainer, pl_module, outputs, batch, sample)
+        with paused(x.finder for x in self._beside):
+            preds = self.finder.after_step(trainer, pl_module, outputs, batch, sample)
         self._warn_of_single(self._evaluators[stage][index].split, sample, trainer)
         if self.verbose and self._told != id(trainer) and preds.numel() and not preds.is_meta:
             self._told = id(trainer)
             if trainer.is_global_zero:
-                name = self._finder.chosen + (f" as {self.name}" if self.name else "")
+                name = self.finder.chosen + (f" as {self.name}" if self.name else "")
                 rule = {option: self._options[option] for option in ("num_classes", "from_logits", "threshold")}
                 pl_module.print(f"irrbench scores {announce(name, preds, sample, **rule)}")
         self._evaluators[stage][index].update(preds, **sample._asdict())
@@ -339,21 +341,21 @@ class RaterBoundsMonitor(Traveller, Callback):
     def log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
         """Compute, and log to the module, to MLflow and to the other loggers; nothing of the sanity check."""
         self._running.discard(stage)
-        self._finder.release()
+        self.finder.release()
         evaluators = self._evaluators.get(stage, [])
         if trainer.sanity_checking:
             for evaluator in evaluators:
                 evaluator.forget()
             return
-        assert self._guard is not None  # noqa: S101 (set up)
+        assert self.guard is not None  # noqa: S101 (set up)
         sinks = self._find_sinks(trainer)
         self._open.add(stage)
-        watched = _watched(trainer)
+        watched = watched_by(trainer)
         for evaluator in evaluators:
             evaluator.sinks[:] = sinks
             evaluator.validation[:] = self._evaluators.get("validate", []) if stage == "train" else []
             values = evaluator.finish(step)
-            values |= _also_watched(evaluator, values, watched)
+            values |= also_watched(evaluator, values, watched)
             self._explain_noise_fit(stage, evaluator, trainer)
             self.history.append({"epoch": step, **values})
             for key in [k for k, v in values.items() if math.isnan(v) and k in watched]:
@@ -361,7 +363,7 @@ class RaterBoundsMonitor(Traveller, Callback):
             if self.verbose:
                 pl_module.print(evaluator.line())
             shown = {k: v for k, v in values.items() if k in watched or not math.isnan(v)}
-            self._guard.log(self, pl_module, shown, sync_dist=trainer.world_size > 1)
+            self.guard.log(self, pl_module, shown, sync_dist=trainer.world_size > 1)
 
     def close_stages(self, stages: Sequence[str], *, step: int | None) -> None:
         """Write tables and pictures, and say where they are."""
@@ -381,7 +383,7 @@ class RaterBoundsMonitor(Traveller, Callback):
         key = f"{split}/{self.scores[0]}"
         if sample.present is None or sample.present.is_meta:
             return
-        if sample.present.sum(1).amax() > 1 or f"{key}_all" in _watched(trainer):
+        if sample.present.sum(1).amax() > 1 or f"{key}_all" in watched_by(trainer):
             return
         self._say_once(
             split,
@@ -397,19 +399,14 @@ class RaterBoundsMonitor(Traveller, Callback):
         has_label = score in evaluator.summary and not math.isnan(evaluator.summary[score].label_gap)
         if stage != "train" or not has_label or evaluator.noise_fit:
             return
-        summaries = [x.summary[score] for x in evaluator.validation if x.summary]
-        if summaries and all(math.isnan(x.label_gap) for x in summaries):
-            reason = f"no label was found in the validation batches by `label={self._label!r}`"
-        elif "validate" not in self.stages or not trainer.enable_validation:
-            reason = "no validation is monitored"
-        else:
-            return  # the epoch had no validation, or one that could not be scored
-        self._say_once(
-            key,
-            f"{key} is not logged: {reason}. It compares how well the model fits the labels of training and of "
-            "validation images: let the validation data give a label that is made in the same way as in training, "
-            f'where `label=` of {self.title} finds it, and monitor the stages ("train", "validate").',
-        )
+        is_monitored = "validate" in self.stages and trainer.enable_validation
+        if reason := why_no_fit(evaluator, label=self._label, is_monitored=is_monitored):
+            self._say_once(
+                key,
+                f"{key} is not logged: {reason}. It compares how well the model fits the labels of training and of "
+                "validation images: let the validation data give a label that is made in the same way as in training, "
+                f'where `label=` of {self.title} finds it, and monitor the stages ("train", "validate").',
+            )
 
     def _say_once(self, about: str, text: str) -> None:
         if about not in self._warned:
@@ -418,63 +415,12 @@ class RaterBoundsMonitor(Traveller, Callback):
 
     def _find_sinks(self, trainer: Trainer) -> Sequence[Sink]:
         if self._sinks is None:
-            loggers = trainer.loggers if trainer.is_global_zero else []
-            mlflow_loggers = [x for x in loggers if is_mlflow(x)]
-            assert self._guard is not None  # noqa: S101 (set up)
-            self._guard.keep_from(mlflow_loggers)
+            assert self.guard is not None  # noqa: S101 (set up)
             options = {"data_name": self.data_name, "reference_runs": self.reference_runs, "owner": self.name}
-            others = [] if trainer.fast_dev_run else [x for x in loggers if x not in mlflow_loggers]
-            pictures = [picture_sink(x, step=lambda: trainer.global_step) for x in others]
-            self._sinks = [*(MLflowSink.of_logger(x, **options) for x in mlflow_loggers), *filter(None, pictures)]
-            if trainer.is_global_zero and not mlflow_loggers and not trainer.fast_dev_run:
-                # Autologging ends its run with the fit; the test of the same model goes there too.
-                self._active = Run.active() or self._active
-                self._sinks += [MLflowSink(self._active, **options)] if self._active else []
+            self._sinks, self._active = find_sinks(trainer, self.guard, self._active, **options)
             if trainer.is_global_zero and not trainer.fast_dev_run:
-                self._say_what_is_not_shown(mlflow_loggers, others)
+                wanted = {"image": self._selectors["image"] is not None, "reliability": self._options["reliability"]}
+                is_binary = self._options["num_classes"] is None
+                for option, text in shown_nowhere(wanted, self._sinks, trainer.loggers, is_binary=is_binary):
+                    self._say_once(option, text)
         return self._sinks
-
-    def _say_what_is_not_shown(self, mlflow_loggers: list[Any], others: list[Any]) -> None:
-        names = ", ".join(type(x).__name__ for x in others)
-        if self._selectors["image"] is not None and self._options["num_classes"] is not None:
-            self._say_once("image", "`image=` shows nothing: pictures are drawn of binary masks, found num_classes=.")
-        elif self._selectors["image"] is not None and not self._sinks:
-            found = f"found {names}" if names else "found no logger"
-            self._say_once("image", f"`image=` shows nothing: pictures go to MLflow, TensorBoard and W&B; {found}.")
-        if self._options["reliability"] and names and not mlflow_loggers:
-            where = f"only MLflow takes tables of images, found {names}. See `tables` of {self.title}."
-            self._say_once("reliability", f"`reliability=` logs nothing: {where}")
-
-
-def refuse_same_names(monitors: Sequence[RaterBoundsMonitor]) -> None:
-    """Refuse monitors that would log under the same keys.
-
-    Raises:
-        ValueError: if two of one name have a stage in common.
-    """
-    for i, first in enumerate(monitors):
-        for second in monitors[:i]:
-            shared = [stage for stage in first.stages if stage in second.stages]
-            if first.name == second.name and shared:
-                raise ValueError(
-                    f"Two {first.title} monitor the stage {shared[0]!r} and would log under the same keys, as "
-                    f"`{first.split(shared[0])}/{first.scores[0]}`. Give each a name: RaterBoundsMonitor(name='lesion')."
-                )
-
-
-def _watched(trainer: Trainer) -> set[Any]:
-    """What callbacks and schedulers of a trainer look at."""
-    return {getattr(x, "monitor", None) for x in (*trainer.callbacks, *trainer.lr_scheduler_configs)}
-
-
-def _also_watched(evaluator: Evaluator, values: Mapping[str, float], watched: Iterable[Any]) -> dict[str, float]:
-    """Values of watched keys that an epoch lacks, or Lightning would end the training.
-
-    NaN where the images could not be scored; of all images what is of those with bounds, where no rater drew alone.
-    """
-    own = [key for key in watched if str(key).startswith(f"{evaluator.split}/")]
-    lacking = [key for key in own if key not in values and evaluator.owns(key.removeprefix(f"{evaluator.split}/"))]
-    if evaluator.table is None:
-        return dict.fromkeys(lacking, math.nan)
-    same = {key: key.removesuffix("_all") for key in lacking}
-    return {key: values[other] for key, other in same.items() if key != other and other in values}

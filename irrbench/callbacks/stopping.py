@@ -156,11 +156,11 @@ class CeilingStopping(Traveller, Callback):
         self.split = self._given_split or monitor.split("validate")
         if "validate" not in monitor.stages:
             raise ValueError(
-                f"CeilingStopping needs the stage 'validate' monitored, found stages={monitor.stages} of {monitor.title}."
+                f"CeilingStopping needs the stage 'validate' monitored; {monitor.title} has stages={monitor.stages}."
             )
         if self.score is not None and base_score(self.score) not in monitor.scores:
             raise ValueError(
-                f"`score` must be one that {monitor.title} computes: {', '.join(monitor.scores)}; found {self.score!r}. "
+                f"`score` must be one of {monitor.title}: {', '.join(monitor.scores)}; found {self.score!r}. "
                 f"Pass RaterBoundsMonitor(scores=[..., {base_score(self.score)!r}])."
             )
         if not trainer.enable_validation:

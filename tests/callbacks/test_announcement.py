@@ -125,7 +125,7 @@ def test_from_the_second_batch_on_nothing_waits_for_the_device(tmp_path):
     """The first batch is on the CPU; the next ones have no values, so that whoever asks for one gets an error."""
     watcher, module = monitor(verbose=True), Module(call="net")
     trainer(watcher, tmp_path).validate(module, loader(), verbose=False)
-    finder, meta = watcher._finder, OnMeta()
+    finder, meta = watcher.finder, OnMeta()
     meta.net = nn.Conv2d(1, 1, 1).to(META)
     for _ in range(2):
         given = meta_batch(torch.bool, list("abcd"))

@@ -78,7 +78,7 @@ def test_every_option_out_of_yaml(tmp_path, monkeypatch, namespace, subcommand):
     monkeypatch.chdir(tmp_path)
     trainer = run_cli(namespace, tmp_path, MONITOR, subcommand=subcommand, enable_checkpointing=False)
     watcher = next(x for x in trainer.callbacks if isinstance(x, RaterBoundsMonitor))
-    assert watcher._finder.predictions == ForwardAgain("image")
+    assert watcher.finder.predictions == ForwardAgain("image")
     assert (watcher.scores, watcher.stages, watcher.name) == (("f1", "iou"), ("train", "validate", "test"), "lesion")
     prefix = "test" if subcommand == "test" else "val"
     assert f"{prefix}/lesion/f1" in watcher.history[0]
@@ -104,7 +104,7 @@ def test_wrong_options_are_refused(tmp_path, monkeypatch, capsys, options, messa
 def test_predictions_by_a_key_or_by_the_name_of_a_function(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     by_name = run_cli("pytorch_lightning", tmp_path, {"predictions": f"{__name__}.predict"}, subcommand="validate")
-    assert next(x for x in by_name.callbacks if isinstance(x, RaterBoundsMonitor))._finder.predictions is predict
+    assert next(x for x in by_name.callbacks if isinstance(x, RaterBoundsMonitor)).finder.predictions is predict
     (tmp_path / "config.yaml").unlink()  # Lightning writes over none
     with pytest.raises(ValueError, match="`predictions='preds'` is not in what the step returned"):
         run_cli("pytorch_lightning", tmp_path, {"predictions": "preds"}, subcommand="validate")

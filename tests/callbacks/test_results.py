@@ -144,7 +144,7 @@ def test_what_a_script_sends_to_mlflow_itself_still_arrives(tmp_path, uri):
         trainer([monitor(), Sends()], tmp_path, logger=made, max_epochs=1).fit(Module(), loader(), loader())
 
 
-# The terminal -----------------------------------------------------------------------------------------------------------
+# The terminal ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bar", [None, TQDMProgressBar, RichProgressBar])
@@ -171,7 +171,7 @@ def test_a_line_a_stage_stands_alone_on_the_terminal(tmp_path, capfd, bar):
     assert "average rater" not in fit(verbose=False)
 
 
-# Pictures ---------------------------------------------------------------------------------------------------------------
+# Pictures -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("namespace", ["pytorch_lightning", "lightning.pytorch"])
@@ -243,7 +243,7 @@ def test_a_logger_that_cannot_take_pictures_costs_one_warning(tmp_path, caplog):
         (
             {"reliability": True},
             [CSVLogger],
-            "`reliability=` logs nothing: only MLflow .*found CSVLogger. See `tables`",
+            "`reliability=` logs nothing: only MLflow .*found CSVLogger. They are in `tables`",
         ),
         ({"reliability": True}, [TensorBoardLogger], "`reliability=` logs nothing: only MLflow .*TensorBoardLogger"),
         ({"reliability": True}, [], None),
@@ -260,7 +260,7 @@ def test_what_shows_nowhere_is_said_once(tmp_path, caplog, options, loggers, sai
         assert "icc_pixel" in watcher.tables["val"]
 
 
-# Nothing else moves -----------------------------------------------------------------------------------------------------
+# Nothing else moves ---------------------------------------------------------------------------------------------------
 
 
 class Sampling(Module):
@@ -311,7 +311,7 @@ def test_a_predictions_function_moves_no_random_number_no_buffer_and_no_mode(tmp
     assert [part.training for part in alone.modules()] == [part.training for part in watched.modules()]
 
 
-# Processes that Lightning starts ----------------------------------------------------------------------------------------
+# Processes that Lightning starts --------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

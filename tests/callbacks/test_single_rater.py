@@ -81,8 +81,8 @@ def test_the_first_batch_says_what_to_watch_instead(tmp_path, caplog, alone, key
     assert len(said) == times
     assert all("Watch val/iou_all (EarlyStopping, ModelCheckpoint)" in text for text in said)
     nan = [r.getMessage() for r in caplog.records if "is watched by a callback and is NaN" in r.getMessage()]
-    assert nan == ["val/iou is watched by a callback and is NaN: no image has masks of two raters; watch val/iou_all, "
-                   "the score on the one mask."] * times  # fmt: skip
+    reason = "no image has masks of two raters; watch val/iou_all, the score on the one mask"
+    assert nan == [f"val/iou is watched by a callback and is NaN: {reason}."] * times
 
 
 def test_what_is_watched_is_there_also_without_such_images(tmp_path):
