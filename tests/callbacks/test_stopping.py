@@ -347,7 +347,10 @@ def test_several_loaders_need_a_choice_before_anything_is_trained(tmp_path):
     [
         (lambda: [CeilingStopping()], "the trainer has none: Trainer.callbacks=.RaterBoundsMonitor"),
         (lambda: [CeilingStopping(score="kappa"), monitor()], "iou, accuracy, tpr, ppv, f1; found 'kappa'. Pass Rater"),
-        (lambda: [CeilingStopping(), monitor(stages=["test"])], "stage 'validate' monitored; RaterBoundsMonitor.* has stages=.'test',"),
+        (
+            lambda: [CeilingStopping(), monitor(stages=["test"])],
+            "'validate' monitored; RaterBoundsMonitor.* has stages=.'test',",
+        ),
         (
             lambda: [CeilingStopping(), monitor(), monitor()],
             r"has 2 monitors: RaterBoundsMonitor\(\), .*say which by .*monitor=\.\.\.",
