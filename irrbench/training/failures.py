@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from textwrap import shorten
 
 import torch
 
@@ -50,7 +51,7 @@ def explain(error: BaseException) -> str:
         if match and not sentence and isinstance(error, RuntimeError | OSError | SystemError | ValueError):
             sentence = meaning.format(*match.groups())
     if sentence:
-        first = found.partition("\n")[0][:120].rstrip(". ")
+        first = shorten(found.partition("\n")[0], 200).rstrip(". ")
         return f"{type(error).__name__}{first and f': {first}'}. {sentence}"
     if isinstance(error, CellError | ConfigError | DataError):
         return found
