@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 
 from irrbench.commands import ConfigError, load_config
-from irrbench.commands.loading import load_one, parse_predictions
-from irrbench.config import FinishedConfig
+from irrbench.commands.loading import load_one, parse_predictions, score_predictions
+from irrbench.config import FinishedConfig, RulesConfig
 from irrbench.data import load_folder
+from irrbench.tracking import open_store
+from irrbench.training.cell import Tracking
 from tests.training.conftest import run_recorded, small_config
 from tests.training.study import SIZE, disk, ids, write_study
 
@@ -81,3 +83,27 @@ def test_the_threshold_is_a_flag(value, expected):
 def test_other_thresholds_are_refused(value):
     with pytest.raises(ConfigError, match="threshold"):
         load_config(None, ["--finished.threshold", value])
+
+
+def test_the_same_predictions_write_their_run_again(study, store, tmp_path):
+    data, maps = load_folder(study), write_maps(tmp_path / "bold", sure=0.9)
+
+    def scored(name="bold", **rules):
+        config = small_config(study, tmp_path / "out", store)
+        options = {"scores": ("iou",), "rules": RulesConfig(**rules), "folder": str(maps), "spool": tmp_path / "spool"}
+        tracking = Tracking(store, "finished", "#000000", "irrbench benchmark --data x")
+        return score_predictions(name, load_one(str(maps), config, data, split="test"), tracking=tracking, **options)
+
+    first = scored().run_id
+    assert scored().run_id == first
+    others = [scored(name="other").run_id, scored(ties="negative").run_id]
+    np.save(maps / "test0.npy", np.zeros(SIZE, np.float32))
+    others.append(scored().run_id)
+    assert len({first, *others}) == 4
+    client, experiment_id = open_store(store, "finished")
+    runs = client.search_runs([experiment_id], "tags.`irrbench.role` = 'model'")
+    assert {run.info.run_id for run in runs} == {first, *others}
+    tags = client.get_run(first).data.tags
+    assert tags["irrbench.predictions"] == str(maps)
+    assert tags["irrbench.command"] == "irrbench benchmark --data x"
+    assert len(tags["mlflow.source.git.commit"]) == 40
