@@ -200,7 +200,8 @@ class MLflowSink:
 
     def _log_results(self, stage: Stage) -> None:
         """Write the main score between its bounds into tags, which tables of runs show with three digits."""
-        if stage.split != "test" and self._shown not in {"", stage.split}:
+        kind, shown = (split.partition("/")[0] for split in (stage.split, self._shown))
+        if self._shown not in {"", stage.split} and not (kind == "test" != shown):
             return  # the test images' results stay, and of several loaders the first one's
         self._shown, score = stage.split, stage.scores[0]
         means = stage.summary[score]

@@ -24,15 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from irrbench.tracking.calls import CREATING, Connection, UnknownCallError, is_final, is_refusal, perform
-from irrbench.tracking.spool import (
-    REFUSED,
-    Outcome,
-    QueuedRequest,
-    Queues,
-    Request,
-    Session,
-    claim_all,
-)
+from irrbench.tracking.queues import Outcome, Queues
+from irrbench.tracking.spool import REFUSED, QueuedRequest, Request, Session, claim_all
 from irrbench.tracking.store import StoreError, program, sqlite_file, why_silent, without_password
 
 logger = logging.getLogger(__name__)

@@ -26,9 +26,9 @@ from irrbench.tracking.calls import (
     dataset,
     metrics,
     params,
-    table,
     tags,
 )
+from irrbench.tracking.files import table
 from irrbench.tracking.locks import exclusive
 from irrbench.tracking.names import MAX_KEY, cut, entry_name
 from irrbench.tracking.spool import Payload, RunAddress
@@ -169,10 +169,13 @@ class ReferenceRuns:
 def name_bounds(rules: Mapping[str, Any]) -> str:
     """Return what bounds are called, such as "lidc · ties average": data, tie rule, and rules that are not the usual.
 
+    Rules of one of several monitors have its name and a slash in front.
+
     >>> name_bounds({"data": "lidc", "ties": "average", "empty_reference": "drop", "val/n_images": 30})
     'lidc · ties average'
     """
-    shown = {rule: rules[rule] for rule in SHOWN_RULES if rule in rules and USUAL_RULES.get(rule) != rules[rule]}
+    plain = {key.rpartition("/")[2]: value for key, value in rules.items()}
+    shown = {rule: plain[rule] for rule in SHOWN_RULES if rule in plain and USUAL_RULES.get(rule) != plain[rule]}
     return " · ".join(SHOWN_RULES[rule].format(value) for rule, value in shown.items())
 
 

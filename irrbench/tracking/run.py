@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import yaml
 
 import irrbench.tracking.calls as stored
+from irrbench.tracking import files
 from irrbench.tracking.delivery import Delivery, delivery_for
 from irrbench.tracking.reference_runs import bounds, bounds_line, bounds_table
 from irrbench.tracking.spool import Payload, Request, RunAddress, default_spool
@@ -177,7 +178,7 @@ class Run:
         Raises:
             ValueError: if there is no column of image ids.
         """
-        self.record(stored.table, split=split, payload=stored.pack_table(frame))
+        self.record(files.table, split=split, payload=files.pack_table(frame))
 
     def log_bounds_table(self, split: str, digest: str, role: str, frame: pd.DataFrame) -> None:
         """Write each image's bounds into the reference run of a role, ``ceiling`` or ``floor``.
@@ -185,7 +186,7 @@ class Run:
         Raises:
             ValueError: if there is no column of image ids.
         """
-        self.record(bounds_table, split=split, digest=digest, role=role, payload=stored.pack_table(frame))
+        self.record(bounds_table, split=split, digest=digest, role=role, payload=files.pack_table(frame))
 
     def log_panel(self, key: str, image: NDArray[np.uint8], *, step: int) -> None:
         """Log a picture, uint8 of shape (height, width, 3), that the chart page shows with a slider over steps.
@@ -193,7 +194,7 @@ class Run:
         Raises:
             ValueError: if the array is of another type or shape.
         """
-        self.record(stored.picture, key=key, step=step, payload=stored.pack_picture(image))
+        self.record(files.picture, key=key, step=step, payload=files.pack_picture(image))
 
     def log_figure(self, figure: Figure, path: str) -> None:
         """Write a matplotlib figure as an artifact, its format by the ending of ``path``."""
@@ -210,7 +211,7 @@ class Run:
         """Write a text, or the bytes of a file, as an artifact."""
         folder, _, name = path.rpartition("/")
         payload = Payload(text.encode() if isinstance(text, str) else text)
-        self.record(stored.file, name=name, folder=folder or None, payload=payload)
+        self.record(files.file, name=name, folder=folder or None, payload=payload)
 
     def log_file(self, path: str | Path, folder: str | None = None) -> None:
         """Copy a file into the run's artifacts, as it is now.
@@ -221,7 +222,7 @@ class Run:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"expected a file to log, found none at {path}.")
-        self.record(stored.file, name=path.name, folder=folder, payload=Payload(path=path))
+        self.record(files.file, name=path.name, folder=folder, payload=Payload(path=path))
 
     def drain(self, *, limit: float | None = None) -> int:
         """Wait for what is under way and return how many requests wait; see :meth:`Delivery.drain`."""

@@ -3,10 +3,6 @@
 A spool is a folder. Each process that writes has a session in it, a folder of its own, which it holds locked while it
 lives. Every request is one file of that session, called a record, complete from the moment it has its name. The names
 say the order, the kind and the run, so that a long queue is read without opening its files.
-
-What waits for a store is tried run by run (:class:`Queues`). Each run has two queues, one for values and one for
-files, so that a full artifact store holds up no metric. In a queue the order is kept: what fails is tried again before
-anything behind it. A file waits for the values given before it.
 """
 
 from __future__ import annotations
@@ -18,10 +14,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice, takewhile
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -30,8 +25,6 @@ from filelock import FileLock, Timeout
 from irrbench.tracking.locks import acquire_lock, release_lock
 
 METRICS = "metrics"
-FILES = frozenset({"bounds_table", "table", "picture", "file", "view", "first_view"})  # kinds that are no values
-MAX_BATCH = 200
 REFUSED, REASONS = "refused", "reasons.txt"  # beside the sessions: what a store can never take, and why
 _RECORD = re.compile(r"(?P<number>\d{8,})-(?P<kind>[a-z_]+)-(?P<run>[\w.]+)\.op")
 _session_numbers = itertools.count()
@@ -306,128 +299,3 @@ def store_of(folder: Path) -> str:
         return str(json.loads((folder / "store.json").read_text())["tracking_uri"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SpoolError(f"{folder / 'store.json'} does not say for which store the records beside it are.") from error
-
-
-# The order in which waiting requests are tried.
-
-QUEUE_PAUSES = (2.0, 60.0)  # seconds: the first after a failure, which doubles from failure to failure, and the longest
-STORE_PAUSES = (1.0, 30.0)
-
-QueueName = tuple[str, bool]  # run, whether of files
-WHOLE_STORE: QueueName = ("", False)
-
-
-class Outcome(NamedTuple):
-    """How sending a batch ended.
-
-    Attributes:
-        reason: why it failed, None if it did not.
-        refused: whether trying again at once is of no use.
-        final: whether it never will be; then the record is out of the way already.
-        silent: whether the whole store does not answer.
-    """
-
-    reason: str | None = None
-    refused: bool = False
-    final: bool = False
-    silent: bool = False
-
-
-class Queues:
-    """All requests of one store that wait.
-
-    Attributes:
-        held: what the store does not take now, with its reason; it stays in the spool and holds up nothing.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: dict[Order, QueuedRequest] = {}
-        self._pauses: dict[QueueName, tuple[float, int]] = {}  # until when, and the number of failures in a row
-        self._alone: set[Order] = set()  # metrics that are not sent with others, because one of them was refused
-        self.held: dict[Order, tuple[QueuedRequest, str]] = {}
-
-    def __len__(self) -> int:
-        """Return how many wait, without those that are held."""
-        return len(self._waiting)
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether the store did not answer when it was asked last."""
-        return WHOLE_STORE in self._pauses
-
-    def add(self, request: QueuedRequest) -> None:
-        """Put a request at the end."""
-        self._waiting[request.order] = request
-
-    def add_before(self, requests: Iterable[QueuedRequest]) -> None:
-        """Put requests of an earlier process before everything that waits."""
-        self._waiting = {request.order: request for request in requests} | self._waiting
-
-    def next_batch(self) -> list[QueuedRequest]:
-        """Return the oldest requests that may be tried now: metrics that follow one another, or one of another kind.
-
-        The list is empty if everything pauses or nothing waits.
-        """
-        now = time.monotonic()
-        blocked = {name for name, (until, _) in self._pauses.items() if until > now}
-        if WHOLE_STORE in blocked:
-            return []
-        for request in self._waiting.values():
-            queue = _queue_of(request)
-            if queue not in blocked:
-                following = (other for other in self._waiting.values() if _queue_of(other) == queue)
-                return list(islice(takewhile(self._may_be_combined, following), MAX_BATCH)) or [request]
-            blocked |= {queue, (request.run, True)}  # files wait for the values before them
-        return []
-
-    def _may_be_combined(self, request: QueuedRequest) -> bool:
-        return request.kind == METRICS and request.order not in self._alone
-
-    def settle(self, batch: list[QueuedRequest], outcome: Outcome) -> None:
-        """Take out what was delivered or refused, and let pause what failed: the queue, or all if the store is silent.
-
-        Of several requests of which the store refuses one, each is tried alone afterwards.
-        """
-        if outcome.silent:
-            self._pause(WHOLE_STORE, *STORE_PAUSES)
-            return
-        self._pauses.pop(WHOLE_STORE, None)
-        if outcome.refused and len(batch) > 1:
-            self._alone |= {request.order for request in batch}
-        elif outcome.reason is not None and not outcome.refused:
-            self.postpone(batch)
-        else:
-            self._pauses.pop(_queue_of(batch[0]), None)
-            for request in batch:
-                self._waiting.pop(request.order, None)
-                self._alone.discard(request.order)
-            if outcome.reason is not None and not outcome.final:
-                self.held[batch[0].order] = (batch[0], outcome.reason)
-
-    def forget_gone(self) -> int:
-        """Take out the requests whose records have been removed, and return how many they are."""
-        gone = [order for order, request in self._waiting.items() if request.is_gone]
-        for order in gone:
-            del self._waiting[order]
-        return len(gone)
-
-    def postpone(self, batch: list[QueuedRequest]) -> None:
-        """Let the queue of a batch pause, longer each time."""
-        self._pause(_queue_of(batch[0]), *QUEUE_PAUSES)
-
-    def _pause(self, name: QueueName, first: float, longest: float) -> None:
-        _, failures = self._pauses.get(name, (0.0, 0))
-        self._pauses[name] = (time.monotonic() + min(first * 2**failures, longest), failures + 1)
-
-    def end_pauses(self) -> None:
-        """Let everything be tried again now."""
-        self._pauses = {name: (0.0, failures) for name, (_, failures) in self._pauses.items()}
-
-    def pause(self) -> float | None:
-        """Return the seconds until the next queue may be tried again, None if none pauses."""
-        now = time.monotonic()
-        return min((until - now for until, _ in self._pauses.values() if until > now), default=None)
-
-
-def _queue_of(request: QueuedRequest) -> QueueName:
-    return request.run, request.kind in FILES

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from irrbench.tracking.calls import Connection
 from irrbench.tracking.delivery import send
-from irrbench.tracking.spool import Queues, Session, sessions, store_of
+from irrbench.tracking.queues import Queues
+from irrbench.tracking.spool import Session, sessions, store_of
 from irrbench.tracking.store import without_password
 
 SIGN_OF_LIFE_SECONDS = 60.0  # that a user waits for a store

@@ -17,7 +17,8 @@ from types import MappingProxyType
 from typing import Any
 
 from irrbench.scores import DEFAULT_SCORES, SCORES, base_score, record
-from irrbench.tracking.calls import LOGGED_IMAGES_TAG, StoredRun, call, is_refusal
+from irrbench.tracking.calls import StoredRun, call, is_refusal
+from irrbench.tracking.files import LOGGED_IMAGES_TAG
 from irrbench.tracking.store import BOUNDS_TAG, NOTE_TAG, RESULT_TAGS, ROLE_TAG, VIEW_KEY, VIEW_TAG, view_fragment
 
 logger = logging.getLogger(__name__)

@@ -106,4 +106,3 @@ def test_the_same_predictions_write_their_run_again(study, store, tmp_path):
     tags = client.get_run(first).data.tags
     assert tags["irrbench.predictions"] == str(maps)
     assert tags["irrbench.command"] == "irrbench benchmark --data x"
-    assert len(tags["mlflow.source.git.commit"]) == 40

@@ -159,7 +159,7 @@ def test_a_store_that_is_busy_is_tried_again_without_an_alarm(store, monkeypatch
         real(run, **arguments)
 
     monkeypatch.setitem(CALLS, "params", busy)
-    monkeypatch.setattr("irrbench.tracking.spool.QUEUE_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr("irrbench.tracking.queues.QUEUE_PAUSES", (0.01, 0.01))
     run = store.new_run()
     run.log_params({"seed": 1})
     while run.drain(limit=60):

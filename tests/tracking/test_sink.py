@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 
 import pytest
@@ -65,6 +66,15 @@ def test_tables_show_the_test_between_its_bounds_with_three_digits(store) -> Non
     assert (tags["irrbench.score"], tags["irrbench.bounds"]) == ("test/iou", "lidc · ties average")
 
 
+def test_of_several_loaders_tables_show_the_first_and_test_before_validation(store) -> None:
+    sink = MLflowSink.new_run(store.uri, "nodules")
+    shown = []
+    for split in ("val/a", "val/b", "test/a", "test/b", "val/a"):
+        score(sink, split)
+        shown.append(store.client.get_run(sink.run.run_id).data.tags["irrbench.score"])
+    assert shown == ["val/a/iou", "val/a/iou", "test/a/iou", "test/a/iou", "test/a/iou"]
+
+
 def test_a_data_set_is_the_same_whatever_the_rules(store) -> None:
     for ties in ("average", "negative"):
         score(MLflowSink.new_run(store.uri, "nodules", data_name="lidc"), "test", ties=ties)
@@ -95,6 +105,7 @@ def test_a_run_with_a_key_is_written_again_unless_it_was_deleted(store) -> None:
     assert [run.info.run_id for run in roles(store)["model"]] == [third]
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git on this machine")
 def test_a_run_says_how_it_was_made_and_no_password(store, tmp_path, monkeypatch) -> None:
     for command in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "c", "--allow-empty"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)

@@ -9,11 +9,10 @@ import sys
 import pytest
 
 from irrbench.tracking.calls import is_final, is_refusal
+from irrbench.tracking.queues import Outcome, Queues
 from irrbench.tracking.spool import (
-    Outcome,
     Payload,
     QueuedRequest,
-    Queues,
     Request,
     RunAddress,
     Session,

@@ -1,0 +1,152 @@
+"""The calls that write artifacts into a run: tables, pictures, files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irrbench.tracking.calls import StoredRun, call, tags
+from irrbench.tracking.names import safe_key
+from irrbench.tracking.spool import Payload
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"
+LOGGED_IMAGES_TAG = "mlflow.loggedImages"
+
+# Tables.
+
+TABLE_FOLDER = "per_image"
+
+
+@call
+def table(run: StoredRun, *, split: str, payload: Payload) -> None:
+    """Write ``per_image/<split>.json`` and ``.parquet``, replacing what a former call wrote.
+
+    MLflow's own ``log_table`` appends to a table that exists, which would list each image once per evaluation.
+    """
+    frame = unpack_table(payload.read())
+    *parents, name = safe_key(split).split("/")  # a split of several loaders is called val/<loader>
+    target = "/".join([TABLE_FOLDER, *parents])
+    with tempfile.TemporaryDirectory() as temporary:
+        shown, exact = Path(temporary, f"{name}.json"), Path(temporary, f"{name}.parquet")
+        frame.to_json(shown, orient="split", index=False, date_format="iso", double_precision=6)
+        frame.to_parquet(exact, index=False)
+        run.client.log_artifact(run.run_id, str(shown), target)
+        run.client.log_artifact(run.run_id, str(exact), target)
+    # MLflow's pages of runs and of comparisons find tables by this tag.
+    announced = json.loads(run.read_tags().get(LOGGED_ARTIFACTS_TAG, "[]"))
+    entry = {"path": f"{target}/{name}.json", "type": "table"}
+    if entry not in announced:
+        tags(run, values={LOGGED_ARTIFACTS_TAG: json.dumps([*announced, entry])})
+
+
+def pack_table(frame: pd.DataFrame) -> Payload:
+    """Return a table of scores per image as the payload of a request, every number to its last digit.
+
+    The table begins with the column ``image``, then come the scores in their order, without ``name`` and ``role``.
+
+    Args:
+        frame: one row per image; column ``image`` or ``image_id``, then one column per score, the main score first.
+
+    Raises:
+        ValueError: if there is no column of image ids.
+    """
+    found = frame.rename(columns={"image_id": "image"}).drop(columns=["name", "role"], errors="ignore")
+    if "image" not in found.columns:
+        raise ValueError(
+            f"expected a table with a column 'image' (or 'image_id') and one column per score, "
+            f"found {list(map(str, frame.columns))}. Rename the column that holds the image ids."
+        )
+    found["image"] = found["image"].astype(str)
+    found = found[["image", *(column for column in found.columns if column != "image")]]
+    columns = {str(name): [str(column.dtype), column.tolist()] for name, column in found.items()}
+    return Payload(json.dumps(columns, default=str).encode())
+
+
+def unpack_table(text: bytes) -> pd.DataFrame:
+    """Return the table that :func:`pack_table` was given."""
+    import pandas as pd  # noqa: PLC0415
+
+    columns: dict[str, tuple[str, list[Any]]] = json.loads(text)
+    return pd.DataFrame({name: pd.Series(values, dtype=dtype) for name, (dtype, values) in columns.items()})
+
+
+# Pictures and other files.
+
+THUMBNAIL = 256  # pixels of the longer side
+MAX_PICTURE = 150  # characters of a key in a file's name, of which file systems take 255
+
+
+@call
+def picture(run: StoredRun, *, key: str, step: int, payload: Payload) -> None:
+    """Write a picture and its thumbnail where MLflow's chart page looks for them.
+
+    MLflow's own ``log_image`` puts a random number into the names, so that sending a picture again shows it twice.
+    """
+    import mlflow  # noqa: PLC0415
+
+    content = payload.read()
+    image: Any = mlflow.Image(np.load(io.BytesIO(content), allow_pickle=False)).image
+    scale = THUMBNAIL / max(image.size)
+    thumbnail = image.resize(tuple(max(1, int(side * scale)) for side in image.size))
+    start, time, identity = picture_name(run.run_id, key, step=step, timestamp=run.created, content=content)
+    known = [Path(file.path).name for file in run.client.list_artifacts(run.run_id, "images")]
+    if any(name.startswith(start) and identity in name and time not in name for name in known):
+        return  # scored again, with the same result
+    with tempfile.TemporaryDirectory() as folder:
+        for shown, ending in ((image, ".png"), (thumbnail, "+compressed.webp")):
+            path = Path(folder, f"{start}{time}{identity}{ending}")
+            shown.save(path)
+            run.client.log_artifact(run.run_id, str(path), "images")
+    tags(run, values={LOGGED_IMAGES_TAG: "True"})
+
+
+def picture_name(run_id: str, key: str, *, step: int, timestamp: int, content: bytes) -> tuple[str, str, str]:
+    """Return the parts of a picture's name: key and step, time, and what is the same for the same picture.
+
+    >>> "".join(picture_name("0", "val/nodule: 1", step=14, timestamp=1795373672, content=b"")[:2])
+    'val~nodule_ 1+step+14+timestamp+1795373672+'
+    """
+    plain = re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", safe_key(key, limit=MAX_PICTURE)).replace("/", "~")
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {key} {step} {hashlib.sha256(content).hexdigest()}")
+    return f"{plain}+step+{step}+timestamp+", f"{timestamp}+", str(identity)
+
+
+def pack_picture(image: NDArray[np.uint8]) -> Payload:
+    """Return a picture as the payload of a request, without the time that compressing takes.
+
+    Args:
+        image: uint8, ``(height, width, 3)``.
+
+    Raises:
+        ValueError: if it is of another type or shape.
+    """
+    if image.dtype.name != "uint8" or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"expected a uint8 picture of shape (height, width, 3), found {image.dtype} of shape {image.shape}. "
+            "Scale to 0..255, convert, and repeat a single channel three times."
+        )
+    target = io.BytesIO()
+    np.save(target, image, allow_pickle=False)
+    return Payload(target.getvalue())
+
+
+@call
+def file(run: StoredRun, *, name: str, folder: str | None, payload: Payload) -> None:
+    """Write a file into the run's artifacts."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, Path(name).name)
+        with path.open("wb") as target:
+            payload.write_to(target)
+        run.client.log_artifact(run.run_id, str(path), None if folder is None else safe_key(folder))
