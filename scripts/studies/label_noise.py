@@ -209,7 +209,13 @@ def _train(
 
     training, validation = (SegmentationDataset(part, label=label, seed=seed) for part in (train, held_out))
     monitor = RaterBoundsMonitor(
-        roi="roi", image_id="id", present="present", label="label", scores=[score], stages=("train", "validate")
+        roi="roi",
+        image_id="id",
+        present="present",
+        label="label",
+        scores=[score],
+        stages=("train", "validate"),
+        verbose=False,
     )
     report = partial(on_epoch, label) if on_epoch else lambda _: None
     order = torch.Generator().manual_seed(seed)

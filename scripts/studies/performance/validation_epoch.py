@@ -70,7 +70,7 @@ def measure_validation_epoch(
     clock = time.thread_time if accelerator == "cpu" else time.perf_counter
     data = _Drawn(batch_size * num_batches, num_raters=num_raters, side=side)
     module = _Watched(create_network("Unet", encoder, in_channels=3), clock)
-    monitor = RaterBoundsMonitor(image_id="id", image="image", print_link=False)
+    monitor = RaterBoundsMonitor(image_id="id", image="image", print_link=False, verbose=False)
     spent = {name: _timed(monitor, name, clock) for name in _HOOKS}
     with quiet():
         trainer = pl.Trainer(
@@ -132,7 +132,7 @@ def _seconds_of_a_watched_call(clock: Callable[[], float], repeats: int = 2000) 
 
     calls()
     bare = calls()
-    finder.before_step(layer, Sample(masks=torch.zeros(2, 3, 4, 4)))
+    finder.before_step(layer, Sample(masks=torch.zeros(2, 3, 4, 4)), batch={})
     watched = calls()
     finder.detach()
     return max(watched - bare, 0.0) / repeats
