@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from irrbench.tracking.calls import CREATING, Connection, UnknownCallError, is_final, is_refusal, perform
-from irrbench.tracking.queues import Outcome, Queues
+from irrbench.tracking.queues import WHOLE_STORE, Outcome, QueueName, Queues, queue_of
 from irrbench.tracking.spool import REFUSED, QueuedRequest, Request, Session, claim_all
 from irrbench.tracking.store import StoreError, program, sqlite_file, why_silent, without_password
 
@@ -100,8 +100,7 @@ class Delivery:
         self._sending: dict[int, tuple[list[QueuedRequest], float]] = {}  # by worker: what it sends, and since when
         self._answered = -math.inf
         self._waited, self._idle = 0.0, 0.0  # seconds that were waited at ends so far, and those without progress
-        self._failing: float | None = None  # since when, where the latest request failed
-        self._reason = ""
+        self._failing: dict[QueueName, tuple[float, str]] = {}  # queues whose latest request failed: since when, why
         self._warned, self._said = False, set[tuple[str, str]]()  # runs and kinds of what was refused
 
     def __len__(self) -> int:
@@ -162,8 +161,8 @@ class Delivery:
                 self._waited += now - begin
                 self._idle += now - progress if self._queues else 0.0
             self._close_empty_sessions()
-            if self._failing is not None and len(self):
-                self._warn(self._reason)
+            if self._failing and len(self):
+                self._warn(next(iter(self._failing.values()))[1])
             elif self._queues and now - progress > self._limits(math.inf, last=last)[0]:
                 self._warn(f"it has taken nothing for {now - progress:.0f} s")
             elif last and len(self) > self._in_memory:
@@ -285,12 +284,15 @@ class Delivery:
         has_answered = outcome.reason is None or outcome.refused
         self._answered = time.monotonic() if has_answered else -math.inf
         if outcome.reason is None or outcome.final:
-            self._failing = None
+            for name in (queue_of(batch[0]), WHOLE_STORE):
+                self._failing.pop(name, None)
             if outcome.final and len(batch) == 1:
                 self._warn_refused(batch[0], outcome.reason or "")
         elif not (outcome.refused and len(batch) > 1):
-            self._failing, self._reason = self._failing or time.monotonic(), outcome.reason
-            if not self._is_local or time.monotonic() - self._failing > LOCAL_BUSY:
+            name, now = WHOLE_STORE if outcome.silent else queue_of(batch[0]), time.monotonic()
+            since, _ = self._failing.get(name, (now, ""))
+            self._failing[name] = since, outcome.reason
+            if not self._is_local or now - since > LOCAL_BUSY:
                 self._warn(outcome.reason)
         self._changed.notify_all()
 

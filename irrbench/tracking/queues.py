@@ -79,9 +79,9 @@ class Queues:
         if WHOLE_STORE in blocked:
             return []
         for request in self._waiting.values():
-            queue = _queue_of(request)
+            queue = queue_of(request)
             if queue not in blocked:
-                following = (other for other in self._waiting.values() if _queue_of(other) == queue)
+                following = (other for other in self._waiting.values() if queue_of(other) == queue)
                 return list(islice(takewhile(self._may_be_combined, following), MAX_BATCH)) or [request]
             blocked |= {queue, (request.run, True)}  # files wait for the values before them
         return []
@@ -103,7 +103,7 @@ class Queues:
         elif outcome.reason is not None and not outcome.refused:
             self.postpone(batch)
         else:
-            self._pauses.pop(_queue_of(batch[0]), None)
+            self._pauses.pop(queue_of(batch[0]), None)
             for request in batch:
                 self._waiting.pop(request.order, None)
                 self._alone.discard(request.order)
@@ -119,7 +119,7 @@ class Queues:
 
     def postpone(self, batch: list[QueuedRequest]) -> None:
         """Let the queue of a batch pause, longer each time."""
-        self._pause(_queue_of(batch[0]), *QUEUE_PAUSES)
+        self._pause(queue_of(batch[0]), *QUEUE_PAUSES)
 
     def _pause(self, name: QueueName, first: float, longest: float) -> None:
         _, failures = self._pauses.get(name, (0.0, 0))
@@ -135,5 +135,6 @@ class Queues:
         return min((until - now for until, _ in self._pauses.values() if until > now), default=None)
 
 
-def _queue_of(request: QueuedRequest) -> QueueName:
+def queue_of(request: QueuedRequest) -> QueueName:
+    """Return the queue in which a request waits."""
     return request.run, request.kind in FILES

@@ -17,8 +17,8 @@ import torch
 
 from irrbench.callbacks import RaterBoundsMonitor, SpoolingMLFlowLogger
 from irrbench.tracking import delivery as deliveries
-from irrbench.tracking.server import local_server
 from irrbench.tracking.queues import Queues
+from irrbench.tracking.server import local_server
 from irrbench.tracking.store import absolute_uri
 from tests.callbacks.toys import Module, loader, trainer
 
