@@ -290,7 +290,9 @@ def left_in_another_mode(module, batch, _):
 
 @pytest.mark.parametrize("stages", [("validate",), ("train", "validate")])
 @pytest.mark.parametrize(
-    "predictions", ["again", lambda module, batch, _: module(batch["image"]), left_in_another_mode], ids=str
+    "predictions",
+    ["again", lambda module, batch, _: module(batch["image"]), left_in_another_mode],
+    ids=["again", "function", "leaves another mode"],
 )
 def test_a_predictions_function_moves_no_random_number_no_buffer_and_no_mode(tmp_path, stages, predictions):
     from irrbench.callbacks import ForwardAgain
