@@ -212,11 +212,11 @@ def test_sync_delivers_and_leaves_no_trace(waiting, tmp_path, capsys) -> None:
     assert "delivered 2, still waiting 0" in capsys.readouterr().out
 
 
-def test_sync_leaves_a_running_training_alone(tmp_path, capsys) -> None:
+def test_sync_leaves_a_running_program_alone(tmp_path, capsys) -> None:
     session = Session.create(tmp_path / "spool", "http://127.0.0.1:9")
     session.add(Request("metrics", RunAddress(run_id="r")))
     assert main(["sync", "--spool", str(tmp_path / "spool")]) == 1
-    assert "the training that wrote them still runs" in capsys.readouterr().out
+    assert "the program that wrote them still runs" in capsys.readouterr().out
     session.close()
 
 

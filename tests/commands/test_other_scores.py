@@ -68,7 +68,7 @@ def test_finished_predictions(study, store, tmp_path):
     assert {"error", "odds", "area_error"} <= set(per_image)
     runs = runs_of(store)
     assert runs["modelnear"].data.metrics["test/error"] == pytest.approx(models.loc["near", "error"])
-    assert runs["ceilingaverage rater (ceiling)"].data.metrics["test/error"] == pytest.approx(ceiling)
+    assert runs["ceilingaverage rater · study · ties average"].data.metrics["test/error"] == pytest.approx(ceiling)
     assert (tmp_path / "out" / "figures" / "band.svg").stat().st_size > 1000
 
 

@@ -26,6 +26,10 @@ from tests.training.study import ids, save, write_predictions, write_study
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
 NAMES = ["fpn-resnet18 majority", "fpn-resnet18 random"]
+BOUNDS_RUNS = {  # and what their rows are called in tables
+    "average rater · study · ties average": "average rater (ceiling)",
+    "naive rater · study · ties average": "naive rater (floor)",
+}
 
 
 def cells(output: Path) -> dict[str, Path]:
@@ -72,7 +76,7 @@ def test_scores_are_those_of_the_stored_predictions(grid, study):
 
 def test_every_model_and_both_bounds_are_runs_with_the_same_keys(grid):
     found = {run.info.run_name: run for run in runs(grid.config.tracking_uri, grid.config)}
-    assert set(found) == {*NAMES, "average rater (ceiling)", "naive rater (floor)"}
+    assert set(found) == {*NAMES, *BOUNDS_RUNS}
     for run in found.values():
         assert {"test/iou", "val/iou"} <= set(run.data.metrics)
         assert all("/" in key for key in run.data.metrics)
@@ -214,10 +218,10 @@ def test_finished_predictions_on_the_test_split(study, store, tmp_path):
     assert board.query("role == 'model'")["name"].tolist() == ["good", "wide"]
     assert board["n_images"].tolist() == [5] * 8
     found = {run.info.run_name: run for run in runs(store, config)}
-    assert set(found) == {"good", "wide", "average rater (ceiling)", "naive rater (floor)"}
+    assert set(found) == {"good", "wide", *BOUNDS_RUNS}
     means = board.set_index("name")["iou"]
     for name, run in found.items():
-        assert run.data.metrics["test/iou"] == pytest.approx(means[name])
+        assert run.data.metrics["test/iou"] == pytest.approx(means[BOUNDS_RUNS.get(name, name)])
     client, _ = open_store(store, "irrbench: study")
     paths = {a.path for a in client.list_artifacts(found["good"].info.run_id, "per_image")}
     assert "per_image/test.json" in paths
@@ -229,7 +233,7 @@ def test_predictions_share_the_bounds_with_trained_cells(grid, study, tmp_path):
     config = replace(grid.config, output=str(tmp_path / "out"), predictions={"finished": str(folder)})
     run_recorded(config)
     names = [run.info.run_name for run in runs(config.tracking_uri, config)]
-    assert names.count("average rater (ceiling)") == names.count("naive rater (floor)") == 1
+    assert [names.count(name) for name in BOUNDS_RUNS] == [1, 1]
     one, two = (pd.read_csv(output / "leaderboard.csv") for output in (grid.output, tmp_path / "out"))
     for role in ("ceiling", "ceiling_of_two", "floor", "blank", "majority", "upper"):
         columns = ["name", "role", "n_images", "iou", "iou_low", "iou_high"]
