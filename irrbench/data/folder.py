@@ -37,7 +37,7 @@ from irrbench.data.manifest import read_manifest
 from irrbench.data.naming import check_names
 from irrbench.data.problems import DataError, Problem
 from irrbench.data.rater_data import RaterData
-from irrbench.data.values import Rule
+from irrbench.data.values import Rule, questioned
 from irrbench.patterns import MAX_RATERS
 
 MAX_REPEATS = 30
@@ -116,6 +116,8 @@ def load_folder(
         values=values,
         affines=tuple(item.affine for item in items),
     )
+    for rater in questioned(values):
+        log.warning("%s: %s: %s", data.name, rater, values[rater])
     if data.group_column is not None:
         log.info("%s: images are grouped by %s", data.name, data.group_column)
     enough = [i for i in range(len(data)) if data.present(i).sum() >= min_raters]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 
 from irrbench.data.io import read_header, read_image, read_mask, shown_path
 from irrbench.data.problems import DataError, Problem, ReadError, collecting
 from irrbench.data.rater_data import PackedMasks, pack_masks, small_shape
 from irrbench.data.readers import Affine, Header, Mask, check_shape
-from irrbench.data.values import Facts, Marks, Rule, decide
+from irrbench.data.values import Facts, Marks, Rule, can_be_void, decide, guess_classes, is_nameable, is_opposite
 
 Classes = Sequence[int] | Mapping[str, Sequence[int]] | None
 ROI = "roi"
@@ -49,7 +53,9 @@ def rules_of(raters: Collection[str], classes: Classes, void: int | None) -> tup
     expected = f"some of {', '.join(raters)}"
     unknown = [name for name in by_rater if name not in named]
     problems = [Problem("classes", f"{name!r}, unknown", expected, "correct the name") for name in unknown]
-    return {rater: Rule(None if some is None else tuple(some), void) for rater, some in named.items()}, problems
+    by_name = isinstance(classes, Mapping)
+    rules = {rater: Rule(None if some is None else tuple(some), void, by_name) for rater, some in named.items()}
+    return rules, problems
 
 
 def read_files(
@@ -85,6 +91,7 @@ def read_files(
                 if header is not None:
                     _check_size(marks.marked.shape, header, image)
         found.append(marks)
+    _compare((*first, *repeats), found, len(first), facts)
     region = _region(found)
     if region is not None and not region.any() and not problems:
         name = shown_path(root, roi.path or image)
@@ -98,6 +105,23 @@ def read_files(
         for part in (found[: len(first)], found[len(first) : -1])
     )
     return Drawn(header, problems, facts, affine, packed, repeated)
+
+
+def _compare(
+    files: Sequence[MaskFile], found: Sequence[Marks | None], raters: int, facts: dict[str, tuple[str, Facts]]
+) -> None:
+    """Add to the facts of masks of most pixels whether the other raters marked what these leave out."""
+    for file, marks in zip(files, found, strict=False):
+        if file.path is None or marks is None or marks.facts.share <= 0.5:
+            continue
+        others = [
+            other.marked
+            for by, other in zip(files[:raters], found, strict=False)
+            if other is not None and by.rater != file.rater and 0 < other.facts.share <= 0.5
+            if other.marked.shape == marks.marked.shape
+        ]
+        opposite = is_opposite(marks.marked, others, framed=bool(marks.facts.framed))
+        facts[f"{file.folder}/{file.path.name}"] = file.rater, marks.facts._replace(opposite=opposite)
 
 
 def _check_size(shape: tuple[int, ...], header: Header, image: Path) -> None:
@@ -132,9 +156,14 @@ def decide_all(items: Sequence[Drawn], rules: Mapping[str, Rule]) -> tuple[dict[
             facts.setdefault(rater, {})[file] = fact
     values: dict[str, str] = {}
     problems: list[Problem] = []
+    voids = can_be_void(fact for rater in rules for fact in facts.get(rater, {}).values())
+    guesses = {rater: guess_classes(facts.get(rater, {}), rule, voids) for rater, rule in rules.items()}
     for rater in sorted(facts):
         folder = rater if rater == ROI else f"masks/{rater}"
-        values[rater], found = decide(folder, facts[rater], rules.get(rater, Rule()))
+        guess = guesses.get(rater)
+        alike = [name for name, rule in rules.items() if guess and guesses[name] == guess and not rule.by_name]
+        flag = None if rater == ROI else partial(_classes_flag, guesses, (*alike, rater))
+        values[rater], found = decide(folder, facts[rater], rules.get(rater, Rule()), flag, voids)
         problems += found
     headers = [item.header for item in items if item.header is not None]
     scales = Counter(header.scale for header in headers).most_common()
@@ -142,6 +171,21 @@ def decide_all(items: Sequence[Drawn], rules: Mapping[str, Rule]) -> tuple[dict[
     turned = sum(header.turned for header in headers)
     values["images"] = "; ".join(texts + ([f"{turned} turned as EXIF says"] if turned else []))
     return values, problems
+
+
+def _classes_flag(
+    guesses: Mapping[str, Sequence[float] | None], raters: Sequence[str], classes: Sequence[float]
+) -> str:
+    """The option that says which values of some raters are marked, with what is said or proposed for the others.
+
+    Example:
+        >>> _classes_flag({"anna": None, "ben": (1,), "cem": (2,)}, ["ben"], (255.0, 0))
+        "--folder.classes '{ben: [0, 255], cem: [2]}'"
+    """
+    named = {**guesses, **dict.fromkeys(raters, classes)}
+    numbers = {name: sorted(map(int, some)) for name, some in named.items() if some and is_nameable(some)}
+    text = yaml.safe_dump(numbers, default_flow_style=True, width=math.inf)
+    return f"--folder.classes {shlex.quote(text.strip())}"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from irrbench.data.manifest import ungrouped_columns
 from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData
 from irrbench.data.readers import size_text
+from irrbench.data.values import questioned
 
 COPIED = 0.5  # share of images with equal masks; of 856 small nodules 1 % at most by any two readers
 NEARLY_ALL = 0.95
@@ -179,6 +180,7 @@ def cautions(data: RaterData, marks: Marks, *, splits: bool = True) -> list[str]
     return [
         *_few_raters(data),
         *_odd_raters(data, marks),
+        *(f"{rater}: {data.values[rater]}" for rater in questioned(data.values)),
         *_copied_raters(data, marks),
         *_same_pictures(data, splits=splits),
         *of_splits,

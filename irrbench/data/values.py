@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,11 @@ COLOUR = 2**24  # what is added to a colour's number, so that it equals no other
 MOST_VALUES = 32  # more are those of a smooth picture
 FRAME = 0.9  # share of the border, and of the masks, that marks take where they are dark on white
 FEWEST_FRAMED = 3
+CLASS_NUMBERS = 32  # values above are those of pictures where a folder holds few, and no class numbers beside 1 or 2
+FEW_VALUES = 4
+ALIKE = 4.0  # how many times larger or smaller than usual the unmarked part may be that would be the marks
+OVERLAP = 0.3  # by which the unmarked part is what another rater marked, where marks do not take the border
+_QUESTION = ": is it a mark?)"
 _SMOOTH = "threshold it, or export one mask per structure without smoothing"
 
 
@@ -32,6 +38,10 @@ class Rule(NamedTuple):
 
     classes: tuple[int, ...] | None = None
     void: int | None = None
+    by_name: bool = False  # whether the classes were said for this rater alone
+
+
+Flag = Callable[[Sequence[float]], str]  # the option that names the marked values of one rater
 
 
 class Facts(NamedTuple):
@@ -42,12 +52,18 @@ class Facts(NamedTuple):
         values: the distinct ones, ascending, without void.
         has_void: whether void is among them.
         framed: whether marks take the border and most of the image; None where all or nothing is marked.
+        share: of the pixels that count, those that are marked.
+        void: share of void pixels.
+        opposite: whether others marked what this mask of most pixels leaves out; None where they cannot say.
     """
 
     sort: Sort
     values: tuple[float, ...]
     has_void: bool = False
     framed: bool | None = None
+    share: float = 0.0
+    void: float = 0.0
+    opposite: bool | None = None
 
     @property
     def marks(self) -> tuple[float, ...]:
@@ -96,14 +112,12 @@ def read_marks(plane: NDArray[Any], sort: Sort, rule: Rule) -> Marks:
     values = distinct(plane)
     if rule.classes is None and len(values) > MOST_VALUES:
         raise _smooth(values)
-    if rule.classes is None:
-        marked = np.asarray(plane != 0)
-        framed = is_framed(marked) if 0 in values and len(values) > 1 else None
-    else:
-        marked, framed = np.isin(plane, rule.classes), None
+    marked = np.asarray(plane != 0) if rule.classes is None else np.isin(plane, rule.classes)
     if void is not None:
         marked &= ~void
-    return Marks(marked, void, Facts(sort, values, void is not None, framed))
+    count, counted = np.count_nonzero(marked), marked.size - (0 if void is None else np.count_nonzero(void))
+    facts = Facts(sort, values, void is not None, share=count / max(counted, 1), void=1 - counted / marked.size)
+    return Marks(marked, void, facts._replace(framed=is_framed(marked, void) if 0 < count < counted else None))
 
 
 def distinct(plane: NDArray[Any]) -> tuple[float, ...]:
@@ -148,34 +162,75 @@ def _cut_jpg(plane: NDArray[Any]) -> NDArray[np.uint8]:
     return np.where(is_white, 255, 0).astype(np.uint8)
 
 
-def is_framed(marked: Mask) -> bool:
-    """Whether marks take nearly all of the border and more than half of the image."""
-    if np.count_nonzero(marked[0]) < FRAME * marked[0].size:
+def is_framed(marked: Mask, void: Mask | None = None) -> bool:
+    """Whether marks take nearly all of the border and more than half of the image, without void pixels."""
+    filled = marked if void is None else marked | void
+    if np.count_nonzero(filled[0]) < FRAME * filled[0].size:
         return False
-    sides = [marked.take(end, axis) for axis in range(marked.ndim) for end in (0, -1)]
-    border = sum(np.count_nonzero(side) for side in sides) / sum(side.size for side in sides)
-    return bool(border >= FRAME and np.count_nonzero(marked) > marked.size / 2)
+    border = _border(marked)
+    size = marked.size if void is None else marked.size - np.count_nonzero(void)
+    counted = border.size if void is None else border.size - np.count_nonzero(_border(void))
+    return bool(np.count_nonzero(border) >= FRAME * max(counted, 1) and np.count_nonzero(marked) > size / 2)
 
 
-def decide(folder: str, facts: Mapping[str, Facts], rule: Rule) -> tuple[str, list[Problem]]:
+def _border(mask: Mask) -> Mask:
+    return np.concatenate([mask.take(end, axis).ravel() for axis in range(mask.ndim) for end in (0, -1)])
+
+
+def is_opposite(marked: Mask, others: Sequence[Mask], *, framed: bool) -> bool | None:
+    """Whether most of the others, who mark something but not most of the image, mark the part that is not marked."""
+    votes: list[bool] = []
+    for other in others:
+        inside, size = np.count_nonzero(other & ~marked), np.count_nonzero(other)
+        union = marked.size - np.count_nonzero(marked) + size - inside
+        votes.append(bool(inside > size / 2 and (framed or inside >= OVERLAP * union)))
+    return 2 * sum(votes) >= len(votes) if votes else None
+
+
+def decide(
+    folder: str, facts: Mapping[str, Facts], rule: Rule, flag: Flag | None = None, voids: Collection[float] = ()
+) -> tuple[str, list[Problem]]:
     """What the values of a folder mean, and a problem for each file that says something else.
 
     Args:
         folder: its name, for messages.
         facts: what its files hold, by their names.
         rule: what was said of the values.
+        flag: the option that names the rater's marked values; None where there is none, as for ROIs, which may
+            well take the border.
+        voids: values that could be void, as they are not all that some mask holds.
     """
-    void = f", {rule.void} is void" if any(fact.has_void for fact in facts.values()) else ""
+    void = _void_text(facts, rule)
     if void and not any(any(fact.values) for fact in facts.values()):
         found, remedy = f"nothing but 0 and void ({rule.void})", "leave --folder.void out if that value is a mark"
         return "0" + void, [Problem(folder, found, "marks beside void", remedy)]
     if rule.classes is not None:
-        text, problems = _decide_classes(folder, facts, rule.classes)
-        return text + void, problems
+        text, problems = _decide_classes(folder, facts, rule, flag)
+    else:
+        text, problems = _decide_alone(facts, flag, voids)
+    return text + void, problems or ([] if flag is None else _find_opposite(folder, facts, rule, flag))
+
+
+def _void_text(facts: Mapping[str, Facts], rule: Rule) -> str:
+    """That a value is void, with a question where it takes more than the marks do."""
+    having = [fact for fact in facts.values() if fact.has_void]
+    more = sum(fact.void > fact.share for fact in having)
+    if not having:
+        return ""
+    question = f" (more pixels than the marks in {more} of {len(having)} masks{_QUESTION}"
+    return f", {rule.void} is void{question if 2 * more > len(having) else ''}"
+
+
+def questioned(values: Mapping[str, str]) -> list[str]:
+    """The raters what is said of whose values is doubtful."""
+    return [rater for rater, text in values.items() if text.endswith(_QUESTION)]
+
+
+def _decide_alone(facts: Mapping[str, Facts], flag: Flag | None, voids: Collection[float]) -> tuple[str, list[Problem]]:
+    """As :func:`decide`, where nothing was said of the values."""
     sorts = Counter((fact.marks, fact.sort) for fact in facts.values() if fact.marks and fact.sort != "bool")
     if not sorts:
-        is_bool = any(fact.sort == "bool" for fact in facts.values())
-        return ("bool" if is_bool else "0, nothing is marked") + void, _find_framed(folder, facts)
+        return "bool" if any(fact.sort == "bool" for fact in facts.values()) else "0, nothing is marked", []
     (marks, sort), _ = sorts.most_common(1)[0]
     common = Facts(sort, (0, *marks)).text()
     count = sum(fact.marks == marks for fact in facts.values())
@@ -183,26 +238,77 @@ def decide(folder: str, facts: Mapping[str, Facts], rule: Rule) -> tuple[str, li
     odd = {name: fact for name, fact in facts.items() if fact.sort != "bool" and fact.marks not in ((), marks)}
     if len(marks) > 1:
         odd |= {name: fact for name, fact in facts.items() if fact.marks == marks}
-    problems = [_contradiction(name, fact, holds) for name, fact in odd.items()]
+    remedy = _values_remedy(facts, flag, voids) if odd else ""
     is_jpg = any(fact.sort == "jpg" for fact in facts.values())
-    return common + (", jpg cut at 127.5" if is_jpg else "") + void, problems or _find_framed(folder, facts)
+    return common + (", jpg cut at 127.5" if is_jpg else ""), [
+        Problem(name, f"values {fact.text()}", holds, remedy, f"values of {name.rpartition('/')[0]}")
+        for name, fact in odd.items()
+    ]
 
 
-def _contradiction(file: str, fact: Facts, holds: str) -> Problem:
-    remedy = "name the marked values (--folder.classes [1]) or the one of pixels that do not count (--folder.void 255)"
-    if fact.marks[-1] >= COLOUR:
-        remedy = "export one mask per structure, of one colour on black"
-    return Problem(file, f"values {fact.text()}", holds, remedy, f"values of {file.rpartition('/')[0]}")
+def all_marks(facts: Iterable[Facts]) -> tuple[float, ...]:
+    """The values but 0 that any of the files holds, ascending."""
+    return tuple(sorted({value for fact in facts for value in fact.marks}))
 
 
-def _decide_classes(folder: str, facts: Mapping[str, Facts], classes: tuple[int, ...]) -> tuple[str, list[Problem]]:
+def can_be_void(facts: Iterable[Facts]) -> set[float]:
+    """The values that a mask holds beside others, and none holds alone."""
+    marks = {fact.marks for fact in facts}
+    return {value for some in marks if len(some) > 1 for value in some if (value,) not in marks}
+
+
+def guess_classes(facts: Mapping[str, Facts], rule: Rule, voids: Collection[float]) -> tuple[float, ...] | None:
+    """The marked values that a remedy proposes for a rater: those that were said, or what the files suggest."""
+    marks, is_dark = all_marks(facts.values()), looks_inverted([fact.framed for fact in facts.values()])
+    if is_dark and not rule.by_name:
+        return marks if rule.classes and 0 in rule.classes else (0,)
+    if rule.classes is not None:
+        rest = [value for fact in facts.values() if _is_other_scale(fact, rule.classes, marks) for value in fact.marks]
+        return (*rule.classes, *sorted({value for value in rest if value not in rule.classes}))
+    return None if len(marks) < 2 else _split_void(facts.values(), voids)[0]
+
+
+def _split_void(facts: Iterable[Facts], voids: Collection[float]) -> tuple[tuple[float, ...], float | None]:
+    """The values that are likely marked, and the one that is likely void if any can be.
+
+    Void is a grey one, or the largest beside class numbers.
+    """
+    facts = list(facts)
+    marks = all_marks(facts)
+    void = marks[-1] if marks[0] <= CLASS_NUMBERS else marks[0]
+    if all(len(fact.marks) < 2 for fact in facts) or (marks[-1] > CLASS_NUMBERS and void not in voids):
+        return marks, None
+    return tuple(value for value in marks if value != void), void if void in voids else None
+
+
+def _values_remedy(facts: Mapping[str, Facts], flag: Flag | None, voids: Collection[float]) -> str:
+    marks = all_marks(facts.values())
+    if flag is None or not is_nameable(marks):
+        return "export one mask per structure, of one colour on black"
+    some, void = _split_void(facts.values(), voids)
+    if some == marks:
+        return f"export them alike, or name the values ({flag(marks)}) if all are marks"
+    void_too = "" if void is None else f" or the one of pixels that do not count (--folder.void {void:g})"
+    return f"name the marked values ({flag(some)}; all of them: {flag(marks)}){void_too}"
+
+
+def _is_other_scale(fact: Facts, classes: Sequence[int], marks: Sequence[float]) -> bool:
+    """Whether a file holds none of the classes but values of another scale, as 255 beside class 1 or 1 beside 255."""
+    if not fact.marks or not set(classes).isdisjoint(fact.values) or len({*marks, *classes} - {0}) > FEW_VALUES:
+        return False
+    return not {value > CLASS_NUMBERS for value in fact.marks} & {value > CLASS_NUMBERS for value in classes}
+
+
+def _decide_classes(
+    folder: str, facts: Mapping[str, Facts], rule: Rule, flag: Flag | None
+) -> tuple[str, list[Problem]]:
     """As :func:`decide`, where the marked values are named."""
+    classes = rule.classes or ()
     values = tuple(sorted({value for fact in facts.values() for value in fact.values}))
     named = ", ".join(map(str, classes))
     text = f"values {values_text(values)}: {named} {'is' if len(classes) == 1 else 'are'} marked"
-    problems = []
     if any(fact.sort == "bool" for fact in facts.values()) and values not in ((0,), (0, 1), (1,)):
-        problems = [
+        return text, [
             Problem(name, "booleans", f"numbers of classes, as the other masks of {folder} hold", "export it as them")
             for name, fact in facts.items()
             if fact.sort == "bool"
@@ -210,21 +316,60 @@ def _decide_classes(folder: str, facts: Mapping[str, Facts], classes: tuple[int,
     if not set(classes).intersection(values):
         text += ", in no mask"
         if 0 not in classes and max(values, default=0) > MOST_VALUES:
-            remedy = "correct folder.classes, or give each rater's own (folder.classes: {rater: [1]})"
-            problems.append(Problem(folder, f"values {values_text(values)}", f"some of the classes {named}", remedy))
-    return text, problems
+            remedy = f"name those that are marked ({_say(flag, all_marks(facts.values()))})"
+            return text, [Problem(folder, f"values {values_text(values)}", f"some of the classes {named}", remedy)]
+    odd = {name: fact for name, fact in facts.items() if _is_other_scale(fact, classes, all_marks(facts.values()))}
+    rest = all_marks(odd.values())
+    beside = {value for fact in facts.values() if len(fact.marks) > 1 for value in fact.marks}.intersection(rest)
+    void = "".join(f", or --folder.void {value:g} if that does not count" for value in sorted(beside)[-1:])
+    remedy = f"name all that are marked ({_say(flag, (*classes, *rest))}){void}"
+    return text, [
+        Problem(name, f"values {fact.text()}", f"some of the classes {named}", remedy, f"values of {folder}")
+        for name, fact in odd.items()
+    ]
 
 
-def _find_framed(folder: str, facts: Mapping[str, Facts]) -> list[Problem]:
-    """A problem where the marks look like dark ones on white."""
-    framed = [fact.framed for fact in facts.values() if fact.framed is not None]
-    if not looks_inverted(framed):
+def _say(flag: Flag | None, values: Sequence[float]) -> str:
+    """The option that names the values as marked, or what to do where none can."""
+    is_sayable = flag is not None and values and is_nameable(values)
+    return flag(values) if flag is not None and is_sayable else "export masks of 0 and 255"
+
+
+def is_nameable(values: Iterable[float]) -> bool:
+    """Whether values can be named as classes: whole numbers that stand for no colour."""
+    return all(value % 1 == 0 and value < COLOUR for value in values)
+
+
+def _find_opposite(folder: str, facts: Mapping[str, Facts], rule: Rule, flag: Flag) -> list[Problem]:
+    """A problem where masks look inverted: nearly all of them, or some against the others.
+
+    What was said of a rater by name holds, unless background was said to be marked and single files contradict.
+    """
+    if rule.by_name and 0 not in (rule.classes or ()):
         return []
-    values = sorted({value for fact in facts.values() for value in fact.marks})
-    found = f"{sum(framed)} of {len(framed)} masks that mark their border and most pixels, as dark marks on white do"
-    light = values_text(values) or 1
-    remedy = f"say --folder.classes [0] if the marks are dark, --folder.classes [{light}] if they are not"
-    return [Problem(folder, found, "marks on a background of 0", remedy)]
+    framed = [fact.framed for fact in facts.values() if fact.framed is not None]
+    light = all_marks(facts.values()) or (1,)
+    if looks_inverted(framed) and not rule.by_name:
+        found = (
+            f"{sum(framed)} of {len(framed)} masks that mark their border and most pixels, as dark marks on white do"
+        )
+        says = [f"{flag((0,))} if the marks are dark", f"{_say(flag, light)} if the marks are light"]
+        remedy = ", ".join(says[::-1] if rule.classes and 0 in rule.classes else says)
+        return [Problem(folder, found, "marks on a background of 0", remedy)]
+    usual = [fact.share for fact in facts.values() if fact.framed is False and not fact.opposite and fact.share]
+    remedy = f"invert it, or if it is right: {_say(flag, rule.classes if rule.classes and not rule.by_name else light)}"
+    return [
+        Problem(name, f"an inverted mask ({fact.share:.0%} are marked)", expected, remedy, f"inverted in {folder}")
+        for name, fact in facts.items()
+        for expected in ["marks where other masks of the image or of the rater have them"]
+        if fact.opposite or (fact.framed and fact.opposite is None and usual and _fits_inverted(fact, median(usual)))
+    ]
+
+
+def _fits_inverted(fact: Facts, usual: float) -> bool:
+    """Whether the unmarked part is about as large as marks usually are, and nearer to that than the marks."""
+    marked, rest = (abs(math.log(share / usual)) for share in (fact.share, 1 - fact.share))
+    return rest <= math.log(ALIKE) and rest < marked
 
 
 def looks_inverted(framed: Sequence[bool | None]) -> bool:

@@ -126,20 +126,55 @@ def test_a_jpeg_in_colour_is_a_problem(folder):
     assert "found colours in a JPEG" in str(*check_folder(folder))
 
 
+AS_ONE = "0/1, as 4 of the 5 masks here"
+ALIKE = "export them alike, or name the values (--folder.classes '{{ben: {}}}') if all are marks"
+NAMED = "name the marked values (--folder.classes '{{ben: {}}}'; all of them: --folder.classes '{{ben: {}}}')"
+VOID = " or the one of pixels that do not count (--folder.void {})"
 CONTRADICTIONS = {
-    "classes in one file": ((0, 255), {"b": (0, 1, 2)}, "values 0, 1, 2", "0/255, as 4 of the 5 masks here"),
-    "classes beside one class": ((0, 1), {"b": (0, 1, 2)}, "values 0, 1, 2", "0/1, as 4 of the 5 masks here"),
-    "another class": ((0, 1), {"b": (0, 2)}, "values 0/2", "0/1, as 4 of the 5 masks here"),
-    "void or a mark": ((0, 1), {"b": (0, 255)}, "values 0/255", "0/1, as 4 of the 5 masks here"),
-    "void beside marks": ((0, 1), {"b": (0, 1, 255)}, "values 0, 1, 255", "0/1, as 4 of the 5 masks here"),
-    "no background": ((0, 255), {"b": (1, 255)}, "values 1, 255", "0/255, as 4 of the 5 masks here"),
-    "classes everywhere": ((0, 1, 2), {}, "values 0, 1, 2", "0 and one other value"),
+    "classes in one file": (
+        (0, 255),
+        {"b": (0, 1, 2)},
+        "values 0, 1, 2",
+        "0/255, as 4 of the 5 masks here",
+        ALIKE.format([1, 2, 255]),
+    ),
+    "classes beside one class": (
+        (0, 1),
+        {"b": (0, 1, 2)},
+        "values 0, 1, 2",
+        AS_ONE,
+        NAMED.format([1], [1, 2]) + VOID.format(2),
+    ),
+    "another class": ((0, 1), {"b": (0, 2)}, "values 0/2", AS_ONE, ALIKE.format([1, 2])),
+    "another scale": ((0, 1), {"b": (0, 255)}, "values 0/255", AS_ONE, ALIKE.format([1, 255])),
+    "void beside marks": ((0, 1), {"b": (0, 1, 255)}, "values 0, 1, 255", AS_ONE, ALIKE.format([1, 255])),
+    "no background": (
+        (0, 255),
+        {"b": (1, 255)},
+        "values 1, 255",
+        "0/255, as 4 of the 5 masks here",
+        ALIKE.format([1, 255]),
+    ),
+    "classes everywhere": (
+        (0, 1, 2),
+        {},
+        "values 0, 1, 2",
+        "0 and one other value",
+        NAMED.format([1], [1, 2]) + VOID.format(2),
+    ),
+    "two greys": (
+        (0, 128, 255),
+        {},
+        "values 0, 128, 255",
+        "0 and one other value",
+        NAMED.format([255], [128, 255]) + VOID.format(128),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
 def test_a_file_that_contradicts_its_folder_is_named(folder, name):
-    usual, odd, found, expected = CONTRADICTIONS[name]
+    usual, odd, found, expected, remedy = CONTRADICTIONS[name]
     for image_id, size in SIZES.items():
         values = np.array(odd.get(image_id, usual), np.uint8)
         save(folder / "masks/ben" / f"{image_id}.png", np.resize(values, size))
@@ -148,8 +183,7 @@ def test_a_file_that_contradicts_its_folder_is_named(folder, name):
     for problem in problems:
         assert problem.found == found
         assert problem.expected == expected
-        assert "--folder.classes [1]" in problem.remedy
-        assert "--folder.void 255" in problem.remedy
+        assert problem.remedy == remedy
     assert len({problem.kind for problem in problems}) == 1
 
 
@@ -262,12 +296,14 @@ def test_dark_marks_on_white_are_asked_about(folder):
     (problem,) = check_folder(folder)
     assert problem.file == "masks/ben"
     assert problem.found == "5 of 5 masks that mark their border and most pixels, as dark marks on white do"
-    assert "--folder.classes [0] if the marks are dark, --folder.classes [255] if they are not" in problem.remedy
+    assert problem.remedy == (
+        "--folder.classes '{ben: [0]}' if the marks are dark, --folder.classes '{ben: [255]}' if the marks are light"
+    )
     data = load_folder(folder, classes={"ben": [0]})
     np.testing.assert_array_equal(data.masks(0)[1], on_white(SIZES["a"]) == 0)
     np.testing.assert_array_equal(data.masks(0)[0], draw("a", "anna"))
     assert data.values["ben"] == "values 0/255: 0 is marked"
-    np.testing.assert_array_equal(load_folder(folder, classes=[255]).masks(0)[1], on_white(SIZES["a"]) == 255)
+    np.testing.assert_array_equal(load_folder(folder, classes={"ben": [255]}).masks(0)[1], on_white(SIZES["a"]) == 255)
 
 
 @pytest.mark.parametrize("make", [np.ones, np.zeros, lambda size: on_white(size, margin=0) > 0])
