@@ -22,7 +22,7 @@ from irrbench.agreement import krippendorff_alpha
 from irrbench.bounds import Bounds
 from irrbench.panels import scores_without
 from irrbench.patterns import VotePatterns
-from irrbench.scores import DETECTION_SCORES, SCORES, CrossTable, EmptyReference, Score, gain, record
+from irrbench.scores import DETECTION_SCORES, SCORES, CrossTable, EmptyReference, Score, gain
 from irrbench.stats import clustered_mean, normalized_score
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def bounds_table(
     bounds: Sequence[Bounds],
     *,
     label: torch.Tensor | None = None,
+    unusable: torch.Tensor | None = None,
     rebuilt: bool = True,
     class_names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
@@ -85,6 +86,7 @@ def bounds_table(
         classes: vote patterns, one set a class; a single one for binary masks.
         bounds: the bounds of each set, or of all but the first: the background is then not scored.
         label: ``(B, 4)`` pixels that neither, the prediction, the label it was trained on, or both mark.
+        unusable: ``(B,)`` bool, which images' predictions are no numbers: they count as :func:`count_against` says.
         rebuilt: whether to add everybody's scores without each rater, references rebuilt: what a statement about other
             raters needs.
         class_names: of the classes with bounds; their numbers if not given.
@@ -132,13 +134,14 @@ def bounds_table(
         table = CrossTable(*label[:, [3, 1, 2, 0]].double().unbind(1))
         columns |= _on_label(bounds[0], classes[0], table)
     if bounds[0].model:
-        columns |= _on_single_masks(bounds, classes[first:])
+        columns |= _on_single_masks(bounds, classes[first:], unusable)
     columns |= _numbered([b.folds for b in bounds], "fold")
     if rebuilt:
         rules: dict[str, Any] = {"ties": bounds[0].ties, "empty_reference": bounds[0].empty_reference}
         without = [scores_without(patterns, list(bounds[0].floor), **rules) for patterns in classes[first:]]
         columns |= _numbered(without, "without")
-    return pd.DataFrame(columns)
+    frame = pd.DataFrame(columns)
+    return frame if unusable is None or not unusable.any() else count_against(frame, unusable.cpu().numpy())
 
 
 def _on_label(bounds: Bounds, patterns: VotePatterns, table: CrossTable) -> dict[str, object]:
@@ -152,16 +155,37 @@ def _on_label(bounds: Bounds, patterns: VotePatterns, table: CrossTable) -> dict
     return columns
 
 
-def _on_single_masks(bounds: Sequence[Bounds], classes: Sequence[VotePatterns]) -> dict[str, object]:
-    """The model's scores on the one mask of images that one rater alone drew; NaN on others, none without such."""
+def _on_single_masks(
+    bounds: Sequence[Bounds], classes: Sequence[VotePatterns], unusable: torch.Tensor | None
+) -> dict[str, object]:
+    """The model's scores on the one mask of images that one rater alone drew; NaN on others, none without such.
+
+    Where there is no usable prediction, the worse of marking everything and nothing.
+    """
     alone = classes[0].present.sum(1).cpu() == 1
     if not alone.any():
         return {}
     columns: dict[str, object] = {}
     for score in (SCORES[name] for name in bounds[0].model if SCORES[name].evidence == "patterns"):
-        values = [score_on_own_masks(patterns, score, bounds[0].empty_reference) for patterns in classes]
-        columns[name_column(score.name, "all")] = torch.stack(values).nanmean(0).where(alone, torch.nan).numpy()
+
+        def mean_over_classes(candidates: Sequence[VotePatterns], score: Score = score) -> torch.Tensor:
+            values = [score_on_own_masks(patterns, score, bounds[0].empty_reference) for patterns in candidates]
+            return torch.stack(values).nanmean(0)
+
+        values = mean_over_classes(classes)
+        if unusable is not None and unusable.any():
+            all_, none = (mean_over_classes([_marking(x, level) for x in classes]) for level in (1, 0))
+            worse = torch.where(score.gain(all_ - none) < 0, all_, none)
+            values = torch.where(unusable.cpu(), worse, values)
+        columns[name_column(score.name, "all")] = values.where(alone, torch.nan).numpy()
     return columns
+
+
+def _marking(patterns: VotePatterns, level: int) -> VotePatterns:
+    """The same raters with a prediction that marks everything (1) or nothing (0)."""
+    counts = torch.zeros_like(patterns.counts)
+    counts[:, level] = patterns.totals
+    return VotePatterns(counts, patterns.num_raters, patterns.present)
 
 
 def score_on_own_masks(patterns: VotePatterns, score: Score, empty_reference: EmptyReference) -> torch.Tensor:
@@ -227,8 +251,6 @@ def count_against(table: pd.DataFrame, unusable: NDArray[np.bool_]) -> pd.DataFr
             table[f"{score}{end}"] = table[f"{score}{end}"].mask(unusable, worse)
         label = [column for column in (f"{score}_label", f"{score}_label_gap") if column in table]
         table.loc[unusable, label] = math.nan
-        if (column := f"{score}_all") in table:
-            table[column] = table[column].mask(unusable & table[column].notna(), record(score).worst)
     return table
 
 

@@ -17,12 +17,14 @@ from irrbench.analysis.subgroups import subgroups_frame
 from irrbench.analysis.tables import (
     alternative_frame,
     find_copies,
+    find_unusable,
     leaderboard_frame,
     leak_cautions,
     normalize,
     per_image_frame,
     seeds_frame,
     separation_frame,
+    unusable_cautions,
 )
 from irrbench.analysis.verdicts import comparisons_frame, verdicts_frame
 from irrbench.folds import Ties
@@ -45,7 +47,7 @@ class Results:
     Attributes:
         leaderboard: ``name``, ``role``, ``n_images``, ``n_groups`` and per score ``s``, ``s_low``, ``s_high``,
             ``s_normalized`` with its ends; one row with role ``floor`` and one with ``ceiling``, models by rank.
-        per_image: ``name``, ``role``, ``image_id`` and one column per score.
+        per_image: ``name``, ``role``, ``image_id`` and one column per score; ``unusable`` where any prediction is.
         comparisons: ``name``, ``versus``, ``score``, ``difference``, ``low``, ``high``, ``p_holm``, ``verdict``, ...
         verdicts: superiority to the floor and non-inferiority to the ceiling, one row a model and score.
         failures: how often models and the average rater fail.
@@ -56,6 +58,7 @@ class Results:
         no_shares: why a score has no normalized value, by score.
         cautions: what may make the numbers mean something else than they seem to, to be read before them.
         copies: models whose masks are, pixel by pixel, a rater's or the majority's.
+        above_majority: other models whose main score is better than the majority's.
         notes: what a reader must know beside the numbers.
         members: the tables (seeds) behind each model.
         scores: the main one first; all in the leaderboard by default.
@@ -90,6 +93,7 @@ class Results:
     no_shares: Mapping[str, str] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
+    above_majority: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     scores: tuple[str, ...] = ()
@@ -252,7 +256,8 @@ def build_results(
         ``leaderboard``: upper, majority, ceilings, models by rank (mean of the first score), floors; for each score its
         mean and interval, floor and ceiling, and the normalized score with its interval, NaN where the interval of
         ceiling - floor holds 0; ``n_images`` and ``n_groups`` of the first score; a ``caution`` about a model that may
-        have seen the masks. The other frames: see :mod:`irrbench.analysis.tables` and
+        have seen the masks, or had predictions that are no numbers. The other frames: see
+        :mod:`irrbench.analysis.tables` and
         :mod:`irrbench.analysis.subgroups`.
         ``cautions`` and ``notes``: what a reader must know. No facts about the data.
 
@@ -269,7 +274,11 @@ def build_results(
     leaderboard.insert(after, "n_groups", candidates.num_groups(candidates.scores[0]))
     copies = find_copies(tables, models)
     leaks = leak_cautions(candidates, copies)
-    leaderboard["caution"] = [leaks.get(str(name), "") for name in leaderboard["name"]]
+    unusable = find_unusable(tables, models)
+    of_models = (leaks, unusable_cautions(candidates, unusable))
+    leaderboard["caution"] = [
+        " ".join(found[name] for found in of_models if name in found) for name in leaderboard["name"]
+    ]
     ceiling = candidates.place("ceiling")
     reasons = {score: normalize(candidates, score)[ceiling].reason for score in candidates.scores}
     no_shares = {score: reason for score, reason in reasons.items() if reason}
@@ -277,7 +286,7 @@ def build_results(
     offset = len(candidates.roles) - len(candidates.models)
     return Results(
         leaderboard=leaderboard,
-        per_image=per_image_frame(candidates),
+        per_image=per_image_frame(candidates, unusable),
         comparisons=comparisons_frame(candidates),
         verdicts=verdicts_frame(candidates, asked.margins, copies=copies),
         failures=failures_frame(candidates, asked.failure),
@@ -293,9 +302,10 @@ def build_results(
         subgroups=subgroups,
         no_shares=no_shares,
         cautions=tuple(
-            filter(None, [candidates.resampling.caution, *_cautions(first, candidates.scores, leaks, asked)])
+            filter(None, [candidates.resampling.caution, *_cautions(first, candidates.scores, of_models, asked)])
         ),
         copies=tuple(copies),
+        above_majority=tuple(name for name in leaks if name not in copies),
         notes=(*_notes_on_scores(first, candidates, no_shares), *_notes_on_tests(candidates, asked)),
         members={
             candidates.names[place]: tuple(names[member - offset] for member in candidates.members[place])
@@ -307,9 +317,11 @@ def build_results(
     )
 
 
-def _cautions(table: pd.DataFrame, scores: Sequence[str], leaks: Mapping[str, str], asked: Questions) -> Iterator[str]:
+def _cautions(
+    table: pd.DataFrame, scores: Sequence[str], of_models: Sequence[Mapping[str, str]], asked: Questions
+) -> Iterator[str]:
     """What makes numbers mean something else than they seem to: models that may have seen the masks, the raters."""
-    yield from (f"{name}: {leak}" for name, leak in leaks.items())
+    yield from (f"{name}: {text}" for found in of_models for name, text in found.items())
     is_empty, rule = table["empty"] > 0, asked.empty_reference
     drawn = [record(score) for score in scores if score not in DETECTION_SCORES and record(score).needs_positives]
     titles = [score.title.partition(" (")[0] for score in drawn if score.takes_empty or rule == "drop"]

@@ -133,14 +133,59 @@ def leak_cautions(candidates: Candidates, copies: Mapping[str, str]) -> dict[str
     return found
 
 
-def per_image_frame(candidates: Candidates) -> pd.DataFrame:
-    """Each candidate's scores on each image: ``name``, ``role``, ``image_id`` and the scores."""
+def find_unusable(tables: Mapping[str, pd.DataFrame], models: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Which models had predictions that are no numbers, and on which images.
+
+    Args:
+        tables: per-image table by name, with a column ``unusable`` where there were any.
+        models: model by the name of its table; each its own if not given.
+
+    Returns:
+        ``name`` of the model, ``table`` (its name: a seed), ``image_id``; one row for each such prediction.
+    """
+    frames = [pd.DataFrame({"name": [], "table": [], "image_id": []}, dtype=object)]
+    for table, rows in tables.items():
+        if "unusable" in rows:
+            images = rows.loc[rows["unusable"].astype(bool), "image_id"].astype(str)
+            frames.append(pd.DataFrame({"name": (models or {}).get(table, table), "table": table, "image_id": images}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def unusable_cautions(candidates: Candidates, unusable: pd.DataFrame) -> dict[str, str]:
+    """By model, on how many images its predictions were no numbers, and what they count as.
+
+    Args:
+        candidates: models and bounds.
+        unusable: see :func:`find_unusable`.
+    """
+    members = {candidates.names[place]: len(candidates.members[place]) for place in candidates.models}
+    found = {}
+    for name in unusable["name"].unique():
+        rows = unusable[unusable["name"] == name]
+        seeds = f" (from {rows['table'].nunique()} of {members[name]} seeds)" if members[name] > 1 else ""
+        found[str(name)] = (
+            f"{rows['image_id'].nunique()} of {len(candidates.image_ids)} test images had predictions that are no "
+            f"numbers{seeds}; they count as the worse of marking everything and nothing."
+        )
+    return found
+
+
+def per_image_frame(candidates: Candidates, unusable: pd.DataFrame) -> pd.DataFrame:
+    """Each candidate's scores on each image: ``name``, ``role``, ``image_id`` and the scores.
+
+    Where a model had predictions that are no numbers, also ``unusable``, whether that is so of any of its seeds.
+    """
     values = {score: candidates.values(score) for score in candidates.scores}
     frames = []
     for place, (name, role) in enumerate(zip(candidates.names, candidates.roles, strict=True)):
         scores = {score: table[:, place] for score, table in values.items()}
         frames.append(pd.DataFrame({"name": name, "role": role, "image_id": candidates.image_ids, **scores}))
-    return pd.concat(frames, ignore_index=True)
+    frame = pd.concat(frames, ignore_index=True)
+    if len(unusable):
+        known = pd.MultiIndex.from_frame(unusable[["name", "image_id"]])
+        is_known = pd.MultiIndex.from_frame(frame[["name", "image_id"]]).isin(known)
+        frame.insert(3, "unusable", is_known & (frame["role"] == "model").to_numpy())
+    return frame
 
 
 def seeds_frame(candidates: Candidates) -> pd.DataFrame:

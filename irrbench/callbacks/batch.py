@@ -35,6 +35,13 @@ class Sample(NamedTuple):
     image: Tensor | None = None  # (B, C, *S)
     label: Tensor | None = None  # (B, *S) or (B, 1, *S)
 
+    def copied(self) -> Sample:
+        """The same with tensors of its own, which no step changes that writes into the batch; the image as it is."""
+        parts: dict[str, Any] = {
+            name: part.clone() for name, part in self._asdict().items() if isinstance(part, Tensor)
+        }
+        return self._replace(**parts | {"image": self.image})
+
     def matches(self, shape: Shape, num_classes: int | None) -> bool:
         """Whether a tensor of this shape may be predictions for these masks."""
         channels = self.channels(shape)

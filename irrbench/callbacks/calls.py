@@ -22,6 +22,7 @@ class Seen(NamedTuple):
     shape: Shape
     tensor: Tensor | None
     is_aside: bool  # made by a module without parameters, of the batch alone (a normalisation) or inside it (a loss)
+    before: Tensor | None = None  # a copy of the tensor as the call gave it, in the first batch of a stage
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -51,7 +52,12 @@ class ForwardCalls:
         self._handles: list[RemovableHandle] = []
         self._chains: list[list[str]] = []  # names of the parts of each Sequential
         self._is_attached = self._is_permanent = False
+        self._is_first = False
         self.forget()
+
+    def begin(self) -> None:
+        """Keep copies in the next step, the first of a stage, to see whether the step writes into its predictions."""
+        self._is_first = True
 
     def forget(self) -> None:
         """Forget the calls of a step, and wait for the next step."""
@@ -143,10 +149,16 @@ class ForwardCalls:
             if begin < 0:
                 return
             inside = self._seen[begin:]
-            new = [Seen(x, tuple(tensor.shape), tensor if self._fits(tensor) else None, is_aside) for x, tensor in made]
+            new = [self._see(x, tensor, is_aside=is_aside) for x, tensor in made]
             self._seen[begin:] = new or ([x._replace(is_aside=True) for x in inside] if is_aside else inside)
 
         return hook
+
+    def _see(self, name: str, tensor: Tensor, *, is_aside: bool) -> Seen:
+        fits = self._fits(tensor)
+        keeps = fits and self._is_first and not tensor.is_meta and not torch.compiler.is_compiling()
+        before = tensor.detach().clone() if keeps else None
+        return Seen(name, tuple(tensor.shape), tensor if fits else None, is_aside, before)
 
     def _fits(self, tensor: Tensor) -> bool:
         return self._sample is not None and self._sample.matches(tensor.shape, self.num_classes)

@@ -307,6 +307,7 @@ class RaterBoundsMonitor(Traveller, Callback):
             self._evaluators[stage] = [Evaluator(split, **self._options) for split in splits]
         for evaluator in self._evaluators[stage]:
             evaluator.begin(pl_module.device)
+        self.finder.begin()
         self._running.add(stage)
 
     def before_step(self, stage: str, pl_module: LightningModule, batch: Any) -> None:
@@ -317,8 +318,9 @@ class RaterBoundsMonitor(Traveller, Callback):
             self.begin(stage, None, pl_module)
         label = {"label": self._label} if "train" in self.stages and stage != "test" else {}
         optional = () if stage == "train" else ("label",)
-        self._sample = read_batch(batch, {**self._selectors, **label}, optional=optional)
-        self.finder.before_step(pl_module, self._sample, batch)
+        sample = read_batch(batch, {**self._selectors, **label}, optional=optional)
+        self.finder.before_step(pl_module, sample, batch)
+        self._sample = sample.copied()  # the step may write into the batch
 
     def after_step(
         self, stage: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int

@@ -95,7 +95,8 @@ class PredictionFinder(ForwardCalls):
         """The predictions of a step.
 
         Raises:
-            ValueError: if there is none, more than one, or one that does not fit the masks.
+            ValueError: if there is none, more than one, one that does not fit the masks, or, in the first batch of a
+                stage, one that the step has written into since a forward call gave it.
         """
         if callable(self.predictions):
             with torch.no_grad(), untouched(module), trainer.precision_plugin.forward_context():
@@ -104,6 +105,8 @@ class PredictionFinder(ForwardCalls):
             given = self._choose(outputs, sample)
         else:
             given = self._pick(self.predictions, outputs)
+        self._refuse_changed(given)
+        self._is_first = False
         self.forget()
         self.chosen = given.name
         if not isinstance(given.tensor, Tensor):
@@ -126,6 +129,17 @@ class PredictionFinder(ForwardCalls):
             f"`predictions={key!r}` is not in what the step returned: {describe(outputs)}{found}. "
             f"{did_you_mean(outputs, key, name='predictions')}{_REMEDY}"
         )
+
+    def _refuse_changed(self, given: Capture) -> None:
+        """Refuse what a forward call gave and the step then changed in place: values tell, as not all tensors count."""
+        befores = [x.before for x in self._seen if x.name == given.name and x.tensor is given.tensor]
+        for before in befores:
+            if before is not None and not torch.allclose(given.tensor, before, rtol=0, atol=0, equal_nan=True):
+                raise ValueError(
+                    f"{given.name} {tuple(before.shape)} was changed in place after its forward call (by `sigmoid_()` "
+                    "or an assignment, perhaps); expected the values that the call gave. Return what is to be scored "
+                    "from the step as a dict and pass `predictions='<key>'`, or change a copy (`y = y.sigmoid()`)."
+                )
 
     def _choose(self, outputs: Any, sample: Sample) -> Capture:
         """The one tensor among what the step returned and the forward calls gave that has the shape of predictions."""

@@ -74,7 +74,7 @@ def tell(sink: Sink, event: str, *args: Any, **options: Any) -> None:
 def candidate_table(table: pd.DataFrame, candidate: str, scores: Sequence[str]) -> pd.DataFrame:
     """One candidate's scores per image, under the same column names for all; a model's with the bounds beside them.
 
-    A model's also have the raters' agreement, as far as the table has it.
+    A model's also have the raters' agreement, as far as the table has it, and where its predictions are unusable.
 
     Args:
         table: per-image table, see :func:`irrbench.summary.bounds_table`.
@@ -85,7 +85,7 @@ def candidate_table(table: pd.DataFrame, candidate: str, scores: Sequence[str]) 
     chosen = table[["image_id", *columns]].rename(columns=columns)
     if candidate == "model":
         bounds = [name_column(score, c) for score in scores for c in _BESIDE_MODEL]
-        agreement = [column for column in ("alpha", "icc_pixel", "ac1", "agreement") if column in table]
+        agreement = [column for column in ("alpha", "icc_pixel", "ac1", "agreement", "unusable") if column in table]
         chosen = chosen.join(table[[*bounds, *agreement, "n_raters"]])
     return chosen
 

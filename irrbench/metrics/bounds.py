@@ -19,7 +19,6 @@ from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, EmptyReference, ch
 from irrbench.summary import (
     bounds_table,
     check_class_names,
-    count_against,
     fill_single,
     flatten,
     show_detection,
@@ -93,6 +92,9 @@ def drop_channel(preds: Tensor, num_spatial: int) -> Tensor:
             f"Several channels are classes: pass `num_classes={preds.shape[1]}` and label maps as masks, or pick one."
         )
     return preds.squeeze(1)
+
+
+_SAMPLED = 4096  # pixels of an image, at most, that are asked whether it is a mask
 
 
 class Extremes(NamedTuple):
@@ -177,7 +179,7 @@ class SegmentationBounds(PatternsMetric):
         0.722
     """
 
-    largest: Tensor
+    ends: Tensor
 
     def __init__(
         self,
@@ -219,8 +221,9 @@ class SegmentationBounds(PatternsMetric):
         # The classes that are scored; the background comes first.
         self._scored = range(0 if include_background or num_classes is None else 1, num_classes or 1)
         self.class_names = None if class_names is None else tuple(class_names[c] for c in self._scored)
-        # A logit above 1 tells logits from probabilities; read at the end, so that no batch waits for a device.
-        self.add_state("largest", default=torch.tensor(-torch.inf), dist_reduce_fx="max")
+        # A logit below 0 or above 1 tells logits from probabilities; read at the end, so that no batch waits for a
+        # device. Of all images: the largest, the smallest (negative), and whether some lie between 0 and 1.
+        self.add_state("ends", default=torch.tensor([-torch.inf, -torch.inf, 0.0]), dist_reduce_fx="max")
         self._has_warned = False
         self.unusable: list[str] = []
         self.digests: dict[str, int] = {}
@@ -306,8 +309,8 @@ class SegmentationBounds(PatternsMetric):
         ends = extremes(preds)
         if ends is None:
             return None
-        self.largest = torch.maximum(self.largest, ends.high.amax().float())
         unusable = ~ends.are_finite
+        self.ends = torch.maximum(self.ends, _ends_of_all(preds, ends, unusable))
         if self.from_logits or self.num_classes is not None:
             return unusable
         tolerance = probability_tolerance(preds.dtype)
@@ -392,29 +395,40 @@ class SegmentationBounds(PatternsMetric):
         return table
 
     def _tables(self) -> Iterator[pd.DataFrame]:
-        pixels = torch.zeros(2, dtype=torch.int64)  # of all images, those that the model leaves and those that it marks
         for images in self._images():
             self.digests |= zip(images.image_ids, images.digests, strict=True)
             bounds = [
                 segmentation_bounds(evidence, self.computed, ties=self.ties, empty_reference=self.empty_reference)
                 for evidence in self._evidence(images)
             ]
-            pixels += images.classes[0].counts.sum((0, 2))
             options: dict[str, Any] = {"label": images.label, "rebuilt": self.rebuilt, "class_names": self.class_names}
-            table = bounds_table(images.image_ids, images.classes, bounds, **options)
+            table = bounds_table(images.image_ids, images.classes, bounds, unusable=images.unusable, **options)
             if images.unusable.any():
-                table = count_against(table, images.unusable.numpy())
                 self.unusable += table["image_id"][images.unusable.numpy()].tolist()
             yield table
-        left, marked = pixels.tolist()
-        if marked and not left and self.from_logits and self.num_classes is None and 0 <= self.largest <= 1:
+        self._warn_of_probabilities()
+
+    def _warn_of_probabilities(self) -> None:
+        """Say once that what is taken for logits is never negative and never above 1, and no mask of 0 and 1 either."""
+        largest, negative_smallest, between = self.ends.tolist()
+        if self.from_logits and self.num_classes is None and largest <= 1 and negative_smallest <= 0 < between:
             if not self._has_warned:
                 logger.warning(
-                    "The model marks every pixel of every image, as the naive rater does, and its predictions, taken "
-                    "for logits, lie between 0 and 1. If they are probabilities, pass `from_logits=False`; in a "
-                    "benchmark's grid, leave the sigmoid out of the network."
+                    "The predictions, taken for logits, all lie between 0 and 1. If they are probabilities, pass "
+                    "`from_logits=False`; in a benchmark's grid, leave the sigmoid out of the network. As logits they "
+                    "are cut at %g: every pixel above it is marked.",
+                    math.log(self.threshold / (1 - self.threshold)),
                 )
             self._has_warned = True
+
+
+def _ends_of_all(preds: Tensor, ends: Extremes, unusable: Tensor) -> Tensor:
+    """Of the images whose predictions are numbers: largest, negative smallest, and whether any lie between 0 and 1."""
+    flat = preds.detach().flatten(1)
+    sample = torch.cat([flat[:, :: -(-flat.shape[1] // _SAMPLED) | 1], ends.high[:, None]], 1)
+    between = ((sample > 0) & (sample < 1)).any(1)
+    found = torch.stack([ends.high.float(), -ends.low.float(), between.float()])
+    return found.masked_fill(unusable, -torch.inf).amax(1)
 
 
 def no_volume(masks: Tensor, name: str, other: Tensor) -> ValueError:

@@ -215,15 +215,16 @@ def _decode(rows: Rows, aggregate: Aggregate) -> Iterator[_Decoded]:
                 "Pad the masks to the largest number of raters and say by `present` who rated which image."
             )
     ids = _decode_ids(info, rows.names)
-    if info[:, _UNUSABLE].all():
-        raise ValueError(
-            f"Predictions must be finite (and lie in [0, 1] with from_logits=False): all {len(ids)} images have "
-            f"others, first {ids[0]!r}. Has the model diverged, is `from_logits` wrong?"
-        )
     raters = int(info[0, _RATERS])
     fields = rows.fields.view(len(info), -1)
     groups = _rows_by_image(rows, ids, aggregate)
     names = list(groups)
+    unusable = info[:, _UNUSABLE].bool().tolist()
+    if all(any(unusable[row] for row in group) for group in groups.values()):
+        raise ValueError(
+            f"Predictions must be finite (and lie in [0, 1] with from_logits=False): all {len(names)} images have "
+            f"others, first {names[0]!r}. Has the model diverged, is `from_logits` wrong?"
+        )
     chunk = max(1, _CHUNK // int(info[0, _TABLE].prod()))
     for start in range(0, len(names), chunk):
         part = names[start : start + chunk]

@@ -143,8 +143,8 @@ def headline(results: Results) -> str:
     best = results.best
     roles = ("floor", "ceiling")
     standing = {role: "" if best is None else compare(results, str(best["name"]), role) for role in roles}
-    is_copy, caution = best is not None and best["name"] in results.copies, (best or {}).get("caution")
-    standing["majority"] = "above" if isinstance(caution, str) and caution and not is_copy else ""
+    is_copy = best is not None and best["name"] in results.copies
+    standing["majority"] = "above" if best is not None and best["name"] in results.above_majority else ""
     return sentence(TEXTS, "headline", results, best, standing, () if is_copy else results.copies)
 
 

@@ -155,7 +155,12 @@ class CellResult(NamedTuple):
         return group_name(self.axes) if self.axes else self.name
 
     def prediction(self, image_id: str) -> Mask:
-        """The predicted mask of a test image, ``(H, W)``."""
+        """The predicted mask of a test image, ``(H, W)``; it marks nothing where predictions are no numbers."""
+        mask = self._stored_mask(image_id)
+        is_unusable = "unusable" in self.table and self.table.set_index("image_id").loc[image_id, "unusable"]
+        return np.zeros_like(mask) if is_unusable else mask  # cells of earlier versions stored some pixels
+
+    def _stored_mask(self, image_id: str) -> Mask:
         with np.load(self.folder / MASKS) as stored:
             place = stored["ids"].tolist().index(image_id)
             sizes = stored["shapes"].prod(1)

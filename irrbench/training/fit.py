@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from irrbench._files import quiet, write_atomically, write_frame, write_json
 from irrbench.callbacks import RaterBoundsMonitor, SpoolingMLFlowLogger
 from irrbench.callbacks.logger import rank_zero_only
-from irrbench.metrics.bounds import to_mask
+from irrbench.metrics.bounds import extremes, to_mask
 from irrbench.scores import gain
 from irrbench.summary import bounds_digest
 from irrbench.tracking import Run, RunAddress, open_store
@@ -253,8 +253,10 @@ class PredictionCollector(pl.Callback):
         logits, self._logits = self._logits, None
         if logits is None:
             return
-        masks = to_mask(logits[:, 0], from_logits=True, threshold=self._threshold).cpu().numpy()
-        for image_id, mask in zip(batch["id"], masks, strict=True):
+        masks = to_mask(logits[:, 0], from_logits=True, threshold=self._threshold)
+        if (ends := extremes(logits)) is not None:  # what is no prediction marks nothing, as in the table
+            masks = masks & ends.are_finite[:, None, None]
+        for image_id, mask in zip(batch["id"], masks.cpu().numpy(), strict=True):
             shape = self._shapes[image_id]
             self.masks[image_id] = PackedMask(shape, np.packbits(mask[tuple(slice(size) for size in shape)]))
 

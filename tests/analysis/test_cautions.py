@@ -40,6 +40,63 @@ def notes(frame):
     return " ".join(build_results({"net": frame}).notes)
 
 
+class TestPredictionsThatAreNoNumbers:
+    def frames(self, *broken):
+        """A table for each set of images whose predictions are no numbers."""
+        drawn, ids = masks(), [f"i{i:02}" for i in range(N)]
+        frames = []
+        for number, images in enumerate(broken):
+            logits = torch.randn(N, SIDE, SIDE, generator=torch.Generator().manual_seed(number))
+            logits[list(images), 1, 2] = [torch.nan, torch.inf, -torch.inf][number]
+            metric = SegmentationBounds(["iou"])
+            metric.update(logits, drawn, None, ids)
+            frames.append(metric.per_image())
+        return frames
+
+    def test_are_said_of_each_model_and_are_in_the_table(self):
+        one, two, none = self.frames([3], [0, 5], [])
+        results = build_results({"unet": one, "fpn": two, "good": none})
+        worse = "that are no numbers; they count as the worse of marking everything and nothing."
+        assert results.cautions == (
+            f"unet: 1 of 24 test images had predictions {worse}",
+            f"fpn: 2 of 24 test images had predictions {worse}",
+        )
+        board = results.leaderboard.set_index("name")["caution"]
+        assert board["unet"] == f"1 of 24 test images had predictions {worse}"
+        assert set(board.drop(["unet", "fpn"])) == {""}
+        table = results.per_image
+        bad = table[table["unusable"]]
+        assert set(zip(bad["name"], bad["image_id"], strict=True)) == {("unet", "i03"), ("fpn", "i00"), ("fpn", "i05")}
+        assert results.above_majority == ()
+
+    def test_no_column_where_all_are_numbers(self):
+        results = build_results({"good": self.frames([])[0]})
+        assert "unusable" not in results.per_image
+        assert results.cautions == ()
+
+    def test_seeds_of_a_model(self):
+        one, two, none = self.frames([3], [3, 5], [])
+        seeds = dict.fromkeys(("s0", "s1", "s2"), "unet")
+        results = build_results({"s0": one, "s1": two, "s2": none}, models=seeds)
+        (text,) = results.cautions
+        assert text.startswith(
+            "unet: 2 of 24 test images had predictions that are no numbers (from 2 of 3 seeds); they"
+        )
+        assert results.per_image.query("unusable")["image_id"].tolist() == ["i03", "i05"]
+
+    def test_beside_a_leak(self):
+        drawn = masks()
+        logits = drawn[:, 1].float() - 0.5
+        logits[4, 0, 0] = torch.nan
+        metric = SegmentationBounds(["iou"])
+        metric.update(logits, drawn, None, [f"i{i:02}" for i in range(N)])
+        results = build_results({"net": metric.per_image()})
+        caution = results.leaderboard.query("name == 'net'")["caution"].item()
+        assert caution.startswith("its mask equals a rater's on 100 % of the 23 images")
+        assert "1 of 24 test images had predictions that are no numbers" in caution
+        assert [text.split(" ")[1] for text in results.cautions] == ["its", "1"]
+
+
 class TestLeaks:
     def test_a_raters_own_masks(self):
         drawn = masks()

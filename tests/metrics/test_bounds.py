@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -254,6 +256,43 @@ def test_probabilities_taken_for_logits_are_told_once(caplog):
     metric.per_image()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "lie between 0 and 1. If they are probabilities, pass `from_logits=False`" in caplog.text
+
+
+def region(probabilities):
+    probabilities[..., ::2] = 0
+    return probabilities
+
+
+def one_image_has_none(probabilities):
+    probabilities[0] = math.nan
+    return probabilities
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "change", [region, torch.nn.Hardtanh(0.3, 1.0), one_image_has_none, lambda x: x.where(x > 0.5, 0)]
+)
+def test_probabilities_with_zeros_or_ones_or_no_numbers_are_told_too(change, dtype, threshold, caplog):
+    masks, _, preds = draw()
+    probabilities = change(torch.rand(preds.shape, generator=torch.Generator().manual_seed(1)) * 0.98 + 0.01)
+    metric = SegmentationBounds(threshold=threshold)
+    metric.update(probabilities.to(dtype), masks)
+    metric.compute()
+    assert "lie between 0 and 1. If they are probabilities, pass `from_logits=False`" in caplog.text
+
+
+def test_a_mask_of_floats_and_logits_of_one_sign_are_not_told(caplog):
+    masks, _, preds = draw()
+    for given in (preds.float(), preds.float() * 3, -preds.float() / 2, torch.zeros(preds.shape)):
+        metric = SegmentationBounds()
+        metric.update(given, masks)
+        metric.compute()
+    late = SegmentationBounds()  # one image of many tells
+    late.update(preds.float() * 0.5, masks)
+    late.update(preds.float() - 0.25, masks)
+    late.compute()
+    assert not caplog.records
 
 
 def test_arrays_are_refused():

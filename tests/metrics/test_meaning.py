@@ -189,16 +189,59 @@ def test_predictions_that_are_no_numbers_count_as_the_worse_of_all_and_nothing(v
     assert bounds_digest(found, {}) == bounds_digest(whole, {})
 
 
-def test_one_rater_s_image_without_a_prediction_has_the_worst_score():
+def on_one_mask(mask, roi, marks):
+    """Scores of a prediction that marks all (True) or nothing, on one mask, by hand."""
+    truth, n = mask[roi], int(roi.sum())
+    positives = int(truth.sum())
+    right = positives if marks else n - positives
+    return {
+        "iou": right / n if marks and positives else 0.0,
+        "accuracy": right / n,
+        "kappa": 0.0 if 0 < positives < n else math.nan,
+        "specificity": float(not marks),
+        "false_alarm": math.nan if positives else float(marks),
+        "tpr": float(marks),
+    }
+
+
+@pytest.mark.parametrize("classes", [None, 2])
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_one_rater_s_image_without_a_prediction_counts_as_the_worse_of_all_and_nothing(share, classes):
     logits, masks, roi, ids = broken()
+    masks[1] = torch.rand(8, 9, generator=torch.Generator().manual_seed(1)) < share
+    masks[3] = False
     present = torch.ones(5, 3, dtype=torch.bool)
-    present[[1, 2], 1:] = False
-    metric = SegmentationBounds(["iou", "accuracy"])
-    metric.update(logits, masks, roi, ids, present)
+    present[[1, 2, 3], 1:] = False
+    metric = SegmentationBounds([*SCORES, "tpr"], num_classes=classes)
+    if classes:
+        logits = torch.stack([-logits, logits], 1)
+    metric.update(logits, masks.long() if classes else masks, roi, ids, present)
     table = metric.per_image()
-    assert table.loc[1, ["iou_all", "accuracy_all"]].tolist() == [0, 0]
+    for image in (1, 3):
+        everything, nothing = (on_one_mask(masks[image, 0], roi[image], marks) for marks in (True, False))
+        for score in [*SCORES, "tpr"]:
+            worse = (max if score == "false_alarm" else min)(everything[score], nothing[score])
+            if image == 3 and score in ("iou", "tpr", "kappa"):
+                worse = math.nan  # undefined where the mask is empty
+            assert table.loc[image, f"{score}_all"] == pytest.approx(worse, nan_ok=True), (image, score)
+    assert table.loc[1, "accuracy_all"] > 0
     assert table.loc[2, ["iou_all", "accuracy_all"]].min() > 0
-    assert table.loc[3, "iou_all"] == table.loc[3, "iou"] == table.loc[3, ["iou_floor", "iou_blank"]].min()
+    assert table.loc[4, "iou_all"] == table.loc[4, "iou"]
+
+
+@pytest.mark.parametrize("aggregate", ["image", lambda patch: patch.partition("/")[0]])
+def test_no_image_has_a_usable_prediction_though_patches_have(aggregate):
+    logits, masks, roi, _ = broken(which=(0, 3), num=6)
+    by_image = ["a", "a", "a", "b", "b", "b"]
+    ids = by_image if aggregate == "image" else [f"{name}/{n}" for n, name in enumerate(by_image)]
+    metric = SegmentationBounds(["iou"], aggregate=aggregate)
+    for part in (slice(0, 2), slice(2, 6)):
+        metric.update(logits[part], masks[part], roi[part], ids[part])
+    with pytest.raises(ValueError, match=r"Predictions must be finite .* all 2 images have others, first 'a'"):
+        metric.compute()
+    metric.update(logits[1:2], masks[1:2], roi[1:2], ["c"] if aggregate == "image" else ["c/0"])
+    table = metric.per_image()
+    assert table["unusable"].tolist() == [True, True, False]
 
 
 def test_a_model_without_any_number_has_no_score_and_stops_nothing(caplog):

@@ -179,9 +179,9 @@ class TestCopiesAndLeaks:
         (text,) = findings(self.found(("soft", "unet"), verdicts=made))
         assert ". Intervals that hold for all 3 models at once reach from" in text
 
-    def leaked(self, models, *, role="model", standing=(0.13, 0.17), **parts):
-        frame = leaderboard(models).assign(caution="")
-        frame.loc[frame["role"] == role, "caution"] = "its IoU is better than that of the majority of all raters."
+    def leaked(self, models, *, above=None, standing=(0.13, 0.17), **parts):
+        frame = leaderboard(models).assign(caution="a caution of another kind.")
+        parts["above_majority"] = tuple(models) if above is None else above
         ends = dict(zip(("ceiling_difference_low", "ceiling_difference_high"), standing, strict=True))
         ends |= {f"{name}_simultaneous": end for name, end in ends.items()}
         return headline(results(frame, verdicts=verdicts(models, margin=0.02).assign(**ends), **parts))
@@ -198,11 +198,13 @@ class TestCopiesAndLeaks:
 
     def test_and_without_a_share_or_with_few_groups(self):
         assert self.leaked({"unet": 0.9}, is_descriptive=True).endswith(self.END)
-        frame = leaderboard({"unet": 0.9}).assign(iou_normalized=np.nan, caution="above")
-        assert headline(results(frame)).endswith(f"No normalized score is given; it is {self.END}")
+        frame = leaderboard({"unet": 0.9}).assign(iou_normalized=np.nan)
+        assert headline(results(frame, above_majority=("unet",))).endswith(
+            f"No normalized score is given; it is {self.END}"
+        )
 
     def test_no_caution_no_such_words(self):
-        assert "majority" not in self.leaked({"unet": 0.9}, role="upper")
+        assert "majority" not in self.leaked({"unet": 0.9}, above=())
         frame = leaderboard({"unet": 0.9}).assign(caution=np.nan)
         assert "majority" not in headline(results(frame))
 
