@@ -170,7 +170,7 @@ def unusable_cautions(candidates: Candidates, unusable: pd.DataFrame) -> dict[st
     return found
 
 
-def per_image_frame(candidates: Candidates, unusable: pd.DataFrame) -> pd.DataFrame:
+def per_image_frame(candidates: Candidates, unusable: pd.DataFrame | None = None) -> pd.DataFrame:
     """Each candidate's scores on each image: ``name``, ``role``, ``image_id`` and the scores.
 
     Where a model had predictions that are no numbers, also ``unusable``, whether that is so of any of its seeds.
@@ -181,7 +181,7 @@ def per_image_frame(candidates: Candidates, unusable: pd.DataFrame) -> pd.DataFr
         scores = {score: table[:, place] for score, table in values.items()}
         frames.append(pd.DataFrame({"name": name, "role": role, "image_id": candidates.image_ids, **scores}))
     frame = pd.concat(frames, ignore_index=True)
-    if len(unusable):
+    if unusable is not None and len(unusable):
         known = pd.MultiIndex.from_frame(unusable[["name", "image_id"]])
         is_known = pd.MultiIndex.from_frame(frame[["name", "image_id"]]).isin(known)
         frame.insert(3, "unusable", is_known & (frame["role"] == "model").to_numpy())
