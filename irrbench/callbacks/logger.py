@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from irrbench.callbacks.hooks import installed
 from irrbench.tracking import DEFAULT_TRACKING_URI, Run, RunAddress
-from irrbench.tracking.names import safe_keys
 from irrbench.tracking.run import source_tags
 from irrbench.tracking.spool import default_spool
 
@@ -132,7 +131,7 @@ class SpoolingMLFlowLogger(Logger):
         """Log metrics at a step."""
         prefix = f"{self._prefix}{self.LOGGER_JOIN_CHAR}" if self._prefix else ""
         values = {f"{prefix}{key}": float(value) for key, value in metrics.items() if not isinstance(value, str)}
-        self.experiment.log_metrics(safe_keys(values, by=""), step=step or 0)
+        self.experiment.log_metrics(values, step=step or 0, by="")  # as Lightning's logger calls them
 
     def log_hyperparams(self, params: Mapping[str, Any] | Namespace, *_: Any, **__: Any) -> None:
         """Log hyperparameters, nested ones with ``/`` between their names."""

@@ -201,7 +201,8 @@ def score_predictions(
 ) -> Scored:
     """Score one model on the images of its predictions and keep a run for it in MLflow.
 
-    The same masks of a model, scored by the same rules on the same data, write the same run again.
+    The same masks of a model, scored by the same rules and scores on the same data, write the same run again: its
+    values, its bounds and its charts are of one scoring.
 
     Args:
         name: of the model.
@@ -228,7 +229,7 @@ def score_predictions(
         colour=tracking.colour,
         params={"threshold": threshold},
         tags={"irrbench.predictions": where, COMMAND_TAG: tracking.command},
-        key=predictions_digest(name, predictions, asdict(rules)),
+        key=predictions_digest(name, predictions, asdict(rules) | {"scores": sorted(scores)}),
         spool=spool,
         data_name=data.name,
     )
@@ -256,7 +257,7 @@ def score_predictions(
 
 
 def predictions_digest(name: str, predictions: Predictions, rules: Mapping[str, Any]) -> str:
-    """What identifies a model's finished predictions: its name, the masks, the raters' data and the rules."""
+    """What identifies a model's finished predictions: its name, the masks, the raters' data, rules and scores."""
     data = predictions.data
     digest = hashlib.sha256(json.dumps([name, data.digest(), dict(rules)], sort_keys=True, default=str).encode())
     for index, image_id in enumerate(data.image_ids):

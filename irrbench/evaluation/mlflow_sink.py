@@ -19,7 +19,7 @@ from irrbench.evaluation.sinks import Stage, candidate_table
 from irrbench.summary import REFERENCES, bounds_digest
 from irrbench.tracking import Run, RunAddress, chart_link
 from irrbench.tracking.calls import dataset, describe_dataset
-from irrbench.tracking.names import apart, safe_key
+from irrbench.tracking.names import apart
 from irrbench.tracking.reference_runs import name_bounds
 from irrbench.tracking.run import source_tags
 from irrbench.tracking.store import RESULT_TAGS
@@ -57,7 +57,6 @@ class MLflowSink:
         self._before_rules = "" if owner is None else f"{owner}/"
         self._given, self._data_name, self._with_references = run, data_name, reference_runs
         self._digests: dict[str, str] = {}
-        self._names: dict[str, str] = {}
         self._shown = ""  # the split whose results are in the run's tags
         self._logger: Any = None
 
@@ -161,18 +160,14 @@ class MLflowSink:
         self.print_link()
 
     def _name(self, split: str) -> str:
-        """A split as MLflow takes it in keys and paths; two that would become one are kept apart."""
-        if split not in self._names:
-            name = safe_key(split, limit=MAX_SPLIT)
-            self._names[split] = apart(name, split, limit=MAX_SPLIT) if name in self._names.values() else name
-            if self._names[split] != split:
-                shown = self._names[split]
-                logger.warning("MLflow does not take the name %r; what it has there is called %r.", split, shown)
-        return self._names[split]
+        """A split as it is recorded: cut where a score's name would not fit behind it in MLflow."""
+        return split if len(split) <= MAX_SPLIT else apart(split, split, limit=MAX_SPLIT, digits=8)
 
     def _open(self, stage: Stage, table: pd.DataFrame) -> None:
         """Tag the model's run and find or create the bounds runs, when the bounds of a split are first known."""
         split, rules = self._name(stage.split), stage.rules
+        if split != stage.split:
+            logger.warning("MLflow does not take the name %r; what it has there is called %r.", stage.split, split)
         digest = self._digests[stage.split] = bounds_digest(table, rules)
         self.run.join_bounds(split, digest)
         images = table[["image_id", "n_raters", "roi_pixels"]]
@@ -207,8 +202,8 @@ class MLflowSink:
         means = stage.summary[score]
         reached = f"{means.normalized:.0%}" if math.isfinite(means.normalized) else "-"
         digits = (f"{value:.3f}" for value in (means.floor, means.model, means.ceiling))
-        where = f"{self._name(stage.split)}/{score}", name_bounds({"data": self._data_name, **stage.rules})
-        self.run.set_tags(dict(zip(RESULT_TAGS, (*digits, reached, *where), strict=True)))
+        key, bounds = f"{self._name(stage.split)}/{score}", name_bounds({"data": self._data_name, **stage.rules})
+        self.run.log_results(values=dict(zip(RESULT_TAGS, (*digits, reached, key, bounds), strict=True)), key=key)
 
     def _log_panels(self, stage: Stage, step: int) -> None:
         for name, picture in stage.panels.draw().items():

@@ -17,12 +17,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from irrbench.plots import MODEL_COLOURS, ROLE_COLOURS
-from irrbench.tracking.names import MAX_PARAM, MAX_TAG, cut, entry_name, safe_key, safe_keys
+from irrbench.tracking.names import MAX_PARAM, MAX_TAG, cut, entry_name, safe_part
+from irrbench.tracking.naming import NAMES_TAG, Naming, call_keys, call_name, call_names
 from irrbench.tracking.spool import METRICS, Request, RunAddress
-from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, KEY_TAG, ROLE_TAG, StoreError, connect, open_store
+from irrbench.tracking.store import (
+    BOUNDS_TAG,
+    COLOUR_TAG,
+    KEY_TAG,
+    ROLE_TAG,
+    SCORE_TAG,
+    StoreError,
+    connect,
+    open_store,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +65,13 @@ def perform(connection: Connection, requests: Sequence[Request]) -> None:
     first = requests[0]
     run = StoredRun(connection, first.run, first.created)
     if first.kind == METRICS:
-        log_points(run, [(r.created, r.arguments["step"], r.arguments["values"]) for r in requests])
+        log_points(
+            run,
+            [
+                Points(r.created, r.arguments["step"], r.arguments["values"], r.arguments.get("by", "_"))
+                for r in requests
+            ],
+        )
         return
     if first.kind not in CALLS:
         raise UnknownCallError(
@@ -116,12 +134,18 @@ class Connection:
     Attributes:
         known: id and experiment of runs, by the name of their address.
         never: names of addresses of runs that the store has refused to create.
+        names: what names are called, by the id of the run.
+        said: names of which a user was told that they are called otherwise.
+        latest: by the id of a run that was there before, the latest value by key and step, as far as it was asked for.
         is_opening: whether it is being opened, which takes long where MLflow creates a database.
     """
 
     def __init__(self, tracking_uri: str, client: Any = None) -> None:
         self.tracking_uri, self.known = tracking_uri, dict[str, tuple[str, str]]()
         self.never = set[str]()
+        self.names: dict[str, dict[str, str]] = {}
+        self.said = set[str]()
+        self.latest: dict[str, dict[str, dict[int, float]]] = {}
         self.is_opening = False
         self._client = client
 
@@ -207,12 +231,18 @@ def create(
     """Create the run, and its experiment where there is none; where there is a run with its key, only set the tags."""
     key, connection = run.address.key, run.connection
     _, experiment_id = open_store(connection.tracking_uri, run.address.experiment, artifact_location=artifact_location)
-    all_tags = {key: cut(value, MAX_TAG) for key, value in safe_keys(tags or {}).items()} | {KEY_TAG: key}
     active = connection.find_runs(experiment_id, key, deleted=False)
     if not active:
+        naming = Naming({})
+        called = naming.call(tags or {})
+        naming.say(connection.said)
+        all_tags = {called[name]: cut(value, MAX_TAG) for name, value in (tags or {}).items()} | {KEY_TAG: key}
+        all_tags |= {NAMES_TAG: naming.to_tag()} if naming.has_new else {}
         connection.client.create_run(experiment_id, start_time=run.created, tags=all_tags, run_name=run_name)
-    elif tags:  # of an earlier attempt, or the same predictions scored before
-        log_tags(run, all_tags)
+    else:  # of an earlier attempt, or the same predictions scored before
+        connection.latest.setdefault(str(active[0].info.run_id), {})
+        if tags:
+            log_tags(run, call_keys(run, tags))
     for twin in connection.find_runs(experiment_id, key, deleted=False)[1:]:
         # MLflow's client sends a request again that a dying server has performed but not answered
         connection.client.delete_run(twin.info.run_id)
@@ -225,22 +255,62 @@ def finish(run: StoredRun, status: str = "FINISHED") -> None:
 
 
 @call
-def metrics(run: StoredRun, *, values: Mapping[str, float], step: int) -> None:
-    """Log values at a step."""
-    log_points(run, [(run.created, step, values)])
+def metrics(run: StoredRun, *, values: Mapping[str, float], step: int, by: str = "_") -> None:
+    """Log values at a step; ``by`` stands for characters that MLflow refuses in their names."""
+    log_points(run, [Points(run.created, step, values, by)])
 
 
-def log_points(run: StoredRun, points: Iterable[tuple[int, int, Mapping[str, float]]]) -> None:
-    """Log metrics at several steps, each with its time in milliseconds, in as few requests as MLflow allows."""
-    metric = entities().Metric
-    found = [metric(*item, time, step) for time, step, values in points for item in safe_keys(values).items()]
-    run.client.log_batch(run.run_id, metrics=found)
+class Points(NamedTuple):
+    """Metrics at one step, with their time in milliseconds."""
+
+    time: int
+    step: int
+    scores: Mapping[str, float]
+    by: str = "_"
+
+
+def log_points(run: StoredRun, points: Sequence[Points]) -> None:
+    """Log metrics at several steps in as few requests as MLflow allows."""
+    for by, some in groupby(points, key=lambda one: one.by):
+        call_names(run, *(one.scores for one in some), safe=partial(safe_part, by=by))
+    called = call_names(run, *(one.scores for one in points))
+    log_metrics(run, [(called[key], x, one.time, one.step) for one in points for key, x in one.scores.items()])
+
+
+def log_metrics(run: StoredRun, found: Iterable[tuple[str, float, int, int]]) -> None:
+    """Log metrics (key, value, time, step) under names that MLflow takes.
+
+    A run that was there before, as that of the same predictions, keeps a point that it has with an equal value.
+    """
+    latest, fresh, new = run.connection.latest.get(run.run_id), dict[tuple[str, int], float](), []
+    for point in found:
+        key, value, _, step = point
+        if latest is None or value != fresh.get((key, step), _read_latest(run, latest, key).get(step)):
+            fresh[key, step] = value
+            new.append(entities().Metric(*point))
+    run.client.log_batch(run.run_id, metrics=new)
+    if latest is not None:
+        for (key, step), value in fresh.items():
+            latest[key][step] = value
+
+
+def _read_latest(run: StoredRun, latest: dict[str, dict[int, float]], key: str) -> dict[int, float]:
+    """Return the values of a key by step, of which the latest counts."""
+    if key not in latest:
+        history = sorted(run.client.get_metric_history(run.run_id, key), key=lambda point: point.timestamp)
+        latest[key] = {point.step: point.value for point in history}
+    return latest[key]
 
 
 @call
 def params(run: StoredRun, *, values: Mapping[str, str]) -> None:
     """Log parameters; MLflow keeps the first value of each, and a warning names those that have another one now."""
-    wanted = {key: cut(value, MAX_PARAM) for key, value in safe_keys(values).items()}
+    log_params(run, call_keys(run, values))
+
+
+def log_params(run: StoredRun, values: Mapping[str, str]) -> None:
+    """Log parameters under names that MLflow takes."""
+    wanted = {key: cut(value, MAX_PARAM) for key, value in values.items()}
     known = run.client.get_run(run.run_id).data.params
     if changed := sorted(key for key, value in wanted.items() if known.get(key, value) != value):
         shown = ", ".join(f"{key} (kept {known[key]}, now {wanted[key]})" for key in changed)
@@ -252,12 +322,19 @@ def params(run: StoredRun, *, values: Mapping[str, str]) -> None:
 @call
 def tags(run: StoredRun, *, values: Mapping[str, str]) -> None:
     """Set several tags in one request."""
-    log_tags(run, {key: cut(value, MAX_TAG) for key, value in safe_keys(values).items()})
+    log_tags(run, call_keys(run, values))
 
 
 def log_tags(run: StoredRun, values: Mapping[str, str]) -> None:
-    """Set tags that MLflow takes as they are."""
-    run.client.log_batch(run.run_id, tags=[entities().RunTag(key, value) for key, value in values.items()])
+    """Set tags under names that MLflow takes."""
+    found = [entities().RunTag(key, cut(value, MAX_TAG)) for key, value in values.items()]
+    run.client.log_batch(run.run_id, tags=found)
+
+
+@call
+def results(run: StoredRun, *, values: Mapping[str, str], key: str) -> None:
+    """Set the tags that tables of runs show, among them what the key of the main score is called."""
+    log_tags(run, {**values, SCORE_TAG: call_name(run, key)})
 
 
 @call
@@ -274,17 +351,18 @@ def role(run: StoredRun, role: str, *, colour: str | None = None, bounds_id: str
     if colour is None and COLOUR_TAG not in run.read_tags():
         colour = ROLE_COLOURS.get(role) or palette_beside(run.client, run.experiment_id, ())[0]
     given = {ROLE_TAG: role, COLOUR_TAG: colour, BOUNDS_TAG: bounds_id}
-    tags(run, values={key: value for key, value in given.items() if value is not None})
+    log_tags(run, {key: value for key, value in given.items() if value is not None})
 
 
 @call
 def join(run: StoredRun, split: str, digest: str) -> None:
     """Make the run a model's run that is compared with the bounds of a split, beside those of its other splits."""
+    split = call_name(run, split)
     role(run, "model", bounds_id=" ".join([*bounds_of_other_splits(run, split), f"{entry_name(split)}:{digest}"]))
 
 
 def bounds_of_other_splits(run: StoredRun, split: str) -> list[str]:
-    """Return the entries ``<split>:<digest>`` of a run's bounds tag, without those of one split."""
+    """Return the entries ``<split>:<digest>`` of a run's bounds tag, without those of one split, as it is called."""
     entries = run.read_tags().get(BOUNDS_TAG, "").split()
     return [entry for entry in entries if not entry.startswith(f"{entry_name(split)}:")]
 
@@ -315,7 +393,7 @@ MAX_DIGEST = 36
 @call
 def dataset(run: StoredRun, *, fields: Mapping[str, Any], split: str) -> None:
     """Name the data behind the run's scores, with the fields of :func:`describe_dataset`."""
-    context = entities().InputTag("mlflow.data.context", safe_key(split))
+    context = entities().InputTag("mlflow.data.context", call_name(run, split))
     entry = entities().DatasetInput(entities().Dataset(**fields), [context])
     run.client.log_inputs(run.run_id, [entry])
 

@@ -8,14 +8,17 @@ import json
 import re
 import tempfile
 import uuid
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from irrbench.tracking.calls import StoredRun, call, tags
-from irrbench.tracking.names import safe_key
+from irrbench.tracking.calls import StoredRun, call, log_tags
+from irrbench.tracking.names import safe_key, safe_part
+from irrbench.tracking.naming import call_name, call_names
 from irrbench.tracking.spool import Payload
 
 if TYPE_CHECKING:
@@ -36,7 +39,8 @@ def table(run: StoredRun, *, split: str, payload: Payload) -> None:
     MLflow's own ``log_table`` appends to a table that exists, which would list each image once per evaluation.
     """
     frame = unpack_table(payload.read())
-    *parents, name = safe_key(split).split("/")  # a split of several loaders is called val/<loader>
+    called = call_name(run, split, is_there=lambda form: _has(run, f"{TABLE_FOLDER}/{form}"))
+    *parents, name = called.split("/")  # a split of several loaders is called val/<loader>
     target = "/".join([TABLE_FOLDER, *parents])
     with tempfile.TemporaryDirectory() as temporary:
         shown, exact = Path(temporary, f"{name}.json"), Path(temporary, f"{name}.parquet")
@@ -48,7 +52,7 @@ def table(run: StoredRun, *, split: str, payload: Payload) -> None:
     announced = json.loads(run.read_tags().get(LOGGED_ARTIFACTS_TAG, "[]"))
     entry = {"path": f"{target}/{name}.json", "type": "table"}
     if entry not in announced:
-        tags(run, values={LOGGED_ARTIFACTS_TAG: json.dumps([*announced, entry])})
+        log_tags(run, {LOGGED_ARTIFACTS_TAG: json.dumps([*announced, entry])})
 
 
 def pack_table(frame: pd.DataFrame) -> Payload:
@@ -100,8 +104,9 @@ def picture(run: StoredRun, *, key: str, step: int, payload: Payload) -> None:
     image: Any = mlflow.Image(np.load(io.BytesIO(content), allow_pickle=False)).image
     scale = THUMBNAIL / max(image.size)
     thumbnail = image.resize(tuple(max(1, int(side * scale)) for side in image.size))
-    start, time, identity = picture_name(run.run_id, key, step=step, timestamp=run.created, content=content)
     known = [Path(file.path).name for file in run.client.list_artifacts(run.run_id, "images")]
+    called = _call_picture(run, call_names(run, [key], say=False)[key], known)
+    start, time, identity = picture_name(run.run_id, called, step=step, timestamp=run.created, content=content)
     if any(name.startswith(start) and identity in name and time not in name for name in known):
         return  # scored again, with the same result
     with tempfile.TemporaryDirectory() as folder:
@@ -109,16 +114,31 @@ def picture(run: StoredRun, *, key: str, step: int, payload: Payload) -> None:
             path = Path(folder, f"{start}{time}{identity}{ending}")
             shown.save(path)
             run.client.log_artifact(run.run_id, str(path), "images")
-    tags(run, values={LOGGED_IMAGES_TAG: "True"})
+    log_tags(run, {LOGGED_IMAGES_TAG: "True"})
+
+
+def _call_picture(run: StoredRun, key: str, known: Iterable[str]) -> str:
+    """Return the key of a picture as it may stand in a file's name: fewer characters than metrics have."""
+    there = [f"images/{name.partition('+step+')[0].replace('~', '/')}/" for name in known]
+
+    def is_there(form: str) -> bool:
+        return any(name.startswith(f"{form}/") for name in there)
+
+    called = call_names(run, [f"images/{key}"], safe=_picture_part, is_there=is_there, say=False)
+    return next(iter(called.values())).removeprefix("images/")
+
+
+def _picture_part(part: str) -> str:
+    return re.sub(r"[^a-zA-Z0-9_\-. ]", "_", safe_part(part))
 
 
 def picture_name(run_id: str, key: str, *, step: int, timestamp: int, content: bytes) -> tuple[str, str, str]:
     """Return the parts of a picture's name: key and step, time, and what is the same for the same picture.
 
-    >>> "".join(picture_name("0", "val/nodule: 1", step=14, timestamp=1795373672, content=b"")[:2])
+    >>> "".join(picture_name("0", "val/nodule_ 1", step=14, timestamp=1795373672, content=b"")[:2])
     'val~nodule_ 1+step+14+timestamp+1795373672+'
     """
-    plain = re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", safe_key(key, limit=MAX_PICTURE)).replace("/", "~")
+    plain = safe_key(key, limit=MAX_PICTURE).replace("/", "~")
     identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {key} {step} {hashlib.sha256(content).hexdigest()}")
     return f"{plain}+step+{step}+timestamp+", f"{timestamp}+", str(identity)
 
@@ -149,4 +169,13 @@ def file(run: StoredRun, *, name: str, folder: str | None, payload: Payload) -> 
         path = Path(temporary, Path(name).name)
         with path.open("wb") as target:
             payload.write_to(target)
-        run.client.log_artifact(run.run_id, str(path), None if folder is None else safe_key(folder))
+        where = None if folder is None else call_name(run, folder, is_there=partial(_has, run))
+        run.client.log_artifact(run.run_id, str(path), where)
+
+
+def _has(run: StoredRun, path: str) -> bool:
+    """Whether a run has an artifact of this path, with whatever ending."""
+    folder = path.rpartition("/")[0] or None
+    return any(
+        path in {file.path, file.path.rpartition(".")[0]} for file in run.client.list_artifacts(run.run_id, folder)
+    )

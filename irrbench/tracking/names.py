@@ -3,52 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import posixpath
 import re
 import unicodedata
-from collections.abc import Mapping
-from typing import TypeVar
 
 MAX_KEY, MAX_PARAM, MAX_TAG = 250, 6000, 8000  # characters of a name, of a parameter's and of a tag's value
 
-Value = TypeVar("Value")
+
+def safe_part(part: str, by: str = "_") -> str:
+    """Return what stands between two slashes of a name with ``by`` for each character that MLflow refuses."""
+    return "_" if part in {".", ".."} else re.sub(r"[^\w.: -]", by, unicodedata.normalize("NFC", part))
 
 
-def safe_key(name: str, *, by: str = "_", limit: int = MAX_KEY) -> str:
-    """Return a name for a metric, parameter, tag or artifact; one that MLflow takes as it is stays as it is.
+def safe_key(name: str, *, limit: int = MAX_KEY) -> str:
+    """Return the safe form of a name, whatever others are called; one that MLflow takes as it is stays as it is.
 
     Args:
         name: any text.
-        by: what stands for a character that MLflow refuses.
         limit: characters.
 
     >>> safe_key("val/site A (2019)/iou"), safe_key("../a//b")
     ('val/site A _2019_/iou', '_/a/b')
     """
-    plain = re.sub(r"[^\w./: -]", by, unicodedata.normalize("NFC", name))
-    parts = ["_" if part in {".", ".."} else part for part in plain.split("/") if part]
-    plain = posixpath.join(*parts) if parts else "_"
-    return plain if len(plain) <= limit else apart(plain, name, limit=limit)
+    plain = "/".join(safe_part(part) for part in name.split("/") if part) or "_"
+    return plain if len(plain) <= limit else apart(plain, name, limit=limit, digits=8)
 
 
-def safe_keys(values: Mapping[str, Value], *, by: str = "_") -> dict[str, Value]:
-    """Return values under safe names; of two names that would become one, the second is kept apart.
-
-    >>> safe_keys({"a(b)": 1, "a[b]": 2, "a_b_": 3})
-    {'a_b_-cce4': 1, 'a_b_-2697': 2, 'a_b_': 3}
-    """
-    safe: dict[str, Value] = {}
-    for name, value in values.items():
-        key = safe_key(name, by=by)
-        is_taken = key != name and (key in safe or key in values)
-        safe[apart(key, name) if is_taken else key] = value
-    return safe
-
-
-def apart(key: str, name: str, *, limit: int = MAX_KEY) -> str:
+def apart(key: str, name: str, *, limit: int = MAX_KEY, digits: int = 4) -> str:
     """Return a safe name that only this name has: its beginning, and digits of a digest."""
-    digits = hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[: 4 if len(key) <= limit - 9 else 8]
-    return f"{key[: limit - 9]}-{digits}"
+    found = hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:digits]
+    return f"{key[: limit - digits - 1]}-{found}"
 
 
 def entry_name(split: str) -> str:

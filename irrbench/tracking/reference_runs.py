@@ -24,13 +24,14 @@ from irrbench.tracking.calls import (
     bounds_of_other_splits,
     call,
     dataset,
-    metrics,
-    params,
-    tags,
+    log_metrics,
+    log_params,
+    log_tags,
 )
 from irrbench.tracking.files import table
 from irrbench.tracking.locks import exclusive
 from irrbench.tracking.names import MAX_KEY, cut, entry_name
+from irrbench.tracking.naming import call_keys, call_name
 from irrbench.tracking.spool import Payload, RunAddress
 from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG, sqlite_file
 
@@ -58,11 +59,11 @@ def bounds(
             would hide the bounds without them.
     """
     pair = _reference_runs(run, split, digest)
-    pair.log_rules(rules)
+    pair.log_rules(call_keys(run, rules))
     pair.give_names(rules, digest)
     if data is not None:
         for one in (pair.ceiling, pair.floor):
-            dataset(one, fields=data, split=split)
+            dataset(one, fields=data, split=call_name(run, split))
 
 
 @call
@@ -70,18 +71,23 @@ def bounds_line(
     run: StoredRun, split: str, digest: str, ceiling: Mapping[str, float], floor: Mapping[str, float], *, last_step: int
 ) -> None:
     """Draw the bounds of a split up to a step; see :meth:`ReferenceRuns.log`."""
-    _reference_runs(run, split, digest).log(ceiling, floor, last_step=last_step)
+    pair = _reference_runs(run, split, digest)
+    pair.log(call_keys(run, ceiling), call_keys(run, floor), last_step=last_step)
 
 
 @call
 def bounds_table(run: StoredRun, *, split: str, digest: str, role: str, payload: Payload) -> None:
     """Write each image's bounds into the reference run of a role, where the models have their scores."""
     target: StoredRun = getattr(_reference_runs(run, split, digest), role)
-    table(target, split=split, payload=payload)
+    table(target, split=call_name(run, split), payload=payload)
 
 
 def _reference_runs(run: StoredRun, split: str, digest: str) -> ReferenceRuns:
-    """Return the reference runs of a model's run; what is logged into them gets the time of the call."""
+    """Return the reference runs of a model's run; what is logged into them gets the call's time, and the model's names.
+
+    A digest stands for one split, so whatever a model's run calls a split, its reference runs call it that too.
+    """
+    split = call_name(run, split)
     sibling = next(iter(bounds_of_other_splits(run, split)), None)
     return ReferenceRuns.find_or_create(
         run.client, run.experiment_id, split=split, bounds_id=digest, sibling=sibling, time=run.created
@@ -137,8 +143,8 @@ class ReferenceRuns:
             finite = {key: value for key, value in values.items() if math.isfinite(value)}
             steps = {key: {point.step for point in run.client.get_metric_history(run.run_id, key)} for key in finite}
             longer = [key for key in finite if not key.startswith("test/") and last_step > max(steps[key], default=0)]
-            metrics(run, values={key: value for key, value in finite.items() if 0 not in steps[key]}, step=0)
-            metrics(run, values={key: finite[key] for key in longer}, step=last_step)
+            new = [(key, value, run.created, 0) for key, value in finite.items() if 0 not in steps[key]]
+            log_metrics(run, [*new, *((key, finite[key], run.created, last_step) for key in longer)])
 
     def log_rules(self, rules: Mapping[str, Any]) -> None:
         """Write the rules of the bounds into both runs, as parameters and into the description.
@@ -149,9 +155,9 @@ class ReferenceRuns:
         wanted = {key: str(value) for key, value in rules.items()}
         for role, run in (("ceiling", self.ceiling), ("floor", self.floor)):
             known = run.client.get_run(run.run_id).data.params
-            params(run, values=wanted)
+            log_params(run, wanted)
             lines = [NOTES[role], "", *(f"- {key}: {value}" for key, value in {**known, **wanted}.items())]
-            tags(run, values={NOTE_TAG: "\n".join(lines)})
+            log_tags(run, {NOTE_TAG: "\n".join(lines)})
 
     def give_names(self, rules: Mapping[str, Any], digest: str) -> None:
         """Name both runs after data and rules, unless their user has named them; the digest tells equal names apart."""

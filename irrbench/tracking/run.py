@@ -118,13 +118,21 @@ class Run:
     join_bounds = _recorded(stored.join)
     log_bounds = _recorded(bounds)
     log_bounds_line = _recorded(bounds_line)
+    log_results = _recorded(stored.results)
     save_view = _recorded(view)
     save_first_view = _recorded(first_view)
 
-    def log_metrics(self, values: Mapping[str, float], *, step: int) -> None:
-        """Log values at a step, with the time of this call."""
+    def log_metrics(self, values: Mapping[str, float], *, step: int, by: str = "_") -> None:
+        """Log values at a step, with the time of this call.
+
+        Args:
+            values: by name.
+            step: the epoch, or 0.
+            by: what stands for a character that MLflow refuses in names, unless the run has the name already.
+        """
         if values:
-            self.record(stored.metrics, values={key: float(value) for key, value in values.items()}, step=int(step))
+            found = {key: float(value) for key, value in values.items()}
+            self.record(stored.metrics, values=found, step=int(step), by=by)
 
     def log_scores(self, values: Mapping[str, float], *, step: int) -> tuple[str, ...]:
         """Log scores and return the keys left out because their value is NaN or infinite.

@@ -25,6 +25,7 @@ ROLE_TAG = "irrbench.role"
 BOUNDS_TAG = "irrbench.bounds_id"
 KEY_TAG = "irrbench.run_key"
 RESULT_TAGS = tuple(f"irrbench.{name}" for name in ("floor", "model", "ceiling", "normalized", "score", "bounds"))
+SCORE_TAG = "irrbench.score"
 COLOUR_TAG = "mlflow.runColor"
 NOTE_TAG = "mlflow.note.content"
 VIEW_KEY = "irrbench"

@@ -6,7 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
@@ -14,7 +17,8 @@ from mlflow.utils.validation import _validate_metric_name, _validate_param_name,
 from irrbench.commands.main import main
 from irrbench.tracking import Run, RunAddress
 from irrbench.tracking.calls import CALLS
-from irrbench.tracking.names import MAX_KEY, entry_name, safe_key, safe_keys
+from irrbench.tracking.names import MAX_KEY, MAX_TAG, entry_name, safe_key
+from irrbench.tracking.naming import Naming
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -50,10 +54,127 @@ def test_a_safe_name_is_one_that_mlflow_takes(name) -> None:
 
 
 def test_names_that_mlflow_takes_stay_and_others_are_kept_apart() -> None:
-    assert safe_keys({"val/site A/iou": 1, "lr": 2}) == {"val/site A/iou": 1, "lr": 2}
-    crowd = {"a(b)": 1, "a[b]": 2, "a{b}": 3, "a_b_": 4, "y" * 300: 5, "y" * 301: 6}
-    assert len(safe_keys(crowd)) == len(crowd)
-    assert safe_keys(crowd)["a_b_"] == 4
+    assert Naming({}).call(["val/site A/iou", "lr"]) == {"val/site A/iou": "val/site A/iou", "lr": "lr"}
+    crowd = ["a(b)", "a[b]", "a{b}", "a_b_", "y" * 300, "y" * 301, "a//b", "a/b", "/a", "a", "a/", "", "_", "a/../b"]
+    called = Naming({}).call(crowd)
+    assert len(set(called.values())) == len(crowd)
+    assert all(called[name] == name for name in ("a_b_", "a/b", "a", "_"))
+
+
+def test_a_name_is_the_same_in_every_order_of_calls_once_it_is_given() -> None:
+    names = ["a(b)", "a[b]", "a_b_", "é/x", "e\u0301/x", "a(b)/iou", "a[b]/iou", "..", "../iou", "x" * 400]
+    first = Naming({})
+    called = {name: found for one in names for name, found in first.call([one]).items()}
+    later = Naming(json.loads(first.to_tag()), called.values())
+    assert {name: found for one in reversed(names) for name, found in later.call([one]).items()} == called
+    assert len(set(called.values())) == len(names)
+    assert called["a[b]/iou"] == f"{called['a[b]']}/iou"
+    assert not later.has_new
+
+
+def test_names_beyond_what_a_tag_holds_depend_on_nothing_but_themselves() -> None:
+    names = [f"{'n' * 100}({number})" for number in range(100)]
+    full = Naming({})
+    called = full.call(names)
+    assert len(full.to_tag()) <= MAX_TAG
+    assert len(set(called.values())) == 100
+    again = Naming(json.loads(full.to_tag()), called.values())
+    assert again.call(reversed(names)) == called
+    assert not again.has_new
+
+
+@pytest.mark.parametrize("apart", ["calls", "processes", "resume"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("loss(a)", "loss[a]"), ("loss(a)", "loss_a_"), ("loss_a_", "loss[a]"), ("v/é/iou", "v/e\u0301/iou")],
+)
+def test_metrics_of_separate_calls_are_not_mixed(store, tmp_path, caplog, first, second, apart) -> None:
+    run = store.new_run()
+
+    def log(name, value, step) -> None:
+        spool = tmp_path / f"{step}{value}" if apart == "processes" else tmp_path / "spool"
+        one = Run(store.uri, run.address, spool)  # another spool has another connection, as another process
+        one.log_metrics({name: value}, step=step)
+        if apart != "calls":
+            assert one.drain(limit=60) == 0
+        if apart == "resume":
+            one.delivery.connection.names.clear()
+
+    for step in range(2):
+        log(first, 1.0, step)
+        log(second, 2.0, step)
+    assert run.drain(limit=60) == 0
+    metrics = store.client.get_run(run.run_id).data.metrics
+    assert sorted(metrics.values()) == [1.0, 2.0]
+    (one,) = (key for key, value in metrics.items() if value == 1.0)
+    assert one == safe_key(first)
+    for key, value in metrics.items():
+        assert [(p.step, p.value) for p in store.client.get_metric_history(run.run_id, key)] == [(0, value), (1, value)]
+    said = " ".join(text.partition(";")[0] for text in messages(caplog) if "does not take the name" in text)
+    changed = [name for name in (first, second) if name != safe_key(name) or (name == second and first != name)]
+    assert all(said.count(repr(name.removesuffix("/iou"))) == 1 for name in changed)
+
+
+def stored_files(store, run_id, folder=None) -> list[Path]:
+    """Return the paths of tables, texts and pictures of a run."""
+    found = store.client.list_artifacts(run_id, folder)
+    deeper = [path for entry in found if entry.is_dir for path in stored_files(store, run_id, entry.path)]
+    files = [Path(entry.path) for entry in found if not entry.is_dir]
+    return [path for path in (*files, *deeper) if path.suffix in {".txt", ".json", ".png"}]
+
+
+@pytest.mark.parametrize("names", [("a(b)", "a[b]"), ("a(b)", "a_b_"), ("a_b_", "a(b)"), ("a/(b)/c", "a/[b]/c")])
+def test_parameters_tags_and_files_of_separate_calls_are_not_mixed(store, names) -> None:
+    for what in ("params", "tags", "folders", "tables", "pictures"):
+        run = store.new_run(what)
+        for number, name in enumerate(names):
+            if what == "params":
+                run.log_params({name: number})
+            elif what == "tags":
+                run.set_tags({name: number})
+            elif what == "folders":
+                run.log_text(str(number), f"{name}/x.txt")
+            elif what == "tables":
+                run.log_per_image(name, pd.DataFrame({"image": ["i"], "iou": [number]}))
+            else:
+                run.log_panel(name, np.full((4, 4, 3), number, np.uint8), step=0)
+        assert run.drain(limit=60) == 0
+        data = store.client.get_run(run.run_id).data
+        files = stored_files(store, run.run_id)
+        if what == "params":
+            assert sorted(data.params.values()) == ["0", "1"]
+        elif what == "tags":
+            assert {"0", "1"} <= set(data.tags.values())
+        elif what == "pictures":
+            assert len({path.name.partition("+step+")[0] for path in files}) == 2
+        else:
+            assert len(files) == 2
+
+
+def test_pictures_whose_files_take_fewer_characters_are_not_mixed(store) -> None:
+    run = store.new_run()
+    for name in ("val/a:b/one", "val/a_b/one", "val/aéb/one"):
+        run.log_panel(name, np.zeros((4, 4, 3), np.uint8), step=0)
+        assert run.drain(limit=60) == 0
+    names = {Path(file.path).name.partition("+step+")[0] for file in store.client.list_artifacts(run.run_id, "images")}
+    assert len(names) == 3
+    assert "val~a_b~one" in names
+
+
+def test_lightnings_names_are_kept_where_nothing_collides(store) -> None:
+    from irrbench.callbacks import SpoolingMLFlowLogger
+
+    logger = SpoolingMLFlowLogger("nodules", tracking_uri=store.uri)
+    logger.log_metrics({"acc@1": 1.0, "loss(a)": 2.0}, step=0)
+    logger.log_metrics({"acc1": 3.0}, step=0)
+    logger.experiment.log_metrics({"loss(a)": 4.0}, step=1)
+    logger.finalize()
+    resumed = SpoolingMLFlowLogger("nodules", tracking_uri=store.uri, run_id=logger.run_id)
+    resumed.log_metrics({"acc1": 5.0}, step=1)
+    resumed.finalize()
+    metrics = store.client.get_run(logger.run_id).data.metrics
+    assert {metrics["acc1"], metrics["lossa"]} == {1.0, 4.0}
+    assert sorted(metrics.values()) == [1.0, 4.0, 5.0]
 
 
 def test_odd_names_and_long_values_arrive(store, caplog) -> None:
@@ -67,7 +188,9 @@ def test_odd_names_and_long_values_arrive(store, caplog) -> None:
     assert data.metrics == {"val/site A _2019_/iou": 0.5, "good/iou": 0.4}
     assert (data.params["opt_lr_"], len(data.params), len(data.params["long"])) == ("1", 152, 6000)
     assert (data.tags["who_"], len(data.tags["long"])) == ("me", 8000)
-    assert messages(caplog) == []
+    assert [text.partition(";")[0] for text in messages(caplog)] == [
+        f"MLflow does not take the name {name!r}" for name in ("val/site A (2019)", "opt(lr)", "who?")
+    ] + ["MLflow does not take the name 'notes/..', 'notes/../a?'"]
 
 
 def test_a_changed_parameter_of_a_resumed_run_costs_one_sentence_and_nothing_else(store, tmp_path, caplog) -> None:

@@ -99,6 +99,7 @@ def test_a_run_with_a_key_is_written_again_unless_it_was_deleted(store) -> None:
     assert {role: len(runs) for role, runs in roles(store).items()} == {"model": 1, "ceiling": 1, "floor": 1}
     run = store.client.get_run(first)
     assert (run.data.metrics["test/iou"], run.info.status) == (values["test/iou"], "FINISHED")
+    assert [len(store.client.get_metric_history(first, key)) for key in ("test/iou", "test/n_images")] == [1, 1]
     store.client.delete_run(first)
     _, third = again()
     assert third != first
