@@ -10,6 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +22,7 @@ from irrbench.data.io import read_values, single_plane
 from irrbench.data.problems import Problem, ReadError
 from irrbench.data.rater_data import PackedMasks, shrink_nearest
 from irrbench.data.readers import LOSSY, Affine, Mask, check_shape
-from irrbench.data.values import all_values, is_framed, looks_inverted, values_text
+from irrbench.data.values import COLOUR, all_values, looks_inverted, values_text
 
 Kind = Literal["mask", "probability", "classes"]
 SUM_TOLERANCE = 0.02  # half precision, and maps that were resampled
@@ -29,6 +30,8 @@ FEW_VALUES = 16  # up to so many numbers in a whole folder are those of classes 
 FEW_CLASSES = 5  # and up to so many, with 0, anyway; more are probabilities
 _NAME_CLASSES = "name the foreground's class numbers (--finished.classes [1])"
 _SAMPLE = 4096
+_SCALES = (100, 255, 1000, 65535)  # values of certainty where no value is negative
+_SMALL = 50  # up to here values without negative ones may be logits, too
 _TYPES = {np.dtype(np.uint8): "8 bit", np.dtype(np.uint16): "16 bit"}
 _INTEGERS = (*_TYPES.values(), "integers")
 
@@ -82,14 +85,12 @@ class Facts(NamedTuple):
         values: the distinct values, ascending; None where there are many.
         top: the largest value.
         kind: how the file was read.
-        framed: whether a mask marks its border and most pixels; None where it marks all, or none.
     """
 
     sort: str
     values: tuple[float, ...] | None
     top: float
     kind: Kind
-    framed: bool | None = None
 
     @property
     def certain(self) -> float:
@@ -109,6 +110,8 @@ class Facts(NamedTuple):
     @property
     def text(self) -> str:
         """The values in words."""
+        if self.top >= COLOUR:
+            return f"a colour picture, {'many colours' if self.values is None else values_text(self.values)}"
         values = f"many values up to {self.top:g}" if self.values is None else f"values {values_text(self.values)}"
         return self.sort if self.sort.endswith("classes") else f"{values} ({self.sort})"
 
@@ -169,11 +172,7 @@ def read_foreground(
     shapes = [packed.shape, packed.full_shape]
     if reverse_axes and extension(path.name) == ".npz":
         values = values.transpose(0, *range(values.ndim - 1, 0, -1))
-    # Leave out axes of length 1 (a channel, a depth) until the rest are the image's, or classes.
-    for axis in (0, 1, -1):
-        fits = not {values.shape, values.shape[1:], values.shape[:-1]}.isdisjoint(shapes) and values.shape[0] != 1
-        if not fits and values.ndim > len(shapes[0]) and values.shape[axis] == 1:
-            values = values.squeeze(axis)
+    values = _without_single_axes(values, shapes)
     planes = None if values.shape in shapes else _class_planes(values, shapes, path)
     if planes is not None:
         found, facts = _from_classes(planes, known)
@@ -184,6 +183,19 @@ def read_foreground(
     if found.values.shape not in shapes:
         _refuse_size(found.values.shape, packed.full_shape)
     return found._replace(values=shrink_nearest(found.values, packed.shape)), facts
+
+
+def _without_single_axes(values: NDArray[Any], shapes: Sequence[tuple[int, ...]]) -> NDArray[Any]:
+    """The array without axes of length 1 (a batch, a channel, a depth), if it has the image's shape or classes then."""
+    singles = [axis for axis, length in enumerate(values.shape) if length == 1]
+    ways = [values.squeeze(some) for count in range(len(singles) + 1) for some in combinations(singles, count)]
+    fitting = [way for way in ways if way.shape in shapes]
+    fitting += [way for way in ways if way.ndim == len(shapes[0]) + 1 and _has_classes(way.shape, shapes)]
+    return fitting[0] if fitting else values
+
+
+def _has_classes(shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> bool:
+    return any(some in shapes and count > 1 for some, count in ((shape[1:], shape[0]), (shape[:-1], shape[-1])))
 
 
 def _refuse_size(shape: tuple[int, ...], image: tuple[int, ...]) -> None:
@@ -218,7 +230,9 @@ def _from_classes(planes: NDArray[Any], known: Known) -> tuple[Foreground, Facts
     _check_probabilities(planes)
     if not _sums_to_one(planes):
         expected = "classes (background first) whose probabilities sum to 1"
-        raise ReadError(f"{count} channels that do not", expected, "save the foreground's probability alone")
+        total = planes.sum(0, dtype=np.float64)
+        found = f"{count} channels whose values sum to {total.min():.3g} to {total.max():.3g}"
+        raise ReadError(found, expected, "save the foreground's probability alone")
     chosen = (1,) if known.classes is None and count == 2 else known.classes
     if chosen is None or not set(chosen) <= set(range(count)):
         found = f"{count} classes" if chosen is None else f"{count} classes and the choice {list(chosen)}"
@@ -238,9 +252,7 @@ def _from_plane(plane: NDArray[Any], known: Known, kind: Kind | None, *, is_loss
         _check_probabilities(plane)
     if facts.kind == "probability":
         return Foreground(plane, facts.certain), facts
-    marked = np.asarray(plane != 0)
-    framed = is_framed(marked) if facts.marks and not marked.all() else None
-    return Foreground(marked, None), facts._replace(framed=framed)
+    return Foreground(np.asarray(plane != 0), None), facts
 
 
 def _facts_of(plane: NDArray[Any], known: Known, *, is_lossy: bool) -> Facts:
@@ -280,9 +292,20 @@ def _check_probabilities(values: NDArray[Any]) -> None:
     slack = 1e-3 if values.dtype == np.float16 else 1e-6  # of rounding
     if values.min() < -slack or values.max() > 1 + slack:
         found = f"values from {values.min():.3g} to {values.max():.3g}"
-        is_whole = bool((values == np.rint(values)).all()) and values.min() >= 0
-        remedy = _NAME_CLASSES if is_whole else "apply a sigmoid to logits before saving"
-        raise ReadError(found, "probabilities in [0, 1]", remedy)
+        raise ReadError(found, "probabilities in [0, 1]", _scale_remedy(values, slack))
+
+
+def _scale_remedy(values: NDArray[Any], slack: float) -> str:
+    """What to do about values outside [0, 1]: they are logits only if some are negative."""
+    top = float(values.max())
+    if values.min() < -slack:
+        return "apply a sigmoid to logits before saving"
+    if bool((values == np.rint(values)).all()) and len(np.unique(values)) <= FEW_VALUES:
+        return _NAME_CLASSES
+    scale = next((scale for scale in _SCALES if top <= scale * (1 + slack)), None)
+    if top <= _SMALL or scale is None:
+        return "save probabilities: divide by the value of certainty, or apply a sigmoid or softmax if these are logits"
+    return f"divide by {scale}{' (percent)' if scale == 100 else ''}"
 
 
 def decide_predictions(root: str, facts: Mapping[str, Facts], known: Known) -> tuple[Reading, list[Problem]]:
@@ -318,6 +341,8 @@ def decide_predictions(root: str, facts: Mapping[str, Facts], known: Known) -> t
         expected = f"one value beside 0 (the folder holds {values_text((0.0, *marks))}), or many up to the largest"
         names = f" of {known.names()} in dataset.json" if known.labels else ""
         remedy = f"{_NAME_CLASSES}{names}, or save probabilities as float"
+        if any(fact.top >= COLOUR for fact in numbers.values()):
+            remedy = "save the mask alone, 0 and 255 without the image beneath, or probabilities as float"
         return Reading("mask", ""), _odd_files(root, numbers, expected, remedy)
     if len(known.labels) > 1 and marks:
         found = f"masks, and classes in dataset.json ({known.names()})"
@@ -325,9 +350,26 @@ def decide_predictions(root: str, facts: Mapping[str, Facts], known: Known) -> t
     is_bool = not marks and any(fact.sort == "bool" for fact in facts.values())
     shown = values if len(values) <= 2 else (0.0, *marks)
     text = "masks, bool" if is_bool else f"masks {values_text(shown)}"
-    if looks_inverted([fact.framed for fact in facts.values()]):
-        text += ", which mark the border and most pixels (if marks are dark on white: --finished.classes [0])"
     return Reading("mask", text), []
+
+
+def doubt(reading: Reading, marked: Sequence[bool], framed: Sequence[bool | None]) -> str:
+    """What looks odd about the predicted masks of all images, to follow the text of the reading; or nothing.
+
+    Args:
+        reading: what the values mean.
+        marked: whether the images have any foreground.
+        framed: whether it takes the border and most pixels; None where it takes all, or nothing.
+    """
+    has_map = reading.kind == "probability"
+    if marked and not any(marked):
+        return f", which mark nothing on any image{' (is the threshold too high?)' if has_map else ''}"
+    if not looks_inverted(framed):
+        return ""
+    classes = "--finished.classes [0]"
+    if has_map and not reading.text.endswith("classes"):
+        return ", which mark the border and most pixels (if they are those of the background: save 1 minus them)"
+    return f", which mark the border and most pixels (if marks are dark on white: {classes})"
 
 
 def _holds_maps(sort: str, facts: Iterable[Facts]) -> bool:

@@ -26,16 +26,18 @@ from irrbench.data.foreground import (
     Known,
     Reading,
     decide_predictions,
+    doubt,
     read_foreground,
     read_labels,
 )
 from irrbench.data.formats import extension, reader_of, stem
 from irrbench.data.io import Files, files_by_id, in_threads
 from irrbench.data.layout import level_problem
-from irrbench.data.naming import check_names
+from irrbench.data.naming import check_names, relate_names
 from irrbench.data.problems import DataError, Problem, ReadError
 from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import Mask
+from irrbench.data.values import is_framed
 from irrbench.folds import Ties
 from irrbench.scores import EmptyReference, gain
 
@@ -106,13 +108,17 @@ def load_predictions(
         raise ValueError(f"threshold={threshold}: expected a probability between 0 and 1")
     wanted = data if split is None else data.split(split)
 
-    def pack(found: Foreground, _: int) -> bytes:
-        return zlib.compress(np.packbits(found.cut(threshold)).tobytes(), 1)
+    def pack(found: Foreground, _: int) -> tuple[bytes, bool, bool | None]:
+        mask = found.cut(threshold)
+        is_marked = bool(mask.any())
+        framed = is_framed(mask) if is_marked and not mask.all() else None
+        return zlib.compress(np.packbits(mask).tobytes(), 1), is_marked, framed
 
-    packed, reading = _read_all(Path(root), data, wanted, pack, classes, progress=progress)
-    if "dark on white" in reading.text:
-        log.warning("%s: %s", root, reading.text)
-    return Predictions(wanted, threshold, tuple(packed), values=reading.text)
+    results, reading = _read_all(Path(root), data, wanted, pack, classes, progress=progress)
+    odd = doubt(reading, [result[1] for result in results], [result[2] for result in results])
+    if odd:
+        log.warning("%s: %s%s", root, reading.text, odd)
+    return Predictions(wanted, threshold, tuple(result[0] for result in results), values=reading.text + odd)
 
 
 class MasksAloneError(DataError):
@@ -228,6 +234,11 @@ def _read_all(
     """
     is_nnunet = any((root / name).is_file() for name in NNUNET_FILES)
     files, problems = _find_files(root, data.image_ids, is_nnunet=is_nnunet)
+    if _mean_no_wanted(files, data.image_ids, wanted.image_ids):
+        found = f"names that are no ids of the data ({', '.join(list(files)[:3])})"
+        expected = f"those of the images: {', '.join(wanted.image_ids[:3])}{', ...' if len(wanted) > 3 else ''}"
+        remedy = "name each file by the id of the image that was predicted; a position in a list is none"
+        raise DataError([*problems, Problem(str(root), found, expected, remedy)])
     problems += check_names(
         files,
         data.image_ids,
@@ -265,6 +276,12 @@ def _read_all(
     if problems:
         raise DataError(problems)
     return [result[0] for result in results.values() if not isinstance(result, Problem)], reading
+
+
+def _mean_no_wanted(files: Files, ids: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether no name is an id, and those that resemble ids mean images that are not asked for, by chance."""
+    meant = {relation.image_id for relation in relate_names(files, ids).values()}
+    return bool(meant) and meant.isdisjoint(wanted) and set(files).isdisjoint(ids)
 
 
 def _find_files(root: Path, known: Sequence[str], *, is_nnunet: bool) -> tuple[Files, list[Problem]]:

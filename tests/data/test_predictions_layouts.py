@@ -82,7 +82,7 @@ BAD = {
     "several arrays": ({"x": MASK, "y": MASK}, r"a\.npz: found 2 arrays \(x, y\); expected one array"),
     "no array": ({}, r"a\.npz: found 0 arrays"),
     "logits": ({"probabilities": softmax(PROBABILITY) * 4}, r"found values from 0\.\d+ to \d+(\.\d+)?; expected prob"),
-    "regions": ({"probabilities": np.stack([PROBABILITY] * 2)}, "found 2 channels that do not; .* sum to 1"),
+    "regions": ({"probabilities": np.stack([PROBABILITY] * 2)}, "found 2 channels whose values sum to .* sum to 1"),
     "NaN": ({"probabilities": softmax(PROBABILITY * np.float32(np.nan))}, "found NaN or infinite values"),
     "size": ({"probabilities": softmax(PROBABILITY)[:, :-1]}, "found size|found shape"),
     "objects": ({"x": np.array([[{}]], dtype=object)}, "elements of type object"),
