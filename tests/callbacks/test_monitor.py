@@ -265,7 +265,7 @@ def test_probabilities_taken_for_logits_are_said_once_and_are_no_error(tmp_path,
     watcher = monitor()
     trainer(watcher, tmp_path, max_epochs=3).fit(MarksAll(), loader(), loader())
     assert len(watcher.history) == 3
-    assert caplog.text.count("The model marks every pixel of every image") == 1
+    assert caplog.text.count("The predictions, taken for logits, all lie between 0 and 1") == 1
     assert "pass `from_logits=False`" in caplog.text
 
 
