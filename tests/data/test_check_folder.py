@@ -71,7 +71,7 @@ BROKEN = {
     ),
     "mask without background": (
         lambda root: save(root / "masks/ben/a.png", 1 + draw("a", "ben").astype(np.uint8)),
-        r"found values 1, 2; expected 0/255, as 4 of the 5 masks here\. Remedy: name the marked values",
+        r"found values 1, 2; expected 0/255, as 4 of the 5 masks here\. Remedy: export them alike, or name the values",
     ),
     "colourful mask": (
         lambda root: save(
