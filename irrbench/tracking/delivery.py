@@ -163,22 +163,28 @@ class Delivery:
             self._close_empty_sessions()
             if self._failing and len(self):
                 self._warn(next(iter(self._failing.values()))[1])
-            elif self._queues and now - progress > self._limits(math.inf, last=last)[0]:
+            elif self._queues and now - progress > self._patience():
                 self._warn(f"it has taken nothing for {now - progress:.0f} s")
             elif last and len(self) > self._in_memory:
                 self._warn_unsent()
             return len(self)
 
+    def _patience(self, *, used: float = 0.0, least: float = -math.inf) -> float:
+        """Return the seconds to wait without progress, of which some are used already."""
+        whole = LOCAL_PATIENCE if self._is_slow else PATIENCE
+        return max(whole - used, least, OPENING if self.connection.is_opening else -math.inf)
+
+    @property
+    def _is_slow(self) -> bool:
+        """Whether the store is a database file that is neither locked nor broken: slow, on a busy machine."""
+        return self._is_local and not self._queues.is_silent
+
     def _limits(self, limit: float | None, *, last: bool = False) -> tuple[float, float, float]:
         """Return the seconds to wait without progress, in all, and before a worker that hangs is abandoned."""
-        patience, longest, stuck = PATIENCE, LIMIT, STUCK_AT_END
-        if self._is_local and not self._queues.is_silent:  # not locked or broken: slow, on a busy machine
-            patience, longest, stuck = LOCAL_PATIENCE, LOCAL_LIMIT, LOCAL_PATIENCE
+        longest, stuck = (LOCAL_LIMIT, LOCAL_PATIENCE) if self._is_slow else (LIMIT, STUCK_AT_END)
         if limit is None:
-            patience, longest = patience - self._idle, longest - (0.0 if last else self._waited)
-        else:
-            patience, longest, stuck = max(patience, STUCK), limit, max(stuck, STUCK)
-        return max(patience, OPENING) if self.connection.is_opening else patience, longest, stuck
+            return self._patience(used=self._idle), longest - (0.0 if last else self._waited), stuck
+        return self._patience(least=STUCK), limit, max(stuck, STUCK)
 
     def _forget_removed(self) -> None:
         """Say once that somebody has removed the spool under this process, and go on in a new one."""
