@@ -19,7 +19,7 @@ from torch import Tensor
 
 from irrbench._counting import count_and_digest, count_codes
 from irrbench._counting.levels import count_levels
-from irrbench._counting.masks import as_foreground
+from irrbench._counting.masks import advise_on_missing, advise_on_void, as_foreground, blank_absent
 from irrbench.folds import Reading, cross_tables, make_table, pair_tables, pattern_bits, tied_share
 from irrbench.scores import CrossTable
 
@@ -85,6 +85,8 @@ class VotePatterns:
         num_raters = masks.shape[1]
         if present is None:
             present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
+        elif validate:
+            masks = blank_absent(masks, present)
         planes = [as_foreground(masks, "masks", validate=validate).flatten(2)]
         if preds is not None:
             planes += [as_foreground(preds, "preds", validate=validate).flatten(1).unsqueeze(1)]
@@ -139,6 +141,8 @@ class VotePatterns:
             raise ValueError(f"`levels` must lie in 0 .. {num_levels - 1} (num_levels), found {low} .. {high}.")
         if present is None:
             present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
+        elif validate:
+            masks = blank_absent(masks, present)
         foreground = as_foreground(masks, "masks", validate=validate).flatten(2)
         inside = None if roi is None else as_foreground(roi, "roi", validate=validate).flatten(1)
         counts = count_levels(foreground, levels.flatten(1), present, inside, num_levels=num_levels)
@@ -217,6 +221,7 @@ class VotePatterns:
             ValueError: if a label lies outside ``0 .. C - 1`` or is a fraction, or for what :meth:`from_masks` refuses.
         """
         check_shapes(labels, roi, preds, present)
+        labels = blank_absent(labels, present) if validate else labels
         for name, x in (("labels", labels), ("preds", preds)):
             if validate and x is not None and x.numel():
                 _check_labels(x, name, num_classes)
@@ -418,10 +423,13 @@ def require_tensors(**parts: object) -> None:
 def _check_labels(labels: Tensor, name: str, num_classes: int) -> None:
     low, high = labels.min().item(), labels.max().item()
     if not (low >= 0 and high < num_classes):
-        outside = low if low < 0 else high
+        missing = advise_on_missing(labels) if name == "labels" else ""
+        advice = f"Raise `num_classes`. {advise_on_void(low if low < 0 else high)}"
+        if not math.isfinite(low) or not math.isfinite(high):
+            advice = "NaN and infinite are no classes: take pixels that do not count out by `roi`."
         raise ValueError(
-            f"`{name}` must lie in 0 .. {num_classes - 1} (num_classes={num_classes}), found {low} .. {high}. Raise "
-            f"`num_classes`, or take pixels that do not count out by `roi` (metrics: `ignore_index={outside}`)."
+            f"`{name}` must lie in 0 .. {num_classes - 1} (num_classes={num_classes}), found {low} .. {high}. "
+            f"{missing or advice}"
         )
     if labels.is_floating_point() and not torch.equal(labels, labels.round()):
         raise ValueError(

@@ -21,7 +21,7 @@ import torch
 from irrbench.agreement import krippendorff_alpha
 from irrbench.bounds import Bounds
 from irrbench.panels import scores_without
-from irrbench.patterns import VotePatterns
+from irrbench.patterns import MIN_RATERS, VotePatterns
 from irrbench.scores import DETECTION_SCORES, SCORES, CrossTable, EmptyReference, Score, gain
 from irrbench.stats import clustered_mean, normalized_score
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REFERENCES = ("floor", "blank", "ceiling", "ceiling_of_two", "majority", "upper")
+NO_PIXEL = "no pixel of any image lies in the ROI"
 
 
 @dataclass(frozen=True)
@@ -313,6 +314,7 @@ def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:
     floor, ceiling = gain(score, means["floor"]), gain(score, means["ceiling"])
     normalized = normalized_score(gain(score, model), floor, ceiling, gap_low=gap.low)
     n_images = int(table[f"{score}_floor"].notna().sum())
+    nothing = "roi_pixels" in table and not table["roi_pixels"].any()
     label, label_gap, on_all = (
         float(table[column].mean()) if (column := f"{score}_{what}") in table else math.nan
         for what in ("label", "label_gap", "all")
@@ -321,12 +323,19 @@ def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:
         model,
         **means,
         normalized=normalized.value,
-        reason=normalized.reason,
+        reason=NO_PIXEL if nothing else normalized.reason,
         n_images=n_images,
         label=label,
         label_gap=label_gap,
         on_all=on_all,
     )
+
+
+def count_missing(table: pd.DataFrame) -> dict[str, int]:
+    """By reason, how many images of a per-image table have no bounds whatever their masks are."""
+    is_empty, few = table["roi_pixels"] == 0, table["n_raters"] < MIN_RATERS
+    found = {"have no pixel in the ROI": is_empty, "have masks of fewer than two raters": few & ~is_empty}
+    return {reason: int(which.sum()) for reason, which in found.items() if which.any()}
 
 
 def flatten(summary: Mapping[str, ScoreSummary]) -> dict[str, float]:

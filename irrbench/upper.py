@@ -100,6 +100,8 @@ def _best_folds(
         votes = (pattern_bits(len(raters)) & torch.tensor(raters)).sum(1)
         occurs = totals[rows].any(0)  # all others need no look
         where = torch.nonzero(occurs).flatten()
+        if not len(where):  # no pixel of these images counts
+            continue
         size = max(1, _MOST_CELLS // max(1, len(where) * (valid.shape[1] + 2**_MOST_FREE)))
         for some in rows.split(size):
             references = _References(

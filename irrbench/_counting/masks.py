@@ -5,7 +5,7 @@ Masks are bool, or numbers that are 0 and 1, or 0 and 255.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
 import torch
@@ -45,6 +45,19 @@ def as_foreground(values: Tensor, name: str, *, validate: bool) -> Tensor:
     if not validate:
         return values != 0
     return _foreground_of_numbers(values, name)
+
+
+def blank_absent(masks: Tensor, present: Tensor | None) -> Tensor:
+    """The masks with 0 in those of absent raters, who may have anything there; waits for the device.
+
+    Args:
+        masks: ``(B, R, *S)``.
+        present: ``(B, R)``; None, or of another shape, which is refused elsewhere: as they are.
+    """
+    if present is None or masks.dtype is torch.bool or present.shape != masks.shape[:2] or present.all():
+        return masks
+    is_absent = present.to(masks.device) == 0
+    return masks.masked_fill(is_absent.view(*is_absent.shape, *[1] * (masks.ndim - 2)), 0)
 
 
 def as_bits(values: Tensor, name: str, *, validate: bool) -> Tensor:
@@ -93,19 +106,44 @@ def _not_a_mask(values: Tensor, name: str) -> ValueError:
     shown = list(dict.fromkeys(f"{v:g}" for v in found))  # NaN is never the same twice
     listed = ", ".join(shown[:6]) + (", ..." if len(shown) > 6 else "")
     expected = f"`{name}` must hold 0 and 1 (or 0 and 255, or bool)"
-    return ValueError(f"{expected}, found the values {listed}. {_remedy(found, name)}")
+    return ValueError(f"{expected}, found the values {listed}. {_remedy(values, name)}")
 
 
-def _remedy(found: Sequence[float], name: str) -> str:
+def _remedy(values: Tensor, name: str) -> str:
     """What to do about a mask with these values."""
     if name == "roi":
         return "Pass `roi > 0`, or what else tells the pixels that count."
+    missing = advise_on_missing(values) if name == "masks" else ""
+    found = [v for v in values.unique().tolist() if not math.isnan(v)]
     if not all(float(v).is_integer() for v in found):
         return "Probabilities and soft labels must be cut at a threshold first."
+    if values.isnan().any():
+        return missing or "NaN is no opinion: take pixels that do not count out by `roi`."
     void = [v for v in found if v < 0 or v == _VOID]
     most = max((v for v in found if v not in void), default=0)
     if most > _MOST_CLASSES:
         return f"If all but 0 is marked, pass `{name} != 0`."
-    words = [f"class numbers need `num_classes={most + 1:g}` (patterns: `from_labels`)"] if most > 1 else []
-    words += [f"`ignore_index={void[0]:g}` takes void out"] if len(void) == 1 else []
-    return f"In metrics {' and '.join(words)}." if words else "Marks are 1, all else is 0."
+    words = [f"Class numbers need `num_classes={most + 1:g}` (patterns: `from_labels`)."] if most > 1 else []
+    words += [missing or advise_on_void(void[0])] if len(void) == 1 else []
+    return " ".join(words) or "Marks are 1, all else is 0."
+
+
+def advise_on_void(value: float) -> str:
+    """What to do about a value for void in masks."""
+    return f"If {value:g} is void, pass `ignore_index={value:g}` (metrics, evaluator and monitor have it)."
+
+
+def advise_on_missing(masks: Tensor) -> str:
+    """What to do where a rater's mask of an image is NaN, negative or 255 everywhere; nothing where none is.
+
+    Args:
+        masks: ``(B, R, *S)``, some values of which are no marks.
+    """
+    planes = masks.flatten(2)
+    first = planes[:, :, :1]
+    is_even = ((planes == first) | (planes.isnan() & first.isnan())).all(2)
+    values = [v for v in first[:, :, 0][is_even].unique().tolist() if math.isnan(v) or v < 0 or v == _VOID]
+    if not values or int((planes[~is_even] == values[0]).sum()):
+        return ""  # what is in parts of other masks is void
+    how = "~masks.isnan().flatten(2).all(2)" if math.isnan(values[0]) else f"(masks != {values[0]:g}).flatten(2).any(2)"
+    return f"A rater who has {values[0]:g} everywhere did not rate the image: say by `present` (B, R) who did, `{how}`."

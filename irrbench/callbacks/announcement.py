@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -56,7 +58,12 @@ def announce(
         "it follows from the raters' masks alone: is it a label?": bool(is_explained(preds, [], masks)),
     }
     values = kind if kind == "a mask" else f"{kind} {low:.2g} .. {high:.2g}"
-    line = f"{name}: {tuple(preds.shape)}, {values}, marks {_percent(marked)} of pixels, raters {_percent(by_raters)}"
+    where = f"marks {_percent(marked)} of pixels, raters {_percent(by_raters)}"
+    if math.isnan(marked):
+        where = "no pixel of these images lies in the ROI"
+    elif math.isnan(by_raters):
+        where = f"marks {_percent(marked)} of pixels, nobody rated these images"
+    line = f"{name}: {tuple(preds.shape)}, {values}, {where}"
     return "; ".join([line, *(note for note, applies in notes.items() if applies)])
 
 

@@ -18,11 +18,10 @@ from irrbench.patterns import MAX_RATERS
 Selector = str | int | Callable[[Any], Any]
 Shape = tuple[int, ...]
 
-RATERS_LAST = (
-    "The raters seem to be on the last axis of the masks: pass `masks=lambda batch: batch[...].movedim(-1, 1)`. "
-)
+RATERS_LAST = "The raters seem to be on the last axis of the masks: "  # what to do is for each batch another
 NO_RATERS = "The masks seem to have no axis of raters: give the mask of each rater, stacked on axis 1. "
 _NOTHING = object()
+_OF_RATED = {"roi": "roi", "image_id": "id", "present": "present"}  # what is there unasked, and may be None
 
 
 class Sample(NamedTuple):
@@ -34,6 +33,17 @@ class Sample(NamedTuple):
     present: Tensor | None = None  # (B, R)
     image: Tensor | None = None  # (B, C, *S)
     label: Tensor | None = None  # (B, *S) or (B, 1, *S)
+    masks_at: str = 'batch["masks"]'  # Python for where the masks are; empty where a function finds them
+
+    def arguments(self) -> dict[str, Any]:
+        """What an evaluator takes."""
+        return {name: part for name, part in self._asdict().items() if name != "masks_at"}
+
+    def changed(self, change: str) -> str:
+        """What to pass for masks that need a change, ``.squeeze(2)``."""
+        if not self.masks_at:
+            return f"let the function given as `masks=` return its result with `{change}`"
+        return f"pass `masks=lambda batch: {self.masks_at}{change}`"
 
     def copied(self) -> Sample:
         """The same with tensors of its own, which no step changes that writes into the batch; the image as it is."""
@@ -73,11 +83,8 @@ def read_batch(batch: Any, selectors: Mapping[str, Selector | None], *, optional
     Raises:
         ValueError: if one is not there or has an impossible shape, with what the batch holds.
     """
-    if isinstance(batch, Rated):
-        own = {"roi": "roi", "image_id": "id", "present": "present"}
-        selectors = {name: own.get(name) if x is None else x for name, x in selectors.items()}
     parts = {n: _read_part(batch, x, n, is_optional=n in optional) for n, x in selectors.items()}
-    sample = Sample(**parts)
+    sample = Sample(**parts, masks_at=_python_of(batch, selectors["masks"]))
     _check(sample, batch)
     if sample.roi is not None and sample.roi.ndim == sample.masks.ndim:
         sample = sample._replace(roi=sample.roi.squeeze(1))
@@ -85,12 +92,23 @@ def read_batch(batch: Any, selectors: Mapping[str, Selector | None], *, optional
 
 
 def _read_part(batch: Any, selector: Selector | None, name: str, *, is_optional: bool) -> Any:
+    if selector is None:
+        return getattr(batch, _OF_RATED.get(name, ""), None) if isinstance(batch, Rated) else None
     try:
-        return None if selector is None else select(batch, selector, name=name)
+        return _there(select(batch, selector, name=name), batch, selector, name)
     except (ValueError, LookupError, AttributeError, TypeError):  # also of the user's own function
         if is_optional:
             return None
         raise
+
+
+def _there(part: Any, batch: Any, selector: Selector, name: str) -> Any:
+    if part is not None:
+        return part
+    given = f"The function given as `{name}=` returned" if callable(selector) else f"`{name}={selector!r}` is"
+    raise ValueError(
+        f"{given} None for the batch, which is {describe(batch)}. Give every sample its {name}, or leave `{name}=` out."
+    )
 
 
 def select(batch: Any, selector: Selector, *, name: str) -> Any:
@@ -131,6 +149,24 @@ def select(batch: Any, selector: Selector, *, name: str) -> Any:
                 f"{did_you_mean(batch, selector, name=name) or _how(batch, name)}"
             )
     return part
+
+
+def _python_of(batch: Any, selector: Selector | None) -> str:
+    """``batch["target"].masks`` for what a selector finds, empty for functions."""
+    if callable(selector) or selector is None:
+        return ""
+    if isinstance(batch, Mapping) and selector in batch:
+        return f"batch[{_quoted(selector)}]"
+    part, text = batch, "batch"
+    for step in [selector] if isinstance(selector, int) else selector.split("."):
+        is_name = not isinstance(part, Mapping) and hasattr(part, str(step))
+        text += f".{step}" if is_name else f"[{_quoted(step) if isinstance(part, Mapping) else step}]"
+        part = select(part, step, name="masks")
+    return text
+
+
+def _quoted(key: str | int) -> str:
+    return f'"{key}"' if isinstance(key, str) else str(key)
 
 
 def did_you_mean(batch: Any, selector: str | int, *, name: str) -> str:
@@ -197,7 +233,14 @@ def _check(sample: Sample, batch: Any) -> None:
             shapes[name] = tuple(part.shape)
     advice = advise_on_masks(tuple(masks.shape), [shape for name, shape in shapes.items() if name != "present"])
     if advice:
-        raise ValueError(f"The masks must be (B, R, *S), found {tuple(masks.shape)} beside {shapes}. {advice}")
+        beside = f" beside {', '.join(f'{name} {shape}' for name, shape in shapes.items())}" if shapes else ""
+        found = f"The masks must be (B, R, *S), found {tuple(masks.shape)}{beside}. "
+        raise ValueError(found + _with_remedy(advice, sample))
+    if masks.ndim == 5 and (axis := _spare_axis(batch, sample)):
+        raise ValueError(
+            f"The masks must be (B, R, *S), found {tuple(masks.shape)}, of which axis {axis} is none of the images: "
+            f"{sample.changed(f'.squeeze({axis})')}."
+        )
     if masks.ndim == 5 and (picture := _picture(batch, sample)) is not None:
         raise no_volume(masks, "a picture in the batch", picture)
     size, raters, *space = masks.shape
@@ -209,6 +252,21 @@ def _check(sample: Sample, batch: Any) -> None:
                 f"`{name}` must be {' or '.join(map(str, known))}, as the masks are {tuple(masks.shape)} = (B, R, *S); "
                 f"found {shapes[name]}."
             )
+
+
+def _spare_axis(batch: Any, sample: Sample) -> int:
+    """The axis of size 1 that masks of images have beside the images' own, 0 if there is none."""
+    shape = tuple(sample.masks.shape)
+    others = {tuple(x.shape) for _, x in tensors_in(batch) if x.is_floating_point() and len(x) == shape[0]}
+    if any(other[-3:] == shape[2:] for other in others if len(other) == len(shape)):
+        return 0  # volumes of one slice
+    flat = {other[2:] for other in others if len(other) == len(shape) - 1}
+    spare = (axis for axis in (2, 4) if shape[axis] == 1 and (*shape[2:axis], *shape[axis + 1 :]) in flat)
+    return next(spare, 0)
+
+
+def _with_remedy(advice: str, sample: Sample) -> str:
+    return f"{advice}{sample.changed('.movedim(-1, 1)')}. " if advice == RATERS_LAST else advice
 
 
 def _picture(batch: Any, sample: Sample) -> Tensor | None:
@@ -230,7 +288,7 @@ def advise(shapes: Sequence[Shape], sample: Sample, num_classes: int | None) -> 
     space = masks[2:]
     mine = [shape for shape in shapes if shape[:1] == masks[:1]]
     if len(masks) > 3 and any(has_space(shape, masks[1:-1]) for shape in mine):
-        return RATERS_LAST
+        return _with_remedy(RATERS_LAST, sample)
     if any(shape[2:] == masks[1:] or (len(masks) == 3 and shape == masks) for shape in mine):
         return NO_RATERS
     channels = next((s[1] for s in mine if len(s) == len(masks) and s[2:] == space and s[1] > 1), None)

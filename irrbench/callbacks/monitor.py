@@ -23,6 +23,7 @@ from irrbench.evaluation.mlflow_sink import MLflowSink
 from irrbench.evaluation.sinks import Sink, tell
 from irrbench.folds import Ties
 from irrbench.metrics.state import Aggregate
+from irrbench.metrics.void import take_out_void
 from irrbench.scores import DEFAULT_SCORES, EmptyReference
 from irrbench.summary import ScoreSummary
 from irrbench.tracking import Run
@@ -337,8 +338,13 @@ class RaterBoundsMonitor(Traveller, Callback):
             if trainer.is_global_zero:
                 name = self.finder.chosen + (f" as {self.name}" if self.name else "")
                 rule = {option: self._options[option] for option in ("num_classes", "from_logits", "threshold")}
-                pl_module.print(f"irrbench scores {announce(name, preds, sample, **rule)}")
-        self._evaluators[stage][index].update(preds, **sample._asdict())
+                pl_module.print(f"irrbench scores {announce(name, preds, self._without_void(sample), **rule)}")
+        self._evaluators[stage][index].update(preds, **sample.arguments())
+
+    def _without_void(self, sample: Sample) -> Sample:
+        value, is_whole = self._options["ignore_index"], self._options["aggregate"] is None
+        counting = take_out_void(sample.masks, sample.roi, sample.present, value, is_whole=is_whole)
+        return sample._replace(masks=counting.masks, roi=counting.roi, present=counting.present)
 
     def log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
         """Compute, and log to the module, to MLflow and to the other loggers; nothing of the sanity check."""

@@ -20,7 +20,7 @@ from irrbench.metrics import SegmentationBounds
 from irrbench.metrics.base import NoImagesError
 from irrbench.metrics.bounds import no_volume
 from irrbench.metrics.state import ImageIds, Images
-from irrbench.summary import ScoreSummary, name_column, summarize
+from irrbench.summary import ScoreSummary, count_missing, name_column, summarize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -240,7 +240,10 @@ class Evaluator:
             return f"{self.split} {score}: not a number, {self.why_nan(f'{self.split}/{score}')}"
         place = f"{found.normalized:.0%}".replace("%", " %") if not math.isnan(found.normalized) else found.reason
         bounds = f"{found.floor:.2f} (naive) and {found.ceiling:.2f} (average rater)"
-        return f"{self.split} {score} {found.model:.2f} between {bounds}: {place}"
+        assert self.table is not None  # noqa: S101 (it has a summary)
+        missing = count_missing(self.table).items()
+        left_out = "".join(f"; {number} of {len(self.table)} images {reason}" for reason, number in missing)
+        return f"{self.split} {score} {found.model:.2f} between {bounds}: {place}{left_out}"
 
     def why_nan(self, key: str) -> str:
         """Why the value of a key is not a number."""

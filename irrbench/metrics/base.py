@@ -13,8 +13,9 @@ from torch import Tensor, distributed
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from irrbench._counting.masks import as_foreground
+from irrbench._counting.masks import as_foreground, blank_absent
 from irrbench.metrics.state import Aggregate, ImageIds, Images, Rows, came_again, decode, encode, image_names
+from irrbench.metrics.void import Counting, take_out_void
 from irrbench.patterns import VotePatterns, check_shapes
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class ImagesMetric(Metric):
 
     Args:
         ignore_index: a value of the masks for void: a pixel that any rater has it at leaves the region of interest of
-            all; what absent raters' masks hold does not count. None: no such value.
+            all; a rater who has it at every pixel has not rated the image (patches: say by ``present``). What absent
+            raters' masks hold does not count. None: no such value.
         validate_args: whether to check values and ids at every batch (first batch only, on an accelerator).
         kwargs: of ``torchmetrics.Metric``.
     """
@@ -131,6 +133,11 @@ class ImagesMetric(Metric):
     def _validates(self, x: Tensor) -> bool:
         return self.validate_args and (x.device.type == "cpu" or self._update_count <= 1)
 
+    @property
+    def _is_whole(self) -> bool:
+        """Whether what comes is whole images, no patches of one."""
+        return True
+
     def _check_ignored(self, num_classes: int) -> None:
         if self.ignore_index is not None and 0 <= self.ignore_index < num_classes:
             raise ValueError(
@@ -159,24 +166,16 @@ class ImagesMetric(Metric):
                 raise came_again(name)
         self._digests |= fresh
 
-    def _take_out_void(
-        self, masks: Tensor, roi: Tensor | None, present: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Masks with void as background, the region of interest without it, and where it is, ``(B, *S)``."""
-        value = self.ignore_index
-        if value is None:
-            return masks, roi, None
+    def _take_out_void(self, masks: Tensor, roi: Tensor | None, present: Tensor | None) -> Counting:
+        """The batch without its void, and without what stands in the masks of absent raters."""
+        if self._validates(masks):
+            masks = blank_absent(masks, present)
+        if self.ignore_index is None:
+            return Counting(masks, roi, present, None)
         check_shapes(masks, roi, None, present)
-        if masks.dtype is torch.bool or torch.tensor(value).to(masks.dtype).item() != value:  # which cannot hold it
-            return masks, roi, None
-        is_void = masks == value
-        masks = masks.masked_fill(is_void, 0)
-        if present is not None:
-            is_void = is_void & present.to(torch.bool).view(*present.shape, *[1] * (masks.ndim - 2))
-        void = is_void.any(1)
-        if roi is None:
-            return masks, ~void, void
-        return masks, (as_foreground(roi, "roi", validate=self._validates(roi)) != 0) & ~void, void
+        if roi is not None:
+            roi = as_foreground(roi, "roi", validate=self._validates(roi))
+        return take_out_void(masks, roi, present, self.ignore_index, is_whole=self._is_whole)
 
     def _all_processes(self) -> AbstractContextManager[None]:
         return self.sync_context(
@@ -212,6 +211,10 @@ class PatternsMetric(ImagesMetric):
             raise ValueError(f"`aggregate` must be 'image', a function of a patch's id, or None; found {aggregate!r}.")
         self.num_classes, self.aggregate, self._has_told = num_classes, aggregate, False
         self._check_ignored(num_classes or 2)
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.aggregate is None
 
     def images(self) -> list[Images]:
         """Ids and vote patterns of all images, some at a time; in several processes as :meth:`per_image`.
@@ -285,7 +288,7 @@ class RatersMetric(ImagesMetric):
             image_id: ``B`` strings or integers.
             present: ``(B, R)`` bool, which raters rated which image; all if not given.
         """
-        masks, roi, _ = self._take_out_void(masks, roi, present)
+        masks, roi, present, _ = self._take_out_void(masks, roi, present)
         self._keep(self._encode(masks, roi, image_id, present), masks, image_id)
 
     def compute(self) -> Tensor:

@@ -17,8 +17,10 @@ from irrbench.metrics.state import Aggregate, ImageIds, Images, encode
 from irrbench.patterns import VotePatterns, check_shapes, probability_tolerance, require_tensors
 from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, EmptyReference, check_choice, select_scores
 from irrbench.summary import (
+    NO_PIXEL,
     bounds_table,
     check_class_names,
+    count_missing,
     fill_single,
     flatten,
     show_detection,
@@ -148,8 +150,7 @@ class SegmentationBounds(PatternsMetric):
         rebuilt: whether ``per_image()`` also has everybody's scores without each rater, see
             :func:`irrbench.summary.bounds_table`.
         aggregate: see :class:`~irrbench.metrics.base.PatternsMetric`; for scores of vote patterns.
-        ignore_index: a value of the masks for void: a pixel that any rater has it at leaves the region of interest of
-            all. None: no such value.
+        ignore_index: see :class:`~irrbench.metrics.base.ImagesMetric`.
         validate_args: whether to check values and ids at every batch (first batch only, on an accelerator).
         kwargs: of ``torchmetrics.Metric``.
 
@@ -224,7 +225,7 @@ class SegmentationBounds(PatternsMetric):
         # A logit below 0 or above 1 tells logits from probabilities; read at the end, so that no batch waits for a
         # device. Of all images: the largest, the smallest (negative), and whether some lie between 0 and 1.
         self.add_state("ends", default=torch.tensor([-torch.inf, -torch.inf, 0.0]), dist_reduce_fx="max")
-        self._has_warned = False
+        self._has_warned = self._has_counted = False
         self.unusable: list[str] = []
         self.digests: dict[str, int] = {}
 
@@ -261,7 +262,7 @@ class SegmentationBounds(PatternsMetric):
             check_shapes(masks, roi, None, present)  # all else is checked where pixels are counted
         self._check_axes(preds, masks)
         unusable = self._check_predictions(preds)
-        masks, roi, void = self._take_out_void(masks, roi, present)
+        masks, roi, present, void = self._take_out_void(masks, roi, present)
         mask = self._cut(preds, masks.ndim - 2)
         if void is not None and not preds.is_floating_point():
             mask = mask.masked_fill(void & (mask == self.ignore_index), 0)
@@ -382,6 +383,7 @@ class SegmentationBounds(PatternsMetric):
     def _table(self) -> pd.DataFrame:
         known, self.unusable, self.digests = self.unusable, [], {}
         table = fill_single(show_detection(super()._table(), self.scores))
+        self._count_missing(table)
         if self.unusable:
             table = table.assign(unusable=table["image_id"].isin(self.unusable))
         if self.unusable and self.unusable != known:  # by logging, as a warning may be an error where training goes on
@@ -393,6 +395,18 @@ class SegmentationBounds(PatternsMetric):
                 self.unusable[0],
             )
         return table
+
+    def _count_missing(self, table: pd.DataFrame) -> None:
+        """Say once how many images have no bounds; a batch's value is no occasion."""
+        missing = count_missing(table)
+        if not missing or self._has_counted or self._is_forward:
+            return
+        self._has_counted = True
+        if not table["roi_pixels"].any():
+            logger.warning("There are no scores, as %s: is `roi` empty, or is all void?", NO_PIXEL)
+            return
+        parts = " and ".join(f"{number} of {len(table)} images {reason}" for reason, number in missing.items())
+        logger.warning("%s: they have no bounds, and the means are over the others.", parts)
 
     def _tables(self) -> Iterator[pd.DataFrame]:
         for images in self._images():
@@ -431,9 +445,14 @@ def _ends_of_all(preds: Tensor, ends: Extremes, unusable: Tensor) -> Tensor:
     return found.masked_fill(unusable, -torch.inf).amax(1)
 
 
-def no_volume(masks: Tensor, name: str, other: Tensor) -> ValueError:
+def no_volume(masks: Tensor, name: str, other: Tensor, *, how: str = "") -> ValueError:
     """The error for masks with an axis of findings or classes, which another tensor's shape gives away."""
     several = masks.shape[2]
+    if several == 1:
+        return ValueError(
+            f"`masks` {tuple(masks.shape)} = (B, R, *S) would be volumes of one slice, and {name} is "
+            f"{tuple(other.shape)}, of images. Pass `masks.squeeze(2)`{how}."
+        )
     return ValueError(
         f"`masks` {tuple(masks.shape)} = (B, R, *S) would be volumes of {several} slices, and {name} is "
         f"{tuple(other.shape)}. One-hot classes: pass `masks.argmax(2)` and `num_classes={several}`. Findings that may "

@@ -31,7 +31,7 @@ def with_void(value=255, dtype=torch.uint8, seed=0):
     void[0, 3] = True  # of an absent rater, as padding
     present = torch.ones(3, 4, dtype=torch.bool)
     present[0, 3] = False
-    void[2, 1] = True  # of a present one: nothing is left of that image
+    void[2, 1, :5] = void[2, 2, 5:] = True  # of present ones: together nothing is left of that image
     counting = ~(void & present[:, :, None, None]).any(1)
     return masks.to(dtype).masked_fill(void, value), roi, preds, present, counting
 
@@ -110,12 +110,12 @@ def test_void_that_the_type_cannot_hold_is_nowhere():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda m: m * 2, r"found the values 0, 2\. In metrics class numbers need `num_classes=3`"),
+        (lambda m: m * 2, r"found the values 0, 2\. Class numbers need `num_classes=3`"),
         (
             lambda m: torch.where(m.cumsum(-1) == 1, m, 255 * m),
-            r"found the values 0, 1, 255\. .*`ignore_index=255` takes void out",
+            r"found the values 0, 1, 255\. .*pass `ignore_index=255`",
         ),
-        (lambda m: m - 1, r"found the values -1, 0\. In metrics `ignore_index=-1` takes void out"),
+        (lambda m: m - 1, r"found the values -1, 0\. If -1 is void, pass `ignore_index=-1`"),
         (lambda m: m / 2, r"found the values 0, 0\.5\. Probabilities and soft labels must be cut"),
     ],
 )
