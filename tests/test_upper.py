@@ -99,3 +99,12 @@ def test_many_raters_and_parts():
     assert torch.allclose(bounds.upper["iou"], torch.cat(one_by_one), atol=1e-12)
     assert (bounds.upper["iou"] >= bounds.majority["iou"]).all()
     assert torch.equal(bounds.folds["upper"]["iou"].nanmean(1), bounds.upper["iou"])
+
+
+@pytest.mark.parametrize("images", [1, 4])
+@pytest.mark.parametrize("score", ["iou", "kappa", "accuracy", "f1"])
+def test_images_without_a_pixel_have_none(images, score):
+    patterns = VotePatterns.from_masks(
+        torch.ones(images, 5, 6, dtype=torch.bool), roi=torch.zeros(images, 6, dtype=torch.bool)
+    )
+    assert segmentation_bounds(patterns, [score]).upper[score].isnan().all()

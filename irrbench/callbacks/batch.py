@@ -257,7 +257,8 @@ def _check(sample: Sample, batch: Any) -> None:
 def _spare_axis(batch: Any, sample: Sample) -> int:
     """The axis of size 1 that masks of images have beside the images' own, 0 if there is none."""
     shape = tuple(sample.masks.shape)
-    others = {tuple(x.shape) for _, x in tensors_in(batch) if x.is_floating_point() and len(x) == shape[0]}
+    found = (x for _, x in tensors_in(batch) if x is not sample.masks and x.is_floating_point() and x.ndim)
+    others = {tuple(x.shape) for x in found if len(x) == shape[0]}
     if any(other[-3:] == shape[2:] for other in others if len(other) == len(shape)):
         return 0  # volumes of one slice
     flat = {other[2:] for other in others if len(other) == len(shape) - 1}

@@ -134,3 +134,32 @@ def test_from_the_second_batch_on_nothing_waits_for_the_device(tmp_path):
         finder._labels["net"] = False  # as the first batch has found it
         logits = meta.net(given["image"])
         assert finder._choose(None, watcher._sample).tensor is logits
+
+
+def test_it_says_where_nothing_counts():
+    preds = torch.randn(2, 5, 8)
+    line = announce("net", preds, Sample(MASKS, roi=torch.zeros(2, 5, 8)), **RULE)
+    assert line.endswith(", no pixel of these images lies in the ROI")
+    line = announce("net", preds, Sample(MASKS, present=torch.zeros(2, 3)), **RULE)
+    assert line.endswith(" % of pixels, nobody rated these images")
+    assert "nan" not in line
+
+
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_void_is_no_mark_of_the_raters(tmp_path, capsys, is_missing):
+    def masks(batch):
+        given = batch["masks"].long()
+        given[:, 0] = -1
+        return given
+
+    def others(batch):
+        return batch["masks"][:, 1:]
+
+    options = {"ignore_index": -1} if is_missing else {}
+    trainer(monitor(masks if is_missing else others, verbose=True, **options), tmp_path).validate(
+        Module(), loader(), verbose=False
+    )
+    marked = torch.stack([x["masks"] for x in list(loader().dataset)[:4]])[:, 1:]
+    roi = torch.stack([x["roi"] for x in list(loader().dataset)[:4]])
+    share = marked[roi[:, None].expand_as(marked)].double().mean()
+    assert f"raters {100 * share:.0f} %" in capsys.readouterr().out

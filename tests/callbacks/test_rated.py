@@ -1,6 +1,7 @@
 """Samples of a step that unpacks `image, label = batch`: what it unpacks stays, what the monitor reads comes along."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -202,3 +203,63 @@ def test_a_function_that_fails_says_what_the_batch_is():
         ValueError, match=r"The function given as `masks=` failed with KeyError\('mask'\) .* a dict with 'masks'"
     ):
         read_batch({"masks": torch.zeros(4, 3, 8, 10)}, {"masks": lambda b: b["mask"]})
+
+
+@pytest.mark.parametrize(
+    ("selector", "others", "path"),
+    [
+        ("masks", {}, 'batch["masks"]'),
+        ("target.masks", {}, 'batch["target"]["masks"]'),
+        (2, {}, "batch[2]"),
+        ("1.masks", {}, 'batch[1]["masks"]'),
+        ("masks", {"rated": True}, "batch.masks"),
+        (1, {"rated": True}, "batch[1]"),
+    ],
+)
+@pytest.mark.parametrize("change", ["movedim(-1, 1)", "squeeze(2)", "squeeze(4)"])
+def test_the_remedy_for_masks_of_another_shape_can_be_pasted(selector, others, path, change):
+    right, image = torch.zeros(2, 3, 32, 40), torch.zeros(2, 1, 32, 40)
+    masks = {"movedim(-1, 1)": right.movedim(1, -1), "squeeze(2)": right[:, :, None], "squeeze(4)": right[..., None]}[
+        change
+    ]
+    batch = {
+        "masks": {"masks": masks, "image": image},
+        "target.masks": {"image": image, "target": {"masks": masks}},
+        2: [image, image, masks],
+        "1.masks": (image, {"masks": masks}),
+        1: None,
+    }[selector]
+    if others:
+        batch = Rated((image, masks), masks=masks)
+    with pytest.raises(ValueError, match=rf"found {re.escape(str(tuple(masks.shape)))}[,.] .*pass") as caught:
+        read_batch(batch, {"masks": selector})
+    assert "{" not in str(caught.value)
+    pasted = re.search("`masks=(lambda batch: .*)`", str(caught.value))[1]
+    assert pasted == f"lambda batch: {path}.{change}"
+    sample = read_batch(batch, {"masks": eval(pasted)})  # noqa: S307 (our own words)
+    assert sample.masks.shape == right.shape
+    with pytest.raises(ValueError, match=rf"`masks=` return its result with `\.{re.escape(change)}`"):
+        read_batch(batch, {"masks": lambda _: masks})
+
+
+def test_volumes_of_one_slice_are_volumes():
+    batch = {
+        "masks": torch.zeros(2, 3, 1, 8, 10),
+        "image": torch.zeros(2, 1, 1, 8, 10),
+        "mean": torch.zeros(2, 1, 8, 10),
+    }
+    assert read_batch(batch, {"masks": "masks"}).masks.ndim == 5
+
+
+@pytest.mark.parametrize("name", ["roi", "image_id", "present", "image"])
+@pytest.mark.parametrize("by", [str, "function"])
+def test_what_is_asked_for_and_none_is_an_error(name, by):
+    image, masks = torch.zeros(2, 1, 8, 10), torch.zeros(2, 3, 8, 10)
+    key = {"image_id": "id"}.get(name, name)
+    rated, plain = Rated((image,), masks=masks), {"masks": masks, key: None}
+    for batch in (plain, rated)[: 1 if name == "image" else 2]:
+        read_batch(batch, {"masks": "masks", "roi": None, "image_id": None, "present": None})
+        selector = key if by is str else lambda b: b[key] if isinstance(b, dict) else getattr(b, key)
+        with pytest.raises(ValueError, match=rf"`{name}=.* None for the batch, .* every sample its {name}, or leave"):
+            read_batch(batch, {"masks": "masks", name: selector})
+        assert getattr(read_batch(batch, {"masks": "masks", name: selector}, optional=[name]), name) is None
