@@ -156,7 +156,7 @@ def test_void_is_no_mark_of_the_raters(tmp_path, capsys, is_missing):
         return batch["masks"][:, 1:]
 
     options = {"ignore_index": -1} if is_missing else {}
-    trainer(monitor(masks if is_missing else others, verbose=True, **options), tmp_path).validate(
+    trainer(monitor(masks=masks if is_missing else others, verbose=True, **options), tmp_path).validate(
         Module(), loader(), verbose=False
     )
     marked = torch.stack([x["masks"] for x in list(loader().dataset)[:4]])[:, 1:]

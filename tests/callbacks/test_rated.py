@@ -219,9 +219,7 @@ def test_a_function_that_fails_says_what_the_batch_is():
 @pytest.mark.parametrize("change", ["movedim(-1, 1)", "squeeze(2)", "squeeze(4)"])
 def test_the_remedy_for_masks_of_another_shape_can_be_pasted(selector, others, path, change):
     right, image = torch.zeros(2, 3, 32, 40), torch.zeros(2, 1, 32, 40)
-    masks = {"movedim(-1, 1)": right.movedim(1, -1), "squeeze(2)": right[:, :, None], "squeeze(4)": right[..., None]}[
-        change
-    ]
+    masks = right.movedim(1, -1) if change.startswith("movedim") else right.unsqueeze(int(change[-2]))
     batch = {
         "masks": {"masks": masks, "image": image},
         "target.masks": {"image": image, "target": {"masks": masks}},
