@@ -28,7 +28,7 @@ FEWEST_FRAMED = 3
 CLASS_NUMBERS = 32  # values above are those of pictures where a folder holds few, and no class numbers beside 1 or 2
 FEW_VALUES = 4
 ALIKE = 4.0  # how many times larger or smaller than usual the unmarked part may be that would be the marks
-OVERLAP = 0.3  # by which the unmarked part is what another rater marked, where marks do not take the border
+OVERLAP = 0.6  # of the unmarked part with what another rater marked, where marks do not take the border
 _QUESTION = ": is it a mark?)"
 _SMOOTH = "threshold it, or export one mask per structure without smoothing"
 

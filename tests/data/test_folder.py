@@ -150,7 +150,7 @@ def test_volumes_in_numpy_and_nifti(tmp_path):
         (tmp_path / "masks" / rater).mkdir(parents=True)
         nib.save(nib.Nifti1Image(marks.astype(np.uint8), np.eye(4)), tmp_path / "masks" / rater / "scan.nii")
     save(tmp_path / "roi" / "scan.npy", np.ones((5, 6, 7), bool))
-    data = load_folder(tmp_path)
+    data = load_folder(tmp_path, classes={"r2": [1]})  # the opposite of the other rater's
     assert data.image(0).shape == (1, 5, 6, 7)
     low, high = np.percentile(volume, (1, 99))
     np.testing.assert_allclose(data.image(0)[0], np.clip((volume - low) / (high - low), 0, 1), atol=1e-6)

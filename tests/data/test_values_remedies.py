@@ -178,3 +178,11 @@ def test_an_roi_may_take_the_border_and_has_no_option(lesions):
 @pytest.mark.parametrize(("name", "allow_missing"), [("lidc", False), ("lidc_mixed", True), ("bubil", True)])
 def test_no_real_mask_is_taken_for_an_inverted_one(real_data, name, allow_missing):
     assert check_folder(real_data / name, allow_missing=allow_missing) == []
+
+
+def test_raters_who_agree_by_chance_alone_have_inverted_nothing(lesions):
+    rng = np.random.default_rng(2)
+    for number in range(12):
+        for rater in RATERS:
+            save(lesions / f"masks/{rater}/i{number}.png", rng.integers(0, 2, (24, 30), np.uint8) * np.uint8(255))
+    assert check_folder(lesions) == []
