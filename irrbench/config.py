@@ -35,6 +35,8 @@ class FolderConfig:
         classes: values of masks that are marked, where they are not all but 0: class numbers, or ``[0]`` for dark marks
             on white; by rater where they differ, such as ``{anna: [0]}``.
         void: the value of pixels that do not count: no part of the ROI, whichever rater marked them so.
+        exif: where an image's EXIF turns it and a mask or prediction has no turn: whether that was drawn on the image
+            ``upright`` (as viewers show it) or on its ``stored`` pixels.
     """
 
     raters: list[str] | None = None
@@ -43,6 +45,7 @@ class FolderConfig:
     max_side: PositiveInt | None = None
     classes: list[int] | dict[str, list[int]] | None = None
     void: int | None = None
+    exif: Literal["upright", "stored"] | None = None
 
 
 @dataclass(frozen=True)

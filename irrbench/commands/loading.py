@@ -111,7 +111,7 @@ def describe(config: DataConfig, data: RaterData) -> str:
 
 def _folder_options(config: DataConfig) -> dict[str, Any]:
     folder = config.folder
-    names = ("raters", "allow_missing", "group_column", "classes", "void")
+    names = ("raters", "allow_missing", "group_column", "classes", "void", "exif")
     return {name: getattr(folder, name) for name in names}
 
 

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from irrbench.data.image_files import ROI, Classes, Drawn, FolderImage, MaskFile, decide_all, read_files, rules_of
 from irrbench.data.io import Files, escapes, files_by_id, in_threads, shown_path
@@ -37,6 +38,7 @@ from irrbench.data.manifest import read_manifest
 from irrbench.data.naming import check_names
 from irrbench.data.problems import DataError, Problem
 from irrbench.data.rater_data import RaterData
+from irrbench.data.readers import Exif
 from irrbench.data.values import Rule, questioned
 from irrbench.patterns import MAX_RATERS
 
@@ -55,6 +57,7 @@ def load_folder(
     max_side: int | None = None,
     classes: Classes = None,
     void: int | None = None,
+    exif: Exif | None = None,
     check_images: bool = True,
     progress: bool = True,
 ) -> RaterData:
@@ -75,12 +78,18 @@ def load_folder(
         classes: the values that are marked, where they are not all but 0: class numbers, or ``[0]`` for dark marks on
             white; by rater where they differ.
         void: the value of pixels that do not count: no part of the ROI, whoever marked them so.
+        exif: where an image's EXIF turns it and a mask, an ROI or a prediction has no turn of its own: whether that was
+            drawn on the image ``upright`` (as viewers show it) or on its ``stored`` pixels, so that it is turned too.
+            By default the sizes decide; where they cannot, it is a problem.
         check_images: whether each image is decoded once now, so that a damaged one is found before training.
         progress: whether to show a bar where it takes over two seconds.
 
     Raises:
         DataError: with every problem found, each with its file and a remedy.
+        ValueError: an unknown ``exif``.
     """
+    if exif not in (None, *get_args(Exif)):
+        raise ValueError(f"exif={exif!r}: expected one of {', '.join(get_args(Exif))}, or None")
     root = Path(root)
     misplaced = misplaced_root(root)
     if misplaced is not None:
@@ -90,9 +99,9 @@ def load_folder(
     manifest = read_manifest(root, ids, group_column=group_column)
     problems = folder.problems + (manifest.problems if ids else [])
     rules, unknown = rules_of(folder.masks, classes, void)
-    read = partial(folder.read_image, rules=rules, decode=check_images, max_side=max_side)
+    read = partial(folder.read_image, rules=rules, decode=check_images, max_side=max_side, exif=exif)
     items = in_threads(read, ids, label=f"reading {root.name}", progress=progress)
-    values, contradictions = decide_all(items, rules)
+    values, contradictions = decide_all(items, rules, exif)
     problems += [problem for item in items for problem in item.problems] + unknown + contradictions
     counts = {item.header.shape[0] for item in items if item.header is not None}
     if len(counts) > 1 and counts != {1, 3}:
@@ -108,7 +117,10 @@ def load_folder(
         manifest=manifest.frame,
         group_column=manifest.group_column,
         has_splits=manifest.has_splits,
-        sources=tuple(FolderImage(folder.images[name], max(counts), max_side) for name in ids),
+        sources=tuple(
+            FolderImage(folder.images[name], max(counts), max_side, item.header.turn if item.header else 1, exif)
+            for name, item in zip(ids, items, strict=True)
+        ),
         packed=tuple(item.packed for item in items if item.packed is not None),
         repeats=tuple(folder.repeats),
         repeated=tuple(item.repeated for item in items),
@@ -135,6 +147,7 @@ def check_folder(
     group_column: str | None = None,
     classes: Classes = None,
     void: int | None = None,
+    exif: Exif | None = None,
     progress: bool = True,
 ) -> list[Problem]:
     """Everything that is wrong with a data folder; an empty list where :func:`load_folder` would load it."""
@@ -146,6 +159,7 @@ def check_folder(
             group_column=group_column,
             classes=classes,
             void=void,
+            exif=exif,
             progress=progress,
         )
     except DataError as error:
@@ -245,7 +259,9 @@ class _Folder:
             self._add("masks", f"{len(chosen)} repeat folders", f"at most {MAX_REPEATS}", "remove some")
         return chosen[:MAX_REPEATS]
 
-    def read_image(self, image_id: str, rules: Mapping[str, Rule], *, decode: bool, max_side: int | None) -> Drawn:
+    def read_image(
+        self, image_id: str, rules: Mapping[str, Rule], *, decode: bool, max_side: int | None, exif: Exif | None
+    ) -> Drawn:
         """Read the files of one image; runs in several threads."""
         drawings = [
             MaskFile(f"masks/{name}", rater, rules[rater], files.get(image_id))
@@ -255,7 +271,7 @@ class _Folder:
         first, repeats = drawings[: len(self.masks)], drawings[len(self.masks) :]
         roi = MaskFile(ROI, ROI, Rule(), self.rois.get(image_id))
         image = self.images[image_id]
-        return read_files(self.root, image, first, repeats, roi, decode=decode, max_side=max_side)
+        return read_files(self.root, image, first, repeats, roi, decode=decode, max_side=max_side, exif=exif)
 
 
 def repeat_of(name: str) -> str | None:

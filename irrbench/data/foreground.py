@@ -6,10 +6,9 @@ file of 0 and 1 is a mask among masks, next to nothing among probabilities, and 
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,7 +20,7 @@ from irrbench.data.formats import extension
 from irrbench.data.io import read_values, single_plane
 from irrbench.data.problems import Problem, ReadError
 from irrbench.data.rater_data import PackedMasks, shrink_nearest
-from irrbench.data.readers import LOSSY, Affine, Mask, check_shape
+from irrbench.data.readers import LOSSY, Affine, Exif, Mask, as_shown, check_shape
 from irrbench.data.values import COLOUR, all_values, looks_inverted, values_text
 
 Kind = Literal["mask", "probability", "classes"]
@@ -128,31 +127,16 @@ class Reading(NamedTuple):
     text: str
 
 
-def read_labels(path: Path) -> dict[int, str]:
-    """The names of foreground classes by number, out of nnU-Net's ``dataset.json``; none where it has none.
-
-    Regions (several numbers under one name) are left out.
-    """
-    try:
-        labels = json.loads(path.read_text(encoding="utf-8")).get("labels", {})
-        pairs = [(key, value) if str(value).isdecimal() else (value, key) for key, value in labels.items()]
-    except (OSError, ValueError, AttributeError):
-        return {}
-    return {
-        int(number): str(name)
-        for name, number in pairs
-        if str(number).isdecimal() and int(number) > 0 and str(name).lower() != "ignore"
-    }
-
-
 def read_foreground(
     path: Path,
     packed: PackedMasks,
     known: Known,
     kind: Kind | None = None,
     *,
-    reverse_axes: bool = False,
+    archive_axes: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
     like: Affine | None = None,
+    turn: int = 1,
+    exif: Exif | None = None,
 ) -> tuple[Foreground, Facts]:
     """The foreground in a file, a mask or a probability at each pixel, at the size of its image's masks.
 
@@ -161,17 +145,22 @@ def read_foreground(
         packed: the masks of its image.
         known: what is known of its values.
         kind: what they are in this folder; by default what they are in a file alone.
-        reverse_axes: whether archives have the axes of a volume in reverse, as nnU-Net's have.
+        archive_axes: what brings the axes of an archive to those of its image, where nnU-Net wrote it.
         like: the affine of its image.
+        turn: what the EXIF of its image declares.
+        exif: on what a prediction without a turn of its own was made, as in :func:`~irrbench.data.readers.as_shown`.
 
     Raises:
         ReadError: an unreadable file, another size, or values that are neither a mask nor probabilities.
     """
-    stored = values = read_values(path, like=like).array
+    file = read_values(path, like=like)
+    stored = values = file.array
+    turn = turn if file.turn == 1 else 1
     is_lossy = path.suffix.lower() in LOSSY
-    shapes = [packed.shape, packed.full_shape]
-    if reverse_axes and extension(path.name) == ".npz":
-        values = values.transpose(0, *range(values.ndim - 1, 0, -1))
+    upright = [packed.shape, packed.full_shape]
+    shapes = upright + [shape[::-1] for shape in upright if turn >= 5]
+    if archive_axes is not None and extension(path.name) == ".npz":
+        values = archive_axes(values)
     values = _without_single_axes(values, shapes)
     planes = None if values.shape in shapes else _class_planes(values, shapes, path)
     if planes is not None:
@@ -180,9 +169,10 @@ def read_foreground(
         found, facts = _from_plane(values, known, kind, is_lossy=is_lossy)
     else:
         found, facts = _from_plane(single_plane(stored, path)[0], known, kind, is_lossy=is_lossy)
-    if found.values.shape not in shapes:
-        _refuse_size(found.values.shape, packed.full_shape)
-    return found._replace(values=shrink_nearest(found.values, packed.shape)), facts
+    shown = as_shown(found.values, turn, exif, upright)
+    if shown.shape not in upright:
+        _refuse_size(shown.shape, packed.full_shape)
+    return found._replace(values=shrink_nearest(shown, packed.shape)), facts
 
 
 def _without_single_axes(values: NDArray[Any], shapes: Sequence[tuple[int, ...]]) -> NDArray[Any]:

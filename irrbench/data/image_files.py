@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from irrbench.data.io import read_header, read_image, read_mask, shown_path
 from irrbench.data.problems import DataError, Problem, ReadError, collecting
 from irrbench.data.rater_data import PackedMasks, pack_masks, small_shape
-from irrbench.data.readers import Affine, Header, Mask, check_shape
+from irrbench.data.readers import Affine, Exif, Header, Mask, check_shape
 from irrbench.data.values import Facts, Marks, Rule, can_be_void, decide, guess_classes, is_nameable, is_opposite
 
 Classes = Sequence[int] | Mapping[str, Sequence[int]] | None
 ROI = "roi"
+_DRAWN_ON: Mapping[Exif, str] = {"upright": "as viewers show it", "stored": "as it is stored"}
 
 
 class MaskFile(NamedTuple):
@@ -67,11 +68,13 @@ def read_files(
     *,
     decode: bool,
     max_side: int | None,
+    exif: Exif | None = None,
 ) -> Drawn:
     """Read the files of one image, each once; runs in several threads.
 
     Masks that say where their voxels lie are brought to the order of the image's axes, or to that of the first mask
-    that says so. Pixels that are void to anybody are no part of the ROI.
+    that says so; those without a turn of their own are turned with their image where ``exif`` or their size says so.
+    Pixels that are void to anybody are no part of the ROI.
     """
     problems: list[Problem] = []
     header: Header | None = None
@@ -85,7 +88,8 @@ def read_files(
         if file.path is not None:
             shown = f"{file.folder}/{file.path.name}"
             with collecting(problems, shown):
-                marks = read_mask(file.path, file.rule, like=affine, shape=header.shape[1:] if header else ())
+                shape, turn = (header.shape[1:], header.turn) if header else ((), 1)
+                marks = read_mask(file.path, file.rule, like=affine, shape=shape, turn=turn, exif=exif)
                 facts[shown] = (file.rater, marks.facts)
                 affine = marks.affine if affine is None else affine
                 if header is not None:
@@ -127,7 +131,7 @@ def _compare(
 def _check_size(shape: tuple[int, ...], header: Header, image: Path) -> None:
     channels, *sides = header.shape
     remedy = "draw it on the image's own pixels"
-    if header.turned:
+    if header.turn > 1:
         remedy = f"draw it on {image.name} as viewers show it (its EXIF turns it), or remove the turn from the image"
     elif channels == 1 and shape == tuple(sides[:-1]):
         remedy = f"save {image.name} with 1, 3 or 4 channels last, or as one channel; its last axis is taken for slices"
@@ -148,7 +152,9 @@ def _region(found: Sequence[Marks | None]) -> Mask | None:
     return counts if roi is None or roi.marked.shape != counts.shape else np.asarray(roi.marked & counts)
 
 
-def decide_all(items: Sequence[Drawn], rules: Mapping[str, Rule]) -> tuple[dict[str, str], list[Problem]]:
+def decide_all(
+    items: Sequence[Drawn], rules: Mapping[str, Rule], exif: Exif | None = None
+) -> tuple[dict[str, str], list[Problem]]:
     """What the values of each rater (with repeats), of ROIs and of images mean, and which files contradict it."""
     facts: dict[str, dict[str, Facts]] = {}
     for item in items:
@@ -168,8 +174,9 @@ def decide_all(items: Sequence[Drawn], rules: Mapping[str, Rule]) -> tuple[dict[
     headers = [item.header for item in items if item.header is not None]
     scales = Counter(header.scale for header in headers).most_common()
     texts = [scale if len(scales) == 1 else f"{scale} ({count})" for scale, count in scales]
-    turned = sum(header.turned for header in headers)
-    values["images"] = "; ".join(texts + ([f"{turned} turned as EXIF says"] if turned else []))
+    turned = sum(header.turn > 1 for header in headers)
+    drawn = "" if exif is None else f", masks without a turn drawn on it {_DRAWN_ON[exif]}"
+    values["images"] = "; ".join(texts + ([f"{turned} turned as EXIF says{drawn}"] if turned else []))
     return values, problems
 
 
@@ -190,11 +197,16 @@ def _classes_flag(
 
 @dataclass(frozen=True)
 class FolderImage:
-    """Reads one image when called, with the channels of its data set and no side over ``max_side``."""
+    """Reads one image when called, with the channels of its data set and no side over ``max_side``.
+
+    ``turn`` is what its EXIF declares, ``exif`` on what masks and predictions without a turn of their own were drawn.
+    """
 
     path: Path
     channels: int
     max_side: int | None
+    turn: int = 1
+    exif: Exif | None = None
 
     def __call__(self) -> NDArray[np.float32]:
         """The image, float32 ``(C, *S)`` in [0, 1]."""

@@ -20,7 +20,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from irrbench.data.formats import KNOWN, extension, reader_of, stem
-from irrbench.data.readers import LOSSY, Affine, Header, Mask, Problem, Reader, ReadError, Stored
+from irrbench.data.readers import LOSSY, Affine, Exif, Header, Mask, Problem, Reader, ReadError, Stored, as_shown
 from irrbench.data.values import COLOUR, JPG_SLACK, Marks, Rule, Sort, decide, read_marks
 from irrbench.data.volumes import aligned
 
@@ -126,7 +126,7 @@ def read_header(path: Path, *, decode: bool = False) -> Header:
     """
     if decode:
         colours, stored = _read_colour_planes(path)
-        return Header(colours.shape, stored.affine, stored.turned, _scale(colours, path), _digest(colours))
+        return Header(colours.shape, stored.affine, stored.turn, _scale(colours, path), _digest(colours))
     with _reading(path) as reader:
         return reader.header(path)
 
@@ -187,7 +187,7 @@ def _values(reader: Reader, path: Path, like: Affine | None) -> Stored:
     stored = reader.values(path)
     if like is None or stored.affine is None:
         return stored
-    return Stored(aligned(stored.array, stored.affine, like), like)
+    return stored._replace(array=aligned(stored.array, stored.affine, like), affine=like)
 
 
 def single_plane(values: NDArray[Any], path: Path) -> tuple[NDArray[Any], Sort]:
@@ -235,7 +235,13 @@ def _shown(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
 
 
 def read_mask(
-    path: Path, rule: Rule | None = None, *, like: Affine | None = None, shape: tuple[int, ...] = ()
+    path: Path,
+    rule: Rule | None = None,
+    *,
+    like: Affine | None = None,
+    shape: tuple[int, ...] = (),
+    turn: int = 1,
+    exif: Exif | None = None,
 ) -> Marks:
     """A mask and what its file holds, which :func:`~irrbench.data.values.decide` compares over a folder.
 
@@ -244,6 +250,8 @@ def read_mask(
         rule: what is known of its values; by default 0 is background, every other value is marked.
         like: as in :func:`read_values`.
         shape: ``(*S)`` of its image; an array of that shape has no channels.
+        turn: what the EXIF of its image declares, as in :class:`~irrbench.data.readers.Stored`.
+        exif: on what a mask without a turn of its own was drawn, as in :func:`~irrbench.data.readers.as_shown`.
 
     Raises:
         ReadError: an unreadable or misplaced file, or values that no mask has.
@@ -252,6 +260,7 @@ def read_mask(
         stored = _values(reader, path, like)
         is_plane = reader.any_axes and stored.array.shape == shape
         plane, sort = _as_plane(stored.array) if is_plane else single_plane(stored.array, path)
+        plane = as_shown(plane, turn, exif, [shape]) if stored.turn == 1 else plane
         return read_marks(plane, sort, rule or Rule())._replace(affine=stored.affine)
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from irrbench.data.manifest import ungrouped_columns
 from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData
-from irrbench.data.readers import size_text
+from irrbench.data.readers import Mask, size_text
 from irrbench.data.values import questioned
 
 COPIED = 0.5  # share of images with equal masks; of 856 small nodules 1 % at most by any two readers
-NEARLY_ALL = 0.95
+NEARLY_ALL, HALF = 0.95, 0.5
 PIECE = 2**22
 SHOWN_NAMES, SHOWN_COLUMNS = 3, 12
 
@@ -29,12 +29,16 @@ class Marks(NamedTuple):
         roi: share of each image's pixels in the ROI, ``(N,)``.
         equal: images that both raters marked, with equal masks, ``(R, R)``.
         both: images that both raters drew and at least one of them marked, ``(R, R)``.
+        inverted: whether the majority of the others agrees better with the rater's background than marks, ``(N, R)``.
+        outside: whether the rater marks over half of the image and over half of its border, ``(N, R)``.
     """
 
     shares: NDArray[np.float64]
     roi: NDArray[np.float64]
     equal: NDArray[np.int64]
     both: NDArray[np.int64]
+    inverted: NDArray[np.bool_]
+    outside: NDArray[np.bool_]
 
 
 def count_marks(data: RaterData) -> Marks:
@@ -42,6 +46,7 @@ def count_marks(data: RaterData) -> Marks:
     raters = len(data.raters)
     shares, roi = np.full((len(data), raters), np.nan), np.ones(len(data))
     equal, both = np.zeros((2, raters, raters), np.int64)
+    inverted, outside = np.zeros((2, len(data), raters), bool)
     for i, item in enumerate(data.packed):
         bits, counts, roi[i] = _patterns(item, raters)
         present = np.array(item.present)
@@ -52,7 +57,30 @@ def count_marks(data: RaterData) -> Marks:
         pairs = present[:, None] & present & (np.maximum(marked[:, None], marked) > 0)
         both += pairs
         equal += pairs & (differing + differing.T == 0)
-    return Marks(shares, roi, equal, both)
+        inverted[i] = present & _agrees_inverted(bits[:, present], counts, present)
+        outside[i] = _marks_border(item, raters) & (shares[i] > HALF)
+    return Marks(shares, roi, equal, both, inverted, outside)
+
+
+def _agrees_inverted(bits: NDArray[np.float64], counts: NDArray[np.float64], present: NDArray[np.bool_]) -> Mask:
+    """By rater ``(R,)``, whether the background has more pixels and more overlap in common with the others' majority.
+
+    Pixels alone would be misled by raters who mark far too much, overlap alone by those who mark another place.
+    """
+    others = 2 * (bits.sum(1, keepdims=True) - bits) > bits.shape[1] - 1
+    marked, found = bits > 0, np.zeros(len(present), bool)
+    both, either = counts @ (marked & others), counts @ (marked | others)
+    both_inverted, either_inverted = counts @ (~marked & others), counts @ (~marked | others)
+    more_pixels = 2 * (counts @ (marked != others)) > counts.sum()
+    found[present] = more_pixels & (both_inverted * either > both * either_inverted)
+    return found
+
+
+def _marks_border(item: PackedMasks, raters: int) -> Mask:
+    """By rater ``(R,)``, whether over half of the pixels at the image's border are marked."""
+    codes = item.codes()
+    border = np.concatenate([codes.take(end, axis).ravel() for axis in range(codes.ndim) for end in (0, -1)])
+    return np.array([np.mean(border >> codes.dtype.type(rater) & 1) > HALF for rater in range(raters)])
 
 
 def _patterns(item: PackedMasks, raters: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
@@ -181,6 +209,7 @@ def cautions(data: RaterData, marks: Marks, *, splits: bool = True) -> list[str]
         *_few_raters(data),
         *_odd_raters(data, marks),
         *(f"{rater}: {data.values[rater]}" for rater in questioned(data.values)),
+        *_inverted_raters(data, marks),
         *_copied_raters(data, marks),
         *_same_pictures(data, splits=splits),
         *of_splits,
@@ -209,6 +238,28 @@ def _odd_raters(data: RaterData, marks: Marks) -> Iterator[str]:
         elif 2 * full > len(drawn):
             on = f"{full} of {len(drawn)} images"
             yield f"{rater} marks over {NEARLY_ALL:.0%} of the pixels on {on}: are the masks inverted?"
+
+
+def _inverted_raters(data: RaterData, marks: Marks) -> Iterator[str]:
+    """Masks that may be dark on white, of some raters or of all, unless their marked values were named."""
+    drawn, shares = ~np.isnan(marks.shares), np.nan_to_num(marks.shares)
+    number, inverted = drawn.sum(0), marks.inverted.sum(0)
+    odd = (inverted > 0) & (2 * inverted >= number) & (2 * (shares > NEARLY_ALL).sum(0) <= number)
+    if odd.all():  # of two raters each agrees better with the other's background: the one who marks more
+        means = shares.sum(0) / number
+        odd = means >= means.max()
+    for rater in np.flatnonzero(odd):
+        yield (
+            f"The background of {data.raters[rater]} agrees better with the other raters than the marks, on "
+            f"{inverted[rater]} of {number[rater]} images: if these are dark on white, say --folder.classes "
+            f"'{{{data.raters[rater]}: [0]}}'."
+        )
+    is_named = any(" marked" in data.values.get(rater, "") for rater in data.raters)
+    if not is_named and len(data) and (2 * marks.outside.sum(0) > number).all():
+        yield (
+            "The marks of every rater take most of the pixels and of the border on most images: if they are dark on "
+            "white, say --folder.classes '[0]'."
+        )
 
 
 def _copied_raters(data: RaterData, marks: Marks) -> Iterator[str]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from irrbench.data.readers import LOSSY, SMALLER, Header, Reader, ReadError, Stored, check_size, unpacked
+from irrbench.data.readers import LOSSY, SMALLER, Header, Reader, ReadError, Stored, check_size, unpacked, upright
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,12 +43,13 @@ class PictureReader(Reader):
         with self._open(path, decode=False) as picture:
             is_grey = picture.mode in ("1", "L", "LA", "La", "F", "I") or picture.mode.startswith("I;16")
             turn = self._turn(picture)
-            size = picture.size if turn >= 5 else picture.size[::-1]
-            return Header((1 if is_grey else 3, *size), None, turn > 1)
+            size = picture.size if turn >= 5 and not _turns_itself(picture) else picture.size[::-1]
+            return Header((1 if is_grey else 3, *size), None, turn)
 
     def values(self, path: Path) -> Stored:
         """The numbers; of a palette as :func:`_palette_numbers` says."""
         with self._open(path) as picture:
+            turn = self._turn(picture)
             if _is_white_zero(picture):
                 remedy = "save it as PNG, black where nothing is marked"
                 raise ReadError("a TIFF in which white is 0 (WhiteIsZero)", "black as background", remedy)
@@ -57,46 +58,50 @@ class PictureReader(Reader):
             ):  # Pillow drops the lower half
                 raise ReadError("colours or opacity of 16 bit", "8 bit, or 16 bit of one channel", "save it so")
             plain = picture.convert("RGBA") if picture.mode == "PA" else picture
-            return self._stored(picture, _palette_numbers(plain) if plain.mode == "P" else _pixels(plain))
+            return self._stored(picture, _palette_numbers(plain) if plain.mode == "P" else _pixels(plain), turn)
 
     def image(self, path: Path) -> Stored:
         """The colours."""
         with self._open(path) as picture:
+            turn = self._turn(picture)
             if picture.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
                 picture.load()
                 picture.info.pop("transparency", None)  # Pillow warns about it when it converts; alpha is dropped
-                return self._stored(picture, _pixels(picture.convert("RGB")))
+                return self._stored(picture, _pixels(picture.convert("RGB")), turn)
             pixels = _pixels(picture)
             is_inverted = _is_white_zero(picture) and pixels.dtype == np.uint16  # Pillow inverts 1 and 8 bit alone
-            return self._stored(picture, ~pixels if is_inverted else pixels)
+            return self._stored(picture, ~pixels if is_inverted else pixels, turn)
 
     def both_ways(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
         """8-bit grey or colour, turned as EXIF says, and as stored; None where EXIF says nothing."""
         with self._open(path) as picture:
+            turn = self._turn(picture)
+            if turn == 1 or (_turns_itself(picture) and picture.mode.startswith(("I", "F"))):  # 8 bit would lose these
+                return None
             pixels: NDArray[np.uint8] = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
-            stored = self._stored(picture, pixels)
-            return (stored.array, pixels) if stored.turned else None
+            if _turns_itself(picture):
+                return pixels, upright(pixels, {6: 8, 8: 6}.get(turn, turn))  # turned back
+            return upright(pixels, turn), pixels
 
-    def _stored(self, picture: Image.Image, pixels: NDArray[Any]) -> Stored:
+    @staticmethod
+    def _stored(picture: Image.Image, pixels: NDArray[Any], turn: int) -> Stored:
         """The pixels of a decoded picture, turned as its EXIF says."""
-        turn = self._turn(picture)
-        if turn == 1:
-            return Stored(pixels)
-        upright = pixels.swapaxes(0, 1) if turn >= 5 else pixels
-        upright = upright[::-1] if turn in (3, 4, 7, 8) else upright
-        upright = upright[:, ::-1] if turn in (2, 3, 6, 7) else upright
-        return Stored(upright, turned=True)
+        return Stored(pixels if _turns_itself(picture) else upright(pixels, turn), turn=turn)
 
     def _turn(self, picture: Image.Image) -> int:
-        """The orientation that EXIF declares, 1 to 8; 1 where it says nothing that can be read."""
-        if picture.format == "TIFF" or _EXIF.isdisjoint(picture.info):
-            return 1  # Pillow itself turns TIFF
+        """The orientation that EXIF declares, 1 to 8; 1 where it says nothing that can be read.
+
+        To be asked before decoding: Pillow then forgets that of a TIFF.
+        """
+        if not _turns_itself(picture) and _EXIF.isdisjoint(picture.info):
+            return 1
         from PIL import ExifTags  # noqa: PLC0415
 
         with self._lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                turn = picture.getexif().get(ExifTags.Base.Orientation, 1)
+                tags: Any = getattr(picture, "tag_v2", {}) if _turns_itself(picture) else picture.getexif()
+                turn = tags.get(ExifTags.Base.Orientation, 1)
             except (SyntaxError, ValueError, KeyError, TypeError, struct.error, OSError):  # damaged; the pixels are not
                 return 1
         return turn if turn in range(2, 9) else 1
@@ -130,6 +135,11 @@ def _pixels(picture: Image.Image) -> NDArray[Any]:
     array: NDArray[Any] = np.asarray(picture)
     is_old_16_bit = picture.mode == "I" and picture.format == "PNG"  # how older Pillow returns a 16-bit PNG
     return array.astype(np.uint16) if is_old_16_bit else array
+
+
+def _turns_itself(picture: Image.Image) -> bool:
+    """Whether Pillow turns the pixels when it decodes them."""
+    return picture.format == "TIFF"
 
 
 def _is_white_zero(picture: Image.Image) -> bool:

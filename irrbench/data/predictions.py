@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -28,12 +29,13 @@ from irrbench.data.foreground import (
     decide_predictions,
     doubt,
     read_foreground,
-    read_labels,
 )
 from irrbench.data.formats import extension, reader_of, stem
+from irrbench.data.image_files import FolderImage
 from irrbench.data.io import Files, files_by_id, in_threads
 from irrbench.data.layout import level_problem
 from irrbench.data.naming import check_names, relate_names
+from irrbench.data.nnunet import EXTRAS, FILES, Archive, in_image_axes, read_labels, reorients
 from irrbench.data.problems import DataError, Problem, ReadError
 from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import Mask
@@ -44,8 +46,6 @@ from irrbench.scores import EmptyReference, gain
 Result = TypeVar("Result")
 Classes = Sequence[int] | None
 Use = Callable[["Foreground", int], Result]  # what is made of one image's prediction and the image's index
-NNUNET_FILES = ("dataset.json", "plans.json", "predict_from_raw_data_args.json")
-_NNUNET_EXTRAS = (*NNUNET_FILES, "summary.json", "postprocessing.json", "postprocessing.pkl")
 CANDIDATES = tuple(number / 100 for number in range(1, 100))
 TINY = 1e-12
 log = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ def _read_all(
     Raises:
         DataError: with every problem of every file.
     """
-    is_nnunet = any((root / name).is_file() for name in NNUNET_FILES)
+    is_nnunet = any((root / name).is_file() for name in FILES)
     files, problems = _find_files(root, data.image_ids, is_nnunet=is_nnunet)
     if _mean_no_wanted(files, data.image_ids, wanted.image_ids):
         found = f"names that are no ids of the data ({', '.join(list(files)[:3])})"
@@ -248,21 +248,25 @@ def _read_all(
         lacking=("a prediction for each image", "predict it too"),
         wanted=wanted.image_ids,
     )
-    known = Known.of(classes, read_labels(root / NNUNET_FILES[0]) if is_nnunet else {})
+    known = Known.of(classes, read_labels(root / FILES[0]) if is_nnunet else {})
+    indices = [i for i, name in enumerate(wanted.image_ids) if name in files]
+    archives = _archives(files, wanted) if is_nnunet else {}
+    volumes = [archive for i, archive in archives.items() if len(wanted.packed[i].shape) == 3]
+    library, unknown = reorients(root, volumes) if volumes else (None, [])
+    problems += unknown
 
     def read(index: int, kind: Kind | None = None) -> tuple[Result, Facts] | Problem:
-        path, image = files[wanted.image_ids[index]], getattr(wanted.sources[index], "path", None)
-        shape = wanted.packed[index].shape
-        turn_axes = is_nnunet and image is not None and reader_of(image).axes_reversed(len(shape))
+        path, affine, source = files[wanted.image_ids[index]], wanted.affine(index), wanted.sources[index]
+        axes = partial(in_image_axes, affine=affine, library=library) if index in archives else None
+        turn, exif = (source.turn, source.exif) if isinstance(source, FolderImage) else (1, None)
         try:
             found, facts = read_foreground(
-                path, wanted.packed[index], known, kind, reverse_axes=turn_axes, like=wanted.affine(index)
+                path, wanted.packed[index], known, kind, archive_axes=axes, like=affine, turn=turn, exif=exif
             )
             return use(found, index), facts
         except ReadError as error:
             return error.at(str(path))
 
-    indices = [i for i, name in enumerate(wanted.image_ids) if name in files]
     results = dict(
         zip(indices, in_threads(read, indices, label=f"reading {root.name}", progress=progress), strict=True)
     )
@@ -284,6 +288,17 @@ def _mean_no_wanted(files: Files, ids: Sequence[str], wanted: Sequence[str]) -> 
     return bool(meant) and meant.isdisjoint(wanted) and set(files).isdisjoint(ids)
 
 
+def _archives(files: Files, wanted: RaterData) -> dict[int, Archive]:
+    """The archives by image's index whose axes are in reverse."""
+    sources = [source if isinstance(source, FolderImage) else None for source in wanted.sources]
+    return {
+        i: Archive(files[name], wanted.affine(i))
+        for i, (name, source) in enumerate(zip(wanted.image_ids, sources, strict=True))
+        if source and name in files and extension(files[name].name) == ".npz"
+        if reader_of(source.path).axes_reversed(len(wanted.packed[i].shape))
+    }
+
+
 def _find_files(root: Path, known: Sequence[str], *, is_nnunet: bool) -> tuple[Files, list[Problem]]:
     """The files by image id, and what their names alone show to be wrong.
 
@@ -294,7 +309,7 @@ def _find_files(root: Path, known: Sequence[str], *, is_nnunet: bool) -> tuple[F
 
     def skip(name: str) -> bool:
         has_archive = extension(name) not in (None, ".npz") and stem(name) in archives
-        return is_nnunet and (name in _NNUNET_EXTRAS or name.endswith(".pkl") or has_archive)
+        return is_nnunet and (name in EXTRAS or name.endswith(".pkl") or has_archive)
 
     inner = level_problem(root.parent, root)
     if inner is not None:

@@ -11,6 +11,7 @@ import io
 import math
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +25,7 @@ from irrbench.data.problems import collecting as collecting  # noqa: PLC0414
 
 Mask = NDArray[np.bool_]
 Affine = NDArray[np.float64]
+Exif = Literal["upright", "stored"]  # on what a plane without a turn of its own was drawn
 MAX_PIXELS = 2**28
 MAX_BYTES = 2**31  # of an unpacked file
 SMALLER = (f"at most {MAX_PIXELS:,} pixels", "crop or tile the image")  # expected, and the remedy
@@ -50,6 +52,37 @@ def check_shape(shape: tuple[int, ...], image: tuple[int, ...], remedy: str, *, 
         raise ReadError(f"{name}size {size_text(shape)}", f"{size_text(image)}, the size of its image", remedy)
 
 
+def upright(pixels: NDArray[Any], turn: int) -> NDArray[Any]:
+    """Pixels ``(H, W)`` or ``(H, W, C)`` as viewers show them, where EXIF declares the orientation ``turn``, 1 to 8."""
+    pixels = pixels.swapaxes(0, 1) if turn >= 5 else pixels
+    pixels = pixels[::-1] if turn in (3, 4, 7, 8) else pixels
+    return pixels[:, ::-1] if turn in (2, 3, 6, 7) else pixels
+
+
+def as_shown(plane: NDArray[Any], turn: int, exif: Exif | None, shapes: Sequence[tuple[int, ...]]) -> NDArray[Any]:
+    """A plane ``(H, W)`` that declares no turn, brought to its image as viewers show it.
+
+    Args:
+        plane: drawn on the image as stored, or as shown.
+        turn: the orientation that the image's EXIF declares.
+        exif: on which of the two, where the sizes do not decide.
+        shapes: those that the image has as shown.
+
+    Raises:
+        ReadError: both are possible and would differ.
+    """
+    if turn == 1 or plane.ndim != 2:
+        return plane
+    turned = upright(plane, turn)
+    fits = [one for one in (plane, turned) if one.shape in shapes]
+    if len(fits) == 2 and exif is not None:
+        return turned if exif == "stored" else plane
+    if len(fits) == 2 and not np.array_equal(plane, turned):
+        remedy = "say --folder.exif upright if it was drawn on the image as viewers show it, stored if on its pixels"
+        raise ReadError("no turn in its EXIF, and one in its image's", "the same turn in both, or in none", remedy)
+    return fits[0] if fits else plane
+
+
 def check_size(shape: tuple[int, ...]) -> None:
     """Refuse shapes over the limit, without pixels, or of one axis."""
     if math.prod(shape) > MAX_PIXELS:
@@ -65,12 +98,12 @@ class Stored(NamedTuple):
     Attributes:
         array: the values or colours.
         affine: from voxels to millimetres, ``(4, 4)``, where the format declares it; columns follow the array's axes.
-        turned: whether the array was turned as EXIF says.
+        turn: the orientation that EXIF declares, 1 to 8, as which the array was turned; 1 where it declares none.
     """
 
     array: NDArray[Any]
     affine: Affine | None = None
-    turned: bool = False
+    turn: int = 1
 
 
 class Header(NamedTuple):
@@ -79,14 +112,14 @@ class Header(NamedTuple):
     Attributes:
         shape: ``(C, *S)``.
         affine: as in :class:`Stored`.
-        turned: as in :class:`Stored`.
+        turn: as in :class:`Stored`.
         scale: how values become numbers from 0 to 1.
         digest: of the pixels; empty where they were not decoded.
     """
 
     shape: tuple[int, ...]
     affine: Affine | None = None
-    turned: bool = False
+    turn: int = 1
     scale: str = "not decoded"
     digest: bytes = b""
 
@@ -119,7 +152,7 @@ class Reader(ABC):
     def header(self, path: Path) -> Header:
         """What :meth:`image` will give, with as little decoding as the format allows."""
         stored = self.image(path)
-        return Header(self.planes(stored.array)[0].shape, stored.affine, stored.turned)
+        return Header(self.planes(stored.array)[0].shape, stored.affine, stored.turn)
 
     def both_ways(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:  # noqa: ARG002
         """The picture as viewers show it and as it is stored, 8 bit; None where these are the same."""

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from irrbench.data.readers import Affine, Header, Reader, ReadError, Stored, check_size
 
-TOLERANCE = 1e-3  # of an affine's numbers, in millimetres
+TOLERANCE = 1e-3  # of a voxel along each axis
+_ROUNDING = 1e-3, 1e-2  # of the place of the first voxel: as many millimetres, if that is at most so many voxels
 _UNITS = {1: 1000.0, 3: 0.001}  # NIfTI's codes for metres and micrometres
 _HEADER_BYTES = 2**16
 _ITK_MARKS = (b"NRRD000", b"ObjectType", b"NDims", b"Comment")
@@ -27,28 +28,33 @@ def aligned(values: NDArray[Any], affine: Affine, like: Affine) -> NDArray[Any]:
     """``values`` with their axes ordered and flipped as those of a volume with the affine ``like``.
 
     Raises:
-        ReadError: the voxels of the one are not voxels of the other, to a thousandth of a millimetre.
+        ReadError: the voxels of the one are not voxels of the other, to a thousandth of a voxel (see also _ROUNDING).
     """
+    if np.array_equal(affine, like):
+        return values
+    try:
+        steps = np.linalg.inv(like) @ affine  # from voxels of the one to voxels of the other
+    except np.linalg.LinAlgError:
+        raise _misplaced(affine, like) from None
     volume = values.reshape(values.shape + (1,) * (3 - values.ndim))
-    order: list[int] = []
-    signs: list[int] = []
-    for column in like[:3, :3].T:
-        fits = [
-            (axis, sign)
-            for axis in range(3)
-            for sign in (1, -1)
-            if axis not in order and np.abs(sign * affine[:3, axis] - column).max() <= TOLERANCE
-        ]
-        if not fits:
-            raise _misplaced(affine, like)
-        order.append(fits[0][0])
-        signs.append(fits[0][1])
-    flipped = [axis for axis, sign in zip(order, signs, strict=True) if sign < 0]
-    origin = affine[:3, 3] + sum(affine[:3, axis] * (volume.shape[axis] - 1) for axis in flipped)
-    if not np.abs(origin - like[:3, 3]).max() <= TOLERANCE or (values.ndim == 2 and order[2] != 2):
+    order = np.abs(steps[:3, :3]).argmax(1)  # by axis of `like`, the one that goes its way
+    signs = np.where(steps[range(3), order] < 0, -1, 1)
+    nearest = np.zeros((3, 3))
+    nearest[range(3), order] = signs
+    first, flipped = steps[:3, 3], order[signs < 0]
+    first = first + steps[:3, flipped] @ (np.array(volume.shape)[flipped] - 1)
+    is_near = (np.abs(steps[:3, :3] - nearest) <= TOLERANCE).all() and (np.abs(first) <= _rounding(like)).all()
+    if not is_near or len(set(order)) < 3 or (values.ndim == 2 and order[2] != 2):
         raise _misplaced(affine, like)
     moved = volume.transpose(order)[tuple(slice(None, None, sign) for sign in signs)]
     return moved.reshape(moved.shape[: values.ndim])
+
+
+def _rounding(affine: Affine) -> NDArray[np.float64]:
+    """How far from its place in the other file a first voxel may be, in voxels along each axis."""
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    single = np.finfo(np.float32).eps * np.abs(affine[:3, 3]).max()  # as NIfTI stores places
+    return np.asarray(np.clip(_ROUNDING[0] / sizes, TOLERANCE, _ROUNDING[1]) + single / sizes)
 
 
 def _misplaced(affine: Affine, like: Affine) -> ReadError:

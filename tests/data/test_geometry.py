@@ -142,6 +142,56 @@ def test_a_thousandth_of_a_millimetre_does_not_matter(root):
     np.testing.assert_array_equal(load_folder(root).masks(0)[1], OTHER)
 
 
+@pytest.mark.parametrize("units", ["mm", "micron"])
+@pytest.mark.parametrize("size", [1.0, 5e-4])
+@pytest.mark.parametrize("codes", ["RAS", "ARS", "SAR", "PIL"])
+def test_voxels_of_a_microscope_have_axes_too(tmp_path, units, size, codes):
+    root, affine = tmp_path / "study", tilted(0.3) @ np.diag([size] * 3 + [1])
+    affine[:3, 3] *= size
+    nifti(root / "images/a.nii.gz", RNG.random(SHAPE).astype(np.float32), affine)
+    nifti(root / "masks/r1/a.nii.gz", MASK.astype(np.uint8), affine)
+    nifti(root / "masks/r2/a.nii.gz", OTHER.astype(np.uint8), affine, codes)
+    for path in root.rglob("*.nii.gz"):
+        image = nib.load(path)
+        image.header.set_xyzt_units(units)
+        nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header).to_filename(path)
+    np.testing.assert_array_equal(load_folder(root).masks(0), [MASK, OTHER])
+
+
+@pytest.mark.parametrize("size", [1.0, 0.01, 5e-4])
+@pytest.mark.parametrize("change", ["a voxel", "a tenth of a voxel", "spacing", "axes", "angle"])
+def test_what_lies_elsewhere_is_seen_at_every_size_of_voxels(size, change):
+    like, array = np.diag([size, size, 2 * size, 1]), np.zeros((4, 4, 4))
+    affine = like.copy()
+    if change.endswith("voxel"):
+        affine[1, 3] += size * (0.1 if "tenth" in change else 1)
+    elif change == "spacing":
+        affine[0, 0] *= 1.01
+    elif change == "axes":
+        affine = affine[[2, 1, 0, 3]][:, [2, 1, 0, 3]]  # the long side of voxels goes another way
+    else:
+        affine[:2, :2] = size * tilted(0.01)[:2, :2] / AFFINE[[0, 1], [0, 1]]
+    with pytest.raises(ReadError, match="found axes"):
+        aligned(array, affine, like)
+
+
+def test_places_rounded_by_a_header_are_the_same_place():
+    like = np.diag([5e-4, 5e-4, 1e-3, 1])
+    like[:3, 3] = 61.2345678, -48.7654321, 12.3456789  # a microscope's stage
+    array = np.arange(24).reshape(2, 3, 4)
+    np.testing.assert_array_equal(aligned(array, like.astype(np.float32).astype(float), like), array)
+    coarse = np.diag([0.3, 0.3, 5, 1])
+    coarse[:3, 3] = 12.3456, 7.8904, 5.4321
+    np.testing.assert_array_equal(aligned(array, coarse.round(3), coarse), array)
+
+
+def test_a_flat_header_is_at_the_place_of_itself():
+    flat = np.diag([0.5, 0.5, 0, 1])
+    np.testing.assert_array_equal(aligned(np.eye(3), flat, flat.copy()), np.eye(3))
+    with pytest.raises(ReadError, match="found axes"):
+        aligned(np.eye(3), AFFINE, flat)
+
+
 def test_files_without_a_place_are_taken_as_they_are(root):
     (root / "masks/r1/a.nii.gz").unlink()
     np.save(root / "masks/r1/a.npy", MASK)
@@ -215,7 +265,7 @@ def test_formats_may_be_mixed(root, tmp_path, ending):
     net = tmp_path / "net"
     itk(net / f"a{ending}", MASK.astype(np.uint8))
     np.testing.assert_array_equal(load_predictions(net, data).prediction(0), MASK)
-    (net / "plans.json").write_text("{}")
+    (net / "plans.json").write_text('{"image_reader_writer": "SimpleITKIO"}')
     probability = np.stack([~OTHER, OTHER]).astype(np.float32)
     np.savez(net / "a.npz", probabilities=probability.transpose(0, 3, 2, 1))
     np.testing.assert_array_equal(load_predictions(net, data).prediction(0), OTHER)

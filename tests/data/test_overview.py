@@ -198,3 +198,94 @@ def test_real_data_are_not_suspected(real_data):
         data = load_folder(real_data / name, progress=False)
         assert not said(data), name
         assert len(set(data.pictures)) == len(data)
+
+
+def speckled(share, *, raters=4, images=3, seed=5):
+    """Masks that agree but for a twentieth of the pixels, of specks all over the image."""
+    rng = np.random.default_rng(seed)
+    truth = [rng.random((20, 24)) < share for _ in range(images)]
+    return [np.stack([mask ^ (rng.random(mask.shape) < 0.05) for _ in range(raters)]) for mask in truth]
+
+
+def of_masks(masks, **options):
+    return RaterData.from_arrays([np.zeros((1, *stack.shape[1:])) for stack in masks], masks, **options)
+
+
+def inverted_said(data):
+    return [text for text in said(data, splits=False) if "[0]" in text]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.4])
+@pytest.mark.parametrize("raters", [2, 3, 4])
+@pytest.mark.parametrize("images", [1, 2, 6])
+def test_a_rater_whose_background_agrees_with_the_others_is_named(share, raters, images):
+    masks = speckled(share, raters=raters, images=images)
+    assert inverted_said(of_masks(masks)) == []
+    for stack in masks:
+        stack[1] = ~stack[1]
+    (text,) = inverted_said(of_masks(masks))
+    assert text.startswith("The background of r2 agrees better with the other raters than the marks, on ")
+    assert text.endswith(
+        f"on {images} of {images} images: if these are dark on white, say --folder.classes '{{r2: [0]}}'."
+    )
+
+
+def test_half_of_a_raters_masks_are_enough():
+    masks = speckled(0.2, images=4)
+    masks[0][2], masks[1][2] = ~masks[0][2], ~masks[1][2]
+    (text,) = inverted_said(of_masks(masks))
+    assert "The background of r3" in text
+    assert "on 2 of 4 images" in text
+    masks[1][2] = ~masks[1][2]
+    assert inverted_said(of_masks(masks)) == []
+
+
+def test_inverted_masks_are_seen_in_a_region_and_beside_absent_raters():
+    masks = speckled(0.2)
+    for stack in masks:
+        stack[0] = ~stack[0]
+    roi = np.zeros((20, 24), bool)
+    roi[4:-4, 4:-4] = True
+    present = np.ones((3, 4), bool)
+    present[:, 3] = present[0, 2] = False
+    (text,) = inverted_said(of_masks(masks, rois=[roi] * 3, present=present))
+    assert "The background of r1" in text
+    assert "on 3 of 3 images" in text
+
+
+def test_raters_who_mark_much_or_another_place_are_not_inverted():
+    masks = [np.zeros((3, 20, 20), bool) for _ in range(3)]
+    for stack in masks:
+        stack[0, 2:18, 1:18] = True  # far too much, around what the others mark
+        stack[1, 8:11, 8:12] = True
+        stack[2, 8:12, 8:11] = True
+    assert inverted_said(of_masks(masks)) == []
+    for stack in masks:
+        stack[0] = False
+        stack[0, :3, :3] = True  # another place
+    assert inverted_said(of_masks(masks)) == []
+    assert inverted_said(of_masks([stack & False for stack in masks])) == []
+
+
+def test_all_raters_dark_on_white_are_a_caution(tmp_path):
+    masks = speckled(0.2, images=2)
+    (text,) = inverted_said(of_masks([~stack for stack in masks]))
+    assert text.startswith("The marks of every rater take most of the pixels and of the border on most images")
+    assert text.endswith("say --folder.classes '[0]'.")
+    for i, stack in enumerate(masks):
+        save(tmp_path / f"images/i{i}.png", np.full(stack.shape[1:], 9 * i, np.uint8))
+        for rater, mask in enumerate(stack):
+            save(tmp_path / f"masks/r{rater}/i{i}.png", np.where(mask, 0, 255).astype(np.uint8))
+    assert len(inverted_said(load_folder(tmp_path))) == 1
+    assert inverted_said(load_folder(tmp_path, classes=[0])) == []
+    assert inverted_said(load_folder(tmp_path, classes=[255])) == []  # it was said
+
+
+def test_no_real_rater_is_called_inverted(real_data):
+    for name in ("lidc", "lidc_mixed", "bubil"):
+        if (real_data / name).is_dir():
+            data = load_folder(real_data / name, allow_missing=True, check_images=False)
+            assert inverted_said(data) == []
+            marks = count_marks(data)
+            assert not marks.inverted.any()
+            assert not marks.outside.any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -131,7 +133,7 @@ def test_nnunets_archives_have_the_axes_of_nifti_reversed(tmp_path, shape):
     probability = rng.random(shape).astype(np.float32)
     write(tmp_path / "study/images/a.nii.gz", rng.random(shape).astype(np.float32))
     for rater in ("r1", "r2"):
-        write(tmp_path / f"study/masks/{rater}/a.nii.gz", (rng.random(shape) > 0.5).astype(np.uint8))
+        write(tmp_path / f"study/masks/{rater}/a.nii.gz", (rng.random(shape) > 0.7).astype(np.uint8))
     data = load_folder(tmp_path / "study")
     root = tmp_path / "net"
     write(root / "a.nii.gz", (probability > 0.5).astype(np.uint8))
@@ -163,3 +165,71 @@ def test_masks_and_images_of_a_folder_may_be_archives(folder):
     data = load_folder(folder)
     np.testing.assert_array_equal(data.masks(0)[1], MASK)
     assert data.image(0).shape == (1, *SIZES["a"])
+
+
+WRITERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "SimpleITKIOWithReorient")
+ORIENTATIONS = ("RAS", "LPS", "LAS", "PIR", "SAL", "none")
+
+
+def nnunet_case(tmp_path, codes, writer, *, shape=(5, 6, 7), angle=0.0, spoilt=False):
+    """A study of one volume, a folder as nnU-Net writes it (here by the readers' own libraries), and the right mask."""
+    nib = pytest.importorskip("nibabel", reason="nibabel is not installed")
+    sitk = pytest.importorskip("SimpleITK", reason="SimpleITK is not installed")
+    rng = np.random.default_rng([len(writer), *map(ord, codes)])
+    affine = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(codes if codes != "none" else "LAS"), shape)
+    affine[:2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]] @ affine[:2]
+
+    def write(path, array):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(array, affine if codes != "none" else None), path)
+
+    probability = rng.random(shape).astype(np.float32)
+    write(tmp_path / "study/images/a.nii.gz", rng.random(shape).astype(np.float32))
+    for rater in ("r1", "r2"):
+        write(tmp_path / f"study/masks/{rater}/a.nii.gz", (rng.random(shape) > 0.7).astype(np.uint8))
+    mask = probability > 0.5
+    write(tmp_path / "net/a.nii.gz", (rng.random(shape) > 0.5 if spoilt else mask).astype(np.uint8))
+    write(tmp_path / "net.nii.gz", probability)
+    if writer.startswith("Nibabel"):
+        image = nib.load(tmp_path / "net.nii.gz")
+        image = image.as_reoriented(nib.io_orientation(image.affine)) if writer.endswith("WithReorient") else image
+        archive = np.asarray(image.dataobj).transpose(2, 1, 0)
+    else:
+        image = sitk.ReadImage(str(tmp_path / "net.nii.gz"))
+        archive = sitk.GetArrayFromImage(sitk.DICOMOrient(image, "RAS") if writer.endswith("WithReorient") else image)
+    np.savez(tmp_path / "net/a.npz", probabilities=softmax(archive))
+    (tmp_path / "net/dataset.json").write_text("{}")
+    return load_folder(tmp_path / "study"), tmp_path / "net", mask
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("told", ["plans.json", "dataset.json", "by the mask"])
+@pytest.mark.parametrize("shape", [(5, 6, 7), (6, 6, 6)])
+def test_nnunets_archives_are_in_the_axes_of_its_reader(tmp_path, codes, writer, told, shape):
+    data, root, mask = nnunet_case(tmp_path, codes, writer, shape=shape, angle=0.2 * (codes != "none"))
+    if told == "plans.json":
+        (root / told).write_text(json.dumps({"image_reader_writer": writer}))
+        (root / "dataset.json").write_text(json.dumps({"overwrite_image_reader_writer": "NaturalImage2DIO"}))
+    elif told == "dataset.json":
+        (root / told).write_text(json.dumps({"overwrite_image_reader_writer": writer}))
+    found = load_predictions(root, data)
+    assert found.values == "probabilities, 2 classes"
+    np.testing.assert_array_equal(found.prediction(0), mask)
+
+
+@pytest.mark.parametrize("lacks", ["the mask", "a mask that agrees"])
+def test_an_archive_in_unknown_axes_is_a_problem(tmp_path, lacks):
+    data, root, _ = nnunet_case(tmp_path, "LPS", "NibabelIOWithReorient", spoilt=lacks != "the mask")
+    if lacks == "the mask":
+        (root / "a.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"unknown axes.*image_reader_writer in plans\.json.*copy plans\.json"):
+        load_predictions(root, data)
+    (root / "plans.json").write_text(json.dumps({"image_reader_writer": "NibabelIOWithReorient"}))
+    assert load_predictions(root, data).values == "probabilities, 2 classes"
+
+
+def test_in_the_orientation_that_nnunet_turns_to_nothing_is_to_be_known(tmp_path):
+    data, root, mask = nnunet_case(tmp_path, "RAS", "SimpleITKIO")
+    (root / "a.nii.gz").unlink()
+    np.testing.assert_array_equal(load_predictions(root, data).prediction(0), mask)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from irrbench.data import DataError, MasksAloneError, choose_threshold, load_folder, load_predictions
-from irrbench.data.foreground import read_labels
+from irrbench.data.nnunet import read_labels
 from tests.data.toys import SIZES, draw, save
 
 IDS = tuple(SIZES)
