@@ -219,8 +219,8 @@ def test_a_server_that_is_killed_and_comes_back_misses_nothing(
 
 
 def comparable(found):
-    """Without the names that another experiment or store gives."""
-    skipped = {"mlflow.runColor", "mlflow.runName"}
+    """Without what another experiment, store or working directory gives."""
+    skipped = {"mlflow.runColor", "mlflow.runName", "mlflow.source.git.commit"}
     return {
         name: (points, params, {k: v for k, v in tags.items() if k not in skipped}, files, data, status)
         for name, (points, params, tags, files, data, status) in found.items()
