@@ -68,7 +68,7 @@ def read_manifest(root: Path, image_ids: Sequence[str], *, group_column: str | N
     else:
         problems += _misnamed_tables(root, image_ids)
     if column is None:
-        column = next((name for name in GROUP_COLUMNS if name in frame), None)
+        column = next((name for name in GROUP_COLUMNS if name in frame and name not in empty_groups(frame)), None)
     elif column not in frame:
         close = get_close_matches(_plain(column), {_plain(name): name for name in frame}, n=1)
         nearest = next((name for name in frame if _plain(name) in close), None)
@@ -77,12 +77,21 @@ def read_manifest(root: Path, image_ids: Sequence[str], *, group_column: str | N
         problems.append(Problem(MANIFEST, found, "the column named by group_column", remedy))
         column = None
     rows = frame.drop_duplicates("image_id").set_index("image_id")
-    if column is not None:
-        rows[column] = rows[column].where(rows[column] != "", rows.index.to_series())
     problems += _check_ids(frame["image_id"], image_ids)
+    problems += [] if column is None else _check_groups(rows, column)
     findings = _check_splits(rows, column) if "split" in rows else _find_splits(rows)
     problems += [Problem(MANIFEST, *finding) for finding in findings]
     return Manifest(assign_splits(rows.reindex(list(image_ids)), column), column, "split" in rows, problems)
+
+
+def empty_groups(manifest: pd.DataFrame) -> list[str]:
+    """Columns of groups without a group in any row, by which images are not grouped.
+
+    Example:
+        >>> empty_groups(pd.DataFrame({"patient": ["", ""], "site": ["", ""], "group": ["g1", ""]}))
+        ['patient']
+    """
+    return [str(name) for name in manifest if name in GROUP_COLUMNS and (manifest[name] == "").all()]
 
 
 def ungrouped_columns(manifest: pd.DataFrame) -> list[str]:
@@ -205,12 +214,19 @@ def _check_ids(listed: Iterable[str], image_ids: Sequence[str]) -> Iterator[Prob
         yield Problem(MANIFEST, f"no row for image {name!r}", "a row for each image", "add the row or remove the image")
 
 
+def _check_groups(rows: pd.DataFrame, column: str) -> Iterator[Problem]:
+    """A problem for each row without a group: its image would be a group of its own, whoever it belongs to."""
+    for name in rows.index[rows[column] == ""]:
+        remedy = "fill it in (an image that belongs to no other: its own id)"
+        yield Problem(MANIFEST, f"no {column} for image {name!r}", "one in each row, or in none", remedy)
+
+
 def _check_splits(rows: pd.DataFrame, group_column: str | None) -> Iterator[Finding]:
     for name, split in rows["split"].items():
         if split not in SPLITS:
             yield f"split {split!r} for image {name!r}", f"one of {', '.join(SPLITS)}", "correct the split"
     for group, splits in () if group_column is None else rows.groupby(group_column)["split"]:
-        if len(set(splits)) > 1:
+        if group != "" and len(set(splits)) > 1:
             found = f"{group_column} {group!r} in splits {' and '.join(sorted(set(splits)))}"
             yield found, "each group in one split, or scores are too good", "move its images into one split"
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from irrbench.data.manifest import ungrouped_columns
+from irrbench.data.manifest import empty_groups, ungrouped_columns
 from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData
 from irrbench.data.readers import Mask, size_text
+from irrbench.data.resemblance import COPIED, Alike, resembling
 from irrbench.data.values import questioned
 
-COPIED = 0.5  # share of images with equal masks; of 856 small nodules 1 % at most by any two readers
 NEARLY_ALL, HALF = 0.95, 0.5
 PIECE = 2**22
 SHOWN_NAMES, SHOWN_COLUMNS = 3, 12
@@ -31,6 +31,7 @@ class Marks(NamedTuple):
         both: images that both raters drew and at least one of them marked, ``(R, R)``.
         inverted: whether the majority of the others agrees better with the rater's background than marks, ``(N, R)``.
         outside: whether the rater marks over half of the image and over half of its border, ``(N, R)``.
+        alike: what their masks have in common.
     """
 
     shares: NDArray[np.float64]
@@ -39,6 +40,12 @@ class Marks(NamedTuple):
     both: NDArray[np.int64]
     inverted: NDArray[np.bool_]
     outside: NDArray[np.bool_]
+    alike: Alike
+
+    @property
+    def copies(self) -> NDArray[np.bool_]:
+        """Which pairs of raters are equal on so many images that one is a copy, ``(R, R)``."""
+        return (self.both > 1) & (self.equal >= COPIED * self.both) & ~np.eye(len(self.both), dtype=bool)
 
 
 def count_marks(data: RaterData) -> Marks:
@@ -47,6 +54,7 @@ def count_marks(data: RaterData) -> Marks:
     shares, roi = np.full((len(data), raters), np.nan), np.ones(len(data))
     equal, both = np.zeros((2, raters, raters), np.int64)
     inverted, outside = np.zeros((2, len(data), raters), bool)
+    alike = Alike.none(raters)
     for i, item in enumerate(data.packed):
         bits, counts, roi[i] = _patterns(item, raters)
         present = np.array(item.present)
@@ -59,7 +67,8 @@ def count_marks(data: RaterData) -> Marks:
         equal += pairs & (differing + differing.T == 0)
         inverted[i] = present & _agrees_inverted(bits[:, present], counts, present)
         outside[i] = _marks_border(item, raters) & (shares[i] > HALF)
-    return Marks(shares, roi, equal, both, inverted, outside)
+        alike.add(bits, counts, present)
+    return Marks(shares, roi, equal, both, inverted, outside, alike)
 
 
 def _agrees_inverted(bits: NDArray[np.float64], counts: NDArray[np.float64], present: NDArray[np.bool_]) -> Mask:
@@ -211,7 +220,12 @@ def cautions(data: RaterData, marks: Marks, *, splits: bool = True) -> list[str]
         *(f"{rater}: {data.values[rater]}" for rater in questioned(data.values)),
         *_inverted_raters(data, marks),
         *_copied_raters(data, marks),
+        *resembling(data, marks.alike, marks.copies),
         *_same_pictures(data, splits=splits),
+        *(
+            f"Column {name!r} is empty: images are not grouped by it; where some belong together, fill it in."
+            for name in empty_groups(data.manifest)
+        ),
         *of_splits,
     ]
 
@@ -265,7 +279,7 @@ def _inverted_raters(data: RaterData, marks: Marks) -> Iterator[str]:
 def _copied_raters(data: RaterData, marks: Marks) -> Iterator[str]:
     for first, second in combinations(range(len(data.raters)), 2):
         equal, both = int(marks.equal[first, second]), int(marks.both[first, second])
-        if both > 1 and equal >= COPIED * both:
+        if marks.copies[first, second]:
             yield (
                 f"{data.raters[second]} is equal to {data.raters[first]} on {equal} of {both} marked images "
                 f"({equal / both:.0%}): a copied folder makes raters agree, and the ceiling too high."
@@ -280,7 +294,9 @@ def _same_pictures(data: RaterData, *, splits: bool) -> Iterator[str]:
     split = data.manifest["split"].tolist()
     across = [indices for indices in same if splits and len({split[index] for index in indices}) > 1]
     if across:
-        shown = "; ".join(" = ".join(f"{data.image_ids[i]} ({split[i]})" for i in each[:3]) for each in across[:3])
+        # One of each split: the first ids may all be of one.
+        firsts = [sorted({split[i]: i for i in reversed(each)}.values()) for each in across[:3]]
+        shown = "; ".join(" = ".join(f"{data.image_ids[i]} ({split[i]})" for i in each) for each in firsts)
         yield (
             f"{_many(len(across), 'picture')} in several splits under different ids ({shown}): a model is tested on "
             "what it was trained on, and scores are too good. Remove the copies, or give them one group."

@@ -13,6 +13,7 @@ import torch
 from irrbench.agreement import prevalence
 from irrbench.config import StudyOptions
 from irrbench.data.readers import DataError, Problem
+from irrbench.data.resemblance import copied_repeats
 from irrbench.patterns import MIN_RATERS
 from irrbench.reliability.across import (
     extent_table,
@@ -156,14 +157,14 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
         }
         extents, scores = measure_extents(counted), score_candidates(counted, options)
         across, fits = extent_table(extents, groups, options)
-        text = remark(excluded, n_images, options)
+        text, copied = remark(excluded, n_images, options), list(copied_repeats(data))
         return Study(
             data=data,
             n_images=n_images,
             options=options,
             measures=measures,
-            remarks=(text,) if text else (),
-            warnings=(text,) if len(excluded) > WARNING_SHARE * n_images else (),
+            remarks=(*([text] if text else []), *copied),
+            warnings=(*([text] if len(excluded) > WARNING_SHARE * n_images else []), *copied),
             summary=summarize_measures(table, measures, groups, level=level),
             across=across,
             joint=joint_table(counted, options),

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from irrbench.data import check_folder, load_folder
+from irrbench.data.overview import cautions, count_marks
 from irrbench.data.problems import summarize_problems
 from tests.data.toys import SIZES
 
@@ -117,3 +118,29 @@ def test_other_tables_beside_the_images_do_not_matter(folder):
     (folder / "others.csv").write_text("patient,split\nx,train\n")
     assert not check_folder(folder)
     assert not load_folder(folder).has_splits
+
+
+@pytest.mark.parametrize("column", ["patient", "Patient ID", "group"])
+def test_an_empty_group_is_a_problem_that_names_the_row(folder, column):
+    rows = [f"{name},train,{'' if name in 'bd' else 'p1'}" for name in SIZES]
+    (folder / "manifest.csv").write_text("\n".join([f"image_id,split,{column}", *rows]) + "\n")
+    found = check_folder(folder)
+    assert [problem.found.rpartition(" for ")[2] for problem in found] == ["image 'b'", "image 'd'"]
+    assert "expected one in each row, or in none" in str(found[0])
+
+
+def test_a_column_of_groups_without_any_does_not_group(folder):
+    rows = [f"{name},train,, ,p1" for name in SIZES]
+    (folder / "manifest.csv").write_text("\n".join(["image_id,split,group,patient,site", *rows]) + "\n")
+    data = load_folder(folder)
+    assert data.group_column is None
+    lines = cautions(data, count_marks(data), splits=False)
+    for name in ("group", "patient"):
+        assert any(line.startswith(f"Column {name!r} is empty: images are not grouped by it") for line in lines)
+    assert len(check_folder(folder, group_column="patient")) == len(SIZES)  # asked for, it is a problem
+
+
+def test_the_first_column_with_groups_groups(folder):
+    rows = [f"{name},train,,p{number // 2}" for number, name in enumerate(SIZES)]
+    (folder / "manifest.csv").write_text("\n".join(["image_id,split,group,patient", *rows]) + "\n")
+    assert load_folder(folder).groups == ["p0", "p0", "p1", "p1", "p2"]

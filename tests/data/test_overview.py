@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -147,6 +149,16 @@ def test_odd_raters_are_named(change):
     assert len(found) == len(expected), found
     for line, start in zip(found, expected, strict=True):
         assert line.startswith(start)
+
+
+@pytest.mark.parametrize("split", ["aaaba", "aaabc", "baaaa", "abcaa"])
+def test_one_picture_everywhere_is_shown_out_of_each_split(split):
+    names = {"a": "train", "b": "val", "c": "test"}
+    frame = pd.DataFrame({"split": [names[each] for each in split]}, index=[f"image{i:05d}" for i in range(5)])
+    data = replace(some_data(images=5, manifest=frame), pictures=(b"same",) * 5)
+    (line,) = [line for line in said(data) if "picture" in line]
+    for each in set(split):
+        assert f"image{split.index(each):05d} ({names[each]})" in line
 
 
 def test_few_raters_are_said():

@@ -32,6 +32,14 @@ def test_drawing_the_same_again_is_perfect():
     assert table.loc["alpha", "difference"] == pytest.approx(1 - table.loc["alpha", "between"])
 
 
+def test_a_study_says_that_repeats_are_copies():
+    found = study(with_repeats(lambda i, mask: mask), QUICK, progress=False)
+    (text,) = [text for text in found.remarks if "anna@2 is equal to anna on 10 of 10 marked images" in text]
+    assert text in found.warnings
+    found = study(with_repeats(lambda i, mask: np.roll(mask, 1, axis=1)), QUICK, progress=False)
+    assert not [text for text in found.remarks if "anna@2" in text]
+
+
 def test_within_is_the_measure_between_the_drawings_and_between_is_that_of_the_same_images():
     data = with_repeats(lambda i, mask: np.roll(mask, 1 + i % 2, axis=1))
     found = study(data, QUICK, progress=False)

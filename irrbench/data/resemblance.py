@@ -1,0 +1,196 @@
+"""Raters who resemble the others too much (a consensus, a copy) or too little (files of other images, turned ones)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations, permutations, product
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irrbench.data.rater_data import shrink_nearest, small_shape
+
+if TYPE_CHECKING:
+    from irrbench.data.rater_data import RaterData
+    from irrbench.data.readers import Mask
+
+FOLDS = (
+    "the union",
+    "the intersection",
+    "the majority",
+    "the majority (ties marked)",
+    "decided by the votes",
+)  # the last as STAPLE
+COPIED = 0.5  # share of images; of 856 small nodules 1 % at most are drawn alike by any two readers
+FEWEST = 3  # images below which neither likeness nor its lack says anything
+FAR, SUSPECT, MENDED = 0.5, 0.8, 0.8  # times what the others share with each other
+ALONE = 0.75  # what two raters without others are measured by
+SAMPLE, LARGEST = 24, {2: 256, 3: 64}
+_TURNED: dict[tuple[tuple[int, ...], ...], str] = {
+    ((0, 1), (1, -1)): "mirrored left to right",
+    ((0, 1), (-1, 1)): "mirrored top to bottom",
+}
+_TURNED |= {((0, 1), (-1, -1)): "turned by 180 degrees", ((1, 0), (1, 1)): "transposed"}
+
+
+class Alike(NamedTuple):
+    """How much the raters' masks have in common; sums over images.
+
+    Attributes:
+        shared: of each pair the share of the smaller mask that lies in the other, ``(R, R)``.
+        pairs: images that both marked, ``(R, R)``.
+        folds: images on which a rater is that of :data:`FOLDS` of the others, ``(5, R)``.
+        split: images on which the others disagree and the rater marked something, ``(R,)``.
+    """
+
+    shared: NDArray[np.float64]
+    pairs: NDArray[np.int64]
+    folds: NDArray[np.int64]
+    split: NDArray[np.int64]
+
+    @classmethod
+    def none(cls, raters: int) -> Alike:
+        """Nothing counted yet."""
+        square, folds = (raters, raters), (len(FOLDS), raters)
+        return cls(np.zeros(square), np.zeros(square, int), np.zeros(folds, int), np.zeros(raters, int))
+
+    def add(self, bits: NDArray[np.float64], counts: NDArray[np.float64], present: NDArray[np.bool_]) -> None:
+        """Count one image: its vote patterns ``(K, R)``, how many pixels have each, who drew it."""
+        marked = counts @ bits
+        both = (marked[:, None] > 0) & (marked > 0)
+        smaller = np.where(both, np.minimum(marked[:, None], marked), 1)
+        self.shared[...] += (counts[:, None] * bits).T @ bits / smaller
+        self.pairs[...] += both
+        others = bits.sum(1, keepdims=True) - bits
+        number = present.sum() - 1
+        split = ((others > 0) & (others < number)).any(0) & (marked > 0)
+        found = [others > 0, others == number, 2 * others > number, 2 * others >= number]
+        folds = np.stack([(fold == bits).all(0) for fold in found] + [_is_decided(bits, others, number)])
+        self.folds[...] += folds & split
+        self.split[...] += split
+
+
+def _is_decided(bits: NDArray[np.float64], others: NDArray[np.float64], number: int) -> NDArray[np.bool_]:
+    """Whether the others' votes decide each rater's, none and all of them as they say, and no one alone, ``(R,)``."""
+    powers = 2.0 ** np.arange(bits.shape[1])
+    patterns = np.sort((bits @ powers)[:, None] - bits * powers, axis=0)
+    once = (np.diff(patterns, axis=0) > 0).all(0)
+    alone = ((bits[:, :, None] == bits[:, None]).all(0) & ~np.eye(len(powers), dtype=bool)).any(0)
+    odd = ((others == 0) & (bits > 0)).any(0) | ((others == number) & (bits == 0)).any(0)
+    return np.asarray(once & ~alone & ~odd)
+
+
+def resembling(data: RaterData, alike: Alike, copies: NDArray[np.bool_]) -> Iterator[str]:
+    """Cautions about a consensus among the raters, copied repeats, and a rater whose masks agree with nobody's.
+
+    Args:
+        data: the masks.
+        alike: what they have in common.
+        copies: which pairs of raters are said to be copies already, ``(R, R)``.
+    """
+    yield from _consensus(data, alike, copies)
+    yield from copied_repeats(data)
+    yield from _apart(data, alike, copies)
+
+
+def _consensus(data: RaterData, alike: Alike, copies: NDArray[np.bool_]) -> Iterator[str]:
+    for place, rater in enumerate(data.raters):
+        split, best = int(alike.split[place]), int(alike.folds[:, place].argmax())
+        equal = int(alike.folds[best, place])
+        if split < FEWEST or equal < COPIED * split or copies[place].any():
+            continue
+        rest = ", ".join(name for name in data.raters if name != rater)
+        yield (
+            f"{rater} is {FOLDS[best]} of the others on {equal} of {split} images where these differ: a consensus is "
+            f"no rater and makes the ceiling too high. Leave it out with --folder.raters '[{rest}]'."
+        )
+
+
+def copied_repeats(data: RaterData) -> Iterator[str]:
+    """A caution for each repeat that is a copy of another drawing by the same rater."""
+    for rater in data.repeated_raters:
+        names = [rater, *(name for name in data.repeats if name.rpartition("@")[0] == rater)]
+        equal, both = np.zeros((2, len(names), len(names)), int)
+        for index, again in enumerate(data.repeated):
+            if again is None:
+                continue
+            masks, present = data.drawings(index, rater)
+            for second, first in combinations(reversed(range(len(names))), 2):
+                if present[first] and present[second] and (masks[first].any() or masks[second].any()):
+                    both[first, second] += 1
+                    equal[first, second] += np.array_equal(masks[first], masks[second])
+        for first, second in np.argwhere((both > 1) & (equal >= COPIED * both)):
+            yield (
+                f"{names[second]} is equal to {names[first]} on {equal[first, second]} of {both[first, second]} marked "
+                f"images: a copy is no second drawing, and {rater} agrees too well with himself."
+            )
+
+
+def _apart(data: RaterData, alike: Alike, copies: NDArray[np.bool_]) -> Iterator[str]:
+    """A rater whose masks share far less with anybody's than the others' do with each other."""
+    means = np.where((alike.pairs >= FEWEST) & ~copies, alike.shared / np.maximum(alike.pairs, 1), np.nan)
+    np.fill_diagonal(means, np.nan)
+    told = np.zeros(len(means), bool)
+    for place, rater in enumerate(data.raters):
+        own, others = means[place], np.delete(np.delete(means, place, 0), place, 1)
+        known = others[~np.isnan(others).all(1)]
+        theirs = float(np.median(np.nanmax(known, axis=1))) if len(known) else ALONE
+        is_told = len(means) == 2 and told.any()
+        is_unknown = len(means) > 2 and not len(known)
+        if is_told or is_unknown or np.isnan(own).all() or np.nanmax(own) >= SUSPECT * theirs:
+            continue
+        cause = _explain(data, place, theirs)
+        if cause is None and np.nanmax(own) >= FAR * theirs:
+            continue
+        told[place] = True
+        shown = f" ({theirs:.0%} among the others)" if len(known) else ""
+        yield (
+            f"{rater} agrees with nobody: of the smaller mask {np.nanmax(own):.0%} at most lie in another's{shown}. "
+            f"{cause or 'Are the files those of other images, turned or mirrored'}?"
+        )
+
+
+def _explain(data: RaterData, place: int, theirs: float) -> str | None:
+    """What makes the rater's masks fit the others': turned ones, or those of the next or previous image."""
+    drawn = [index for index in range(len(data)) if data.packed[index].present[place]]
+    step = max(1, len(drawn) // SAMPLE)
+    pairs = [(_small(data, index), index) for index in drawn[::step]]
+    references = [(_majority(planes, data.present(index), place), planes[place], index) for planes, index in pairs]
+    found: dict[str, float] = {}
+    base = _mean_shared([(reference, own) for reference, own, _ in references])
+    axes = references[0][1].ndim if references else 0
+    for order, signs in product(permutations(range(axes)), product((1, -1), repeat=axes)):
+        flips = tuple(slice(None, None, sign) for sign in signs)
+        turned = [(reference, own.transpose(order)[flips]) for reference, own, _ in references]
+        text = f"Are the masks {_TURNED.get((order, signs), 'turned or mirrored')}"
+        found[text] = max(found.get(text, 0.0), _mean_shared(turned))
+    for offset, name in ((-1, "next"), (1, "previous")):
+        shifted = [
+            (reference, _small(data, index + offset)[place])
+            for reference, _, index in references
+            if 0 <= index + offset < len(data) and data.packed[index + offset].present[place]
+        ]
+        found[f"Are the files those of the {name} image"] = _mean_shared(shifted)
+    best = max(found, key=found.__getitem__)
+    return best if found[best] >= max(MENDED * theirs, 1.25 * base) else None
+
+
+def _small(data: RaterData, index: int) -> Mask:
+    """The masks of an image, small enough to be turned in all ways."""
+    masks = data.masks(index)
+    shape = small_shape(masks.shape[1:], LARGEST.get(masks.ndim - 1, 64))
+    return np.stack([shrink_nearest(mask, shape) for mask in masks]).astype(bool)
+
+
+def _majority(planes: Mask, present: NDArray[np.bool_], place: int) -> Mask:
+    others = present.copy()
+    others[place] = False
+    return np.asarray(2 * planes[others].sum(0) >= max(others.sum(), 1))
+
+
+def _mean_shared(pairs: Sequence[tuple[Mask, Mask]]) -> float:
+    """The mean share of the smaller mask that lies in the other, of pairs of one size; 0 of too few."""
+    fit = [(one, other) for one, other in pairs if one.shape == other.shape and one.any() and other.any()]
+    shares = [(one & other).sum() / min(one.sum(), other.sum()) for one, other in fit]
+    return float(np.mean(shares)) if len(shares) >= FEWEST else 0.0
