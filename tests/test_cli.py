@@ -233,7 +233,9 @@ def test_convert_says_what_it_wrote_and_that_it_was_checked(tmp_path, capsys) ->
     assert main([*command, f"{tmp_path}/data"]) == 0
     printed = capsys.readouterr().out
     assert f"{tmp_path}/data: 1 images by 2 raters (anna, ben)" in printed
-    assert "checked: no problems found" in printed
+    assert f"irrbench check {tmp_path}/data\nimages      1 image of 3 x 4" in printed  # what check says, and no more
+    assert "no images in" in printed
+    assert "A benchmark alone needs what is missing" in printed
     assert main([*command, f"{tmp_path}/data"]) == 2
     assert "found a folder in use" in capsys.readouterr().err
     assert main([*command, f"{tmp_path}/data", "--overwrite", "--anonymize"]) == 0
@@ -267,7 +269,7 @@ def test_convert_takes_a_file_for_each_annotator_and_says_what_it_understood(tmp
         Path(f"{name}.json").write_text(f'{{"images": [{entries}], "categories": [], "annotations": [{notes}]}}')
     files = ["--from", "anna.json", "--from", "Ben=x=1.json"]
     assert main(["convert", "coco", *files, "--images", "photos", "--output", "data"]) == 1
-    assert capsys.readouterr().out.splitlines() == [
+    assert capsys.readouterr().out.splitlines()[:9] == [
         (
             "left out: 2 times: d.png: found no file; expected 'd.png' in photos. "
             "Remedy: add it, or give the folder that holds it. Also e.png"
@@ -277,8 +279,9 @@ def test_convert_takes_a_file_for_each_annotator_and_says_what_it_understood(tmp
         "data: 3 images by 2 raters (Ben, anna)",
         "  Ben: drawings 2, empty 1, repeats 0",
         "  anna: drawings 3, empty 2, repeats 0",
-        "1 masks are missing, where a rater did not draw an image: read it with allow_missing.",
-        "checked: no problems found",
+        "1 masks are missing, where a rater did not draw an image: read it with --folder.allow_missing true.",
+        "irrbench check data --folder.allow_missing true",
+        "images      3 images of 3 x 4 (height x width), 1 channel; 2 raters: Ben, anna",
     ]
 
 

@@ -84,11 +84,19 @@ def check(config: DataConfig, *, console: Console | None = None) -> int:
     Returns:
         0 where there is no problem, else 2.
     """
+    of_data, of_command = check_in_parts(config, console=console)
+    return SOME_PROBLEMS if of_data or of_command else NO_PROBLEMS
+
+
+def check_in_parts(config: DataConfig, *, console: Console | None = None) -> tuple[int, int]:
+    """As :func:`check`: how many problems the data have, and how many the command alone has with them."""
     console = console or make_console()
     problems: list[Problem | str] = []
     warnings: list[str] = []
     _try(partial(check_config, config), problems)
+    before = len(problems)
     data = _try(partial(load_data, config), problems)
+    of_data = len(problems) - before
     if data is not None:
         marks = count_marks(data)
         for name, text in chain(overview(data, marks), _predictions(config, data, problems)):
@@ -110,7 +118,7 @@ def check(config: DataConfig, *, console: Console | None = None) -> int:
     _warn(warnings, console)
     found = count_problems(len(problems), len(lines)) if problems else "no problems found"
     console.print(f"{config.data or 'the embedded data'}: {found}", soft_wrap=True)
-    return SOME_PROBLEMS if problems else NO_PROBLEMS
+    return of_data, len(problems) - of_data
 
 
 def _try(step: Callable[[], Result], problems: list[Problem | str]) -> Result | None:

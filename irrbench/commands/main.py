@@ -171,8 +171,10 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 
 def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
-    """Convert; 0 when everything can be used, 1 when something was left out or the folder has problems."""
-    from irrbench.data.problems import count_problems, summarize_problems  # noqa: PLC0415
+    """Convert; 0 when the folder can be read and all is in it, 1 when something was left out or it has problems."""
+    from irrbench.commands.checking import check_in_parts  # noqa: PLC0415
+    from irrbench.config import load_config  # noqa: PLC0415
+    from irrbench.data.problems import summarize_problems  # noqa: PLC0415
 
     name, own = options.format.replace("-", "_"), ("command", "typed", "flags", "format", "source")
     convert = getattr(import_module(f"irrbench.convert.{name}"), f"convert_{name}")
@@ -187,13 +189,15 @@ def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
     _say(f"{done.root}: {done.images} images by {len(done.raters)} raters ({', '.join(done.raters)})")
     for rater, (drawings, empty, repeats) in done.drawn.items():
         _say(f"  {rater}: drawings {drawings}, empty {empty}, repeats {repeats}")
+    flags = ["--folder.allow_missing", "true"] if done.missing else []
     if done.missing:
-        _say(f"{done.missing} masks are missing, where a rater did not draw an image: read it with allow_missing.")
-    lines = summarize_problems(done.problems)
-    for line in lines:
-        _say(line)
-    _say(f"checked: {count_problems(len(done.problems), len(lines)) if lines else 'no problems found'}")
-    return SOME_LEFT_OUT if done.left_out or done.problems else 0
+        _say(f"{done.missing} masks are missing, where a rater did not draw an image: read it with {' '.join(flags)}.")
+    _say(shlex.join(["irrbench", "check", str(done.root), *flags]))
+    _prepare()
+    of_data, of_command = check_in_parts(load_config(None, flags, changes={"data": str(done.root)}))
+    if of_command and not of_data:
+        _say("A benchmark alone needs what is missing: the folder is whole, and irrbench reliability can study it.")
+    return SOME_LEFT_OUT if done.left_out or of_data else 0
 
 
 def _sync(options: argparse.Namespace, _flags: list[str]) -> int:

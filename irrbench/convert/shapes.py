@@ -18,6 +18,7 @@ from irrbench.data.readers import Mask, ReadError
 
 Shape = tuple[int, int]
 FARTHEST = 1e7
+SMALL = 8  # pixels; of smaller images an outline may well lie in the first one
 
 
 def fill_polygon(points: ArrayLike, shape: Shape) -> Mask:
@@ -39,7 +40,7 @@ def fill_polygon(points: ArrayLike, shape: Shape) -> Mask:
         corners = np.empty(0)
     if corners.ndim != 2 or corners.shape[1:] != (2,) or len(corners) < 3:
         raise ReadError("no outline", "three or more x, y points", "redraw or remove it")
-    _check_place(corners)
+    _check_place(corners, shape)
     edges = np.stack([corners, np.roll(corners, -1, axis=0)], axis=1)
     edges = np.take_along_axis(edges, edges[..., 1].argsort(axis=1, kind="stable")[..., None], axis=1)
     (x0, y0), (x1, y1) = edges.transpose(1, 2, 0)  # the upper end first, so that both directions round alike
@@ -86,7 +87,8 @@ def fill_rectangle(
         >>> fill_rectangle(2, 0, 1, 2, (2, 4), degrees=90, pivot=(0, 0)).astype(int).tolist()
         [[1, 1, 0, 0], [0, 0, 0, 0]]
     """
-    _check_place([left, top, width, height, degrees])
+    _check_place([left, top, width, height], shape)
+    _check_place([degrees])
     right, bottom = left + width, top + height
     corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
     if degrees:
@@ -106,7 +108,8 @@ def fill_ellipse(x: float, y: float, radius_x: float, radius_y: float, shape: Sh
         >>> fill_ellipse(2, 1.5, 2, 1, (3, 4)).astype(int).tolist()
         [[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
     """
-    _check_place([x, y, radius_x, radius_y, degrees])
+    _check_place([x, y, radius_x, radius_y], shape)
+    _check_place([degrees])
     if min(radius_x, radius_y) <= 0:
         raise ReadError("an ellipse without radius", "two positive radii", "redraw or remove it")
     mask, centre = np.zeros(shape, bool), np.array([x, y])
@@ -118,9 +121,15 @@ def fill_ellipse(x: float, y: float, radius_x: float, radius_y: float, shape: Sh
     return mask
 
 
-def _check_place(numbers: ArrayLike) -> None:
-    if not (np.abs(numbers) < FARTHEST).all():
+def _check_place(numbers: ArrayLike, shape: Shape | None = None) -> None:
+    """Refuse numbers beyond any image and, given the image's shape, shares of its sides, which would mark one pixel."""
+    values = np.asarray(numbers)
+    if not (np.abs(values) < FARTHEST).all():
         raise ReadError("an outline with absurd coordinates", "pixels of the image", "redraw or remove it")
+    is_within = values.min() >= 0 and values.max() <= 1 and (values != np.round(values)).any()
+    if shape is not None and max(shape) > SMALL and is_within:
+        found = "normalized coordinates (all from 0 to 1, which is one pixel)"
+        raise ReadError(found, "pixels of the image", "multiply x by its width and y by its height")
 
 
 def _turn(degrees: float) -> tuple[float, float]:

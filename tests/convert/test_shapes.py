@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,9 @@ from irrbench.convert.writing import anonymous_names, safe_name, safe_names
 from irrbench.data.readers import ReadError
 
 COORDINATES = st.floats(-5, 20).map(lambda value: round(value, 3))
-POLYGONS = st.lists(st.tuples(COORDINATES, COORDINATES), min_size=3, max_size=9)
+POLYGONS = st.lists(st.tuples(COORDINATES, COORDINATES), min_size=3, max_size=9).filter(
+    lambda points: max(map(max, points)) > 1  # else they look like shares of the image's sides
+)
 MASKS = arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 9)))
 
 
@@ -48,6 +52,25 @@ def test_where_an_outline_starts_and_which_way_it_runs_do_not_matter(points, sta
     again = points[start:] + points[:start]
     mask = fill_polygon(again[::-1] if backwards else again, (11, 13))
     np.testing.assert_array_equal(mask, fill_polygon(points, (11, 13)))
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        partial(fill_polygon, [(0.2, 0.1), (0.9, 0.2), (0.5, 1.0)]),
+        partial(fill_rectangle, 0.25, 0.25, 0.5, 0.75),
+        partial(fill_rectangle, 0, 0, 0.5, 1, degrees=30),
+        partial(fill_ellipse, 0.5, 0.5, 0.25, 0.4),
+    ],
+)
+def test_shares_of_the_sides_are_no_pixels(fill):
+    with pytest.raises(ReadError, match="normalized coordinates"):
+        fill(shape=(11, 13))
+    assert fill(shape=(4, 5)).shape == (4, 5)  # so small an image may have such a mark
+
+
+def test_the_first_pixel_may_be_marked():
+    assert np.argwhere(fill_polygon([(0, 0), (1, 0), (1, 1), (0, 1)], (11, 13))).tolist() == [[0, 0]]
 
 
 def test_halves_that_share_an_edge_share_no_pixel():
