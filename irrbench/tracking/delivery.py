@@ -114,7 +114,8 @@ class Delivery:
     def put(self, request: Request) -> None:
         """Write a request down, to be sent after all others of its run. Takes a file's time, and never fails."""
         with self._changed:
-            self._forget_removed()
+            if self._session is not None and not self._session.folder.is_dir():
+                self._forget_removed()
             try:
                 self._session = self._session or Session.create(self.spool, self.tracking_uri)
                 queued = self._session.add(request)
@@ -186,19 +187,21 @@ class Delivery:
             return self._patience(used=self._idle), longest - (0.0 if last else self._waited), stuck
         return self._patience(least=STUCK), limit, max(stuck, STUCK)
 
-    def _forget_removed(self) -> None:
-        """Say once that somebody has removed the spool under this process, and go on in a new one."""
-        if self._session is None or self._session.folder.is_dir():
-            return
-        self._session.close()
-        self._session = None
-        if lost := self._queues.forget_gone():
+    def _forget_removed(self) -> int:
+        """Say that somebody has removed records, or the whole spool, under this process; how many are lost."""
+        if self._session is not None and not self._session.folder.is_dir():
+            self._session.close()
+            self._session = None
+        # What another worker sends may be gone because it has just arrived.
+        lost = self._queues.forget_gone(besides=[batch for batch, _ in self._sending.values()])
+        if lost:
             logger.warning(
                 "The folder %s was removed while this program ran: %d records in it that MLflow had not taken yet are "
                 "lost. The program goes on, and so does what it logs from here on.",
                 self.spool,
                 lost,
             )
+        return lost
 
     def _close_empty_sessions(self) -> None:
         if self._session is not None and self._session.is_empty():
@@ -283,8 +286,8 @@ class Delivery:
         if number != self._worker and outcome.reason is not None:  # the next worker tries the same requests
             return
         if outcome.reason is not None and any(request.is_gone for request in batch) and not outcome.final:
-            self._forget_removed()
-            self._queues.forget_gone()  # what another worker has delivered
+            if not self._forget_removed():  # another worker has it, and may have delivered it
+                self._queues.postpone(batch)
             return
         self._queues.settle(batch, outcome)
         has_answered = outcome.reason is None or outcome.refused

@@ -110,9 +110,10 @@ class Queues:
             if outcome.reason is not None and not outcome.final:
                 self.held[batch[0].order] = (batch[0], outcome.reason)
 
-    def forget_gone(self) -> int:
-        """Take out the requests whose records have been removed, and return how many they are."""
-        gone = [order for order, request in self._waiting.items() if request.is_gone]
+    def forget_gone(self, *, besides: Iterable[Iterable[QueuedRequest]] = ()) -> int:
+        """Take out the requests whose records were removed, except those of some batches; return how many they are."""
+        kept = {request.order for batch in besides for request in batch}
+        gone = [order for order, request in self._waiting.items() if order not in kept and request.is_gone]
         for order in gone:
             del self._waiting[order]
         return len(gone)
