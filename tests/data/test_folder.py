@@ -99,7 +99,7 @@ def test_hash_splits_have_the_promised_shares():
 
 
 def test_manifest_gives_splits_groups_and_covariates(folder):
-    rows = "image_id,split,group,age\nb,val,p2,40\na,train,007,50\nc,test,p3,\nd,train,007,51\ne,test,,60\n"
+    rows = "image_id,split,group,age\nb,val,p2,40\na,train,007,50\nc,test,p3,\nd,train,007,51\ne,test,e,60\n"
     (folder / "manifest.csv").write_text(rows)
     data = load_folder(folder)
     assert data.group_column == "group"

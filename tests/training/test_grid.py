@@ -92,8 +92,8 @@ def test_a_task_of_a_job_array_is_a_process_of_its_own(study, with_nets, store, 
     assert len(open_store(store, "irrbench: study")[0].search_runs(["1", "2"])) == 3
 
 
-def test_workers_that_die_make_failures_of_the_remaining_cells(monkeypatch):
-    cells = [type("Cell", (), {"name": n, "folder": Path(n)})() for n in "abc"]
+def test_workers_that_die_make_failures_of_the_remaining_cells(monkeypatch, tmp_path):
+    cells = [type("Cell", (), {"name": n, "folder": tmp_path / n})() for n in "abc"]
 
     def results(self, function, calls):
         yield None
@@ -105,6 +105,7 @@ def test_workers_that_die_make_failures_of_the_remaining_cells(monkeypatch):
     assert [(cell.name, ending.name) for cell, ending in found[1:]] == [("b", "b"), ("c", "c")]
     assert all(isinstance(ending, Failure) for _, ending in found[1:])
     assert found[2][1].reason == "RuntimeError: the cluster went away"
+    assert "the cluster went away" in (tmp_path / "c" / "failure.log").read_text()
 
 
 @pytest.fixture(scope="module")
