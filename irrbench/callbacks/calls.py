@@ -156,7 +156,8 @@ class ForwardCalls:
 
     def _see(self, name: str, tensor: Tensor, *, is_aside: bool) -> Seen:
         fits = self._fits(tensor)
-        keeps = fits and self._is_first and not tensor.is_meta and not torch.compiler.is_compiling()
+        # Asked in this order: a compiled graph would depend on what it reads, and be compiled anew in the second batch.
+        keeps = fits and not torch.compiler.is_compiling() and self._is_first and not tensor.is_meta
         before = tensor.detach().clone() if keeps else None
         return Seen(name, tuple(tensor.shape), tensor if fits else None, is_aside, before)
 
