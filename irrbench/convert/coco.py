@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from irrbench.convert.exports import Entry, Export, Files, Shape, list_exports, load_json, name_of, size_of, whole
+from irrbench.convert.exports import Export, Files, check_owner, list_exports, load_json
 from irrbench.convert.gather import Drawing, Gathering, Mark
 from irrbench.convert.shapes import decode_runs, expand_runs, fill_box, fill_polygon
-from irrbench.convert.writing import Converted, attempt
+from irrbench.convert.values import Entry, Shape, entries_of, name_of, plain_values, size_of, whole
+from irrbench.convert.writing import Converted
 from irrbench.data.readers import DataError, Mask, Problem, ReadError
 
 EXPECTED = "COCO annotations in JSON"
@@ -76,14 +77,12 @@ def convert_coco(
     Raises:
         DataError: a file that cannot be read, unknown categories, annotations without annotator, or nothing to convert.
     """
-    gathering = Gathering(images, categories, word="category", all_looked=all_looked)
+    gathering = Gathering("COCO", images, categories, word="category", all_looked=all_looked)
     options = _Options(looked, boxes, holes, gathering.tally)
-    found: list[Drawing | Problem] = []
-    known: list[str] = []
     for export in list_exports(annotations):
         content = _load(export)
         names = _category_names(content)
-        known += [labels[0] for labels in names.values()]
+        gathering.known += [labels[0] for labels in names.values()]
         field = annotator or _FIELDS[0]
         if export.rater is None:
             field = _annotator_field(content, annotator, export)
@@ -92,28 +91,22 @@ def convert_coco(
         by_image = _by_image(content, field, export)
         for key, entry in _images(content, export).items():
             make = partial(_drawings, export, entry, by_image[key], field, names, options)
-            made = attempt(f"{export.name}, image {key}", make)
-            found += [made] if isinstance(made, Problem) else made
-    return gathering.write(
-        found, Path(output), tool="COCO", known=known, anonymize=anonymize, overwrite=overwrite, progress=progress
-    )
+            gathering.add(f"{export.name}, image {key}", make)
+    return gathering.write(output, anonymize=anonymize, overwrite=overwrite, progress=progress)
 
 
 def _load(export: Export) -> Entry:
     """The whole file, with lists of images and of annotations."""
     content = load_json(export, EXPECTED)
     for key in ("images", "annotations"):
-        entries = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        if entries_of(content, key) is None:
             raise DataError([Problem(str(export.path), f"no list of {key}", EXPECTED, "export again")])
     return dict(content)
 
 
 def _category_names(content: Entry) -> dict[str | None, tuple[str, ...]]:
     """By id, the name of a category and the id itself."""
-    listed = content.get("categories")
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    pairs = [(name_of(entry.get("id")), entry.get("name")) for entry in entries]
+    pairs = [(name_of(entry.get("id")), entry.get("name")) for entry in entries_of(content, "categories") or []]
     return {number: (str(name or number), number) for number, name in pairs if number is not None}
 
 
@@ -183,13 +176,9 @@ def _by_image(content: Entry, field: str, export: Export) -> dict[str | None, li
         for entry in entries
         if key not in known
     ]
-    people = {name_of(_field(entry, field)) for entry in content["annotations"]} - {None}
-    if export.rater is not None and len(people) > 1:
-        found = f"annotations by {len(people)} annotators ({', '.join(sorted(map(str, people))[:4])})"
-        remedy = "name the file without --from, and each becomes a rater"
-        problems.append(Problem(export.name, found, f"those of {export.rater} alone", remedy))
     if problems:
         raise DataError(problems)
+    check_owner(export, (name_of(_field(entry, field)) for entry in content["annotations"]))
     return by_image
 
 
@@ -221,10 +210,9 @@ def _drawings(
     for annotation in annotations:
         rater = _rater(annotation, entry, field) if export.rater is None else export.rater
         people[rater] = [*(people.get(rater) or []), _mark(annotation, names, options)]
-    plain = {key: value for key, value in entry.items() if isinstance(value, str | int | float | bool)}
     image = original if isinstance(original, str) and original else file
     declared = size_of(entry.get("height"), entry.get("width"))
-    covariates = {key: value for key, value in plain.items() if key not in {*_STANDARD_FIELDS, options.looked, field}}
+    covariates = plain_values(entry, without={*_STANDARD_FIELDS, options.looked, field})
     return [
         Drawing(export.name, image, (file, image), rater, None if marks is None else tuple(marks), declared, covariates)
         for rater, marks in (people or {None: None}).items()

@@ -13,10 +13,11 @@ from xml.parsers import expat
 
 import numpy as np
 
-from irrbench.convert.exports import Export, Files, Shape, list_exports, name_of, read_content, reading, size_of, whole
+from irrbench.convert.exports import Export, Files, check_owner, list_exports, read_content, reading
 from irrbench.convert.gather import Drawing, Gathering, Mark
 from irrbench.convert.shapes import expand_runs, fill_ellipse, fill_polygon, fill_rectangle
-from irrbench.convert.writing import Converted, attempt
+from irrbench.convert.values import Shape, name_of, size_of, whole
+from irrbench.convert.writing import Converted
 from irrbench.data.readers import DataError, Mask, Problem, ReadError
 
 EXPECTED = "an export in the format 'CVAT for images 1.1'"
@@ -53,19 +54,16 @@ def convert_cvat(
     Raises:
         DataError: a file that cannot be read, unknown labels, or nothing to convert.
     """
-    gathering = Gathering(images, labels)
-    found: list[Drawing | Problem] = []
-    known: list[str] = []
+    gathering = Gathering("CVAT", images, labels)
     for export in list_exports(exports):
         root = _read(export)
-        known += [name for label in root.iterfind("meta//labels/label") if (name := name_of(label.findtext("name")))]
+        names = [name_of(label.findtext("name")) for label in root.iterfind("meta//labels/label")]
+        gathering.known += filter(None, names)
         people = _assignees(root, export)
         for image in root.iterfind("image"):
             label = f"{export.name}, image {image.get('name') or image.get('id')}"
-            found.append(attempt(label, partial(_drawing, export, image, people, boxes=boxes)))
-    return gathering.write(
-        found, Path(output), tool="CVAT", known=known, anonymize=anonymize, overwrite=overwrite, progress=progress
-    )
+            gathering.add(label, partial(_drawings, export, image, people, boxes=boxes))
+    return gathering.write(output, anonymize=anonymize, overwrite=overwrite, progress=progress)
 
 
 def _read(export: Export) -> Element:
@@ -107,10 +105,7 @@ def _assignees(root: Element, export: Export) -> dict[str | None, str]:
         for work in works
         if (name := name_of(work.findtext("assignee/username")) or name_of(work.findtext("assignee")))
     }
-    several = sorted({*people.values()})
-    if export.rater is not None and len(several) > 1:
-        found, remedy = f"tasks of {len(several)} assignees ({', '.join(several[:4])})", "name the file without --from"
-        raise DataError([Problem(export.name, found, f"those of {export.rater} alone", remedy)])
+    check_owner(export, people.values())
     if export.rater is not None:
         return {None: export.rater}
     if not people:
@@ -119,19 +114,18 @@ def _assignees(root: Element, export: Export) -> dict[str | None, str]:
     return people | ({None: next(iter(people.values()))} if len(works) == 1 else {})
 
 
-def _drawing(export: Export, image: Element, people: dict[str | None, str], *, boxes: bool) -> Drawing:
+def _drawings(export: Export, image: Element, people: dict[str | None, str], *, boxes: bool) -> Iterator[Drawing]:
     task, name = name_of(image.get("task_id")), image.get("name")
     rater = people.get(task) or people.get(None)
     if rater is None:
-        raise ReadError(
-            f"no assignee of task {task}", "who drew it", "assign it, or export each task: --from NAME=FILE"
-        )
+        remedy = "assign it, or export each task: --from NAME=FILE"
+        raise ReadError(f"no assignee of task {task}", "who drew it", remedy)
     if not name:
         raise ReadError("no name", "one for each image", "export again")
     subset = image.get("subset")
     covariates = {} if subset is None else {"split": subset}
     size = size_of(image.get("height"), image.get("width"))
-    return Drawing(export.name, name, (name,), rater, tuple(_marks(image, boxes=boxes)), size, covariates, time="")
+    yield Drawing(export.name, name, (name,), rater, tuple(_marks(image, boxes=boxes)), size, covariates)
 
 
 def _marks(image: Element, *, boxes: bool) -> Iterator[Mark]:

@@ -1,25 +1,21 @@
-"""Reads the files that annotation tools export, and the numbers and names in them, however they are written."""
+"""Reads the files that annotation tools export."""
 
 from __future__ import annotations
 
 import json
-import math
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from xml.parsers.expat import ExpatError
 
-from irrbench.data.readers import MAX_PIXELS, DataError, Problem, ReadError
+from irrbench.data.readers import DataError, Problem, ReadError
 
-Entry = Mapping[str, Any]
-Shape = tuple[int, int]
 Files = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 MAX_BYTES = 2**30
-_PERSON = ("email", "username", "name", "id")
 _UNREADABLE = (OSError, RuntimeError, EOFError, LookupError, ValueError, zipfile.BadZipFile, zlib.error, ExpatError)
 
 
@@ -87,6 +83,19 @@ def _open(path: Path, ending: str) -> IO[bytes]:
     return archive.open(names[0])
 
 
+def check_owner(export: Export, people: Iterable[str | None]) -> None:
+    """Refuse a file of one person that names several.
+
+    Raises:
+        DataError: it does.
+    """
+    several = sorted({name for name in people if name is not None})
+    if export.rater is not None and len(several) > 1:
+        found = f"drawings by {len(several)} people ({', '.join(several[:4])})"
+        remedy = "name the file without --from, and each becomes a rater"
+        raise DataError([Problem(export.name, found, f"those of {export.rater} alone", remedy)])
+
+
 def load_json(export: Export, expected: str) -> Any:
     """The content of a file.
 
@@ -95,45 +104,3 @@ def load_json(export: Export, expected: str) -> Any:
     """
     with reading(export, expected):
         return json.loads(read_content(export.path, ".json"))
-
-
-def whole(value: object) -> int | None:
-    """A whole number, however it is written; None for anything else.
-
-    Example:
-        >>> whole(30.0), whole("30"), whole(30.5), whole(True)
-        (30, 30, None, None)
-    """
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def name_of(value: object) -> str | None:
-    """A person's or an entry's name or number as text, 0 included; None where there is none.
-
-    Example:
-        >>> name_of(0), name_of(7.0), name_of(" anna "), name_of({"id": 3, "email": "a@b.c"}), name_of("")
-        ('0', '7', 'anna', 'a@b.c', None)
-    """
-    if isinstance(value, Mapping):
-        return next((name for key in _PERSON if (name := name_of(value.get(key))) is not None), None)
-    if isinstance(value, str):
-        return value.strip() or None
-    number = whole(value)
-    return None if number is None else str(number)
-
-
-def size_of(height: object, width: object) -> Shape:
-    """A declared size.
-
-    Raises:
-        ReadError: none, or more pixels than any image may have.
-    """
-    shape = (whole(height) or 0, whole(width) or 0)
-    if min(shape) < 1 or math.prod(shape) > MAX_PIXELS:
-        found = f"height {height!r} and width {width!r}"
-        raise ReadError(found[:200], f"whole numbers, at most {MAX_PIXELS:,} pixels", "export again")
-    return shape

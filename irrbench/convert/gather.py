@@ -12,9 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from irrbench.convert.exports import Shape
+from irrbench.convert.values import Shape
 from irrbench.convert.writing import MALFORMED, Converted, ImageFolder, Source, attempt, write_folder
 from irrbench.data.readers import DataError, Mask, Problem, ReadError, size_text
+
+_LARGE = 400  # pixels of each side; in smaller images marks in the first 100 are nothing odd
 
 
 class Mark(NamedTuple):
@@ -45,6 +47,7 @@ class Drawing(NamedTuple):
         declared: the image's size.
         covariates: for the manifest.
         time: of the drawing; a person's later ones are repeats.
+        url: of the image's file, for a folder that can fetch it.
     """
 
     export: str
@@ -55,31 +58,55 @@ class Drawing(NamedTuple):
     declared: Shape | None = None
     covariates: Mapping[str, object] = {}
     time: str = ""
+    url: str = ""
 
 
 class Gathering:
     """Sorts drawings by image, and keeps account of what it leaves out.
 
     Args:
+        tool: whose exports they are.
         images: the folder of the images; without one, black images stand for them.
         labels: names of what counts; everything by default.
         word: what the tool calls a label.
         all_looked: whether everybody looked at every image.
+        by_file: whether entries that lead to one file are one image; else those of one name.
+
+    Attributes:
+        found: what the exports say, and what could not be read.
+        known: labels that they list, whether or not they occur.
+        notes: what else should be known.
     """
 
     def __init__(
-        self, images: str | Path | None, labels: Sequence[str] = (), *, word: str = "label", all_looked: bool = False
+        self,
+        tool: str,
+        images: str | Path | ImageFolder | None,
+        labels: Sequence[str] = (),
+        *,
+        word: str = "label",
+        all_looked: bool = False,
+        by_file: bool = True,
     ) -> None:
-        self._folder = None if images is None else ImageFolder(Path(images))
-        self._wanted, self._word, self._all_looked = frozenset(labels), word, all_looked
+        self._folder = ImageFolder(Path(images)) if isinstance(images, str | Path) else images
+        self._tool, self._wanted, self._word = tool, frozenset(labels), word
+        self._all_looked, self._by_file = all_looked, by_file
+        self.found: list[Drawing | Problem] = []
+        self.known: list[str] = []
         self._undrawn: set[tuple[Path | str, str]] = set()
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self.notes: list[str] = []
+        self._in_corner: set[bool] = set()
         if images is None:
             self.notes.append(
                 "no folder of images: black ones of the declared sizes stand for them (--images gives others)"
             )
+
+    def add(self, label: str, make: Callable[[], Iterable[Drawing]]) -> None:
+        """Take in the drawings that ``make`` gives, or what is wrong with the entry of that label."""
+        made = attempt(label, lambda: list(make()))
+        self.found += [made] if isinstance(made, Problem) else made
 
     def tally(self, text: str) -> None:
         """Count something for the notes, which name it with its number; threads may call this."""
@@ -90,25 +117,14 @@ class Gathering:
         yield from self.notes
         for text, count in self._counts.items():
             yield f"{count} {text}"
+        if self._in_corner == {True}:
+            yield "all marks lie in the first 100 x 100 pixels of large images: percent in place of pixels?"
 
-    def write(
-        self,
-        found: Sequence[Drawing | Problem],
-        output: Path,
-        *,
-        tool: str,
-        known: Iterable[str] = (),
-        anonymize: bool,
-        overwrite: bool,
-        progress: bool,
-    ) -> Converted:
+    def write(self, output: str | Path, *, anonymize: bool, overwrite: bool, progress: bool) -> Converted:
         """Write a data folder of what the exports say.
 
         Args:
-            found: what they say, and what could not be read.
             output: the new data folder.
-            tool: whose exports they are.
-            known: labels that they list, whether or not they occur.
             anonymize: whether nothing may lead back to the raters' names, of which files have some.
             overwrite: as of :func:`~irrbench.convert.writing.write_folder`.
             progress: likewise.
@@ -116,33 +132,37 @@ class Gathering:
         Raises:
             DataError: a label that counts and does not exist, or nothing to convert.
         """
-        exports = {drawing.export: None for drawing in found if isinstance(drawing, Drawing)}
+        exports = {drawing.export: None for drawing in self._drawings}
         chosen = {"labels": sorted(self._wanted), "images_given": self._folder is not None}
-        facts = {"format": tool, "source": len(exports) if anonymize else list(exports), **chosen}
-        entries, options = self._sources(found, known), {"overwrite": overwrite, "anonymize": anonymize}
-        return write_folder(entries, output, facts=facts, notes=self._all_notes(), progress=progress, **options)
+        facts = {"format": self._tool, "source": len(exports) if anonymize else list(exports), **chosen}
+        options = {"overwrite": overwrite, "anonymize": anonymize, "progress": progress}
+        return write_folder(self._sources(), Path(output), facts=facts, notes=self._all_notes(), **options)
 
-    def _sources(self, found: Sequence[Drawing | Problem], known: Iterable[str]) -> list[Source | Problem]:
-        drawings = [one for one in found if isinstance(one, Drawing)]
-        self._check_labels(drawings, known)
+    @property
+    def _drawings(self) -> list[Drawing]:
+        return [one for one in self.found if isinstance(one, Drawing)]
+
+    def _sources(self) -> list[Source | Problem]:
+        drawings = self._drawings
+        self._check_labels()
         groups: dict[Path | str, list[Drawing]] = defaultdict(list)
         for drawing in drawings:
             groups[self._key(drawing.image)].append(drawing)
         everyone = sorted({drawing.rater for drawing in drawings if drawing.rater is not None})
-        problems: list[Source | Problem] = [one for one in found if isinstance(one, Problem)]
+        problems: list[Source | Problem] = [one for one in self.found if isinstance(one, Problem)]
         looked = everyone if self._all_looked else []
         return problems + [
             attempt(f"{group[0].export}, image {group[0].image}", partial(self._source, key, group, looked))
             for key, group in groups.items()
         ]
 
-    def _check_labels(self, drawings: Iterable[Drawing], known: Iterable[str]) -> None:
-        marks = [mark for drawing in drawings for mark in drawing.marks or ()]
+    def _check_labels(self) -> None:
+        marks = [mark for drawing in self._drawings for mark in drawing.marks or ()]
         labels = [mark.labels for mark in marks]
         joined = sorted({mark.labels[0] for mark in marks if mark.labels and mark.fill is not None})
         if len(joined) > 1 and not self._wanted:
             self.notes.append(f"several are joined in one mask: {', '.join(joined)} (--{self._word} chooses)")
-        names = dict.fromkeys([*known, *(each[0] for each in labels if each)])
+        names = dict.fromkeys([*self.known, *(each[0] for each in labels if each)])
         missing = self._wanted - {*names, *(name for each in labels for name in each)}
         if missing:
             found, expected = f"no {self._word} {min(missing)!r}", f"some of {', '.join(names) or 'none'}"
@@ -151,7 +171,7 @@ class Gathering:
     def _key(self, image: str) -> Path | str:
         """The file that an image's name leads to, so that one image stays one however exports call its folder."""
         try:
-            return image if self._folder is None else self._folder.find([image])
+            return image if self._folder is None or not self._by_file else self._folder.find([image])
         except ReadError:
             return image
 
@@ -179,11 +199,13 @@ class Gathering:
             raise ReadError("no shape with an outline", "polygons, masks or ellipses", "use --boxes, or leave it out")
 
         def draw(shape: Shape) -> dict[str, list[Mask]]:
-            return {rater: [union(marks, shape) for marks in drawings] for rater, drawings in drawn.items()}
+            return {rater: [self._union(marks, shape) for marks in drawings] for rater, drawings in drawn.items()}
 
         declared = sizes[0] if sizes else None
         files = tuple(dict.fromkeys(name for drawing in group for name in drawing.files))
-        return Source(name, tuple(drawn), _shared(group), partial(self._image, files, declared), draw, declared)
+        return Source(
+            name, tuple(drawn), _shared(group), partial(self._image, files, group[0].url, declared), draw, declared
+        )
 
     def _outlined(self, key: Path | str, rater: str, marks: Sequence[Mark]) -> list[Mark] | None:
         """The marks that count; None where they are all of kinds without an outline."""
@@ -195,7 +217,7 @@ class Gathering:
                 continue
             counting.append(mark)
             if mark.fill is None:
-                filled = " (--boxes fills them)" if mark.kind in ("box", "rectangle") else ""
+                filled = " (--boxes fills them)" if mark.kind.lower().endswith(("box", "rectangle")) else ""
                 self.tally(f"of kind {mark.kind} left out: they have no outline{filled}")
         outlined = [mark for mark in counting if mark.fill is not None]
         if not counting or outlined:
@@ -204,9 +226,15 @@ class Gathering:
         self.tally("drawings without any outline count as not drawn")
         return None
 
-    def _image(self, files: Sequence[str], declared: Shape | None) -> Path | NDArray[np.generic]:
+    def _union(self, marks: Iterable[Mark], shape: Shape) -> Mask:
+        mask = union(marks, shape)
+        if min(shape) >= _LARGE and mask.any():
+            self._in_corner.add(not mask[100:].any() and not mask[:, 100:].any())
+        return mask
+
+    def _image(self, files: Sequence[str], url: str, declared: Shape | None) -> Path | NDArray[np.generic]:
         if self._folder is not None:
-            return self._folder.find(files)
+            return self._folder.find(files, url)
         if declared is None:
             raise ReadError("no size", "images, or a declared size", "give --images DIR")
         return np.zeros(declared, np.uint8)
@@ -233,12 +261,14 @@ def union(marks: Iterable[Mark], shape: Shape) -> Mask:
 
 def _check_files(group: Sequence[Drawing]) -> None:
     """Refuse an export that tells two files apart which are one here; other exports may call a file otherwise."""
-    names: dict[str, dict[str, None]] = defaultdict(dict)
+    names: dict[str, dict[tuple[str, ...], None]] = defaultdict(dict)
     for drawing in group:
-        names[drawing.export][drawing.files[0]] = None
+        names[drawing.export][drawing.files] = None
     for several in names.values():
         if len(several) > 1:
-            found = f"{' and '.join(list(several)[:2])}, which lead to one image"
+            one, other = list(several)[:2]
+            first, second = (next((file for file in a if file not in b), a[0]) for a, b in ((one, other), (other, one)))
+            found = f"{first} and {second}, which lead to one image"
             raise ReadError(found, "a file for each image", "keep the folders as exported, or rename one of them")
 
 

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from irrbench.convert.exports import Entry, Export, Files, Shape, list_exports, load_json, name_of, size_of
+from irrbench.convert.exports import Export, Files, check_owner, list_exports, load_json
 from irrbench.convert.gather import Drawing, Gathering, Mark
 from irrbench.convert.shapes import decode_packed_runs, fill_ellipse, fill_polygon, fill_rectangle
-from irrbench.convert.writing import Converted, attempt
+from irrbench.convert.values import Entry, Shape, dict_of, entries_of, name_of, plain_values, size_of
+from irrbench.convert.writing import Converted
 from irrbench.data.formats import extension
 from irrbench.data.readers import DataError, Mask, Problem, ReadError
 
@@ -68,16 +69,12 @@ def convert_label_studio(
     Raises:
         DataError: a file that cannot be read, unknown labels, or nothing to convert.
     """
-    gathering = Gathering(images, labels)
+    gathering = Gathering("Label Studio", images, labels)
     options = _Options(image, boxes, ground_truth, gathering.tally)
-    found: list[Drawing | Problem] = []
     for export in list_exports(exports):
         for number, task in enumerate(_tasks(export)):
-            made = attempt(f"{export.name}, task {task.get('id', number)}", partial(_drawings, export, task, options))
-            found += [made] if isinstance(made, Problem) else made
-    return gathering.write(
-        found, Path(output), tool="Label Studio", anonymize=anonymize, overwrite=overwrite, progress=progress
-    )
+            gathering.add(f"{export.name}, task {task.get('id', number)}", partial(_drawings, export, task, options))
+    return gathering.write(output, anonymize=anonymize, overwrite=overwrite, progress=progress)
 
 
 def _tasks(export: Export) -> list[Entry]:
@@ -90,44 +87,34 @@ def _tasks(export: Export) -> list[Entry]:
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
         raise DataError([Problem(str(export.path), "no tasks", EXPECTED, "export as JSON")])
     makers = [each.get("completed_by") for task in tasks for each in _listed(task.get("annotations"))]
-    people = {name_of(maker) for maker in (*makers, *(task.get("annotator") for task in tasks))} - {None}
-    if export.rater is not None and len(people) > 1:
-        found = f"annotations by {len(people)} people ({', '.join(sorted(map(str, people))[:4])})"
-        remedy = "name the file without --from, and each becomes a rater"
-        raise DataError([Problem(export.name, found, f"those of {export.rater} alone", remedy)])
+    check_owner(export, map(name_of, (*makers, *(task.get("annotator") for task in tasks))))
     return tasks
 
 
-def _drawings(export: Export, task: Entry, options: _Options) -> list[Drawing]:
+def _drawings(export: Export, task: Entry, options: _Options) -> Iterator[Drawing]:
     """The drawings on one task's image."""
     found = list(_annotations(task, options))
     if not found:
         options.tally("tasks without an annotation that counts")
-        return []
-    data = _dict(task.get("data", task))
+        return
+    data = dict_of(task.get("data", task))
     field = _image_field(data, options.image)
     files = _image_files(data[field])
-    covariates = (
-        {} if data is task else {key: value for key, value in data.items() if key != field and _is_plain(value)}
-    )
-    drawings = []
+    covariates = {} if data is task else plain_values(data, without=(field,))
     for annotation in found:
         rater = export.rater if export.rater is not None else name_of(annotation.get("completed_by"))
         if rater is None:
-            raise ReadError(
-                "an annotation without completed_by", "who drew it", "export again, or use --from NAME=FILE"
-            )
-        results = annotation.get("result")
-        if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
+            remedy = "export again, or use --from NAME=FILE"
+            raise ReadError("an annotation without completed_by", "who drew it", remedy)
+        results = entries_of(annotation, "result")
+        if results is None:
             raise ReadError("an annotation without a list of results", "result, empty or not", "export as JSON")
         marks = tuple(_marks(results, options))
         sizes = {size_of(one["original_height"], one["original_width"]) for one in results if "original_width" in one}
         if len(sizes) > 1 or len({one.get("to_name") for one in results if one.get("to_name")}) > 1:
             raise ReadError("drawings on several images of a task", "one image", "export a task for each image")
         time = str(annotation.get("created_at") or "")
-        declared = next(iter(sizes), None)
-        drawings.append(Drawing(export.name, files[-1], files, rater, marks, declared, covariates, time))
-    return drawings
+        yield Drawing(export.name, files[-1], files, rater, marks, next(iter(sizes), None), covariates, time)
 
 
 def _annotations(task: Entry, options: _Options) -> Iterator[Entry]:
@@ -197,7 +184,7 @@ def _marks(results: Sequence[Entry], options: _Options) -> Iterator[Mark]:
             raise ReadError("a task of several pages", "one image", "export a task for each image")
         regions[name_of(result.get("id")) or f"number {number}"].append(result)
     for region, parts in regions.items():
-        values = [_dict(part.get("value")) for part in parts]
+        values = [dict_of(part.get("value")) for part in parts]
         kind, fill = next((shape for value in values if (shape := _shape(value, options))), (None, None))
         named = [kind, *(part.get("type") for part in parts), *(key for value in values for key in _label_keys(value))]
         kind = next((str(name) for name in named if name and str(name).lower() not in _ANSWERS), None)
@@ -246,16 +233,8 @@ def _pixels(value: Entry, keys: Sequence[str], shape: Shape) -> list[float]:
     return [float(value[key]) * shape[1 - place % 2] / 100 for place, key in enumerate(keys)]
 
 
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str | int | float | bool)
-
-
 def _listed(value: object) -> list[Entry]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
-
-
-def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 _SHAPES: tuple[tuple[str, str, Callable[[Entry, Shape], Mask]], ...] = (

@@ -11,8 +11,7 @@ import shutil
 import threading
 import urllib.error
 import urllib.request
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,15 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from irrbench.convert.exports import Export, list_exports, read_content, reading
+from irrbench.convert.gather import Drawing, Gathering, Mark
 from irrbench.convert.shapes import fill_box, fill_polygon
-from irrbench.convert.writing import Converted, ImageFolder, Source, attempt, safe_name, write_folder
+from irrbench.convert.values import Entry, Shape, dict_of, entries_of
+from irrbench.convert.writing import Converted, ImageFolder, safe_name
 from irrbench.data.formats import extension
 from irrbench.data.io import read_colours, read_single_mask
 from irrbench.data.readers import LOSSY, DataError, Mask, Problem, ReadError, check_shape, collecting
 
-Row = Mapping[str, Any]
-Shape = tuple[int, int]
 API_KEY = "LABELBOX_API_KEY"
 TIMEOUT_SECONDS = 60
 _ENDINGS = {"image/png": ".png", "image/jpeg": ".jpg", "image/tiff": ".tif"}
@@ -72,37 +72,31 @@ def convert_labelbox(
     Raises:
         DataError: an export that cannot be read, or nothing in it that can be converted.
     """
-    path = Path(export)
-    rows = _read_rows(path, project)
+    file = list_exports(export)[0]
     mask_files = None if masks is None else Store(Path(masks), download=download)
-    drawing = _Drawing(frozenset(objects), mask_files, boxes=boxes)
     files = Store(Path(images), download=download)
-    entries = [
-        attempt(f"{path.name}, line {number}", partial(_source, row, project, files, drawing)) for number, row in rows
-    ]
-    facts = {"format": "Labelbox", "source": path.name, "objects": sorted(objects)}
-    options = {"overwrite": overwrite, "anonymize": anonymize, "progress": progress}
-    return write_folder(entries, Path(output), facts=facts, notes=drawing.notes(), **options)
+    gathering = Gathering("Labelbox", files, objects, word="object", by_file=False)
+    for number, row in _read_rows(file, project):
+        make = partial(_drawings, file, row, project, partial(_mark, files=mask_files, boxes=boxes))
+        gathering.add(f"{file.name}, line {number}", make)
+    return gathering.write(output, anonymize=anonymize, overwrite=overwrite, progress=progress)
 
 
-def _read_rows(export: Path, project: str | None) -> list[tuple[int, Row]]:
+def _read_rows(export: Export, project: str | None) -> list[tuple[int, Entry]]:
     """The data rows with their line numbers; they must hold ``project``, or a single one."""
-    rows: list[tuple[int, Row]] = []
+    rows: list[tuple[int, Entry]] = []
     problems: list[Problem] = []
-    try:
-        with export.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    with collecting(problems, f"{export.name}, line {number}"):
-                        rows.append((number, _parse(line)))
-    except (OSError, UnicodeDecodeError) as error:
-        found = f"a file that cannot be read ({error})"
-        raise DataError([Problem(str(export), found, "a Labelbox export in UTF-8", "export again")]) from error
+    with reading(export, "a Labelbox export in UTF-8"):
+        lines = read_content(export.path, ".ndjson").decode("utf-8-sig").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            with collecting(problems, f"{export.name}, line {number}"):
+                rows.append((number, _parse(line)))
     if not rows and not problems:
-        problems.append(Problem(str(export), "an empty file", "one JSON object a line", "export again"))
+        problems.append(Problem(str(export.path), "an empty file", "one JSON object a line", "export again"))
     if problems:
         raise DataError(problems)
-    known = {key: str(_dict(value).get("name", key)) for _, row in rows for key, value in row["projects"].items()}
+    known = {key: str(dict_of(value).get("name", key)) for _, row in rows for key, value in row["projects"].items()}
     names = ", ".join(sorted({*known.values()}))
     if project is not None and project not in {*known, *known.values()}:
         raise DataError([Problem("project", repr(project), f"one of {names}", "correct the name")])
@@ -112,7 +106,7 @@ def _read_rows(export: Path, project: str | None) -> list[tuple[int, Row]]:
     return rows
 
 
-def _parse(line: str) -> Row:
+def _parse(line: str) -> Entry:
     row, found = None, "no data_row with projects"
     try:
         row = json.loads(line)
@@ -125,127 +119,88 @@ def _parse(line: str) -> Row:
     raise ReadError(found, "an object of Labelbox's NDJSON export", "export with export_v2 or later")
 
 
-def _source(row: Row, project: str | None, files: Store, drawing: _Drawing) -> Source:
+def _drawings(export: Export, row: Entry, project: str | None, make_mark: Callable[[Entry], Mark]) -> Iterator[Drawing]:
+    """The drawings on one data row's image; skipped labels are none."""
     data_row = row["data_row"]
     keys = [str(data_row[key]) for key in ("global_key", "external_id", "id") if data_row.get(key)]
     if not keys:
         raise ReadError("a data row without id", "global_key, external_id or id", "export again")
-    labels = _labels_by_rater(row, project)
-    if not labels:
-        raise ReadError(f"no label for {keys[0]}", "at least one label", "label it, or leave it out")
-    media = _dict(row.get("media_attributes"))
+    media = dict_of(row.get("media_attributes"))
     height, width = media.get("height"), media.get("width")
     declared = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    metadata = row.get("metadata_fields")
-    fields = [_dict(field) for field in metadata] if isinstance(metadata, list) else []
-    covariates = {str(field["schema_name"]): field.get("value", "") for field in fields if field.get("schema_name")}
-
-    def draw(shape: Shape) -> dict[str, list[Mask]]:
-        return {rater: [drawing.draw(objects, shape) for objects in drawings] for rater, drawings in labels.items()}
-
+    fields = [field for field in entries_of(row, "metadata_fields") or () if field.get("schema_name")]
+    covariates = {str(field["schema_name"]): field.get("value", "") for field in fields}
     url = data_row["row_data"] if isinstance(data_row.get("row_data"), str) else ""
-    file_name = unquote(urlsplit(url).path).rpartition("/")[2]
-    return Source(keys[0], tuple(labels), covariates, partial(files.get, [*keys, file_name], url), draw, declared)
-
-
-def _labels_by_rater(row: Row, project: str | None) -> dict[str, list[list[Row]]]:
-    """Each rater's labels (lists of objects), the oldest first; skipped ones are left out."""
-    labels: list[Row] = []
-    for key, content in row["projects"].items():
-        if project is None or project in (key, _dict(content).get("name")):
-            labels += _entries(content, "labels", "a project", "Labelbox's export format")
-    found: dict[str, list[list[Row]]] = defaultdict(list)
-    for label in sorted(labels, key=lambda label: str(_dict(label.get("label_details")).get("created_at", ""))):
-        if _dict(label.get("performance_details")).get("skipped"):
-            continue
-        rater, annotations = _dict(label.get("label_details")).get("created_by"), _dict(label.get("annotations"))
-        if not rater:
+    files = (*keys, unquote(urlsplit(url).path).rpartition("/")[2])
+    labels = [label for label in _labels(row, project) if not dict_of(label.get("performance_details")).get("skipped")]
+    if not labels:
+        raise ReadError(f"no label for {keys[0]}", "at least one label", "label it, or leave it out")
+    for label in labels:
+        details, annotations = dict_of(label.get("label_details")), dict_of(label.get("annotations"))
+        if not details.get("created_by"):
             raise ReadError("a label without label_details.created_by", "who drew it", "export with label_details")
         if annotations.get("frames"):
             raise ReadError("a label of a video", "labels of images", "export single images")
-        found[str(rater)].append(_entries(annotations, "objects", "a label", "annotations.objects, empty or not"))
-    return found
+        objects = entries_of(annotations, "objects")
+        if objects is None:
+            raise ReadError("a label without a list of objects", "annotations.objects, empty or not", "export again")
+        rater, time = str(details["created_by"]), str(details.get("created_at", ""))
+        yield Drawing(
+            export.name, keys[0], files, rater, tuple(map(make_mark, objects)), declared, covariates, time, url
+        )
 
 
-def _entries(content: object, key: str, owner: str, expected: str) -> list[Row]:
-    entries = _dict(content).get(key)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ReadError(f"{owner} without a list of {key}", expected, "export again")
-    return entries
+def _labels(row: Entry, project: str | None) -> Iterator[Entry]:
+    """The labels of a data row in the project."""
+    for key, content in row["projects"].items():
+        if project is None or project in (key, dict_of(content).get("name")):
+            labels = entries_of(content, "labels")
+            if labels is None:
+                raise ReadError("a project without a list of labels", "Labelbox's export format", "export again")
+            yield from labels
 
 
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _mark(item: Entry, *, files: Store | None, boxes: bool) -> Mark:
+    """One object of a label: a polygon, a mask in a file, or a box; anything else has no outline."""
+    fill: Callable[[Shape], Mask] | None = None
+    if "polygon" in item:
+        fill = partial(_fill_polygon, item["polygon"])
+    elif "composite_mask" in item or "mask" in item:
+        fill = partial(_read_mask, item, files)
+    elif "bounding_box" in item and boxes:
+        fill = partial(fill_box, item["bounding_box"])
+    labels = (str(item.get("name")), str(item.get("value")))
+    return Mark(labels, str(item.get("annotation_kind", "unknown")), fill, f"object {item.get('feature_id')}")
 
 
-class _Drawing:
-    """Draws a label's objects as one mask, and counts the objects without an outline, by kind.
+def _fill_polygon(points: Sequence[Mapping[str, float]], shape: Shape) -> Mask:
+    return fill_polygon([[point["x"], point["y"]] for point in points], shape)
 
-    Args:
-        names: the objects that count; all where there are none.
-        files: where the files of objects are that were drawn as masks.
-        boxes: whether boxes are filled.
-    """
 
-    def __init__(self, names: frozenset[str], files: Store | None, *, boxes: bool) -> None:
-        self._names, self._files, self._boxes = names, files, boxes
-        self._ignored: Counter[str] = Counter()
-        self._lock = threading.Lock()
+def _read_mask(item: Entry, files: Store | None, shape: Shape) -> Mask:
+    """An object's own mask, or its colour in the composite mask of its label."""
+    if files is None:
+        raise ReadError("drawn as a mask, and no folder of masks", "mask files", "give --masks DIR")
+    path, mask = _find_mask(item, files)
+    check_shape(mask.shape, shape, "export again", name=f"{path.name} of ")
+    return mask
 
-    def notes(self) -> Iterator[str]:
-        """What was left out."""
-        for kind, count in sorted(self._ignored.items()):
-            yield f"{count} objects of kind {kind} left out: they have no outline"
 
-    def draw(self, objects: Sequence[Row], shape: Shape) -> Mask:
-        """All objects that count, in one mask ``(H, W)``.
-
-        Raises:
-            ReadError: an outline or a mask file that cannot be used.
-        """
-        mask = np.zeros(shape, bool)
-        for item in objects:
-            if self._names and not self._names & {str(item.get("name")), str(item.get("value"))}:
-                continue
-            try:
-                drawn = self._draw_one(item, shape)
-            except (KeyError, TypeError, ValueError) as error:
-                found = f"a damaged {item.get('annotation_kind', 'object')} ({error!r})"
-                raise ReadError(found, "Labelbox's export format", "export again") from error
-            if drawn is None:
-                with self._lock:
-                    self._ignored[str(item.get("annotation_kind", "unknown"))] += 1
-            else:
-                mask |= drawn
-        return mask
-
-    def _draw_one(self, item: Row, shape: Shape) -> Mask | None:
-        if "polygon" in item:
-            return fill_polygon([[point["x"], point["y"]] for point in item["polygon"]], shape)
-        if "composite_mask" not in item and "mask" not in item:
-            return fill_box(item["bounding_box"], shape) if "bounding_box" in item and self._boxes else None
-        name, mask = self._read(item)
-        check_shape(mask.shape, shape, "export again", name=f"{name} of ")
-        return mask
-
-    def _read(self, item: Row) -> tuple[str, Mask]:
-        """File name and content of an object's own mask, or of its colour in the composite mask of its label."""
-        if self._files is None:
-            raise ReadError("an object drawn as a mask, and no folder of masks", "mask files", "give --masks DIR")
-        if item.get("mask") is not None:
-            try:
-                path = self._files.get([str(item["feature_id"])], str(item["mask"]["url"]))
-            except ReadError:
-                if "composite_mask" not in item:
-                    raise
-            else:
-                return path.name, _read_single(path)
-        composite = item["composite_mask"]
-        url = str(composite["url"])
-        parts = [part for part in urlsplit(url).path.split("/") if part]  # of .../masks/{id}/index/1, else of .../{id}
-        name = parts[parts.index("masks") + 1] if "masks" in parts[:-1] else "".join(parts[-1:])
-        path = self._files.get([name], url)
-        return path.name, _read_colour(path, np.array([int(value) for value in composite["color_rgb"]]))
+def _find_mask(item: Entry, files: Store) -> tuple[Path, Mask]:
+    if item.get("mask") is not None:
+        try:
+            path = files.find([str(item["feature_id"])], str(item["mask"]["url"]))
+        except ReadError:
+            if "composite_mask" not in item:
+                raise
+        else:
+            return path, _read_single(path)
+    composite = item["composite_mask"]
+    url = str(composite["url"])
+    parts = [part for part in urlsplit(url).path.split("/") if part]  # of .../masks/{id}/index/1, else of .../{id}
+    name = parts[parts.index("masks") + 1] if "masks" in parts[:-1] else "".join(parts[-1:])
+    path = files.find([name], url)
+    return path, _read_colour(path, np.array([int(value) for value in composite["color_rgb"]]))
 
 
 def _read_single(path: Path) -> Mask:
@@ -284,14 +239,15 @@ class Store(ImageFolder):
         self._fetched: dict[str, Path] = {}
         self._lock = threading.Lock()
 
-    def get(self, names: Sequence[str], url: str) -> Path:
+    def find(self, names: Iterable[str], url: str = "") -> Path:
         """The file of one of these names, or what ``url`` leads to.
 
         Raises:
             ReadError: no such file, or it cannot be fetched.
         """
+        names = list(names)
         try:
-            return self.find(names)
+            return super().find(names)
         except ReadError:
             if not self._download or not url:
                 raise

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from irrbench.convert.values import Shape
 from irrbench.data.readers import Mask, ReadError
 
-Shape = tuple[int, int]
 FARTHEST = 1e7
 SMALL = 8  # pixels; of smaller images an outline may well lie in the first one
 

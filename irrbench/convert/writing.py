@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from irrbench.convert.values import Shape
 from irrbench.data.folder import check_folder
 from irrbench.data.formats import extension, stem
 from irrbench.data.io import in_threads, read_both_ways, read_image
@@ -28,7 +29,6 @@ from irrbench.data.manifest import SPLIT_WORDS
 from irrbench.data.readers import DataError, Mask, Problem, ReadError, size_text
 
 Made = TypeVar("Made")
-Shape = tuple[int, int]
 MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 _DATA_FOLDER = {"images", "masks", "roi", "manifest.csv", "conversion.json"}
 _LONGEST_NAME = 80
@@ -76,7 +76,6 @@ class Converted:
         missing: how many masks are missing, because a rater did not draw an image.
         left_out: images that could not be converted, and why.
         notes: what else should be known.
-        problems: what :func:`~irrbench.data.check_folder` says of the folder; nothing where it can be used.
     """
 
     root: Path
@@ -86,7 +85,11 @@ class Converted:
     missing: int
     left_out: tuple[Problem, ...]
     notes: tuple[str, ...]
-    problems: tuple[Problem, ...]
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What :func:`~irrbench.data.check_folder` says of the folder, read now; nothing where it can be used."""
+        return tuple(check_folder(self.root, allow_missing=self.missing > 0, progress=False))
 
 
 def attempt(label: str, make: Callable[[], Made]) -> Made | Problem:
@@ -109,7 +112,7 @@ def write_folder(
     progress: bool = True,
     notes: Iterable[str] = (),
 ) -> Converted:
-    """Write and check a data folder.
+    """Write a data folder.
 
     Args:
         entries: the images, and a problem for each image that cannot be converted.
@@ -148,9 +151,8 @@ def write_folder(
         about = {**facts, "images": len(written), "left_out": len(problems), "raters": known}
         (root / "conversion.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     missing = sum(len(names) - len(set(source.raters)) for source in written)
-    found = check_folder(output, allow_missing=missing > 0, progress=progress)
     drawn = {folder: _count([each[folder] for each in counts if folder in each]) for folder in raters.values()}
-    return Converted(output, len(written), known, drawn, missing, tuple(problems), tuple(notes), tuple(found))
+    return Converted(output, len(written), known, drawn, missing, tuple(problems), tuple(notes))
 
 
 def _count(images: Sequence[Sequence[bool]]) -> Drawn:
@@ -266,7 +268,7 @@ class ImageFolder:
                 self._by_name[path.name].append(path)
                 self._by_name[stem(path.name)].append(path)
 
-    def find(self, names: Iterable[str]) -> Path:
+    def find(self, names: Iterable[str], url: str = "") -> Path:  # noqa: ARG002 (of a folder that fetches files)
         """The file that the first fitting name leads to.
 
         Raises:

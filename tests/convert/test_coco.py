@@ -350,9 +350,7 @@ def test_a_file_for_each_annotator(convert, tmp_path):
     np.testing.assert_array_equal(raters(tmp_path / "data")["ben"], fill_polygon(pairs(TRIANGLE), SIZE))
     both = [note(1, "anna", [SQUARE]), note(1, "ben", [SQUARE])]
     files["ben"].write_text(json.dumps({"images": [image(1, "a.png")], "annotations": both}))
-    with pytest.raises(
-        DataError, match=r"found annotations by 2 annotators \(anna, ben\); expected those of ben alone"
-    ):
+    with pytest.raises(DataError, match=r"found drawings by 2 people \(anna, ben\); expected those of ben alone"):
         convert_coco(files, tmp_path / "data", images=tmp_path / "photos", overwrite=True)
 
 
@@ -461,6 +459,21 @@ def test_roboflow_renames_files_in_every_export(tmp_path):
     write(files["ben"], augmented, [note(1, "", [SQUARE])])
     with pytest.raises(DataError, match=r"found a\.rf\.1\.png and a\.rf\.2\.png, which lead to one image"):
         convert_coco(files, tmp_path / "none", images=tmp_path / "photos", progress=False)
+
+
+def test_marks_that_all_lie_in_the_first_hundred_pixels_of_large_images_are_named(tmp_path):
+    def convert(size, square):
+        entry = image(1, "a.png") | {"height": size[0], "width": size[1]}
+        notes = [note(1, who, [square]) for who in ("anna", "ben")]
+        (tmp_path / "c.json").write_text(json.dumps({"images": [entry], "annotations": notes}))
+        done = convert_coco(tmp_path / "c.json", tmp_path / "data", overwrite=True, progress=False)
+        return [text for text in done.notes if "percent" in text]
+
+    near, far = [10, 10, 90, 10, 90, 90, 10, 90], [10, 10, 120, 10, 120, 90, 10, 90]
+    assert convert((500, 400), near) == [
+        "all marks lie in the first 100 x 100 pixels of large images: percent in place of pixels?"
+    ]
+    assert convert((500, 399), near) == convert((500, 400), far) == []
 
 
 def test_black_images_stand_for_those_not_given(tmp_path):

@@ -100,7 +100,7 @@ def test_a_project_holds_a_task_of_each_annotator(convert, masks):
     done = convert([cvat_xml(*images, meta=f"<project><tasks>{tasks}</tasks></project>")])
     assert list(masks()) == ["anna", "ben"]
     assert load_folder(done.root).manifest.loc["a", "split"] == "train"
-    with pytest.raises(DataError, match=r"cem\.xml: found tasks of 2 assignees \(anna, ben\); expected those of cem"):
+    with pytest.raises(DataError, match=r"cem\.xml: found drawings by 2 people \(anna, ben\); expected those of cem"):
         convert({"cem": cvat_xml(*images, meta=f"<project><tasks>{tasks}</tasks></project>")})
     images += one(name="sub/b.png", task_id=99)
     done = convert([cvat_xml(*images, meta=f"<project><tasks>{tasks}</tasks></project>")])

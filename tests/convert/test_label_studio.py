@@ -189,9 +189,7 @@ def test_a_file_for_each_annotator(convert, tmp_path, masks):
     assert list(masks()) == ["anna", "ben"]
     both = studio_task(UPLOADED, studio_annotation(1), studio_annotation(2))
     files["ben"] = write_json(tmp_path / "e" / "ben.json", [both])
-    with pytest.raises(
-        DataError, match=r"ben\.json: found annotations by 2 people \(1, 2\); expected those of ben alone"
-    ):
+    with pytest.raises(DataError, match=r"ben\.json: found drawings by 2 people \(1, 2\); expected those of ben alone"):
         convert_label_studio(files, tmp_path / "data", images=tmp_path / "photos", overwrite=True)
 
 

@@ -110,9 +110,15 @@ def test_a_second_label_by_the_same_person_is_a_repeat_in_order_of_time(convert,
 def test_boxes_and_points_are_left_out_and_counted_unless_asked_for(convert, tmp_path):
     point = {"name": "p", "annotation_kind": "ImagePoint", "point": {"x": 1, "y": 1}}
     rows = (row("a", label(ANNA, box(2, 3, 5, 4), point), label(BEN, box(0, 0, 1, 1))),)
-    assert convert(*rows).notes == (
-        "2 objects of kind ImageBoundingBox left out: they have no outline",
-        "1 objects of kind ImagePoint left out: they have no outline",
+    with pytest.raises(DataError, match="a: found no shape with an outline"):
+        convert(*rows)
+    some = (row("a", label(ANNA, box(2, 3, 5, 4), point), label(BEN, polygon())), row("b", label(ANNA), label(BEN)))
+    done = convert(*some)
+    assert (done.images, done.missing) == (2, 1)
+    assert done.notes == (
+        "1 of kind ImageBoundingBox left out: they have no outline (--boxes fills them)",
+        "1 of kind ImagePoint left out: they have no outline",
+        "1 drawings without any outline count as not drawn",
     )
     convert(*rows, boxes=True, overwrite=True)
     mask = load_folder(tmp_path / "data").masks(0)[1]
@@ -126,6 +132,8 @@ def test_objects_are_chosen_by_name(convert, tmp_path):
         objects=["lesion"],
     )
     assert load_folder(tmp_path / "data").masks(0)[1].sum() == 4
+    with pytest.raises(DataError, match="found no object 'leison'; expected some of lesion"):
+        convert(row("a", label(ANNA, polygon()), label(BEN)), objects=["leison"], overwrite=True)
 
 
 def test_masks_come_from_files(convert, tmp_path):
@@ -158,7 +166,7 @@ def test_masks_may_be_in_colour_with_an_alpha(convert, tmp_path, background):
     np.testing.assert_array_equal(load_folder(tmp_path / "data").masks(0)[1], whole)
     pixels[0, :2] = [(9, 9, 9, 255), (8, 9, 9, 255)]
     save(tmp_path / "masks" / "f.png", pixels)
-    with pytest.raises(DataError, match=r"a: found f\.png of several colours"):
+    with pytest.raises(DataError, match=r"a: found object f: f\.png of several colours"):
         convert(row("a", label(ANNA, item)), masks=tmp_path / "masks", overwrite=True)
 
 
@@ -180,6 +188,13 @@ def test_metadata_become_columns_and_valid_is_val(convert, tmp_path):
     assert frame["split"].tolist() == ["val", "test"]
     assert frame.loc["a", "site"] == "Ulm"
     assert frame["source"].tolist() == ["a", "b"]
+
+
+def test_two_data_rows_of_one_name_are_refused(convert):
+    rows = [row("a", label(ANNA), label(BEN)), row("b", label(ANNA), label(BEN))]
+    with pytest.raises(DataError, match="a: found id-1 and id-2, which lead to one image; expected a file for each"):
+        convert(*(row("a", label(ANNA), label(BEN), id=f"id-{number}") for number in (1, 2)))
+    assert convert(*rows).images == 2
 
 
 def test_ids_that_would_leave_the_folder_stay_inside(convert, tmp_path):
@@ -218,14 +233,17 @@ LEFT_OUT = {
         {"a": row("a", label(ANNA), size=(5, 6))},
         "a: found size 12 x 20; expected size 5 x 6, as declared",
     ),
-    "two points": ({"a": row("a", label(ANNA, polygon(TRIANGLE[:2])))}, "a: found no outline; expected three or more"),
+    "two points": (
+        {"a": row("a", label(ANNA, polygon(TRIANGLE[:2])))},
+        "a: found object f0: no outline; expected three or more",
+    ),
     "no coordinate": (
         {"a": row("a", label(ANNA, polygon() | {"polygon": [{"x": 1}]}))},
-        r"a: found a damaged ImagePolygon \(KeyError\('y'\)\)",
+        r"a: found object f0: a damaged shape \(KeyError\('y'\)\)",
     ),
     "no folder of masks": (
         {"a": row("a", label(ANNA, {"feature_id": "f", "mask": {"url": "https://x.test/f"}}))},
-        "a: found an object drawn as a mask, and no folder of masks; .* Remedy: give --masks DIR",
+        "a: found object f: drawn as a mask, and no folder of masks; .* Remedy: give --masks DIR",
     ),
     "video": (
         {"a": row("a", {**label(ANNA), "annotations": {"frames": {"1": {}}}})},
@@ -248,7 +266,9 @@ def test_what_cannot_be_converted_is_listed_and_the_rest_goes_on(convert, name):
 def test_a_mask_file_of_another_size_is_named(convert, tmp_path):
     save(tmp_path / "masks" / "f.png", np.zeros((3, 4), np.uint8))
     item = {"feature_id": "f", "mask": {"url": "https://x.test/f"}}
-    with pytest.raises(DataError, match=r"a: found f\.png of size 3 x 4; expected 12 x 20, the size of its image"):
+    with pytest.raises(
+        DataError, match=r"a: found object f: f\.png of size 3 x 4; expected 12 x 20, the size of its image"
+    ):
         convert(row("a", label(ANNA, item)), masks=tmp_path / "masks")
 
 
@@ -339,7 +359,7 @@ def test_files_are_fetched_once_and_only_when_asked_for(convert, tmp_path, shop,
     item = {"feature_id": "f7", "name": "m", "mask": {"url": f"{shop}/mask"}}
     rows = [row("a", label(ANNA, item), label(BEN, item))]
     (tmp_path / "masks").mkdir()
-    with pytest.raises(DataError, match="a: found no file; expected 'f7'"):
+    with pytest.raises(DataError, match="a: found object f7: no file; expected 'f7'"):
         convert(*rows, masks=tmp_path / "masks")
     assert _Shop.asked == []
     convert(*rows, masks=tmp_path / "masks", download=True)
@@ -352,7 +372,7 @@ def test_files_are_fetched_once_and_only_when_asked_for(convert, tmp_path, shop,
 
 def test_what_cannot_be_fetched_is_named(convert, tmp_path, shop):
     item = {"feature_id": "f8", "name": "m", "mask": {"url": f"{shop}/gone"}}
-    with pytest.raises(DataError, match=r"a: found f8 that cannot be fetched .*404.*LABELBOX_API_KEY"):
+    with pytest.raises(DataError, match=r"a: found object f8: f8 that cannot be fetched .*404.*LABELBOX_API_KEY"):
         convert(row("a", label(ANNA, item)), masks=tmp_path / "masks", download=True)
     assert list((tmp_path / "masks").iterdir()) == []
 
