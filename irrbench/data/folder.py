@@ -21,10 +21,10 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from irrbench.data.image_files import ROI, Classes, Drawn, FolderImage, MaskFile, decide_all, read_files, rules_of
-from irrbench.data.io import Files, escapes, files_by_id, in_threads, shown_path
+from irrbench.data.io import Files, files_by_id, in_threads, shown_path
 from irrbench.data.layout import (
     ADD_MASKS,
     DECLARE,
@@ -36,7 +36,7 @@ from irrbench.data.layout import (
 )
 from irrbench.data.manifest import read_manifest
 from irrbench.data.naming import check_names
-from irrbench.data.problems import DataError, Problem
+from irrbench.data.problems import DataError, Problem, many, some_text
 from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import Exif
 from irrbench.data.values import Rule, questioned
@@ -139,29 +139,13 @@ def load_folder(
     return data.subset(enough)
 
 
-def check_folder(
-    root: str | Path,
-    *,
-    raters: Sequence[str] | None = None,
-    allow_missing: bool = False,
-    group_column: str | None = None,
-    classes: Classes = None,
-    void: int | None = None,
-    exif: Exif | None = None,
-    progress: bool = True,
-) -> list[Problem]:
-    """Everything that is wrong with a data folder; an empty list where :func:`load_folder` would load it."""
+def check_folder(root: str | Path, **options: Any) -> list[Problem]:
+    """Everything that is wrong with a data folder; an empty list where :func:`load_folder` would load it.
+
+    ``options`` are those of :func:`load_folder`.
+    """
     try:
-        load_folder(
-            root,
-            raters=raters,
-            allow_missing=allow_missing,
-            group_column=group_column,
-            classes=classes,
-            void=void,
-            exif=exif,
-            progress=progress,
-        )
+        load_folder(root, **options)
     except DataError as error:
         return list(error.problems)
     return []
@@ -231,10 +215,7 @@ class _Folder:
         names = known if wanted is None else list(wanted)
         some = f"some of {', '.join(known)}"
         for name in [name for name in names if name not in known]:
-            if escapes(name):
-                found = f"{name!r}, which leaves the folder"
-                self._add("raters", found, "names of folders in masks/", "correct the name")
-            elif repeat_of(name):
+            if repeat_of(name):
                 remedy = f"name {repeat_of(name)}: repeats come along"
                 self._add("raters", f"{name!r}, a repeat drawing", some, remedy)
             else:
@@ -242,7 +223,7 @@ class _Folder:
                 remedy = f"did you mean {near[0]!r}" if near else "correct the name"
                 self._add("raters", f"{name!r}, unknown", some, remedy)
         if not 2 <= len(names) <= MAX_RATERS or len(set(names)) != len(names):
-            found = f"{len(names)} rater{'' if len(names) == 1 else 's'} ({', '.join(names[:4]) or 'no folders'})"
+            found = f"{many(len(names), 'rater')} ({some_text(names) or 'no folders'})"
             remedy = "choose some with raters=..." if len(names) > 2 else ADD_MASKS
             self._add("masks", found, f"2 to {MAX_RATERS} different raters", remedy)
         return [name for name in names if name in known]

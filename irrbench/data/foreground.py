@@ -6,7 +6,6 @@ file of 0 and 1 is a mask among masks, next to nothing among probabilities, and 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
@@ -30,6 +29,7 @@ FEW_CLASSES = 5  # and up to so many, with 0, anyway; more are probabilities
 _NAME_CLASSES = "name the foreground's class numbers (--finished.classes [1])"
 _SAMPLE = 4096
 _SCALES = (100, 255, 1000, 65535)  # values of certainty where no value is negative
+_FEWEST_PERCENT = 50  # class numbers are smaller
 _SMALL = 50  # up to here values without negative ones may be logits, too
 _TYPES = {np.dtype(np.uint8): "8 bit", np.dtype(np.uint16): "16 bit"}
 _INTEGERS = (*_TYPES.values(), "integers")
@@ -45,9 +45,7 @@ class Foreground(NamedTuple):
         """The mask: probabilities above ``threshold`` are foreground."""
         if self.certain is None:
             return np.asarray(self.values, dtype=bool)
-        edge = threshold * self.certain
-        # Integers exceed an edge where they exceed its floor, and need no conversion for that.
-        return np.asarray(self.values > (edge if self.values.dtype.kind == "f" else math.floor(edge)))
+        return np.asarray(self.values > threshold * self.certain)
 
     def levels(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
         """How many of the ascending thresholds ``(T,)`` each pixel exceeds; a mask exceeds none or all."""
@@ -171,7 +169,9 @@ def read_foreground(
         found, facts = _from_plane(single_plane(stored, path)[0], known, kind, is_lossy=is_lossy)
     shown = as_shown(found.values, turn, exif, upright)
     if shown.shape not in upright:
-        _refuse_size(shown.shape, packed.full_shape)
+        is_turned = shown.shape == packed.full_shape[::-1]
+        remedy = "turn its axes" if is_turned else "resample it to the image's own pixels"
+        check_shape(shown.shape, packed.full_shape, remedy)
     return found._replace(values=shrink_nearest(shown, packed.shape)), facts
 
 
@@ -186,11 +186,6 @@ def _without_single_axes(values: NDArray[Any], shapes: Sequence[tuple[int, ...]]
 
 def _has_classes(shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> bool:
     return any(some in shapes and count > 1 for some, count in ((shape[1:], shape[0]), (shape[:-1], shape[-1])))
-
-
-def _refuse_size(shape: tuple[int, ...], image: tuple[int, ...]) -> None:
-    is_turned = shape == tuple(reversed(image))
-    check_shape(shape, image, "turn its axes" if is_turned else "resample it to the image's own pixels")
 
 
 def _class_planes(values: NDArray[Any], shapes: Sequence[tuple[int, ...]], path: Path) -> NDArray[Any] | None:
@@ -269,9 +264,6 @@ def _few_values(plane: NDArray[Any]) -> tuple[float, ...] | None:
     sample = plane.reshape(-1)[:: max(1, plane.size // _SAMPLE)]
     if len(np.unique(sample)) > FEW_VALUES or (plane.dtype.kind == "f" and (sample != np.rint(sample)).any()):
         return None
-    low, top = plane.min(), plane.max()
-    if plane.dtype == np.bool_ or ((plane == low) | (plane == top)).all():
-        return tuple(sorted({float(low), float(top)}))
     values = all_values(plane)
     return values if len(values) <= FEW_VALUES else None
 
@@ -331,6 +323,8 @@ def decide_predictions(root: str, facts: Mapping[str, Facts], known: Known) -> t
         expected = f"one value beside 0 (the folder holds {values_text((0.0, *marks))}), or many up to the largest"
         names = f" of {known.names()} in dataset.json" if known.labels else ""
         remedy = f"{_NAME_CLASSES}{names}, or save probabilities as float"
+        if _FEWEST_PERCENT < max(fact.top for fact in numbers.values()) <= 100:
+            remedy += " (divided by 100, if these are percent)"
         if any(fact.top >= COLOUR for fact in numbers.values()):
             remedy = "save the mask alone, 0 and 255 without the image beneath, or probabilities as float"
         return Reading("mask", ""), _odd_files(root, numbers, expected, remedy)

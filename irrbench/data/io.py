@@ -55,18 +55,17 @@ def files_by_id(
         return {}, [Problem(label, "a link that leads outside", "a folder inside the data", "copy the files in")]
     files: Files = {}
     problems = []
-    for path in sorted(folder.iterdir()):
-        cause = ""
-        if path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES or (skip and skip(path.name)):
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        path, cause, image_id = folder / entry.name, "", stem(entry.name)
+        if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FILES or (skip and skip(entry.name)):
             continue
         if path.suffix.lower() in _BESIDE_MHD and path.with_suffix(".mhd").exists():
             continue
-        image_id = stem(path.name)
-        if path.is_symlink() and _leaves(root, path):
+        if entry.is_symlink() and _leaves(root, path):
             finding = ("a link that leads outside", "a file inside the data folder", "copy the file in")
-        elif extension(path.name) is None or not path.is_file():
-            cause = "a folder" if path.is_dir() else path.suffix.lower() or "no ending"
-            remedy = "move it elsewhere" if path.is_dir() else "convert it, or move it elsewhere"
+        elif extension(entry.name) is None or not entry.is_file():
+            cause = "a folder" if entry.is_dir() else path.suffix.lower() or "no ending"
+            remedy = "move it elsewhere" if entry.is_dir() else "convert it, or move it elsewhere"
             finding = (f"an entry of unknown type ({cause})", f"a file ending in {KNOWN}", remedy)
         elif image_id in files:
             found = f"the same id as {files[image_id].name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from irrbench.data.formats import extension, stem
 from irrbench.data.io import shown_path
 from irrbench.data.manifest import SPLIT_WORDS
-from irrbench.data.problems import Problem
+from irrbench.data.problems import Problem, some_text
 
 ADD_MASKS = "put each rater's masks into masks/<rater>/<id>.png"
 DECLARE = (
@@ -41,7 +42,7 @@ def misplaced_root(root: Path) -> Problem | None:
         remedy = f"give {inner[0]}"
         if len(inner) > 1 and _are_splits([path.name for path in inner]):
             remedy = "merge them into one images/ and one masks/<rater>/; splits are a column of manifest.csv"
-        return Problem(str(root), f"no folder images, but one in {_some(names)}", _WHOLE, remedy)
+        return Problem(str(root), f"no folder images, but one in {some_text(names)}", _WHOLE, remedy)
     if above is not None and (above / "masks").is_dir():
         return Problem(str(root), "a part of a data folder", _WHOLE, f"give {above}")
     return None
@@ -77,7 +78,7 @@ def level_problem(root: Path, folder: Path) -> Problem | None:
     inner = [path.name for path in _folders(folder) if _files(path)]
     if not inner:
         return None
-    found = f"folders ({_some(inner)}) in place of files"
+    found = f"folders ({some_text(inner)}) in place of files"
     remedy = "move the files up one level; splits are a column of manifest.csv (image_id, split)"
     return Problem(label, found, f"{label}/<id>.png", remedy)
 
@@ -89,11 +90,11 @@ def rater_folders(root: Path, image_ids: Collection[str]) -> tuple[list[Path], l
         near = level_problem(root, masks)
         beside = [path.name for path in _folders(root) if {stem(name) for name in _files(path)} & set(image_ids)]
         raters = [name for name in beside if name not in FOLDERS]
-        remedy = f"move {_some(raters)} into it" if raters else ADD_MASKS
+        remedy = f"move {some_text(raters)} into it" if raters else ADD_MASKS
         return [], [near or Problem("masks", "no such folder", "one folder for each rater", remedy)]
     folders, files = _folders(masks), _files(masks)
     if files and not folders:
-        found = f"{len(files)} files ({_some(files)}) in place of folders"
+        found = f"{len(files)} files ({some_text(files)}) in place of folders"
         return [], [Problem("masks", found, "one folder for each rater", ADD_MASKS)]
     finding = _other_level(folders) or _other_order(folders, image_ids)
     return (folders, []) if finding is None else ([], [Problem("masks", *finding)])
@@ -105,7 +106,7 @@ def _other_level(folders: Sequence[Path]) -> tuple[str, str, str] | None:
     if not inner or any(_files(folder) for folder in folders):
         return None
     names = [folder.name for folder in folders]
-    found = f"folders ({_some(names)}) that hold folders ({_some(sorted(inner))})"
+    found = f"folders ({some_text(names)}) that hold folders ({some_text(sorted(inner))})"
     if len(folders) == 1 and not _are_splits(inner):
         return found, _MASK, f"move what masks/{names[0]} holds up one level"
     if _are_splits(names):
@@ -120,9 +121,8 @@ def _other_order(folders: Sequence[Path], image_ids: Collection[str]) -> tuple[s
     names = [stem(name) for name in _files(images[0])] if images and 2 * len(images) > len(folders) else []
     if not names or set(names) & set(image_ids):
         return None
-    found = (
-        f"folders named as images ({_some([folder.name for folder in images])}) with files by rater ({_some(names)})"
-    )
+    folder_names = some_text([folder.name for folder in images])
+    found = f"folders named as images ({folder_names}) with files by rater ({some_text(names)})"
     return found, _MASK, f"turn the order round, as in masks/{names[0]}/{images[0].name}.png"
 
 
@@ -139,7 +139,7 @@ def channel_files(images: Collection[str], masks: Collection[str]) -> Problem | 
     ):
         return None
     remedy = "join the channels (npy with channels last, or a colour PNG) under the id of the masks"
-    found = f"a file for each channel ({_some(sorted(images))})"
+    found = f"a file for each channel ({some_text(sorted(images))})"
     return Problem("images", found, "one file for each image", remedy) if len(channels) > 1 else None
 
 
@@ -149,8 +149,4 @@ def _folders(folder: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[str]:
     """Names of the files in a folder that can be read."""
-    return sorted(path.name for path in folder.iterdir() if extension(path.name) and path.is_file())
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return sorted(entry.name for entry in os.scandir(folder) if extension(entry.name) and entry.is_file())

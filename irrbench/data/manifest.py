@@ -182,11 +182,9 @@ def _misnamed_tables(root: Path, image_ids: Sequence[str]) -> Iterator[Problem]:
                 has_groups = "split" in map(_plain, texts) or ungrouped_columns(texts)
                 is_named = bool(has_groups) and any(_holds_ids(texts[name], image_ids) for name in texts)
         if is_named:
-            yield Problem(path.name, f"a table and no {MANIFEST}", f"splits and groups in {MANIFEST}", _rename(path))
-
-
-def _rename(path: Path) -> str:
-    return f"{'rename it to' if path.suffix.lower() == '.csv' else 'export it as'} {MANIFEST}, or move it elsewhere"
+            remedy = "rename it to" if path.suffix.lower() == ".csv" else "export it as"
+            expected = f"splits and groups in {MANIFEST}"
+            yield Problem(path.name, f"a table and no {MANIFEST}", expected, f"{remedy} {MANIFEST}, or move it")
 
 
 def _check_ids(listed: Iterable[str], image_ids: Sequence[str]) -> Iterator[Problem]:
@@ -225,9 +223,12 @@ def _check_splits(rows: pd.DataFrame, group_column: str | None) -> Iterator[Find
     for name, split in rows["split"].items():
         if split not in SPLITS:
             yield f"split {split!r} for image {name!r}", f"one of {', '.join(SPLITS)}", "correct the split"
-    for group, splits in () if group_column is None else rows.groupby(group_column)["split"]:
-        if group != "" and len(set(splits)) > 1:
-            found = f"{group_column} {group!r} in splits {' and '.join(sorted(set(splits)))}"
+    splits_of: dict[str, set[str]] = {}
+    for group, split in () if group_column is None else zip(rows[group_column], rows["split"], strict=True):
+        splits_of.setdefault(group, set()).add(split)
+    for group, splits in sorted(splits_of.items()):
+        if group != "" and len(splits) > 1:
+            found = f"{group_column} {group!r} in splits {' and '.join(sorted(splits))}"
             yield found, "each group in one split, or scores are too good", "move its images into one split"
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from irrbench.data.problems import Problem
 
 FEW = 3
+_SPELLING = "another spelling (letter case, zeros or separators)"
 _PIECES = re.compile(r"[^\W\d_]+|\d+|[\W_]+")  # letters, digits, or what separates them
 
 
@@ -35,7 +36,7 @@ def relate_names(names: Collection[str], ids: Collection[str]) -> dict[str, Rela
         >>> relate_names(["1_seg", "2_seg"], ["1", "2"])["2_seg"][:2]
         ('2', "suffix '_seg' behind the image's id")
         >>> relate_names(["7", "A"], ["007", "a"])["7"][:2]
-        ('007', "other zeros in front of numbers than in the image's id")
+        ('007', "another spelling (letter case, zeros or separators) than in the image's id")
     """
     found: dict[str, Relation] = {}
     for relate in (_by_spelling, _by_affix, _by_missing_affix, _by_replaced_affix, _by_spelling_and_affix):
@@ -87,42 +88,27 @@ def check_names(
     return problems
 
 
-def _unpadded(name: str) -> str:
-    return re.sub(r"\d+", lambda digits: str(int(digits[0])), name)
-
-
-def _joined(name: str) -> str:
-    return re.sub(r"[\W_]+", "_", name)
-
-
 def _plain(name: str) -> str:
-    return _joined(_unpadded(unicodedata.normalize("NFKC", name).casefold()))
+    """The name without what spellings differ in: letter case, zeros in front of numbers, separators, Unicode forms."""
+    text = re.sub(r"\d+", lambda digits: str(int(digits[0])), unicodedata.normalize("NFKC", name).casefold())
+    return re.sub(r"[\W_]+", "_", text)
 
 
-_SPELLINGS: dict[str, Callable[[str], str]] = {
-    "another letter case": str.casefold,
-    "other zeros in front of numbers": _unpadded,
-    "other separators": _joined,
-    "another Unicode form": lambda name: unicodedata.normalize("NFC", name),
-    "another spelling": _plain,
-}
-
-
-def _by_key(names: Iterable[str], spell: Callable[[str], str]) -> dict[str, str]:
-    """The names by their spelling, without those that share one."""
-    keys = {name: spell(name) for name in names}
+def _by_key(names: Iterable[str]) -> dict[str, str]:
+    """The names by their plain spelling, without those that share one."""
+    keys = {name: _plain(name) for name in names}
     times = Counter(keys.values())
     return {key: name for name, key in keys.items() if times[key] == 1}
 
 
 def _by_spelling(names: Iterable[str], ids: Iterable[str]) -> dict[str, Relation]:
-    found: dict[str, Relation] = {}
-    for label, spell in _SPELLINGS.items():
-        known = _by_key(ids, spell)
-        for name in names:
-            if name not in found and spell(name) in known:
-                found[name] = Relation(known[spell(name)], f"{label} than in the image's id", "rename one of them")
-    return found
+    known, text = _by_key(ids), f"{_SPELLING} than in the image's id"
+    return {
+        name: Relation(known[key], text, "rename one of them")
+        for name in names
+        for key in [_plain(name)]
+        if key in known
+    }
 
 
 def _inner(name: str) -> Iterator[tuple[str, str, str]]:
@@ -206,11 +192,11 @@ def _shared_start(names: Iterable[str]) -> str:
 
 def _by_spelling_and_affix(names: Collection[str], ids: Collection[str]) -> dict[str, Relation]:
     """Two differences at once, such as ``IMG_7_Mask`` for ``img_007``."""
-    plain_names, plain_ids = _by_key(names, _plain), _by_key(ids, _plain)
+    plain_names, plain_ids = _by_key(names), _by_key(ids)
     found: dict[str, Relation] = {}
     for relate in (_by_affix, _by_missing_affix, _by_replaced_affix):
         for plain, relation in relate(plain_names.keys() - found.keys(), plain_ids.keys()).items():
-            text = f"another spelling (letter case, zeros or separators) and {relation.found}"
+            text = f"{_SPELLING} and {relation.found}"
             found[plain] = Relation(plain_ids[relation.image_id], text, "give both the same name")
     return {plain_names[plain]: relation for plain, relation in found.items()}
 

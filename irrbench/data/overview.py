@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import NamedTuple
 
@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irrbench.data.manifest import empty_groups, ungrouped_columns
+from irrbench.data.problems import many, some_text
 from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData
 from irrbench.data.readers import Mask, size_text
-from irrbench.data.resemblance import COPIED, Alike, resembling
-from irrbench.data.values import questioned
+from irrbench.data.resemblance import COPIED, Alike, apart, consensus, copied_repeats
+from irrbench.data.values import border_of, questioned
 
 NEARLY_ALL, HALF = 0.95, 0.5
 PIECE = 2**22
-SHOWN_NAMES, SHOWN_COLUMNS = 3, 12
+SHOWN_COLUMNS = 12
 
 
 class Marks(NamedTuple):
@@ -87,9 +88,8 @@ def _agrees_inverted(bits: NDArray[np.float64], counts: NDArray[np.float64], pre
 
 def _marks_border(item: PackedMasks, raters: int) -> Mask:
     """By rater ``(R,)``, whether over half of the pixels at the image's border are marked."""
-    codes = item.codes()
-    border = np.concatenate([codes.take(end, axis).ravel() for axis in range(codes.ndim) for end in (0, -1)])
-    return np.array([np.mean(border >> codes.dtype.type(rater) & 1) > HALF for rater in range(raters)])
+    border = border_of(item.codes())
+    return np.array([np.mean(border >> border.dtype.type(rater) & 1) > HALF for rater in range(raters)])
 
 
 def _patterns(item: PackedMasks, raters: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
@@ -113,11 +113,7 @@ def headline(data: RaterData) -> str:
         '2 images of 4 x 6 (height x width), 1 channel; 3 raters: r1, r2, r3'
     """
     raters = f"{len(data.raters)} raters: {', '.join(data.raters)}"
-    return f"{_many(len(data), 'image')} of {_sizes(data)}, {_many(len(data.image(0)), 'channel')}; {raters}"
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{many(len(data), 'image')} of {_sizes(data)}, {many(len(data.image(0)), 'channel')}; {raters}"
 
 
 def _sizes(data: RaterData) -> str:
@@ -164,7 +160,7 @@ def overview(data: RaterData, marks: Marks) -> Iterator[tuple[str, str]]:
     yield from _spacing(data)
     columns = [str(name) for name in data.manifest if name not in ("split", data.group_column)]
     if columns:
-        yield "covariates", _some(columns, SHOWN_COLUMNS)
+        yield "covariates", some_text(columns, SHOWN_COLUMNS)
 
 
 def _spacing(data: RaterData) -> Iterator[tuple[str, str]]:
@@ -220,7 +216,9 @@ def cautions(data: RaterData, marks: Marks, *, splits: bool = True) -> list[str]
         *(f"{rater}: {data.values[rater]}" for rater in questioned(data.values)),
         *_inverted_raters(data, marks),
         *_copied_raters(data, marks),
-        *resembling(data, marks.alike, marks.copies),
+        *consensus(data, marks.alike, marks.copies),
+        *copied_repeats(data),
+        *apart(data, marks.alike, marks.copies),
         *_same_pictures(data, splits=splits),
         *(
             f"Column {name!r} is empty: images are not grouped by it; where some belong together, fill it in."
@@ -234,7 +232,8 @@ def _few_raters(data: RaterData) -> Iterator[str]:
     numbers = [sum(item.present) for item in data.packed]
     single = [name for name, number in zip(data.image_ids, numbers, strict=True) if number == 1]
     if single:
-        yield f"{len(single)} of {len(data)} images have one rater ({_some(single)}): no bounds and no scores there."
+        count = f"{len(single)} of {len(data)} images have one rater"
+        yield f"{count} ({some_text(single)}): no bounds and no scores there."
     several = sorted(set(numbers) - {1})
     if len(several) > 1:
         yield (
@@ -248,7 +247,7 @@ def _odd_raters(data: RaterData, marks: Marks) -> Iterator[str]:
         drawn = shares[~np.isnan(shares)]
         full = int((drawn > NEARLY_ALL).sum())
         if len(drawn) and not drawn.any():
-            yield f"{rater} marks nothing on any of {_many(len(drawn), 'image')}: is this what the masks should say?"
+            yield f"{rater} marks nothing on any of {many(len(drawn), 'image')}: is this what the masks should say?"
         elif 2 * full > len(drawn):
             on = f"{full} of {len(drawn)} images"
             yield f"{rater} marks over {NEARLY_ALL:.0%} of the pixels on {on}: are the masks inverted?"
@@ -298,12 +297,12 @@ def _same_pictures(data: RaterData, *, splits: bool) -> Iterator[str]:
         firsts = [sorted({split[i]: i for i in reversed(each)}.values()) for each in across[:3]]
         shown = "; ".join(" = ".join(f"{data.image_ids[i]} ({split[i]})" for i in each) for each in firsts)
         yield (
-            f"{_many(len(across), 'picture')} in several splits under different ids ({shown}): a model is tested on "
+            f"{many(len(across), 'picture')} in several splits under different ids ({shown}): a model is tested on "
             "what it was trained on, and scores are too good. Remove the copies, or give them one group."
         )
     elif same:
         shown = "; ".join(" = ".join(data.image_ids[i] for i in each[:3]) for each in same[:3])
-        yield f"{_many(len(same), 'picture')} under several ids ({shown}): copies count more than once."
+        yield f"{many(len(same), 'picture')} under several ids ({shown}): copies count more than once."
 
 
 def _odd_splits(data: RaterData) -> Iterator[str]:
@@ -318,7 +317,3 @@ def _odd_splits(data: RaterData) -> Iterator[str]:
     single = [name for name in SPLITS if len(data.split(name)) == 1]
     if single:
         yield f"One image alone in {' and '.join(single)}: what is chosen or scored there says little."
-
-
-def _some(names: Sequence[str], shown: int = SHOWN_NAMES) -> str:
-    return ", ".join(names[:shown]) + (f", ... ({len(names)})" if len(names) > shown else "")

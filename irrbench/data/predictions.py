@@ -7,8 +7,6 @@ of an image at all candidates in one pass.
 from __future__ import annotations
 
 import logging
-import math
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,8 +34,8 @@ from irrbench.data.io import Files, files_by_id, in_threads
 from irrbench.data.layout import level_problem
 from irrbench.data.naming import check_names, relate_names
 from irrbench.data.nnunet import EXTRAS, FILES, Archive, in_image_axes, read_labels, reorients
-from irrbench.data.problems import DataError, Problem, ReadError
-from irrbench.data.rater_data import RaterData
+from irrbench.data.problems import DataError, Problem, ReadError, some_text
+from irrbench.data.rater_data import PackedMasks, RaterData, pack_masks
 from irrbench.data.readers import Mask
 from irrbench.data.values import is_framed
 from irrbench.folds import Ties
@@ -61,7 +59,7 @@ class Predictions:
 
     data: RaterData
     threshold: float
-    packed: tuple[bytes, ...] = field(repr=False)
+    packed: tuple[PackedMasks, ...] = field(repr=False)
     masks_alone: bool = False
     values: str = ""
 
@@ -70,9 +68,8 @@ class Predictions:
 
     def prediction(self, index: int) -> Mask:
         """The predicted mask of image ``index``, bool ``(*S)``; no file is opened."""
-        shape = self.data.shape(index)
-        packed = np.frombuffer(zlib.decompress(self.packed[index]), np.uint8)
-        return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
+        mask: Mask = self.packed[index].planes([0])[0]
+        return mask
 
 
 def load_predictions(
@@ -108,11 +105,11 @@ def load_predictions(
         raise ValueError(f"threshold={threshold}: expected a probability between 0 and 1")
     wanted = data if split is None else data.split(split)
 
-    def pack(found: Foreground, _: int) -> tuple[bytes, bool, bool | None]:
+    def pack(found: Foreground, _: int) -> tuple[PackedMasks, bool, bool | None]:
         mask = found.cut(threshold)
         is_marked = bool(mask.any())
         framed = is_framed(mask) if is_marked and not mask.all() else None
-        return zlib.compress(np.packbits(mask).tobytes(), 1), is_marked, framed
+        return pack_masks([mask]), is_marked, framed
 
     results, reading = _read_all(Path(root), data, wanted, pack, classes, progress=progress)
     odd = doubt(reading, [result[1] for result in results], [result[2] for result in results])
@@ -235,8 +232,8 @@ def _read_all(
     is_nnunet = any((root / name).is_file() for name in FILES)
     files, problems = _find_files(root, data.image_ids, is_nnunet=is_nnunet)
     if _mean_no_wanted(files, data.image_ids, wanted.image_ids):
-        found = f"names that are no ids of the data ({', '.join(list(files)[:3])})"
-        expected = f"those of the images: {', '.join(wanted.image_ids[:3])}{', ...' if len(wanted) > 3 else ''}"
+        found = f"names that are no ids of the data ({some_text(list(files))})"
+        expected = f"those of the images: {some_text(wanted.image_ids)}"
         remedy = "name each file by the id of the image that was predicted; a position in a list is none"
         raise DataError([*problems, Problem(str(root), found, expected, remedy)])
     problems += check_names(

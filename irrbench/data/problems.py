@@ -61,8 +61,27 @@ def count_problems(problems: int, kinds: int) -> str:
         >>> count_problems(1, 1), count_problems(6848, 1)
         ('1 problem', '6848 problems of 1 kind')
     """
-    of_kinds = f" of {kinds} kind{'' if kinds == 1 else 's'}" if kinds < problems else ""
-    return f"{problems} problem{'' if problems == 1 else 's'}{of_kinds}"
+    return many(problems, "problem") + (f" of {many(kinds, 'kind')}" if kinds < problems else "")
+
+
+def some_text(names: Sequence[str], shown: int = 3) -> str:
+    """The first names, and how many there are of more.
+
+    Example:
+        >>> some_text(["a", "b", "c"]), some_text(["a", "b", "c", "d"])
+        ('a, b, c', 'a, b, c, ... (4)')
+    """
+    return ", ".join(names[:shown]) + (f", ... ({len(names)})" if len(names) > shown else "")
+
+
+def many(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    Example:
+        >>> many(1, "image"), many(2, "image")
+        ('1 image', '2 images')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _summarize(group: Sequence[Problem]) -> str:

@@ -81,20 +81,8 @@ def _is_decided(bits: NDArray[np.float64], others: NDArray[np.float64], number: 
     return np.asarray(once & ~alone & ~odd)
 
 
-def resembling(data: RaterData, alike: Alike, copies: NDArray[np.bool_]) -> Iterator[str]:
-    """Cautions about a consensus among the raters, copied repeats, and a rater whose masks agree with nobody's.
-
-    Args:
-        data: the masks.
-        alike: what they have in common.
-        copies: which pairs of raters are said to be copies already, ``(R, R)``.
-    """
-    yield from _consensus(data, alike, copies)
-    yield from copied_repeats(data)
-    yield from _apart(data, alike, copies)
-
-
-def _consensus(data: RaterData, alike: Alike, copies: NDArray[np.bool_]) -> Iterator[str]:
+def consensus(data: RaterData, alike: Alike, copies: NDArray[np.bool_]) -> Iterator[str]:
+    """A caution for each rater who is a consensus of the others; pairs of ``copies``, ``(R, R)``, are said already."""
     for place, rater in enumerate(data.raters):
         split, best = int(alike.split[place]), int(alike.folds[:, place].argmax())
         equal = int(alike.folds[best, place])
@@ -127,8 +115,8 @@ def copied_repeats(data: RaterData) -> Iterator[str]:
             )
 
 
-def _apart(data: RaterData, alike: Alike, copies: NDArray[np.bool_]) -> Iterator[str]:
-    """A rater whose masks share far less with anybody's than the others' do with each other."""
+def apart(data: RaterData, alike: Alike, copies: NDArray[np.bool_]) -> Iterator[str]:
+    """A caution for each rater whose masks share far less with anybody's than the others' do with each other."""
     means = np.where((alike.pairs >= FEWEST) & ~copies, alike.shared / np.maximum(alike.pairs, 1), np.nan)
     np.fill_diagonal(means, np.nan)
     told = np.zeros(len(means), bool)

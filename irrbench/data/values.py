@@ -101,7 +101,7 @@ def read_marks(plane: NDArray[Any], sort: Sort, rule: Rule) -> Marks:
     """The mask that a plane of values holds.
 
     Raises:
-        ReadError: values that no folder can mean: not finite, or of a smooth picture.
+        ReadError: values that no folder can mean: not finite, fractions, or of a smooth picture.
     """
     plane = _cut_jpg(plane) if sort == "jpg" else plane
     void = None if rule.void is None else plane == rule.void
@@ -109,9 +109,11 @@ def read_marks(plane: NDArray[Any], sort: Sort, rule: Rule) -> Marks:
         void = None
     if void is not None:
         plane = np.where(void, 0, plane)
-    values = distinct(plane)
-    if rule.classes is None and len(values) > MOST_VALUES:
-        raise _smooth(values)
+    values = all_values(plane)
+    is_broken = not all(map(math.isfinite, values)) or (len(values) > 2 and any(value % 1 for value in values))
+    if is_broken or (rule.classes is None and len(values) > MOST_VALUES):
+        expected = "two values with 0 as background (0/1 or 0/255)"
+        raise ReadError(f"{len(values)} values ({values_text(values)})", expected, _SMOOTH)
     marked = np.asarray(plane != 0) if rule.classes is None else np.isin(plane, rule.classes)
     if void is not None:
         marked &= ~void
@@ -120,37 +122,16 @@ def read_marks(plane: NDArray[Any], sort: Sort, rule: Rule) -> Marks:
     return Marks(marked, void, facts._replace(framed=is_framed(marked, void) if 0 < count < counted else None))
 
 
-def distinct(plane: NDArray[Any]) -> tuple[float, ...]:
-    """The distinct values, ascending.
-
-    Raises:
-        ReadError: values that are not finite, or fractions.
-    """
-    top, low = plane.max(), plane.min()
-    value = top if top != 0 else low
-    if plane.dtype == np.bool_ or ((plane == 0) | (plane == value)).all():
-        found: tuple[float, ...] = (float(low), float(top)) if low != top else (float(top),)
-    else:
-        found = all_values(plane)
-    if not all(map(math.isfinite, found)):
-        raise ReadError(f"values ({values_text(found)})", "two values with 0 as background (0/1 or 0/255)", _SMOOTH)
-    if len(found) > 2 and any(value % 1 for value in found):
-        raise _smooth(found)
-    return found
-
-
 def all_values(plane: NDArray[Any]) -> tuple[float, ...]:
-    """The distinct values, ascending; of small types by a table, which takes a tenth of the time of sorting."""
+    """The distinct values, ascending; of two, and of small types by a table, in a tenth of the time of sorting."""
+    low, top = plane.min(), plane.max()
+    if plane.dtype == np.bool_ or ((plane == low) | (plane == top)).all():
+        return tuple(dict.fromkeys((float(low), float(top))))
     if plane.dtype in (np.uint8, np.uint16):
         seen = np.zeros(np.iinfo(plane.dtype).max + 1, bool)
         seen[plane] = True
         return tuple(np.flatnonzero(seen).tolist())
     return tuple(np.unique(plane).tolist())
-
-
-def _smooth(values: Sequence[float]) -> ReadError:
-    expected = "two values with 0 as background (0/1 or 0/255)"
-    return ReadError(f"{len(values)} values ({values_text(values)})", expected, _SMOOTH)
 
 
 def _cut_jpg(plane: NDArray[Any]) -> NDArray[np.uint8]:
@@ -167,13 +148,14 @@ def is_framed(marked: Mask, void: Mask | None = None) -> bool:
     filled = marked if void is None else marked | void
     if np.count_nonzero(filled[0]) < FRAME * filled[0].size:
         return False
-    border = _border(marked)
+    border = border_of(marked)
     size = marked.size if void is None else marked.size - np.count_nonzero(void)
-    counted = border.size if void is None else border.size - np.count_nonzero(_border(void))
+    counted = border.size if void is None else border.size - np.count_nonzero(border_of(void))
     return bool(np.count_nonzero(border) >= FRAME * max(counted, 1) and np.count_nonzero(marked) > size / 2)
 
 
-def _border(mask: Mask) -> Mask:
+def border_of(mask: NDArray[Any]) -> NDArray[Any]:
+    """The pixels at an image's border; those of corners several times."""
     return np.concatenate([mask.take(end, axis).ravel() for axis in range(mask.ndim) for end in (0, -1)])
 
 
@@ -204,7 +186,7 @@ def decide(
     if void and not any(any(fact.values) for fact in facts.values()):
         found, remedy = f"nothing but 0 and void ({rule.void})", "leave --folder.void out if that value is a mark"
         return "0" + void, [Problem(folder, found, "marks beside void", remedy)]
-    if rule.classes is not None:
+    if rule.classes is not None and flag is not None:
         text, problems = _decide_classes(folder, facts, rule, flag)
     else:
         text, problems = _decide_alone(facts, flag, voids)
@@ -299,9 +281,7 @@ def _is_other_scale(fact: Facts, classes: Sequence[int], marks: Sequence[float])
     return not {value > CLASS_NUMBERS for value in fact.marks} & {value > CLASS_NUMBERS for value in classes}
 
 
-def _decide_classes(
-    folder: str, facts: Mapping[str, Facts], rule: Rule, flag: Flag | None
-) -> tuple[str, list[Problem]]:
+def _decide_classes(folder: str, facts: Mapping[str, Facts], rule: Rule, flag: Flag) -> tuple[str, list[Problem]]:
     """As :func:`decide`, where the marked values are named."""
     classes = rule.classes or ()
     values = tuple(sorted({value for fact in facts.values() for value in fact.values}))
@@ -329,10 +309,9 @@ def _decide_classes(
     ]
 
 
-def _say(flag: Flag | None, values: Sequence[float]) -> str:
+def _say(flag: Flag, values: Sequence[float]) -> str:
     """The option that names the values as marked, or what to do where none can."""
-    is_sayable = flag is not None and values and is_nameable(values)
-    return flag(values) if flag is not None and is_sayable else "export masks of 0 and 255"
+    return flag(values) if values and is_nameable(values) else "export masks of 0 and 255"
 
 
 def is_nameable(values: Iterable[float]) -> bool:

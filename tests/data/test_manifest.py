@@ -76,7 +76,7 @@ TABLES = {
     ),
     "paths as ids": (table("image_id", lambda i: f"images/{i}.png"), "5 times: .* expected 'a', without a path"),
     "suffix": (table("image_id", lambda i: f"{i}_img"), "5 times: .* image_id 'a_img': suffix '_img' behind"),
-    "capital ids": (table("image_id", lambda i: i.upper()), "5 times: .* image_id 'A': another letter case"),
+    "capital ids": (table("image_id", lambda i: i.upper()), "5 times: .* image_id 'A': another spelling"),
     "two of a name": (
         table("image_id,Split,split", lambda i: f"{i},train,val"),
         "columns 'Split', 'split', which",

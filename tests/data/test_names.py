@@ -55,13 +55,13 @@ NAMES = {
         {"image": lambda i: f"images/img_{i[5:]}.png", "mask": lambda r, i: f"masks/{r}/mask_{i[5:]}.png"},
         r"names like 'mask_\.\.\.', and images' names like 'img_\.\.\.'",
     ),
-    "case": ({"mask": lambda r, i: f"masks/{r}/{i.upper()}.png"}, "another letter case than in the image's id"),
-    "zeros": ({"mask": lambda r, i: f"masks/{r}/case_{number(i)}.png"}, "other zeros in front of numbers than in the"),
+    "case": ({"mask": lambda r, i: f"masks/{r}/{i.upper()}.png"}, "another spelling .* than in the image's id"),
+    "zeros": ({"mask": lambda r, i: f"masks/{r}/case_{number(i)}.png"}, "another spelling .* than in the"),
     "numbers": (
         {"image": lambda i: f"images/{i[5:]}.png", "mask": lambda r, i: f"masks/{r}/{number(i)}.png"},
-        r"masks/anna/1\.png: found other zeros .* expected masks/anna/001\.png",
+        r"masks/anna/1\.png: found another spelling .* expected masks/anna/001\.png",
     ),
-    "separators": ({"mask": lambda r, i: f"masks/{r}/{i.replace('_', '-')}.png"}, "other separators than in the"),
+    "separators": ({"mask": lambda r, i: f"masks/{r}/{i.replace('_', '-')}.png"}, "another spelling .* than in the"),
     "two at once": (
         {"mask": lambda r, i: f"masks/{r}/Case {number(i)} Mask.png"},
         "another spelling .* suffix '_mask'",

@@ -34,6 +34,8 @@ def refused(root, data, **options):
     [
         (lambda values: values * 100, "divide by 100 (percent)"),
         (lambda values: np.round(values * 100), "divide by 100 (percent)"),
+        (lambda values: np.round(values * 100).astype(np.uint8), "divided by 100, if these are percent"),
+        (lambda values: np.round(values * 10).astype(np.uint16) * 10, "divided by 100, if these are percent"),
         (lambda values: values * 255, "divide by 255"),
         (lambda values: values * 1000, "divide by 1000"),
         (lambda values: (values - 0.5) * 100, "apply a sigmoid to logits"),
