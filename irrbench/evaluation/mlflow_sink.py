@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from irrbench.evaluation.sinks import Stage, candidate_table
+from irrbench.evaluation.sinks import candidate_table
 from irrbench.summary import REFERENCES, bounds_digest
 from irrbench.tracking import Run, RunAddress, chart_link
 from irrbench.tracking.calls import dataset, describe_dataset
-from irrbench.tracking.names import apart
 from irrbench.tracking.reference_runs import name_bounds
 from irrbench.tracking.run import source_tags
 from irrbench.tracking.store import RESULT_TAGS
@@ -27,11 +26,11 @@ from irrbench.tracking.store import RESULT_TAGS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from irrbench.evaluation.evaluator import Evaluator
 
 logger = logging.getLogger(__name__)
 
 _ABSENT = object()
-MAX_SPLIT = 120  # characters, so that a score's or picture's name fits behind it
 
 
 class MLflowSink:
@@ -111,7 +110,7 @@ class MLflowSink:
         """The model's run."""
         return self._given if isinstance(self._given, Run) else self._given()
 
-    def log_stage(self, stage: Stage, values: Mapping[str, float], *, step: int) -> None:
+    def log_stage(self, stage: Evaluator, values: Mapping[str, float], *, step: int) -> None:
         """Log the model's values and, so far as they are missing, the bounds."""
         if stage.table is None:
             return
@@ -119,21 +118,19 @@ class MLflowSink:
             self._open(stage, stage.table)
             self._log_panels(stage, step)  # MLflow's page of a run shows pictures of step 0 first
         references = tuple(f"_{candidate}" for candidate in REFERENCES)
-        name, split = self._name(stage.split), stage.split
-        own = {f"{name}{k.removeprefix(split)}": v for k, v in values.items() if not k.endswith(references)}
-        self.run.log_scores(own, step=step)
+        self.run.log_scores({key: x for key, x in values.items() if not key.endswith(references)}, step=step)
         # The bounds' lines reach at least half way, for a few requests in a training of any length.
         if step & (step - 1) == 0:
             self._extend(stage, step)
 
-    def close_stage(self, stage: Stage, *, step: int) -> None:
+    def close_stage(self, stage: Evaluator, *, step: int) -> None:
         """Write the model's per-image table and pictures, draw the bounds' lines to the end, save the chart view.
 
         Waits for what is under way, a few seconds at most if the store does not take it.
         """
         if (table := stage.full_table) is not None:
             self._extend(stage, step)
-            self.run.log_per_image(self._name(stage.split), candidate_table(table, "model", stage.scores))
+            self.run.log_per_image(stage.split, candidate_table(table, "model", stage.scores))
             if step:
                 self._log_panels(stage, step)
             self._log_results(stage)
@@ -159,16 +156,10 @@ class MLflowSink:
         self.run.drain(limit=600)
         self.print_link()
 
-    def _name(self, split: str) -> str:
-        """A split as it is recorded: cut where a score's name would not fit behind it in MLflow."""
-        return split if len(split) <= MAX_SPLIT else apart(split, split, limit=MAX_SPLIT, digits=8)
-
-    def _open(self, stage: Stage, table: pd.DataFrame) -> None:
+    def _open(self, stage: Evaluator, table: pd.DataFrame) -> None:
         """Tag the model's run and find or create the bounds runs, when the bounds of a split are first known."""
-        split, rules = self._name(stage.split), stage.rules
-        if split != stage.split:
-            logger.warning("MLflow does not take the name %r; what it has there is called %r.", stage.split, split)
-        digest = self._digests[stage.split] = bounds_digest(table, rules)
+        split, rules = stage.split, stage.rules
+        digest = self._digests[split] = bounds_digest(table, rules)
         self.run.join_bounds(split, digest)
         images = table[["image_id", "n_raters", "roi_pixels"]]
         # What identifies the data does not depend on scores and rules.
@@ -183,17 +174,17 @@ class MLflowSink:
         for candidate in ("ceiling", "floor"):
             self.run.log_bounds_table(split, digest, candidate, candidate_table(table, candidate, stage.scores))
 
-    def _extend(self, stage: Stage, step: int) -> None:
-        if not self._with_references or stage.split not in self._digests:
+    def _extend(self, stage: Evaluator, step: int) -> None:
+        split = stage.split
+        if not self._with_references or split not in self._digests:
             return
-        split = self._name(stage.split)
         ceiling, floor = (
             {f"{split}/{score}": getattr(s, candidate) for score, s in stage.summary.items()}
             for candidate in ("ceiling", "floor")
         )
-        self.run.log_bounds_line(split, self._digests[stage.split], ceiling, floor, last_step=step)
+        self.run.log_bounds_line(split, self._digests[split], ceiling, floor, last_step=step)
 
-    def _log_results(self, stage: Stage) -> None:
+    def _log_results(self, stage: Evaluator) -> None:
         """Write the main score between its bounds into tags, which tables of runs show with three digits."""
         kind, shown = (split.partition("/")[0] for split in (stage.split, self._shown))
         if self._shown not in {"", stage.split} and not (kind == "test" != shown):
@@ -202,12 +193,12 @@ class MLflowSink:
         means = stage.summary[score]
         reached = f"{means.normalized:.0%}" if math.isfinite(means.normalized) else "-"
         digits = (f"{value:.3f}" for value in (means.floor, means.model, means.ceiling))
-        key, bounds = f"{self._name(stage.split)}/{score}", name_bounds({"data": self._data_name, **stage.rules})
+        key, bounds = f"{stage.split}/{score}", name_bounds({"data": self._data_name, **stage.rules})
         self.run.log_results(values=dict(zip(RESULT_TAGS, (*digits, reached, key, bounds), strict=True)), key=key)
 
-    def _log_panels(self, stage: Stage, step: int) -> None:
+    def _log_panels(self, stage: Evaluator, step: int) -> None:
         for name, picture in stage.panels.draw().items():
-            self.run.log_panel(f"{self._name(stage.split)}/{name}", picture, step=step)
+            self.run.log_panel(f"{stage.split}/{name}", picture, step=step)
 
 
 def is_mlflow(other: Any) -> bool:

@@ -19,44 +19,23 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from irrbench.evaluation.panels import Panels
-    from irrbench.summary import ScoreSummary
+    from irrbench.evaluation.evaluator import Evaluator
 
 logger = logging.getLogger(__name__)
 _BESIDE_MODEL = ("floor", "ceiling", "majority", "upper")  # in the table of a model
 
 
-class Stage(Protocol):
-    """What a sink may ask of a stage, see :class:`~irrbench.evaluation.Evaluator`."""
-
-    split: str  # first part of the keys
-    table: pd.DataFrame | None  # latest per-image table; None where the epoch could not be scored
-    summary: dict[str, ScoreSummary]  # latest means, by score
-    panels: Panels  # pictures
-
-    @property
-    def scores(self) -> tuple[str, ...]:
-        """Names of the scores, the main one first."""
-
-    @property
-    def rules(self) -> dict[str, str]:
-        """The rules behind the bounds."""
-
-    @property
-    def full_table(self) -> pd.DataFrame | None:
-        """The per-image table with the raters' agreement, where it is wanted."""
-
-
 class Sink(Protocol):
     """What an :class:`~irrbench.evaluation.Evaluator` tells, in the first process only.
 
-    What a sink raises is logged once and costs the training nothing.
+    What a sink raises is logged once and costs the training nothing. It may ask the evaluator for ``split``, ``table``,
+    ``full_table``, ``summary``, ``scores``, ``rules`` and ``panels``.
     """
 
-    def log_stage(self, stage: Stage, values: Mapping[str, float], *, step: int) -> None:
+    def log_stage(self, stage: Evaluator, values: Mapping[str, float], *, step: int) -> None:
         """An epoch has ended: its values by key, and ``stage.table``, ``stage.summary`` and ``stage.panels``."""
 
-    def close_stage(self, stage: Stage, *, step: int) -> None:
+    def close_stage(self, stage: Evaluator, *, step: int) -> None:
         """The last epoch of the training has ended, or the test: write tables and pictures."""
 
 
@@ -117,7 +96,7 @@ class CSVSink:
         self.folder = Path(folder)
         self._epochs: dict[str, dict[int, dict[str, float]]] = {}
 
-    def log_stage(self, stage: Stage, values: Mapping[str, float], *, step: int) -> None:
+    def log_stage(self, stage: Evaluator, values: Mapping[str, float], *, step: int) -> None:
         """Write the epochs so far."""
         import pandas as pd  # noqa: PLC0415
 
@@ -126,7 +105,7 @@ class CSVSink:
         frame = pd.DataFrame([{"epoch": epoch, **row} for epoch, row in epochs.items()])
         self._write(frame, f"{stage.split}.csv")
 
-    def close_stage(self, stage: Stage, *, step: int) -> None:  # noqa: ARG002
+    def close_stage(self, stage: Evaluator, *, step: int) -> None:  # noqa: ARG002
         """Write the scores of each image."""
         if (table := stage.full_table) is not None:
             self._write(candidate_table(table, "model", stage.scores), f"per_image/{stage.split}.csv")
@@ -152,18 +131,18 @@ class PictureSink:
         self._show = show
         self._known: set[str] = set()
 
-    def log_stage(self, stage: Stage, values: Mapping[str, float], *, step: int) -> None:  # noqa: ARG002
+    def log_stage(self, stage: Evaluator, values: Mapping[str, float], *, step: int) -> None:  # noqa: ARG002
         """Show the pictures of a split that has had none."""
         if stage.split not in self._known:
             self._known.add(stage.split)
             self._draw(stage)
 
-    def close_stage(self, stage: Stage, *, step: int) -> None:
+    def close_stage(self, stage: Evaluator, *, step: int) -> None:
         """Show the latest pictures, where those of the first epoch are not the same."""
         if step:
             self._draw(stage)
 
-    def _draw(self, stage: Stage) -> None:
+    def _draw(self, stage: Evaluator) -> None:
         for name, picture in stage.panels.draw().items():
             self._show(f"{stage.split}/{name}", picture)
 

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import inspect
 import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from irrbench.plots import MODEL_COLOURS, ROLE_COLOURS
-from irrbench.tracking.names import MAX_PARAM, MAX_TAG, cut, entry_name, safe_part
-from irrbench.tracking.naming import NAMES_TAG, Naming, call_keys, call_name, call_names
+from irrbench.tracking.names import MAX_PARAM, MAX_TAG, call_keys, call_name, call_names, cut, entry_name, safe_part
 from irrbench.tracking.spool import METRICS, Request, RunAddress
 from irrbench.tracking.store import (
     BOUNDS_TAG,
@@ -47,6 +44,7 @@ FINAL_CODES = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "
 FINAL_STATUS = frozenset({400, 411, 413, 414, 422})  # among them: too large
 
 Tags = Mapping[str, str] | None
+Point = tuple[str, float, int, int]  # key, value, time in milliseconds, step
 _Function = TypeVar("_Function", bound=Callable[..., None])
 CALLS: dict[str, Callable[..., None]] = {}
 
@@ -65,24 +63,16 @@ def perform(connection: Connection, requests: Sequence[Request]) -> None:
     first = requests[0]
     run = StoredRun(connection, first.run, first.created)
     if first.kind == METRICS:
-        log_points(
-            run,
-            [
-                Points(r.created, r.arguments["step"], r.arguments["values"], r.arguments.get("by", "_"))
-                for r in requests
-            ],
-        )
+        runs = [(StoredRun(connection, request.run, request.created), request.arguments) for request in requests]
+        log_points(run, [point for one, arguments in runs for point in name_points(one, **arguments)])
         return
     if first.kind not in CALLS:
-        raise UnknownCallError(
-            f"a record of the kind {first.kind!r} is of a later version of irrbench, which can send it"
-        )
-    function = CALLS[first.kind]
-    payload = {"payload": first.payload} if "payload" in inspect.signature(function).parameters else {}
+        raise UnknownCallError(f"a record of the kind {first.kind!r} is of a later version of irrbench")
+    payload = {"payload": first.payload} if first.payload.size else {}
     try:
-        function(run, **first.arguments, **payload)
+        CALLS[first.kind](run, **first.arguments, **payload)
     except Exception as error:
-        if first.kind == "create" and is_final(error):
+        if first.kind == "create" and is_final(error) and first.run.key not in connection.known:
             connection.never.add(first.run.name)
         raise
 
@@ -124,14 +114,12 @@ def entities() -> Any:
     return entities
 
 
+@dataclass
 class Connection:
     """A tracking store, opened at the first call, and the runs in it that were found by a key.
 
-    Args:
-        tracking_uri: the store.
-        client: an ``mlflow.MlflowClient`` of it, if there is one already.
-
     Attributes:
+        tracking_uri: the store.
         known: id and experiment of runs, by the name of their address.
         never: names of addresses of runs that the store has refused to create.
         names: what names are called, by the id of the run.
@@ -140,14 +128,14 @@ class Connection:
         is_opening: whether it is being opened, which takes long where MLflow creates a database.
     """
 
-    def __init__(self, tracking_uri: str, client: Any = None) -> None:
-        self.tracking_uri, self.known = tracking_uri, dict[str, tuple[str, str]]()
-        self.never = set[str]()
-        self.names: dict[str, dict[str, str]] = {}
-        self.said = set[str]()
-        self.latest: dict[str, dict[str, dict[int, float]]] = {}
-        self.is_opening = False
-        self._client = client
+    tracking_uri: str
+    _client: Any = None
+    known: dict[str, tuple[str, str]] = field(default_factory=dict)
+    never: set[str] = field(default_factory=set)
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
+    latest: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
+    is_opening: bool = False
 
     @property
     def client(self) -> Any:
@@ -231,21 +219,16 @@ def create(
     """Create the run, and its experiment where there is none; where there is a run with its key, only set the tags."""
     key, connection = run.address.key, run.connection
     _, experiment_id = open_store(connection.tracking_uri, run.address.experiment, artifact_location=artifact_location)
-    active = connection.find_runs(experiment_id, key, deleted=False)
-    if not active:
-        naming = Naming({})
-        called = naming.call(tags or {})
-        naming.say(connection.said)
-        all_tags = {called[name]: cut(value, MAX_TAG) for name, value in (tags or {}).items()} | {KEY_TAG: key}
-        all_tags |= {NAMES_TAG: naming.to_tag()} if naming.has_new else {}
-        connection.client.create_run(experiment_id, start_time=run.created, tags=all_tags, run_name=run_name)
-    else:  # of an earlier attempt, or the same predictions scored before
+    if active := connection.find_runs(experiment_id, key, deleted=False):
+        # of an earlier attempt, or the same predictions scored before
         connection.latest.setdefault(str(active[0].info.run_id), {})
-        if tags:
-            log_tags(run, call_keys(run, tags))
+    else:
+        connection.client.create_run(experiment_id, start_time=run.created, tags={KEY_TAG: key}, run_name=run_name)
     for twin in connection.find_runs(experiment_id, key, deleted=False)[1:]:
         # MLflow's client sends a request again that a dying server has performed but not answered
         connection.client.delete_run(twin.info.run_id)
+    if tags:
+        log_tags(run, call_keys(run, tags))
 
 
 @call
@@ -257,49 +240,41 @@ def finish(run: StoredRun, status: str = "FINISHED") -> None:
 @call
 def metrics(run: StoredRun, *, values: Mapping[str, float], step: int, by: str = "_") -> None:
     """Log values at a step; ``by`` stands for characters that MLflow refuses in their names."""
-    log_points(run, [Points(run.created, step, values, by)])
+    log_points(run, name_points(run, values, step, by))
 
 
-class Points(NamedTuple):
-    """Metrics at one step, with their time in milliseconds."""
-
-    time: int
-    step: int
-    scores: Mapping[str, float]
-    by: str = "_"
+def name_points(run: StoredRun, values: Mapping[str, float], step: int, by: str = "_") -> list[Point]:
+    """Return values at a step as points under names that MLflow takes."""
+    called = call_names(run, values, safe=partial(safe_part, by=by))
+    return [(called[key], value, run.created, step) for key, value in values.items()]
 
 
-def log_points(run: StoredRun, points: Sequence[Points]) -> None:
-    """Log metrics at several steps in as few requests as MLflow allows."""
-    for by, some in groupby(points, key=lambda one: one.by):
-        call_names(run, *(one.scores for one in some), safe=partial(safe_part, by=by))
-    called = call_names(run, *(one.scores for one in points))
-    log_metrics(run, [(called[key], x, one.time, one.step) for one in points for key, x in one.scores.items()])
-
-
-def log_metrics(run: StoredRun, found: Iterable[tuple[str, float, int, int]]) -> None:
-    """Log metrics (key, value, time, step) under names that MLflow takes.
+def log_points(run: StoredRun, points: Sequence[Point]) -> None:
+    """Log points of metrics in one request.
 
     A run that was there before, as that of the same predictions, keeps a point that it has with an equal value.
     """
-    latest, fresh, new = run.connection.latest.get(run.run_id), dict[tuple[str, int], float](), []
-    for point in found:
-        key, value, _, step = point
-        if latest is None or value != fresh.get((key, step), _read_latest(run, latest, key).get(step)):
-            fresh[key, step] = value
-            new.append(entities().Metric(*point))
-    run.client.log_batch(run.run_id, metrics=new)
-    if latest is not None:
-        for (key, step), value in fresh.items():
-            latest[key][step] = value
+    known = run.connection.latest.get(run.run_id)
+    after: dict[str, dict[int, float]] = {}
+    if known is not None:
+        after = {key: dict(known.get(key) or _read_latest(run, key)) for key in {key for key, *_ in points}}
+        points = [point for point in points if _is_new(after[point[0]], point)]
+    run.client.log_batch(run.run_id, metrics=[entities().Metric(*point) for point in points])
+    if known is not None:
+        known.update(after)
 
 
-def _read_latest(run: StoredRun, latest: dict[str, dict[int, float]], key: str) -> dict[int, float]:
+def _read_latest(run: StoredRun, key: str) -> dict[int, float]:
     """Return the values of a key by step, of which the latest counts."""
-    if key not in latest:
-        history = sorted(run.client.get_metric_history(run.run_id, key), key=lambda point: point.timestamp)
-        latest[key] = {point.step: point.value for point in history}
-    return latest[key]
+    history = sorted(run.client.get_metric_history(run.run_id, key), key=lambda point: point.timestamp)
+    return {point.step: point.value for point in history}
+
+
+def _is_new(latest: dict[int, float], point: Point) -> bool:
+    """Whether a step has no such value yet; it has it from now on."""
+    _, value, _, step = point
+    before, latest[step] = latest.get(step), value
+    return before != value
 
 
 @call
@@ -367,11 +342,6 @@ def bounds_of_other_splits(run: StoredRun, split: str) -> list[str]:
     return [entry for entry in entries if not entry.startswith(f"{entry_name(split)}:")]
 
 
-def default_palette_colour(index: int) -> str:
-    """Return the colour of the ``index``-th model as ``#rrggbb``; the palette starts again when it is used up."""
-    return MODEL_COLOURS[index % len(MODEL_COLOURS)]
-
-
 def palette_beside(client: Any, experiment_id: str, names: Collection[str]) -> list[str]:
     """Return the palette, first the colours that the fewest other models of an experiment have.
 
@@ -403,18 +373,17 @@ def describe_dataset(data: pd.DataFrame | Mapping[str, Any] | str, *, name: str,
 
     A digest longer than MLflow's 36 characters is hashed.
     """
-    schema, profile = None, None
-    if isinstance(data, str | Mapping):
-        source = json.dumps({"description": data} if isinstance(data, str) else dict(data), default=str)
-    else:
-        kinds = {"i": "long", "u": "long", "f": "double", "b": "boolean", "M": "datetime"}
-        columns = [
-            {"type": kinds.get(dtype.kind, "string"), "name": str(column), "required": True}
-            for column, dtype in data.dtypes.items()
-        ]
-        source, schema = json.dumps({"description": name}), json.dumps({"mlflow_colspec": columns})
-        profile = json.dumps({"num_rows": len(data), "num_elements": int(data.size)})
+    fields: dict[str, Any] = {"name": cut(name, 500), "source_type": "code", "schema": None, "profile": None}
     if len(digest) > MAX_DIGEST:
         digest = hashlib.sha256(digest.encode()).hexdigest()[:MAX_DIGEST]
-    fields = {"name": cut(name, 500), "digest": digest, "source_type": "code", "source": source}
-    return {**fields, "schema": schema, "profile": profile}
+    if isinstance(data, str | Mapping):
+        source = {"description": data} if isinstance(data, str) else dict(data)
+        return {**fields, "digest": digest, "source": json.dumps(source, default=str)}
+    kinds = {"i": "long", "u": "long", "f": "double", "b": "boolean", "M": "datetime"}
+    columns = [
+        {"type": kinds.get(dtype.kind, "string"), "name": str(column), "required": True}
+        for column, dtype in data.dtypes.items()
+    ]
+    fields["schema"] = json.dumps({"mlflow_colspec": columns})
+    fields["profile"] = json.dumps({"num_rows": len(data), "num_elements": int(data.size)})
+    return {**fields, "digest": digest, "source": json.dumps({"description": name})}

@@ -66,9 +66,7 @@ def is_made(database: Path) -> bool:
         if database.stat().st_size == 0:
             return False
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=1)) as connection:
-            tables = {
-                str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
+            tables = table_names(connection)
             if tables and "experiments" not in tables:  # of another program
                 return True
             checked = ["experiments", *sorted(tables - ALWAYS_FILLED)] if tables else []

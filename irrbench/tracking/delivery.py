@@ -101,7 +101,7 @@ class Delivery:
         self._answered = -math.inf
         self._waited, self._idle = 0.0, 0.0  # seconds that were waited at ends so far, and those without progress
         self._failing: dict[QueueName, tuple[float, str]] = {}  # queues whose latest request failed: since when, why
-        self._warned, self._said = False, set[tuple[str, str]]()  # runs and kinds of what was refused
+        self._said = set[object]()  # what was warned of
 
     def __len__(self) -> int:
         """Return how many requests wait, with those that the store does not take now."""
@@ -120,13 +120,13 @@ class Delivery:
                 self._session = self._session or Session.create(self.spool, self.tracking_uri)
                 queued = self._session.add(request)
             except OSError as error:  # the disk of the spool is full too: the request is kept in memory
-                if not self._in_memory:
-                    logger.warning(
-                        "The folder %s for what MLflow does not take yet cannot be written (%s). The program goes on; "
-                        "what is not sent when it ends is lost. Free space, or set IRRBENCH_SPOOL to another folder.",
-                        self.spool,
-                        one_line(error),
-                    )
+                self._say(
+                    "spool",
+                    "The folder %s for what MLflow does not take yet cannot be written (%s). The program goes on; what "
+                    "is not sent when it ends is lost. Free space, or set IRRBENCH_SPOOL to another folder.",
+                    self.spool,
+                    one_line(error),
+                )
                 self._in_memory += 1
                 order = (f"{time.time_ns():020d}", self._in_memory)
                 queued = QueuedRequest(order, request.kind, request.run.name, request)
@@ -164,28 +164,31 @@ class Delivery:
             self._close_empty_sessions()
             if self._failing and len(self):
                 self._warn(next(iter(self._failing.values()))[1])
-            elif self._queues and now - progress > self._patience():
+            elif self._queues and now - progress > self._patience:
                 self._warn(f"it has taken nothing for {now - progress:.0f} s")
             elif last and len(self) > self._in_memory:
-                self._warn_unsent()
+                self._say_unsent(
+                    "The program ends before the MLflow store at %s has taken everything: %d records wait", len(self)
+                )
             return len(self)
-
-    def _patience(self, *, used: float = 0.0, least: float = -math.inf) -> float:
-        """Return the seconds to wait without progress, of which some are used already."""
-        whole = LOCAL_PATIENCE if self._is_slow else PATIENCE
-        return max(whole - used, least, OPENING if self.connection.is_opening else -math.inf)
 
     @property
     def _is_slow(self) -> bool:
         """Whether the store is a database file that is neither locked nor broken: slow, on a busy machine."""
         return self._is_local and not self._queues.is_silent
 
+    @property
+    def _patience(self) -> float:
+        """Seconds to wait without progress."""
+        patience = LOCAL_PATIENCE if self._is_slow else PATIENCE
+        return max(patience, OPENING) if self.connection.is_opening else patience
+
     def _limits(self, limit: float | None, *, last: bool = False) -> tuple[float, float, float]:
         """Return the seconds to wait without progress, in all, and before a worker that hangs is abandoned."""
         longest, stuck = (LOCAL_LIMIT, LOCAL_PATIENCE) if self._is_slow else (LIMIT, STUCK_AT_END)
         if limit is None:
-            return self._patience(used=self._idle), longest - (0.0 if last else self._waited), stuck
-        return self._patience(least=STUCK), limit, max(stuck, STUCK)
+            return self._patience - self._idle, longest - (0.0 if last else self._waited), stuck
+        return max(self._patience, STUCK), limit, max(stuck, STUCK)
 
     def _forget_removed(self) -> int:
         """Say that somebody has removed records, or the whole spool, under this process; how many are lost."""
@@ -211,40 +214,22 @@ class Delivery:
             session.close()
             self._inherited.remove(session)
 
+    def _say(self, about: object, text: str, *arguments: object) -> None:
+        """Log a warning, once about the same thing."""
+        if about not in self._said:
+            self._said.add(about)
+            logger.warning(text, *arguments)
+
     def _warn(self, reason: str) -> None:
         """Log the one warning of an outage: what happened, where the unsent waits, and how it is delivered."""
-        if self._warned:
-            return
-        self._warned = True
-        logger.warning(
-            "The MLflow store at %s does not take what is logged (%s). The program goes on. What is not sent waits in "
-            "%s; it is sent as soon as the store takes it, by the next run in this folder, or by `%s`.",
-            *(without_password(self.tracking_uri), reason, self.spool, self._command),
-        )
+        text = "The MLflow store at %s does not take what is logged (%s). The program goes on and tries again. What is "
+        self._say_unsent(text + "not sent waits", reason)
 
-    def _warn_unsent(self) -> None:
-        """Say at the end of the process what a slow store has not taken."""
-        if not self._warned:
-            logger.warning(
-                "The program ends before the MLflow store at %s has taken everything: %d records wait in %s; the next "
-                "run in this folder sends them, or `%s`.",
-                *(without_password(self.tracking_uri), len(self), self.spool, self._command),
-            )
-
-    def _warn_refused(self, request: QueuedRequest, reason: str) -> None:
-        """Say, once for each run and kind, what the store will never take."""
-        if (request.run, request.kind) in self._said:
-            return
-        self._said.add((request.run, request.kind))
-        logger.warning(
-            "MLflow does not take %r of run %s and never will (%s). This is left out and kept in %s; everything else "
-            "goes on.",
-            *(request.kind, request.run, reason, self.spool / REFUSED),
-        )
-
-    @property
-    def _command(self) -> str:
-        return f"{program()} sync --spool {shlex.quote(str(self.spool))}"
+    def _say_unsent(self, text: str, *arguments: object) -> None:
+        command = f"{program()} sync --spool {shlex.quote(str(self.spool))}"
+        place = "in %s; it is sent by the next run in this folder, or by `%s`."
+        store = without_password(self.tracking_uri)
+        self._say("unsent", f"{text} {place}", store, *arguments, self.spool, command)
 
     # The worker ------------------------------------------------------------------------------------------------------
 
@@ -258,18 +243,22 @@ class Delivery:
         # The HTTP library warns of every retry, MLflow of every lock; a user sees one warning, ours.
         for noisy in ("urllib3.connectionpool", "mlflow.store.db.utils"):
             logging.getLogger(noisy).addFilter(_is_not_from_workers)
-        if number == 1:  # queue what processes that have ended have left for this store
-            found = claim_all(self.spool, self.tracking_uri)
-            for path in [path for session in found for path in session.half_written()]:
-                logger.warning("An earlier run ended while it wrote %s, which cannot be sent.", path)
-            with self._changed:
-                self._queues.add_before(request for session in found for request in session.requests())
-                self._inherited = found
+        if number == 1:
+            self._take_over()
         while batch := self._next(number):
             is_fresh = time.monotonic() - self._answered < TRUST_SECONDS
             outcome = send(self.connection, batch, ask_first=None if is_fresh else ASK_SECONDS)
             with self._changed:
                 self._settle(number, batch, outcome)
+
+    def _take_over(self) -> None:
+        """Queue what processes that have ended have left for this store."""
+        found = claim_all(self.spool, self.tracking_uri)
+        for path in [path for session in found for path in session.half_written()]:
+            logger.warning("An earlier run ended while it wrote %s, which cannot be sent.", path)
+        with self._changed:
+            self._queues.add_before(request for session in found for request in session.requests())
+            self._inherited = found
 
     def _next(self, number: int) -> list[QueuedRequest]:
         """Wait for something to send; [] when another worker has taken over."""
@@ -296,7 +285,13 @@ class Delivery:
             for name in (queue_of(batch[0]), WHOLE_STORE):
                 self._failing.pop(name, None)
             if outcome.final and len(batch) == 1:
-                self._warn_refused(batch[0], outcome.reason or "")
+                kind, run = batch[0].kind, batch[0].run
+                self._say(
+                    (run, kind),
+                    "MLflow does not take %r of run %s and never will (%s). This is left out and kept in %s; all else "
+                    "goes on.",
+                    *(kind, run, outcome.reason, self.spool / REFUSED),
+                )
         elif not (outcome.refused and len(batch) > 1):
             name, now = WHOLE_STORE if outcome.silent else queue_of(batch[0]), time.monotonic()
             since, _ = self._failing.get(name, (now, ""))

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irrbench.tracking.calls import StoredRun, call, log_tags
-from irrbench.tracking.names import safe_key, safe_part
-from irrbench.tracking.naming import call_name, call_names
-from irrbench.tracking.spool import Payload
+from irrbench.tracking.names import call_name, call_names, safe_key, safe_part
+from irrbench.tracking.spool import EMPTY, Payload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +104,7 @@ def picture(run: StoredRun, *, key: str, step: int, payload: Payload) -> None:
     scale = THUMBNAIL / max(image.size)
     thumbnail = image.resize(tuple(max(1, int(side * scale)) for side in image.size))
     known = [Path(file.path).name for file in run.client.list_artifacts(run.run_id, "images")]
-    called = _call_picture(run, call_names(run, [key], say=False)[key], known)
+    called = _call_picture(run, key, known)
     start, time, identity = picture_name(run.run_id, called, step=step, timestamp=run.created, content=content)
     if any(name.startswith(start) and identity in name and time not in name for name in known):
         return  # scored again, with the same result
@@ -119,13 +118,13 @@ def picture(run: StoredRun, *, key: str, step: int, payload: Payload) -> None:
 
 def _call_picture(run: StoredRun, key: str, known: Iterable[str]) -> str:
     """Return the key of a picture as it may stand in a file's name: fewer characters than metrics have."""
-    there = [f"images/{name.partition('+step+')[0].replace('~', '/')}/" for name in known]
+    there = {f"images/{name.partition('+step+')[0].replace('~', '/')}/" for name in known}
 
     def is_there(form: str) -> bool:
         return any(name.startswith(f"{form}/") for name in there)
 
-    called = call_names(run, [f"images/{key}"], safe=_picture_part, is_there=is_there, say=False)
-    return next(iter(called.values())).removeprefix("images/")
+    name = f"images/{key}"
+    return call_names(run, [name], safe=_picture_part, is_there=is_there, say=False)[name].removeprefix("images/")
 
 
 def _picture_part(part: str) -> str:
@@ -163,7 +162,7 @@ def pack_picture(image: NDArray[np.uint8]) -> Payload:
 
 
 @call
-def file(run: StoredRun, *, name: str, folder: str | None, payload: Payload) -> None:
+def file(run: StoredRun, *, name: str, folder: str | None, payload: Payload = EMPTY) -> None:
     """Write a file into the run's artifacts."""
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary, Path(name).name)

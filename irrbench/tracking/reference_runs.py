@@ -24,14 +24,13 @@ from irrbench.tracking.calls import (
     bounds_of_other_splits,
     call,
     dataset,
-    log_metrics,
     log_params,
+    log_points,
     log_tags,
 )
 from irrbench.tracking.files import table
 from irrbench.tracking.locks import exclusive
-from irrbench.tracking.names import MAX_KEY, cut, entry_name
-from irrbench.tracking.naming import call_keys, call_name
+from irrbench.tracking.names import MAX_KEY, call_keys, call_name, cut, entry_name
 from irrbench.tracking.spool import Payload, RunAddress
 from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG, sqlite_file
 
@@ -62,7 +61,7 @@ def bounds(
     pair.log_rules(call_keys(run, rules))
     pair.give_names(rules, digest)
     if data is not None:
-        for one in (pair.ceiling, pair.floor):
+        for one in pair.runs.values():
             dataset(one, fields=data, split=call_name(run, split))
 
 
@@ -78,8 +77,7 @@ def bounds_line(
 @call
 def bounds_table(run: StoredRun, *, split: str, digest: str, role: str, payload: Payload) -> None:
     """Write each image's bounds into the reference run of a role, where the models have their scores."""
-    target: StoredRun = getattr(_reference_runs(run, split, digest), role)
-    table(target, split=call_name(run, split), payload=payload)
+    table(_reference_runs(run, split, digest).runs[role], split=call_name(run, split), payload=payload)
 
 
 def _reference_runs(run: StoredRun, split: str, digest: str) -> ReferenceRuns:
@@ -105,6 +103,11 @@ class ReferenceRuns:
 
     ceiling: StoredRun
     floor: StoredRun
+
+    @property
+    def runs(self) -> dict[str, StoredRun]:
+        """Both, by their role."""
+        return {"ceiling": self.ceiling, "floor": self.floor}
 
     @classmethod
     def find_or_create(
@@ -144,7 +147,7 @@ class ReferenceRuns:
             steps = {key: {point.step for point in run.client.get_metric_history(run.run_id, key)} for key in finite}
             longer = [key for key in finite if not key.startswith("test/") and last_step > max(steps[key], default=0)]
             new = [(key, value, run.created, 0) for key, value in finite.items() if 0 not in steps[key]]
-            log_metrics(run, [*new, *((key, finite[key], run.created, last_step) for key in longer)])
+            log_points(run, [*new, *((key, finite[key], run.created, last_step) for key in longer)])
 
     def log_rules(self, rules: Mapping[str, Any]) -> None:
         """Write the rules of the bounds into both runs, as parameters and into the description.
@@ -153,7 +156,7 @@ class ReferenceRuns:
         the latest. Put the split in front of what differs between splits (``val/n_images``).
         """
         wanted = {key: str(value) for key, value in rules.items()}
-        for role, run in (("ceiling", self.ceiling), ("floor", self.floor)):
+        for role, run in self.runs.items():
             known = run.client.get_run(run.run_id).data.params
             log_params(run, wanted)
             lines = [NOTES[role], "", *(f"- {key}: {value}" for key, value in {**known, **wanted}.items())]
@@ -161,7 +164,7 @@ class ReferenceRuns:
 
     def give_names(self, rules: Mapping[str, Any], digest: str) -> None:
         """Name both runs after data and rules, unless their user has named them; the digest tells equal names apart."""
-        for role, run in (("ceiling", self.ceiling), ("floor", self.floor)):
+        for role, run in self.runs.items():
             if run.client.get_run(run.run_id).info.run_name != DISPLAY_NAMES[role]:
                 continue
             first = DISPLAY_NAMES[role].partition(" (")[0]
@@ -204,15 +207,15 @@ def _run_of(role: str, client: Any, experiment_id: str, own: str, sibling: str |
     listed = [(run, str(run.data.tags.get(BOUNDS_TAG, "")).split()) for run in runs]
     found = next((run for run, entries in listed if own in entries), None)
     if found is None and sibling is not None:
-        split = own.partition(":")[0]  # as it stands in entries
+        split = f"{own.partition(':')[0]}:"  # as it stands in entries
         for run, entries in listed:
-            if sibling in entries and not any(entry.startswith(f"{split}:") for entry in entries):
+            if sibling in entries and not any(entry.startswith(split) for entry in entries):
                 client.set_tag(run.info.run_id, BOUNDS_TAG, " ".join([*entries, own]))
                 found = run
                 break
     if found is None:
         new_tags = {ROLE_TAG: role, COLOUR_TAG: ROLE_COLOURS[role], BOUNDS_TAG: own, NOTE_TAG: NOTES[role]}
-        new_tags["mlflow.source.name"] = "irrbench"
+        new_tags |= {"mlflow.source.name": "irrbench"}
         found = client.create_run(experiment_id, run_name=DISPLAY_NAMES[role], tags=new_tags)
     if found.info.status == "RUNNING":  # it was just created, or its process was killed before it could end it
         client.set_terminated(found.info.run_id, "FINISHED")

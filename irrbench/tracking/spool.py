@@ -56,15 +56,22 @@ class Payload(NamedTuple):
 
     def read(self) -> bytes:
         """Return the bytes."""
-        target = io.BytesIO()
-        self.write_to(target)
-        return target.getvalue()
+        with self.open() as source:
+            return source.read()
 
     def write_to(self, target: IO[bytes]) -> None:
         """Copy the bytes without holding a large file in memory."""
-        with io.BytesIO(self.data) if self.path is None else self.path.open("rb") as source:
-            source.seek(self.offset)
+        with self.open() as source:
             shutil.copyfileobj(source, target, 1 << 20)
+
+    def open(self) -> IO[bytes]:
+        """Return a stream that begins with the first of the bytes."""
+        source = io.BytesIO(self.data) if self.path is None else self.path.open("rb")
+        source.seek(self.offset)
+        return source
+
+
+EMPTY = Payload()
 
 
 class RunAddress(NamedTuple):
@@ -101,7 +108,7 @@ class Request:
     kind: str
     run: RunAddress
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    payload: Payload = field(default_factory=Payload)
+    payload: Payload = EMPTY
     created: int = field(default_factory=lambda: int(time.time() * 1000))
 
 
@@ -131,13 +138,12 @@ def read_record(path: Path) -> Request:
     payload = Payload(path=path, offset=len(line))
     try:
         head = json.loads(line)
-        expected = int(head["size"])
         request = Request(head["kind"], RunAddress(*head["run"]), head["arguments"], payload, int(head["created"]))
+        missing = int(head["size"]) - payload.size
     except (ValueError, KeyError, TypeError) as error:
         raise SpoolError(f"{path} is not a complete record ({error}).") from error
-    if not line.endswith(b"\n") or payload.size != expected:
-        found = f"expected {expected} bytes after its head, found {payload.size}"
-        raise SpoolError(f"{path} is not a complete record: {found}.")
+    if missing or not line.endswith(b"\n"):
+        raise SpoolError(f"{path} is not a complete record: {missing} of its bytes are missing.")
     return request
 
 

@@ -111,12 +111,7 @@ def connect(tracking_uri: str) -> Any:
         )
     try:
         return mlflow.MlflowClient(tracking_uri=tracking_uri)
-    except mlflow.MlflowException as error:
-        raise StoreError(
-            f"expected a tracking URI such as {DEFAULT_TRACKING_URI!r} or 'http://host:port', found {tracking_uri!r}, "
-            f"which MLflow refuses: {error}"
-        ) from error
-    except Exception as error:  # of the database driver
+    except Exception as error:  # of MLflow, or of the database driver
         raise unreadable(tracking_uri, error) from error
 
 
@@ -145,8 +140,9 @@ def unreadable(tracking_uri: str, error: Exception) -> Exception:
             f"Start it, or use a local file with tracking URI {DEFAULT_TRACKING_URI!r}."
         )
     return StoreError(
-        f"expected an MLflow store at {shown!r}, which cannot be read ({said}). "
-        f"Check the address; an old database may need `{program('mlflow')} db upgrade {shlex.quote(shown)}`."
+        f"expected an MLflow store at an address like {DEFAULT_TRACKING_URI!r} or 'http://host:port', found {shown!r}, "
+        f"which cannot be read ({said}). An old database may need `{program('mlflow')} db upgrade "
+        f"{shlex.quote(shown)}`."
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from irrbench.tracking.calls import Connection
 from irrbench.tracking.delivery import send
 from irrbench.tracking.queues import Queues
-from irrbench.tracking.spool import Session, sessions, store_of
+from irrbench.tracking.spool import Session, SpoolError, sessions, store_of
 from irrbench.tracking.store import without_password
 
 SIGN_OF_LIFE_SECONDS = 60.0  # that a user waits for a store
@@ -34,9 +34,9 @@ class Report:
     reasons: list[str] = field(default_factory=list)
 
     def add(self, count: int, reason: str) -> None:
-        """Count requests that wait for a reason."""
+        """Count requests that wait, and note the reason."""
         self.waiting += count
-        if count and reason not in self.reasons:
+        if reason not in self.reasons:
             self.reasons.append(reason)
 
 
@@ -58,14 +58,13 @@ def deliver(spool: Path) -> list[Report]:
     for folder in sessions(spool):
         try:
             session = Session.claim(folder)
-        except ValueError as error:  # a SpoolError: it does not say for which store it is
+        except SpoolError as error:  # it does not say for which store it is
             report_of("an unknown store").add(sum(1 for _ in folder.iterdir()), str(error))
             continue
         if session is not None:
             claimed.setdefault(session.tracking_uri, []).append(session)
         elif count := sum(1 for _ in folder.glob("*.op")):
-            reason = "the program that wrote them still runs and sends them itself"
-            report_of(store_of(folder)).add(count, reason)
+            report_of(store_of(folder)).add(count, "the program that wrote them still runs and sends them itself")
     for tracking_uri, found in claimed.items():
         _deliver_sessions(Connection(tracking_uri), found, report_of(tracking_uri))
         for session in found:
@@ -82,8 +81,8 @@ def _deliver_sessions(connection: Connection, found: list[Session], report: Repo
             queues.add(request)
         for path in session.half_written():
             report.add(1, f"a process ended while it wrote {path}, which is not complete; remove it")
-    reasons: dict[str, None] = {}
     ask_first: float | None = SIGN_OF_LIFE_SECONDS
+    reasons: dict[str, None] = {}
     while batch := queues.next_batch():
         outcome = send(connection, batch, ask_first=ask_first)
         ask_first = None
@@ -93,9 +92,10 @@ def _deliver_sessions(connection: Connection, found: list[Session], report: Repo
             report.delivered += len(batch)
         elif outcome.final and len(batch) == 1:
             report.refused += 1
-            report.reasons += [outcome.reason] if outcome.reason not in report.reasons else []
+            report.add(0, outcome.reason)
         elif not outcome.refused:
             reasons[outcome.reason] = None
     for _, reason in queues.held.values():
         report.add(1, reason)
-    report.add(len(queues), "; ".join(reasons))
+    if queues:
+        report.add(len(queues), "; ".join(reasons))

@@ -17,8 +17,7 @@ from mlflow.utils.validation import _validate_metric_name, _validate_param_name,
 from irrbench.commands.main import main
 from irrbench.tracking import Run, RunAddress
 from irrbench.tracking.calls import CALLS
-from irrbench.tracking.names import MAX_KEY, MAX_TAG, entry_name, safe_key
-from irrbench.tracking.naming import Naming
+from irrbench.tracking.names import MAX_KEY, MAX_TAG, Naming, entry_name, safe_key
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from irrbench.plots import MODEL_COLOURS
 from irrbench.tracking import Run, RunAddress, palette_beside
-from irrbench.tracking.calls import default_palette_colour
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -65,9 +64,18 @@ def test_models_get_the_least_used_colour_and_keep_it(store) -> None:
     runs = [store.new_run() for _ in range(3)]
     for run in (*runs, runs[0]):
         run.set_role("model", bounds_id="val:1f")
-    assert [tags(run, store)["mlflow.runColor"] for run in runs] == [default_palette_colour(i) for i in range(3)]
+    assert [tags(run, store)["mlflow.runColor"] for run in runs] == list(MODEL_COLOURS[:3])
     assert tags(runs[0], store)["irrbench.role"] == "model"
     assert tags(runs[0], store)["irrbench.bounds_id"] == "val:1f"
+
+
+def test_a_palette_that_is_used_up_starts_again(store) -> None:
+    assert len(set(MODEL_COLOURS)) == len(MODEL_COLOURS) >= 6
+    for colour in MODEL_COLOURS:
+        store.new_run().set_role("model", colour=colour)
+    run = store.new_run()
+    run.set_role("model")
+    assert tags(run, store)["mlflow.runColor"] == MODEL_COLOURS[0]
 
 
 def test_a_given_colour_wins(run, store) -> None:

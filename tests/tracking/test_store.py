@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from irrbench.tracking import DEFAULT_TRACKING_URI, chart_link, open_store
-from irrbench.tracking.calls import default_palette_colour
 from irrbench.tracking.store import program, sqlite_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
@@ -128,10 +127,3 @@ def test_without_a_script_the_interpreter_is_called(environment) -> None:
     done = subprocess.run([*program().split(), "--help"], capture_output=True, text=True, check=True)
     assert "usage: irrbench" in done.stdout
     assert program("mlflow") == f"{sys.executable} -m mlflow"
-
-
-def test_palette_starts_again() -> None:
-    colours = [default_palette_colour(index) for index in range(100)]
-    period = len(set(colours))
-    assert period >= 6
-    assert colours[:-period] == colours[period:]
