@@ -72,10 +72,12 @@ def refusals(config: DataConfig, data: RaterData) -> Iterator[Callable[[], objec
                 yield partial(SegmentationDataset, data.split("train"), label=label)
 
 
-def introduce(config: DataConfig, data: RaterData, console: Console) -> None:
-    """Say what the data are, and what looks odd about them."""
+def introduce(config: DataConfig, data: RaterData, console: Console) -> list[str]:
+    """Say what the data are, and what looks odd about them; that is returned, too."""
     console.print(describe(config, data), soft_wrap=True)
-    _warn(_warnings(config, data, count_marks(data)), console)
+    warnings = _warnings(config, data, count_marks(data))
+    _warn(warnings, console)
+    return warnings
 
 
 def check(config: DataConfig, *, console: Console | None = None) -> int:

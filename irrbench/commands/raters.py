@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,7 +107,7 @@ def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Co
     with quiet():
         output = prepare_folder(Path(config.output))
         data = load_data(config)
-        introduce(config, data, console)
+        said = introduce(config, data, console)
         run = None
         if config.tracking_uri is not None:
             store = reach_store(config.tracking_uri, config.experiment, data, output)
@@ -122,13 +123,14 @@ def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Co
         files = write_outputs(found, config, command=command)
         if run is not None:
             log_study(run, found, files)
-        _show(found, output, run, console)
+        _show(found, output, run, console, said)
     return ALL_ENDED_WELL
 
 
-def _show(found: Study, output: Path, run: Run | None, console: Console) -> None:
-    for remark in found.remarks:
-        console.print(remark)
+def _show(found: Study, output: Path, run: Run | None, console: Console, said: Sequence[str]) -> None:
+    for warning in found.warnings:  # other remarks are among the findings
+        if warning not in said:
+            console.print(warning)
     scores = [measure.name for measure in found.measures if measure.kind == "score"]
     measures, single = ~found.summary["measure"].isin(scores), found.across["measure"] == "extent_icc"
     console.print(reliability_table(found.summary[measures], found.across[single], note=found.data.note))

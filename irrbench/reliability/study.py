@@ -139,6 +139,7 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
         check_exclusions(excluded, data, options)
         out = set(excluded["place"])
         kept = [i for i in range(n_images) if i not in out]
+        copied = list(copied_repeats(data))
         data, counted = data.subset(kept), counted.subset(kept)
         groups, raters = data.groups, data.raters
         check_covariates(data.manifest, options.covariates)
@@ -157,7 +158,7 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
         }
         extents, scores = measure_extents(counted), score_candidates(counted, options)
         across, fits = extent_table(extents, groups, options)
-        text, copied = remark(excluded, n_images, options), list(copied_repeats(data))
+        text = remark(excluded, n_images, options)
         return Study(
             data=data,
             n_images=n_images,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
 from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, contour_panel
-from irrbench.plots.style import score_title, shorten
+from irrbench.plots.style import shorten
 from irrbench.report.page import Picture, Stroke
-from irrbench.report.text import sentence, two_digits
+from irrbench.report.text import sentence
 from irrbench.scores import gain
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from irrbench.analysis.results import Results
     from irrbench.data import RaterData
 
+TEXTS = "benchmark.txt"
 TITLES = {
     "ranked": "Worst, median, best",
     "failures": "Raters agree, models are furthest behind",
@@ -110,7 +110,7 @@ def choose_images(per_image: pd.DataFrame, agreement: pd.Series, *, score: str, 
         "failures": _captions(_failures(numbers, score), score),
         "disagreement": _captions(hard, score),
     }
-    leads = {name: sentence("benchmark.txt", f"{name}_images", score, best, numbers["models"].max()) for name in chosen}
+    leads = {name: sentence(TEXTS, f"{name}_images", score, best, numbers["models"].max()) for name in chosen}
     return [Gallery(name, TITLES[name], leads[name], captions) for name, captions in chosen.items() if captions]
 
 
@@ -155,15 +155,8 @@ def rank_words(count: int) -> dict[int, str]:
 
 
 def _captions(chosen: pd.DataFrame, score: str) -> dict[str, str]:
-    captions = {}
-    for image_id, row in chosen.iterrows():
-        best, ceiling, floor, alpha = (two_digits(row[key]) for key in ("best", "ceiling", "floor", "agreement"))
-        values = f"{score_title(score)} {best}; average rater {ceiling}, naive rater {floor}; agreement {alpha}"
-        if row["models"] > 1 and math.isfinite(row["lowest"]):
-            ends = f"{two_digits(row['lowest'])} to {two_digits(row['highest'])}"
-            values += f"; the {int(row['models'])} models {ends}"
-        captions[str(image_id)] = f"{image_id}. {values}."
-    return captions
+    rows = chosen.to_dict("index")
+    return {str(image_id): f"{image_id}. {sentence(TEXTS, 'image', row, score)}" for image_id, row in rows.items()}
 
 
 def empty_masks(sizes: Sequence[int], *, prediction: int) -> str:

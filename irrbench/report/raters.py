@@ -276,24 +276,8 @@ def _folded(study: Study, name: str, title: str, frame: pd.DataFrame | None = No
 
 def rules_in_words(study: Study) -> dict[str, str]:
     """The rules behind the numbers, by name."""
-    options, column = study.options, study.data.group_column
-    unit = _unit(study)
-    robust = "HC3" if column is None else f"robust to correlation within {column}"
-    return {
-        "Images left out": f"fewer than two raters or an empty region of interest; more than half of the raters marked "
-        f"over {options.exclude_above:.0%} or under {options.exclude_below:.0%} of it",
-        "Standard errors and intervals of means": f"over {unit}, {options.level:.0%}, Student's",
-        "Interval of the extent ICC": f"percentile bootstrap, {options.resamples} resamples of {unit}; "
-        "for these raters",
-        "Intervals of the six forms": "those of Shrout and Fleiss, closed; images taken for independent",
-        "Correlations": f"Pearson's, Fisher's interval by the number of {unit}",
-        "Linear model": f"least squares, all covariates at once, numbers standardised, intervals {robust}; "
-        "p-values are not corrected for the number of measures and terms",
-        "Scores": f"each rater on the strict majority of the others; ties {options.ties}; empty reference: "
-        f"{options.empty_reference}",
-        "Raters by name": f"compared from {options.min_images} images on, pairs from as many images that both drew",
-        "ICC": "variance of one mark by its observed mean (meanobs), link scale",
-    }
+    said = sentences(TEXTS, "rules", study.options, _unit(study), study.data.group_column)
+    return {name: text for name, _, text in (rule.partition(": ") for rule in said)}
 
 
 # The figures, for the page and for files.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from irrbench.plots.bands import score_columns
 from irrbench.plots.style import DASH, MINUS, direction_note, number, score_title, shorten
-from irrbench.report.text import FORMULA, share, span, to_float, whole
+from irrbench.report.text import FORMULA, sentence, share, span, to_float, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,14 +51,9 @@ def terminal_table(
         if column in leaderboard and len(leaderboard)
         for count in (int(leaderboard[column].max()),)
     ]
-    title = score_title(chosen[0]).partition(" (")[0]
-    caption = f"For {title}: {' of '.join(counts)}. " if counts else ""
-    caption += (
-        f"{intervals[0].capitalize()}: the {interval} of the mean {title}. " if interval and any(intervals[1]) else ""
-    )
-    caption += f"Under each mean: {FORMULA}."
-    caption += f" {_LESS}: lower is better." if any(_LESS in title for title, _ in columns) else ""
-    caption += f" Not shown: {', '.join(map(score_title, left_out))}." if left_out else ""
+    title, is_lower_better = score_title(chosen[0]).partition(" (")[0], any(_LESS in title for title, _ in columns)
+    shown = interval if any(intervals[1]) else ""
+    caption = sentence("benchmark.txt", "terminal_caption", title, counts, shown, FORMULA, is_lower_better, left_out)
     table = _empty_table(note, caption=Text(caption, justify="left"), padding=(0, 1, 0, 0))
     for place, (title, _) in enumerate(columns):
         table.add_column(title, justify="left" if place == 1 else "right", no_wrap=True, vertical="top")

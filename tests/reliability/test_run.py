@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def test_unknown_covariates_are_named_with_the_columns(script, capsys, folder, t
     flags = ["--data", str(folder), "--output", str(tmp_path), "--tracking-uri", "none", "--covariates", "agee"]
     assert script.main([*flags, *QUICKLY]) == 2
     assert "no column 'agee' in the manifest; its columns are split, group, age, site" in capsys.readouterr().err
+
+
+def test_the_terminal_says_once_that_repeats_are_copies_and_that_an_image_is_left_out(script, capsys, tmp_path):
+    root = write_study(tmp_path / "toy")
+    shutil.copytree(root / "masks" / "anna", root / "masks" / "anna@2")
+    for mask in (root / "masks").glob(f"*/{ids('train')[0]}.png"):
+        save(mask, np.zeros((32, 40), np.uint8))
+    flags = ["--data", str(root), "--output", str(tmp_path / "out"), "--tracking-uri", "none"]
+    assert script.main([*flags, *QUICKLY]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("anna@2 is equal to anna on 15 of 15 marked images") == 1
+    assert said.count(" of 16 images left out: ") == 1
 
 
 def test_nothing_left_is_code_2_with_the_remedy(script, capsys, folder, tmp_path):
