@@ -22,7 +22,7 @@ class Seen(NamedTuple):
     shape: Shape
     tensor: Tensor | None
     is_aside: bool  # made by a module without parameters, of the batch alone (a normalisation) or inside it (a loss)
-    before: Tensor | None = None  # a copy of the tensor as the call gave it, in the first batch of a stage
+    before: Tensor | None = None  # a copy of the tensor as the call gave it, where the step may write into it
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -53,10 +53,11 @@ class ForwardCalls:
         self._chains: list[list[str]] = []  # names of the parts of each Sequential
         self._is_attached = self._is_permanent = False
         self._is_first = False
+        self._written: set[str] = set()  # calls whose output the step writes into
         self.forget()
 
     def begin(self) -> None:
-        """Keep copies in the next step, the first of a stage, to see whether the step writes into its predictions."""
+        """Copy every output in the next step, the first of a stage, to see whether the step writes into it."""
         self._is_first = True
 
     def forget(self) -> None:
@@ -157,8 +158,8 @@ class ForwardCalls:
     def _see(self, name: str, tensor: Tensor, *, is_aside: bool) -> Seen:
         fits = self._fits(tensor)
         # Asked in this order: a compiled graph would depend on what it reads, and be compiled anew in the second batch.
-        keeps = fits and not torch.compiler.is_compiling() and self._is_first and not tensor.is_meta
-        before = tensor.detach().clone() if keeps else None
+        keeps = fits and not torch.compiler.is_compiling() and (self._is_first or name in self._written)
+        before = tensor.detach().clone() if keeps and not tensor.is_meta else None
         return Seen(name, tuple(tensor.shape), tensor if fits else None, is_aside, before)
 
     def _fits(self, tensor: Tensor) -> bool:

@@ -90,13 +90,13 @@ class PredictionFinder(ForwardCalls):
         """Get ready for a trainer."""
         super().setup(module)
         self._labels.clear()
+        self._written.clear()
 
     def after_step(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, sample: Sample) -> Tensor:
         """The predictions of a step.
 
         Raises:
-            ValueError: if there is none, more than one, one that does not fit the masks, or, in the first batch of a
-                stage, one that the step has written into since a forward call gave it.
+            ValueError: if there is none, more than one, or one that does not fit the masks.
         """
         if callable(self.predictions):
             with torch.no_grad(), untouched(module), trainer.precision_plugin.forward_context():
@@ -105,7 +105,7 @@ class PredictionFinder(ForwardCalls):
             given = self._choose(outputs, sample)
         else:
             given = self._pick(self.predictions, outputs)
-        self._refuse_changed(given)
+        given = self._before_writing(given)
         self._is_first = False
         self.forget()
         self.chosen = given.name
@@ -130,16 +130,17 @@ class PredictionFinder(ForwardCalls):
             f"{did_you_mean(outputs, key, name='predictions')}{_REMEDY}"
         )
 
-    def _refuse_changed(self, given: Capture) -> None:
-        """Refuse what a forward call gave and the step then changed in place: values tell, as not all tensors count."""
+    def _before_writing(self, given: Capture) -> Capture:
+        """Predictions as a forward call gave them, whatever the step has written into them since.
+
+        The first batch of a stage shows whether it does: by the values, as not every tensor counts its versions.
+        """
         befores = [x.before for x in self._seen if x.name == given.name and x.tensor is given.tensor]
-        for before in befores:
-            if before is not None and not torch.allclose(given.tensor, before, rtol=0, atol=0, equal_nan=True):
-                raise ValueError(
-                    f"{given.name} {tuple(before.shape)} was changed in place after its forward call (by `sigmoid_()` "
-                    "or an assignment, perhaps); expected the values that the call gave. Return what is to be scored "
-                    "from the step as a dict and pass `predictions='<key>'`, or change a copy (`y = y.sigmoid()`)."
-                )
+        if not befores or befores[0] is None:
+            return given
+        if self._is_first and not torch.allclose(given.tensor, befores[0], rtol=0, atol=0, equal_nan=True):
+            self._written.add(given.name)
+        return Capture(given.name, befores[0])
 
     def _choose(self, outputs: Any, sample: Sample) -> Capture:
         """The one tensor among what the step returned and the forward calls gave that has the shape of predictions."""

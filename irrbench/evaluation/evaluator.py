@@ -231,7 +231,7 @@ class Evaluator:
         return name == "n_images" or re.fullmatch(rf"({scores})({names}|_class\d+)({known})", name) is not None
 
     def line(self) -> str:
-        """The main score between its bounds, in one line: the place of the model where it has one, else why not."""
+        """The main score beside its bounds, in one line: the place of the model where it has one, else why not."""
         score = self.metric.scores[0]
         found = self.summary.get(score)
         if found and math.isnan(found.model) and not math.isnan(found.on_all):
@@ -239,11 +239,13 @@ class Evaluator:
         if found is None or math.isnan(found.model):
             return f"{self.split} {score}: not a number, {self.why_nan(f'{self.split}/{score}')}"
         place = f"{found.normalized:.0%}".replace("%", " %") if not math.isnan(found.normalized) else found.reason
-        bounds = f"{found.floor:.2f} (naive) and {found.ceiling:.2f} (average rater)"
+        low, high = sorted((found.floor, found.ceiling))
+        side = "below" if found.model < low else "above" if found.model > high else "between"
+        bounds = f"{side} {found.floor:.2f} (naive) and {found.ceiling:.2f} (average rater)"
         assert self.table is not None  # noqa: S101 (it has a summary)
         missing = count_missing(self.table).items()
         left_out = "".join(f"; {number} of {len(self.table)} images {reason}" for reason, number in missing)
-        return f"{self.split} {score} {found.model:.2f} between {bounds}: {place}{left_out}"
+        return f"{self.split} {score} {found.model:.2f} {bounds}: {place}{left_out}"
 
     def why_nan(self, key: str) -> str:
         """Why the value of a key is not a number."""

@@ -9,11 +9,28 @@ from pathlib import Path
 import mlflow
 import pytest
 
-pytestmark = pytest.mark.slow
+from tests.callbacks import two_processes
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Lightning's, as in the processes
 ROOT = Path(__file__).parents[2]
 
 
-def run(kind, strategy, devices, folder, *more):
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process finds, this one, by kind of task."""
+    found = {}
+
+    def find(kind):
+        if kind not in found:
+            folder = tmp_path_factory.mktemp(kind)
+            two_processes.main(kind, "auto", 1, folder)
+            found[kind] = json.loads((folder / "0.json").read_text())
+        return found[kind]
+
+    return find
+
+
+def run(kind, strategy, folder, *more):
     folder.mkdir()
     script = [
         sys.executable,
@@ -23,7 +40,7 @@ def run(kind, strategy, devices, folder, *more):
         "tests.callbacks.two_processes",
         kind,
         strategy,
-        str(devices),
+        "2",
         str(folder),
         *more,
     ]
@@ -34,25 +51,23 @@ def run(kind, strategy, devices, folder, *more):
 
 
 @pytest.mark.parametrize(("kind", "strategy"), [("padded", "ddp_fork"), ("padded", "ddp"), ("uneven", "ddp_fork")])
-def test_two_processes_give_the_numbers_of_one(tmp_path, kind, strategy):
-    alone = run(kind, "auto", 1, tmp_path / "one")[0]
-    both = run(kind, strategy, 2, tmp_path / "two")
+def test_two_processes_give_the_numbers_of_one(tmp_path, alone, kind, strategy):
+    one, both = alone(kind), run(kind, strategy, tmp_path / "two")
     assert len(both) == 2
     for rank in both:
-        assert rank["ids"] == alone["ids"]  # all images, each once
-        for split, icc in alone["icc"].items():
+        assert rank["ids"] == one["ids"]  # all images, each once
+        for split, icc in one["icc"].items():
             assert rank["icc"][split] == pytest.approx(icc, abs=1e-9, nan_ok=True)
-        for mine, expected in zip(rank["history"], alone["history"], strict=True):
+        for mine, expected in zip(rank["history"], one["history"], strict=True):
             assert mine == pytest.approx(expected, abs=1e-9, nan_ok=True)
-        assert rank["logged"] == pytest.approx(alone["logged"], abs=1e-6, nan_ok=True)  # Lightning keeps float32
+        assert rank["logged"] == pytest.approx(one["logged"], abs=1e-6, nan_ok=True)  # Lightning keeps float32
 
 
-def test_a_training_in_two_processes(tmp_path, uri):
+def test_a_training_in_two_processes(tmp_path, alone, uri):
     """Both scored alike on training and validation images; one model and one pair of bounds in MLflow."""
-    first, second = run("trained", "ddp", 2, tmp_path / "two", uri)
+    first, second = run("trained", "ddp", tmp_path / "two", uri)
     assert first == second
-    alone = run("trained", "auto", 1, tmp_path / "one")[0]
-    for mine, expected in zip(first["history"], alone["history"], strict=True):
+    for mine, expected in zip(first["history"], alone("trained")["history"], strict=True):
         fixed = [key for key in expected if key.endswith(("_floor", "_ceiling", "n_images", "epoch"))]
         assert len(fixed) == 12
         assert {key: mine[key] for key in fixed} == pytest.approx({key: expected[key] for key in fixed}, abs=1e-9)
@@ -66,9 +81,8 @@ def test_a_training_in_two_processes(tmp_path, uri):
     ]
 
 
-def test_what_a_wrapped_step_returns_is_not_taken_for_a_forward_call(tmp_path):
-    first, second = run("labelled", "ddp", 2, tmp_path / "two")
-    alone = run("labelled", "auto", 1, tmp_path / "one")[0]
+def test_what_a_wrapped_step_returns_is_not_taken_for_a_forward_call(tmp_path, alone):
+    first, second = run("labelled", "ddp", tmp_path / "two")
     assert first == second
-    for mine, expected in zip(first["history"], alone["history"], strict=True):
+    for mine, expected in zip(first["history"], alone("labelled")["history"], strict=True):
         assert mine == pytest.approx(expected, abs=1e-9, nan_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import math
 import pickle
@@ -208,7 +209,8 @@ def test_a_line_for_the_terminal(caplog):
     model, floor, ceiling = (values[f"val/iou{x}"] for x in ("", "_floor", "_ceiling"))
     place = round(100 * (model - floor) / (ceiling - floor))
     bounds = f"{floor:.2f} (naive) and {ceiling:.2f} (average rater)"
-    assert evaluator.line() == f"val iou {model:.2f} between {bounds}: {place} %"
+    assert place > 100
+    assert evaluator.line() == f"val iou {model:.2f} above {bounds}: {place} %"
     evaluator = Evaluator("val", scores=["tpr"])
     run(evaluator)
     assert evaluator.line().endswith(": the naive rater scores at least as well as the average rater")
@@ -216,6 +218,26 @@ def test_a_line_for_the_terminal(caplog):
     evaluator.update(preds * math.nan, masks, **known)
     evaluator.finish()
     assert evaluator.line().startswith("val tpr: not a number, the images could not be scored (Predictions must be")
+
+
+@pytest.mark.parametrize(
+    ("score", "model", "floor", "ceiling", "side", "place"),
+    [
+        ("iou", 0.10, 0.42, 0.61, "below", -168),
+        ("iou", 0.50, 0.42, 0.61, "between", 42),
+        ("iou", 0.80, 0.42, 0.61, "above", 200),
+        ("false_alarm", 0.90, 0.80, 0.30, "above", -20),  # less is better
+        ("false_alarm", 0.50, 0.80, 0.30, "between", 60),
+        ("false_alarm", 0.10, 0.80, 0.30, "below", 140),
+    ],
+)
+def test_the_line_says_on_which_side_of_the_bounds_a_score_lies(score, model, floor, ceiling, side, place):
+    evaluator = Evaluator("val", scores=[score])
+    run(evaluator)
+    means = {"model": model, "floor": floor, "ceiling": ceiling, "normalized": (model - floor) / (ceiling - floor)}
+    evaluator.summary[score] = dataclasses.replace(evaluator.summary[score], **means)
+    bounds = f"{side} {floor:.2f} (naive) and {ceiling:.2f} (average rater)"
+    assert evaluator.line() == f"val {score} {model:.2f} {bounds}: {place} %"
 
 
 def test_without_data_it_says_what_to_call(caplog):
