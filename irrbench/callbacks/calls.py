@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from irrbench.callbacks.base import LightningModule
 from irrbench.callbacks.batch import Sample, Shape
 from irrbench.callbacks.captures import places, tensors_in
-from irrbench.callbacks.hooks import LightningModule
 
 
 class Seen(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from irrbench.callbacks.hooks import LightningModule, Stage
+from irrbench.callbacks.base import LightningModule, Stage
 
 _ON_THE_WAY = {"_refuse", "_log", "_log_metrics", "passed_by", "log", "log_dict", "inner", "_fn", "wrapped_fn"}
 

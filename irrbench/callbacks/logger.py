@@ -9,7 +9,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irrbench.callbacks.hooks import installed
+from irrbench.callbacks.base import installed
 from irrbench.tracking import DEFAULT_TRACKING_URI, Run, RunAddress
 from irrbench.tracking.run import source_tags
 from irrbench.tracking.spool import default_spool

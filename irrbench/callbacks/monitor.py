@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from irrbench.callbacks.announcement import announce
+from irrbench.callbacks.base import PREFIXES, LightningModule, Result, ResultsCallback, Stage, Trainer
 from irrbench.callbacks.batch import Sample, Selector, read_batch
-from irrbench.callbacks.destinations import find_sinks, shown_nowhere
-from irrbench.callbacks.home import Returned, Traveller
-from irrbench.callbacks.hooks import PREFIXES, Callback, LightningModule, Stage, Trainer, batch_end, batch_start
 from irrbench.callbacks.keys import KeyGuard, refuse_same_names
+from irrbench.callbacks.notices import announce, shown_nowhere, why_no_fit
 from irrbench.callbacks.predictions import PredictionFinder, Predictions, paused
-from irrbench.callbacks.watched import also_watched, watched_by, why_no_fit
 from irrbench.evaluation.evaluator import Evaluator, split_names
-from irrbench.evaluation.mlflow_sink import MLflowSink
-from irrbench.evaluation.sinks import Sink, tell
+from irrbench.evaluation.mlflow_sink import MLflowSink, is_mlflow
+from irrbench.evaluation.sinks import Sink, picture_sink, tell
 from irrbench.folds import Ties
 from irrbench.metrics.state import Aggregate
 from irrbench.metrics.void import take_out_void
@@ -34,7 +31,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class RaterBoundsMonitor(Traveller, Callback):
+def _batch_start(stage: Stage) -> Any:
+    def hook(self: Any, _trainer: Trainer, pl_module: LightningModule, batch: Any, *_indices: int) -> None:
+        """Read the masks before the step can change the batch."""
+        self.before_step(stage, pl_module, batch)
+
+    return hook
+
+
+def _batch_end(stage: Stage) -> Any:
+    def hook(self: Any, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *indices: int) -> None:
+        """Take in the step's predictions."""
+        self.after_step(stage, trainer, module, outputs, batch, indices[1] if len(indices) > 1 else 0)
+
+    return hook
+
+
+class RaterBoundsMonitor(ResultsCallback):
     """Logs, for any LightningModule, its scores between naive rater (floor) and average rater (ceiling).
 
     At the end of every validation and test epoch it logs through ``pl_module.log``, so that EarlyStopping,
@@ -100,8 +113,8 @@ class RaterBoundsMonitor(Traveller, Callback):
             under a key of the monitor's.
     """
 
-    history: Returned[list[dict[str, float]]] = Returned()
-    _evaluators: Returned[dict[str, list[Evaluator]]] = Returned()
+    history: Result[list[dict[str, float]]] = Result()
+    _evaluators: Result[dict[str, list[Evaluator]]] = Result()
 
     def __init__(
         self,
@@ -216,7 +229,7 @@ class RaterBoundsMonitor(Traveller, Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Get ready for a trainer."""
-        self.receive()
+        self.receive_results()
         self._sinks = None  # the next trainer may have other loggers
         if stage == "fit":
             self._evaluators.pop("validate", None)  # of another model, perhaps
@@ -234,14 +247,14 @@ class RaterBoundsMonitor(Traveller, Callback):
             self.guard.leave()
             self.guard, self._beside = None, []
         if trainer.is_global_zero:
-            self.send()
+            self.send_results()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what has ended, and leave the module as it was, so that a notebook can go on with it."""
         self.close_stages(list(self._open), step=None)
         self.teardown(trainer, pl_module, "")
 
-    def pack(self) -> None:
+    def pack_results(self) -> None:
         """Leave out what a process has for itself."""
         for evaluator in [x for evaluators in self._evaluators.values() for x in evaluators]:
             evaluator.sinks.clear()
@@ -255,12 +268,12 @@ class RaterBoundsMonitor(Traveller, Callback):
         """Watch forward calls again: a step may have several backward passes."""
         self.finder.is_paused = False
 
-    on_train_batch_start = batch_start("train")
-    on_validation_batch_start = batch_start("validate")
-    on_test_batch_start = batch_start("test")
-    on_train_batch_end = batch_end("train")
-    on_validation_batch_end = batch_end("validate")
-    on_test_batch_end = batch_end("test")
+    on_train_batch_start = _batch_start("train")
+    on_validation_batch_start = _batch_start("validate")
+    on_test_batch_start = _batch_start("test")
+    on_train_batch_end = _batch_end("train")
+    on_validation_batch_end = _batch_end("validate")
+    on_test_batch_end = _batch_end("test")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a training epoch."""
@@ -358,13 +371,14 @@ class RaterBoundsMonitor(Traveller, Callback):
         assert self.guard is not None  # noqa: S101 (set up)
         sinks = self._find_sinks(trainer)
         self._open.add(stage)
-        watched = watched_by(trainer)
+        watched = _watched_by(trainer)
         for evaluator in evaluators:
             evaluator.sinks[:] = sinks
             evaluator.validation[:] = self._evaluators.get("validate", []) if stage == "train" else []
             values = evaluator.finish(step)
-            values |= also_watched(evaluator, values, watched)
-            self._explain_noise_fit(stage, evaluator, trainer)
+            values |= _also_watched(evaluator, values, watched)
+            if stage == "train":
+                self._explain_noise_fit(evaluator, trainer)
             self.history.append({"epoch": step, **values})
             for key in [k for k, v in values.items() if math.isnan(v) and k in watched]:
                 self._say_once(key, f"{key} is watched by a callback and is NaN: {evaluator.why_nan(key)}.")
@@ -391,7 +405,7 @@ class RaterBoundsMonitor(Traveller, Callback):
         key = f"{split}/{self.scores[0]}"
         if sample.present is None or sample.present.is_meta:
             return
-        if sample.present.sum(1).amax() > 1 or f"{key}_all" in watched_by(trainer):
+        if sample.present.sum(1).amax() > 1 or f"{key}_all" in _watched_by(trainer):
             return
         self._say_once(
             split,
@@ -400,15 +414,11 @@ class RaterBoundsMonitor(Traveller, Callback):
             f"{key} leaves such images out, and is NaN without others.",
         )
 
-    def _explain_noise_fit(self, stage: str, evaluator: Evaluator, trainer: Trainer) -> None:
+    def _explain_noise_fit(self, evaluator: Evaluator, trainer: Trainer) -> None:
         """Say once why a training with labels has no ``noise_fit``."""
-        score = self.scores[0]
-        key = f"{evaluator.split}/{score}_noise_fit"
-        has_label = score in evaluator.summary and not math.isnan(evaluator.summary[score].label_gap)
-        if stage != "train" or not has_label or evaluator.noise_fit:
-            return
         is_monitored = "validate" in self.stages and trainer.enable_validation
         if reason := why_no_fit(evaluator, label=self._label, is_monitored=is_monitored):
+            key = f"{evaluator.split}/{self.scores[0]}_noise_fit"
             self._say_once(
                 key,
                 f"{key} is not logged: {reason}. It compares how well the model fits the labels of training and of "
@@ -422,13 +432,48 @@ class RaterBoundsMonitor(Traveller, Callback):
             logger.warning(text)
 
     def _find_sinks(self, trainer: Trainer) -> Sequence[Sink]:
-        if self._sinks is None:
-            assert self.guard is not None  # noqa: S101 (set up)
-            options = {"data_name": self.data_name, "reference_runs": self.reference_runs, "owner": self.name}
-            self._sinks, self._active = find_sinks(trainer, self.guard, self._active, **options)
-            if trainer.is_global_zero and not trainer.fast_dev_run:
-                wanted = {"image": self._selectors["image"] is not None, "reliability": self._options["reliability"]}
-                is_binary = self._options["num_classes"] is None
-                for option, text in shown_nowhere(wanted, self._sinks, trainer.loggers, is_binary=is_binary):
-                    self._say_once(option, text)
-        return self._sinks
+        """The sinks of a trainer's loggers, in its first process, and of MLflow's active run where it has no logger."""
+        if self._sinks is not None:
+            return self._sinks
+        assert self.guard is not None  # noqa: S101 (set up)
+        loggers = trainer.loggers if trainer.is_global_zero else []
+        mlflow_loggers = [x for x in loggers if is_mlflow(x)]
+        self.guard.keep_from(mlflow_loggers)
+        options: dict[str, Any] = {
+            "data_name": self.data_name,
+            "reference_runs": self.reference_runs,
+            "owner": self.name,
+        }
+        sinks: list[Sink] = [MLflowSink.of_logger(x, **options) for x in mlflow_loggers]
+        self._sinks = sinks
+        if trainer.fast_dev_run or not trainer.is_global_zero:
+            return sinks
+        others = [x for x in loggers if x not in mlflow_loggers]
+        sinks += filter(None, (picture_sink(x, step=lambda: trainer.global_step) for x in others))
+        if not mlflow_loggers:
+            # Autologging ends its run with the fit; the test of the same model goes there too.
+            self._active = Run.active() or self._active
+            sinks += [MLflowSink(self._active, **options)] if self._active else []
+        wanted = {"image": self._selectors["image"] is not None, "reliability": self._options["reliability"]}
+        is_binary = self._options["num_classes"] is None
+        for text in shown_nowhere(**wanted, sinks=sinks, loggers=trainer.loggers, is_binary=is_binary):
+            self._say_once(text, text)
+        return sinks
+
+
+def _watched_by(trainer: Trainer) -> set[Any]:
+    """What callbacks and schedulers of a trainer look at."""
+    return {getattr(x, "monitor", None) for x in (*trainer.callbacks, *trainer.lr_scheduler_configs)}
+
+
+def _also_watched(evaluator: Evaluator, values: Mapping[str, float], watched: Iterable[Any]) -> dict[str, float]:
+    """Values of watched keys that an epoch lacks, or Lightning would end the training.
+
+    NaN where the images could not be scored; of all images what is of those with bounds, where no rater drew alone.
+    """
+    own = [key for key in watched if str(key).startswith(f"{evaluator.split}/")]
+    lacking = [key for key in own if key not in values and evaluator.owns(key.removeprefix(f"{evaluator.split}/"))]
+    if evaluator.table is None:
+        return dict.fromkeys(lacking, math.nan)
+    same = {key: key.removesuffix("_all") for key in lacking}
+    return {key: values[other] for key, other in same.items() if key != other and other in values}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from irrbench.callbacks.base import LightningModule, Trainer
 from irrbench.callbacks.batch import Sample, Selector, Shape, advise, describe, did_you_mean, select
 from irrbench.callbacks.calls import ForwardCalls, Seen, is_compiled, paused
 from irrbench.callbacks.captures import (
@@ -21,8 +24,6 @@ from irrbench.callbacks.captures import (
     places,
     tensors_in,
 )
-from irrbench.callbacks.hooks import LightningModule, Trainer
-from irrbench.callbacks.isolation import untouched
 
 __all__ = ["Capture", "ForwardAgain", "PredictionFinder", "Predictions", "distinct", "is_compiled", "paused"]
 
@@ -218,3 +219,32 @@ def _unseen(calls: Sequence[Seen]) -> str:
     parents = [name.rpartition(".")[0] for name in parts]
     unseen = next((x for x in parents if x and parents.count(x) > 1), None)
     return f"Hooks do not see `self.{unseen}.forward(x)`, only the calls of its parts. " if unseen else ""
+
+
+@contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Leave no trace of a call: restore random states (Python's, NumPy's, torch's), the module's modes, buffers.
+
+    Nothing in it waits for an accelerator. The module's parameters are not looked after.
+
+    Args:
+        module: that the call may use; it may draw random numbers on its device.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    buffers = [(part, *item) for part in module.modules() for item in part.named_buffers(recurse=False)]
+    before = [buffer.detach().clone() for _, _, buffer in buffers]
+    device = next((x.device for x in [*module.parameters(), *module.buffers()] if x.device.type != "cpu"), None)
+    options = {"device_type": device.type} if device else {}
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the user's)
+    try:
+        with torch.random.fork_rng([device] if device else [], **options):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        for part, mode in modes:
+            part.training = mode
+        for (part, name, buffer), value in zip(buffers, before, strict=True):
+            if getattr(part, name, None) is not buffer:
+                setattr(part, name, buffer)
+            buffer.data.copy_(value)  # a graph that holds it for its backward pass does not notice

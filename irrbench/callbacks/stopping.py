@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from irrbench.callbacks.home import Returned, Traveller
-from irrbench.callbacks.hooks import Callback, LightningModule, Trainer
+from irrbench.callbacks.base import LightningModule, Result, ResultsCallback, Trainer
 from irrbench.callbacks.monitor import RaterBoundsMonitor
 from irrbench.scores import SCORES, base_score, gain, record
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, clustered_mean
@@ -35,7 +34,7 @@ class Interval(NamedTuple):
 _UNKNOWN = Interval(math.nan, math.nan)
 
 
-class CeilingStopping(Traveller, Callback):
+class CeilingStopping(ResultsCallback):
     """Stops training once the model is good enough as a rater: it agrees with the others as well as the average one.
 
     That is a rule for a budget, and says nothing of what more training would give. Much can be learnt above the average
@@ -83,10 +82,10 @@ class CeilingStopping(Traveller, Callback):
         (Interval(low=nan, high=nan), None)
     """
 
-    interval: Returned[Interval] = Returned()
-    passes: Returned[int] = Returned()
-    stopped_epoch: Returned[int | None] = Returned()
-    reason: Returned[str] = Returned()
+    interval: Result[Interval] = Result()
+    passes: Result[int] = Result()
+    stopped_epoch: Result[int | None] = Result()
+    reason: Result[str] = Result()
 
     def __init__(
         self,
@@ -148,7 +147,7 @@ class CeilingStopping(Traveller, Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the monitor, before anything is trained."""
-        self.receive()
+        self.receive_results()
         if stage != "fit":
             return
         self._begin()
@@ -169,7 +168,7 @@ class CeilingStopping(Traveller, Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave what was found where the process that asked for it looks."""
         if trainer.is_global_zero:
-            self.send()
+            self.send_results()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the check, and stop if it was the last that was wanted."""

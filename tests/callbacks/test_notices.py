@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from irrbench.callbacks import RaterBoundsMonitor
-from irrbench.callbacks.announcement import announce
 from irrbench.callbacks.batch import Sample
+from irrbench.callbacks.notices import announce
 from tests.callbacks.test_no_waiting import META, OnMeta
 from tests.callbacks.test_no_waiting import batch as meta_batch
 from tests.callbacks.toys import Module, Toy, loader, trainer

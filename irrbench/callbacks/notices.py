@@ -1,14 +1,18 @@
-"""What is scored, in one line: the first thing to look at when a score is a surprise."""
+"""What a monitor tells its user: what is scored, in one line, and which of its options do nothing, and why."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from irrbench.callbacks.batch import Sample
 from irrbench.callbacks.captures import is_explained
+from irrbench.evaluation.evaluator import Evaluator
+from irrbench.evaluation.mlflow_sink import MLflowSink
+from irrbench.evaluation.sinks import Sink
 from irrbench.metrics.bounds import to_mask
 
 
@@ -70,3 +74,42 @@ def announce(
 def _percent(share: float) -> str:
     percent = 100 * share
     return f"{percent:.0f} %" if percent == 0 or percent >= 1 else f"{percent:.1g} %"
+
+
+def shown_nowhere(
+    *, image: bool, reliability: bool, sinks: Sequence[Sink], loggers: Sequence[object], is_binary: bool
+) -> Iterator[str]:
+    """Options of a monitor that do nothing with these loggers, each with a sentence on it.
+
+    Args:
+        image: whether it is given.
+        reliability: whether it is given.
+        sinks: what was found.
+        loggers: in which.
+        is_binary: whether the masks are no label maps.
+    """
+    names = ", ".join(type(x).__name__ for x in loggers)
+    if image and not is_binary:
+        yield "`image=` shows nothing: pictures are drawn of binary masks, found num_classes=."
+    elif image and not sinks:
+        yield f"`image=` shows nothing: pictures go to MLflow, TensorBoard and W&B; found {names or 'no logger'}."
+    if reliability and names and not any(isinstance(sink, MLflowSink) for sink in sinks):
+        where = f"only MLflow takes tables of images, found {names}. They are in `tables` of the monitor."
+        yield f"`reliability=` logs nothing: {where}"
+
+
+def why_no_fit(train: Evaluator, *, label: object, is_monitored: bool) -> str:
+    """Why training images with labels have no ``noise_fit``; empty where they have, or the next epoch may.
+
+    Args:
+        train: the training images.
+        label: where their labels are.
+        is_monitored: whether validation is.
+    """
+    score = train.scores[0]
+    if train.noise_fit or score not in train.summary or math.isnan(train.summary[score].label_gap):
+        return ""
+    summaries = [x.summary[score] for x in train.validation if x.summary]
+    if summaries and all(math.isnan(x.label_gap) for x in summaries):
+        return f"no label was found in the validation batches by `label={label!r}`"
+    return "" if is_monitored else "no validation is monitored"
