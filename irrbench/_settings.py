@@ -22,12 +22,26 @@ from jsonargparse import ArgumentParser, get_loader
 if TYPE_CHECKING:
     NonNegativeInt = int
     PositiveInt = int
+    TwoOrMore = int
+    ClosedUnitInterval = float
     OpenUnitInterval = float
     PositiveFloat = float
+    ShareBelowOne = float
 else:
-    from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
+    from jsonargparse.typing import (
+        ClosedUnitInterval,
+        NonNegativeInt,
+        OpenUnitInterval,
+        PositiveFloat,
+        PositiveInt,
+        restricted_number_type,
+    )
+
+    ShareBelowOne = restricted_number_type("ShareBelowOne", float, [(">=", 0), ("<", 1)])
+    TwoOrMore = restricted_number_type("TwoOrMore", int, (">=", 2))
 
 SHIPPED = Path(__file__).parent / "configs"
+SHOWN = 20  # names in a message
 Settings = TypeVar("Settings")
 
 
@@ -113,8 +127,8 @@ class _Reader:
             try:
                 if key not in self.fields and not is_entry:
                     known = [other.removeprefix("--") for other in other_flags] + list(self.fields)
-                    nearest = _nearest(key, known).replace("mean '", "mean '--")
-                    self.problems.append(f"unknown flag {flag!r}. {nearest}")
+                    hint = nearest(key, known).replace("mean '", "mean '--")
+                    self.problems.append(f"unknown flag {flag!r}. {hint}")
                 elif not has_value:
                     self.problems.append(f"{flag} needs a value, such as {flag} VALUE.")
                 elif is_entry:
@@ -150,7 +164,7 @@ class _Reader:
         if hint is None:
             section, _, last = key.rpartition(".")
             known = [name.rpartition(".")[2] for name in self.fields if name.rpartition(".")[0] == section]
-            self._add_problem(place, section, f"unknown key {last!r}. {_nearest(last, known)}")
+            self._add_problem(place, section, f"unknown key {last!r}. {nearest(last, known)}")
         elif is_dataclass(hint):
             self.read(value, place, f"{key}.")
         elif is_dataclass(entry) and isinstance(value, list):
@@ -177,7 +191,7 @@ class _Reader:
                 given[name] = self.values[section + name]
         try:
             return (kind or self.kind)(**given)
-        except ConfigError as error:
+        except ValueError as error:
             self.problems.append(str(error))
             return None
 
@@ -218,9 +232,12 @@ def _load_yaml(text: str) -> Any:
     return get_loader("yaml")(f"{text}\n#")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else f"Known are {', '.join(known)}."
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question with the nearest known name, or a list of the known names."""
+    names = list(known)
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"Did you mean {close[0]!r}?"
+    return f"Known are {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}." if names else "It has none."
 
 
 _IN_WORDS = {
@@ -231,8 +248,11 @@ _IN_WORDS = {
     str: "text (in quotes if it looks like a number)",
     NonNegativeInt: "a whole number of 0 or more",
     PositiveInt: "a whole number of 1 or more",
+    TwoOrMore: "a whole number of 2 or more",
     PositiveFloat: "a number greater than 0",
     OpenUnitInterval: "a number between 0 and 1",
+    ClosedUnitInterval: "a number from 0 to 1",
+    ShareBelowOne: "a number from 0 to below 1",
 }
 
 

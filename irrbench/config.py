@@ -16,7 +16,16 @@ from typing import Any, Literal
 import yaml
 
 from irrbench import _settings
-from irrbench._settings import NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt, load_settings
+from irrbench._settings import (
+    ClosedUnitInterval,
+    NonNegativeInt,
+    OpenUnitInterval,
+    PositiveFloat,
+    PositiveInt,
+    ShareBelowOne,
+    TwoOrMore,
+    load_settings,
+)
 from irrbench.scores import DEFAULT_SCORES, SCORES, select_scores
 
 ConfigError = _settings.ConfigError
@@ -128,24 +137,27 @@ class TrainConfig:
     precision: str = "32-true"
     loss: str = "dice_bce"
     crop: PositiveInt | list[PositiveInt] | None = None
-    crop_foreground: float = 0.5
+    crop_foreground: ClosedUnitInterval = 0.5
     crops_per_image: PositiveInt = 1
     eval_batch_size: PositiveInt | None = None
-    window_overlap: float = 0.25
+    window_overlap: ShareBelowOne = 0.25
     window_weighting: Literal["gaussian", "constant"] = "gaussian"
 
     def __post_init__(self) -> None:
-        """Refuse sides that networks do not take, and shares out of range."""
+        """Refuse sides that networks do not take, and transforms that are not described."""
         sides = self.crop if isinstance(self.crop, list) else [] if self.crop is None else [self.crop] * 2
         if self.crop is not None and (len(sides) != 2 or any(side % 32 for side in sides)):
             raise ConfigError(
                 "train.crop must be a side, or [height, width], in multiples of 32, as networks halve images five "
                 f"times; found {self.crop}. Take 256, or null for whole images."
             )
-        if not 0 <= self.crop_foreground <= 1:
-            raise ConfigError(f"train.crop_foreground must be a share from 0 to 1, found {self.crop_foreground}.")
-        if not 0 <= self.window_overlap < 1:
-            raise ConfigError(f"train.window_overlap must be a share from 0 to below 1, found {self.window_overlap}.")
+        for transform in self.transforms:
+            if not isinstance(transform.get("class_path"), str) or not set(transform) <= {"class_path", "init_args"}:
+                raise ConfigError(
+                    "train.transforms must be a list of {class_path: ..., init_args: {...}}, such as {class_path: "
+                    "torchvision.transforms.v2.ColorJitter, init_args: {brightness: 0.2}}; found "
+                    f"{transform}."
+                )
 
 
 @dataclass(frozen=True)
@@ -177,6 +189,20 @@ class FinishedConfig:
     classes: list[int] | None = None
 
 
+def check_interval(interval: str, generalize: str) -> None:
+    """Refuse an interval that does not take the spread over raters or seeds into account.
+
+    Raises:
+        ConfigError: with the intervals that do.
+    """
+    fitting = ["auto", "hall", "student"] + ["expanded", "percentile"] * (generalize == "seeds")
+    if generalize != "images" and interval not in fitting:
+        raise ConfigError(
+            f"statistics.interval must be one of {', '.join(fitting)} with statistics.generalize: {generalize}; found "
+            f"{interval}, which knows the spread over images alone."
+        )
+
+
 @dataclass(frozen=True)
 class StatisticsConfig:
     """How intervals are made, and what is asked of the results.
@@ -205,20 +231,15 @@ class StatisticsConfig:
     generalize: Literal["images", "raters", "seeds", "all"] = "images"
     margins: dict[str, float] = field(default_factory=dict)
     failure: dict[str, float] = field(default_factory=lambda: {"iou": 0.3})
-    alternative_margin: float = 0.2
+    alternative_margin: ShareBelowOne = 0.2
     min_images: PositiveInt = 30
     blind: bool = False
     subgroups: list[str] = field(default_factory=list)
-    quantiles: int = 3
+    quantiles: TwoOrMore = 3
 
     def __post_init__(self) -> None:
         """Refuse values out of range and choices that do not go together."""
-        fitting = ["auto", "hall", "student"] + ["expanded", "percentile"] * (self.generalize == "seeds")
-        if self.generalize != "images" and self.interval not in fitting:
-            raise ConfigError(
-                f"statistics.interval must be one of {', '.join(fitting)} with statistics.generalize: "
-                f"{self.generalize}; found {self.interval}, which knows the spread over images alone."
-            )
+        check_interval(self.interval, self.generalize)
         for score, margin in self.margins.items():
             if score not in SCORES or not 0 < margin < math.inf:
                 raise ConfigError(
@@ -231,12 +252,6 @@ class StatisticsConfig:
                     f"statistics.failure must give scores (among {', '.join(SCORES)}) a value, such as {{iou: 0.3}}; "
                     f"found {score}: {limit}."
                 )
-        if not 0 <= self.alternative_margin < 1:
-            raise ConfigError(
-                f"statistics.alternative_margin must lie between 0 and 1 (below 1), found {self.alternative_margin}."
-            )
-        if self.quantiles < 2:
-            raise ConfigError(f"statistics.quantiles must be 2 or more, found {self.quantiles}.")
 
 
 @dataclass(frozen=True)
@@ -286,7 +301,8 @@ class BenchmarkConfig:
     executor_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse to keep no runs: cells are resumed, and compared by a link, through them."""
+        """Refuse unknown scores, and to keep no runs: cells are resumed, and compared by a link, through them."""
+        select_scores(self.scores)
         if self.tracking_uri == "none":
             raise ConfigError(
                 "tracking_uri: none is for `irrbench reliability`; a benchmark keeps each cell's curves in an MLflow "
@@ -334,29 +350,23 @@ class StudyOptions:
     seed: int = 0
     raters_are_slots: bool = False
 
-    def check(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            ValueError: naming the option, what was found and what was expected.
-        """
-        if not 0 <= self.exclude_below < self.exclude_above <= 1:
-            raise ValueError(
-                "exclude_below and exclude_above must be 0 <= exclude_below < exclude_above <= 1, found "
-                f"{self.exclude_below} and {self.exclude_above}."
-            )
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        low, high, numbers = self.exclude_below, self.exclude_above, [*self.targets, self.level]
+        least = {"resamples": (self.resamples, 1), "seed": (self.seed, 0), "min_images": (self.min_images, 1)}
+        if not 0 <= low < high <= 1:
+            expected = "must be 0 <= exclude_below < exclude_above <= 1"
+            raise ConfigError(f"study: exclude_below and exclude_above {expected}, found {low} and {high}.")
         if not self.cells or min(self.cells) < 2 or len(set(self.cells)) < len(self.cells):
-            raise ValueError(f"cells must be distinct whole numbers from 2 on, found {self.cells}.")
-        for name, values in (("targets", self.targets), ("level", [self.level])):
-            if not values or not all(0 < value < 1 for value in values):
-                raise ValueError(f"{name} must lie between 0 and 1, found {', '.join(map(str, values)) or 'none'}.")
-        if self.resamples < 1 or self.seed < 0:
-            raise ValueError(f"resamples must be 1 or more and seed 0 or more, found {self.resamples} and {self.seed}.")
-        if self.min_images < 1:
-            raise ValueError(f"min_images must be 1 or more, found {self.min_images}.")
-        other = [score.name for score in select_scores(self.scores) if score.evidence != "patterns"]
-        if other:
-            raise ValueError(f"scores of a study of raters must need nothing but their votes; leave out {other[0]!r}.")
+            raise ConfigError(f"study: cells must be distinct whole numbers from 2 on, found {self.cells}.")
+        if not self.targets or not all(0 < number < 1 for number in numbers):
+            found = f"targets {self.targets} and level {self.level}"
+            raise ConfigError(f"study: targets and level must lie between 0 and 1, found {found}.")
+        for name, (found_, smallest) in least.items():
+            if found_ < smallest:
+                raise ConfigError(f"study: {name} must be {smallest} or more, found {found_}.")
+        if other := [score.name for score in select_scores(self.scores) if score.evidence != "patterns"]:
+            raise ConfigError(f"study: scores must need nothing but the raters' votes; leave out {other[0]!r}.")
 
 
 @dataclass(frozen=True)
@@ -424,18 +434,7 @@ def load_config(
         >>> load_config(None, ["--train.max_epochs", "3"]).train.max_epochs
         3
     """
-    config = load_settings(BenchmarkConfig, path, overrides, changes, other_flags=other_flags)
-    for transform in config.train.transforms:
-        if not isinstance(transform.get("class_path"), str) or not set(transform) <= {"class_path", "init_args"}:
-            raise ConfigError(
-                "train.transforms must be a list of {class_path: ..., init_args: {...}}, such as {class_path: "
-                f"torchvision.transforms.v2.ColorJitter, init_args: {{brightness: 0.2}}}}; found {transform}."
-            )
-    try:
-        select_scores(config.scores)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    return config
+    return load_settings(BenchmarkConfig, path, overrides, changes, other_flags=other_flags)
 
 
 def load_study_config(
@@ -451,12 +450,7 @@ def load_study_config(
         >>> load_study_config(None, ["--study.cells", "[8]"]).study.cells
         [8]
     """
-    config = load_settings(ReliabilityConfig, path, overrides, changes, other_flags=other_flags)
-    try:
-        config.study.check()
-    except ValueError as error:
-        raise ConfigError(f"study: {error}") from error
-    return config
+    return load_settings(ReliabilityConfig, path, overrides, changes, other_flags=other_flags)
 
 
 def to_yaml(config: BenchmarkConfig | ReliabilityConfig) -> str:

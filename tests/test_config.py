@@ -265,8 +265,8 @@ def test_file_names_hold_plain_characters():
         (["margins={iou: 0}"], "greater than 0, .* found iou: 0"),
         (["failure={iuo: 0.1}"], "failure must give scores .* found iuo: 0.1"),
         (["failure={iou: .nan}"], "failure must give scores .* found iou: nan"),
-        (["alternative_margin=1"], r"alternative_margin must lie between 0 and 1 \(below 1\), found 1"),
-        (["quantiles=1"], "quantiles must be 2 or more, found 1"),
+        (["alternative_margin=1"], r"alternative_margin must be a number from 0 to below 1; found .1"),
+        (["quantiles=1"], "quantiles must be a whole number of 2 or more; found .1"),
         (
             ["interval=wide"],
             "statistics.interval must be one of auto, hall, student, expanded, percentile, bca; found 'wide'",

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from irrbench.bounds import cut_scores
+from irrbench.data.dataset import references
 from irrbench.folds import Ties
 from irrbench.scores import EmptyReference, gain
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _LEVELS = 256  # thresholds that are tried,
 _CELLS = 2**20  # and fewer with many raters, for memory's sake
-_BATCH = 64  # images scored at a time
 
 
 class BlindError(ValueError):
@@ -94,12 +94,11 @@ def fit_blind(
     if len(thresholds) > most:
         thresholds = np.unique(np.quantile(thresholds, np.linspace(0, 1, most), method="nearest"))
     levels = torch.from_numpy(np.searchsorted(thresholds, share, side="right"))[None]
-    rules = {"ties": ties, "empty_reference": empty_reference}
+    rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference}
     by_image = []
     for place in range(len(train)):
-        stack, roi, present = _batch(train, [place])
-        options: dict[str, Any] = {"num_levels": len(thresholds) + 1, "roi": roi, "present": present, **rules}
-        by_image.append(cut_scores(stack, levels, score, **options)[0].numpy())
+        options = {"levels": levels, "score": score, "num_levels": len(thresholds) + 1, **rules}
+        by_image.append(cut_scores(**references(train, place), **options)[0].numpy())
     defined = [values for values in by_image if not np.isnan(values).any()]
     if not defined:
         raise BlindError(f"no blind guess: no training image defines {score}.")
@@ -133,30 +132,17 @@ def score_blind(
     """
     from irrbench.metrics import SegmentationBounds  # noqa: PLC0415 (torchmetrics)
 
-    guesses = blind_masks(guess, data)
-    metric = SegmentationBounds(scores, from_logits=False, ties=ties, empty_reference=empty_reference, rebuilt=True)
-    for start in range(0, len(data), _BATCH):
-        part = range(start, min(start + _BATCH, len(data)))
-        image_ids = [data.image_ids[place] for place in part]
-        preds = torch.from_numpy(np.stack([guesses[image_id] for image_id in image_ids]))
-        masks, roi, present = _batch(data, part)
-        metric.update(preds, masks, roi, image_ids, present)
-    return metric.per_image()
-
-
-def blind_masks(guess: BlindGuess, data: RaterData) -> dict[str, NDArray[np.bool_]]:
-    """The guess for each image by id, ``(*S)``.
-
-    Raises:
-        BlindError: if an image has another size.
-    """
     for index, image_id in enumerate(data.image_ids):
         if data.shape(index) != guess.share.shape:
             raise BlindError(
                 f"no blind guess: {image_id} has the size {data.shape(index)}, the training images "
                 f"{guess.share.shape}; it needs images of one size."
             )
-    return dict.fromkeys(data.image_ids, guess.mask)
+    mask = torch.from_numpy(guess.mask)[None]
+    metric = SegmentationBounds(scores, from_logits=False, ties=ties, empty_reference=empty_reference, rebuilt=True)
+    for index, image_id in enumerate(data.image_ids):
+        metric.update(mask, **references(data, index), image_id=[image_id])
+    return metric.per_image()
 
 
 def blind_table(
@@ -184,12 +170,3 @@ def blind_table(
     test = data.subset([i for i, name in enumerate(data.image_ids) if name in scored])
     guess = fit_blind(fit, score=scores[0], ties=ties, empty_reference=empty_reference)
     return score_blind(guess, test, scores=scores, ties=ties, empty_reference=empty_reference)
-
-
-def _batch(data: RaterData, part: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Masks, ROIs and presence of some images."""
-    rois = [data.roi(i) for i in part]
-    whole = [np.ones(data.shape(i), bool) if roi is None else roi for i, roi in zip(part, rois, strict=True)]
-    stacks = ([data.masks(i) for i in part], whole, [data.present(i) for i in part])
-    masks, roi, present = (torch.from_numpy(np.stack(stack)) for stack in stacks)
-    return masks, roi, present

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from irrbench import stats
+from irrbench.config import check_interval
 from irrbench.plots import DISPLAY_NAMES
 from irrbench.scores import check_choice, gain
 from irrbench.stats import Floats, IntervalMethod, Ratios
@@ -61,13 +62,7 @@ class Resampling:
         if self.interval != "auto":
             check_choice("interval", self.interval, IntervalMethod)
         check_choice("generalize", self.generalize, Generalize)
-        fitting = {"images": get_args(IntervalMethod), "seeds": ("hall", "student", "expanded", "percentile")}
-        allowed = fitting.get(self.generalize, ("hall", "student"))
-        if self.interval not in ("auto", *allowed):
-            raise ValueError(
-                f"`interval` must be 'auto' or one of {', '.join(map(repr, allowed))} with generalize="
-                f"{self.generalize!r}; found {self.interval!r}, which takes only the spread over images into account."
-            )
+        check_interval(self.interval, self.generalize)
 
     @property
     def method(self) -> IntervalMethod:
@@ -282,27 +277,18 @@ class Candidates:
 
     @cached_property
     def _draws(self) -> dict[str, Floats]:
-        """By score, ``(T, A + 1)``: sums over resamples of images."""
+        """By score, ``(T, A + 1)``: sums over resamples of images, with seeds resampled where they are."""
         options = self.resampling
         if options.method in ("hall", "student"):  # which needs no resamples of images, and none of seeds
             return dict.fromkeys(self.scores, np.empty((0, len(self.names) + 1)))
-        return self._image_draws
-
-    @cached_property
-    def _image_draws(self) -> dict[str, Floats]:
-        """By score, ``(T, A + 1)``: the same over resamples of images alone."""
-        together = np.concatenate(list(self._table_sums.values()), axis=1)
-        drawn = stats.resampled_sums(together, resamples=self.resampling.resamples, rng=self.resampling.seed)
-        return self._by_score(np.split(drawn, len(self.scores), axis=1))
-
-    def _by_score(self, drawn: Sequence[Floats]) -> dict[str, Floats]:
-        """Resampled sums of tables, one array a score, as sums of candidates, with seeds resampled where they are."""
-        options, weights = self.resampling, None
-        if options.spread_over_seeds and options.method not in ("hall", "student"):
+        together, weights = np.concatenate(list(self._table_sums.values()), axis=1), None
+        drawn = stats.resampled_sums(together, resamples=options.resamples, rng=options.seed)
+        if options.spread_over_seeds:
             rng = np.random.default_rng([options.seed, 2])
             counts = [len(places) for places in self.members]
             weights = [rng.multinomial(k, np.full(k, 1 / k), size=options.resamples) / k for k in counts]
-        return {score: self._with_counts(sums, weights) for score, sums in zip(self.scores, drawn, strict=True)}
+        by_score = zip(self.scores, np.split(drawn, len(self.scores), axis=1), strict=True)
+        return {score: self._with_counts(sums, weights) for score, sums in by_score}
 
     def _with_counts(self, sums: Floats, weights: Sequence[Floats] | None = None) -> Floats:
         """Sums of candidates out of those of tables, ``(., P + 1)`` to ``(., A + 1)``."""

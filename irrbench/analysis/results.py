@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from irrbench.analysis.candidates import Candidates, Resampling, make_candidates, resampling_in_words
-from irrbench.analysis.failures import failures_frame
 from irrbench.analysis.subgroups import subgroups_frame
 from irrbench.analysis.tables import (
     alternative_frame,
@@ -26,7 +25,7 @@ from irrbench.analysis.tables import (
     separation_frame,
     unusable_cautions,
 )
-from irrbench.analysis.verdicts import comparisons_frame, verdicts_frame
+from irrbench.analysis.verdicts import comparisons_frame, failures_frame, verdicts_frame
 from irrbench.folds import Ties
 from irrbench.plots.bands import bound, need_columns, score_columns
 from irrbench.plots.style import DISPLAY_NAMES, model_styles, percent_of

@@ -12,14 +12,7 @@ from rich.text import Text
 
 from irrbench._files import prepare_folder, quiet
 from irrbench.commands.checking import check_config, introduce, make_console, refusals
-from irrbench.commands.loading import (
-    Scored,
-    load_all,
-    load_data,
-    score_predictions,
-    scored_on,
-    scored_split,
-)
+from irrbench.commands.loading import Scored, load_data, load_one, score_predictions, scored_on, scored_split
 from irrbench.commands.outputs import REPORT, galleries_of, log_artifacts, make_results, write_outputs
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.plots import MODEL_COLOURS
@@ -29,15 +22,7 @@ from irrbench.tracking.spool import default_spool, sessions
 from irrbench.tracking.store import absolute_uri, program, why_silent
 from irrbench.tracking.sync import deliver
 from irrbench.training.cell import CellResult, Tracking, cell_colours, make_cells
-from irrbench.training.grid import (
-    Executor,
-    Failure,
-    GridProgress,
-    Outcome,
-    check_bounds,
-    run_grid,
-    shard,
-)
+from irrbench.training.grid import Executor, Failure, GridProgress, Outcome, check_bounds, run_grid, shard
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -181,7 +166,7 @@ def _score(
     config: BenchmarkConfig, data: RaterData, store: Store, colours: Mapping[str, str], *, console: Console
 ) -> list[Scored]:
     split = scored_split(data)
-    predictions = load_all(config, data, split=split)
+    predictions = {name: load_one(path, config, data, split=split) for name, path in config.predictions.items()}
     scored = data if split is None else data.split(split)
     models = ", ".join(f"{name} ({found.values})" for name, found in predictions.items())
     console.print(f"scoring finished predictions of {models} on {scored_on(split, scored)}", soft_wrap=True)

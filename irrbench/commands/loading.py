@@ -7,19 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from irrbench.config import LIDC, BenchmarkConfig, ConfigError, FolderConfig, LidcConfig, RulesConfig
-from irrbench.data import (
-    MasksAloneError,
-    choose_threshold,
-    find_models,
-    load_folder,
-    load_predictions,
-)
+from irrbench.config import LIDC, BenchmarkConfig, ConfigError, ReliabilityConfig, RulesConfig
+from irrbench.data import MasksAloneError, choose_threshold, find_models, load_folder, load_predictions
+from irrbench.data.dataset import references
 from irrbench.data.overview import headline, read_as, splits_text
 from irrbench.datasets import load_lidc
 
@@ -31,20 +26,7 @@ if TYPE_CHECKING:
     from irrbench.training.cell import Tracking
 
 
-class DataConfig(Protocol):
-    """What a configuration says of the data, for any command."""
-
-    @property
-    def data(self) -> str | None:
-        """The data folder; the embedded data set without one."""
-
-    @property
-    def folder(self) -> FolderConfig:
-        """How it is read."""
-
-    @property
-    def lidc(self) -> LidcConfig:
-        """The embedded data set."""
+DataConfig = BenchmarkConfig | ReliabilityConfig
 
 
 class Scored(NamedTuple):
@@ -79,7 +61,7 @@ def load_data(config: DataConfig) -> RaterData:
         # Workers of a cluster may have another working directory.
         is_local = getattr(config, "executor", "loky") == "loky"
         root = config.data if is_local else Path(config.data).absolute()
-        return load_folder(root, **_folder_options(config), max_side=config.folder.max_side)
+        return load_folder(root, **asdict(config.folder))
     try:
         return load_lidc(size=config.lidc.size, limit=config.lidc.images)
     except ModuleNotFoundError as error:
@@ -107,12 +89,6 @@ def describe(config: DataConfig, data: RaterData) -> str:
     text += f"\nvalues: {values}" if values else ""
     is_grid = isinstance(config, BenchmarkConfig) and not config.predictions
     return f"{text}\nsplits: {splits_text(data)}" if is_grid else text
-
-
-def _folder_options(config: DataConfig) -> dict[str, Any]:
-    folder = config.folder
-    names = ("raters", "allow_missing", "group_column", "classes", "void", "exif")
-    return {name: getattr(folder, name) for name in names}
 
 
 def parse_predictions(pairs: list[str]) -> dict[str, str]:
@@ -144,23 +120,14 @@ def parse_predictions(pairs: list[str]) -> dict[str, str]:
     return folders
 
 
-def load_all(config: BenchmarkConfig, data: RaterData, *, split: str | None) -> dict[str, Predictions]:
-    """Read and check all predictions before anything is scored.
-
-    Args:
-        config: with folders by name, and how to read them.
-        data: the raters' data.
-        split: that must be complete; None for all images.
-
-    Raises:
-        DataError: with every problem of the first folder that has some.
-        ConfigError: a threshold to be chosen where no images are kept for that.
-    """
-    return {name: load_one(folder, config, data, split=split) for name, folder in config.predictions.items()}
-
-
 def load_one(folder: str, config: BenchmarkConfig, data: RaterData, *, split: str | None) -> Predictions:
     """Read one model's predictions, cut where the configuration says.
+
+    Args:
+        folder: of the predictions.
+        config: how to read them.
+        data: the raters' data.
+        split: that must be complete; None for all images.
 
     Raises:
         DataError: with every problem of the folder.
@@ -238,13 +205,11 @@ def score_predictions(
     )
     evaluator = Evaluator("test", sinks=[sink], scores=scores, from_logits=False, references=False, **asdict(rules))
     for index, image_id in enumerate(data.image_ids):
-        roi, has_panel = data.roi(index), index < evaluator.panels.num_panels
+        has_panel = index < evaluator.panels.num_panels
         evaluator.update(
             torch.from_numpy(predictions.prediction(index))[None],
-            torch.from_numpy(data.masks(index))[None],
-            roi=None if roi is None else torch.from_numpy(roi)[None],
+            **references(data, index),
             image_id=[image_id],
-            present=torch.from_numpy(data.present(index))[None],
             image=torch.from_numpy(data.image(index))[None] if has_panel else None,
         )
     evaluator.finish()

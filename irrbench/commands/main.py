@@ -42,16 +42,9 @@ def main(arguments: Sequence[str] | None = None, *, command: str | None = None) 
     options, flags = parse(arguments, command)
     options.typed = typed_command(arguments, command)
     name: str = options.command
-    commands: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
-        "benchmark": _benchmark,
-        "reliability": _reliability,
-        "check": _check,
-        "convert": _convert,
-        "ui": _ui,
-        "sync": _sync,
-    }
+    commands: dict[str, Callable[[argparse.Namespace], int]] = {"convert": _convert, "ui": _ui, "sync": _sync}
     try:
-        return commands[name](options, flags)
+        return commands[name](options) if name in commands else _run_configured(options, flags)
     except KeyboardInterrupt:
         kept = {
             "benchmark": "; finished cells are kept and so are the epochs of the others: run the same command again to "
@@ -89,48 +82,27 @@ def typed_command(arguments: Sequence[str] | None, command: str | None) -> str:
     return shlex.join(["irrbench" if is_on_path else str(program), *sys.argv[1:]])
 
 
-def _benchmark(options: argparse.Namespace, flags: list[str]) -> int:
+def _run_configured(options: argparse.Namespace, flags: list[str]) -> int:
+    """A command with a configuration: benchmark, reliability or check."""
+    name: str = options.command
+    if name == "check" and flags and not flags[0].startswith("--"):
+        options.data = flags.pop(0)
     _prepare()
-    config = _load_benchmark(options, flags)
-    part = _part(options.cells)
-    if options.print_config:
-        return _print_config(config, "folder")
-    if options.check:
+    config = _load(options, flags)
+    part = _part(options.cells) if name == "benchmark" else None
+    if name != "check" and options.print_config:
+        return _print_config(config, "folder" if name == "benchmark" else name)
+    if name == "check" or options.check:
         from irrbench.commands.checking import check  # noqa: PLC0415
 
         return check(config)
+    if name == "reliability":
+        from irrbench.commands.raters import run_reliability  # noqa: PLC0415
+
+        return run_reliability(config, command=options.typed)
     from irrbench.commands.benchmark import run_benchmark  # noqa: PLC0415
 
     return run_benchmark(config, command=options.typed, resume=options.resume, part=part)
-
-
-def _check(options: argparse.Namespace, flags: list[str]) -> int:
-    if flags and not flags[0].startswith("--"):
-        options.data = flags.pop(0)
-    _prepare()
-    config = _load_benchmark(options, flags)
-    from irrbench.commands.checking import check  # noqa: PLC0415
-
-    return check(config)
-
-
-def _reliability(options: argparse.Namespace, flags: list[str]) -> int:
-    _prepare()
-    from irrbench.config import load_study_config  # noqa: PLC0415
-
-    given = changes(options)
-    if given.get("tracking_uri") == "none":
-        given["tracking_uri"] = None
-    config = load_study_config(options.config, flags, changes=given, other_flags=options.flags)
-    if options.print_config:
-        return _print_config(config, "reliability")
-    if options.check:
-        from irrbench.commands.checking import check  # noqa: PLC0415
-
-        return check(config)
-    from irrbench.commands.raters import run_reliability  # noqa: PLC0415
-
-    return run_reliability(config, command=options.typed)
 
 
 def _prepare() -> None:
@@ -140,15 +112,18 @@ def _prepare() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
-def _load_benchmark(options: argparse.Namespace, flags: list[str]) -> Any:
-    from irrbench.config import load_config  # noqa: PLC0415
+def _load(options: argparse.Namespace, flags: list[str]) -> Any:
+    from irrbench.config import load_config, load_study_config  # noqa: PLC0415
 
     given = changes(options)
     if "predictions" in given:
         from irrbench.commands.loading import parse_predictions  # noqa: PLC0415
 
         given["predictions"] = parse_predictions(given["predictions"])
-    return load_config(options.config, flags, changes=given, other_flags=options.flags)
+    if options.command == "reliability" and given.get("tracking_uri") == "none":
+        given["tracking_uri"] = None
+    load = load_study_config if options.command == "reliability" else load_config
+    return load(options.config, flags, changes=given, other_flags=options.flags)
 
 
 def _print_config(config: Any, explained: str) -> int:
@@ -170,7 +145,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
     return int(number), int(count)
 
 
-def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
+def _convert(options: argparse.Namespace) -> int:
     """Convert; 0 when the folder can be read and all is in it, 1 when something was left out or it has problems."""
     from irrbench.commands.checking import check_in_parts  # noqa: PLC0415
     from irrbench.config import load_config  # noqa: PLC0415
@@ -200,7 +175,7 @@ def _convert(options: argparse.Namespace, _flags: list[str]) -> int:
     return SOME_LEFT_OUT if done.left_out or of_data else 0
 
 
-def _sync(options: argparse.Namespace, _flags: list[str]) -> int:
+def _sync(options: argparse.Namespace) -> int:
     """Deliver the records that wait; 0 when all were delivered, 1 when some still wait."""
     from irrbench.tracking.spool import REFUSED, default_spool  # noqa: PLC0415
     from irrbench.tracking.store import program  # noqa: PLC0415
@@ -225,7 +200,7 @@ def _sync(options: argparse.Namespace, _flags: list[str]) -> int:
     return 0
 
 
-def _ui(options: argparse.Namespace, _flags: list[str]) -> int:
+def _ui(options: argparse.Namespace) -> int:
     """Serve a local store until Ctrl-C and print the link; for a server only print the link."""
     from irrbench.tracking.server import find_experiment, local_server, page_address, require_database  # noqa: PLC0415
     from irrbench.tracking.store import DEFAULT_TRACKING_URI, chart_link, is_server, program  # noqa: PLC0415

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -82,8 +82,9 @@ def make_results(
     if not config.predictions:
         notes += label_notes(data.split("train"), config.labels) + choice_notes(data.split("val"), config.scores[0])
     reason = ""
+    rules: dict[str, Any] = {"ties": config.rules.ties, "empty_reference": config.rules.empty_reference}
+    asked: dict[str, Any] = {name: value for name, value in asdict(options).items() if name in Questions._fields}
     if options.blind:
-        rules = {key: value for key, value in asdict(config.rules).items() if key != "threshold"}
         try:
             blind = blind_table(data, table["image_id"].astype(str).tolist(), scores=config.scores, **rules)
         except BlindError as error:
@@ -92,16 +93,7 @@ def make_results(
         {model.name: model.table for model in models},
         resampling_of(config, data),
         questions=Questions(
-            margins=options.margins,
-            failure=options.failure,
-            alternative_margin=options.alternative_margin,
-            min_images=options.min_images,
-            raters=data.raters,
-            covariates=data.manifest if options.subgroups else None,
-            subgroups=options.subgroups,
-            quantiles=options.quantiles,
-            ties=config.rules.ties,
-            empty_reference=config.rules.empty_reference,
+            raters=data.raters, covariates=data.manifest if options.subgroups else None, **rules, **asked
         ),
         models={model.name: model.group if isinstance(model, CellResult) else model.name for model in models},
         blind=blind,
@@ -126,15 +118,9 @@ def make_results(
 
 def resampling_of(config: BenchmarkConfig, data: RaterData) -> Resampling:
     """How intervals are made."""
-    options = config.statistics
-    return Resampling(
-        groups=dict(zip(data.image_ids, data.groups, strict=True)),
-        resamples=options.resamples,
-        seed=options.seed,
-        level=options.level,
-        interval=options.interval,
-        generalize=options.generalize,
-    )
+    names = ("resamples", "seed", "level", "interval", "generalize")
+    options = {name: getattr(config.statistics, name) for name in names}
+    return Resampling(groups=dict(zip(data.image_ids, data.groups, strict=True)), **options)
 
 
 def _curves(models: Sequence[CellResult | Scored], members: Mapping[str, Sequence[str]]) -> pd.DataFrame | None:

@@ -14,16 +14,8 @@ from typing import Any, NamedTuple
 
 import irrbench
 
-_OPTIONS = (
-    "command",
-    "typed",
-    "flags",
-    "config",
-    "check",
-    "print_config",
-    "resume",
-    "cells",
-)  # no keys of a configuration
+# What is no key of a configuration.
+_OPTIONS = ("command", "typed", "flags", "config", "check", "print_config", "resume", "cells")
 
 
 class Command(NamedTuple):

@@ -126,6 +126,16 @@ def choice_notes(data: RaterData, score: str) -> list[str]:
     return [f"{start}, which has neither floor nor ceiling ({score}_all is the mean over all validation images)."]
 
 
+def references(data: RaterData, index: int) -> dict[str, Any]:
+    """An image's ``masks`` ``(1, R, *S)``, ``roi`` ``(1, *S)`` (None: the whole image) and ``present`` ``(1, R)``."""
+    region = data.roi(index)
+    return {
+        "masks": torch.from_numpy(data.masks(index))[None],
+        "roi": None if region is None else torch.from_numpy(region)[None],
+        "present": torch.from_numpy(data.present(index))[None],
+    }
+
+
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Images with a training label and all raters' masks.
 

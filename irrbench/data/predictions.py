@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from irrbench.bounds import cut_scores
+from irrbench.data.dataset import references
 from irrbench.data.foreground import (
     Facts,
     Foreground,
@@ -173,14 +174,11 @@ def choose_threshold(
         raise DataError([Problem(str(root), f"no {split} image", "images to choose on", "give a threshold")])
 
     def score_image(found: Foreground, index: int) -> NDArray[np.float64]:
-        roi = wanted.roi(index)
         by_cut = cut_scores(
-            torch.from_numpy(wanted.masks(index))[None],
-            torch.from_numpy(found.levels(edges))[None],
-            score,
+            levels=torch.from_numpy(found.levels(edges))[None],
+            score=score,
             num_levels=len(edges) + 1,
-            roi=None if roi is None else torch.from_numpy(roi)[None],
-            present=torch.from_numpy(wanted.present(index))[None],
+            **references(wanted, index),
             ties=ties,
             empty_reference=empty_reference,
         )

@@ -131,7 +131,6 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
     Source: Hurault et al. 2022, doi 10.1016/j.xjidi.2022.100133.
     """
     options = options or StudyOptions()
-    options.check()
     n_images, level, measures = len(data), options.level, select_measures(options)
     with _one_thread():
         counted = count_images(data, cells=options.cells, progress=progress)

@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from irrbench.config import ConfigError, RulesConfig, TrainConfig
 from irrbench.data import SegmentationDataset, collate
+from irrbench.data.dataset import references
 from irrbench.metrics import SegmentationBounds
 from irrbench.scores import SCORES
-from irrbench.training.models import build, import_class
+from irrbench.training.classes import build, import_class
 from irrbench.training.windows import random_crop, sides
 
 if TYPE_CHECKING:
@@ -41,15 +42,6 @@ def draws(seed: int, epoch: int, index: int, purpose: int) -> np.random.Generato
     return np.random.default_rng([seed, epoch, index, purpose])
 
 
-def check_transforms(transforms: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse transforms that cannot be made.
-
-    Raises:
-        ConfigError: with the nearest names, or the extra that is missing.
-    """
-    Transforms(transforms)
-
-
 class Transforms:
     """Changes an item: the image, and label, raters' masks and ROI with it.
 
@@ -57,7 +49,7 @@ class Transforms:
         transforms: ``class_path`` and ``init_args`` of each, in order.
 
     Raises:
-        ConfigError: if one cannot be made.
+        ConfigError: if one cannot be made, with the nearest names, or the extra that is missing.
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]]) -> None:
@@ -204,10 +196,7 @@ def check_scored(data: RaterData, score: str, rules: RulesConfig) -> None:
 def _is_defined(data: RaterData, index: int, score: str, column: str, rules: RulesConfig) -> bool:
     """Whether an image has a value in a column of the table, whatever the model."""
     metric = SegmentationBounds([score], from_logits=False, ties=rules.ties, empty_reference=rules.empty_reference)
-    masks, present = torch.from_numpy(data.masks(index))[None], torch.from_numpy(data.present(index))[None]
-    region = data.roi(index)
-    roi = None if region is None else torch.from_numpy(region)[None]
-    metric.update(torch.ones_like(masks[:, 0]), masks, roi=roi, present=present)
+    metric.update(torch.ones(1, *data.shape(index), dtype=torch.uint8), **references(data, index))
     table = metric.per_image()
     return column in table and bool(table[column].notna().any())
 

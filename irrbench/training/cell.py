@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from itertools import cycle, product
@@ -23,9 +22,10 @@ from irrbench._files import read_frame
 from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, RulesConfig, TrainConfig, slug
 from irrbench.data.dataset import parse_label
 from irrbench.plots import MODEL_COLOURS
-from irrbench.training.batches import check_scored, check_splits, check_transforms, choice_key, data_digest, image_facts
+from irrbench.training.batches import Transforms, check_scored, check_splits, choice_key, data_digest, image_facts
+from irrbench.training.classes import source_digest
 from irrbench.training.losses import select_loss
-from irrbench.training.models import check_model, source_digest
+from irrbench.training.models import check_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,12 +165,12 @@ class CellResult(NamedTuple):
             place = stored["ids"].tolist().index(image_id)
             sizes = stored["shapes"].prod(1)
             if "bits" in stored:  # of the first version, in which a mask may begin within a byte
-                start, stop = (int(sizes[:end].sum()) for end in (place, place + 1))
-                mask: Mask = np.unpackbits(stored["bits"], count=stop)[start:].astype(bool)
-                return mask.reshape(stored["shapes"][place])
-            ends = np.cumsum(-(-sizes // 8))
-            packed = stored["bytes"][ends[place] + (-sizes[place] // 8) : ends[place]]
-            return PackedMask(tuple(stored["shapes"][place].tolist()), packed).unpack()
+                packed, (first, skipped) = stored["bits"], divmod(int(sizes[:place].sum()), 8)
+            else:
+                packed, first, skipped = stored["bytes"], int((-(-sizes[:place] // 8)).sum()), 0
+            bits = np.unpackbits(packed[first:], count=skipped + int(sizes[place]))[skipped:]
+            mask: Mask = bits.astype(bool).reshape(stored["shapes"][place])
+            return mask
 
 
 class PackedMask(NamedTuple):
@@ -178,11 +178,6 @@ class PackedMask(NamedTuple):
 
     shape: tuple[int, ...]
     data: np.ndarray[Any, np.dtype[np.uint8]]
-
-    def unpack(self) -> Mask:
-        """The mask, ``(H, W)``."""
-        mask: Mask = np.unpackbits(self.data, count=math.prod(self.shape)).astype(bool)
-        return mask.reshape(self.shape)
 
 
 def pack_masks(masks: Mapping[str, PackedMask]) -> dict[str, Any]:
@@ -276,7 +271,7 @@ def check_grid(config: BenchmarkConfig, raters: Sequence[str] | None = None) -> 
             parse_label(label, [label.partition(":")[2]] if raters is None else raters)
     except ValueError as error:
         raise ConfigError(f"{key}{error}") from error
-    check_transforms(config.train.transforms)
+    Transforms(config.train.transforms)
 
 
 def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> list[Cell]:

@@ -44,8 +44,7 @@ from irrbench.tracking.store import COLOUR_TAG, KEY_TAG
 from irrbench.training.batches import TORCH, Loaders, draws, image_facts, make_loaders
 from irrbench.training.cell import DONE, LOCK, MASKS, RUN, Cell, CellConfig, CellError, PackedMask, pack_masks
 from irrbench.training.checkpoints import LAST, AtomicCheckpointIO, LastEpoch, best_weights, find_checkpoint
-from irrbench.training.models import create_module, predictions_of, trains_itself
-from irrbench.training.windows import slide_windows, windows_of
+from irrbench.training.models import make_module, predictions_of, trains_itself
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -121,7 +120,7 @@ def _train(
     monitor = RaterBoundsMonitor(**{**keys, **options, **rules, **silent})
     choice = config.choice or score
     best, last = best_weights(cell.folder, score, choice), LastEpoch(cell.folder, monitor)
-    module = make_module(config, data)
+    module = make_module(config.model, config.train, *image_facts(data))
     seeder, reporter = EpochSeeder(loaders, config.seed), EpochReporter(choice, on_epoch)
     trainer = make_trainer(config, [monitor, seeder, reporter, collector, best, last], run)
     checkpoint, next_epoch = find_checkpoint(cell.folder) or (None, 0)
@@ -152,17 +151,6 @@ def make_trainer(config: CellConfig, callbacks: list[pl.Callback], run: CellLogg
     # In a job array, the environment that Lightning chooses would start no processes and write its own checkpoints.
     plugins: list[Any] = [AtomicCheckpointIO(), LightningEnvironment()]
     return pl.Trainer(logger=run, callbacks=callbacks, plugins=plugins, **options)
-
-
-def make_module(config: CellConfig, data: RaterData) -> pl.LightningModule:
-    """The module of a cell, with the statistics of the training images."""
-    facts, train = image_facts(data), config.train
-    options: dict[str, Any] = {"mean": facts.mean, "std": facts.std, "loss": train.loss}
-    options |= {"lr": train.lr, "weight_decay": train.weight_decay}
-    model = {key: value for key, value in asdict(config.model).items() if key != "name"}
-    module = create_module(in_channels=facts.channels, **model, **options)
-    windows = windows_of(train)
-    return module if windows is None else slide_windows(module, windows)
 
 
 def _curve(history: list[dict[str, float]], scores: tuple[str, ...], choice: str) -> pd.DataFrame:

@@ -7,7 +7,6 @@ Axes: ``B`` images, ``S`` pixels of one image. Logits and labels are ``(B, 1, *S
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 import torch
@@ -55,14 +54,12 @@ def select_loss(name: str) -> Loss:
     """The loss of this name.
 
     Raises:
-        ValueError: if there is none, with the nearest names.
+        ValueError: if there is none, with those that there are.
 
     Example:
         >>> select_loss("dice_bce") is dice_bce
         True
     """
     if name not in LOSSES:
-        close = difflib.get_close_matches(name, LOSSES, n=1, cutoff=0.4)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"train.loss must be one of {', '.join(LOSSES)}; found {name!r}.{hint}")
+        raise ValueError(f"train.loss must be one of {', '.join(LOSSES)}; found {name!r}.")
     return LOSSES[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import finalize
 
@@ -16,8 +17,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from irrbench.config import BenchmarkConfig, ModelConfig, TrainConfig
-from irrbench.training.models import create_module
-from irrbench.training.windows import sides, slide_windows, windows_of
+from irrbench.training.models import make_module
+from irrbench.training.windows import sides, windows_of
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -161,13 +162,10 @@ def _try_run(
 def _dry_run(
     model: ModelConfig, train: TrainConfig, batch: tuple[int, ...], largest: tuple[int, ...], raters: int
 ) -> tuple[int, int]:
+    bare = replace(model, encoder_weights=None)  # nothing is downloaded
     with torch.random.fork_rng(devices=[]):
-        module = create_module(
-            model.architecture, model.encoder, in_channels=batch[1], class_path=model.class_path,
-            init_args=model.init_args, mean=[0.0] * batch[1], std=[1.0] * batch[1], loss=train.loss,
-        ).to("meta")  # fmt: skip
+        module = make_module(bare, train, batch[1], [0.0] * batch[1], [1.0] * batch[1]).to("meta")
     windows = windows_of(train)
-    module = module if windows is None else slide_windows(module, windows)
     module.log = module.log_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign]
     images, channels, *space = largest
     # A few windows are like many; beside them are the image, the sums of predictions and weights, and their ratio.

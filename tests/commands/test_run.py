@@ -276,7 +276,7 @@ def test_unusable_predictions(study, store, tmp_path, bad):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"models": "unett"}, "There is no architecture 'unett' .* did you mean unet"),
+        ({"models": "unett"}, "There is no architecture 'unett' .* Did you mean .unet"),
         ({"labels": ["median"]}, r"label='median': expected one of majority"),
         ({"predictions": {"naive rater (floor)": "x"}}, "is the name of a bound"),
         ({"predictions": {"best blind guess (blind)": "x"}}, "is the name of a bound"),

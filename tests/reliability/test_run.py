@@ -84,7 +84,7 @@ def done(script, folder, tmp_path_factory):
             ["--exclude-below", "0.99"],
             "study: exclude_below and exclude_above must be 0 <= exclude_below < exclude_above",
         ),
-        (["--targets", "1.5"], "study: targets must lie between 0 and 1, found 1.5"),
+        (["--targets", "1.5"], "study: targets and level must lie between 0 and 1, found targets [1.5]"),
         (["--workers", "0"], "workers must be a whole number of 1 or more; found '0'"),
     ],
 )

@@ -54,6 +54,29 @@ class Deadly(Net):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Noting(Net):
+    # Notes the sums of the images that it trains on, by process; dies once, at a stated step.
+
+    def __init__(self, in_channels: int, notes: str, dies_at: int = -1):
+        super().__init__(in_channels)
+        self.place, self.dies_at, self.step = notes, dies_at, 0
+
+    def forward(self, image):
+        import json
+        import os
+        from pathlib import Path
+
+        if self.training:
+            notes, died = (Path(self.place, os.environ.get("LOCAL_RANK", "0") + end) for end in (".notes", ".died"))
+            if self.step == self.dies_at and not died.exists():
+                died.touch()
+                os._exit(1)
+            with notes.open("a") as file:
+                file.write(json.dumps(image.double().sum((1, 2, 3)).tolist()) + "\\n")
+            self.step += 1
+        return super().forward(image)
+
+
 class Greedy(Net):
     def forward(self, image):
         return super().forward(torch.empty(2 ** 52))

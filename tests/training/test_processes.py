@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,12 @@ from irrbench.commands import ConfigError, load_config
 from irrbench.config import TrainConfig
 from irrbench.data import SegmentationDataset, collate, load_folder
 from irrbench.tracking import open_store
+from irrbench.training.batches import TrainingSet, image_facts
 from irrbench.training.cell import load_cell
-from irrbench.training.fit import has_processes, make_module
+from irrbench.training.fit import has_processes
+from irrbench.training.models import make_module
 from tests.training.conftest import run_recorded, small_config
+from tests.training.study import write_study
 from tests.training.test_cells import CELL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
@@ -72,7 +77,7 @@ def test_two_processes_train_one_cell(study, with_nets, store, tmp_path):
     # 5 images for two processes: one of them was seen twice, and counts once.
     assert sorted(cell.table["image_id"]) == sorted(data.image_ids)
     assert cell.curve["epoch"].tolist() == [0, 1]
-    module = make_module(replace(CELL, model=config.models[0]), load_folder(study))
+    module = make_module(config.models[0], CELL.train, *image_facts(load_folder(study)))
     module.load_state_dict(torch.load(folder / "best.ckpt", weights_only=False)["state_dict"])
     module.eval()
     for i, image_id in enumerate(data.image_ids):
@@ -86,6 +91,39 @@ def test_two_processes_train_one_cell(study, with_nets, store, tmp_path):
     client, experiment_id = open_store(store, "irrbench: study")
     names = sorted(run.info.run_name for run in client.search_runs([experiment_id]))
     assert names == ["Net soft", "average rater · study · ties average", "naive rater · study · ties average"]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_crops_of_an_epoch_and_a_resumed_training_draws_the_same(with_nets, store, tmp_path):
+    study = write_study(tmp_path / "study")
+    crops = {"train.crop": 32, "train.crops_per_image": 2, "train.batch_size": 4, "train.max_epochs": 3}
+    epochs, steps, written = 3, 2, []  # 16 crops an epoch: two processes with 2 batches of 4
+    for name, dies_at in (("whole", -1), ("killed", 2 * steps)):
+        model = {"class_path": "tiny_nets.Noting", "init_args": {"notes": str(tmp_path / "notes"), "dies_at": dies_at}}
+        (tmp_path / "notes").mkdir()
+        config = several(study, tmp_path / name, store, models=[model], labels=["random"], experiment=name, **crops)
+        if dies_at >= 0:
+            assert run_recorded(config).code == 1
+        assert run_recorded(config).code == 0
+        notes = [
+            [json.loads(line) for line in path.read_text().splitlines()]
+            for path in sorted(tmp_path.glob("notes/*.notes"))
+        ]
+        shutil.rmtree(tmp_path / "notes")
+        (folder,) = (tmp_path / name / "cells").iterdir()
+        written.append((notes, [(folder / file).read_bytes() for file in ("per_image.csv", "curve.csv")]))
+    assert written[0] == written[1]
+    data, (notes, _) = load_folder(study), written[0]
+    facts, training = image_facts(data), TrainingSet(data.split("train"), label="random", seed=0, train=config.train)
+    assert [len(batches) for batches in notes] == [epochs * steps] * 2
+    for epoch in range(epochs):
+        training.set_epoch(epoch)
+        images = torch.stack([training[i]["image"] for i in range(len(training))]).double()
+        expected = ((images - facts.mean[0]) / facts.std[0]).sum((1, 2, 3))
+        one, other = (list(chain(*batches[steps * epoch : steps * (epoch + 1)])) for batches in notes)
+        assert sorted(one + other) == pytest.approx(sorted(expected.tolist()), rel=1e-3)
+        assert sorted(one) != sorted(other)
+    assert notes[0][:steps] != notes[0][steps : 2 * steps]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 
 from irrbench.commands import ConfigError
 from irrbench.config import TrainConfig
-from irrbench.training.batches import TrainingSet, Transforms, check_transforms, make_loaders
+from irrbench.training.batches import TrainingSet, Transforms, make_loaders
 from tests.training.test_batches import make_data
 
 needs_albumentations = pytest.mark.skipif(
@@ -152,13 +152,13 @@ def test_transforms_of_ones_own_and_nested_ones(tmp_path, monkeypatch):
 )
 def test_errors_name_what_is_nearest(transform, message):
     with pytest.raises(ConfigError, match=rf"train.transforms: .*{message}"):
-        check_transforms([transform])
+        Transforms([transform])
 
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "albumentations", None)
     with pytest.raises(ConfigError, match=r"needs albumentations: pip install 'irrbench\[augment\]'"):
-        check_transforms([{"class_path": "albumentations.HorizontalFlip"}])
+        Transforms([{"class_path": "albumentations.HorizontalFlip"}])
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
