@@ -6,6 +6,7 @@ file of 0 and 1 is a mask among masks, next to nothing among probabilities, and 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
@@ -45,7 +46,9 @@ class Foreground(NamedTuple):
         """The mask: probabilities above ``threshold`` are foreground."""
         if self.certain is None:
             return np.asarray(self.values, dtype=bool)
-        return np.asarray(self.values > threshold * self.certain)
+        edge = threshold * self.certain
+        # Integers exceed an edge where they exceed its floor, and need no conversion for that.
+        return np.asarray(self.values > (edge if self.values.dtype.kind == "f" else math.floor(edge)))
 
     def levels(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
         """How many of the ascending thresholds ``(T,)`` each pixel exceeds; a mask exceeds none or all."""

@@ -7,6 +7,8 @@ of an image at all candidates in one pass.
 from __future__ import annotations
 
 import logging
+import math
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,7 +38,7 @@ from irrbench.data.layout import level_problem
 from irrbench.data.naming import check_names, relate_names
 from irrbench.data.nnunet import EXTRAS, FILES, Archive, in_image_axes, read_labels, reorients
 from irrbench.data.problems import DataError, Problem, ReadError, some_text
-from irrbench.data.rater_data import PackedMasks, RaterData, pack_masks
+from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import Mask
 from irrbench.data.values import is_framed
 from irrbench.folds import Ties
@@ -60,7 +62,7 @@ class Predictions:
 
     data: RaterData
     threshold: float
-    packed: tuple[PackedMasks, ...] = field(repr=False)
+    packed: tuple[bytes, ...] = field(repr=False)
     masks_alone: bool = False
     values: str = ""
 
@@ -69,8 +71,9 @@ class Predictions:
 
     def prediction(self, index: int) -> Mask:
         """The predicted mask of image ``index``, bool ``(*S)``; no file is opened."""
-        mask: Mask = self.packed[index].planes([0])[0]
-        return mask
+        shape = self.data.shape(index)
+        packed = np.frombuffer(zlib.decompress(self.packed[index]), np.uint8)
+        return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
 
 
 def load_predictions(
@@ -106,11 +109,11 @@ def load_predictions(
         raise ValueError(f"threshold={threshold}: expected a probability between 0 and 1")
     wanted = data if split is None else data.split(split)
 
-    def pack(found: Foreground, _: int) -> tuple[PackedMasks, bool, bool | None]:
+    def pack(found: Foreground, _: int) -> tuple[bytes, bool, bool | None]:
         mask = found.cut(threshold)
         is_marked = bool(mask.any())
         framed = is_framed(mask) if is_marked and not mask.all() else None
-        return pack_masks([mask]), is_marked, framed
+        return zlib.compress(np.packbits(mask).tobytes(), 1), is_marked, framed
 
     results, reading = _read_all(Path(root), data, wanted, pack, classes, progress=progress)
     odd = doubt(reading, [result[1] for result in results], [result[2] for result in results])
