@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 ANY_LOAD = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 
 settings.register_profile("same", derandomize=True, database=None, **ANY_LOAD)
@@ -21,3 +22,13 @@ def pytest_runtest_setup():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 (what a library draws without a generator)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """An MLflow store without runs, to be copied: making one takes seconds."""
+    from irrbench.tracking import open_store
+
+    database = tmp_path_factory.mktemp("template") / "mlflow.db"
+    open_store(f"sqlite:///{database}", "template")
+    return database

@@ -6,8 +6,6 @@ import shutil
 
 import pytest
 
-from irrbench.tracking import open_store
-
 
 @pytest.fixture(autouse=True)
 def spool(tmp_path, monkeypatch):
@@ -15,17 +13,9 @@ def spool(tmp_path, monkeypatch):
     return tmp_path / "spool"
 
 
-@pytest.fixture(scope="session")
-def database(tmp_path_factory):
-    """An empty store."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    open_store(f"sqlite:///{path}", "other")
-    return path
-
-
 @pytest.fixture
-def uri(database, tmp_path):
-    shutil.copy(database, tmp_path / "mlflow.db")
+def uri(empty_database, tmp_path):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 

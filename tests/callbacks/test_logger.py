@@ -27,8 +27,9 @@ PARAMS = {"lr": 0.1, "net": {"width": 4, "layers": [1, 2]}, "none": None}
 
 
 @pytest.fixture(scope="module")
-def empty(tmp_path_factory):
+def empty(tmp_path_factory, empty_database):
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    shutil.copy(empty_database, path)
     open_store(f"sqlite:///{path}", "toys")
     return path
 

@@ -63,10 +63,10 @@ def lost(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(database, tmp_path_factory):
+def undisturbed(empty_database, tmp_path_factory):
     """What arrives when nothing goes wrong."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    shutil.copy(database, folder / "mlflow.db")
+    shutil.copy(empty_database, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     train(folder, uri, spool=folder / "spool")
     assert not (folder / "spool").exists(), "nothing remains on disk when all went well"
@@ -192,11 +192,11 @@ class _Disturb(pl.Callback):
 
 @pytest.mark.slow
 def test_a_server_that_is_killed_and_comes_back_misses_nothing(
-    tmp_path, tmp_path_factory, database, spool, caplog, capsys, undisturbed, monkeypatch
+    tmp_path, tmp_path_factory, empty_database, spool, caplog, capsys, undisturbed, monkeypatch
 ) -> None:
     folder = tmp_path_factory.mktemp("served")
     monkeypatch.chdir(folder)
-    shutil.copy(database, folder / "mlflow.db")
+    shutil.copy(empty_database, folder / "mlflow.db")
     server = Server(folder)
     train(tmp_path, server.uri, name="from the start")  # nobody there yet
     forget(server.uri, spool)

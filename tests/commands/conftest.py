@@ -1,5 +1,5 @@
 """Fixtures of the trainings, for the tests of whole benchmarks."""
 
-from tests.training.conftest import empty_database, grid, nets, store, study, with_nets
+from tests.training.conftest import grid, nets, store, study, with_nets
 
-__all__ = ["empty_database", "grid", "nets", "store", "study", "with_nets"]
+__all__ = ["grid", "nets", "store", "study", "with_nets"]

@@ -1,4 +1,4 @@
-"""A real sqlite store for every test, copied from one that was created once because creating takes seconds."""
+"""A real sqlite store for every test, copied from one that was made once."""
 
 from __future__ import annotations
 
@@ -29,14 +29,6 @@ class Store(NamedTuple):
         """Read the artifact; MLflow's own load_table asks the global store instead of the client's."""
         path = self.client.download_artifacts(run_id, f"per_image/{split}.json")
         return pd.DataFrame(**json.loads(Path(path).read_text()))
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    database = tmp_path_factory.mktemp("template") / "mlflow.db"
-    client, _ = open_store(f"sqlite:///{database}", "template")
-    client.create_experiment("other", artifact_location=database.parent.as_uri())
-    return database
 
 
 @pytest.fixture

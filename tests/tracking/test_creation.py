@@ -25,7 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:D
 
 FIRST_RUN = """
 import sys, time
-from irrbench.tracking import Run
+from irrbench.tracking import Run, creation
+creation.MAKE = sys.argv[3] or creation.MAKE
 run = Run.new(sys.argv[1], "lesions")
 run.create(run_name="unet")
 run.log_metrics({"val/iou": 0.5}, step=0)
@@ -215,8 +216,8 @@ def test_a_relative_store_stays_where_it_was_named(tmp_path, copies, monkeypatch
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def start(database: Path, spool: Path, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", FIRST_RUN, f"sqlite:///{database}", str(seconds)]
+def start(database: Path, spool: Path, seconds: float, make: str = "") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", FIRST_RUN, f"sqlite:///{database}", str(seconds), make]
     environment = os.environ | {"IRRBENCH_SPOOL": str(spool)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
     assert process.stdout.readline().strip() == "begun"
@@ -225,7 +226,7 @@ def start(database: Path, spool: Path, seconds: float) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_whoever_is_killed_at_whatever_time_leaves_a_store_that_can_be_used(tmp_path, how) -> None:
+def test_whoever_is_killed_at_whatever_time_leaves_a_store_that_can_be_used(tmp_path, copies, how) -> None:
     moments = random.Random(how)
     for number in range(3):
         database, spool = tmp_path / str(number) / "mlflow.db", tmp_path / str(number) / "spool"
@@ -242,7 +243,7 @@ def test_whoever_is_killed_at_whatever_time_leaves_a_store_that_can_be_used(tmp_
 
 
 @pytest.mark.slow
-def test_a_draft_is_being_made_when_the_process_is_killed(tmp_path) -> None:
+def test_a_draft_is_being_made_when_the_process_is_killed(tmp_path, copies) -> None:
     database = tmp_path / "mlflow.db"
     process = start(database, tmp_path / "spool", 60)
     while not any(path.stat().st_size for path in tmp_path.glob(".mlflow.db.*.new")):
@@ -257,8 +258,9 @@ def test_a_draft_is_being_made_when_the_process_is_killed(tmp_path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["end", "interrupt"])
-def test_a_first_run_that_ends_at_once_has_everything_in_the_store(tmp_path, how) -> None:
-    process = start(tmp_path / "mlflow.db", tmp_path / "spool", 0 if how == "end" else 60)
+def test_a_first_run_that_ends_at_once_has_everything_in_the_store(tmp_path, copies, how) -> None:
+    slow_copy = f"import time; time.sleep(1); {copies[0]}"  # takes its time, as making one does
+    process = start(tmp_path / "mlflow.db", tmp_path / "spool", 0 if how == "end" else 60, slow_copy)
     if how == "interrupt":
         process.send_signal(signal.SIGINT)
     process.communicate()

@@ -122,7 +122,7 @@ def test_a_kind_of_a_later_version_is_kept_and_holds_up_nothing(store, tmp_path)
 
 def test_a_slow_database_file_is_waited_for(store, monkeypatch, caplog) -> None:
     def slow(run, **arguments):
-        time.sleep(1.5)
+        time.sleep(0.4)
         params(run, **arguments)
 
     params = CALLS["params"]
@@ -161,7 +161,8 @@ def test_a_broken_database_file_is_not_waited_for(store, tmp_path, caplog) -> No
     assert "does not take what is logged (file is not a database)" in caplog.text
 
 
-def test_a_locked_database_file_is_given_up_and_tried_again(store, tmp_path, caplog) -> None:
+def test_a_locked_database_file_is_given_up_and_tried_again(store, tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("irrbench.tracking.delivery.ASK_SECONDS", 0.5)
     run = store.new_run()
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
         connection.execute("BEGIN EXCLUSIVE")

@@ -12,11 +12,11 @@ from irrbench.tracking.locks import exclusive
 from irrbench.tracking.spool import Request, RunAddress, Session
 
 OPEN = """
-import sys, time
+import sys
 import mlflow
 from irrbench.tracking import open_store
-while time.time() < float(sys.argv[2]):
-    pass
+print("ready", flush=True)
+sys.stdin.readline()
 print(open_store(sys.argv[1], "lesions")[1])
 """
 
@@ -79,8 +79,12 @@ def test_a_folder_that_cannot_be_written_lets_pass_and_takes_no_session(tmp_path
 
 @pytest.mark.slow
 def test_processes_that_begin_together_share_a_new_store(tmp_path) -> None:
-    begin = time.time() + 20
-    command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path}/mlflow.db", str(begin)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path}/mlflow.db"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    processes = [subprocess.Popen(command, text=True, **pipes) for _ in range(3)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
     assert [process.communicate(timeout=200)[0].strip() for process in processes] == ["1"] * 3
     assert [process.returncode for process in processes] == [0] * 3

@@ -18,7 +18,7 @@ def score(sink, *splits, seed=0, shift=0, **options) -> dict[str, float]:
     masks = torch.rand(5, 3, 6, 7, generator=g) < 0.5
     values = {}
     for number, split in enumerate(splits):
-        evaluator = Evaluator(split, sinks=[sink], scores=["iou"], from_logits=False, **options)
+        evaluator = Evaluator(split, sinks=[sink], scores=["iou"], from_logits=False, num_panels=1, **options)
         image = torch.rand(5, 1, 6, 7, generator=g)
         ids = [f"{split}{i}" for i in range(5)]
         evaluator.update(masks[:, 0].roll(shift, 1), masks.roll(number, 2), image_id=ids, image=image)
