@@ -13,7 +13,7 @@ benchmark: $(VENV)/run.stamp  ## train and score the default grid between floor 
 
 test: lint  ## every check that must hold, the same way every time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m slow tests
 
 fuzz: $(VENV)/test.stamp  ## random examples, other ones at every run, for maintainers
 	IRRBENCH_HYPOTHESIS=fuzz $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"

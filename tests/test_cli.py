@@ -145,7 +145,7 @@ def test_a_file_that_is_no_database_is_an_error(tmp_path, capsys) -> None:
 
 @needs_proc
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_two_server_processes_and_none_left_behind(folder, number) -> None:
     port = free_port()
     with running_ui(folder, "--port", str(port)) as (process, printed):

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_the_difference_is_a_few_lines_and_the_script_ran_before(name, added, tm
     before = [line for line in lines if not line.rstrip().endswith(MARK)]
     assert len(lines) - len(before) == added
     assert "import" in next(line for line in lines if MARK in line)
-    run("".join(before), tmp_path)
+    run(re.sub(r"(max_epochs=|in range\()\d+", r"\g<1>1", "".join(before)), tmp_path)  # one epoch shows it
 
 
 def test_smp_training_shows_the_model_between_its_bounds(tmp_path):

@@ -162,7 +162,7 @@ def test_finished_predictions_by_flags(script, capsys, study, tmp_path, monkeypa
 @pytest.mark.slow
 def test_a_training_by_the_command(study, tmp_path):
     config = tmp_path / "c.yaml"
-    config.write_text("models: [{architecture: fpn, encoder: resnet18}]\nlabels: [majority, soft]\n")
+    config.write_text("models: [{architecture: fpn, encoder: resnet18}]\nlabels: [majority]\n")
     flags = ["--max-epochs", "1", "--seed", "3", "--config", config, "--data", study, "--train.batch_size", "4"]
     done = subprocess.run([sys.executable, SCRIPT, *flags], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ from irrbench.analysis.tables import A_COPY, bound_means, counts_background, nor
 from irrbench.scores import gain, record
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, Floats, Ratios, holm, interval, p_above, p_two_sided
 from irrbench.stats.failures import clustered_share
-from irrbench.stats.simultaneous import simultaneous_level
+from irrbench.stats.tests import simultaneous_level
 
 NO_MARGIN = "no margin declared"
 NO_VERDICT = "no verdict"

@@ -1,4 +1,4 @@
-"""Corrections for several tests, and the alternative annotator test on leave-one-out references of segmentations."""
+"""Corrections for several tests or intervals, and the alternative annotator test on leave-one-out references."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from irrbench.stats.intervals import p_above
 from irrbench.stats.resampling import Floats, Ratios, divide, group_sums
+
+_DRAWS = 20_000
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -53,6 +56,48 @@ def benjamini_yekutieli(p_values: ArrayLike) -> Floats:
 
     p = np.asarray(p_values, float)
     return np.full_like(p, np.nan) if np.isnan(p).any() else np.asarray(false_discovery_control(p, method="by"), float)
+
+
+def simultaneous_level(ratios: Ratios, *, level: float = 0.95, draws: int = _DRAWS, seed: int = 0) -> float:
+    """The level of single intervals at which all of them hold together with probability `level`.
+
+    The largest of ``M`` absolute Student statistics is drawn from the multivariate t distribution with the correlation
+    that the groups show; its quantile is the quantile of a single statistic at the level returned. Raters and seeds,
+    where they count, are taken to be independent between quantities.
+
+    Args:
+        ratios: ``M`` paired ratios; those without a standard error are left out.
+        level: at which all intervals hold.
+        draws: of the distribution.
+        seed: of the draws.
+
+    Returns:
+        From `level` (one quantity, or all the same) to that of Bonferroni's correction.
+
+    Sources: Dunnett 1955, doi 10.1080/01621459.1955.10501294; Hothorn, Bretz and Westfall 2008, doi
+    10.1002/bimj.200810425.
+
+    Example:
+        >>> one = np.array([[0.1], [0.3], [0.2], [0.4]])
+        >>> same = Ratios(np.repeat(one, 3, axis=1), np.ones((4, 3)), np.empty((0, 3)))
+        >>> round(simultaneous_level(same), 2)
+        0.95
+    """
+    errors = ratios.standard_errors
+    known = np.isfinite(errors) & (errors > 0)
+    if known.sum() < 2:
+        return level
+    influence = divide(ratios.top - ratios.estimates * ratios.bottom, ratios.bottom.sum(axis=0))[:, known]
+    groups = ratios.num_groups[known]
+    errors, degrees = errors[known], float(ratios.degrees_of_freedom[known].min())
+    rng = np.random.default_rng(seed)
+    scaled = influence * np.sqrt(groups / (groups - 1)) / errors
+    correlation = scaled.T @ scaled
+    np.fill_diagonal(correlation, 1.0)
+    statistics = rng.multivariate_normal(np.zeros(len(errors)), correlation, size=draws)
+    largest = np.abs(statistics).max(axis=1) / np.sqrt(rng.chisquare(degrees, size=draws) / degrees)
+    single = 2 * float(scipy.special.stdtr(degrees, np.quantile(largest, level))) - 1
+    return float(np.clip(single, level, 1 - (1 - level) / known.sum()))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from irrbench.stats import (
 )
 from irrbench.stats.failures import clopper_pearson, clustered_share
 from irrbench.stats.resampling import Part, seed_part, summed_errors
-from irrbench.stats.simultaneous import simultaneous_level
+from irrbench.stats.tests import simultaneous_level
 from studies.simulated import CEILING, FLOOR, IMAGES, MODEL, Drawn, Simulation, draw, true_mean
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import numpy as np
 from irrbench.scores import record
 from irrbench.stats import Floats, Ratios, group_sums, interval, p_above
 from irrbench.stats.resampling import divide
-from irrbench.stats.simultaneous import simultaneous_level
+from irrbench.stats.tests import simultaneous_level
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -197,14 +197,6 @@ def test_cells_with_other_bounds_are_not_compared(grid):
         check_bounds(results)
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_same(grid, study, store, tmp_path):
-    config = small_config(study, tmp_path / "out", store, workers=2)
-    assert run_recorded(config).code == 0
-    one, two = (read_frame(output / "per_image.csv") for output in (grid.output, tmp_path / "out"))
-    pd.testing.assert_frame_equal(one, two, atol=0.05)
-
-
 def test_finished_predictions_on_the_test_split(study, store, tmp_path):
     folders = {
         "good": str(write_predictions(tmp_path / "good", [*ids("test"), *ids("val")])),

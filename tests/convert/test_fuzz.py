@@ -241,7 +241,7 @@ def test_bytes_lost_or_changed_in_cvat(photos, place, junk):
 
 
 @pytest.mark.slow
-@settings(max_examples=800, **quick)
+@settings(max_examples=300, **quick)
 @given(
     st.sampled_from(list(places(ROW))), st.sampled_from(list(places(COCO))), st.sampled_from(list(places(TASKS))), JUNK
 )

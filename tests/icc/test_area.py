@@ -204,7 +204,7 @@ def test_resampled_variances_leave_zero():
 def test_the_interval_covers_the_truth():
     truth = Truth(60, 6, 60, 60, 0, 2, 0.1, 0.4)
     found = area_icc_interval(
-        *tensors(*(draw(truth, seed) for seed in range(30))), resamples=60, expect="liability", rng=1
+        *tensors(*(draw(truth, seed) for seed in range(20))), resamples=40, expect="liability", rng=1
     )
     icc = 2 / (2.5 + math.pi**2 / 3)
     assert ((found.low < icc) & (icc < found.high)).double().mean() > 0.8

@@ -44,8 +44,8 @@ def test_interval_holds_the_estimate_and_repeats_by_seed():
 @pytest.mark.slow
 def test_interval_covers_the_truth():
     rng = np.random.default_rng(2)
-    counts = [draw_counts(rng, raters=6, pixels=400, intercept=0, var_pixel=4, var_rater=0.1) for _ in range(30)]
-    found = pixel_icc_interval(patterns_of(*counts), resamples=60, engine="quadrature", expect="liability")
+    counts = [draw_counts(rng, raters=6, pixels=400, intercept=0, var_pixel=4, var_rater=0.1) for _ in range(20)]
+    found = pixel_icc_interval(patterns_of(*counts), resamples=40, engine="quadrature", expect="liability")
     truth = 4 / (4.1 + math.pi**2 / 3)
     assert ((found.low < truth) & (truth < found.high)).double().mean() > 0.8
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from irrbench.stats import Ratios, interval
-from irrbench.stats.simultaneous import simultaneous_level
+from irrbench.stats.tests import simultaneous_level
 
 
 def means(values: np.ndarray, **more: np.ndarray) -> Ratios:

@@ -30,6 +30,7 @@ CLUSTERS = [
     for name, module in MODULES.items()
 ]
 NETS = [{"class_path": "tiny_nets.Net"}]
+WITH_BROKEN = {"models": [{"class_path": "tiny_nets.Broken"}, *NETS], "train.max_epochs": 1}
 
 
 def tiny(study, place: Path, store: str, **changes):
@@ -114,33 +115,23 @@ def alone(study, nets, empty_database, tmp_path_factory):
     place = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(nets))
-        result = run_recorded(tiny(study, place / "out", f"sqlite:///{place / 'mlflow.db'}"))
-    assert result.code == 0
+        result = run_recorded(tiny(study, place / "out", f"sqlite:///{place / 'mlflow.db'}", **WITH_BROKEN))
+    assert result.code == 1
     return place / "out"
 
 
 @pytest.mark.parametrize("name", [pytest.param("loky", marks=pytest.mark.slow), *CLUSTERS])
-def test_cells_give_the_same_wherever_they_run(study, with_nets, store, tmp_path, alone, name):
-    config = tiny(study, tmp_path / "out", store, executor=name, workers=2)
-    result = run_recorded(config)
-    assert result.code == 0, result.text
+def test_cells_give_the_same_wherever_they_run_and_failures_come_back(study, with_nets, store, tmp_path, alone, name):
+    result = run_recorded(tiny(study, tmp_path / "out", store, executor=name, workers=2, **WITH_BROKEN))
+    assert result.code == 1
+    for text in ("Broken soft: failed: RuntimeError: out of luck", "tiny_nets.py"):
+        assert text in result.text
+    assert "Failed (2): Broken random, Broken soft. The other results are complete." in result.text
     for table in ("per_image.csv", "leaderboard.csv"):
         one, two = (read_frame(place / table) for place in (alone, tmp_path / "out"))
         numbers = one.select_dtypes("number").columns
         assert (one[numbers] - two[numbers]).abs().max().max() < 0.02  # other numbers of threads
         assert one[["name", "role"]].equals(two[["name", "role"]])
-
-
-@pytest.mark.parametrize("name", [pytest.param("loky", marks=pytest.mark.slow), *CLUSTERS])
-def test_failures_come_back_with_their_traceback(study, with_nets, store, tmp_path, name):
-    models = [{"class_path": "tiny_nets.Broken"}, *NETS]
-    changes = {"models": models, "labels": ["soft"], "train.max_epochs": 1, "executor": name, "workers": 2}
-    result = run_recorded(tiny(study, tmp_path / "out", store, **changes))
-    assert result.code == 1
-    assert "Broken soft: failed: RuntimeError: out of luck" in result.text
-    assert "tiny_nets.py" in result.text
-    assert "Failed (1): Broken soft. The other results are complete." in result.text
-    assert "Net soft" in set(read_frame(tmp_path / "out" / "leaderboard.csv")["name"])
 
 
 @pytest.mark.slow
@@ -166,8 +157,9 @@ def test_two_classes_are_refused_at_the_first_batch(study, with_nets, store, tmp
 def test_a_dask_cluster_that_is_there_already(study, with_nets, store, tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs pip install 'irrbench[dask]'")
     options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+    changes = {"executor": "dask", "labels": ["soft"], "train.max_epochs": 1}
     with distributed.LocalCluster(**options) as cluster:
-        config = tiny(study, tmp_path / "out", store, executor="dask", address=cluster.scheduler_address)
+        config = tiny(study, tmp_path / "out", store, address=cluster.scheduler_address, **changes)
         assert run_recorded(config).code == 0
         assert cluster.scheduler_info["workers"], "a cluster of others is not closed"
 

@@ -128,7 +128,8 @@ def test_two_processes_share_the_crops_of_an_epoch_and_a_resumed_training_draws_
 
 @pytest.mark.slow
 def test_what_the_processes_wrote_is_in_the_traceback(study, with_nets, store, tmp_path):
-    config = several(study, tmp_path / "out", store, models=[{"class_path": "tiny_nets.Broken"}])
+    changes = {"models": [{"class_path": "tiny_nets.Broken"}], "train.devices": 1}  # one, but a process of its own
+    config = several(study, tmp_path / "out", store, **changes)
     result = run_recorded(config)
     assert result.code == 1
     assert "RuntimeError: out of luck" in result.text

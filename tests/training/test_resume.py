@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ig
 ROOT = Path(__file__).parents[2]
 
 
-EPOCHS = 11
+EPOCHS, KILLS = 7, 6
 
 
 class Killed(BaseException):
@@ -68,8 +68,7 @@ def steps(store: str, config, key: str) -> list[int]:
     ("model", "workers"),
     [
         ("Net", 0),
-        pytest.param("OnPlateau", 0, marks=pytest.mark.slow),
-        pytest.param("Net", 2, marks=pytest.mark.slow),
+        pytest.param("OnPlateau", 2, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_cell_gives_the_same_results_in_the_same_run(study, with_nets, store, tmp_path, model, workers):
@@ -270,7 +269,7 @@ class Restarts:
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_moments_change_nothing(study, nets, empty_database, tmp_path):
+def test_kills_at_random_moments_change_nothing(study, nets, empty_database, tmp_path):
     if not hasattr(os, "fork"):
         pytest.skip("needs fork, to start within a second")
     places = {}
@@ -286,7 +285,7 @@ def test_ten_kills_at_random_moments_change_nothing(study, nets, empty_database,
         assert server.stdout.readline() == "0\n"
         epoch = places["undisturbed"].seconds_of_an_epoch()
         killed = places["killed"]
-        while len(moments) < 10:
+        while len(moments) < KILLS:
             before = killed.signature()
             process = killed.begin(server)
             # Some die while they start, most after something new was kept, a random moment later.
@@ -304,7 +303,7 @@ def test_ten_kills_at_random_moments_change_nothing(study, nets, empty_database,
         server.stdin.close()
     check_equal(places["undisturbed"].place, killed.place)
     # The kills met what they were meant for: cells in training.
-    assert sum(LAST in names for names in moments) >= 5
+    assert sum(LAST in names for names in moments) >= KILLS // 2
 
 
 def check_equal(one: Path, two: Path) -> None:
