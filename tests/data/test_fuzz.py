@@ -121,7 +121,8 @@ def test_a_changed_bit_is_noticed_wherever_there_are_checksums(tmp_path, ending)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_every_changed_bit(tmp_path, ending):
+def test_every_changed_bit(tmp_path, ending, monkeypatch):
+    monkeypatch.setitem(globals(), "MASK", MASK[:4, :6])  # most bits are the header's
     fuzz_bits(tmp_path, ending, range)
 
 
