@@ -15,7 +15,7 @@ import numpy as np
 
 from irrbench.convert.exports import Export, Files, check_owner, list_exports, load_json
 from irrbench.convert.gather import Drawing, Gathering, Mark
-from irrbench.convert.shapes import decode_runs, expand_runs, fill_box, fill_polygon
+from irrbench.convert.shapes import decode_runs, expand_runs, fill_box, fill_polygons
 from irrbench.convert.values import Entry, Shape, entries_of, name_of, plain_values, size_of, whole
 from irrbench.convert.writing import Converted
 from irrbench.data.readers import DataError, Mask, Problem, ReadError
@@ -241,11 +241,15 @@ def _fill(annotation: Entry, options: _Options) -> tuple[str, Callable[[Shape], 
 
 
 def _fill_polygons(parts: Sequence[Any], options: _Options, shape: Shape) -> Mask:
-    masks = []
+    outlines = []
     for polygon in parts:
         if not isinstance(polygon, list) or len(polygon) % 2:
             raise ReadError("a polygon that is no list of x, y pairs", "[[x, y, x, y, ...]]", "export again")
-        masks.append(fill_polygon([polygon[i : i + 2] for i in range(0, len(polygon), 2)], shape))
+        outlines.append([polygon[i : i + 2] for i in range(0, len(polygon), 2)])
+    areas = [outline for outline in outlines if len(outline) > 2]
+    if 0 < len(areas) < len(outlines):
+        options.tally("polygons have parts of one or two points: these have no area and are left out")
+    masks = fill_polygons(areas or outlines, shape)
     if len(masks) == 1:
         return masks[0]
     joined, cut = np.logical_or.reduce(masks), np.logical_xor.reduce(masks)

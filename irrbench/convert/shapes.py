@@ -34,13 +34,27 @@ def fill_polygon(points: ArrayLike, shape: Shape) -> Mask:
         >>> fill_polygon([[1, 0], [3, 0], [3, 2], [1, 2]], (3, 4)).astype(int).tolist()
         [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     """
+    return fill_polygons([points], shape)[0]
+
+
+def fill_polygons(outlines: Sequence[ArrayLike], shape: Shape) -> list[Mask]:
+    """The mask of each outline of an object, as ``fill_polygon``; one in the first pixel may stand beside others."""
+    corners = [_corners(points) for points in outlines]
+    _check_place(np.concatenate(corners), shape)
+    return [_fill(each, shape) for each in corners]
+
+
+def _corners(points: ArrayLike) -> NDArray[np.float64]:
     try:
         corners = np.asarray(points, dtype=np.float64)
     except (TypeError, ValueError):
         corners = np.empty(0)
     if corners.ndim != 2 or corners.shape[1:] != (2,) or len(corners) < 3:
         raise ReadError("no outline", "three or more x, y points", "redraw or remove it")
-    _check_place(corners, shape)
+    return corners
+
+
+def _fill(corners: NDArray[np.float64], shape: Shape) -> Mask:
     edges = np.stack([corners, np.roll(corners, -1, axis=0)], axis=1)
     edges = np.take_along_axis(edges, edges[..., 1].argsort(axis=1, kind="stable")[..., None], axis=1)
     (x0, y0), (x1, y1) = edges.transpose(1, 2, 0)  # the upper end first, so that both directions round alike
@@ -126,9 +140,10 @@ def _check_place(numbers: ArrayLike, shape: Shape | None = None) -> None:
     values = np.asarray(numbers)
     if not (np.abs(values) < FARTHEST).all():
         raise ReadError("an outline with absurd coordinates", "pixels of the image", "redraw or remove it")
-    is_within = values.min() >= 0 and values.max() <= 1 and (values != np.round(values)).any()
+    # Outlines drawn over the border have shares slightly beyond 0 and 1.
+    is_within = values.min() >= -0.25 and values.max() <= 1.25 and (values != np.round(values)).any()
     if shape is not None and max(shape) > SMALL and is_within:
-        found = "normalized coordinates (all from 0 to 1, which is one pixel)"
+        found = "normalized coordinates (all about 0 to 1, which is one pixel)"
         raise ReadError(found, "pixels of the image", "multiply x by its width and y by its height")
 
 

@@ -323,6 +323,27 @@ def test_entries_may_name_the_annotator_who_marked_nothing(convert, tmp_path):
     assert "annotator_id" not in load_folder(done.root).manifest
 
 
+SPLINTERS = {"in the first pixel": [0, 0, 0.5, 0, 0, 0.5], "of two points": [10, 10, 12, 11], "of one": [3, 3]}
+
+
+@pytest.mark.parametrize("name", SPLINTERS)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_splinter_beside_an_outline_costs_nothing(convert, tmp_path, name, is_first):
+    parts = [SPLINTERS[name], SQUARE] if is_first else [SQUARE, SPLINTERS[name]]
+    done = convert([image(1, "a.png")], [note(1, "anna", parts), note(1, "ben", [SQUARE])])
+    assert (done.images, done.left_out) == (1, ())
+    assert all((mask == SQUARED).all() for mask in raters(tmp_path / "data").values())
+    assert ("no area" in "".join(done.notes)) == (name != "in the first pixel")
+
+
+def test_points_alone_are_no_outline(convert):
+    done = convert(
+        [image(1, "a.png"), image(2, "b.png")], [note(i, "anna", [SQUARE][: 2 - i] or [[3, 3]]) for i in (1, 2)]
+    )
+    assert done.images == 1
+    assert "no outline" in str(done.left_out[0])
+
+
 def test_a_second_entry_of_one_person_is_a_repeat(convert, tmp_path):
     notes = [note(1, "anna", [SQUARE]), note(2, "anna", [TRIANGLE]), note(1, "ben", [SQUARE])]
     done = convert([image(1, "a.png"), image(2, "a.png")], notes)

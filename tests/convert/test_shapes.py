@@ -58,6 +58,7 @@ def test_where_an_outline_starts_and_which_way_it_runs_do_not_matter(points, sta
     "fill",
     [
         partial(fill_polygon, [(0.2, 0.1), (0.9, 0.2), (0.5, 1.0)]),
+        partial(fill_polygon, [(0.1, 0.1), (0.5, 0.1), (0.5, 1.2)]),  # drawn over the border
         partial(fill_rectangle, 0.25, 0.25, 0.5, 0.75),
         partial(fill_rectangle, 0, 0, 0.5, 1, degrees=30),
         partial(fill_ellipse, 0.5, 0.5, 0.25, 0.4),
