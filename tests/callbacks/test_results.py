@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-LINE = r"{} iou 0\.\d\d between 0\.\d\d \(naive\) and 0\.\d\d \(average rater\): -?\d+ %"
+LINE = r"{} iou 0\.\d\d (?:below|between|above) 0\.\d\d \(naive\) and 0\.\d\d \(average rater\): -?\d+ %"
 
 
 def monitor(**kwargs):
