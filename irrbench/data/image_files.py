@@ -121,7 +121,7 @@ def _compare(
         others = [
             other.marked
             for by, other in zip(files[:raters], found, strict=False)
-            if other is not None and by.rater != file.rater and 0 < other.facts.share <= 0.5
+            if other is not None and by.rater != file.rater and 0 < other.facts.share < 1
             if other.marked.shape == marks.marked.shape
         ]
         opposite = is_opposite(marks.marked, others, framed=bool(marks.facts.framed))

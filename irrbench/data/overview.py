@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +13,8 @@ from irrbench.data.manifest import empty_groups, ungrouped_columns
 from irrbench.data.problems import many, some_text
 from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData
 from irrbench.data.readers import Mask, size_text
-from irrbench.data.resemblance import COPIED, Alike, apart, consensus, copied_repeats
-from irrbench.data.values import border_of, questioned
+from irrbench.data.resemblance import FEWEST_PIXELS, Alike, apart, copied_raters, copied_repeats, copies_of
+from irrbench.data.values import border_of, fits_inverted, questioned
 
 NEARLY_ALL, HALF = 0.95, 0.5
 PIECE = 2**22
@@ -28,8 +27,8 @@ class Marks(NamedTuple):
     Attributes:
         shares: ``(N, R)``, NaN where the rater is absent.
         roi: share of each image's pixels in the ROI, ``(N,)``.
-        equal: images that both raters marked, with equal masks, ``(R, R)``.
-        both: images that both raters drew and at least one of them marked, ``(R, R)``.
+        equal: of the images in ``both``, those on which their masks are equal, ``(R, R)``.
+        both: images that both raters drew and one of them marked at least :data:`FEWEST_PIXELS` on, ``(R, R)``.
         inverted: whether the majority of the others agrees better with the rater's background than marks, ``(N, R)``.
         outside: whether the rater marks over half of the image and over half of its border, ``(N, R)``.
         alike: what their masks have in common.
@@ -42,11 +41,6 @@ class Marks(NamedTuple):
     inverted: NDArray[np.bool_]
     outside: NDArray[np.bool_]
     alike: Alike
-
-    @property
-    def copies(self) -> NDArray[np.bool_]:
-        """Which pairs of raters are equal on so many images that one is a copy, ``(R, R)``."""
-        return (self.both > 1) & (self.equal >= COPIED * self.both) & ~np.eye(len(self.both), dtype=bool)
 
 
 def count_marks(data: RaterData) -> Marks:
@@ -63,7 +57,7 @@ def count_marks(data: RaterData) -> Marks:
         if counts.sum():
             shares[i, present] = marked[present] / counts.sum()
         differing = (counts[:, None] * bits).T @ (1 - bits)
-        pairs = present[:, None] & present & (np.maximum(marked[:, None], marked) > 0)
+        pairs = present[:, None] & present & (np.maximum(marked[:, None], marked) >= FEWEST_PIXELS)
         both += pairs
         equal += pairs & (differing + differing.T == 0)
         inverted[i] = present & _agrees_inverted(bits[:, present], counts, present)
@@ -215,10 +209,9 @@ def cautions(data: RaterData, marks: Marks, *, splits: bool = True) -> list[str]
         *_odd_raters(data, marks),
         *(f"{rater}: {data.values[rater]}" for rater in questioned(data.values)),
         *_inverted_raters(data, marks),
-        *_copied_raters(data, marks),
-        *consensus(data, marks.alike, marks.copies),
+        *copied_raters(data, marks.equal, marks.both, marks.alike),
         *copied_repeats(data),
-        *apart(data, marks.alike, marks.copies),
+        *apart(data, marks.alike, copies_of(marks.equal, marks.both)),
         *_same_pictures(data, splits=splits),
         *(
             f"Column {name!r} is empty: images are not grouped by it; where some belong together, fill it in."
@@ -267,22 +260,25 @@ def _inverted_raters(data: RaterData, marks: Marks) -> Iterator[str]:
             f"{inverted[rater]} of {number[rater]} images: if these are dark on white, say --folder.classes "
             f"'{{{data.raters[rater]}: [0]}}'."
         )
-    is_named = any(" marked" in data.values.get(rater, "") for rater in data.raters)
-    if not is_named and len(data) and (2 * marks.outside.sum(0) > number).all():
+    if any(" marked" in data.values.get(rater, "") for rater in data.raters) or not len(data):
+        return
+    if (2 * marks.outside.sum(0) > number).all():
         yield (
             "The marks of every rater take most of the pixels and of the border on most images: if they are dark on "
             "white, say --folder.classes '[0]'."
         )
-
-
-def _copied_raters(data: RaterData, marks: Marks) -> Iterator[str]:
-    for first, second in combinations(range(len(data.raters)), 2):
-        equal, both = int(marks.equal[first, second]), int(marks.both[first, second])
-        if marks.copies[first, second]:
-            yield (
-                f"{data.raters[second]} is equal to {data.raters[first]} on {equal} of {both} marked images "
-                f"({equal / both:.0%}): a copied folder makes raters agree, and the ceiling too high."
-            )
+    usual = [share for share in shares[drawn & ~marks.outside].tolist() if share]
+    most = {
+        name: float(np.median(row[outside]))
+        for name, row, outside, raters in zip(data.image_ids, shares, marks.outside, drawn.sum(1), strict=True)
+        if outside.sum() > max(1, raters / 2)
+    }
+    odd_images = [f"{name} {share:.0%}" for name, share in most.items() if fits_inverted(share, usual)]
+    if odd_images:
+        yield (
+            f"On {many(len(odd_images), 'image')} ({some_text(odd_images)}) most raters mark most of the border and of "
+            f"the pixels, elsewhere {np.median(usual):.0%}: if these masks are inverted, correct the files."
+        )
 
 
 def _same_pictures(data: RaterData, *, splits: bool) -> Iterator[str]:

@@ -23,6 +23,7 @@ FOLDS = (
     "decided by the votes",
 )  # the last as STAPLE
 COPIED = 0.5  # share of images; of 856 small nodules 1 % at most are drawn alike by any two readers
+FEWEST_PIXELS = 10  # of marks: smaller ones are equal by chance
 FEWEST = 3  # images below which neither likeness nor its lack says anything
 FAR, SUSPECT, MENDED = 0.5, 0.8, 0.8  # times what the others share with each other
 ALONE = 0.75  # what two raters without others are measured by
@@ -41,7 +42,7 @@ class Alike(NamedTuple):
         shared: of each pair the share of the smaller mask that lies in the other, ``(R, R)``.
         pairs: images that both marked, ``(R, R)``.
         folds: images on which a rater is that of :data:`FOLDS` of the others, ``(5, R)``.
-        split: images on which the others disagree and the rater marked something, ``(R,)``.
+        split: images of marks that are not tiny on which the others disagree and the rater marked some, ``(R,)``.
     """
 
     shared: NDArray[np.float64]
@@ -64,7 +65,7 @@ class Alike(NamedTuple):
         self.pairs[...] += both
         others = bits.sum(1, keepdims=True) - bits
         number = present.sum() - 1
-        split = ((others > 0) & (others < number)).any(0) & (marked > 0)
+        split = ((others > 0) & (others < number)).any(0) & (marked > 0) & (marked.max() >= FEWEST_PIXELS)
         found = [others > 0, others == number, 2 * others > number, 2 * others >= number]
         folds = np.stack([(fold == bits).all(0) for fold in found] + [_is_decided(bits, others, number)])
         self.folds[...] += folds & split
@@ -81,18 +82,33 @@ def _is_decided(bits: NDArray[np.float64], others: NDArray[np.float64], number: 
     return np.asarray(once & ~alone & ~odd)
 
 
-def consensus(data: RaterData, alike: Alike, copies: NDArray[np.bool_]) -> Iterator[str]:
-    """A caution for each rater who is a consensus of the others; pairs of ``copies``, ``(R, R)``, are said already."""
+def copies_of(equal: NDArray[np.int64], both: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which pairs of raters are equal on so many of ``both``'s images that one is a copy, ``(R, R)``."""
+    return (both > 1) & (equal >= COPIED * both) & ~np.eye(len(both), dtype=bool)
+
+
+def copied_raters(data: RaterData, equal: NDArray[np.int64], both: NDArray[np.int64], alike: Alike) -> Iterator[str]:
+    """A caution for each copy of another rater, and for each rater who is rather a consensus of all others."""
+    copies = copies_of(equal, both)
+    shares = np.where(copies, equal / np.maximum(both, 1), 0)
     for place, rater in enumerate(data.raters):
         split, best = int(alike.split[place]), int(alike.folds[:, place].argmax())
-        equal = int(alike.folds[best, place])
-        if split < FEWEST or equal < COPIED * split or copies[place].any():
+        same = int(alike.folds[best, place])
+        if split < FEWEST or same < COPIED * split or same <= shares[place].max() * split:
             continue
+        copies[place] = copies[:, place] = False
         rest = ", ".join(name for name in data.raters if name != rater)
         yield (
-            f"{rater} is {FOLDS[best]} of the others on {equal} of {split} images where these differ: a consensus is "
+            f"{rater} is {FOLDS[best]} of the others on {same} of {split} images where these differ: a consensus is "
             f"no rater and makes the ceiling too high. Leave it out with --folder.raters '[{rest}]'."
         )
+    for first, second in combinations(range(len(data.raters)), 2):
+        if copies[first, second]:
+            yield (
+                f"{data.raters[second]} is equal to {data.raters[first]} on {equal[first, second]} of "
+                f"{both[first, second]} marked images ({shares[first, second]:.0%}): a copied folder makes raters "
+                "agree, and the ceiling too high."
+            )
 
 
 def copied_repeats(data: RaterData) -> Iterator[str]:
@@ -105,10 +121,11 @@ def copied_repeats(data: RaterData) -> Iterator[str]:
                 continue
             masks, present = data.drawings(index, rater)
             for second, first in combinations(reversed(range(len(names))), 2):
-                if present[first] and present[second] and (masks[first].any() or masks[second].any()):
+                marked = max(np.count_nonzero(masks[first]), np.count_nonzero(masks[second]))
+                if present[first] and present[second] and marked >= FEWEST_PIXELS:
                     both[first, second] += 1
                     equal[first, second] += np.array_equal(masks[first], masks[second])
-        for first, second in np.argwhere((both > 1) & (equal >= COPIED * both)):
+        for first, second in np.argwhere(copies_of(equal, both)):
             yield (
                 f"{names[second]} is equal to {names[first]} on {equal[first, second]} of {both[first, second]} marked "
                 f"images: a copy is no second drawing, and {rater} agrees too well with himself."

@@ -160,12 +160,20 @@ def border_of(mask: NDArray[Any]) -> NDArray[Any]:
 
 
 def is_opposite(marked: Mask, others: Sequence[Mask], *, framed: bool) -> bool | None:
-    """Whether most of the others, who mark something but not most of the image, mark the part that is not marked."""
+    """Whether at least half of the others, who mark something, mark the part that is not marked.
+
+    Those who mark most of the image, too, count where they leave out the same part: they say that the mask is right.
+    """
     votes: list[bool] = []
     for other in others:
-        inside, size = np.count_nonzero(other & ~marked), np.count_nonzero(other)
-        union = marked.size - np.count_nonzero(marked) + size - inside
-        votes.append(bool(inside > size / 2 and (framed or inside >= OVERLAP * union)))
+        is_large = 2 * np.count_nonzero(other) > other.size
+        part = ~other if is_large else other
+        inside, size = np.count_nonzero(part & ~marked), np.count_nonzero(part)
+        overlaps = inside >= OVERLAP * (marked.size - np.count_nonzero(marked) + size - inside)
+        if not is_large:
+            votes.append(bool(inside > size / 2 and (framed or overlaps)))
+        elif overlaps:
+            votes.append(False)
     return 2 * sum(votes) >= len(votes) if votes else None
 
 
@@ -341,14 +349,16 @@ def _find_opposite(folder: str, facts: Mapping[str, Facts], rule: Rule, flag: Fl
         Problem(name, f"an inverted mask ({fact.share:.0%} are marked)", expected, remedy, f"inverted in {folder}")
         for name, fact in facts.items()
         for expected in ["marks where other masks of the image or of the rater have them"]
-        if fact.opposite or (fact.framed and fact.opposite is None and usual and _fits_inverted(fact, median(usual)))
+        if fact.opposite or (fact.framed and fact.opposite is None and fits_inverted(fact.share, usual))
     ]
 
 
-def _fits_inverted(fact: Facts, usual: float) -> bool:
-    """Whether the unmarked part is about as large as marks usually are, and nearer to that than the marks."""
-    marked, rest = (abs(math.log(share / usual)) for share in (fact.share, 1 - fact.share))
-    return rest <= math.log(ALIKE) and rest < marked
+def fits_inverted(marked: float, usual: Sequence[float]) -> bool:
+    """Whether the unmarked share is about as large as marks usually are, and nearer to that than the marked one."""
+    if not usual or not 0 < marked < 1:
+        return False
+    far, rest = (abs(math.log(share / median(usual))) for share in (marked, 1 - marked))
+    return rest <= math.log(ALIKE) and rest < far
 
 
 def looks_inverted(framed: Sequence[bool | None]) -> bool:

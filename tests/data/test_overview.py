@@ -10,6 +10,7 @@ import pytest
 
 from irrbench.data import RaterData, load_folder
 from irrbench.data.overview import cautions, count_marks, overview
+from irrbench.data.resemblance import FEWEST_PIXELS
 from tests.data.toys import RATERS, SIZES, draw, save
 
 
@@ -45,9 +46,9 @@ def test_marks_agree_with_plain_numpy(raters, has_roi):
         for r in range(raters):
             for s in range(raters):
                 drawn = present[i, r] and present[i, s]
-                both[r, s] += drawn and bool((stack[r] | stack[s])[inside].any())
-                same = (stack[r] == stack[s])[inside].all() and stack[r][inside].any()
-                equal[r, s] += drawn and bool(same)
+                is_large = max(stack[r][inside].sum(), stack[s][inside].sum()) >= FEWEST_PIXELS
+                both[r, s] += drawn and bool(is_large)
+                equal[r, s] += drawn and bool(is_large and (stack[r] == stack[s])[inside].all())
     np.testing.assert_array_equal(marks.equal, equal)
     np.testing.assert_array_equal(marks.both, both)
 

@@ -76,6 +76,30 @@ def test_a_consensus_is_no_rater(raters, fold, words, first):
     assert line.endswith(f"Leave it out with --folder.raters '[{', '.join(names)}]'.")
 
 
+def test_a_consensus_that_often_equals_one_rater_is_no_copy():
+    y, x = np.mgrid[:SIDE, :SIDE]
+    sizes = np.array([[4, 5, 6], [4, 6, 5], [6, 4, 5], [5, 4, 6], [4, 6, 5], [4, 5, 6], [6, 4, 5], [5, 6, 4]])
+    masks = np.hypot(y - 15, x - 15) < sizes[..., None, None]  # nested: the majority is the middle one
+    (line,) = said(np.concatenate([masks, majority(masks)[:, None]], axis=1))
+    assert line.startswith(f"r4 is the majority of the others on {IMAGES} of {IMAGES} images where these differ: ")
+    copied = masks.copy()
+    copied[:, 2] = masks[:, 0]
+    (line,) = said(copied)
+    assert line.startswith(f"r3 is equal to r1 on {IMAGES} of {IMAGES} marked images")
+
+
+@pytest.mark.parametrize("raters", [2, 3, 4])
+def test_tiny_lesions_are_equal_by_chance(raters):
+    rng = np.random.default_rng(7)
+    masks = np.zeros((20, raters, SIDE, SIDE), bool)
+    for i, r in np.ndindex(20, raters):
+        masks[i, r, 9, i : i + 1 + rng.integers(0, 2)] = True
+    data = RaterData.from_arrays([np.zeros((1, SIDE, SIDE))] * 20, list(masks))
+    packed = tuple(pack_masks([mask[1]]) for mask in masks)
+    data = replace(data, repeats=("r2@2",), repeated=packed)
+    assert not cautions(data, count_marks(data), splits=False)
+
+
 def repeated(masks, change):
     packed = tuple(pack_masks([change(i, mask[1])]) for i, mask in enumerate(masks))
     return said(masks, repeats=("r2@2",), repeated=packed)

@@ -143,10 +143,37 @@ def test_inverted_masks_of_a_rater_are_named(lesions, count):
     assert follow(lesions, problems[0]).masks(0)[1].mean() > 0.5
 
 
-def test_inverted_masks_of_all_raters_on_some_images_are_named(lesions):
-    for rater in RATERS:
-        change(lesions, rater, lambda mask: ~mask * 255, count=5)
-    assert len(check_folder(lesions)) == 15
+@pytest.mark.parametrize("raters", [2, 3])
+@pytest.mark.parametrize("count", [1, 5])
+def test_raters_who_all_mark_most_of_an_image_are_a_caution(lesions, raters, count):
+    for rater in RATERS[:raters]:
+        change(lesions, rater, lambda mask: ~mask * 255, count=count)
+    data = load_folder(lesions, raters=RATERS[:raters])
+    (line,) = [line for line in cautions(data, count_marks(data)) if "inverted" in line]
+    assert line.startswith(f"On {count} image{'s' * (count > 1)} (i0 8")
+    assert "of the pixels, elsewhere 1" in line
+
+
+def test_two_inverted_masks_are_named_where_a_third_rater_marks_what_they_leave_out(lesions):
+    for rater in RATERS[:2]:
+        change(lesions, rater, lambda mask: ~mask * 255, count=1)
+    assert {problem.file for problem in check_folder(lesions)} == {f"masks/{rater}/i0.png" for rater in RATERS[:2]}
+
+
+def test_an_inverted_mask_that_no_other_rater_can_judge_is_named(lesions):
+    change(lesions, "ben", lambda mask: ~mask * 255, count=1)
+    for rater in ("anna", "cem"):
+        change(lesions, rater, lambda mask: mask * 0, count=1)
+    assert [problem.file for problem in check_folder(lesions)] == ["masks/ben/i0.png"]
+
+
+@pytest.mark.parametrize("hole", [5, 13])
+def test_raters_who_leave_out_the_same_hole_agree(lesions, hole):
+    for rater, more in zip(RATERS, (0, 0, 1), strict=True):
+        mask = np.ones((24, 30), np.uint8)
+        mask[6 : 6 + hole, 9 : 9 + hole + more] = 0
+        save(lesions / f"masks/{rater}/i3.png", mask * 255)
+    assert check_folder(lesions) == []
 
 
 def test_an_inverted_mask_of_a_lesion_at_the_border_is_named(lesions):
