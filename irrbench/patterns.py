@@ -19,7 +19,7 @@ from torch import Tensor
 
 from irrbench._counting import count_and_digest, count_codes
 from irrbench._counting.levels import count_levels
-from irrbench._counting.masks import advise_on_missing, advise_on_void, as_foreground, blank_absent
+from irrbench._counting.masks import advise_on_missing, advise_on_void, as_foreground, as_presence, blank_absent
 from irrbench.folds import Reading, cross_tables, make_table, pair_tables, pattern_bits, tied_share
 from irrbench.scores import CrossTable
 
@@ -71,8 +71,8 @@ class VotePatterns:
             masks: ``(B, R, *S)``, bool, or numbers that are 0 and 1, or 0 and 255.
             roi: ``(B, *S)``, the pixels that count; all of them if not given.
             preds: ``(B, *S)``, the candidate's mask (already cut at its threshold).
-            present: ``(B, R)`` bool, which raters rated which image; all of them if not given. What stands in the mask
-                of an absent rater is ignored.
+            present: ``(B, R)``, bool or 0/1, which raters rated which image; all of them if not given. What stands in
+                the mask of an absent rater is ignored.
             validate: whether to check that the values of masks that are not bool are 0 and 1 (or 0 and 255). It costs
                 one more pass and, on an accelerator, waits for the device; without it anything but 0 is a mark.
             digest: whether to compute the digest of the masks, too.
@@ -82,11 +82,7 @@ class VotePatterns:
             TypeError: if something is no tensor.
         """
         check_shapes(masks, roi, preds, present)
-        num_raters = masks.shape[1]
-        if present is None:
-            present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
-        elif validate:
-            masks = blank_absent(masks, present)
+        masks, present = blank_absent(masks, present, validate=validate)
         planes = [as_foreground(masks, "masks", validate=validate).flatten(2)]
         if preds is not None:
             planes += [as_foreground(preds, "preds", validate=validate).flatten(1).unsqueeze(1)]
@@ -97,7 +93,7 @@ class VotePatterns:
             counts, told = count_codes(planes, present, inside), None
         if preds is not None:
             counts = counts.unflatten(1, (2, -1))
-        return cls(counts, num_raters, present.to(torch.bool), told)
+        return cls(counts, masks.shape[1], present, told)
 
     @classmethod
     def from_levels(
@@ -139,14 +135,11 @@ class VotePatterns:
         if validate and levels.numel() and not (levels.min() >= 0 and levels.max() < num_levels):
             low, high = levels.min().item(), levels.max().item()
             raise ValueError(f"`levels` must lie in 0 .. {num_levels - 1} (num_levels), found {low} .. {high}.")
-        if present is None:
-            present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
-        elif validate:
-            masks = blank_absent(masks, present)
+        masks, present = blank_absent(masks, present, validate=validate)
         foreground = as_foreground(masks, "masks", validate=validate).flatten(2)
         inside = None if roi is None else as_foreground(roi, "roi", validate=validate).flatten(1)
         counts = count_levels(foreground, levels.flatten(1), present, inside, num_levels=num_levels)
-        return cls(counts, masks.shape[1], present.to(torch.bool))
+        return cls(counts, masks.shape[1], present)
 
     @classmethod
     def from_probabilities(
@@ -221,7 +214,7 @@ class VotePatterns:
             ValueError: if a label lies outside ``0 .. C - 1`` or is a fraction, or for what :meth:`from_masks` refuses.
         """
         check_shapes(labels, roi, preds, present)
-        labels = blank_absent(labels, present) if validate else labels
+        labels, present = blank_absent(labels, present, validate=validate)
         for name, x in (("labels", labels), ("preds", preds)):
             if validate and x is not None and x.numel():
                 _check_labels(x, name, num_classes)
@@ -266,7 +259,7 @@ class VotePatterns:
             present = torch.ones(len(counts), num_raters, dtype=torch.bool, device=counts.device)
         if present.shape != (len(counts), num_raters):
             raise ValueError(f"`present` must be {(len(counts), num_raters)}, found {tuple(present.shape)}.")
-        return cls(counts.to(torch.int64), num_raters, present.to(torch.bool))
+        return cls(counts.to(torch.int64), num_raters, as_presence(present))
 
     @property
     def has_preds(self) -> bool:

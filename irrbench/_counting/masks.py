@@ -47,17 +47,45 @@ def as_foreground(values: Tensor, name: str, *, validate: bool) -> Tensor:
     return _foreground_of_numbers(values, name)
 
 
-def blank_absent(masks: Tensor, present: Tensor | None) -> Tensor:
-    """The masks with 0 in those of absent raters, who may have anything there; waits for the device.
+def as_presence(present: Tensor, *, validate: bool = True) -> Tensor:
+    """Bool out of bool, or of numbers that are 0 and 1.
+
+    Args:
+        present: ``(B, R)``.
+        validate: whether to look at every value; without it anything but 0 is present.
+
+    Raises:
+        ValueError: if there are other values.
+    """
+    if present.dtype is torch.bool:
+        return present
+    is_present = present != 0
+    if validate and not torch.equal(is_present.to(present.dtype), present):
+        raise ValueError(
+            f"`present` must hold 0 and 1 (or bool), who rated which image; found the values {_listed(present)}. "
+            "Raters have no weights: pass `present > 0`, or what else tells who rated."
+        )
+    return is_present
+
+
+def blank_absent(masks: Tensor, present: Tensor | None, *, validate: bool) -> tuple[Tensor, Tensor]:
+    """The masks with 0 in those of absent raters, who may have anything there, and who is present as bool.
 
     Args:
         masks: ``(B, R, *S)``.
-        present: ``(B, R)``; None, or of another shape, which is refused elsewhere: as they are.
+        present: ``(B, R)``, bool or 0/1; all if not given.
+        validate: whether to look at the values, which waits for the device; without it masks stay as they are.
+
+    Raises:
+        ValueError: if `present` has other values.
     """
-    if present is None or masks.dtype is torch.bool or present.shape != masks.shape[:2] or present.all():
-        return masks
-    is_absent = present.to(masks.device) == 0
-    return masks.masked_fill(is_absent.view(*is_absent.shape, *[1] * (masks.ndim - 2)), 0)
+    if present is None:
+        return masks, torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
+    present = as_presence(present, validate=validate)
+    if not validate or masks.dtype is torch.bool or present.all():
+        return masks, present
+    is_absent = ~present.to(masks.device)
+    return masks.masked_fill(is_absent.view(*is_absent.shape, *[1] * (masks.ndim - 2)), 0), present
 
 
 def as_bits(values: Tensor, name: str, *, validate: bool) -> Tensor:
@@ -102,11 +130,13 @@ def _where_is(values: Tensor, one: int) -> Tensor | None:
 
 
 def _not_a_mask(values: Tensor, name: str) -> ValueError:
-    found = values.unique().tolist()
-    shown = list(dict.fromkeys(f"{v:g}" for v in found))  # NaN is never the same twice
-    listed = ", ".join(shown[:6]) + (", ..." if len(shown) > 6 else "")
     expected = f"`{name}` must hold 0 and 1 (or 0 and 255, or bool)"
-    return ValueError(f"{expected}, found the values {listed}. {_remedy(values, name)}")
+    return ValueError(f"{expected}, found the values {_listed(values)}. {_remedy(values, name)}")
+
+
+def _listed(values: Tensor) -> str:
+    shown = list(dict.fromkeys(f"{v:g}" for v in values.unique().tolist()))  # NaN is never the same twice
+    return ", ".join(shown[:6]) + (", ..." if len(shown) > 6 else "")
 
 
 def _remedy(values: Tensor, name: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from irrbench.callbacks.captures import parts_of, tensors_in
 from irrbench.callbacks.rated import Rated
-from irrbench.metrics.bounds import no_volume
+from irrbench.metrics.inputs import no_volume
 from irrbench.metrics.state import ImageIds
 from irrbench.patterns import MAX_RATERS
 

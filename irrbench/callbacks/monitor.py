@@ -19,8 +19,8 @@ from irrbench.evaluation.evaluator import Evaluator, split_names
 from irrbench.evaluation.mlflow_sink import MLflowSink, is_mlflow
 from irrbench.evaluation.sinks import Sink, picture_sink, tell
 from irrbench.folds import Ties
+from irrbench.metrics.inputs import take_out_void
 from irrbench.metrics.state import Aggregate
-from irrbench.metrics.void import take_out_void
 from irrbench.scores import DEFAULT_SCORES, EmptyReference
 from irrbench.summary import ScoreSummary
 from irrbench.tracking import Run
@@ -345,14 +345,15 @@ class RaterBoundsMonitor(ResultsCallback):
         sample, self._sample = self._sample, None
         with paused(x.finder for x in self._beside):
             preds = self.finder.after_step(trainer, pl_module, outputs, batch, sample)
-        self._warn_of_single(self._evaluators[stage][index].split, sample, trainer)
         if self.verbose and self._told != id(trainer) and preds.numel() and not preds.is_meta:
             self._told = id(trainer)
             if trainer.is_global_zero:
                 name = self.finder.chosen + (f" as {self.name}" if self.name else "")
                 rule = {option: self._options[option] for option in ("num_classes", "from_logits", "threshold")}
                 pl_module.print(f"irrbench scores {announce(name, preds, self._without_void(sample), **rule)}")
-        self._evaluators[stage][index].update(preds, **sample.arguments())
+        evaluator = self._evaluators[stage][index]
+        evaluator.update(preds, **sample.arguments())
+        self._warn_of_single(evaluator.split, sample, trainer)
 
     def _without_void(self, sample: Sample) -> Sample:
         value, is_whole = self._options["ignore_index"], self._options["aggregate"] is None

@@ -13,7 +13,7 @@ from irrbench.callbacks.captures import is_explained
 from irrbench.evaluation.evaluator import Evaluator
 from irrbench.evaluation.mlflow_sink import MLflowSink
 from irrbench.evaluation.sinks import Sink
-from irrbench.metrics.bounds import to_mask
+from irrbench.metrics.inputs import to_mask
 
 
 def announce(

@@ -18,7 +18,7 @@ from irrbench.evaluation.sinks import Sink, tell
 from irrbench.icc import pixel_icc
 from irrbench.metrics import SegmentationBounds
 from irrbench.metrics.base import NoImagesError
-from irrbench.metrics.bounds import no_volume
+from irrbench.metrics.inputs import no_volume
 from irrbench.metrics.state import ImageIds, Images
 from irrbench.summary import ScoreSummary, count_missing, name_column, summarize
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from irrbench.metrics.bounds import drop_channel, to_mask
+from irrbench.metrics.inputs import drop_channel, to_mask
 from irrbench.metrics.state import ImageIds
 
 if TYPE_CHECKING:

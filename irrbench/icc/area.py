@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from irrbench._counting.masks import as_bits
+from irrbench._counting.masks import as_bits, as_presence
 from irrbench.agreement import ALL_MARKED, EMPTY_ROI, FEW_RATERS, NOTHING_MARKED, first_reasons
 from irrbench.icc._laplace import AreaCriterion, Marks
 from irrbench.icc._solver import Minimum, fit_defined, minimise_batches, select
@@ -375,11 +375,12 @@ def _checked_present(marked: Tensor, total: Tensor, present: Tensor | None) -> T
         present = torch.ones(marked.shape[0], marked.shape[2], dtype=torch.bool, device=marked.device)
     if present.shape != marked.shape[::2]:
         raise ValueError(f"`present` must be {tuple(marked.shape[::2])}, found {tuple(present.shape)}.")
-    kept = torch.where(present.bool()[:, None], marked, 0)
+    present = as_presence(present)
+    kept = torch.where(present[:, None], marked, 0)
     if not ((kept >= 0) & (kept <= total[:, :, None]) & total.isfinite()[:, :, None]).all():
         raise ValueError(
             "`marked` must lie between 0 and `total` (pixels of the ROI in the block), found "
             f"{kept.min().item():g} .. {kept.max().item():g} and totals {total.min().item():g} .. "
             f"{total.max().item():g}. Count marks inside the ROI only, e.g. by `block_counts`."
         )
-    return present.bool()
+    return present

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from irrbench._counting.masks import as_presence
 from irrbench.agreement import FEW_RATERS
 from irrbench.icc._reml import ROUNDING, Floats, Moments, fit, residual_share
 from irrbench.icc.bootstrap import check_bootstrap, percentiles
@@ -82,7 +83,7 @@ def logit_extent(marked: ArrayLike, total: ArrayLike, *, present: ArrayLike | No
         [[-2.944, 0.0]]
     """
     marks, size = np.asarray(marked).astype(float), np.asarray(total).astype(float)
-    there = np.ones_like(marks, dtype=bool) if present is None else np.asarray(present, dtype=bool)
+    there = np.ones_like(marks, dtype=bool) if present is None else as_presence(torch.as_tensor(present)).numpy()
     if marks.ndim != 2 or size.shape != marks.shape[:1] or there.shape != marks.shape:
         raise ValueError(
             "`marked` must be (N, R), images by raters, `total` (N,) and `present` (N, R); found "

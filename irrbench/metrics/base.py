@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -14,8 +15,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from irrbench._counting.masks import as_foreground, blank_absent
+from irrbench.metrics.inputs import Counting, take_out_void
 from irrbench.metrics.state import Aggregate, ImageIds, Images, Rows, came_again, decode, encode, image_names
-from irrbench.metrics.void import Counting, take_out_void
 from irrbench.patterns import VotePatterns, check_shapes
 
 if TYPE_CHECKING:
@@ -84,11 +85,40 @@ class ImagesMetric(Metric):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The value of a batch, which is also taken in."""
-        self._is_forward = True  # it resets the metric for a moment: what is known of earlier batches must stay
+        with self._undo_on_error():
+            self._is_forward = True  # it resets the metric for a moment: what is known of earlier batches must stay
+            value = super().forward(*args, **kwargs)
+        self._is_forward = False
+        return value
+
+    @contextmanager
+    def sync_context(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """The state of all processes, as in ``torchmetrics.Metric``; where something raises, their own state again."""
+        with self._undo_on_error(), super().sync_context(*args, **kwargs):
+            yield
+
+    def _wrap_update(self, update: Callable[..., Any]) -> Callable[..., Any]:
+        wrapped = super()._wrap_update(update)
+
+        @functools.wraps(update)
+        def update_or_undo(*args: Any, **kwargs: Any) -> None:
+            with self._undo_on_error():
+                wrapped(*args, **kwargs)
+
+        return update_or_undo
+
+    @contextmanager
+    def _undo_on_error(self) -> Iterator[None]:
+        """Where something raises, the metric is as it was before."""
+        before = {name: list(x) if isinstance(x, list) else x for name, x in vars(self).items()}
+        num_ids = len(self._digests)
         try:
-            return super().forward(*args, **kwargs)
-        finally:
-            self._is_forward = False
+            yield
+        except BaseException:
+            vars(self).update(before)
+            while len(self._digests) > num_ids:
+                self._digests.popitem()
+            raise
 
     @abstractmethod
     def _tables(self) -> Iterator[pd.DataFrame]:
@@ -108,7 +138,7 @@ class ImagesMetric(Metric):
             setattr(self, name, [value])
         if not self._is_forward:
             self._shape: tuple[int, ...] = ()  # of the first masks
-            self._digests: dict[str, int] = {}  # of the masks, by image
+            self._digests: dict[str, int] = {}  # of the masks, by image; only grows
 
     def _keep(self, rows: Rows, masks: Tensor, image_id: ImageIds | None) -> None:
         self._check_raters(tuple(masks.shape))
@@ -168,11 +198,10 @@ class ImagesMetric(Metric):
 
     def _take_out_void(self, masks: Tensor, roi: Tensor | None, present: Tensor | None) -> Counting:
         """The batch without its void, and without what stands in the masks of absent raters."""
-        if self._validates(masks):
-            masks = blank_absent(masks, present)
+        check_shapes(masks, roi, None, present)
+        masks, present = blank_absent(masks, present, validate=self._validates(masks))
         if self.ignore_index is None:
             return Counting(masks, roi, present, None)
-        check_shapes(masks, roi, None, present)
         if roi is not None:
             roi = as_foreground(roi, "roi", validate=self._validates(roi))
         return take_out_void(masks, roi, present, self.ignore_index, is_whole=self._is_whole)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from irrbench.bounds import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, segmentation_bounds
 from irrbench.folds import Ties, readings
 from irrbench.metrics.base import PatternsMetric
+from irrbench.metrics.inputs import Extremes, drop_channel, extremes, is_one_hot, no_volume, to_labels, to_mask
 from irrbench.metrics.state import Aggregate, ImageIds, Images, encode
 from irrbench.patterns import VotePatterns, check_shapes, probability_tolerance, require_tensors
 from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, EmptyReference, check_choice, select_scores
@@ -34,99 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _MOST_CHANNELS = 32  # that an axis of the masks may have and be taken for one of classes
-
-
-def to_mask(preds: Tensor, *, from_logits: bool, threshold: float) -> Tensor:
-    """Cut predictions of one class.
-
-    Args:
-        preds: ``(B, *S)``. Floating point: logits (``from_logits``) or probabilities. Bool and integers: a mask.
-        from_logits: what floating-point numbers are.
-        threshold: on the scale of probabilities; what lies above is foreground.
-
-    Returns:
-        ``(B, *S)`` bool, or the integers as they came.
-    """
-    if not preds.is_floating_point():
-        return preds
-    if preds.element_size() < 4:  # else the cut itself would be rounded to a half-precision number
-        preds = preds.float()
-    return preds > (math.log(threshold / (1 - threshold)) if from_logits else threshold)
-
-
-def to_labels(preds: Tensor, *, num_classes: int) -> Tensor:
-    """The class of each pixel.
-
-    Args:
-        preds: ``(B, C, *S)`` floating-point scores of ``C`` classes, or ``(B, *S)`` integers.
-        num_classes: ``C``.
-
-    Returns:
-        ``(B, *S)`` integers.
-
-    Raises:
-        ValueError: if floating-point predictions do not have ``C`` channels.
-    """
-    if not preds.is_floating_point():
-        return preds
-    if preds.shape[1] != num_classes:
-        raise ValueError(
-            f"`preds` must have num_classes={num_classes} channels on axis 1, found the shape {tuple(preds.shape)}."
-        )
-    return preds.argmax(1)
-
-
-def drop_channel(preds: Tensor, num_spatial: int) -> Tensor:
-    """``(B, *S)`` out of ``(B, 1, *S)``.
-
-    Args:
-        preds: ``(B, *S)`` or ``(B, 1, *S)``.
-        num_spatial: number of spatial axes.
-
-    Raises:
-        ValueError: if there are two channels or more.
-    """
-    if preds.ndim != num_spatial + 2:
-        return preds
-    if preds.shape[1] != 1:
-        raise ValueError(
-            f"`preds` has {preds.shape[1]} channels, shape {tuple(preds.shape)}, where one class was expected. "
-            f"Several channels are classes: pass `num_classes={preds.shape[1]}` and label maps as masks, or pick one."
-        )
-    return preds.squeeze(1)
-
-
 _SAMPLED = 4096  # pixels of an image, at most, that are asked whether it is a mask
-
-
-class Extremes(NamedTuple):
-    """Smallest and largest prediction of each image, ``(B,)``; NaN where one of them is NaN."""
-
-    low: Tensor
-    high: Tensor
-
-    @property
-    def are_finite(self) -> Tensor:
-        """Which images have finite predictions only, ``(B,)`` bool."""
-        return torch.maximum(self.high, -self.low) < torch.inf
-
-    def are_outside(self, tolerance: float) -> Tensor:
-        """Which images have numbers that are no probabilities, by more than the tolerance, ``(B,)`` bool."""
-        return (self.low.double() < -tolerance) | (self.high.double() > 1 + tolerance)
-
-
-def extremes(preds: Tensor) -> Extremes | None:
-    """Of floating-point predictions ``(B, ...)``, in two quick passes; None of masks and of no pixels.
-
-    Example:
-        >>> import torch
-        >>> extremes(torch.tensor([[0.5, 1.5], [0.0, float("nan")]])).are_finite
-        tensor([ True, False])
-    """
-    if not preds.is_floating_point() or not preds.numel():
-        return None
-    flat = preds.detach().flatten(1)
-    return Extremes(flat.amin(1), flat.amax(1))
 
 
 class SegmentationBounds(PatternsMetric):
@@ -170,7 +79,7 @@ class SegmentationBounds(PatternsMetric):
     Raises:
         ValueError: at construction for unknown scores or rules; at update for shapes or values that do not belong
             together, another number of raters, and an id that comes again with other masks (on an accelerator partly at
-            compute); at compute where no image has finite predictions.
+            compute); at compute where no image has finite predictions. Whatever raises, the earlier images stay.
 
     Example:
         >>> masks = torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]])  # (B, R, *S)
@@ -301,7 +210,7 @@ class SegmentationBounds(PatternsMetric):
         channels = {(), (1,), (several,)} if self.num_classes is not None and preds.is_floating_point() else {(), (1,)}
         is_flat = tuple(preds.shape[1:]) in {(*c, *space) for c in channels}
         if is_flat or (
-            1 < several <= _MOST_CHANNELS and self._validates(masks) and not self._shape and _is_one_hot(masks)
+            1 < several <= _MOST_CHANNELS and self._validates(masks) and not self._shape and is_one_hot(masks)
         ):
             raise no_volume(masks, "`preds`", preds)
 
@@ -383,6 +292,11 @@ class SegmentationBounds(PatternsMetric):
     def _table(self) -> pd.DataFrame:
         known, self.unusable, self.digests = self.unusable, [], {}
         table = fill_single(show_detection(super()._table(), self.scores))
+        if len(self.unusable) == len(table) and not self._is_forward:
+            raise ValueError(
+                f"Predictions must be finite (and lie in [0, 1] with from_logits=False): all {len(table)} images have "
+                f"others, first {self.unusable[0]!r}. Has the model diverged, is `from_logits` wrong?"
+            )
         self._count_missing(table)
         if self.unusable:
             table = table.assign(unusable=table["image_id"].isin(self.unusable))
@@ -443,23 +357,3 @@ def _ends_of_all(preds: Tensor, ends: Extremes, unusable: Tensor) -> Tensor:
     between = ((sample > 0) & (sample < 1)).any(1)
     found = torch.stack([ends.high.float(), -ends.low.float(), between.float()])
     return found.masked_fill(unusable, -torch.inf).amax(1)
-
-
-def no_volume(masks: Tensor, name: str, other: Tensor, *, how: str = "") -> ValueError:
-    """The error for masks with an axis of findings or classes, which another tensor's shape gives away."""
-    several = masks.shape[2]
-    if several == 1:
-        return ValueError(
-            f"`masks` {tuple(masks.shape)} = (B, R, *S) would be volumes of one slice, and {name} is "
-            f"{tuple(other.shape)}, of images. Pass `masks.squeeze(2)`{how}."
-        )
-    return ValueError(
-        f"`masks` {tuple(masks.shape)} = (B, R, *S) would be volumes of {several} slices, and {name} is "
-        f"{tuple(other.shape)}. One-hot classes: pass `masks.argmax(2)` and `num_classes={several}`. Findings that may "
-        "overlap: a metric (or a monitor with a `name=`) for each, with `masks[:, :, i]`."
-    )
-
-
-def _is_one_hot(masks: Tensor) -> bool:
-    """Whether the masks of some rater of the first image have one mark along axis 2 at each pixel."""
-    return bool((masks[:1].bool().sum(2) == 1).flatten(2).all(2).any())

@@ -179,8 +179,7 @@ def decode(rows: Rows, aggregate: Aggregate = None) -> Iterator[Images]:
         aggregate: see :class:`irrbench.metrics.base.PatternsMetric`.
 
     Raises:
-        ValueError: if the number of raters or classes changes, no prediction was a number, or an id comes again with
-            other masks or raters.
+        ValueError: if the number of raters or classes changes, or an id comes again with other masks or raters.
     """
     for found in _decode(rows, aggregate):
         present = found.present
@@ -219,12 +218,6 @@ def _decode(rows: Rows, aggregate: Aggregate) -> Iterator[_Decoded]:
     fields = rows.fields.view(len(info), -1)
     groups = _rows_by_image(rows, ids, aggregate)
     names = list(groups)
-    unusable = info[:, _UNUSABLE].bool().tolist()
-    if all(any(unusable[row] for row in group) for group in groups.values()):
-        raise ValueError(
-            f"Predictions must be finite (and lie in [0, 1] with from_logits=False): all {len(names)} images have "
-            f"others, first {names[0]!r}. Has the model diverged, is `from_logits` wrong?"
-        )
     chunk = max(1, _CHUNK // int(info[0, _TABLE].prod()))
     for start in range(0, len(names), chunk):
         part = names[start : start + chunk]

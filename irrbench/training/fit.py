@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from irrbench._files import quiet, write_atomically, write_frame, write_json
 from irrbench.callbacks import RaterBoundsMonitor, SpoolingMLFlowLogger
 from irrbench.callbacks.logger import rank_zero_only
-from irrbench.metrics.bounds import extremes, to_mask
+from irrbench.metrics.inputs import extremes, to_mask
 from irrbench.scores import gain
 from irrbench.summary import bounds_digest
 from irrbench.tracking import Run, RunAddress, open_store

@@ -92,6 +92,7 @@ def test_advice_on_masks(masks, others, advice):
         ({"roi": lambda b: b["roi"][:, :4]}, "`roi` must be (4, 8, 10) or (4, 1, 8, 10), as the masks are"),
         ({"roi": lambda b: b["roi"][:2]}, "`roi` must be a tensor for 4 images, found bool (2, 8, 10)"),
         ({"present": lambda b: torch.ones(4, 2)}, "`present` must be (4, 3)"),
+        ({"present": lambda b: torch.full((4, 3), 0.3)}, "`present` must hold 0 and 1 (or bool)"),
         ({"image_id": lambda b: b["id"][:3]}, "`image_id` must hold one id an image: 4 expected, 3 found"),
         ({"masks": lambda b: b["masks"].float() * 0.5}, "`masks` must hold 0 and 1"),
         ({"masks": lambda b: b["masks"][:, :1]}, "number of raters must be from 2 to 16, found 1"),

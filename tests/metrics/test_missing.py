@@ -7,8 +7,9 @@ import re
 import pytest
 import torch
 
-from irrbench import KrippendorffAlpha, SegmentationBounds
+from irrbench import AreaICC, KrippendorffAlpha, SegmentationBounds, VotePatterns, area_icc
 from irrbench.evaluation import Evaluator
+from irrbench.icc.extent import logit_extent
 from tests.test_patterns import draw
 
 
@@ -144,3 +145,61 @@ def test_masks_with_a_channel_are_told_to_drop_it():
     for other in (preds, preds[:, None]):
         with pytest.raises(ValueError, match=r"volumes of one slice, .* Pass `masks\.squeeze\(2\)`"):
             SegmentationBounds().update(other, masks[:, :, None])
+
+
+def counted(present):
+    masks, roi, preds = draw()
+    yield VotePatterns.from_masks(masks, present=present).counts
+    yield VotePatterns.from_levels(masks, preds.long(), num_levels=2, present=present).counts
+    yield from (x.counts for x in VotePatterns.from_labels(masks.long(), num_classes=2, present=present))
+    totals = VotePatterns.from_masks(masks).counts
+    yield VotePatterns.from_counts(totals, num_raters=masks.shape[1], present=present).present
+    yield area_icc(masks, cells=2, present=present).icc
+    yield torch.from_numpy(logit_extent(masks.sum((2, 3)), [masks[0, 0].numel()] * len(masks), present=present))
+    for void in (None, 255):
+        for metric in (SegmentationBounds(["iou"], ignore_index=void), AreaICC(cells=2, ignore_index=void)):
+            metric.update(**metric._filter_kwargs(preds=preds, masks=masks, roi=roi, present=present))
+            yield torch.from_numpy(metric.per_image().select_dtypes("number").to_numpy(float))
+        evaluator = Evaluator(scores=["iou"], ignore_index=void)
+        evaluator.update(preds, masks, roi=roi, present=present)
+        yield torch.tensor(list(evaluator.finish().values()))
+
+
+def who():
+    masks = draw()[0]
+    present = torch.ones(masks.shape[:2], dtype=torch.bool)
+    present[0, 1] = present[2, 0] = False
+    return present
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int64, torch.float16, torch.float64])
+def test_who_is_present_is_said_by_numbers_of_any_type(dtype):
+    for found, expected in zip(counted(who().to(dtype)), counted(who()), strict=True):
+        assert torch.equal(found.nan_to_num(-9), expected.nan_to_num(-9))
+
+
+@pytest.mark.parametrize("value", [0.3, 2, -1, 255, math.nan])
+def test_a_rater_is_present_or_not(value):
+    present = torch.where(who(), value, 0)
+    calls, text = counted(present), r"`present` must hold 0 and 1 \(or bool\), .* found the values "
+    with pytest.raises(ValueError, match=text):
+        next(calls)
+    masks, roi, preds = draw()
+    size = [masks[0, 0].numel()] * len(masks)
+    others = [
+        lambda: VotePatterns.from_levels(masks, preds.long(), num_levels=2, present=present),
+        lambda: VotePatterns.from_labels(masks.long(), num_classes=2, present=present),
+        lambda: VotePatterns.from_counts(torch.zeros(3, 16).long(), num_raters=4, present=present),
+        lambda: area_icc(masks, present=present),
+        lambda: logit_extent(masks.sum((2, 3)), size, present=present),
+        lambda: AreaICC().update(masks, present=present),
+        *(lambda o=o: KrippendorffAlpha(**o).update(masks, present=present) for o in ({}, {"ignore_index": 255})),
+        *(
+            lambda o=o: SegmentationBounds(**o).update(preds, masks, roi, None, present)
+            for o in ({}, {"num_classes": 2})
+        ),
+        lambda: Evaluator(ignore_index=-1).update(preds, masks, present=present),
+    ]
+    for call in others:
+        with pytest.raises(ValueError, match=text):
+            call()

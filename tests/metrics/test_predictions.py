@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from irrbench import SegmentationBounds, VotePatterns
-from irrbench.metrics.bounds import drop_channel, extremes, to_labels, to_mask
+from irrbench.metrics.inputs import drop_channel, extremes, to_labels, to_mask
 from irrbench.patterns import probability_tolerance
 
 
