@@ -1,7 +1,8 @@
 """Whose key it is: nobody else logs under the keys of a monitor, and an MLflow run gets them once.
 
 Lightning shows what is logged only when an epoch has ended, and by then one value has replaced the other. So a module's
-public ``log`` and an MLflow logger's ``log_metrics`` pass by here while a trainer runs.
+public ``log``, an MLflow logger's ``log_metrics`` and ``record_metrics`` of MLflow's autologging pass by here while a
+trainer runs.
 """
 
 from __future__ import annotations
@@ -84,11 +85,11 @@ class KeyGuard:
         finally:
             self._speaker = None
 
-    def keep_from(self, loggers: Iterable[Any]) -> None:
-        """Let loggers not get the monitors' values from Lightning, at Lightning's step."""
+    def keep_from(self, loggers: Iterable[Any], method: str = "log_metrics") -> None:
+        """Let loggers not get the monitors' values from Lightning, at Lightning's step, by the method that has them."""
         for logger in [x for x in loggers if not any(x is known for known in self._kept_from)]:
             self._kept_from.append(logger)
-            self._undo.append(put_before(logger, "log_metrics", self._log_metrics))
+            self._undo.append(put_before(logger, method, self._log_metrics))
 
     def leave(self) -> None:
         """Leave module and loggers as they were."""

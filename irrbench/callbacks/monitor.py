@@ -455,11 +455,18 @@ class RaterBoundsMonitor(ResultsCallback):
             # Autologging ends its run with the fit; the test of the same model goes there too.
             self._active = Run.active() or self._active
             sinks += [MLflowSink(self._active, **options)] if self._active else []
+            self.guard.keep_from(_autologging(trainer, self._active), "record_metrics")
         wanted = {"image": self._selectors["image"] is not None, "reliability": self._options["reliability"]}
         is_binary = self._options["num_classes"] is None
         for text in shown_nowhere(**wanted, sinks=sinks, loggers=trainer.loggers, is_binary=is_binary):
             self._say_once(text, text)
         return sinks
+
+
+def _autologging(trainer: Trainer, run: Run | None) -> list[Any]:
+    """What MLflow's autologging writes a trainer's values into a run with, by what its callback has."""
+    own = [x for x in trainer.callbacks if run and getattr(x, "run_id", None) == run.address.run_id]
+    return [x.metrics_logger for x in own if hasattr(getattr(x, "metrics_logger", None), "record_metrics")]
 
 
 def _watched_by(trainer: Trainer) -> set[Any]:

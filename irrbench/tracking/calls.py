@@ -20,12 +20,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from irrbench.plots import MODEL_COLOURS, ROLE_COLOURS
-from irrbench.tracking.names import MAX_PARAM, MAX_TAG, call_keys, call_name, call_names, cut, entry_name, safe_part
+from irrbench.tracking.names import (
+    MAX_PARAM,
+    MAX_TAG,
+    call_keys,
+    call_name,
+    call_names,
+    cut,
+    entry_name,
+    safe_key,
+    safe_part,
+)
 from irrbench.tracking.spool import METRICS, Request, RunAddress
 from irrbench.tracking.store import (
     BOUNDS_TAG,
     COLOUR_TAG,
     KEY_TAG,
+    NAME_TAG,
     ROLE_TAG,
     SCORE_TAG,
     StoreError,
@@ -223,7 +234,10 @@ def create(
         # of an earlier attempt, or the same predictions scored before
         connection.latest.setdefault(str(active[0].info.run_id), {})
     else:
-        connection.client.create_run(experiment_id, start_time=run.created, tags={KEY_TAG: key}, run_name=run_name)
+        # A process that ends here leaves a run that is found again, and MLflow takes the run's user from these tags.
+        own = {name: cut(value, MAX_TAG) for name, value in (tags or {}).items() if safe_key(name) == name}
+        name = own.get(NAME_TAG, run_name)
+        connection.client.create_run(experiment_id, start_time=run.created, tags=own | {KEY_TAG: key}, run_name=name)
     for twin in connection.find_runs(experiment_id, key, deleted=False)[1:]:
         # MLflow's client sends a request again that a dying server has performed but not answered
         connection.client.delete_run(twin.info.run_id)

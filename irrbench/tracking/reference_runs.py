@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 from irrbench.plots import DISPLAY_NAMES, ROLE_COLOURS
 from irrbench.tracking.calls import (
@@ -41,6 +42,7 @@ NOTES = {
 }
 SHOWN_RULES = {"data": "{}", "ties": "ties {}", "empty_reference": "empty references {}"}  # in names
 USUAL_RULES = {"empty_reference": "drop"}
+P = ParamSpec("P")
 
 
 @call
@@ -69,9 +71,9 @@ def bounds(
 def bounds_line(
     run: StoredRun, split: str, digest: str, ceiling: Mapping[str, float], floor: Mapping[str, float], *, last_step: int
 ) -> None:
-    """Draw the bounds of a split up to a step; see :meth:`ReferenceRuns.log`."""
+    """Draw the bounds of a split up to a step, and at every step of the model; see :meth:`ReferenceRuns.log`."""
     pair = _reference_runs(run, split, digest)
-    pair.log(call_keys(run, ceiling), call_keys(run, floor), last_step=last_step)
+    pair.log(call_keys(run, ceiling), call_keys(run, floor), last_step=last_step, model=run)
 
 
 @call
@@ -90,6 +92,19 @@ def _reference_runs(run: StoredRun, split: str, digest: str) -> ReferenceRuns:
     return ReferenceRuns.find_or_create(
         run.client, run.experiment_id, split=split, bounds_id=digest, sibling=sibling, time=run.created
     )
+
+
+def _one_at_a_time(
+    method: Callable[Concatenate[ReferenceRuns, P], None],
+) -> Callable[Concatenate[ReferenceRuns, P], None]:
+    """Let one process at a time read what is there and write what is missing; two would both write it."""
+
+    @wraps(method)
+    def alone(pair: ReferenceRuns, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        with exclusive(sqlite_file(pair.ceiling.connection.tracking_uri)):
+            method(pair, *args, **kwargs)
+
+    return alone
 
 
 @dataclass(frozen=True)
@@ -136,19 +151,29 @@ class ReferenceRuns:
         created = {"created": time} if time else {}
         return cls(*(StoredRun(connection, RunAddress(run_id), **created) for run_id in ids))
 
-    def log(self, ceiling: Mapping[str, float], floor: Mapping[str, float], *, last_step: int) -> None:
+    @_one_at_a_time
+    def log(
+        self,
+        ceiling: Mapping[str, float],
+        floor: Mapping[str, float],
+        *,
+        last_step: int,
+        model: StoredRun | None = None,
+    ) -> None:
         """Log the bounds under the models' own keys, such as ``val/iou``, so far as they are not there yet.
 
         ``test/...`` is one point at step 0, drawn as a bar. Everything else is a level line from step 0 to
-        ``last_step``, made longer when a longer training ends. Undefined values are left out.
+        ``last_step`` with a point at each step of the model's run, because MLflow shows the values of several runs at
+        one step beside each other. Undefined values are left out.
         """
+        lines = [key for key in {*ceiling, *floor} if not key.startswith("test/")]
+        steps = {key: {last_step, *(_steps_of(model, key) if model else ())} for key in lines}
         for run, values in ((self.ceiling, ceiling), (self.floor, floor)):
             finite = {key: value for key, value in values.items() if math.isfinite(value)}
-            steps = {key: {point.step for point in run.client.get_metric_history(run.run_id, key)} for key in finite}
-            longer = [key for key in finite if not key.startswith("test/") and last_step > max(steps[key], default=0)]
-            new = [(key, value, run.created, 0) for key, value in finite.items() if 0 not in steps[key]]
-            log_points(run, [*new, *((key, finite[key], run.created, last_step) for key in longer)])
+            new = {key: {0, *steps.get(key, ())} - _steps_of(run, key) for key in finite}
+            log_points(run, [(key, finite[key], run.created, step) for key in new for step in sorted(new[key])])
 
+    @_one_at_a_time
     def log_rules(self, rules: Mapping[str, Any]) -> None:
         """Write the rules of the bounds into both runs, as parameters and into the description.
 
@@ -162,6 +187,7 @@ class ReferenceRuns:
             lines = [NOTES[role], "", *(f"- {key}: {value}" for key, value in {**known, **wanted}.items())]
             log_tags(run, {NOTE_TAG: "\n".join(lines)})
 
+    @_one_at_a_time
     def give_names(self, rules: Mapping[str, Any], digest: str) -> None:
         """Name both runs after data and rules, unless their user has named them; the digest tells equal names apart."""
         for role, run in self.runs.items():
@@ -173,6 +199,10 @@ class ReferenceRuns:
             if name in {other.info.run_name for other in others}:
                 name = f"{name} · {digest.rpartition(':')[2][:4]}"
             run.client.update_run(run.run_id, name=name)
+
+
+def _steps_of(run: StoredRun, key: str) -> set[int]:
+    return {point.step for point in run.client.get_metric_history(run.run_id, key)}
 
 
 def name_bounds(rules: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ RESULT_TAGS = tuple(f"irrbench.{name}" for name in ("floor", "model", "ceiling",
 SCORE_TAG = "irrbench.score"
 COLOUR_TAG = "mlflow.runColor"
 NOTE_TAG = "mlflow.note.content"
+NAME_TAG = "mlflow.runName"
 VIEW_KEY = "irrbench"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 

@@ -24,8 +24,9 @@ from irrbench.tracking.sync import deliver
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
 FIRST_RUN = """
-import sys, time
+import signal, sys, time
 from irrbench.tracking import Run, creation
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 creation.MAKE = sys.argv[3] or creation.MAKE
 run = Run.new(sys.argv[1], "lesions")
 run.create(run_name="unet")
@@ -256,14 +257,22 @@ def test_a_draft_is_being_made_when_the_process_is_killed(tmp_path, copies) -> N
     assert is_usable(database)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["end", "interrupt"])
-def test_a_first_run_that_ends_at_once_has_everything_in_the_store(tmp_path, copies, how) -> None:
-    slow_copy = f"import time; time.sleep(1); {copies[0]}"  # takes its time, as making one does
-    process = start(tmp_path / "mlflow.db", tmp_path / "spool", 0 if how == "end" else 60, slow_copy)
-    if how == "interrupt":
-        process.send_signal(signal.SIGINT)
-    process.communicate()
+def holds_everything(tmp_path: Path) -> bool:
     client, experiment_id = open_store(f"sqlite:///{tmp_path}/mlflow.db", "lesions")
-    assert [run.data.metrics for run in client.search_runs([experiment_id])] == [{"val/iou": 0.5}]
-    assert not (tmp_path / "spool").exists()
+    found = [run.data.metrics for run in client.search_runs([experiment_id])]
+    return found == [{"val/iou": 0.5}] and not (tmp_path / "spool").exists()
+
+
+@pytest.mark.slow
+def test_a_first_run_that_ends_at_once_waits_until_mlflow_has_made_its_store(tmp_path) -> None:
+    start(tmp_path / "mlflow.db", tmp_path / "spool", 0).communicate()
+    assert holds_everything(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_first_run_that_is_interrupted_at_once_has_everything_in_the_store(tmp_path, copies) -> None:
+    slow_copy = f"import time; time.sleep(1); {copies[0]}"  # takes its time, as making one does
+    process = start(tmp_path / "mlflow.db", tmp_path / "spool", 60, slow_copy)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert holds_everything(tmp_path)

@@ -14,7 +14,8 @@ from irrbench.tracking.spool import Request, RunAddress, Session
 OPEN = """
 import sys
 import mlflow
-from irrbench.tracking import open_store
+from irrbench.tracking import creation, open_store
+creation.MAKE = sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
 print(open_store(sys.argv[1], "lesions")[1])
@@ -78,13 +79,14 @@ def test_a_folder_that_cannot_be_written_lets_pass_and_takes_no_session(tmp_path
 
 
 @pytest.mark.slow
-def test_processes_that_begin_together_share_a_new_store(tmp_path) -> None:
-    command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path}/mlflow.db"]
+def test_processes_that_begin_together_share_a_new_store(tmp_path, empty_database) -> None:
+    slow_copy = f"import shutil, sys, time; time.sleep(1); shutil.copy({str(empty_database)!r}, sys.argv[1])"
+    command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path}/mlflow.db", slow_copy]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    processes = [subprocess.Popen(command, text=True, **pipes) for _ in range(3)]
-    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3
+    processes = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
     for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-    assert [process.communicate(timeout=200)[0].strip() for process in processes] == ["1"] * 3
-    assert [process.returncode for process in processes] == [0] * 3
+    assert [process.communicate(timeout=200)[0].strip() for process in processes] == ["2"] * 2  # "1" is the template's
+    assert [process.returncode for process in processes] == [0] * 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pandas as pd
 import pytest
@@ -127,13 +128,48 @@ def test_validation_is_a_line_and_test_a_bar(store) -> None:
     assert store.client.get_run(pair.ceiling.run_id).info.status == "FINISHED"
 
 
-def test_the_line_grows_with_the_longest_training_only(store) -> None:
+def test_the_line_has_a_point_at_the_end_of_every_training_once(store) -> None:
     pair = find(store)
     for last in (9, 4, 14, 9):
         pair.log({"val/iou": 0.7, "test/iou": 0.6}, {"val/iou": 0.1, "test/iou": 0.2}, last_step=last)
-    assert len(store.client.get_metric_history(pair.ceiling.run_id, "val/iou")) == 3
-    assert history(pair.ceiling, "val/iou") == {0: 0.7, 9: 0.7, 14: 0.7}
+    assert len(store.client.get_metric_history(pair.ceiling.run_id, "val/iou")) == 4
+    assert history(pair.ceiling, "val/iou") == {0: 0.7, 4: 0.7, 9: 0.7, 14: 0.7}
     assert len(store.client.get_metric_history(pair.ceiling.run_id, "test/iou")) == 1
+
+
+def test_the_line_has_a_point_at_every_step_of_the_model(store) -> None:
+    run = store.new_run()
+    for step in (0, 1, 3, 7, 12):  # those of a training that was killed at 7 before its bounds were drawn so far
+        run.log_scores({"val/site (A)/iou": 0.4}, step=step)
+    run.log_bounds_line("val/site (A)", "1f", {"val/site (A)/iou": 0.7}, {"val/site (A)/iou": 0.1}, last_step=12)
+    assert run.drain() == 0
+    pair = find(store, split="val/site _A_")
+    assert sorted(history(pair.floor, "val/site _A_/iou")) == [0, 1, 3, 7, 12]
+    assert history(pair.ceiling, "val/site _A_/iou") == dict.fromkeys((0, 1, 3, 7, 12), 0.7)
+
+
+def test_trainings_at_the_same_time_draw_and_name_the_bounds_once(store, tmp_path, monkeypatch) -> None:
+    """Of two that find nothing at the same moment, the second one waits and sees what the first has written."""
+    trainings = [Run(store.uri, store.new_run().address, tmp_path / f"spool{number}") for number in range(3)]
+    together = threading.Barrier(3)
+    read = ReferenceRuns.find_or_create.__func__
+
+    def find_together(cls, *args, **kwargs):
+        pair = read(cls, *args, **kwargs)
+        together.wait(60)
+        return pair
+
+    monkeypatch.setattr(ReferenceRuns, "find_or_create", classmethod(find_together))
+    for run in trainings:
+        run.log_bounds("val", "1f", {"data": "lidc", "ties": "average"})
+        run.log_bounds_line("val", "1f", {"val/iou": 0.7}, {"val/iou": 0.1}, last_step=8)
+    assert [run.drain(limit=60) for run in trainings] == [0, 0, 0]
+    monkeypatch.undo()
+    pair = find(store)
+    for one, name in ((pair.ceiling, "average"), (pair.floor, "naive")):
+        points = store.client.get_metric_history(one.run_id, "val/iou")
+        assert sorted(point.step for point in points) == [0, 8]
+        assert store.client.get_run(one.run_id).info.run_name == f"{name} rater · lidc · ties average"
 
 
 def test_a_training_of_one_epoch_gives_one_point(store) -> None:

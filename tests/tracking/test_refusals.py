@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
 from irrbench.commands.main import main
@@ -254,6 +255,20 @@ def test_what_is_for_a_run_that_cannot_be_created_goes_with_it(store, tmp_path, 
     assert "'create'" in messages(caplog)[0]
 
 
+def test_tags_that_are_refused_when_the_run_is_there_cost_nothing_else(store, tmp_path, monkeypatch, caplog) -> None:
+    def refuse(*_):
+        raise MlflowException("too long", INVALID_PARAMETER_VALUE)
+
+    monkeypatch.setattr("irrbench.tracking.calls.log_tags", refuse)
+    run = Run.new(store.uri, "nodules")
+    run.create(tags={"who?": "me"})
+    run.log_metrics({"val/iou": 0.5}, step=0)
+    assert run.drain(limit=60) == 0
+    assert store.client.get_run(run.run_id).data.metrics == {"val/iou": 0.5}
+    assert ["-create-" in path.name for path in (tmp_path / "spool" / "refused").glob("*.op")] == [True]
+    assert [text for text in messages(caplog) if "never will" in text and "'create'" in text]
+
+
 def test_sync_says_what_it_left_out(store, tmp_path, capsys) -> None:
     code = """
 import os, sys
@@ -270,8 +285,6 @@ os._exit(0)
 
 
 def test_a_store_that_is_busy_is_tried_again_without_an_alarm(store, monkeypatch, caplog) -> None:
-    from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
-
     real, tries = CALLS["params"], []
 
     def busy(run, **arguments):

@@ -168,6 +168,31 @@ def test_data_sets_are_listed_with_split_and_a_digest_that_fits(run, store) -> N
     assert json.loads(inputs["test"].source) == {"raters": 4, "images": "rendered"}
 
 
+def test_a_run_that_is_cut_off_while_it_is_created_can_be_recognised(store, monkeypatch) -> None:
+    def cut_off(*_):
+        raise ConnectionError("killed")
+
+    given = {"mlflow.user": "ada", "irrbench.role": "reliability", "who?": "me", "long": "x" * 9000}
+    monkeypatch.setattr("irrbench.tracking.calls.log_tags", cut_off)
+    run = Run.new(store.uri, "nodules", key="k1")
+    run.create(run_name="raters", tags=given)
+    assert run.drain() == 1
+    (found,) = store.client.search_runs([store.experiment_id], "tags.`irrbench.run_key` = 'k1'")
+    assert {"mlflow.user": "ada", "irrbench.role": "reliability"}.items() <= found.data.tags.items()
+    assert (found.info.user_id, found.info.run_name, len(found.data.tags["long"])) == ("ada", "raters", 8000)
+    monkeypatch.undo()
+    while run.drain(limit=60):
+        pass
+    assert tags(run, store)["who_"] == "me"
+    assert len(store.client.search_runs([store.experiment_id])) == 1
+
+
+def test_a_name_among_the_tags_is_the_runs_name(store) -> None:
+    run = Run.new(store.uri, "nodules")
+    run.create(run_name="unet", tags={"mlflow.runName": "my unet"})
+    assert stored(run, store).info.run_name == "my unet"
+
+
 def test_finish_sets_the_status(run, store) -> None:
     run.finish("FAILED")
     assert stored(run, store).info.status == "FAILED"

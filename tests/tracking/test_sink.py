@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import subprocess
 
@@ -113,7 +114,9 @@ def test_a_run_says_how_it_was_made_and_no_password(store, tmp_path, monkeypatch
     monkeypatch.setattr("sys.argv", ["/bin/irrbench", "benchmark", "--tracking-uri", "http://me:secret@host:5000"])
     sink = MLflowSink.new_run(store.uri, "nodules", tags={"irrbench.predictions": "/data/unet"})
     score(sink, "test")
-    tags = roles(store)["model"][0].data.tags
+    (run,) = roles(store)["model"]
+    tags = run.data.tags
+    assert run.info.user_id == tags["mlflow.user"] == getpass.getuser()  # what MLflow's pages show as its user
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert tags["irrbench.predictions"] == "/data/unet"
     assert tags["irrbench.command"] == "irrbench benchmark --tracking-uri http://host:5000"
