@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
-from rich.text import Text
 
 from irrbench._files import prepare_folder, quiet
-from irrbench.commands.checking import check_config, introduce, make_console, refusals
+from irrbench.commands.checking import check_config, introduce, make_console, refusals, warn
 from irrbench.commands.loading import Scored, load_data, load_one, score_predictions, scored_on, scored_split
 from irrbench.commands.outputs import REPORT, galleries_of, log_artifacts, make_results, write_outputs
 from irrbench.config import BenchmarkConfig, ConfigError
+from irrbench.data.overview import model_cautions
 from irrbench.plots import MODEL_COLOURS
 from irrbench.report import terminal_table
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside, save_chart_view
@@ -101,8 +101,7 @@ def run_benchmark(
             save_chart_view(store.client, store.experiment_id, scores=results.scores)
             ends, scores = results.interval_name, results.scores
             console.print(terminal_table(results.leaderboard, scores=scores, note=results.note, interval=ends))
-            for caution in results.cautions:
-                console.print(Text(f"Caution: {caution}", style="bold"))
+            warn(results.cautions, console)
             for note in results.notes:
                 console.print(note)
             console.print(f"report: {output / REPORT}; tables: {output}/*.csv", soft_wrap=True)
@@ -170,6 +169,7 @@ def _score(
     scored = data if split is None else data.split(split)
     models = ", ".join(f"{name} ({found.values})" for name, found in predictions.items())
     console.print(f"scoring finished predictions of {models} on {scored_on(split, scored)}", soft_wrap=True)
+    warn([line for name, found in predictions.items() for line in model_cautions(name, found)], console)
     if config.finished.threshold == "auto":
         for name, found in predictions.items():
             chosen = f"threshold {found.threshold:g}, the best on the validation images"

@@ -19,7 +19,7 @@ from irrbench.config import BenchmarkConfig, ConfigError, ReliabilityConfig, Stu
 from irrbench.data import DataError, SegmentationDataset
 from irrbench.data.dataset import choice_notes, label_notes
 from irrbench.data.layout import unread
-from irrbench.data.overview import Marks, cautions, count_marks, overview
+from irrbench.data.overview import Marks, cautions, count_marks, model_cautions, overview
 from irrbench.data.problems import Problem, count_problems, summarize_problems
 from irrbench.plots import DISPLAY_NAMES
 from irrbench.reliability.covariates import check_covariates
@@ -76,7 +76,7 @@ def introduce(config: DataConfig, data: RaterData, console: Console) -> list[str
     """Say what the data are, and what looks odd about them; that is returned, too."""
     console.print(describe(config, data), soft_wrap=True)
     warnings = _warnings(config, data, count_marks(data))
-    _warn(warnings, console)
+    warn(warnings, console)
     return warnings
 
 
@@ -101,14 +101,14 @@ def check_in_parts(config: DataConfig, *, console: Console | None = None) -> tup
     of_data = len(problems) - before
     if data is not None:
         marks = count_marks(data)
-        for name, text in chain(overview(data, marks), _predictions(config, data, problems)):
+        for name, text in chain(overview(data, marks), _predictions(config, data, problems, warnings)):
             console.print(f"{name:<{WIDTH}}{text}", soft_wrap=True)
         for refuse in refusals(config, data):
             _try(refuse, problems)
         if isinstance(config, BenchmarkConfig) and not config.predictions and not problems:
             for line in memory_estimate(config, data).lines:
                 console.print(f"{'memory':<{WIDTH}}{line}", soft_wrap=True)
-        warnings = _warnings(config, data, marks)
+        warnings += _warnings(config, data, marks)
         if isinstance(config, ReliabilityConfig):
             warnings += _check_study(config.study, data, marks, problems)
     elif isinstance(config, BenchmarkConfig) and not config.predictions:
@@ -117,7 +117,7 @@ def check_in_parts(config: DataConfig, *, console: Console | None = None) -> tup
     lines += [problem for problem in problems if isinstance(problem, str)]
     for line in lines:
         console.print(f"- {line}", soft_wrap=True)
-    _warn(warnings, console)
+    warn(warnings, console)
     found = count_problems(len(problems), len(lines)) if problems else "no problems found"
     console.print(f"{config.data or 'the embedded data'}: {found}", soft_wrap=True)
     return of_data, len(problems) - of_data
@@ -134,14 +134,17 @@ def _try(step: Callable[[], Result], problems: list[Problem | str]) -> Result | 
     return None
 
 
-def _predictions(config: DataConfig, data: RaterData, problems: list[Problem | str]) -> Iterator[tuple[str, str]]:
-    """What was understood of finished predictions; their problems are added."""
+def _predictions(
+    config: DataConfig, data: RaterData, problems: list[Problem | str], warnings: list[str]
+) -> Iterator[tuple[str, str]]:
+    """What was understood of finished predictions; their problems, and what looks odd, are added."""
     if not isinstance(config, BenchmarkConfig) or not config.predictions:
         return
     split = scored_split(data)
     for name, folder in config.predictions.items():
         found = _try(partial(load_one, folder, config, data, split=split), problems)
         if found is not None:
+            warnings += model_cautions(name, found)
             yield "predictions", f"{name}: {found.values or 'read'}, on {scored_on(split, found.data)}"
 
 
@@ -166,6 +169,7 @@ def _warnings(config: DataConfig, data: RaterData, marks: Marks) -> list[str]:
     return found
 
 
-def _warn(warnings: Sequence[str], console: Console) -> None:
+def warn(warnings: Sequence[str], console: Console) -> None:
+    """Say what looks odd."""
     for warning in warnings:
         console.print(Text(f"Caution: {warning}", style="bold"), soft_wrap=True)

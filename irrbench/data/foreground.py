@@ -323,9 +323,12 @@ def decide_predictions(root: str, facts: Mapping[str, Facts], known: Known) -> t
         text = f"classes {values_text(values) or 'none'}: {chosen} as foreground"
         return Reading("classes", text), _odd_files(root, odd, expected, "correct the one or the other")
     if len(marks) > 1 or any(fact.values is None for fact in numbers.values()):
-        expected = f"one value beside 0 (the folder holds {values_text((0.0, *marks))}), or many up to the largest"
+        lowest = [] if all(fact.values and 0 not in fact.values for fact in numbers.values()) else [0.0]
+        expected = f"one value beside 0 (the folder holds {values_text((*lowest, *marks))}), or many up to the largest"
         names = f" of {known.names()} in dataset.json" if known.labels else ""
         remedy = f"{_NAME_CLASSES}{names}, or save probabilities as float"
+        if not lowest:
+            remedy = f"name the foreground's values (--finished.classes [{marks[1]:g}] if {marks[0]:g} is background)"
         if _FEWEST_PERCENT < max(fact.top for fact in numbers.values()) <= 100:
             remedy += " (divided by 100, if these are percent)"
         if any(fact.top >= COLOUR for fact in numbers.values()):

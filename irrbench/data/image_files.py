@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +25,7 @@ from irrbench.data.values import Facts, Marks, Rule, can_be_void, decide, guess_
 
 Classes = Sequence[int] | Mapping[str, Sequence[int]] | None
 ROI = "roi"
+_MANY = re.compile(r"((?:\d+, ){3}\d+)((?:, \d+)+)")  # numbers of which the first four are shown
 _DRAWN_ON: Mapping[Exif, str] = {"upright": "as viewers show it", "stored": "as it is stored"}
 
 
@@ -191,8 +193,9 @@ def _classes_flag(
     """
     named = {**guesses, **dict.fromkeys(raters, classes)}
     numbers = {name: sorted(map(int, some)) for name, some in named.items() if some and is_nameable(some)}
-    text = yaml.safe_dump(numbers, default_flow_style=True, width=math.inf)
-    return f"--folder.classes {shlex.quote(text.strip())}"
+    text = yaml.safe_dump(numbers, default_flow_style=True, width=math.inf).strip()
+    text = _MANY.sub(lambda found: f"{found[1]}, ... {found[2].count(', ')} more", text)
+    return f"--folder.classes {shlex.quote(text)}"
 
 
 @dataclass(frozen=True)

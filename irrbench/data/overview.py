@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from irrbench.data.manifest import empty_groups, ungrouped_columns
 from irrbench.data.problems import many, some_text
-from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData
+from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData, pack_masks
 from irrbench.data.readers import Mask, size_text
 from irrbench.data.resemblance import FEWEST_PIXELS, Alike, apart, copied_raters, copied_repeats, copies_of
 from irrbench.data.values import border_of, fits_inverted, questioned
+
+if TYPE_CHECKING:
+    from irrbench.data.predictions import Predictions
 
 NEARLY_ALL, HALF = 0.95, 0.5
 PIECE = 2**22
@@ -219,6 +223,22 @@ def cautions(data: RaterData, marks: Marks, *, splits: bool = True) -> list[str]
         ),
         *of_splits,
     ]
+
+
+def model_cautions(name: str, predictions: Predictions) -> list[str]:
+    """That a model's masks would fit the raters' if they were turned, mirrored or those of another image."""
+    data = predictions.data
+    raters = len(data.raters)
+    packed = [
+        pack_masks(
+            [*(mask if drawn else None for mask, drawn in zip(data.masks(i), data.present(i), strict=True)), predicted],
+            data.roi(i),
+        )
+        for i in range(len(data))
+        for predicted in [predictions.prediction(i)]
+    ]
+    beside = replace(data, raters=(*data.raters, name), packed=tuple(packed))
+    return list(apart(beside, count_marks(beside).alike, np.zeros((raters + 1,) * 2, bool), model=raters))
 
 
 def _few_raters(data: RaterData) -> Iterator[str]:

@@ -187,7 +187,8 @@ def choose_threshold(
         )
         return np.asarray(by_cut[0].numpy(), dtype=np.float64)
 
-    results, reading = _read_all(Path(root), data, wanted, score_image, classes, progress=progress)
+    lacking = f"a prediction for each {split} image, as the threshold is chosen on these", "add it, or give a threshold"
+    results, reading = _read_all(Path(root), data, wanted, score_image, classes, progress=progress, lacking=lacking)
     if reading.kind != "probability":
         remedy = "give a threshold, or save them"
         raise MasksAloneError([Problem(str(root), "masks alone", "probabilities to cut", remedy)])
@@ -221,7 +222,14 @@ def find_models(root: str | Path) -> dict[str, Path]:
 
 
 def _read_all(
-    root: Path, data: RaterData, wanted: RaterData, use: Use[Result], classes: Classes, *, progress: bool
+    root: Path,
+    data: RaterData,
+    wanted: RaterData,
+    use: Use[Result],
+    classes: Classes,
+    *,
+    progress: bool,
+    lacking: tuple[str, str] = ("a prediction for each image", "predict it too"),
 ) -> tuple[list[Result], Reading]:
     """Read the predictions of ``wanted``, a part of ``data``, and ``use`` each with its index; none is kept.
 
@@ -243,7 +251,7 @@ def _read_all(
         place=str(root),
         shown=str,
         unknown=("a prediction for an unknown image", "the ids of the data", "rename or remove it"),
-        lacking=("a prediction for each image", "predict it too"),
+        lacking=lacking,
         wanted=wanted.image_ids,
     )
     known = Known.of(classes, read_labels(root / FILES[0]) if is_nnunet else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -85,7 +86,13 @@ def many(number: int, noun: str) -> str:
 
 
 def _summarize(group: Sequence[Problem]) -> str:
-    first, *others = group
+    counts: Counter[str] = Counter()
+
+    def place(problem: Problem) -> int:
+        counts[folder := problem.file.rpartition("/")[0]] += 1
+        return counts[folder]
+
+    first, *others = sorted(group, key=place)  # examples of several folders
     if not others:
         return str(first)
     examples = "; ".join(_beside(first, other) for other in others[: SHOWN_EXAMPLES - 1])

@@ -132,8 +132,11 @@ def copied_repeats(data: RaterData) -> Iterator[str]:
             )
 
 
-def apart(data: RaterData, alike: Alike, copies: NDArray[np.bool_]) -> Iterator[str]:
-    """A caution for each rater whose masks share far less with anybody's than the others' do with each other."""
+def apart(data: RaterData, alike: Alike, copies: NDArray[np.bool_], *, model: int | None = None) -> Iterator[str]:
+    """A caution for each rater whose masks share far less with anybody's than the others' do with each other.
+
+    For a ``model`` in a rater's place there is one only where its cause is found: a poor model agrees with nobody, too.
+    """
     means = np.where((alike.pairs >= FEWEST) & ~copies, alike.shared / np.maximum(alike.pairs, 1), np.nan)
     np.fill_diagonal(means, np.nan)
     told = np.zeros(len(means), bool)
@@ -143,10 +146,11 @@ def apart(data: RaterData, alike: Alike, copies: NDArray[np.bool_]) -> Iterator[
         theirs = float(np.median(np.nanmax(known, axis=1))) if len(known) else ALONE
         is_told = len(means) == 2 and told.any()
         is_unknown = len(means) > 2 and not len(known)
-        if is_told or is_unknown or np.isnan(own).all() or np.nanmax(own) >= SUSPECT * theirs:
+        is_asked = model in (None, place)
+        if is_told or is_unknown or not is_asked or np.isnan(own).all() or np.nanmax(own) >= SUSPECT * theirs:
             continue
         cause = _explain(data, place, theirs)
-        if cause is None and np.nanmax(own) >= FAR * theirs:
+        if cause is None and (place == model or np.nanmax(own) >= FAR * theirs):
             continue
         told[place] = True
         shown = f" ({theirs:.0%} among the others)" if len(known) else ""

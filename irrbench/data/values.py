@@ -23,6 +23,7 @@ Sort = Literal["numbers", "bool", "jpg"]
 JPG_SLACK = 63  # how far from black or white a pixel of a JPEG mask may be; it is cut half way between them
 COLOUR = 2**24  # what is added to a colour's number, so that it equals no other value
 MOST_VALUES = 32  # more are those of a smooth picture
+MOST_CLASSES = 16  # of a folder; more values are those of smoothed masks
 FRAME = 0.9  # share of the border, and of the masks, that marks take where they are dark on white
 FEWEST_FRAMED = 3
 CLASS_NUMBERS = 32  # values above are those of pictures where a folder holds few, and no class numbers beside 1 or 2
@@ -231,8 +232,7 @@ def _decide_alone(facts: Mapping[str, Facts], flag: Flag | None, voids: Collecti
     remedy = _values_remedy(facts, flag, voids) if odd else ""
     is_jpg = any(fact.sort == "jpg" for fact in facts.values())
     return common + (", jpg cut at 127.5" if is_jpg else ""), [
-        Problem(name, f"values {fact.text()}", holds, remedy, f"values of {name.rpartition('/')[0]}")
-        for name, fact in odd.items()
+        Problem(name, f"values {fact.text()}", holds, remedy, remedy) for name, fact in odd.items()
     ]
 
 
@@ -255,16 +255,18 @@ def guess_classes(facts: Mapping[str, Facts], rule: Rule, voids: Collection[floa
     if rule.classes is not None:
         rest = [value for fact in facts.values() if _is_other_scale(fact, rule.classes, marks) for value in fact.marks]
         return (*rule.classes, *sorted({value for value in rest if value not in rule.classes}))
-    return None if len(marks) < 2 else _split_void(facts.values(), voids)[0]
+    return _split_void(facts.values(), voids)[0] if 1 < len(marks) <= MOST_CLASSES else None
 
 
 def _split_void(facts: Iterable[Facts], voids: Collection[float]) -> tuple[tuple[float, ...], float | None]:
     """The values that are likely marked, and the one that is likely void if any can be.
 
-    Void is a grey one, or the largest beside class numbers.
+    Void is a grey one, or the largest beside class numbers. Where no file holds 0, the smallest is background.
     """
     facts = list(facts)
     marks = all_marks(facts)
+    if not any(0 in fact.values for fact in facts):
+        return marks[1:], None
     void = marks[-1] if marks[0] <= CLASS_NUMBERS else marks[0]
     if all(len(fact.marks) < 2 for fact in facts) or (marks[-1] > CLASS_NUMBERS and void not in voids):
         return marks, None
@@ -275,7 +277,11 @@ def _values_remedy(facts: Mapping[str, Facts], flag: Flag | None, voids: Collect
     marks = all_marks(facts.values())
     if flag is None or not is_nameable(marks):
         return "export one mask per structure, of one colour on black"
+    if len(marks) > MOST_CLASSES:
+        return _SMOOTH
     some, void = _split_void(facts.values(), voids)
+    if not any(0 in fact.values for fact in facts.values()):
+        return f"name the marked values, as none is 0 ({flag(some)} if {marks[0]:g} is the background)"
     if some == marks:
         return f"export them alike, or name the values ({flag(marks)}) if all are marks"
     void_too = "" if void is None else f" or the one of pixels that do not count (--folder.void {void:g})"
@@ -312,7 +318,7 @@ def _decide_classes(folder: str, facts: Mapping[str, Facts], rule: Rule, flag: F
     void = "".join(f", or --folder.void {value:g} if that does not count" for value in sorted(beside)[-1:])
     remedy = f"name all that are marked ({_say(flag, (*classes, *rest))}){void}"
     return text, [
-        Problem(name, f"values {fact.text()}", f"some of the classes {named}", remedy, f"values of {folder}")
+        Problem(name, f"values {fact.text()}", f"some of the classes {named}", remedy, remedy)
         for name, fact in odd.items()
     ]
 

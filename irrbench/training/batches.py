@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from irrbench.bounds import EVIDENCE, segmentation_bounds
 from irrbench.config import ConfigError, RulesConfig, TrainConfig
 from irrbench.data import SegmentationDataset, collate
 from irrbench.data.dataset import references
-from irrbench.metrics import SegmentationBounds
 from irrbench.scores import SCORES
+from irrbench.summary import bounds_table
 from irrbench.training.classes import build, import_class
 from irrbench.training.windows import random_crop, sides
 
@@ -194,11 +195,13 @@ def check_scored(data: RaterData, score: str, rules: RulesConfig) -> None:
 
 
 def _is_defined(data: RaterData, index: int, score: str, column: str, rules: RulesConfig) -> bool:
-    """Whether an image has a value in a column of the table, whatever the model."""
-    metric = SegmentationBounds([score], from_logits=False, ties=rules.ties, empty_reference=rules.empty_reference)
-    metric.update(torch.ones(1, *data.shape(index), dtype=torch.uint8), **references(data, index))
-    table = metric.per_image()
-    return column in table and bool(table[column].notna().any())
+    """Whether an image has the score, or that on the one mask where ``column`` has it, whatever the model."""
+    drawn, preds = references(data, index), torch.ones(1, *data.shape(index), dtype=torch.uint8)
+    kinds = {"patterns", SCORES[score].evidence}
+    evidence: dict[str, Any] = {kind: EVIDENCE[kind].from_masks(**drawn, preds=preds) for kind in kinds}
+    bounds = segmentation_bounds(evidence, [score], ties=rules.ties, empty_reference=rules.empty_reference)
+    table = bounds_table(data.image_ids[index : index + 1], [evidence["patterns"]], [bounds], rebuilt=False)
+    return any(name in table and bool(table[name].notna().any()) for name in (score, column))
 
 
 class ImageFacts(NamedTuple):

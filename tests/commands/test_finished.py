@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import re
+
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from irrbench.commands import ConfigError, load_config
+from irrbench.commands import ConfigError, check, load_config
 from irrbench.commands.loading import load_one, parse_predictions, score_predictions
 from irrbench.config import FinishedConfig, RulesConfig
 from irrbench.data import load_folder
@@ -51,6 +55,19 @@ def test_each_model_gets_its_own_threshold(study, store, tmp_path):
     assert board.loc["bold", "iou"] > 0.7
     report = (tmp_path / "out" / "report.html").read_text()
     assert "the best iou on the validation images (bold 0.5, drawn (masks), shy 0.29)" in report
+
+
+def test_a_mirrored_model_is_a_caution_of_the_check_and_of_the_benchmark(study, store, tmp_path):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    for image_id in ids("test"):
+        np.save(folder / f"{image_id}.npy", disk(image_id)[:, ::-1])
+    config = small_config(study, tmp_path / "out", store, predictions={"net": str(folder)})
+    stream = io.StringIO()
+    assert check(config, console=Console(file=stream, width=1000)) == 0
+    for text in (stream.getvalue(), run_recorded(config).text):
+        (line,) = re.findall(r"Caution: net agrees with nobody.*", " ".join(text.split()))
+        assert "Are the masks mirrored left to right?" in line
 
 
 def test_a_given_threshold_and_class_numbers_are_taken(study, store, tmp_path):

@@ -123,7 +123,10 @@ def test_masks_have_no_threshold(data, tmp_path):
 def test_what_is_missing_is_named(data, folder, tmp_path):
     root = maps(tmp_path / "net")
     (root / "b.npy").unlink()
-    with pytest.raises(DataError, match="net/b: found no file; expected a prediction for each image"):
+    with pytest.raises(
+        DataError,
+        match=r"net/b: found no file; expected a prediction for each val image, as .* Remedy: add it, or give",
+    ):
         choose_threshold(root, data)
     (folder / "manifest.csv").write_text(SPLITS.replace("val", "train"))
     with pytest.raises(DataError, match="found no val image; expected images to choose on"):

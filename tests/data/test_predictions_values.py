@@ -63,6 +63,13 @@ def test_class_numbers_are_no_probabilities(tmp_path, data):
     assert loaded.values == "classes 0, 1, 2: 1 as foreground"
 
 
+def test_where_no_file_holds_0_the_smallest_number_is_proposed_as_background(tmp_path, data):
+    root = write(tmp_path / "net", {name: np.minimum(array, 1) + np.uint8(1) for name, array in NUMBERS.items()})
+    text, _ = found(root, data)
+    assert "found values 1, 2 (8 bit); expected one value beside 0 (the folder holds 1, 2)" in text
+    assert "(--finished.classes [2] if 1 is background)" in text
+
+
 @pytest.mark.parametrize("others", [(0, 1), (0, 2), (0, 3), (0, 2, 3)])
 def test_one_file_with_more_classes_shows_that_all_hold_class_numbers(tmp_path, data, others):
     root = write(tmp_path / "net", {name: np.minimum(array, 1) for name, array in NUMBERS.items()})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from irrbench.data import RaterData, load_folder
-from irrbench.data.overview import cautions, count_marks
+from irrbench.data import Predictions, RaterData, load_folder
+from irrbench.data.overview import cautions, count_marks, model_cautions
 from irrbench.data.rater_data import pack_masks
 
 IMAGES, SIDE = 8, 30
@@ -142,6 +143,33 @@ def test_who_agrees_with_nobody_is_said_and_why(change, words, raters):
     assert re.match(f"{name} agrees with nobody: of the smaller mask ", line)
     if raters > 2:
         assert line.endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda masks: masks, None),
+        (shifted_down, "Are the files those of the previous image?"),
+        (lambda masks: masks.transpose(0, 2, 1), "Are the masks transposed?"),
+        (lambda masks: masks[:, :, ::-1], "Are the masks mirrored left to right?"),
+        (np.zeros_like, None),
+        (lambda masks: np.random.default_rng(0).random(masks.shape) < 0.1, None),  # no model's files are at fault
+    ],
+)
+def test_a_model_that_would_agree_if_it_were_turned_is_told_so(change, words):
+    masks = discs(3)
+    masks[:, 2, :2] = False
+    predicted = change(np.roll(masks[:, 2], 1, 2))
+    present = np.ones((IMAGES, 3), bool)
+    present[0, 1] = False
+    rois = [np.ones((SIDE, SIDE), bool)] * IMAGES
+    data = RaterData.from_arrays([np.zeros((1, SIDE, SIDE))] * IMAGES, list(masks), present=present, rois=rois)
+    packed = tuple(zlib.compress(np.packbits(mask).tobytes()) for mask in predicted)
+    lines = model_cautions("net", Predictions(data, 0.5, packed))
+    assert len(lines) == (words is not None)
+    if words:
+        assert lines[0].startswith("net agrees with nobody: of the smaller mask ")
+        assert lines[0].endswith(words)
 
 
 def test_volumes_are_turned_too():

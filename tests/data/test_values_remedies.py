@@ -11,6 +11,7 @@ import pytest
 from irrbench.config import load_config
 from irrbench.data import check_folder, load_folder
 from irrbench.data.overview import cautions, count_marks
+from irrbench.data.problems import summarize_problems
 from tests.data.toys import RATERS, save
 
 
@@ -116,6 +117,31 @@ def test_remedies_of_grey_masks_name_their_values_and_work(lesions):
     for found in (data, follow(lesions, problem)):
         np.testing.assert_array_equal(found.masks(5), right.masks(5))
     np.testing.assert_array_equal(data.roi(0), np.indices((24, 30))[0] >= 3)
+
+
+def test_the_same_values_of_all_raters_are_one_line(lesions):
+    for rater in RATERS:
+        change(lesions, rater, grey)
+    (line,) = summarize_problems(check_folder(lesions))
+    assert line.startswith("36 times: masks/anna/i0.png: found values 0, 128, 255; ")
+    assert line.endswith("Also masks/ben/i0.png; masks/cem/i0.png; ...")
+
+
+def test_where_no_mask_holds_0_the_smallest_value_is_proposed_as_background(lesions):
+    right = load_folder(lesions).digest()
+    for rater in RATERS:
+        change(lesions, rater, lambda mask: mask + np.uint8(1))
+    problem = check_folder(lesions)[0]
+    assert "'{anna: [2], ben: [2], cem: [2]}' if 1 is the background)" in problem.remedy
+    assert follow(lesions, problem).digest() == right
+
+
+@pytest.mark.parametrize(("values", "remedy"), [(7, "'{ben: [1, 2, 3, 4, ... 1 more]}'; all of"), (20, "smoothing.")])
+def test_of_many_values_few_are_shown(lesions, values, remedy):
+    change(lesions, "ben", lambda mask: np.resize(np.arange(values), mask.shape))
+    (line,) = summarize_problems(check_folder(lesions))
+    assert remedy in line
+    assert len(line) < 400
 
 
 def test_a_void_of_more_pixels_than_the_marks_is_questioned(lesions, caplog):

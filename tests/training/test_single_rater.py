@@ -13,6 +13,7 @@ from irrbench._files import read_frame
 from irrbench.config import BenchmarkConfig, ConfigError, RulesConfig, TrainConfig
 from irrbench.data import RaterData
 from irrbench.data.dataset import choice_notes
+from irrbench.data.rater_data import pack_masks
 from irrbench.training.batches import TrainingSet, check_scored, choice_key
 from irrbench.training.cell import Tracking, make_cells
 from tests.training.conftest import run_recorded, small_config
@@ -96,6 +97,15 @@ def test_where_nothing_can_choose_or_be_tested_nothing_is_trained(drawn, marks, 
     with pytest.raises(ConfigError, match=message) as error:
         make_cells(config, data, Tracking("", "", ""))
     assert str(error.value).count("\n") == 0
+
+
+def test_what_can_choose_is_found_without_a_word(caplog):
+    data = make_data({"train": [3], "val": [1, 3], "test": [3]})
+    check_scored(data, "iou", RulesConfig())
+    empty = np.zeros((3, 6, 8), bool)
+    packed = tuple(pack_masks([empty[0], None, None]) if sum(item.present) == 1 else item for item in data.packed)
+    check_scored(replace(data, packed=packed), "iou", RulesConfig())  # the other validation image defines it
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("label", ["majority", "random", "soft", "staple", "rater:r1"])
