@@ -228,21 +228,21 @@ def create(
     run: StoredRun, *, run_name: str | None = None, tags: Tags = None, artifact_location: str | None = None
 ) -> None:
     """Create the run, and its experiment where there is none; where there is a run with its key, only set the tags."""
-    key, connection = run.address.key, run.connection
+    key, connection, left = run.address.key, run.connection, dict(tags or {})
     _, experiment_id = open_store(connection.tracking_uri, run.address.experiment, artifact_location=artifact_location)
     if active := connection.find_runs(experiment_id, key, deleted=False):
         # of an earlier attempt, or the same predictions scored before
         connection.latest.setdefault(str(active[0].info.run_id), {})
     else:
-        # A process that ends here leaves a run that is found again, and MLflow takes the run's user from these tags.
-        own = {name: cut(value, MAX_TAG) for name, value in (tags or {}).items() if safe_key(name) == name}
+        # MLflow takes the run's user from these tags, and a process that ends here leaves a run that is recognised.
+        own = {tag: cut(left.pop(tag), MAX_TAG) for tag in [*left] if safe_key(tag) == tag} | {KEY_TAG: key}
         name = own.get(NAME_TAG, run_name)
-        connection.client.create_run(experiment_id, start_time=run.created, tags=own | {KEY_TAG: key}, run_name=name)
+        connection.client.create_run(experiment_id, start_time=run.created, tags=own, run_name=name)
     for twin in connection.find_runs(experiment_id, key, deleted=False)[1:]:
         # MLflow's client sends a request again that a dying server has performed but not answered
         connection.client.delete_run(twin.info.run_id)
-    if tags:
-        log_tags(run, call_keys(run, tags))
+    if left:
+        log_tags(run, call_keys(run, left))
 
 
 @call
