@@ -49,8 +49,8 @@ class ImagesMetric(Metric):
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
+    plot_lower_bound: float | None = 0.0
+    plot_upper_bound: float | None = 1.0
 
     info: list[Tensor]
     counts: list[Tensor]
@@ -65,6 +65,10 @@ class ImagesMetric(Metric):
         self._is_forward = False
         for name in Rows._fields:
             self.add_state(name, default=[], dist_reduce_fx="cat")
+        # Metrics of a collection share a state where their first ones are equal: what decides how later ones count is
+        # part of it.
+        void = -torch.inf if ignore_index is None else float(ignore_index)
+        self.add_state("void", default=torch.tensor(void), dist_reduce_fx="max")
         self._seed()
 
     def per_image(self) -> pd.DataFrame:
@@ -80,6 +84,8 @@ class ImagesMetric(Metric):
 
     def reset(self) -> None:
         """Forget all images."""
+        for name in Rows._fields:  # torchmetrics empties the lists, which other metrics of a collection may share
+            setattr(self, name, [])
         super().reset()
         self._seed()
 
@@ -119,6 +125,20 @@ class ImagesMetric(Metric):
             while len(self._digests) > num_ids:
                 self._digests.popitem()
             raise
+
+    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw one value, or several as steps.
+
+        Args:
+            val: what ``compute`` or ``forward`` gave, or a list of that; computed now if not given.
+            ax: where to draw; a new figure if not given.
+        """
+        from irrbench.plots.style import figure_of, figure_style, new_figure  # noqa: PLC0415 (imports matplotlib)
+
+        with figure_style():
+            axes = new_figure(4, 3)[1][0] if ax is None else ax
+            self._plot(val, axes)
+        return figure_of(axes), axes
 
     @abstractmethod
     def _tables(self) -> Iterator[pd.DataFrame]:
@@ -327,20 +347,6 @@ class RatersMetric(ImagesMetric):
             ValueError: if no image has come, the number of raters changes, or an id comes again with other masks.
         """
         return torch.tensor(self._table()[self.column].mean(), dtype=torch.float64)
-
-    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        """Draw one value, or several as steps.
-
-        Args:
-            val: what ``compute`` or ``forward`` gave, or a list of that; computed now if not given.
-            ax: where to draw; a new figure if not given.
-        """
-        from irrbench.plots.style import figure_of, figure_style, new_figure  # noqa: PLC0415 (imports matplotlib)
-
-        with figure_style():
-            axes = new_figure(4, 3)[1][0] if ax is None else ax
-            self._plot(val, axes)
-        return figure_of(axes), axes
 
     @abstractmethod
     def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor | None) -> Rows:

@@ -13,7 +13,7 @@ from torch import Tensor
 from irrbench.bounds import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, segmentation_bounds
 from irrbench.folds import Ties, readings
 from irrbench.metrics.base import PatternsMetric
-from irrbench.metrics.inputs import Extremes, drop_channel, extremes, is_one_hot, no_volume, to_labels, to_mask
+from irrbench.metrics.inputs import drop_channel, ends_of_all, extremes, is_one_hot, no_volume, to_labels, to_mask
 from irrbench.metrics.state import Aggregate, ImageIds, Images, encode
 from irrbench.patterns import VotePatterns, check_shapes, probability_tolerance, require_tensors
 from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, EmptyReference, check_choice, select_scores
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from irrbench.metrics.value import BoundsValue
+
 logger = logging.getLogger(__name__)
 _MOST_CHANNELS = 32  # that an axis of the masks may have and be taken for one of classes
-_SAMPLED = 4096  # pixels of an image, at most, that are asked whether it is a mask
 
 
 class SegmentationBounds(PatternsMetric):
@@ -134,9 +135,16 @@ class SegmentationBounds(PatternsMetric):
         # A logit below 0 or above 1 tells logits from probabilities; read at the end, so that no batch waits for a
         # device. Of all images: the largest, the smallest (negative), and whether some lie between 0 and 1.
         self.add_state("ends", default=torch.tensor([-torch.inf, -torch.inf, 0.0]), dist_reduce_fx="max")
+        self.add_state("cut", default=torch.tensor(from_logits + threshold), dist_reduce_fx="max")  # see "void"
         self._has_warned = self._has_counted = False
         self.unusable: list[str] = []
         self.digests: dict[str, int] = {}
+
+    @property
+    def scored_names(self) -> tuple[str, ...]:
+        """Names of the scored classes, as in the keys; none of binary masks."""
+        numbers = tuple(f"class{c}" for c in self._scored) if len(self._scored) > 1 else ()
+        return numbers if self.class_names is None else self.class_names
 
     @property
     def rules(self) -> dict[str, str]:
@@ -182,6 +190,30 @@ class SegmentationBounds(PatternsMetric):
         rows = encode(classes, unusable=unusable, image_id=image_id, label=on_label, fields=fields)
         self._keep(rows, masks, image_id)
 
+    def as_metric(self, key: str) -> BoundsValue:
+        """A metric of its own for one number, where one is expected: ``self.log``, ``MetricTracker``.
+
+        In a ``MetricCollection`` those of one kind share their state.
+
+        Args:
+            key: of what :meth:`compute` gives, of a score that was asked for.
+
+        Returns:
+            A metric without images, with the same options, whose value is a float64 scalar.
+
+        Raises:
+            ValueError: for another key.
+
+        Example:
+            >>> masks = torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]])  # (B, R, *S)
+            >>> metric = SegmentationBounds(["iou"], from_logits=False).as_metric("iou_ceiling")
+            >>> metric(torch.tensor([[0.9, 0.8, 0.1, 0.2]]), masks)
+            tensor(0.5000, dtype=torch.float64)
+        """
+        from irrbench.metrics.value import BoundsValue  # noqa: PLC0415 (it is a kind of these)
+
+        return BoundsValue(self, key)
+
     def _cut(self, preds: Tensor, num_spatial: int) -> Tensor:
         """The predicted mask or class numbers, ``(B, *S)``."""
         if self.num_classes is not None:
@@ -220,7 +252,7 @@ class SegmentationBounds(PatternsMetric):
         if ends is None:
             return None
         unusable = ~ends.are_finite
-        self.ends = torch.maximum(self.ends, _ends_of_all(preds, ends, unusable))
+        self.ends = torch.maximum(self.ends, ends_of_all(preds, ends, unusable))
         if self.from_logits or self.num_classes is not None:
             return unusable
         tolerance = probability_tolerance(preds.dtype)
@@ -348,12 +380,3 @@ class SegmentationBounds(PatternsMetric):
                     math.log(self.threshold / (1 - self.threshold)),
                 )
             self._has_warned = True
-
-
-def _ends_of_all(preds: Tensor, ends: Extremes, unusable: Tensor) -> Tensor:
-    """Of the images whose predictions are numbers: largest, negative smallest, and whether any lie between 0 and 1."""
-    flat = preds.detach().flatten(1)
-    sample = torch.cat([flat[:, :: -(-flat.shape[1] // _SAMPLED) | 1], ends.high[:, None]], 1)
-    between = ((sample > 0) & (sample < 1)).any(1)
-    found = torch.stack([ends.high.float(), -ends.low.float(), between.float()])
-    return found.masked_fill(unusable, -torch.inf).amax(1)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_SAMPLED = 4096  # pixels of an image, at most, that are asked whether it is a mask
+
 
 def to_mask(preds: Tensor, *, from_logits: bool, threshold: float) -> Tensor:
     """Cut predictions of one class.
@@ -97,6 +99,15 @@ def extremes(preds: Tensor) -> Extremes | None:
         return None
     flat = preds.detach().flatten(1)
     return Extremes(flat.amin(1), flat.amax(1))
+
+
+def ends_of_all(preds: Tensor, ends: Extremes, unusable: Tensor) -> Tensor:
+    """Of the images whose predictions are numbers: largest, negative smallest, and whether any lie between 0 and 1."""
+    flat = preds.detach().flatten(1)
+    sample = torch.cat([flat[:, :: -(-flat.shape[1] // _SAMPLED) | 1], ends.high[:, None]], 1)
+    between = ((sample > 0) & (sample < 1)).any(1)
+    found = torch.stack([ends.high.float(), -ends.low.float(), between.float()])
+    return found.masked_fill(unusable, -torch.inf).amax(1)
 
 
 class Counting(NamedTuple):
