@@ -14,7 +14,7 @@ from irrbench.data.manifest import empty_groups, ungrouped_columns
 from irrbench.data.problems import many, some_text
 from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData, pack_masks
 from irrbench.data.readers import Mask, size_text
-from irrbench.data.resemblance import FEWEST_PIXELS, Alike, apart, copied_raters, copied_repeats, copies_of
+from irrbench.data.resemblance import Alike, apart, copied_raters, copied_repeats
 from irrbench.data.values import border_of, fits_inverted, questioned
 
 if TYPE_CHECKING:
@@ -26,13 +26,11 @@ SHOWN_COLUMNS = 12
 
 
 class Marks(NamedTuple):
-    """How much of each image's ROI each rater marked, and how often two raters drew the very same.
+    """How much of each image's ROI each rater marked, and what the raters' masks have in common.
 
     Attributes:
         shares: ``(N, R)``, NaN where the rater is absent.
         roi: share of each image's pixels in the ROI, ``(N,)``.
-        equal: of the images in ``both``, those on which their masks are equal, ``(R, R)``.
-        both: images that both raters drew and one of them marked at least :data:`FEWEST_PIXELS` on, ``(R, R)``.
         inverted: whether the majority of the others agrees better with the rater's background than marks, ``(N, R)``.
         outside: whether the rater marks over half of the image and over half of its border, ``(N, R)``.
         alike: what their masks have in common.
@@ -40,8 +38,6 @@ class Marks(NamedTuple):
 
     shares: NDArray[np.float64]
     roi: NDArray[np.float64]
-    equal: NDArray[np.int64]
-    both: NDArray[np.int64]
     inverted: NDArray[np.bool_]
     outside: NDArray[np.bool_]
     alike: Alike
@@ -51,7 +47,6 @@ def count_marks(data: RaterData) -> Marks:
     """Count marked pixels and equal masks; each image's pixels are read once."""
     raters = len(data.raters)
     shares, roi = np.full((len(data), raters), np.nan), np.ones(len(data))
-    equal, both = np.zeros((2, raters, raters), np.int64)
     inverted, outside = np.zeros((2, len(data), raters), bool)
     alike = Alike.none(raters)
     for i, item in enumerate(data.packed):
@@ -60,14 +55,10 @@ def count_marks(data: RaterData) -> Marks:
         marked = counts @ bits
         if counts.sum():
             shares[i, present] = marked[present] / counts.sum()
-        differing = (counts[:, None] * bits).T @ (1 - bits)
-        pairs = present[:, None] & present & (np.maximum(marked[:, None], marked) >= FEWEST_PIXELS)
-        both += pairs
-        equal += pairs & (differing + differing.T == 0)
         inverted[i] = present & _agrees_inverted(bits[:, present], counts, present)
         outside[i] = _marks_border(item, raters) & (shares[i] > HALF)
         alike.add(bits, counts, present)
-    return Marks(shares, roi, equal, both, inverted, outside, alike)
+    return Marks(shares, roi, inverted, outside, alike)
 
 
 def _agrees_inverted(bits: NDArray[np.float64], counts: NDArray[np.float64], present: NDArray[np.bool_]) -> Mask:
@@ -213,9 +204,9 @@ def cautions(data: RaterData, marks: Marks, *, splits: bool = True) -> list[str]
         *_odd_raters(data, marks),
         *(f"{rater}: {data.values[rater]}" for rater in questioned(data.values)),
         *_inverted_raters(data, marks),
-        *copied_raters(data, marks.equal, marks.both, marks.alike),
+        *copied_raters(data, marks.alike),
         *copied_repeats(data),
-        *apart(data, marks.alike, copies_of(marks.equal, marks.both)),
+        *apart(data, marks.alike),
         *_same_pictures(data, splits=splits),
         *(
             f"Column {name!r} is empty: images are not grouped by it; where some belong together, fill it in."
@@ -238,7 +229,7 @@ def model_cautions(name: str, predictions: Predictions) -> list[str]:
         for predicted in [predictions.prediction(i)]
     ]
     beside = replace(data, raters=(*data.raters, name), packed=tuple(packed))
-    return list(apart(beside, count_marks(beside).alike, np.zeros((raters + 1,) * 2, bool), model=raters))
+    return list(apart(beside, count_marks(beside).alike, model=raters))
 
 
 def _few_raters(data: RaterData) -> Iterator[str]:

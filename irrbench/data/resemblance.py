@@ -41,12 +41,16 @@ class Alike(NamedTuple):
     Attributes:
         shared: of each pair the share of the smaller mask that lies in the other, ``(R, R)``.
         pairs: images that both marked, ``(R, R)``.
+        drawn: images that both drew and one of them marked at least :data:`FEWEST_PIXELS` of, ``(R, R)``.
+        equal: of these, images on which their masks are equal, ``(R, R)``.
         folds: images on which a rater is that of :data:`FOLDS` of the others, ``(5, R)``.
         split: images of marks that are not tiny on which the others disagree and the rater marked some, ``(R,)``.
     """
 
     shared: NDArray[np.float64]
     pairs: NDArray[np.int64]
+    drawn: NDArray[np.int64]
+    equal: NDArray[np.int64]
     folds: NDArray[np.int64]
     split: NDArray[np.int64]
 
@@ -54,15 +58,24 @@ class Alike(NamedTuple):
     def none(cls, raters: int) -> Alike:
         """Nothing counted yet."""
         square, folds = (raters, raters), (len(FOLDS), raters)
-        return cls(np.zeros(square), np.zeros(square, int), np.zeros(folds, int), np.zeros(raters, int))
+        pairs, drawn, equal = np.zeros((3, *square), int)
+        return cls(np.zeros(square), pairs, drawn, equal, np.zeros(folds, int), np.zeros(raters, int))
+
+    @property
+    def copies(self) -> NDArray[np.bool_]:
+        """Which pairs of raters are equal on so many images that one is a copy, ``(R, R)``."""
+        return _are_copies(self.equal, self.drawn) & ~np.eye(len(self.equal), dtype=bool)
 
     def add(self, bits: NDArray[np.float64], counts: NDArray[np.float64], present: NDArray[np.bool_]) -> None:
         """Count one image: its vote patterns ``(K, R)``, how many pixels have each, who drew it."""
         marked = counts @ bits
         both = (marked[:, None] > 0) & (marked > 0)
-        smaller = np.where(both, np.minimum(marked[:, None], marked), 1)
-        self.shared[...] += (counts[:, None] * bits).T @ bits / smaller
+        overlap, larger = (counts[:, None] * bits).T @ bits, np.maximum(marked[:, None], marked)
+        self.shared[...] += overlap / np.where(both, np.minimum(marked[:, None], marked), 1)
         self.pairs[...] += both
+        drawn = present[:, None] & present & (larger >= FEWEST_PIXELS)
+        self.drawn[...] += drawn
+        self.equal[...] += drawn & (overlap == larger)
         others = bits.sum(1, keepdims=True) - bits
         number = present.sum() - 1
         split = ((others > 0) & (others < number)).any(0) & (marked > 0) & (marked.max() >= FEWEST_PIXELS)
@@ -82,15 +95,14 @@ def _is_decided(bits: NDArray[np.float64], others: NDArray[np.float64], number: 
     return np.asarray(once & ~alone & ~odd)
 
 
-def copies_of(equal: NDArray[np.int64], both: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which pairs of raters are equal on so many of ``both``'s images that one is a copy, ``(R, R)``."""
-    return (both > 1) & (equal >= COPIED * both) & ~np.eye(len(both), dtype=bool)
+def _are_copies(equal: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return (drawn > 1) & (equal >= COPIED * drawn)
 
 
-def copied_raters(data: RaterData, equal: NDArray[np.int64], both: NDArray[np.int64], alike: Alike) -> Iterator[str]:
+def copied_raters(data: RaterData, alike: Alike) -> Iterator[str]:
     """A caution for each copy of another rater, and for each rater who is rather a consensus of all others."""
-    copies = copies_of(equal, both)
-    shares = np.where(copies, equal / np.maximum(both, 1), 0)
+    copies, equal, drawn = alike.copies, alike.equal, alike.drawn
+    shares = np.where(copies, equal / np.maximum(drawn, 1), 0)
     for place, rater in enumerate(data.raters):
         split, best = int(alike.split[place]), int(alike.folds[:, place].argmax())
         same = int(alike.folds[best, place])
@@ -106,7 +118,7 @@ def copied_raters(data: RaterData, equal: NDArray[np.int64], both: NDArray[np.in
         if copies[first, second]:
             yield (
                 f"{data.raters[second]} is equal to {data.raters[first]} on {equal[first, second]} of "
-                f"{both[first, second]} marked images ({shares[first, second]:.0%}): a copied folder makes raters "
+                f"{drawn[first, second]} marked images ({shares[first, second]:.0%}): a copied folder makes raters "
                 "agree, and the ceiling too high."
             )
 
@@ -125,19 +137,19 @@ def copied_repeats(data: RaterData) -> Iterator[str]:
                 if present[first] and present[second] and marked >= FEWEST_PIXELS:
                     both[first, second] += 1
                     equal[first, second] += np.array_equal(masks[first], masks[second])
-        for first, second in np.argwhere(copies_of(equal, both)):
+        for first, second in np.argwhere(_are_copies(equal, both)):
             yield (
                 f"{names[second]} is equal to {names[first]} on {equal[first, second]} of {both[first, second]} marked "
                 f"images: a copy is no second drawing, and {rater} agrees too well with himself."
             )
 
 
-def apart(data: RaterData, alike: Alike, copies: NDArray[np.bool_], *, model: int | None = None) -> Iterator[str]:
+def apart(data: RaterData, alike: Alike, *, model: int | None = None) -> Iterator[str]:
     """A caution for each rater whose masks share far less with anybody's than the others' do with each other.
 
     For a ``model`` in a rater's place there is one only where its cause is found: a poor model agrees with nobody, too.
     """
-    means = np.where((alike.pairs >= FEWEST) & ~copies, alike.shared / np.maximum(alike.pairs, 1), np.nan)
+    means = np.where((alike.pairs >= FEWEST) & ~alike.copies, alike.shared / np.maximum(alike.pairs, 1), np.nan)
     np.fill_diagonal(means, np.nan)
     told = np.zeros(len(means), bool)
     for place, rater in enumerate(data.raters):

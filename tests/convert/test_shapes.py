@@ -16,7 +16,7 @@ from irrbench.data.readers import ReadError
 
 COORDINATES = st.floats(-5, 20).map(lambda value: round(value, 3))
 POLYGONS = st.lists(st.tuples(COORDINATES, COORDINATES), min_size=3, max_size=9).filter(
-    lambda points: max(map(max, points)) > 1  # else they look like shares of the image's sides
+    lambda points: max(map(max, points)) > 1.25  # else they look like shares of the image's sides
 )
 MASKS = arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 9)))
 

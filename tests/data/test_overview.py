@@ -49,8 +49,8 @@ def test_marks_agree_with_plain_numpy(raters, has_roi):
                 is_large = max(stack[r][inside].sum(), stack[s][inside].sum()) >= FEWEST_PIXELS
                 both[r, s] += drawn and bool(is_large)
                 equal[r, s] += drawn and bool(is_large and (stack[r] == stack[s])[inside].all())
-    np.testing.assert_array_equal(marks.equal, equal)
-    np.testing.assert_array_equal(marks.both, both)
+    np.testing.assert_array_equal(marks.alike.equal, equal)
+    np.testing.assert_array_equal(marks.alike.drawn, both)
 
 
 def test_a_rater_has_no_share_of_an_empty_roi():
