@@ -188,6 +188,19 @@ def _how(batch: Any, name: str) -> str:
     return f"Pass the key, index, dotted path or function of the batch that gives the {name.replace('_', ' ')}."
 
 
+def who_moves(batch: Any, module: Any) -> str:
+    """Hooks of a module or its data that may have made a plain tuple of a :class:`Rated`, in a sentence; or nothing."""
+    sources = (module, getattr(getattr(module, "trainer", None), "datamodule", None))
+    hooks = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+    found = [getattr(type(source), hook, None) for source in sources for hook in hooks]
+    own = [
+        x.__qualname__ for x in found if x and x.__module__.partition(".")[0] not in ("pytorch_lightning", "lightning")
+    ]
+    if not own or isinstance(batch, Rated) or not isinstance(batch, list | tuple):
+        return ""
+    return f"If the data set gives `Rated`, let {' and '.join(own)} keep it: `dataclasses.replace(batch, parts=...)`."
+
+
 def _paths(batch: Any, *, depth: int = 3) -> Iterator[str]:
     """Dotted paths of the parts that have a name."""
     for key, part in parts_of(batch) if depth and not isinstance(batch, Tensor) else ():
@@ -206,6 +219,8 @@ def describe(value: Any, *, depth: int = 2) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     kind = f"a {type(value).__name__}"
+    if isinstance(value, Mapping | list | tuple) and not value:
+        return f"an empty {type(value).__name__}"
     if isinstance(value, Mapping) and depth:
         return f"{kind} with " + ", ".join(f"{k!r}: {describe(v, depth=depth - 1)}" for k, v in value.items())
     if (is_dataclass(value) or hasattr(value, "_fields")) and depth:

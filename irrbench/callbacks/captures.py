@@ -73,6 +73,11 @@ def places(tensors: Iterable[Tensor]) -> set[int]:
     return found
 
 
+def version_of(tensor: Tensor) -> int | None:
+    """How often a tensor was written into, by its own count; None in inference mode, where it is not counted."""
+    return None if tensor.is_inference() else tensor._version  # noqa: SLF001 (PyTorch documents it)
+
+
 def is_named_as_label(name: str) -> bool:
     """Whether the last part of a name says that this is a label or an image.
 
@@ -108,6 +113,35 @@ def is_explained(tensor: Tensor, batch: Sequence[Tensor], masks: Tensor) -> bool
     step = -(-len(flat) // channels.shape[1] // _PIXELS)
     votes = masks.detach().movedim(1, 0).flatten(1)[:, ::step].long()
     return _is_function_of(votes, channels.movedim(1, 0).flatten(1)[:, ::step])
+
+
+def is_rearranged(tensor: Tensor, batch: Sequence[Tensor]) -> bool:
+    """Whether a tensor holds the values of a tensor of the batch at other pixels: flipped, turned, of other images.
+
+    Another order of the channels, also from the last axis to the second, is none of these. Waits for the device.
+
+    Example:
+        >>> x = torch.rand(2, 3, 4, 4)
+        >>> is_rearranged(x.flip(-1), [x]), is_rearranged(x[:, [2, 1, 0]], [x]), is_rearranged(x, [x.movedim(1, -1)])
+        (True, False, False)
+    """
+    same_size = [x.detach().to(tensor.device) for x in batch if x.numel() == tensor.numel() and x.is_floating_point()]
+    if tensor.is_meta or not tensor.is_floating_point() or not same_size:
+        return False
+    values = tensor.detach().to(same_size[0].dtype)
+
+    def is_in_place(other: Tensor) -> bool:
+        if torch.equal(values.flatten(), other.flatten()):
+            return True
+        orders = [x for x in (other, other.movedim(-1, 1)) if x.ndim > 2 and x.shape == values.shape]
+        return any(torch.equal(values.sort(1).values, x.sort(1).values) for x in orders)
+
+    def has_same_values(other: Tensor) -> bool:
+        if not torch.equal(torch.stack(values.aminmax()), torch.stack(other.aminmax())):
+            return False
+        return torch.equal(values.flatten().sort().values, other.flatten().sort().values)
+
+    return not any(map(is_in_place, same_size)) and any(map(has_same_values, same_size))
 
 
 def _is_function_of(votes: Tensor, channels: Tensor) -> bool:

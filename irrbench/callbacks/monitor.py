@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from irrbench.callbacks.base import PREFIXES, LightningModule, Result, ResultsCallback, Stage, Trainer
-from irrbench.callbacks.batch import Sample, Selector, read_batch
+from irrbench.callbacks.batch import Sample, Selector, read_batch, who_moves
 from irrbench.callbacks.keys import KeyGuard, refuse_same_names
-from irrbench.callbacks.notices import announce, shown_nowhere, why_no_fit
+from irrbench.callbacks.notices import announce, equal_masks, no_bounds, shown_nowhere, why_no_fit
 from irrbench.callbacks.predictions import PredictionFinder, Predictions, paused
+from irrbench.callbacks.trainers import also_watched, autologging, find_sinks, mlflow_loggers, watched_by, wrong_modes
 from irrbench.evaluation.evaluator import Evaluator, split_names
-from irrbench.evaluation.mlflow_sink import MLflowSink, is_mlflow
-from irrbench.evaluation.sinks import Sink, picture_sink, tell
+from irrbench.evaluation.mlflow_sink import MLflowSink
+from irrbench.evaluation.sinks import Sink, tell
 from irrbench.folds import Ties
 from irrbench.metrics.inputs import take_out_void
 from irrbench.metrics.state import Aggregate
@@ -187,7 +188,7 @@ class RaterBoundsMonitor(ResultsCallback):
         self._open: set[str] = set()  # stages that have ended and are not yet written
         self._told = 0  # the trainer in which the first batch was announced
         self._sample: Sample | None = None
-        self._sinks: list[Sink] | None = None
+        self._sinks: Sequence[Sink] | None = None
         self._active: Run | None = None  # of MLflow, without a logger
         self._beside: list[RaterBoundsMonitor] = []
         self.guard: KeyGuard | None = None
@@ -230,7 +231,9 @@ class RaterBoundsMonitor(ResultsCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Get ready for a trainer."""
         self.receive_results()
+        self._forget_running()
         self._sinks = None  # the next trainer may have other loggers
+        self._seen.clear()
         if stage == "fit":
             self._evaluators.pop("validate", None)  # of another model, perhaps
             self._active = None
@@ -239,10 +242,13 @@ class RaterBoundsMonitor(ResultsCallback):
         refuse_same_names(monitors)
         self._beside = [x for x in monitors if x is not self]
         self.guard = KeyGuard(pl_module, monitors) if monitors[0] is self else monitors[0].guard
+        for text in wrong_modes(trainer, self):
+            self._say_once(text, text)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was, and results where the process that asked for them looks."""
         self.finder.detach()
+        self._forget_running()
         if self.guard is not None:
             self.guard.leave()
             self.guard, self._beside = None, []
@@ -253,6 +259,14 @@ class RaterBoundsMonitor(ResultsCallback):
         """Write what has ended, and leave the module as it was, so that a notebook can go on with it."""
         self.close_stages(list(self._open), step=None)
         self.teardown(trainer, pl_module, "")
+
+    def _forget_running(self) -> None:
+        """Drop what stages have gathered that have not ended: an attempt that failed is no part of the next one."""
+        for evaluator in [x for stage in self._running for x in self._evaluators.get(stage, [])]:
+            evaluator.forget()
+        self._running.clear()
+        self._open.clear()
+        self._sample = None
 
     def pack_results(self) -> None:
         """Leave out what a process has for itself."""
@@ -332,7 +346,10 @@ class RaterBoundsMonitor(ResultsCallback):
             self.begin(stage, None, pl_module)
         label = {"label": self._label} if "train" in self.stages and stage != "test" else {}
         optional = () if stage == "train" else ("label",)
-        sample = read_batch(batch, {**self._selectors, **label}, optional=optional)
+        try:
+            sample = read_batch(batch, {**self._selectors, **label}, optional=optional)
+        except ValueError as error:
+            raise ValueError(f"{error} {who_moves(batch, pl_module)}".rstrip()) from error
         self.finder.before_step(pl_module, sample, batch)
         self._sample = sample.copied()  # the step may write into the batch
 
@@ -343,6 +360,12 @@ class RaterBoundsMonitor(ResultsCallback):
         if stage not in self.stages or self._sample is None:
             return
         sample, self._sample = self._sample, None
+        evaluator = self._evaluators[stage][index]
+        split = evaluator.split
+        if split in self._seen and self.finder.is_skipped(outputs):
+            skipped = f"{split}: a step ran no forward and returned nothing. Such batches are left out, see n_images."
+            self._say_once(skipped, skipped)
+            return
         with paused(x.finder for x in self._beside):
             preds = self.finder.after_step(trainer, pl_module, outputs, batch, sample)
         if self.verbose and self._told != id(trainer) and preds.numel() and not preds.is_meta:
@@ -351,9 +374,10 @@ class RaterBoundsMonitor(ResultsCallback):
                 name = self.finder.chosen + (f" as {self.name}" if self.name else "")
                 rule = {option: self._options[option] for option in ("num_classes", "from_logits", "threshold")}
                 pl_module.print(f"irrbench scores {announce(name, preds, self._without_void(sample), **rule)}")
-        evaluator = self._evaluators[stage][index]
         evaluator.update(preds, **sample.arguments())
-        self._warn_of_single(evaluator.split, sample, trainer)
+        if split not in self._seen:
+            self._seen.add(split)
+            self._say_once(split, no_bounds(f"{split}/{self.scores[0]}", sample, watched_by(trainer)))
 
     def _without_void(self, sample: Sample) -> Sample:
         value, is_whole = self._options["ignore_index"], self._options["aggregate"] is None
@@ -372,14 +396,17 @@ class RaterBoundsMonitor(ResultsCallback):
         assert self.guard is not None  # noqa: S101 (set up)
         sinks = self._find_sinks(trainer)
         self._open.add(stage)
-        watched = _watched_by(trainer)
+        watched = watched_by(trainer)
         for evaluator in evaluators:
             evaluator.sinks[:] = sinks
             evaluator.validation[:] = self._evaluators.get("validate", []) if stage == "train" else []
             values = evaluator.finish(step)
-            values |= _also_watched(evaluator, values, watched)
+            values |= also_watched(evaluator, values, watched)
             if stage == "train":
-                self._explain_noise_fit(evaluator, trainer)
+                is_monitored = "validate" in self.stages and trainer.enable_validation
+                told: dict[str, Any] = {"label": self._label, "is_monitored": is_monitored, "owner": self.title}
+                self._say_once("noise_fit", why_no_fit(evaluator, **told))
+            self._say_once(f"{evaluator.split} equal", equal_masks(evaluator))
             self.history.append({"epoch": step, **values})
             for key in [k for k, v in values.items() if math.isnan(v) and k in watched]:
                 self._say_once(key, f"{key} is watched by a callback and is NaN: {evaluator.why_nan(key)}.")
@@ -398,90 +425,28 @@ class RaterBoundsMonitor(ResultsCallback):
             if self.print_link and evaluators and isinstance(sink, MLflowSink):
                 tell(sink, "print_link")
 
-    def _warn_of_single(self, split: str, sample: Sample, trainer: Trainer) -> None:
-        """Say at the first batch of a loader, if one rater alone drew its images, that there are no bounds."""
-        if split in self._seen:
-            return
-        self._seen.add(split)
-        key = f"{split}/{self.scores[0]}"
-        if sample.present is None or sample.present.is_meta:
-            return
-        if sample.present.sum(1).amax() > 1 or f"{key}_all" in _watched_by(trainer):
-            return
-        self._say_once(
-            split,
-            f"{split}: one rater drew each image of the first batch, and bounds need two. Watch {key}_all "
-            "(EarlyStopping, ModelCheckpoint), the mean over all images, there on the one mask; "
-            f"{key} leaves such images out, and is NaN without others.",
-        )
-
-    def _explain_noise_fit(self, evaluator: Evaluator, trainer: Trainer) -> None:
-        """Say once why a training with labels has no ``noise_fit``."""
-        is_monitored = "validate" in self.stages and trainer.enable_validation
-        if reason := why_no_fit(evaluator, label=self._label, is_monitored=is_monitored):
-            key = f"{evaluator.split}/{self.scores[0]}_noise_fit"
-            self._say_once(
-                key,
-                f"{key} is not logged: {reason}. It compares how well the model fits the labels of training and of "
-                "validation images: let the validation data give a label that is made in the same way as in training, "
-                f'where `label=` of {self.title} finds it, and monitor the stages ("train", "validate").',
-            )
-
     def _say_once(self, about: str, text: str) -> None:
-        if about not in self._warned:
+        if text and about not in self._warned:
             self._warned.add(about)
             logger.warning(text)
 
     def _find_sinks(self, trainer: Trainer) -> Sequence[Sink]:
-        """The sinks of a trainer's loggers, in its first process, and of MLflow's active run where it has no logger."""
         if self._sinks is not None:
             return self._sinks
         assert self.guard is not None  # noqa: S101 (set up)
-        loggers = trainer.loggers if trainer.is_global_zero else []
-        mlflow_loggers = [x for x in loggers if is_mlflow(x)]
-        self.guard.keep_from(mlflow_loggers)
-        options: dict[str, Any] = {
-            "data_name": self.data_name,
-            "reference_runs": self.reference_runs,
-            "owner": self.name,
-        }
-        sinks: list[Sink] = [MLflowSink.of_logger(x, **options) for x in mlflow_loggers]
-        self._sinks = sinks
-        if trainer.fast_dev_run or not trainer.is_global_zero:
-            return sinks
-        others = [x for x in loggers if x not in mlflow_loggers]
-        sinks += filter(None, (picture_sink(x, step=lambda: trainer.global_step) for x in others))
-        if not mlflow_loggers:
-            # Autologging ends its run with the fit; the test of the same model goes there too.
-            self._active = Run.active() or self._active
-            sinks += [MLflowSink(self._active, **options)] if self._active else []
-            self.guard.keep_from(_autologging(trainer, self._active), "record_metrics")
-        wanted = {"image": self._selectors["image"] is not None, "reliability": self._options["reliability"]}
-        is_binary = self._options["num_classes"] is None
-        for text in shown_nowhere(**wanted, sinks=sinks, loggers=trainer.loggers, is_binary=is_binary):
-            self._say_once(text, text)
+        self.guard.keep_from(mlflow_loggers(trainer))
+        options = {"data_name": self.data_name, "reference_runs": self.reference_runs, "owner": self.name}
+        sinks = self._sinks = find_sinks(trainer, active=lambda: self._active_run(trainer), **options)
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            wanted = {"image": self._selectors["image"] is not None, "reliability": self._options["reliability"]}
+            is_binary = self._options["num_classes"] is None
+            for text in shown_nowhere(**wanted, sinks=sinks, loggers=trainer.loggers, is_binary=is_binary):
+                self._say_once(text, text)
         return sinks
 
-
-def _autologging(trainer: Trainer, run: Run | None) -> list[Any]:
-    """What MLflow's autologging writes a trainer's values into a run with, by what its callback has."""
-    own = [x for x in trainer.callbacks if run and getattr(x, "run_id", None) == run.address.run_id]
-    return [x.metrics_logger for x in own if hasattr(getattr(x, "metrics_logger", None), "record_metrics")]
-
-
-def _watched_by(trainer: Trainer) -> set[Any]:
-    """What callbacks and schedulers of a trainer look at."""
-    return {getattr(x, "monitor", None) for x in (*trainer.callbacks, *trainer.lr_scheduler_configs)}
-
-
-def _also_watched(evaluator: Evaluator, values: Mapping[str, float], watched: Iterable[Any]) -> dict[str, float]:
-    """Values of watched keys that an epoch lacks, or Lightning would end the training.
-
-    NaN where the images could not be scored; of all images what is of those with bounds, where no rater drew alone.
-    """
-    own = [key for key in watched if str(key).startswith(f"{evaluator.split}/")]
-    lacking = [key for key in own if key not in values and evaluator.owns(key.removeprefix(f"{evaluator.split}/"))]
-    if evaluator.table is None:
-        return dict.fromkeys(lacking, math.nan)
-    same = {key: key.removesuffix("_all") for key in lacking}
-    return {key: values[other] for key, other in same.items() if key != other and other in values}
+    def _active_run(self, trainer: Trainer) -> Run | None:
+        """MLflow's own; autologging ends its run with the fit, and the test of the same model goes there too."""
+        assert self.guard is not None  # noqa: S101 (set up)
+        self._active = Run.active() or self._active
+        self.guard.keep_from(autologging(trainer, self._active), "record_metrics")
+        return self._active

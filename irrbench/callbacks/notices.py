@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -98,18 +98,54 @@ def shown_nowhere(
         yield f"`reliability=` logs nothing: {where}"
 
 
-def why_no_fit(train: Evaluator, *, label: object, is_monitored: bool) -> str:
-    """Why training images with labels have no ``noise_fit``; empty where they have, or the next epoch may.
+def why_no_fit(train: Evaluator, *, label: object, is_monitored: bool, owner: str) -> str:
+    """That training images with labels have no ``noise_fit``, and why; empty where they have, or the next epoch may.
 
     Args:
         train: the training images.
         label: where their labels are.
         is_monitored: whether validation is.
+        owner: what the monitor is called.
     """
     score = train.scores[0]
     if train.noise_fit or score not in train.summary or math.isnan(train.summary[score].label_gap):
         return ""
     summaries = [x.summary[score] for x in train.validation if x.summary]
+    reason = "" if is_monitored else "no validation is monitored"
     if summaries and all(math.isnan(x.label_gap) for x in summaries):
-        return f"no label was found in the validation batches by `label={label!r}`"
-    return "" if is_monitored else "no validation is monitored"
+        reason = f"no label was found in the validation batches by `label={label!r}`"
+    if not reason:
+        return ""
+    return (
+        f"{train.split}/{score}_noise_fit is not logged: {reason}. It compares how well the model fits the labels of "
+        "training and of validation images: let the validation data give a label that is made in the same way as in "
+        f'training, where `label=` of {owner} finds it, and monitor the stages ("train", "validate").'
+    )
+
+
+def no_bounds(key: str, sample: Sample, watched: Container[object]) -> str:
+    """That there are no bounds where one rater alone drew each image, by the first batch of a loader; or nothing.
+
+    Args:
+        key: of the main score.
+        sample: the batch.
+        watched: keys that callbacks watch.
+    """
+    present = sample.present
+    if present is None or present.is_meta or present.sum(1).amax() > 1 or f"{key}_all" in watched:
+        return ""
+    return (
+        f"{key.rpartition('/')[0]}: one rater drew each image of the first batch, and bounds need two. Watch {key}_all "
+        "(EarlyStopping, ModelCheckpoint), the mean over all images, there on the one mask; "
+        f"{key} leaves such images out, and is NaN without others."
+    )
+
+
+def equal_masks(evaluator: Evaluator) -> str:
+    """That all raters drew the same on each of several images, as copies of one mask do; or nothing."""
+    if evaluator.table is None:
+        return ""
+    alpha = evaluator.table.loc[evaluator.table["n_raters"] > 1, "alpha"]  # NaN where all pixels are of one value
+    if (alpha == 1).sum() < 2 or (alpha < 1).any():
+        return ""
+    return f"{evaluator.split}: the raters' masks are equal on all {len(alpha)} images. Were they made from one?"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from irrbench.callbacks.base import LightningModule, Trainer
-from irrbench.callbacks.batch import Sample, Selector, Shape, advise, describe, did_you_mean, select
-from irrbench.callbacks.calls import ForwardCalls, Seen, is_compiled, paused
+from irrbench.callbacks.batch import Sample, Selector, Shape, advise, describe, did_you_mean, has_space, select
+from irrbench.callbacks.calls import ForwardCalls, is_compiled, paused
 from irrbench.callbacks.captures import (
     Capture,
     distinct,
     is_explained,
     is_named_as_label,
+    is_rearranged,
     places,
     tensors_in,
+    version_of,
 )
 
 __all__ = ["Capture", "ForwardAgain", "PredictionFinder", "Predictions", "distinct", "is_compiled", "paused"]
@@ -91,7 +93,6 @@ class PredictionFinder(ForwardCalls):
         """Get ready for a trainer."""
         super().setup(module)
         self._labels.clear()
-        self._written.clear()
 
     def after_step(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, sample: Sample) -> Tensor:
         """The predictions of a step.
@@ -106,7 +107,7 @@ class PredictionFinder(ForwardCalls):
             given = self._choose(outputs, sample)
         else:
             given = self._pick(self.predictions, outputs)
-        given = self._before_writing(given)
+        given = self._as_called(given, sample)
         self._is_first = False
         self.forget()
         self.chosen = given.name
@@ -117,6 +118,11 @@ class PredictionFinder(ForwardCalls):
             expected = f"{given.name} must be predictions {sample.expected(self.num_classes)}"
             raise ValueError(f"{expected}; found {describe(given.tensor)}. {advice}".rstrip())
         return given.tensor.detach()
+
+    def is_skipped(self, outputs: Any) -> bool:
+        """Whether a step returned nothing and called nothing, as one that skips its batch."""
+        nothing = outputs is None or (isinstance(outputs, Mapping) and not outputs)
+        return nothing and not self._seen and not callable(self.predictions)
 
     def _pick(self, key: str, outputs: Any) -> Capture:
         """What the user named: a part of what the step returned, or else what a forward call gave."""
@@ -131,17 +137,35 @@ class PredictionFinder(ForwardCalls):
             f"{did_you_mean(outputs, key, name='predictions')}{_REMEDY}"
         )
 
-    def _before_writing(self, given: Capture) -> Capture:
+    def _as_called(self, given: Capture, sample: Sample) -> Capture:
         """Predictions as a forward call gave them, whatever the step has written into them since.
 
-        The first batch of a stage shows whether it does: by the values, as not every tensor counts its versions.
+        The first batch of a stage shows whether it does, also by the values, as `y.data` is written into uncounted.
         """
-        befores = [x.before for x in self._seen if x.name == given.name and x.tensor is given.tensor]
-        if not befores or befores[0] is None:
+        seen = next((x for x in self._seen if x.name == given.name and x.tensor is given.tensor), None)
+        if seen is None:
             return given
-        if self._is_first and not torch.allclose(given.tensor, befores[0], rtol=0, atol=0, equal_nan=True):
+        if any(
+            has_space(tuple(x.shape), sample.masks.shape[2:]) and is_rearranged(x, self._batch) for x in seen.inputs
+        ):
+            raise ValueError(
+                f"{given.name} was called with the batch's image in another order (turned, flipped, shuffled), and the "
+                "masks do not lie so: return its result, brought back, from the step as a dict and pass "
+                "`predictions='<key>'`."
+            )
+        is_written = seen.version is not None and version_of(given.tensor) != seen.version
+        if seen.before is None and not is_written:
+            return given
+        if seen.before is not None and not is_written and self._is_first:
+            is_written = not torch.allclose(given.tensor, seen.before, rtol=0, atol=0, equal_nan=True)
+        if is_written:
             self._written.add(given.name)
-        return Capture(given.name, befores[0])
+        if seen.before is None:
+            raise ValueError(
+                f"The step wrote into what {given.name} gave, in a later batch and not in the first: the predictions "
+                f"are lost. Write into a copy (`y = y.clone()`), or return the predictions."
+            )
+        return Capture(given.name, seen.before)
 
     def _choose(self, outputs: Any, sample: Sample) -> Capture:
         """The one tensor among what the step returned and the forward calls gave that has the shape of predictions."""
@@ -157,9 +181,11 @@ class PredictionFinder(ForwardCalls):
         if any(sample.channels(tuple(x.tensor.shape)) == self.num_classes for x in found):
             several = []  # as many channels as classes were announced: no inner tensor
         if found and (found[0].name == "outputs" or (len(found) == 1 and not several)):
+            self._refuse_beside_scripted(found[0])
             return found[0]  # also what the step returns bare, which is its own word
         fits = [(x.name, tuple(x.tensor.shape)) for x in found]
-        advice = advise([shape for _, shape in several or others], sample, self.num_classes) + _unseen(calls)
+        advice = advise([shape for _, shape in several or others], sample, self.num_classes)
+        advice += "" if calls else "Calls of modules are seen, but not of scripted ones. "
         if fits:
             raise ValueError(_ask_which(fits, several, advice))
         left_out = f" ({', '.join(sorted(labels))} is a label or the batch's own)" if labels else ""
@@ -170,6 +196,17 @@ class PredictionFinder(ForwardCalls):
             f"No predictions found: expected a tensor {sample.expected(self.num_classes)}; the step returned "
             f"{describe(outputs)}, and {seen}{left_out}. {advice}{'' if several else _REMEDY}".rstrip()
         )
+
+    def _refuse_beside_scripted(self, found: Capture) -> None:
+        """Refuse what a call gave, where the predictions may be of a scripted part, of which no call is seen."""
+        call = found.name.partition("[")[0]
+        others = [x for x in self.scripted if not x.startswith(f"{call}.")]
+        if others and call not in ("outputs", self.root):  # whose calls hold all others
+            raise ValueError(
+                f"{_list([(found.name, tuple(found.tensor.shape))])} is the only tensor seen that has the shape of "
+                f"predictions, but calls of {', '.join(others)} (scripted) are not seen. If it is what to score, pass "
+                f"`predictions={call!r}`. {_REMEDY}"
+            )
 
     def _belongs_to_batch(self, capture: Capture) -> bool:
         """Whether a tensor is the batch's, or is returned under the name of a label."""
@@ -209,16 +246,6 @@ def _pick(named: list[Named]) -> str:
     keys = [".".join(re.findall(r"\['?(.*?)'?\]", x)) if x.startswith("outputs[") else x for x in names]
     usable = [f"`predictions={key!r}`" for name, key in zip(names, keys, strict=True) if names.count(name) == 1]
     return f" by {' or '.join(usable)}" if usable else ""
-
-
-def _unseen(calls: Sequence[Seen]) -> str:
-    """A sentence on calls that hooks do not see, or nothing."""
-    if not calls:
-        return "Hooks see `self(x)` and `self.net(x)`, not `self.net.forward(x)` and no scripted module. "
-    parts = {x.name.partition("[")[0] for x in calls}
-    parents = [name.rpartition(".")[0] for name in parts]
-    unseen = next((x for x in parents if x and parents.count(x) > 1), None)
-    return f"Hooks do not see `self.{unseen}.forward(x)`, only the calls of its parts. " if unseen else ""
 
 
 @contextmanager

@@ -159,3 +159,34 @@ def test_hooks_of_a_compiled_module_stay_and_others_go():
     assert compiled._forward_hooks
     capture.detach()
     assert not compiled._forward_hooks
+
+
+class CopiedWithin(Module):
+    """Its step calls the network by `forward`, and copies it while its calls are watched."""
+
+    def validation_step(self, batch, index):
+        if not index:
+            self.copied = copy.deepcopy(self.net)
+        self.net.forward(batch["image"])
+
+
+def test_calls_of_forward_are_seen_by_several_monitors_and_nothing_stays(tmp_path):
+    module, watchers = CopiedWithin(), [monitor(), monitor(name="other"), monitor(name="named", predictions="net")]
+    for _ in range(2):
+        trainer(watchers, tmp_path).validate(module, loader(), verbose=False)
+        assert not any("forward" in vars(part) for name, part in module.named_modules() if "copied" not in name)
+    assert len({*(next(v for k, v in w.history[1].items() if k.endswith("/iou")) for w in watchers)}) == 1
+    x = torch.ones(1, 1, 4, 4)
+    with torch.no_grad():
+        expected = module.net(x)
+        module.net[0].weight.zero_()
+        assert torch.equal(module.copied(x), expected)  # with weights of its own
+        assert torch.equal(module.copied.forward(x), expected)
+
+
+def test_a_part_with_a_forward_of_its_own_keeps_it(tmp_path):
+    module = Module()
+    own = module.net[3].forward = lambda x: 2 * x
+    history = fit(module, tmp_path)
+    assert vars(module.net[3])["forward"] is own
+    assert "val/iou" in history[-1]

@@ -139,8 +139,9 @@ def test_predictions_that_are_no_numbers_are_not_taken_for_changed_ones(tmp_path
     assert watcher.tables["val"]["unusable"].sum() == 3  # the first of each batch
 
 
+@pytest.mark.parametrize("inference_mode", [False, True])
 @pytest.mark.parametrize("writes", [False, True])
-def test_copies_are_kept_in_the_first_batch_only_unless_the_step_writes(tmp_path, writes):
+def test_copies_are_kept_where_the_step_writes_or_writing_is_not_counted(tmp_path, writes, inference_mode):
     watcher, kept = RaterBoundsMonitor(verbose=False), []
 
     class Spies(Writes):
@@ -151,5 +152,21 @@ def test_copies_are_kept_in_the_first_batch_only_unless_the_step_writes(tmp_path
             kept.append([seen.before is not None for seen in watcher.finder.calls()])
 
     for _ in range(2):
-        trainer([watcher], tmp_path).validate(Spies(), DataLoader(Toy(), batch_size=4), verbose=False)
-    assert kept == [[True], [writes], [writes]] * 2
+        runner = trainer([watcher], tmp_path, inference_mode=inference_mode)
+        runner.validate(Spies(), DataLoader(Toy(), batch_size=4), verbose=False)
+    assert kept == [[True], *[[writes or inference_mode]] * 2] * 2
+
+
+class WritesLate(Writes):
+    """Writes into its predictions from the second batch on."""
+
+    def validation_step(self, batch, index, dataloader_idx=0):
+        logits = self.net(batch["image"])
+        if index:
+            logits.neg_()
+
+
+def test_what_a_step_writes_into_its_predictions_in_a_later_batch_changes_no_score_or_is_an_error(tmp_path):
+    assert watch(WritesLate(), tmp_path).equals(watch(Writes(), tmp_path))
+    with pytest.raises(ValueError, match=r"wrote into what net gave, in a later batch and not in the first.*y\.clone"):
+        watch(WritesLate(), tmp_path, inference_mode=False)

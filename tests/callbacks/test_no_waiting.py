@@ -40,6 +40,8 @@ def batch(dtype, ids):
 def run(monitor, stage, batches, outputs):
     trainer = SimpleNamespace(
         sanity_checking=False,
+        callbacks=[],
+        lr_scheduler_configs=[],
         val_dataloaders=[0],
         test_dataloaders=[0],
         precision_plugin=SimpleNamespace(forward_context=nullcontext),

@@ -5,7 +5,9 @@ from contextlib import redirect_stdout
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 from torch import nn
+from torch.utils.data import DataLoader
 
 from irrbench.callbacks import RaterBoundsMonitor
 from irrbench.callbacks.batch import Sample
@@ -163,3 +165,40 @@ def test_void_is_no_mark_of_the_raters(tmp_path, capsys, is_missing):
     roi = torch.stack([x["roi"] for x in list(loader().dataset)[:4]])
     share = marked[roi[:, None].expand_as(marked)].double().mean()
     assert f"raters {100 * share:.0f} %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "right"),
+    [
+        ("val/iou", "min", "max"),
+        ("val/iou_normalized", "min", "max"),
+        ("val/false_alarm", "max", "min"),
+        ("val/iou", "max", None),
+        ("val/iou_label_gap", "min", None),
+        ("val/n_images", "min", None),
+        ("val/loss", "min", None),
+    ],
+)
+def test_a_callback_that_looks_for_the_worst_model_is_named(tmp_path, caplog, key, mode, right):
+    watcher = monitor(scores=["iou"], verbose=False)
+    run = trainer([watcher, EarlyStopping(key, mode=mode, strict=False)], tmp_path)
+    for _ in range(2):
+        watcher.setup(run, Module(), "fit")
+        watcher.teardown(run, Module(), "fit")
+    text = f"EarlyStopping(monitor='{key}') has mode='{mode}' and looks for the worst model: pass mode='{right}'"
+    assert caplog.text.count(text) == (right is not None)
+    assert right is not None or "has mode" not in caplog.text
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_raters_who_all_drew_the_same_are_named_once(tmp_path, caplog, differs):
+    data = Toy()
+    data.masks = data.masks[:, :1].repeat(1, 3, 1, 1)
+    data.masks[0] = False
+    data.masks[1, 0, 0, 0] ^= differs
+    for _ in range(2):
+        runner = trainer(watcher := monitor(verbose=False), tmp_path)
+        for _ in range(2):
+            runner.validate(Module(), DataLoader(data, batch_size=4), verbose=False)
+        assert len(watcher.tables["val"]) == len(data)
+    assert caplog.text.count("val: the raters' masks are equal on all 10 images") == 2 * (not differs)

@@ -261,3 +261,20 @@ def test_what_is_asked_for_and_none_is_an_error(name, by):
         with pytest.raises(ValueError, match=rf"`{name}=.* None for the batch, .* every sample its {name}, or leave"):
             read_batch(batch, {"masks": "masks", name: selector})
         assert getattr(read_batch(batch, {"masks": "masks", name: selector}, optional=[name]), name) is None
+
+
+class Unrated(Unpacks):
+    """A hook of it gives a tuple for what it got."""
+
+    def on_after_batch_transfer(self, batch, _):
+        image, label = batch
+        return image * 2, label
+
+
+def test_a_hook_that_makes_a_tuple_of_it_is_named(tmp_path):
+    run = trainer(RaterBoundsMonitor(), tmp_path)
+    with pytest.raises(ValueError, match=r"let Unrated\.on_after_batch_transfer keep it: `dataclasses\.replace"):
+        run.validate(Unrated(), DataLoader(Samples(), batch_size=4), verbose=False)
+    with pytest.raises(ValueError, match="is not in the batch") as caught:
+        run.validate(Unpacks(), DataLoader(Samples(kind=tuple), batch_size=4), verbose=False)
+    assert "keep it" not in str(caught.value)

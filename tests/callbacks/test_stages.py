@@ -111,6 +111,75 @@ def test_resuming_within_an_epoch(tmp_path):
     assert rest[1]["train/n_images"] == 8  # what was left of it
 
 
+class Fails(Module):
+    """Its fifth training batch fails."""
+
+    fails = True
+
+    def training_step(self, batch, index):
+        loss = super().training_step(batch, index)
+        if self.fails and self.global_step == 4:
+            raise RuntimeError("out of memory")
+        return loss
+
+
+@pytest.mark.parametrize("ids", ["id", None])
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.filterwarnings("ignore:.*resuming from a checkpoint.*")
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_batches_of_an_attempt_that_failed_are_no_part_of_the_next_one(tmp_path, ids):
+    watcher = RaterBoundsMonitor(image_id=ids, stages=("train", "validate"), verbose=False)
+    saver = ModelCheckpoint(tmp_path, save_top_k=-1, every_n_train_steps=1, filename="{step}")
+    module, options = Fails(), {"max_epochs": 2, "enable_checkpointing": True}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer([watcher, saver], tmp_path, **options).fit(module, loader(12), loader())
+    assert watcher._sample is None
+    module.fails = False
+    found = []
+    for x in (watcher, RaterBoundsMonitor(image_id=ids, stages=("train", "validate"), verbose=False)):
+        x.history.clear()
+        trainer(x, tmp_path, max_epochs=2).fit(module, loader(12), loader(), ckpt_path=tmp_path / "step=4.ckpt")
+        found.append([row["train/iou"] for row in x.history if "train/iou" in row])
+        assert [row["train/n_images"] for row in x.history if "train/iou" in row] == [8]
+    assert found[0] == found[1]
+
+
+class Skips(Module):
+    """Has nothing for its second batch."""
+
+    def __init__(self, nothing=None):
+        super().__init__()
+        self.nothing = nothing
+
+    def training_step(self, batch, index):
+        return self.nothing if index == 1 else super().training_step(batch, index)
+
+    def validation_step(self, batch, index):
+        return self.nothing if index == 1 else super().validation_step(batch, index)
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_a_step_that_skips_its_batch_is_left_out_and_says_so_once(tmp_path, caplog, nothing):
+    watcher = monitor(stages=("train", "validate"))
+    run = trainer(watcher, tmp_path)
+    if nothing is None:
+        run.fit(Skips(), loader(), loader())
+    else:
+        run.validate(Skips(nothing), loader(), verbose=False)
+    assert {v for row in watcher.history for k, v in row.items() if k.endswith("n_images")} == {N - 4}
+    assert caplog.text.count("val: a step ran no forward and returned nothing") == 1
+
+
+def test_a_first_batch_without_predictions_is_an_error(tmp_path):
+    class Nothing(Module):
+        def validation_step(self, *_):
+            return {}
+
+    with pytest.raises(ValueError, match="the step returned an empty dict, and no forward call was seen"):
+        trainer(monitor(), tmp_path).validate(Nothing(), loader(), verbose=False)
+
+
 def test_a_test_alone_reaches_mlflow(tmp_path, uri):
     logger = MLFlowLogger("toys", tracking_uri=uri, artifact_location=(tmp_path / "artifacts").as_uri())
     watcher, module = monitor(), Module()

@@ -142,6 +142,11 @@ def call_forward(module, batch):
     return {"val_loss": torch.tensor(0.5), "target": target}
 
 
+def unseen(module, batch):
+    """What no module's call shows."""
+    return nn.functional.conv2d(batch["image"], module.net.weight, module.net.bias, padding=1)
+
+
 TWO = ["several channels", "`num_classes=2`", "[:, 1] - o['y'][:, 0]", "y[:, 1] - y[:, 0]"]
 NONE_OF_TWO = ["No predictions found", "(4, 2, 8, 10)", *TWO[1:]]
 RECIPES = {
@@ -169,29 +174,40 @@ RECIPES = {
     "trained normalisation": (lambda: conv(2), lambda m, b: m(m.batch_norm(b["image"])), [*TWO, "'batch_norm'"]),
     "head called": (lambda: conv(2), lambda m, b: nothing(m.head(m(b["image"]))), [*TWO, "'head'"]),
     "both heads called": (lambda: conv(2), lambda m, b: (m.head(b["image"]), m(b["image"])), TWO),
-    "network forward": (
+    "by function": (
         lambda: conv(1),
-        call_forward,
-        ["No predictions found", "outputs['target'] is a label", "self.net.forward(x)"],
+        lambda m, b: {"val_loss": unseen(m, b).mean(), "target": b["masks"].float().mean(1) > 0.5},
+        ["No predictions found", "outputs['target'] is a label", "no forward call was seen", "not of scripted"],
     ),
     "parts of network": (
         lambda: Heads(lambda seg, edge: (seg, edge)),
         call_forward,
-        ["several channels", "self.net.forward(x)", "'net.edge'"],
+        ["several channels", "'net[1]'"],
     ),
-    "smp forward": (
-        lambda: smp.Unet("resnet18", encoder_depth=3, decoder_channels=(8, 8, 8), in_channels=1, encoder_weights=None),
-        call_forward,
-        ["several channels", "self.net.forward(x)", "'net.segmentation_head'"],
+    "two forwards": (
+        lambda: conv(1),
+        lambda m, b: nothing(m.head.forward(m.net.forward(b["image"]))),
+        ["2 tensors", "`predictions='net'` or `predictions='head'`"],
     ),
+    "scripted network": (
+        lambda: conv(1),
+        lambda m, b: nothing(m.scripted(m.net(b["image"]))),
+        ["net (4, 1, 8, 10) is the only tensor seen", "calls of scripted (scripted)", "`predictions='net'`"],
+    ),
+    "flipped": (
+        lambda: conv(1),
+        lambda m, b: {"loss": m(b["image"].flip(-1)).flip(-1).mean()},
+        ["Task was called with the batch's image in another order"],
+    ),
+    "other images": (lambda: conv(1), lambda m, b: nothing(m.net(b["image"].roll(1, 0))), ["net", "another order"]),
     "copied label": (
         lambda: conv(1),
-        lambda m, b: {"val_loss": m.net.forward(b["image"]).mean(), "first": b["masks"][:, 0].float().clone()},
+        lambda m, b: {"val_loss": unseen(m, b).mean(), "first": b["masks"][:, 0].float().clone()},
         ["outputs['first'] is a label"],
     ),
     "votes as logits": (
         lambda: conv(1),
-        lambda m, b: {"soft": 6 * b["masks"].double().mean(1) - 3, "net": m.net.forward(b["image"]).mean()},
+        lambda m, b: {"soft": 6 * b["masks"].double().mean(1) - 3, "net": unseen(m, b).mean()},
         ["outputs['soft'] is a label"],
     ),
     "returned label": (lambda: conv(1), lambda m, b: b["masks"].sum(1) > 1, ["outputs is a label"]),
@@ -242,8 +258,10 @@ RECIPES = {
 def test_what_is_not_plainly_the_output_is_an_error_that_helps(tmp_path, name):
     net, step, parts = RECIPES[name]
     extras = {"norm": nn.InstanceNorm2d(1), "batch_norm": nn.BatchNorm2d(1), "head": conv(1, 2), "act": nn.Sigmoid()}
-    if name == "both heads called":
+    if name in ("both heads called", "two forwards"):
         extras["head"] = conv(1)
+    if name == "scripted network":
+        extras["scripted"] = torch.jit.script(conv(1))
     text = message(Task(net(), step, **extras), tmp_path)
     for part in parts:
         assert part in text, text
@@ -291,7 +309,33 @@ SURE = {  # network, step, and the logits that are right
         call,
         lambda m, b: m.net.body(b["image"]),
     ),
-    "parts of a Sequential": (lambda: nn.Sequential(nn.Sequential(conv(4), nn.ReLU()), conv(1, 4)), call_forward, NET),
+    "smp by forward": (
+        lambda: smp.Unet("resnet18", encoder_depth=3, decoder_channels=(8, 8, 8), in_channels=1, encoder_weights=None),
+        lambda m, b: nothing(m.net.forward(b["image"])),
+        NET,
+    ),
+    "module by forward": (lambda: conv(1), lambda m, b: nothing(m.forward(b["image"])), NET),
+    "scripted parts": (
+        lambda: nn.Sequential(torch.jit.script(conv(4)), conv(1, 4)),
+        lambda m, b: nothing(m.net(b["image"])),
+        NET,
+    ),
+    "channels in another order": (
+        lambda: conv(1, 3),
+        lambda m, b: nothing(m.net(b["colour"].flip(1))),
+        lambda m, b: m.net(b["colour"].flip(1)),
+    ),
+    "channels last": (
+        lambda: conv(1, 3),
+        lambda m, b: nothing(m.net(b["last"].movedim(-1, 1))),
+        lambda m, b: m.net(b["colour"]),
+    ),
+    "turned within the network": (
+        lambda: Returns(lambda y: y.flip(-1)),
+        lambda m, b: nothing(m.net(b["image"])),
+        NET,
+    ),
+    "Sequential by forward": (lambda: nn.Sequential(nn.Sequential(conv(4), nn.ReLU()), conv(1, 4)), call_forward, NET),
     "loss with a sigmoid inside": (
         lambda: conv(1),
         lambda m, b: {"loss": m.criterion(m(b["image"]), b["masks"].float())},
@@ -342,7 +386,8 @@ SURE = {  # network, step, and the logits that are right
 class Colours(Toy):
     def __getitem__(self, i):
         item = super().__getitem__(i)
-        return item | {"colour": item["image"] * torch.tensor([1.0, 2.0, -1.0]).view(3, 1, 1)}
+        colour = item["image"] * torch.tensor([1.0, 2.0, -1.0]).view(3, 1, 1)
+        return item | {"colour": colour, "last": colour.movedim(0, -1)}
 
 
 @pytest.mark.parametrize("name", SURE)

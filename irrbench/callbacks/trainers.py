@@ -1,0 +1,90 @@
+"""What is around a monitor in a trainer: the loggers as sinks, and the keys that other callbacks watch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from irrbench.callbacks.base import Trainer
+from irrbench.callbacks.keys import Owner
+from irrbench.evaluation.evaluator import Evaluator
+from irrbench.evaluation.mlflow_sink import MLflowSink, is_mlflow
+from irrbench.evaluation.sinks import Sink, picture_sink
+from irrbench.scores import SCORES, base_score, record
+from irrbench.tracking import Run
+
+
+def mlflow_loggers(trainer: Trainer) -> list[Any]:
+    """The MLflow loggers of a trainer, in its first process."""
+    return [x for x in trainer.loggers if is_mlflow(x)] if trainer.is_global_zero else []
+
+
+def find_sinks(trainer: Trainer, *, active: Callable[[], Run | None], **options: Any) -> Sequence[Sink]:
+    """The sinks of a trainer's loggers, in its first process, and of MLflow's active run where it has no logger.
+
+    Args:
+        trainer: that has begun.
+        active: gives MLflow's active run.
+        options: of :class:`~irrbench.evaluation.mlflow_sink.MLflowSink`.
+    """
+    own = mlflow_loggers(trainer)
+    sinks: list[Sink] = [MLflowSink.of_logger(x, **options) for x in own]
+    if trainer.fast_dev_run or not trainer.is_global_zero:
+        return sinks
+    others = [x for x in trainer.loggers if x not in own]
+    sinks += filter(None, (picture_sink(x, step=lambda: trainer.global_step) for x in others))
+    run = None if own else active()
+    return [*sinks, MLflowSink(run, **options)] if run else sinks
+
+
+def autologging(trainer: Trainer, run: Run | None) -> list[Any]:
+    """What MLflow's autologging writes a trainer's values into a run with, by what its callback has."""
+    own = [x for x in trainer.callbacks if run and getattr(x, "run_id", None) == run.address.run_id]
+    return [x.metrics_logger for x in own if hasattr(getattr(x, "metrics_logger", None), "record_metrics")]
+
+
+def watched_by(trainer: Trainer) -> set[Any]:
+    """What callbacks and schedulers of a trainer look at."""
+    return {getattr(x, "monitor", None) for x in (*trainer.callbacks, *trainer.lr_scheduler_configs)}
+
+
+def also_watched(evaluator: Evaluator, values: Mapping[str, float], watched: Iterable[Any]) -> dict[str, float]:
+    """Values of watched keys that an epoch lacks, or Lightning would end the training.
+
+    NaN where the images could not be scored; of all images what is of those with bounds, where no rater drew alone.
+    """
+    own = [key for key in watched if str(key).startswith(f"{evaluator.split}/")]
+    lacking = [key for key in own if key not in values and evaluator.owns(key.removeprefix(f"{evaluator.split}/"))]
+    if evaluator.table is None:
+        return dict.fromkeys(lacking, math.nan)
+    same = {key: key.removesuffix("_all") for key in lacking}
+    return {key: values[other] for key, other in same.items() if key != other and other in values}
+
+
+def wrong_modes(trainer: Trainer, owner: Owner) -> Iterator[str]:
+    """Callbacks that watch a score of a monitor for its worst values, each with a sentence on it."""
+    for callback in trainer.callbacks:
+        key, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
+        right = right_mode(key) if isinstance(key, str) and owner.owns(key) else None
+        if right and mode in ("min", "max") and mode != right:
+            yield (
+                f"{type(callback).__name__}(monitor={key!r}) has mode={mode!r} and looks for the worst model: "
+                f"pass mode={right!r}."
+            )
+
+
+def right_mode(key: str) -> str | None:
+    """``max`` or ``min`` for a key that holds a score; None for all others, such as ``n_images`` and the bounds.
+
+    Example:
+        >>> right_mode("val/iou"), right_mode("val/false_alarm_class1"), right_mode("val/iou_ceiling")
+        ('max', 'min', None)
+    """
+    name = key.rpartition("/")[2]
+    if name.endswith("_normalized"):
+        return "max"
+    name = name.removesuffix("_all").removesuffix("_label")
+    if name.endswith(("_floor", "_ceiling", "_gap", "_fit")) or base_score(name) not in SCORES:
+        return None
+    return "max" if record(name).higher_is_better else "min"
