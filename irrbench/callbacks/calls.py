@@ -62,6 +62,7 @@ class ForwardCalls:
         self._direct: set[str] = set()  # parts that a step calls by ``part.forward(x)``
         self._watched: dict[str, nn.Module] = {}  # parts whose forward is watched in this step
         self.root = ""  # name of the module itself
+        self.loose: list[str] = []  # parameters of the module itself, which no call of a part uses
         self.scripted: list[str] = []  # parts with parameters whose calls cannot be seen
         self._is_attached = self._is_permanent = False
         self._is_first = False
@@ -100,6 +101,7 @@ class ForwardCalls:
         if self._is_attached or self.only == ():
             return
         self._is_attached, self.root = True, type(module).__name__
+        self.loose = [name for name, _ in module.named_parameters(recurse=False)]
         # A replica of DataParallel would run the forward of what it is made from.
         is_open = not is_compiled(module) and not any(isinstance(x, nn.DataParallel) for x in module.modules())
         for path, part in module.named_modules():

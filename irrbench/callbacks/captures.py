@@ -118,7 +118,11 @@ def is_explained(tensor: Tensor, batch: Sequence[Tensor], masks: Tensor) -> bool
 def is_rearranged(tensor: Tensor, batch: Sequence[Tensor]) -> bool:
     """Whether a tensor holds the values of a tensor of the batch at other pixels: flipped, turned, of other images.
 
-    Another order of the channels, also from the last axis to the second, is none of these. Waits for the device.
+    Another order of the channels, also from another axis to the second, is none of these. Waits for the device.
+
+    Args:
+        tensor: ``(B, C, *S)``.
+        batch: tensors of the batch.
 
     Example:
         >>> x = torch.rand(2, 3, 4, 4)
@@ -133,8 +137,8 @@ def is_rearranged(tensor: Tensor, batch: Sequence[Tensor]) -> bool:
     def is_in_place(other: Tensor) -> bool:
         if torch.equal(values.flatten(), other.flatten()):
             return True
-        orders = [x for x in (other, other.movedim(-1, 1)) if x.ndim > 2 and x.shape == values.shape]
-        return any(torch.equal(values.sort(1).values, x.sort(1).values) for x in orders)
+        orders = (other.movedim(axis, 1) for axis in range(1, other.ndim))
+        return any(x.shape == values.shape and torch.equal(values.sort(1).values, x.sort(1).values) for x in orders)
 
     def has_same_values(other: Tensor) -> bool:
         if not torch.equal(torch.stack(values.aminmax()), torch.stack(other.aminmax())):

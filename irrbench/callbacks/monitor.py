@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from irrbench.callbacks.base import PREFIXES, LightningModule, Result, ResultsCallback, Stage, Trainer
+from irrbench.callbacks.base import PREFIXES, LightningModule, Result, Stage, Trainer
 from irrbench.callbacks.batch import Sample, Selector, read_batch, who_moves
+from irrbench.callbacks.hooks import StageHooks
 from irrbench.callbacks.keys import KeyGuard, refuse_same_names
 from irrbench.callbacks.notices import announce, equal_masks, no_bounds, shown_nowhere, why_no_fit
 from irrbench.callbacks.predictions import PredictionFinder, Predictions, paused
@@ -32,23 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def _batch_start(stage: Stage) -> Any:
-    def hook(self: Any, _trainer: Trainer, pl_module: LightningModule, batch: Any, *_indices: int) -> None:
-        """Read the masks before the step can change the batch."""
-        self.before_step(stage, pl_module, batch)
-
-    return hook
-
-
-def _batch_end(stage: Stage) -> Any:
-    def hook(self: Any, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *indices: int) -> None:
-        """Take in the step's predictions."""
-        self.after_step(stage, trainer, module, outputs, batch, indices[1] if len(indices) > 1 else 0)
-
-    return hook
-
-
-class RaterBoundsMonitor(ResultsCallback):
+class RaterBoundsMonitor(StageHooks):
     """Logs, for any LightningModule, its scores between naive rater (floor) and average rater (ceiling).
 
     At the end of every validation and test epoch it logs through ``pl_module.log``, so that EarlyStopping,
@@ -282,50 +267,6 @@ class RaterBoundsMonitor(ResultsCallback):
         """Watch forward calls again: a step may have several backward passes."""
         self.finder.is_paused = False
 
-    on_train_batch_start = _batch_start("train")
-    on_validation_batch_start = _batch_start("validate")
-    on_test_batch_start = _batch_start("test")
-    on_train_batch_end = _batch_end("train")
-    on_validation_batch_end = _batch_end("validate")
-    on_test_batch_end = _batch_end("test")
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a training epoch."""
-        self.begin("train", None, pl_module)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a validation epoch."""
-        self.begin("validate", trainer.val_dataloaders, pl_module)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a test epoch."""
-        self.begin("test", trainer.test_dataloaders, pl_module)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the scores on the training images and their bounds."""
-        self.log_stage("train", trainer, pl_module, step=trainer.current_epoch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the scores and their bounds."""
-        self.log_stage("validate", trainer, pl_module, step=trainer.current_epoch)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the scores and their bounds."""
-        self.log_stage("test", trainer, pl_module, step=0)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write tables and pictures of the last epoch."""
-        self.close_stages(["train", "validate"], step=max(trainer.current_epoch - 1, 0))
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write tables and pictures, where the validation is not part of a training."""
-        if trainer.state.fn == "validate":
-            self.close_stages(["validate"], step=trainer.current_epoch)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write tables and pictures."""
-        self.close_stages(["test"], step=0)
-
     def begin(self, stage: str, loaders: Any, pl_module: LightningModule) -> None:
         """Start afresh, one evaluator a data loader."""
         if stage not in self.stages:
@@ -377,6 +318,7 @@ class RaterBoundsMonitor(ResultsCallback):
         evaluator.update(preds, **sample.arguments())
         if split not in self._seen:
             self._seen.add(split)
+            self._say_once(f"{split} doubt", self.finder.doubt)
             self._say_once(split, no_bounds(f"{split}/{self.scores[0]}", sample, watched_by(trainer)))
 
     def _without_void(self, sample: Sample) -> Sample:

@@ -80,13 +80,14 @@ class PredictionFinder(ForwardCalls):
 
     Attributes:
         chosen: what the latest predictions are called.
+        doubt: why another tensor may have been meant, or empty.
     """
 
     def __init__(self, predictions: Predictions | None, *, num_classes: int | None) -> None:
         only = (predictions.partition("[")[0],) if isinstance(predictions, str) else () if predictions else None
         super().__init__(num_classes=num_classes, only=only)
         self.predictions = predictions
-        self.chosen = ""
+        self.chosen = self.doubt = ""
         self._labels: dict[str, bool] = {}  # by name, whether its values once showed it to be a label
 
     def setup(self, module: LightningModule) -> None:
@@ -145,9 +146,8 @@ class PredictionFinder(ForwardCalls):
         seen = next((x for x in self._seen if x.name == given.name and x.tensor is given.tensor), None)
         if seen is None:
             return given
-        if any(
-            has_space(tuple(x.shape), sample.masks.shape[2:]) and is_rearranged(x, self._batch) for x in seen.inputs
-        ):
+        maps = [x for x in seen.inputs if has_space(tuple(x.shape), sample.masks.shape[2:])]
+        if any(is_rearranged(x if x.ndim == sample.masks.ndim else x.unsqueeze(1), self._batch) for x in maps):
             raise ValueError(
                 f"{given.name} was called with the batch's image in another order (turned, flipped, shuffled), and the "
                 "masks do not lie so: return its result, brought back, from the step as a dict and pass "
@@ -182,6 +182,7 @@ class PredictionFinder(ForwardCalls):
             several = []  # as many channels as classes were announced: no inner tensor
         if found and (found[0].name == "outputs" or (len(found) == 1 and not several)):
             self._refuse_beside_scripted(found[0])
+            self.doubt = self._doubt(found[0], [(x.name, x.shape) for x in calls])
             return found[0]  # also what the step returns bare, which is its own word
         fits = [(x.name, tuple(x.tensor.shape)) for x in found]
         advice = advise([shape for _, shape in several or others], sample, self.num_classes)
@@ -207,6 +208,18 @@ class PredictionFinder(ForwardCalls):
                 f"predictions, but calls of {', '.join(others)} (scripted) are not seen. If it is what to score, pass "
                 f"`predictions={call!r}`. {_REMEDY}"
             )
+
+    def _doubt(self, found: Capture, calls: list[Named]) -> str:
+        """That maps of another part, and parameters in no part, may give the mask by a function in the step."""
+        call = found.name.partition("[")[0]
+        maps = [x for x in calls if len(x[1]) == found.tensor.ndim and x[0].partition("[")[0] != call]
+        if not self.loose or not maps or call in ("outputs", self.root):
+            return ""
+        return (
+            f"{found.name} is scored. But the step also made {_list(maps, most=3)}, and no call that was seen uses "
+            f"the parameters {', '.join(self.loose[:3])} of {self.root}. If the mask comes from them, return it from "
+            f"the step and pass `predictions='<key>'`, else `predictions={call!r}`."
+        )
 
     def _belongs_to_batch(self, capture: Capture) -> bool:
         """Whether a tensor is the batch's, or is returned under the name of a label."""

@@ -199,6 +199,11 @@ RECIPES = {
         lambda m, b: {"loss": m(b["image"].flip(-1)).flip(-1).mean()},
         ["Task was called with the batch's image in another order"],
     ),
+    "flipped without a channel axis": (
+        lambda: nn.Sequential(nn.Unflatten(1, (1, 8)), conv(1)),
+        lambda m, b: nothing(m(b["image"][:, 0].flip(1))),
+        ["another order"],
+    ),
     "other images": (lambda: conv(1), lambda m, b: nothing(m.net(b["image"].roll(1, 0))), ["net", "another order"]),
     "copied label": (
         lambda: conv(1),
@@ -388,6 +393,23 @@ class Colours(Toy):
         item = super().__getitem__(i)
         colour = item["image"] * torch.tensor([1.0, 2.0, -1.0]).view(3, 1, 1)
         return item | {"colour": colour, "last": colour.movedim(0, -1)}
+
+
+@pytest.mark.parametrize("is_loose", [True, False])
+def test_a_lone_head_beside_parameters_of_no_call_is_doubted(tmp_path, caplog, is_loose):
+    """The main mask may come from maps of another part and such parameters, by functions in the step."""
+    net = nn.Sequential(conv(4), nn.AvgPool2d(2))
+    module = Task(net, lambda m, b: nothing(m.net(b["image"]), m.edge(b["image"])), edge=conv(1))
+    if is_loose:
+        module.queries = nn.Parameter(torch.ones(4))
+    validate(module, tmp_path)
+    text = (
+        "edge is scored. But the step also made net (4, 4, 4, 5), and no call that was seen uses the parameters queries"
+    )
+    assert caplog.text.count(text) == is_loose
+    caplog.clear()
+    validate(module, tmp_path, predictions="edge")
+    assert "But the step" not in caplog.text
 
 
 @pytest.mark.parametrize("name", SURE)
