@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,14 +103,7 @@ class ImagesMetric(Metric):
             yield
 
     def _wrap_update(self, update: Callable[..., Any]) -> Callable[..., Any]:
-        wrapped = super()._wrap_update(update)
-
-        @functools.wraps(update)
-        def update_or_undo(*args: Any, **kwargs: Any) -> None:
-            with self._undo_on_error():
-                wrapped(*args, **kwargs)
-
-        return update_or_undo
+        return self._undo_on_error()(super()._wrap_update(update))
 
     @contextmanager
     def _undo_on_error(self) -> Iterator[None]:
@@ -349,14 +341,14 @@ class RatersMetric(ImagesMetric):
         return torch.tensor(self._table()[self.column].mean(), dtype=torch.float64)
 
     @abstractmethod
-    def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor | None) -> Rows:
+    def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor) -> Rows:
         """Rows of a batch."""
 
 
 class RaterPatternsMetric(RatersMetric, PatternsMetric):
     """A metric that judges the raters by vote patterns; arguments as of :class:`PatternsMetric`."""
 
-    def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor | None) -> Rows:
+    def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor) -> Rows:
         classes = self._count(masks, roi=roi, present=present, validate=self._validates(masks))
         return encode(classes, image_id=image_id)
 

@@ -115,7 +115,7 @@ class Counting(NamedTuple):
 
     masks: Tensor  # (B, R, *S), background where they were void
     roi: Tensor | None  # (B, *S)
-    present: Tensor | None  # (B, R)
+    present: Tensor  # (B, R) bool
     void: Tensor | None  # (B, *S), which pixels were taken out; None: the masks cannot hold the value
 
 
@@ -139,18 +139,17 @@ def take_out_void(
         >>> counting.roi, counting.present
         (tensor([[ True,  True, False]]), tensor([[ True,  True, False]]))
     """
+    if present is None:
+        present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
+    present = present.to(masks.device, torch.bool)
     if value is None or masks.dtype is torch.bool or torch.tensor(value).to(masks.dtype).item() != value:
         return Counting(masks, roi, present, None)
     is_void, axes = masks == value, [1] * (masks.ndim - 2)
     inside = torch.ones_like(is_void[:, 0]) if roi is None else roi != 0
-    if present is None:
-        present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
-    present = present.to(masks.device, torch.bool)
     if is_whole:
         has_rated = present & (~is_void & inside[:, None]).flatten(2).any(2)
-        present = torch.where(
-            has_rated.any(1, keepdim=True), has_rated, present
-        )  # else nobody can tell: no pixel is left
+        # Where no pixel is left nobody can tell.
+        present = torch.where(has_rated.any(1, keepdim=True), has_rated, present)
     void = (is_void & present.view(*present.shape, *axes)).any(1)
     return Counting(masks.masked_fill(is_void, 0), inside & ~void, present, void)
 

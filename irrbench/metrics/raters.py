@@ -111,13 +111,9 @@ class AreaICC(RatersMetric):
         check_choice("expect", expect, Expect)
         self.cells, self.expect = cells, expect
 
-    def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor | None) -> Rows:
-        validate = self._validates(masks)
-        blocks = block_counts(masks, roi=roi, cells=self.cells, validate=validate)
-        if present is None:
-            present = torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
-        digest = digest_masks(masks, present, roi)
-        return encode_blocks(blocks, present, image_id=image_id, digest=digest)
+    def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor) -> Rows:
+        blocks = block_counts(masks, roi=roi, cells=self.cells, validate=self._validates(masks))
+        return encode_blocks(blocks, present, image_id=image_id, digest=digest_masks(masks, present, roi))
 
     def _tables(self) -> Iterator[pd.DataFrame]:
         for image_ids, counts, present in decode_blocks(self._rows()):
