@@ -155,6 +155,8 @@ class Evaluator:
             self.begin(masks.device)
         if image is not None and masks.ndim == image.ndim + 1 == 5 and masks.shape[3:] == image.shape[2:]:
             raise no_volume(masks, "`image`", image)
+        if image is not None and len(image) != len(masks):
+            raise ValueError(f"`image` must hold {len(masks)} images, as `masks`; found {tuple(image.shape)}.")
         self.metric.update(preds, masks, roi, image_id, present, label)
         if image is not None:
             self.panels.add(preds, masks, image, roi=roi, image_id=image_id)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from irrbench import AreaICC, ExtentICC, GwetAC1, KrippendorffAlpha, PixelICC, SegmentationBounds
+from irrbench.evaluation import Evaluator
 from tests.metrics.processes import among
 from tests.test_patterns import draw
 
@@ -123,3 +124,12 @@ def test_a_batch_of_unusable_predictions_costs_no_earlier_image(options):
         assert state(alone) == before
     alone.update(logits, masks.long(), image_id=list("abc"))
     assert alone.compute()["iou"] == metric.compute()["iou"]
+
+
+def test_a_refused_picture_leaves_an_evaluator_without_the_batch():
+    masks, _, preds = draw(shape=(3, 4, 6, 5))
+    evaluator = Evaluator(scores=["iou"])
+    evaluator.update(preds, masks, image_id=list("abc"))
+    with pytest.raises(ValueError, match=r"`image` must hold 3 images, as `masks`; found \(2, 1, 6, 5\)"):
+        evaluator.update(preds, masks, image_id=list("def"), image=torch.zeros(2, 1, 6, 5))
+    assert evaluator.finish()["val/n_images"] == 3
