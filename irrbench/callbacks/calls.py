@@ -37,6 +37,12 @@ def is_compiled(module: nn.Module) -> bool:
     return any(hasattr(x, "_orig_mod") or getattr(x, "_compiled_call_impl", None) for x in module.modules())
 
 
+def _has_compiled_function(module: nn.Module) -> bool:
+    """Whether a module or its class has a function of ``torch.compile``, which another forward would compile anew."""
+    own = (*vars(module).values(), *vars(type(module)).values())
+    return any(callable(x) and hasattr(x, "_torchdynamo_orig_callable") for x in own)
+
+
 class ForwardCalls:
     """Hooks in a module and its parts, and around the ``forward`` of those where ``part.forward(x)`` was seen.
 
@@ -103,7 +109,8 @@ class ForwardCalls:
         self._is_attached, self.root = True, type(module).__name__
         self.loose = [name for name, _ in module.named_parameters(recurse=False)]
         # A replica of DataParallel would run the forward of what it is made from.
-        is_open = not is_compiled(module) and not any(isinstance(x, nn.DataParallel) for x in module.modules())
+        is_closed = any(isinstance(x, nn.DataParallel) or _has_compiled_function(x) for x in module.modules())
+        is_open = not is_closed and not is_compiled(module)
         for path, part in module.named_modules():
             name = path or type(module).__name__
             if isinstance(part, torch.jit.ScriptModule):

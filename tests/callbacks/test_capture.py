@@ -190,3 +190,28 @@ def test_a_part_with_a_forward_of_its_own_keeps_it(tmp_path):
     history = fit(module, tmp_path)
     assert vars(module.net[3])["forward"] is own
     assert "val/iou" in history[-1]
+
+
+class CompilesAFunction(Module):
+    def __init__(self):
+        super().__init__()
+        self.graphs = 0
+        self.function = torch.compile(lambda x: self.net(x) + 0, backend=self.count, fullgraph=True)
+
+    def count(self, graph, _):
+        self.graphs += 1
+        return graph.forward
+
+    def validation_step(self, batch, _):
+        self.function(batch["image"])
+
+
+def test_a_compiled_function_of_a_step_is_compiled_no_more_often(tmp_path):
+    graphs = []
+    for watchers in ([], [monitor(verbose=False)]):
+        torch.compiler.reset()
+        runner = trainer(watchers, tmp_path, inference_mode=False)
+        for module in [CompilesAFunction()] * 2:
+            runner.validate(module, loader(8), verbose=False)
+        graphs.append(module.graphs)
+    assert graphs[0] <= graphs[1] == 1
