@@ -121,7 +121,7 @@ def test_a_prediction_is_scored_at_every_cut_by_any_evidence(score, monkeypatch)
 
 
 def test_a_study_of_raters_takes_scores_of_votes_alone():
-    with pytest.raises(ConfigError, match="must need nothing but their votes; leave out 'area_error'"):
+    with pytest.raises(ConfigError, match="must need nothing but the raters' votes; leave out 'area_error'"):
         load_study_config(None, ["--study.scores", "[iou, area_error]"])
     assert load_study_config(None, ["--study.scores", "[error]"]).study.scores == ["error"]
 
