@@ -40,7 +40,8 @@ def is_compiled(module: nn.Module) -> bool:
 def _has_compiled_function(module: nn.Module) -> bool:
     """Whether a module or its class has a function of ``torch.compile``, which another forward would compile anew."""
     own = (*vars(module).values(), *vars(type(module)).values())
-    return any(callable(x) and hasattr(x, "_torchdynamo_orig_callable") for x in own)
+    compiled = (x for x in own if callable(x) and hasattr(x, "_torchdynamo_orig_callable"))
+    return any(not getattr(x, "_torchdynamo_disable", False) for x in compiled)  # as `log` is, see KeyGuard
 
 
 class ForwardCalls:
