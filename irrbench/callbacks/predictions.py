@@ -245,7 +245,9 @@ def _ask_which(fits: list[Named], several: list[Named], advice: str) -> str:
             f"{_list(fits)} has the shape of predictions, but {_list(several)} has several channels. {advice}If "
             f"{fits[-1][0]} is what to score, say so{_pick(fits) or ': return it, and pass its key'}."
         )
-    return f"{len(fits)} tensors have the shape of predictions: {_list(fits)}. Say which{_pick(fits)}: {_REMEDY}"
+    named = _pick(fits)
+    rest = "Or return what is to be scored from the step as a dict and pass `predictions='<key>'`." if named else _REMEDY
+    return f"{len(fits)} tensors have the shape of predictions: {_list(fits)}. Say which{named}. {rest}"
 
 
 def _list(named: list[Named], *, most: int = 20) -> str:

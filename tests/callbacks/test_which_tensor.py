@@ -231,7 +231,7 @@ RECIPES = {
     "test-time augmentation": (
         lambda: conv(1),
         lambda m, b: {"mean": (m(b["image"]) + m(b["image"].flip(-1)).flip(-1)) / 2},
-        ["3 tensors", "Task (4, 1, 8, 10), Task (4, 1, 8, 10). Say which by `predictions='mean'`: Return"],
+        ["3 tensors", "Task (4, 1, 8, 10), Task (4, 1, 8, 10). Say which by `predictions='mean'`. Or return"],
     ),
     "sigmoid called": (lambda: conv(1), lambda m, b: nothing(m.act(m(b["image"]))), ["2 tensors", "'act'"]),
     "nested outputs": (
