@@ -246,7 +246,7 @@ def _ask_which(fits: list[Named], several: list[Named], advice: str) -> str:
             f"{fits[-1][0]} is what to score, say so{_pick(fits) or ': return it, and pass its key'}."
         )
     named = _pick(fits)
-    rest = "Or return what is to be scored from the step as a dict and pass `predictions='<key>'`." if named else _REMEDY
+    rest = "Or return another from the step as a dict and pass `predictions='<key>'`." if named else _REMEDY
     return f"{len(fits)} tensors have the shape of predictions: {_list(fits)}. Say which{named}. {rest}"
 
 

@@ -37,6 +37,7 @@ ROLES = ("model", "ceiling", "floor", "majority", "upper")
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 DEFAULT_PORT = 5000
 SERVER_TIMEOUT = 10.0  # seconds; MLflow's own client waits for minutes
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # how addresses of databases that MLflow takes begin
 
 # Opening a store.
 
@@ -140,10 +141,10 @@ def unreadable(tracking_uri: str, error: Exception) -> Exception:
             f"expected a tracking server at {shown}, found none that answers ({said}). "
             f"Start it, or use a local file with tracking URI {DEFAULT_TRACKING_URI!r}."
         )
+    upgrade = f" An old database may need `{program('mlflow')} db upgrade {shlex.quote(shown)}`."
     return StoreError(
         f"expected an MLflow store at an address like {DEFAULT_TRACKING_URI!r} or 'http://host:port', found {shown!r}, "
-        f"which cannot be read ({said}). An old database may need `{program('mlflow')} db upgrade "
-        f"{shlex.quote(shown)}`."
+        f"which cannot be read ({said}).{upgrade if tracking_uri.startswith(DATABASES) else ''}"
     )
 
 

@@ -124,7 +124,10 @@ def test_nothing_left_is_code_2_with_the_remedy(script, capsys, folder, tmp_path
 def test_a_store_that_cannot_be_opened_is_code_2_before_anything_is_measured(script, capsys, folder, tmp_path):
     flags = ["--data", str(folder), "--output", str(tmp_path), "--tracking-uri", "nonsense://x"]
     assert script.main([*flags, *QUICKLY]) == 2
-    assert "--tracking-uri: expected a tracking URI" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--tracking-uri: expected an MLflow store at an address like 'sqlite:///mlflow.db'" in said
+    assert "found 'nonsense://x'" in said
+    assert "db upgrade" not in said
 
 
 def test_check_lists_problems(script, capsys, folder, tmp_path):
