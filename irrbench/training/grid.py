@@ -253,6 +253,7 @@ class Executor:
             ConfigError: if the extra is missing or the cluster cannot be reached.
         """
         from joblib import Parallel, delayed, parallel_config  # noqa: PLC0415
+        from joblib.externals.loky import get_reusable_executor  # noqa: PLC0415
 
         check_executor(self.name, self.address)
         start = {"dask": _start_dask, "ray": _start_ray}.get(self.name)
@@ -264,6 +265,8 @@ class Executor:
                     f"--address {self.address}: no {self.name} cluster answers there ({error}). Start it, or leave the "
                     "address out for a local one."
                 ) from error
+            if self.name == "loky":  # keeps processes for the next call, with modules and paths as they were
+                get_reusable_executor(reuse=True).shutdown(wait=True)
             stack.enter_context(parallel_config(self.name, n_jobs=workers, **self.options))
             stack.enter_context(warnings.catch_warnings())
             # Between two cells, loky replaces a worker whose memory has grown, and warns that it stopped.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,21 @@ def test_workers_that_die_make_failures_of_the_remaining_cells(monkeypatch, tmp_
     assert all(isinstance(ending, Failure) for _, ending in found[1:])
     assert found[2][1].reason == "RuntimeError: the cluster went away"
     assert "the cluster went away" in (tmp_path / "c" / "failure.log").read_text()
+
+
+def _value_of(module):
+    return import_module(module).VALUE
+
+
+@pytest.mark.slow
+def test_processes_import_modules_as_they_are_now(monkeypatch, tmp_path):
+    found = []
+    for value in (1, 2):
+        (tmp_path / str(value)).mkdir()
+        (tmp_path / str(value) / "edited_module.py").write_text(f"VALUE = {value}")
+        monkeypatch.syspath_prepend(str(tmp_path / str(value)))
+        found += Executor(workers=2).map(_value_of, [("edited_module",)] * 4)
+    assert found == [1] * 4 + [2] * 4
 
 
 @pytest.fixture(scope="module")
