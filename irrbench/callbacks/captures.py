@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 LABELS = "target targets label labels gt truth ground_truth groundtruth y_true reference image images input inputs"
 _PIXELS, _PATTERNS = 2**22, 2**20  # looked at in the first batch, at most
+_SAMPLED = 2**12  # pixels that show at once where there are more values than patterns
 
 
 class Capture(NamedTuple):
@@ -111,7 +112,7 @@ def is_explained(tensor: Tensor, batch: Sequence[Tensor], masks: Tensor) -> bool
         return True
     channels = values if values.ndim == masks.ndim else values.unsqueeze(1)
     step = -(-len(flat) // channels.shape[1] // _PIXELS)
-    votes = masks.detach().movedim(1, 0).flatten(1)[:, ::step].long()
+    votes = masks.detach().movedim(1, 0).flatten(1)[:, ::step]
     return _is_function_of(votes, channels.movedim(1, 0).flatten(1)[:, ::step])
 
 
@@ -151,14 +152,16 @@ def is_rearranged(tensor: Tensor, batch: Sequence[Tensor]) -> bool:
 def _is_function_of(votes: Tensor, channels: Tensor) -> bool:
     """Whether each channel ``(C, N)`` has one value for each pattern of votes ``(R, N)``."""
     base = max(int(votes.max()) + 1, 2)
-    if base ** len(votes) > _PATTERNS:
+    patterns = base ** len(votes)
+    few = channels[:, :: -(-channels.shape[1] // _SAMPLED)]
+    if patterns > _PATTERNS or any(len(channel.unique()) > patterns for channel in few):
         return False
-    codes = torch.zeros_like(votes[0])
+    codes = torch.zeros_like(votes[0], dtype=torch.int64)
     for vote in votes:
-        codes = codes * base + vote.clamp(min=0)
+        codes = codes * base + vote.long().clamp(min=0)
     for channel in channels:
         low, negative_high = (
-            channel.new_full((base ** len(votes),), torch.inf).scatter_reduce(0, codes, sign * channel, "amin")
+            channel.new_full((patterns,), torch.inf).scatter_reduce(0, codes, sign * channel, "amin")
             for sign in (1, -1)
         )
         if not bool((low == -negative_high)[codes].all()):

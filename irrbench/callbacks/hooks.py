@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,27 +28,27 @@ def _batch_end(stage: Stage) -> Any:
 class StageHooks(ResultsCallback):
     """A callback that is asked what to do at the beginning and the end of stages and batches."""
 
+    @abstractmethod
     def begin(self, stage: str, loaders: Any, pl_module: LightningModule) -> None:
         """Start an epoch of a stage."""
-        raise NotImplementedError
 
+    @abstractmethod
     def before_step(self, stage: str, pl_module: LightningModule, batch: Any) -> None:
         """Look at a batch before its step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def after_step(
         self, stage: str, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         """Take in what a step of a loader gave."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log_stage(self, stage: str, trainer: Trainer, pl_module: LightningModule, *, step: int) -> None:
         """End an epoch of a stage."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close_stages(self, stages: Sequence[str], *, step: int | None) -> None:
         """Write what the last epoch of stages has left."""
-        raise NotImplementedError
 
     on_train_batch_start = _batch_start("train")
     on_validation_batch_start = _batch_start("validate")

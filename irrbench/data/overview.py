@@ -218,18 +218,12 @@ def cautions(data: RaterData, marks: Marks, *, splits: bool = True) -> list[str]
 
 def model_cautions(name: str, predictions: Predictions) -> list[str]:
     """That a model's masks would fit the raters' if they were turned, mirrored or those of another image."""
-    data = predictions.data
-    raters = len(data.raters)
-    packed = [
-        pack_masks(
-            [*(mask if drawn else None for mask, drawn in zip(data.masks(i), data.present(i), strict=True)), predicted],
-            data.roi(i),
-        )
-        for i in range(len(data))
-        for predicted in [predictions.prediction(i)]
-    ]
+    data, packed = predictions.data, []
+    for i in range(len(data)):
+        drawn = [mask if there else None for mask, there in zip(data.masks(i), data.present(i), strict=True)]
+        packed.append(pack_masks([*drawn, predictions.prediction(i)], data.roi(i)))
     beside = replace(data, raters=(*data.raters, name), packed=tuple(packed))
-    return list(apart(beside, count_marks(beside).alike, model=raters))
+    return list(apart(beside, count_marks(beside).alike, model=len(data.raters)))
 
 
 def _few_raters(data: RaterData) -> Iterator[str]:
