@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import logging
 import os
+import stat
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import filelock
 
@@ -45,6 +47,26 @@ def lock_descriptor(descriptor: int) -> bool:
         return filelock.lock_descriptor(descriptor, blocking=False)
     except OSError:
         return True
+
+
+def open_regular(path: Path, at_most: int | None = None) -> BinaryIO:
+    """Open a regular file for reading; a pipe or a device in its place, which may never end, is refused at once.
+
+    Args:
+        path: the file.
+        at_most: how many bytes it may hold; any number by default.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file, or is larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and (at_most is None or found.st_size <= at_most):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    raise OSError(errno.EFBIG, f"it holds {found.st_size:,} bytes; at most {at_most:,} are read")
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:

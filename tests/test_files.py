@@ -2,11 +2,13 @@
 
 import errno
 import math
+import os
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from irrbench._files import prepare_folder, read_frame, try_lock, write_atomically, write_frame
+from irrbench._files import open_regular, prepare_folder, read_frame, try_lock, write_atomically, write_frame
 from irrbench.config import ConfigError
 
 
@@ -93,3 +95,24 @@ def test_a_file_system_without_locks_gives_the_lock_to_everybody(tmp_path, monke
 def test_a_lock_that_cannot_be_opened_is_an_error(tmp_path):
     with pytest.raises(OSError, match="directory"), try_lock(tmp_path):
         pass
+
+
+def test_what_may_never_end_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(OSError, match="it is no regular file"):
+            open_regular(path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_regular(tmp_path / "loop")
+
+
+def test_a_file_is_opened_up_to_the_size_that_is_read(tmp_path):
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(3 * 2**30)  # a sparse file: nothing is written
+    with pytest.raises(OSError, match=r"it holds 3,221,225,472 bytes; at most 1,073,741,824 are read"):
+        open_regular(tmp_path / "large", at_most=2**30)
+    (tmp_path / "small").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to(tmp_path / "small")
+    with open_regular(tmp_path / "link", at_most=3) as file:
+        assert file.read() == b"abc"
