@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from weakref import WeakSet
 
 import filelock
 
@@ -27,15 +28,33 @@ if TYPE_CHECKING:
 def try_lock(path: Path) -> Iterator[bool]:
     """Hold the lock of a file, made where there is none; yields False, at once, where another process holds it.
 
-    The system releases the lock when its process ends, in whatever way. The file stays: if it were removed, two
-    processes that opened it at different times could both lock it.
+    The system releases the lock when its process ends, in whatever way, also where forked children (workers of a data
+    loader) live longer. The file stays: if it were removed, two processes that opened it at different times could both
+    lock it.
 
     Raises:
-        OSError: if the file cannot be opened.
+        ConfigError: if the file cannot be opened, or is none.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # opening a pipe waits for ever
+            raise FileExistsError(errno.EEXIST, "it is no regular file")
+        file = path.open("ab")
+    with file:
+        _locked.add(file)
         yield lock_descriptor(file.fileno())
+
+
+_locked: WeakSet[IO[bytes]] = WeakSet()  # a lock lives as long as any process has its file open
+
+
+def _close_locks() -> None:
+    for file in _locked:
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_locks)
 
 
 def lock_descriptor(descriptor: int) -> bool:
@@ -89,10 +108,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
 
 
 def remove_drafts(path: Path) -> None:
-    """Remove the drafts of a file whose processes have ended."""
-    for draft in path.parent.glob(f".{glob.escape(path.stem)}.*.part{glob.escape(path.suffix)}"):
+    """Remove the drafts of a file whose processes have ended; all stay where a file system has no locks."""
+    _remove_drafts(path.parent, f".{glob.escape(path.stem)}.*.part{glob.escape(path.suffix)}")
+
+
+def _remove_drafts(folder: Path, pattern: str) -> None:
+    for draft in filter(Path.is_file, folder.glob(pattern)):
         with suppress(OSError), draft.open("rb") as file:
-            if lock_descriptor(file.fileno()):
+            if filelock.lock_descriptor(file.fileno(), blocking=False):
                 draft.unlink(missing_ok=True)
 
 
@@ -146,11 +169,15 @@ def read_frame(path: Path) -> pd.DataFrame:
 def prepare_folder(path: Path) -> Path:
     """Make a folder, and check before hours of work that files can be written to it.
 
+    Drafts that killed processes left in it, and in its folders down to those of the cells, are removed.
+
     Raises:
         ConfigError: if they cannot.
     """
     with _disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
+        for place in ("", "*/", "*/*/"):
+            _remove_drafts(path, f"{place}.*.{'[a-z0-9_]' * 8}.part*")
         with tempfile.TemporaryFile(dir=path):
             return path
 

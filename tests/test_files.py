@@ -3,7 +3,12 @@
 import errno
 import math
 import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -92,9 +97,12 @@ def test_a_file_system_without_locks_gives_the_lock_to_everybody(tmp_path, monke
     assert write_atomically(tmp_path / "a.txt", lambda path: path.write_text("whole")).read_text() == "whole"
 
 
-def test_a_lock_that_cannot_be_opened_is_an_error(tmp_path):
-    with pytest.raises(OSError, match="directory"), try_lock(tmp_path):
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.parent / "elsewhere")])
+def test_a_lock_that_cannot_be_opened_is_an_error(tmp_path, make):
+    make(tmp_path / "lock")
+    with pytest.raises(ConfigError, match="lock cannot be written: it is no regular file"), try_lock(tmp_path / "lock"):
         pass
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_what_may_never_end_is_not_opened(tmp_path):
@@ -116,3 +124,39 @@ def test_a_file_is_opened_up_to_the_size_that_is_read(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "small")
     with open_regular(tmp_path / "link", at_most=3) as file:
         assert file.read() == b"abc"
+
+
+def test_a_lock_ends_with_its_process_though_forked_children_live_on(tmp_path):
+    code = "import os, sys, time\nfrom pathlib import Path\nfrom irrbench._files import try_lock\n"
+    code += "with try_lock(Path(sys.argv[1])) as ours:\n"
+    code += "    if os.fork(): print(ours, flush=True)\n    time.sleep(600)"
+    command = [sys.executable, "-c", code, tmp_path / "lock"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as holder:
+        assert holder.stdout.readline() == "True\n"
+        with try_lock(tmp_path / "lock") as ours:
+            assert not ours
+        holder.kill()
+        holder.wait()
+        with try_lock(tmp_path / "lock") as ours:
+            assert ours
+        os.killpg(holder.pid, signal.SIGKILL)
+
+
+def test_drafts_of_killed_processes_are_removed_when_the_folder_is_used_again(tmp_path, monkeypatch):
+    places = [tmp_path, tmp_path / "figures", tmp_path / "cells" / "a-1"]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        for name in (".a.abcdefg1.part.csv", ".b.abcdefg1.part", ".theirs.part", ".live.abcdefg1.part.csv"):
+            (place / name).write_text("half a fi")
+    with ExitStack() as living:
+        for place in places:
+            assert living.enter_context(try_lock(place / ".live.abcdefg1.part.csv"))
+        prepare_folder(tmp_path)
+    for place in places:
+        assert sorted(file.name for file in place.iterdir() if file.is_file()) == [
+            ".live.abcdefg1.part.csv",
+            ".theirs.part",
+        ]
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.ENOLCK, "no locks here")))
+    prepare_folder(tmp_path)
+    assert (tmp_path / ".live.abcdefg1.part.csv").exists()  # perhaps another machine writes it
