@@ -153,6 +153,10 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     labelbox = _add_format(formats, "labelbox", "an NDJSON export of Labelbox, with label details", source="FILE")
     labelbox.add_argument("--masks", metavar="DIR", help="mask files, named by feature id or composite mask id")
     labelbox.add_argument("--download", action="store_true", help="fetch missing files; key in LABELBOX_API_KEY")
+    text = "fetch from this host although it is in an internal network; repeatable"
+    labelbox.add_argument(
+        "--internal-host", dest="internal_hosts", action="append", default=[], metavar="HOST", help=text
+    )
     labelbox.add_argument("--object", dest="objects", **counts)
     labelbox.add_argument("--project", metavar="NAME", help="where the export holds several")
     coco = _add_format(formats, "coco", "COCO annotations", source="FILE", several=True)

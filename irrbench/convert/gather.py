@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from irrbench.convert.finding import ImageFolder
 from irrbench.convert.values import Shape
-from irrbench.convert.writing import MALFORMED, Converted, ImageFolder, Source, attempt, write_folder
+from irrbench.convert.writing import MALFORMED, Converted, Source, attempt, write_folder
 from irrbench.data.readers import DataError, Mask, Problem, ReadError, size_text
 
 _LARGE = 400  # pixels of each side; in smaller images marks in the first 100 are nothing odd
@@ -70,7 +72,6 @@ class Gathering:
         labels: names of what counts; everything by default.
         word: what the tool calls a label.
         all_looked: whether everybody looked at every image.
-        by_file: whether entries that lead to one file are one image; else those of one name.
 
     Attributes:
         found: what the exports say, and what could not be read.
@@ -86,11 +87,10 @@ class Gathering:
         *,
         word: str = "label",
         all_looked: bool = False,
-        by_file: bool = True,
     ) -> None:
         self._folder = ImageFolder(Path(images)) if isinstance(images, str | Path) else images
         self._tool, self._wanted, self._word = tool, frozenset(labels), word
-        self._all_looked, self._by_file = all_looked, by_file
+        self._all_looked = all_looked
         self.found: list[Drawing | Problem] = []
         self.known: list[str] = []
         self._undrawn: set[tuple[Path | str, str]] = set()
@@ -146,6 +146,9 @@ class Gathering:
         drawings = self._drawings
         self._check_labels()
         groups: dict[Path | str, list[Drawing]] = defaultdict(list)
+        if self._folder is not None:
+            for drawing in drawings:
+                self._folder.expect((*drawing.files, drawing.image), drawing.image)
         for drawing in drawings:
             groups[self._key(drawing.image)].append(drawing)
         everyone = sorted({drawing.rater for drawing in drawings if drawing.rater is not None})
@@ -171,7 +174,7 @@ class Gathering:
     def _key(self, image: str) -> Path | str:
         """The file that an image's name leads to, so that one image stays one however exports call its folder."""
         try:
-            return image if self._folder is None or not self._by_file else self._folder.find([image])
+            return image if self._folder is None or not self._folder.merges else self._folder.find([image])
         except ReadError:
             return image
 
@@ -202,10 +205,8 @@ class Gathering:
             return {rater: [self._union(marks, shape) for marks in drawings] for rater, drawings in drawn.items()}
 
         declared = sizes[0] if sizes else None
-        files = tuple(dict.fromkeys(name for drawing in group for name in drawing.files))
-        return Source(
-            name, tuple(drawn), _shared(group), partial(self._image, files, group[0].url, declared), draw, declared
-        )
+        files = tuple(dict.fromkeys((drawing.files, drawing.url) for drawing in group))
+        return Source(name, tuple(drawn), _shared(group), partial(self._image, files, declared), draw, declared)
 
     def _outlined(self, key: Path | str, rater: str, marks: Sequence[Mark]) -> list[Mark] | None:
         """The marks that count; None where they are all of kinds without an outline."""
@@ -232,12 +233,26 @@ class Gathering:
             self._in_corner.add(not mask[100:].any() and not mask[:, 100:].any())
         return mask
 
-    def _image(self, files: Sequence[str], url: str, declared: Shape | None) -> Path | NDArray[np.generic]:
+    def _image(
+        self, files: Sequence[tuple[tuple[str, ...], str]], declared: Shape | None
+    ) -> Path | NDArray[np.generic]:
         if self._folder is not None:
-            return self._folder.find(files, url)
+            return _find(files, self._folder)
         if declared is None:
             raise ReadError("no size", "images, or a declared size", "give --images DIR")
         return np.zeros(declared, np.uint8)
+
+
+def _find(files: Iterable[tuple[tuple[str, ...], str]], folder: ImageFolder) -> Path:
+    """The file of an image that exports may call otherwise; copies of it are one."""
+    results = [attempt("", partial(folder.find, names, url)) for names, url in files]
+    first, *others = dict.fromkeys(sorted(results, key=lambda result: isinstance(result, Problem)))
+    if isinstance(first, Problem):
+        raise ReadError(first.found, first.expected, first.remedy)
+    for other in others:
+        if isinstance(other, Path) and not filecmp.cmp(first, other, shallow=False):
+            raise ReadError(f"{first.name} and {other.name}, which differ", "one image", "rename one in its export")
+    return first
 
 
 def union(marks: Iterable[Mark], shape: Shape) -> Mask:

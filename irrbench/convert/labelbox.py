@@ -5,12 +5,10 @@ Source: Labelbox documentation, "Export image annotations" and "Export composite
 
 from __future__ import annotations
 
+import glob
 import json
 import os
-import shutil
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,17 +18,18 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from irrbench.convert.download import Downloader
 from irrbench.convert.exports import Export, list_exports, read_content, reading
+from irrbench.convert.finding import ImageFolder
 from irrbench.convert.gather import Drawing, Gathering, Mark
 from irrbench.convert.shapes import fill_box, fill_polygon
 from irrbench.convert.values import Entry, Shape, dict_of, entries_of
-from irrbench.convert.writing import Converted, ImageFolder, safe_name
+from irrbench.convert.writing import Converted, digest, safe_name
 from irrbench.data.formats import extension
 from irrbench.data.io import read_colours, read_single_mask
 from irrbench.data.readers import LOSSY, DataError, Mask, Problem, ReadError, check_shape, collecting
 
 API_KEY = "LABELBOX_API_KEY"
-TIMEOUT_SECONDS = 60
 _ENDINGS = {"image/png": ".png", "image/jpeg": ".jpg", "image/tiff": ".tif"}
 
 
@@ -41,6 +40,7 @@ def convert_labelbox(
     images: str | Path,
     masks: str | Path | None = None,
     download: bool = False,
+    internal_hosts: Sequence[str] = (),
     objects: Sequence[str] = (),
     boxes: bool = False,
     project: str | None = None,
@@ -62,6 +62,7 @@ def convert_labelbox(
         masks: the folder of mask files, where objects are masks.
         download: whether to fetch missing files into ``images`` and ``masks``; the key for Labelbox is read
             from the environment variable ``LABELBOX_API_KEY`` and sent to Labelbox alone.
+        internal_hosts: hosts to fetch from although they are in an internal network; others there are refused.
         objects: names of the objects that count; all by default.
         boxes: whether bounding boxes are filled; by default they are left out, for a box is no outline.
         project: name or id, where the export holds several projects.
@@ -73,9 +74,9 @@ def convert_labelbox(
         DataError: an export that cannot be read, or nothing in it that can be converted.
     """
     file = list_exports(export)[0]
-    mask_files = None if masks is None else Store(Path(masks), download=download)
-    files = Store(Path(images), download=download)
-    gathering = Gathering("Labelbox", files, objects, word="object", by_file=False)
+    downloader = Downloader(internal_hosts) if download else None
+    mask_files = None if masks is None else Store(Path(masks), downloader)
+    gathering = Gathering("Labelbox", Store(Path(images), downloader), objects, word="object")
     for number, row in _read_rows(file, project):
         make = partial(_drawings, file, row, project, partial(_mark, files=mask_files, boxes=boxes))
         gathering.add(f"{file.name}, line {number}", make)
@@ -131,7 +132,7 @@ def _drawings(export: Export, row: Entry, project: str | None, make_mark: Callab
     fields = [field for field in entries_of(row, "metadata_fields") or () if field.get("schema_name")]
     covariates = {str(field["schema_name"]): field.get("value", "") for field in fields}
     url = data_row["row_data"] if isinstance(data_row.get("row_data"), str) else ""
-    files = (*keys, unquote(urlsplit(url).path).rpartition("/")[2])
+    files = (*keys, unquote(urlsplit(url).path))
     labels = [label for label in _labels(row, project) if not dict_of(label.get("performance_details")).get("skipped")]
     if not labels:
         raise ReadError(f"no label for {keys[0]}", "at least one label", "label it, or leave it out")
@@ -231,56 +232,65 @@ def _opaque(colours: NDArray[Any]) -> Mask:
 
 
 class Store(ImageFolder):
-    """A folder of files found by name; with ``download``, missing files are fetched and kept."""
+    """A folder of files found by name; with a downloader, missing files are fetched and kept."""
 
-    def __init__(self, root: Path, *, download: bool) -> None:
+    merges = False
+
+    def __init__(self, root: Path, downloader: Downloader | None) -> None:
         super().__init__(root)
-        self._download = download
-        self._fetched: dict[str, Path] = {}
+        self._downloader = downloader
+        self._fetched: dict[str, Path | ReadError] = {}
         self._lock = threading.Lock()
 
     def find(self, names: Iterable[str], url: str = "") -> Path:
-        """The file of one of these names, or what ``url`` leads to.
+        """The file that was fetched under these names, or that has one of them, or what ``url`` leads to.
 
         Raises:
             ReadError: no such file, or it cannot be fetched.
         """
         names = list(names)
+        own = f"{safe_name(names[0])[:60]}-{digest(chr(0).join(names))}"  # of no other image, now and in another run
+        for path in self._stems.things.get(own, ()):
+            return path
         try:
             return super().find(names)
         except ReadError:
-            if not self._download or not url:
+            if self._downloader is None or not url:
                 raise
-        with self._lock:  # one request at a time; several objects may share a file, which is fetched once
-            if url not in self._fetched:
-                self._fetched[url] = self._fetch(url, safe_name(names[0]))
-            return self._fetched[url]
+        with self._lock:  # one request at a time; several objects may share a file, which is asked for once
+            if own not in self._fetched:
+                self._fetched[own] = self._fetch(self._downloader, url, own, names[0])
+            found = self._fetched[own]
+        if isinstance(found, ReadError):
+            raise found
+        return found
 
-    def _fetch(self, url: str, name: str) -> Path:
-        self.root.mkdir(parents=True, exist_ok=True)
-        part = self.root / f".{name}.part"
+    def _fetch(self, downloader: Downloader, url: str, own: str, name: str) -> Path | ReadError:
+        draft = self.root / f".{own}.{os.getpid()}.part"
         try:
-            with (
-                urllib.request.urlopen(_request(url), timeout=TIMEOUT_SECONDS) as answer,  # noqa: S310  # see _request
-                part.open("wb") as file,
-            ):
-                ending = _ENDINGS.get(answer.headers.get_content_type(), extension(urlsplit(url).path) or ".png")
-                shutil.copyfileobj(answer, file)
-            return part.replace(self.root / (name if extension(name) else f"{name}{ending}"))
-        except (OSError, urllib.error.URLError) as error:
-            remedy = f"put the file into {self.root}, export again (addresses expire), or set {API_KEY}"
-            raise ReadError(f"{name} that cannot be fetched ({error})", "a reachable address", remedy) from error
+            self.root.mkdir(parents=True, exist_ok=True)
+            kind = downloader.fetch(url, draft, _key(url))
+            ending = extension(name) or _ENDINGS.get(kind) or extension(urlsplit(url).path) or ".png"
+            whole = draft.rename(f"{draft}{ending}")
+            _check_picture(whole, kind)
+            return whole.replace(self.root / f"{own}{ending}")
+        except ReadError as error:
+            return ReadError(f"{name[:80]}: {error.found}", error.expected, error.remedy)
         finally:
-            part.unlink(missing_ok=True)
+            for left in self.root.glob(f"{glob.escape(draft.name)}*"):
+                left.unlink()
 
 
-def _request(url: str) -> urllib.request.Request:
-    """A request that carries the key to Labelbox alone, and not on to where Labelbox may send us."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https"):
-        raise ReadError(f"the address {url!r}", "one that starts with https", "put the file into the folder")
-    request = urllib.request.Request(url)  # noqa: S310  # the scheme is checked
-    host, key = parts.hostname or "", os.environ.get(API_KEY)
-    if key and parts.scheme == "https" and (host == "labelbox.com" or host.endswith(".labelbox.com")):
-        request.add_unredirected_header("Authorization", f"Bearer {key}")
-    return request
+def _check_picture(path: Path, kind: str) -> None:
+    """Refuse what is no whole picture, such as a page that says so, before it has a picture's name."""
+    try:
+        read_colours(path)
+    except ReadError as error:
+        raise ReadError(f"{kind} in place of a picture: {error.found}", error.expected, "export again") from error
+
+
+def _key(url: str) -> dict[str, str]:
+    """The header with the key, for Labelbox alone."""
+    parts, key = urlsplit(url), os.environ.get(API_KEY)
+    is_labelbox = f".{parts.hostname}".endswith(".labelbox.com")
+    return {"Authorization": f"Bearer {key}"} if key and parts.scheme == "https" and is_labelbox else {}

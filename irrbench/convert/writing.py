@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -31,9 +31,9 @@ from irrbench.data.readers import DataError, Mask, Problem, ReadError, size_text
 Made = TypeVar("Made")
 MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 _DATA_FOLDER = {"images", "masks", "roi", "manifest.csv", "conversion.json"}
-_LONGEST_NAME = 80
+_LONGEST_NAME, _MOST_BYTES = 80, 200  # characters; file systems count bytes
 _UNSAFE = re.compile(r"[^\w.+-]+")
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|(com|lpt)[\d¹²³])(\..*)?")
 
 
 class Source(NamedTuple):
@@ -257,42 +257,6 @@ def _write_manifest(path: Path, rows: Sequence[tuple[str, Source]]) -> None:
             writer.writerow([name, source.name, *(known.get(column, "") for column in kept)])
 
 
-class ImageFolder:
-    """Finds files by what a source calls them: a path below ``root``, a file name, or a name without its ending."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._by_name: dict[str, list[Path]] = defaultdict(list)
-        for path in sorted(root.rglob("*")):
-            if extension(path.name) and path.is_file():
-                self._by_name[path.name].append(path)
-                self._by_name[stem(path.name)].append(path)
-
-    def find(self, names: Iterable[str], url: str = "") -> Path:  # noqa: ARG002 (of a folder that fetches files)
-        """The file that the first fitting name leads to.
-
-        Raises:
-            ReadError: there is none, or several files have that name.
-        """
-        tried = [name for name in dict.fromkeys(names) if name]
-        for name in tried:
-            base = name.replace("\\", "/").rpartition("/")[2]
-            found = self._by_name.get(base, [])
-            exact = [path for path in found if path.relative_to(self.root).as_posix() == name]
-            chosen = exact or [path for path in found if self._ends(name, path)] or found
-            if len(chosen) > 1:
-                shown = " and ".join(path.relative_to(self.root).as_posix() for path in chosen[:2])
-                raise ReadError(f"{shown} for {base!r}", "one file", "remove or rename one of them")
-            if chosen:
-                return chosen[0]
-        found_names = ", ".join(map(repr, tried)) or "nothing"
-        raise ReadError("no file", f"{found_names} in {self.root}", "add it, or give the folder that holds it")
-
-    def _ends(self, name: str, path: Path) -> bool:
-        """Whether a longer path, such as an address, ends with this file's folder and name."""
-        return path.parent != self.root and f"/{name}".endswith(f"/{path.relative_to(self.root).as_posix()}")
-
-
 def safe_name(name: str) -> str:
     """``name`` as the name of a file on any system: no separators, no ``@`` (which marks repeats), no hidden files.
 
@@ -300,27 +264,39 @@ def safe_name(name: str) -> str:
         >>> safe_name("../Anna Ö@clinic.org"), safe_name("CON"), safe_name("///")
         ('Anna-Ö-clinic.org', '_CON', '_')
     """
-    safe = _UNSAFE.sub("-", unicodedata.normalize("NFC", name)).strip("-.")[:_LONGEST_NAME].rstrip("-.")
+    safe = _UNSAFE.sub("-", unicodedata.normalize("NFC", name)).strip("-.")[:_LONGEST_NAME]
+    safe = safe.encode()[:_MOST_BYTES].decode(errors="ignore").rstrip("-.")
     return f"_{safe}" if not safe or _RESERVED.fullmatch(safe) else safe
 
 
 def safe_names(names: Iterable[str], *, shorten: Callable[[str], str] = str) -> dict[str, str]:
-    """A safe name for each different name, in their order; where two would be alike (letter case apart), numbers.
+    """A safe name for each different name; those that would be alike (letter case apart) get their digests.
+
+    So a name never means something else where others are added or their order changes.
 
     ``shorten`` takes off what should not be in the safe name, such as a file's ending.
 
+    Raises:
+        DataError: two are alike nevertheless.
+
     Example:
         >>> safe_names(["a/b", "A b", "c"])
-        {'a/b': 'a-b', 'A b': 'A-b-2', 'c': 'c'}
+        {'a/b': 'a-b-c14cddc033f6', 'A b': 'A-b-a760b0e1e518', 'c': 'c'}
     """
-    taken: set[str] = set()
-    chosen: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        safe = safe_name(shorten(name))
-        candidates = chain([safe], (f"{safe}-{number}" for number in count(2)))
-        chosen[name] = next(free for free in candidates if free.casefold() not in taken)
-        taken.add(chosen[name].casefold())
+    safe = {name: safe_name(shorten(name)) for name in dict.fromkeys(names)}
+    times = Counter(each.casefold() for each in safe.values())
+    chosen = {name: each if times[each.casefold()] == 1 else f"{each}-{digest(name)}" for name, each in safe.items()}
+    taken = {each.casefold(): name for name, each in chosen.items()}
+    for name, each in chosen.items():
+        if taken[each.casefold()] != name:
+            found = f"{name!r} and {taken[each.casefold()]!r}, which give one file name"
+            raise DataError([Problem(each, found, "a name for each", "rename one of them")])
     return chosen
+
+
+def digest(name: str) -> str:
+    """What tells a name from all others."""
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 def anonymous_names(names: Sequence[str]) -> dict[str, str]:

@@ -168,7 +168,7 @@ BAD = {
     "two names": (
         [image(1, "x/a.png"), image(2, "y/a.png")],
         [note(1, "anna", [SQUARE]), note(2, "ben", [SQUARE])],
-        r"found x/a\.png and y/a\.png, which lead to one image; expected a file for each image",
+        r"x/a\.png: found a\.png for 'x/a\.png', which may be that of 'y/a\.png'; expected a file for each image",
     ),
     "two sizes": (
         [image(1, "a.png"), image(2, "a.png", height=13)],
@@ -405,7 +405,13 @@ def test_no_two_images_nor_raters_share_a_name(tmp_path):
     done = convert_coco(files, tmp_path / "data", images=tmp_path / "photos", progress=False)
     assert done.problems == ()
     data = load_folder(tmp_path / "data")
-    assert done.raters == {"up": "../up", "_CON": "CON", "a-b": "a b", "a-b-2": "a/b", "anna-2": "anna@2"}
+    assert done.raters == {
+        "up": "../up",
+        "_CON": "CON",
+        "a-b-c8687a08aa5d": "a b",
+        "a-b-c14cddc033f6": "a/b",
+        "anna-2": "anna@2",
+    }
     assert (len(data), sorted(data.raters)) == (5, sorted(done.raters))
     for i, image_id in enumerate(data.image_ids):
         number = names.index(data.manifest.loc[image_id, "source"])
