@@ -65,6 +65,17 @@ def test_of_two_readings_the_defined_one_where_the_other_reference_is_empty():
     assert bounds.tied.item() == pytest.approx((2 + 1 + 1) / (2 + 1 + 2))
 
 
+def test_absent_raters_tie_nothing():
+    """The second image lacks rater 1, whose place in the masks is void: as if that rater had never been."""
+    masks = torch.tensor([[[1, 0, 0], [1, 1, 1], [1, 1, 0], [0, 0, 0]], [[1, 0, 0], [1, 1, 1], [1, 1, 0], [0, 0, 0]]])
+    present = torch.tensor([[True] * 4, [True, False, True, True]])
+    found = segmentation_bounds(VotePatterns.from_masks(masks, present=present), ["iou"]).tied
+    # Three peers are never split; two are: without 0 on pixels 0 and 1, without 2 on pixel 0, without 3 on pixel 1.
+    assert found.tolist() == pytest.approx([0, (2 + 1 + 1) / (2 + 1 + 2)])
+    alone = VotePatterns.from_masks(masks[1:], present=present[1:])
+    assert alone.drop_rater(1).tied_share().tolist() == alone.tied_share().tolist() == found[1:].tolist()
+
+
 def test_what_is_undefined_without_references():
     masks = torch.zeros(3, 3, 4)
     masks[2, 0] = 1

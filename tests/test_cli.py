@@ -118,6 +118,19 @@ def test_a_port_in_use_is_an_error_that_proposes_another(inside, capsys) -> None
     assert f"--port {port + 1}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("options", "host"), [([], "127.0.0.1"), (["--host", "::1"], "::1")])
+def test_the_server_listens_to_this_machine_alone_by_default(inside, monkeypatch, options, host) -> None:
+    asked = []
+
+    def no_server(_uri, *, host, port):
+        asked.append(host)
+        raise OSError("none here")
+
+    monkeypatch.setattr("irrbench.tracking.server.local_server", no_server)
+    assert main(["ui", "--no-browser", *options]) == 2
+    assert asked == [host]
+
+
 def test_an_unknown_experiment_is_an_error_that_lists_what_there_is(inside, capsys) -> None:
     assert main(["ui", "--no-browser", "--experiment", "nodule"]) == 2
     assert re.search(r"found 'nodule'\. There are: .*nodules, old", capsys.readouterr().err)

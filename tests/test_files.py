@@ -36,6 +36,25 @@ def test_a_full_disk_is_named_and_costs_nothing_that_was_there(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["per_image.csv"]
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a power cut leaves the name and loses the content."""
+    path, events = tmp_path / "done.json", []
+    sync, replace = os.fsync, Path.replace
+
+    def note_sync(descriptor):
+        events.append((os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+        sync(descriptor)
+
+    def note_name(draft, target):
+        events.append(target)
+        return replace(draft, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_name)
+    write_atomically(path, lambda place: place.write_text("whole"))
+    assert events == [(path.stat().st_ino, len("whole")), path]
+
+
 def test_tables_come_back_as_they_were(tmp_path):
     table = pd.DataFrame(
         {

@@ -97,6 +97,33 @@ def test_words_against_the_naive_rater():
     assert verdicts.loc["lucky", "reason"].endswith("would undo: better than the naive rater")
 
 
+@pytest.mark.parametrize(
+    ("question", "shift", "margin_at", "word"),
+    [
+        ("floor", None, None, "not shown to be better than the naive rater"),
+        ("ceiling", -0.2, 1, "inconclusive"),
+        ("equivalence", 0.05, -1, "not shown to be equivalent to the average rater"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("level", "p", "is_shown"), [(0.95, 0.024, 1), (0.95, 0.026, 0), (0.9, 0.049, 1), (0.9, 0.051, 0)]
+)
+def test_each_verdict_is_one_sided_at_half_of_what_the_level_leaves(
+    question, shift, margin_at, word, level, p, is_shown
+):
+    """Differences with exactly this p-value, by the shift against the naive rater, else by the margin."""
+    rng = np.random.default_rng(4)
+    noise = stats.zscore(rng.normal(size=N), ddof=1) * 0.05
+    distance = stats.t.isf(p, N - 1) * 0.05 / math.sqrt(N)
+    ceiling, floor = rng.uniform(0.6, 0.8, N), rng.uniform(0.2, 0.3, N)
+    values = floor + distance + noise if shift is None else ceiling + shift + noise
+    margin = 0.1 if margin_at is None else abs(shift) - margin_at * distance
+    made = {"m": table(values.tolist(), ceiling=ceiling.tolist(), floor=floor.tolist())}
+    options, questions = Resampling(interval="student", level=level), Questions(margins={"iou": margin})
+    (found,) = build_results(made, options, questions=questions).verdicts[f"{question}_verdict"]
+    assert (found != word) == is_shown
+
+
 def test_one_more_failure_by_hand():
     """Student's test of 24 differences and one more, at which the model has 0 and the average rater the mean."""
     made = tables(0.0)["m0"]

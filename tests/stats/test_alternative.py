@@ -66,6 +66,17 @@ def test_a_model_that_is_always_ahead_needs_enough_images():
     assert not behind.passed
 
 
+@pytest.mark.parametrize(("ahead", "raters", "passed"), [(1, 3, False), (2, 4, True), (2, 5, False), (3, 5, True)])
+def test_half_of_the_raters_are_enough_and_fewer_are_not(ahead, raters, passed):
+    found = alternative_annotator_test(
+        np.ones((20, raters)), np.where(np.arange(raters) < ahead, 0, 2) * np.ones((20, 1))
+    )
+    assert found.wins.tolist() == [True] * ahead + [False] * (raters - ahead)
+    assert found.winning_rate == ahead / raters
+    assert found.passed == passed
+    assert found.verdict == ("may stand in for a rater" if passed else "not shown to stand in for a rater")
+
+
 def test_images_of_one_patient_count_as_one():
     model, raters = RNG.normal(0.1, 1, size=(12, 3)), RNG.normal(size=(12, 3))
     copies = [np.repeat(x, 4, axis=0) for x in (model, raters)]

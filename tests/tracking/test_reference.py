@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 
+import mlflow
 import pandas as pd
 import pytest
 from pytorch_lightning.loggers import MLFlowLogger
@@ -105,6 +107,33 @@ def test_a_deleted_run_is_made_anew_and_the_other_kept(store) -> None:
     assert after.floor.run_id != before.floor.run_id
 
 
+def read_together(monkeypatch, name: str, threads: int) -> None:
+    """Let a client's method return when that many threads have read, or half a second after the first."""
+    together, read = threading.Barrier(threads), getattr(mlflow.MlflowClient, name)
+
+    def wait(*args, **kwargs):
+        found = read(*args, **kwargs)
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.5)
+        return found
+
+    monkeypatch.setattr(mlflow.MlflowClient, name, wait)
+
+
+def test_trainings_that_find_no_bounds_at_the_same_time_make_one_pair(store, monkeypatch) -> None:
+    """The second one does not even look until the first has made them."""
+    found = []
+    read_together(monkeypatch, "search_runs", 2)
+    threads = [threading.Thread(target=lambda: found.append(ids(find(store)))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    monkeypatch.undo()
+    assert found == [ids(find(store))] * 2
+    assert len(store.client.search_runs([store.experiment_id])) == 2
+
+
 def test_of_two_pairs_made_at_once_everybody_uses_the_oldest(store) -> None:
     oldest = find(store)
     for role in ("ceiling", "floor"):
@@ -160,6 +189,7 @@ def test_trainings_at_the_same_time_draw_and_name_the_bounds_once(store, tmp_pat
         return pair
 
     monkeypatch.setattr(ReferenceRuns, "find_or_create", classmethod(find_together))
+    read_together(monkeypatch, "get_metric_history", 3)
     for run in trainings:
         run.log_bounds("val", "1f", {"data": "lidc", "ties": "average"})
         run.log_bounds_line("val", "1f", {"val/iou": 0.7}, {"val/iou": 0.1}, last_step=8)

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from matplotlib.figure import Figure
+from mlflow.entities import ViewType
 
 from irrbench.plots import MODEL_COLOURS
 from irrbench.tracking import Run, RunAddress, palette_beside
@@ -42,6 +44,25 @@ def test_scores_are_logged_at_their_step_and_undefined_ones_reported(run, store)
     assert set(stored(run, store).data.metrics) == {"val/iou"}
     (point,) = store.client.get_metric_history(run.run_id, "val/iou")
     assert (point.step, point.value) == (7, 0.5)
+
+
+def test_a_creation_that_the_store_has_performed_twice_leaves_one_run(store, monkeypatch) -> None:
+    """As when MLflow's client repeats what a dying server has done but not answered."""
+    create = mlflow.MlflowClient.create_run
+
+    def create_twice(*args, **kwargs):
+        create(*args, **kwargs)
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_run", create_twice)
+    run = Run.new(store.uri, "nodules")
+    run.create(run_name="unet")
+    run.log_scores({"val/iou": 0.5}, step=0)
+    assert run.drain() == 0
+    (left,) = store.client.search_runs([store.experiment_id])
+    assert (left.info.run_id, left.data.metrics) == (run.run_id, {"val/iou": 0.5})
+    deleted = store.client.search_runs([store.experiment_id], run_view_type=ViewType.DELETED_ONLY)
+    assert [twin.data.metrics for twin in deleted] == [{}]
 
 
 def test_only_undefined_scores_send_nothing(tmp_path) -> None:

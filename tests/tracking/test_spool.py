@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -93,6 +94,20 @@ def test_a_session_belongs_to_its_process_until_that_ends(tmp_path) -> None:
     assert list(tmp_path.parent.glob(f"{tmp_path.name}/*")) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_nobody_else_reads_what_waits(tmp_path) -> None:
+    """Addresses may hold passwords, and tables are of patients, whatever the umask leaves to others."""
+    before = os.umask(0)
+    try:
+        session = Session.create(tmp_path / "spool", "http://me:secret@host")
+        session.add(Request("params", RUN, {"values": {"seed": "1"}})).set_aside("never")
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "spool", session.folder, tmp_path / "spool" / "refused"):
+        assert folder.stat().st_mode & 0o077 == 0, folder
+    session.close()
+
+
 def test_a_session_that_does_not_name_its_store_is_an_error(tmp_path) -> None:
     session = Session.create(tmp_path, "http://host")
     session.add(Request("metrics", RUN))
@@ -173,10 +188,13 @@ def test_what_a_store_says_no_to_for_good() -> None:
     import sqlalchemy
     from mlflow.exceptions import MlflowException, RestException
     from mlflow.protos.databricks_pb2 import (
+        ABORTED,
         BAD_REQUEST,
+        CUSTOMER_UNAUTHORIZED,
         ENDPOINT_NOT_FOUND,
         INVALID_PARAMETER_VALUE,
         PERMISSION_DENIED,
+        REQUEST_LIMIT_EXCEEDED,
         RESOURCE_DOES_NOT_EXIST,
         RESOURCE_EXHAUSTED,
         TEMPORARILY_UNAVAILABLE,
@@ -209,8 +227,8 @@ def test_what_a_store_says_no_to_for_good() -> None:
         OSError("disk full"),
         requests.ConnectionError(),
         requests.exceptions.JSONDecodeError("", "", 0),
-        answer(429),
-        answer(502),
+        *(MlflowException("later", code) for code in (ABORTED, CUSTOMER_UNAUTHORIZED, REQUEST_LIMIT_EXCEEDED)),
+        *(answer(status) for status in (401, 403, 408, 409, 429, 502)),
     ]
     assert [(is_refusal(error), is_final(error)) for error in final] == [(True, True)] * len(final)
     assert [(is_refusal(error), is_final(error)) for error in held] == [(True, False)] * len(held)

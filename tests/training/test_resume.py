@@ -106,6 +106,12 @@ def test_a_killed_cell_gives_the_same_results_in_the_same_run(study, with_nets, 
     }  # fmt: skip
 
 
+def test_only_the_last_epoch_is_not_saved(study, with_nets, store, tmp_path):
+    config = tiny(study, tmp_path / "out", store)
+    killed_run(config, 3)
+    assert find_checkpoint(only_cell(tmp_path / "out")) == (only_cell(tmp_path / "out") / LAST, 3)
+
+
 @pytest.mark.slow
 def test_a_resumed_plateau_scheduler_has_the_same_learning_rates(study, with_nets, store, tmp_path):
     rates: dict[str, list[float]] = {"whole": [], "resumed": []}
