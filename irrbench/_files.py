@@ -9,6 +9,7 @@ import logging
 import os
 import stat
 import tempfile
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from weakref import WeakSet
 
 import filelock
 
+from irrbench._display import to_csv, unquote_formulas
 from irrbench.config import ConfigError
 
 if TYPE_CHECKING:
@@ -102,7 +104,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
         with _draft(path) as (handle, draft):
             write(draft)
             os.fsync(handle)
-            draft.chmod(0o644)
             draft.replace(path)
     return path
 
@@ -123,21 +124,22 @@ def _remove_drafts(folder: Path, pattern: str) -> None:
 def _draft(path: Path) -> Iterator[tuple[int, Path]]:
     """An empty file beside ``path``, locked while this process writes it; removed in the end if it was not moved."""
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".part{path.suffix}")
+        draft = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+        handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # less what the user's umask takes
         lock_descriptor(handle)
-        if Path(name).exists():  # another process may have removed it before it was locked
+        if draft.exists():  # another process may have removed it before it was locked
             break
         os.close(handle)
     try:
-        yield handle, Path(name)
+        yield handle, draft
     finally:
         os.close(handle)
-        Path(name).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> Path:
-    """Write a table as CSV, with all digits: :func:`read_frame` returns the same numbers."""
-    return write_atomically(path, lambda place: frame.to_csv(place, index=False))
+    """Write a table as CSV: :func:`read_frame` returns the same numbers and texts, and none of these is a formula."""
+    return write_atomically(path, lambda place: place.write_text(to_csv(frame), encoding="utf-8", newline=""))
 
 
 def write_yaml(path: Path, mapping: Mapping[str, Any]) -> Path:
@@ -162,8 +164,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     options: dict[str, Any] = {"dtype": {"image_id": str}, "na_values": empty, "keep_default_na": False}
     if int(pd.__version__.partition(".")[0]) < 3:  # the default from pandas 3 on, where it is deprecated as an argument
         options["float_precision"] = "round_trip"
-    frame: pd.DataFrame = pd.read_csv(path, **options)
-    return frame
+    return unquote_formulas(pd.read_csv(path, **options))
 
 
 def prepare_folder(path: Path) -> Path:

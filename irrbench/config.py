@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from irrbench import _settings
+from irrbench._display import without_password
 from irrbench._settings import (
     ClosedUnitInterval,
     NonNegativeInt,
@@ -310,8 +311,8 @@ class BenchmarkConfig:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as they are stored beside the results."""
-        return asdict(self)
+        """Plain values, as they are stored beside the results: addresses without their passwords."""
+        return {key: _without_passwords(value) for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -396,8 +397,8 @@ class ReliabilityConfig:
     workers: PositiveInt = 1
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as they are stored beside the results."""
-        return asdict(self)
+        """Plain values, as they are stored beside the results: addresses without their passwords."""
+        return {key: _without_passwords(value) for key, value in asdict(self).items()}
 
 
 def slug(name: str) -> str:
@@ -453,6 +454,14 @@ def load_study_config(
     return load_settings(ReliabilityConfig, path, overrides, changes, other_flags=other_flags)
 
 
+def _without_passwords(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_passwords(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_passwords(inner) for inner in value]
+    return without_password(value) if isinstance(value, str) else value
+
+
 def to_yaml(config: BenchmarkConfig | ReliabilityConfig) -> str:
-    """A configuration as YAML, which :func:`load_config` or :func:`load_study_config` reads as the same one."""
+    """A configuration as YAML, which :func:`load_config` or :func:`load_study_config` reads, without passwords."""
     return yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True)

@@ -11,7 +11,7 @@ import irrbench
 
 PACKAGE = Path(irrbench.__file__).parent
 LAYERS = (
-    ("_counting", "scores", "folds", "patterns", "upper", "bounds", "panels", "agreement", "consensus"),
+    ("_display", "_counting", "scores", "folds", "patterns", "upper", "bounds", "panels", "agreement", "consensus"),
     ("stats", "summary", "icc", "simulate"),
     ("plots",),
     ("metrics",),

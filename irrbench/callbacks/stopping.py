@@ -8,8 +8,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 
+from irrbench._display import SafeConsole
 from irrbench.callbacks.base import LightningModule, Result, ResultsCallback, Trainer
 from irrbench.callbacks.monitor import RaterBoundsMonitor
 from irrbench.scores import SCORES, base_score, gain, record
@@ -227,7 +227,7 @@ class CeilingStopping(ResultsCallback):
         if trainer.is_global_zero and not announced:
             logger.info(self.reason)
             if self.verbose:
-                Console(stderr=True).print(f"Stopping. {self.reason}", soft_wrap=True, highlight=False, markup=False)
+                SafeConsole(stderr=True).print(f"Stopping. {self.reason}", soft_wrap=True)
 
 
 def advantage_interval(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
+from irrbench._display import SafeConsole
 from irrbench._files import prepare_folder, quiet
-from irrbench.commands.checking import check_config, introduce, make_console, refusals, warn
+from irrbench.commands.checking import check_config, introduce, refusals, warn
 from irrbench.commands.loading import Scored, load_data, load_one, score_predictions, scored_on, scored_split
 from irrbench.commands.outputs import REPORT, galleries_of, log_artifacts, make_results, write_outputs
 from irrbench.config import BenchmarkConfig, ConfigError
@@ -19,7 +20,7 @@ from irrbench.plots import MODEL_COLOURS
 from irrbench.report import terminal_table
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside, save_chart_view
 from irrbench.tracking.spool import default_spool, sessions
-from irrbench.tracking.store import absolute_uri, program, why_silent
+from irrbench.tracking.store import absolute_uri, program, why_silent, with_password
 from irrbench.tracking.sync import deliver
 from irrbench.training.cell import CellResult, Tracking, cell_colours, make_cells
 from irrbench.training.grid import Executor, Failure, GridProgress, Outcome, check_bounds, run_grid, shard
@@ -68,7 +69,7 @@ def run_benchmark(
         ConfigError: for a configuration, an output folder or a store that cannot be used.
         DataError: for unusable data or predictions, with every problem.
     """
-    console = console or make_console()
+    console = console or SafeConsole()
     with quiet():
         check_config(config)
         output = prepare_folder(Path(config.output))
@@ -128,7 +129,7 @@ def reach_store(uri: str, experiment: str | None, data: RaterData, output: Path)
     """
     experiment = experiment or f"irrbench: {data.name}"
     try:
-        client, experiment_id = open_store(uri, experiment)
+        client, experiment_id = open_store(uri := with_password(uri), experiment)
     except (ValueError, OSError) as error:
         raise ConfigError(f"--tracking-uri: {error}") from error
     return Store(client, experiment_id, experiment, absolute_uri(uri), default_spool(output))

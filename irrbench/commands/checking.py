@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from rich.console import Console
 from rich.text import Text
 
+from irrbench._display import SafeConsole
 from irrbench.analysis.candidates import BLIND_NAME
 from irrbench.commands.loading import DataConfig, describe, load_data, load_one, scored_on, scored_split
 from irrbench.commands.outputs import check_questions
@@ -30,16 +30,13 @@ from irrbench.training.grid import check_executor
 from irrbench.training.memory import memory_estimate
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from irrbench.data import RaterData
 
 Result = TypeVar("Result")
 NO_PROBLEMS, SOME_PROBLEMS = 0, 2
 WIDTH = 12  # of the names in front of what was understood
-
-
-def make_console() -> Console:
-    """A console that prints names as they are."""
-    return Console(highlight=False, markup=False, emoji=False)
 
 
 def check_config(config: DataConfig) -> None:
@@ -92,7 +89,7 @@ def check(config: DataConfig, *, console: Console | None = None) -> int:
 
 def check_in_parts(config: DataConfig, *, console: Console | None = None) -> tuple[int, int]:
     """As :func:`check`: how many problems the data have, and how many the command alone has with them."""
-    console = console or make_console()
+    console = console or SafeConsole()
     problems: list[Problem | str] = []
     warnings: list[str] = []
     _try(partial(check_config, config), problems)

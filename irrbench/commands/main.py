@@ -9,8 +9,10 @@ import shlex
 import shutil
 import signal
 import sys
+import traceback
 import webbrowser
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -55,8 +57,10 @@ def main(arguments: Sequence[str] | None = None, *, command: str | None = None) 
         return INTERRUPTED
     except Exception as error:
         if not isinstance(error, _refusals(name)):
+            sys.excepthook = partial(_show_traceback, options)
             raise
-        _say(f"{name if name in ('benchmark', 'reliability', 'check') else 'irrbench'}: {error}", to_error=True)
+        said = _without_secrets(str(error), options)
+        _say(f"{name if name in ('benchmark', 'reliability', 'check') else 'irrbench'}: {said}", to_error=True)
         return UNUSABLE
 
 
@@ -71,15 +75,19 @@ def _refusals(name: str) -> tuple[type[Exception], ...]:
 
 
 def typed_command(arguments: Sequence[str] | None, command: str | None) -> str:
-    """The command as the user typed it, for the report."""
-    if arguments is not None:
-        return shlex.join(["irrbench", *([] if command is None else [command]), *arguments])
+    """The command as the user typed it, without secrets, for the report."""
+    from irrbench._display import hide_in_command  # noqa: PLC0415
+
     program = Path(sys.argv[0])
-    if program.stem != "irrbench":  # a script, or python -m irrbench
-        return shlex.join(sys.orig_argv)
-    found = shutil.which("irrbench")
-    is_on_path = found is not None and Path(found).absolute() == program.absolute()
-    return shlex.join(["irrbench" if is_on_path else str(program), *sys.argv[1:]])
+    if arguments is not None:
+        typed = ["irrbench", *([] if command is None else [command]), *arguments]
+    elif program.stem != "irrbench":  # a script, or python -m irrbench
+        typed = sys.orig_argv
+    else:
+        found = shutil.which("irrbench")
+        is_on_path = found is not None and Path(found).absolute() == program.absolute()
+        typed = ["irrbench" if is_on_path else str(program), *sys.argv[1:]]
+    return shlex.join(hide_in_command(typed))
 
 
 def _run_configured(options: argparse.Namespace, flags: list[str]) -> int:
@@ -105,11 +113,34 @@ def _run_configured(options: argparse.Namespace, flags: list[str]) -> int:
     return run_benchmark(config, command=options.typed, resume=options.resume, part=part)
 
 
+def _without_secrets(text: str, options: argparse.Namespace) -> str:
+    """What a message says, without the password of the store that it may be about."""
+    from irrbench._display import hide_secrets  # noqa: PLC0415
+
+    given = (getattr(options, "tracking_uri", None), os.environ.get("MLFLOW_TRACKING_URI"))
+    return hide_secrets(text, *filter(None, given))
+
+
+def _show_traceback(options: argparse.Namespace, _: type[BaseException], error: BaseException, __: object) -> None:
+    sys.stderr.write(_without_secrets("".join(traceback.format_exception(error)), options))
+
+
 def _prepare() -> None:
     # Threads that wait in a busy loop make training four times slower as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # one link in the end is enough
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_SafeFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+class _SafeFormatter(logging.Formatter):
+    """Writes messages, also those of libraries, without secrets and without what steers a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from irrbench._display import hide_secrets, printable  # noqa: PLC0415
+
+        return printable(hide_secrets(super().format(record)))
 
 
 def _load(options: argparse.Namespace, flags: list[str]) -> Any:
@@ -203,16 +234,16 @@ def _sync(options: argparse.Namespace) -> int:
 def _ui(options: argparse.Namespace) -> int:
     """Serve a local store until Ctrl-C and print the link; for a server only print the link."""
     from irrbench.tracking.server import find_experiment, local_server, page_address, require_database  # noqa: PLC0415
-    from irrbench.tracking.store import DEFAULT_TRACKING_URI, chart_link, is_server, program  # noqa: PLC0415
+    from irrbench.tracking.store import DEFAULT_TRACKING_URI, chart_link, is_server, program, server_page, with_password  # noqa: PLC0415
 
-    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+    uri = with_password(options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI)
     require_database(uri)
     experiment_id = find_experiment(uri, options.experiment)
     if experiment_id is None:
         _say("No run in this store was made with irrbench yet; showing its first page.")
     if is_server(uri):
-        page = f"{uri.rstrip('/')}/"
-        _open(chart_link(page, experiment_id) if experiment_id else page, browser=not options.no_browser)
+        page = chart_link(uri, experiment_id) if experiment_id else f"{server_page(uri)}/"
+        _open(page, browser=not options.no_browser)
         return 0
     for number in _ending_signals():
         signal.signal(number, _interrupt)
@@ -248,9 +279,9 @@ def _open(address: str, *, browser: bool) -> None:
 
 
 def _say(text: str, *, to_error: bool = False) -> None:
-    from rich.console import Console  # noqa: PLC0415
+    from irrbench._display import SafeConsole  # noqa: PLC0415
 
-    Console(stderr=to_error, soft_wrap=True, markup=False, highlight=False, emoji=False).print(text)
+    SafeConsole(stderr=to_error, soft_wrap=True).print(text)
 
 
 if __name__ == "__main__":

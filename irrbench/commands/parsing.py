@@ -61,7 +61,9 @@ def parse(arguments: Sequence[str] | None, command: str | None = None) -> tuple[
     options, flags = parser.parse_known_args(arguments)
     options.flags = _flags_of(COMMANDS[options.command])
     if flags and not COMMANDS[options.command].has_configuration:
-        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+        from irrbench._display import hide_in_command  # noqa: PLC0415
+
+        parser.error(f"unrecognized arguments: {' '.join(hide_in_command(flags))}")
     return options, flags
 
 

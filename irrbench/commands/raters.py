@@ -7,9 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irrbench._display import SafeConsole
 from irrbench._files import prepare_folder, quiet, write_frame, write_yaml
 from irrbench.commands.benchmark import ALL_ENDED_WELL, reach_store
-from irrbench.commands.checking import introduce, make_console
+from irrbench.commands.checking import introduce
 from irrbench.commands.loading import load_data
 from irrbench.config import ConfigError, ReliabilityConfig
 from irrbench.reliability.study import Study, study
@@ -103,7 +104,7 @@ def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Co
         ConfigError: for a configuration, an output folder or a store that cannot be used.
         DataError: for unusable data, with every problem.
     """
-    console = console or make_console()
+    console = console or SafeConsole()
     with quiet():
         output = prepare_folder(Path(config.output))
         data = load_data(config)
@@ -111,7 +112,7 @@ def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Co
         run = None
         if config.tracking_uri is not None:
             store = reach_store(config.tracking_uri, config.experiment, data, output)
-            run = Run.new(config.tracking_uri, store.experiment, spool=store.spool)
+            run = Run.new(store.uri, store.experiment, spool=store.spool)
         # The embedded readers are the first, second, ... of each scan, and not the same persons on all.
         options = config.study if config.data is not None else replace(config.study, raters_are_slots=True)
         try:

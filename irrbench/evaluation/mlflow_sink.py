@@ -13,8 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
+from irrbench._display import SafeConsole, hide_secrets
 from irrbench.evaluation.sinks import candidate_table
 from irrbench.summary import REFERENCES, bounds_digest
 from irrbench.tracking import Run, RunAddress, chart_link
@@ -142,7 +141,7 @@ class MLflowSink:
         experiment_id = (self._logger or self.run).experiment_id
         if experiment_id is not None:
             link = chart_link(self.run.tracking_uri, experiment_id)
-            Console(stderr=True).print(f"Models between floor and ceiling: {link}", soft_wrap=True, highlight=False)
+            SafeConsole(stderr=True).print(f"Models between floor and ceiling: {link}", soft_wrap=True)
 
     def close(self, status: str = "FINISHED") -> None:
         """End the run, wait until the store has everything, and print the link to the charts.
@@ -216,7 +215,8 @@ def is_mlflow(other: Any) -> bool:
             isinstance(getattr(experiment, "tracking_uri", None), str) and hasattr(experiment, "log_batch")
         )
     except Exception as error:  # a logger may ask its store, and the store may raise anything
-        logger.warning("irrbench cannot use the logger %s and leaves it out: %r", type(other).__name__, error)
+        said = hide_secrets(repr(error))
+        logger.warning("irrbench cannot use the logger %s and leaves it out: %s", type(other).__name__, said)
         return False
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from irrbench._display import hide_secrets, to_csv
 from irrbench.summary import name_column
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def tell(sink: Sink, event: str, *args: Any, **options: Any) -> None:
     except Exception as error:  # a store may raise anything, and so may tables and pictures of any data
         if not getattr(sink, "has_failed", False):
             name = getattr(sink, "title", type(sink).__name__)
-            logger.warning("irrbench cannot log to %s; everything else goes on: %r", name, error)
+            logger.warning("irrbench cannot log to %s; everything else goes on: %s", name, hide_secrets(repr(error)))
         sink.has_failed = True  # type: ignore[attr-defined]
 
 
@@ -114,7 +115,7 @@ class CSVSink:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        frame.to_csv(draft, index=False)
+        draft.write_text(to_csv(frame), encoding="utf-8", newline="")
         draft.replace(path)
 
 

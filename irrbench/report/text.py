@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from irrbench._display import printable
 from irrbench.plots.style import isolate, number, percent_of, score_title
 from irrbench.scores import SCORES, record
 
@@ -131,6 +132,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     functions = (
         alpha_word,

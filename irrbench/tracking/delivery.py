@@ -23,10 +23,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from irrbench._display import hide_secrets, without_password
 from irrbench.tracking.calls import CREATING, Connection, UnknownCallError, is_final, is_refusal, perform
 from irrbench.tracking.queues import WHOLE_STORE, Outcome, QueueName, Queues, queue_of
 from irrbench.tracking.spool import REFUSED, QueuedRequest, Request, Session, claim_all
-from irrbench.tracking.store import StoreError, program, sqlite_file, why_silent, without_password
+from irrbench.tracking.store import StoreError, program, sqlite_file, why_silent
 
 logger = logging.getLogger(__name__)
 
@@ -62,17 +63,17 @@ def send(connection: Connection, batch: list[QueuedRequest], *, ask_first: float
     except Exception as error:  # sockets, databases, disks: a store may raise anything
         if any(request.is_gone for request in batch):  # delivered by a worker that was abandoned, or removed
             logger.debug("no longer there: %s", error)
-            return Outcome(one_line(error))
-        outcome = Outcome(one_line(error), refused=is_refusal(error), final=is_final(error))
+            return Outcome(one_line(error, connection.tracking_uri))
+        outcome = Outcome(one_line(error, connection.tracking_uri), refused=is_refusal(error), final=is_final(error))
         if outcome.final and len(batch) == 1:
             batch[0].set_aside(outcome.reason or "")
         return outcome
     return Outcome()
 
 
-def one_line(error: BaseException) -> str:
-    """Return the first line of an error, not too long."""
-    text = str(error).strip().split("\n")[0]
+def one_line(error: BaseException, tracking_uri: str = "") -> str:
+    """Return the first line of an error, not too long, without the password of an address."""
+    text = hide_secrets(str(error).strip().split("\n")[0], tracking_uri)
     name = "" if isinstance(error, StoreError | UnknownCallError) else f"{type(error).__name__}: "
     return f"{name}{text}"[:MAX_REASON] if text else type(error).__name__
 

@@ -6,7 +6,6 @@ import inspect
 import io
 import json
 import math
-import re
 import shlex
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import yaml
 
 import irrbench.tracking.calls as stored
+from irrbench._display import hide_in_command, hide_secrets
 from irrbench.tracking import files
 from irrbench.tracking.delivery import Delivery, delivery_for
 from irrbench.tracking.reference_runs import bounds, bounds_line, bounds_table
@@ -244,11 +244,10 @@ def source_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return tags with those that name the user, the script, its version and the command; no store is asked."""
     from mlflow.tracking.context.registry import resolve_tags  # noqa: PLC0415
 
-    typed = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv and sys.argv[0] else ""
+    typed = shlex.join([Path(sys.argv[0]).name, *hide_in_command(sys.argv[1:])]) if sys.argv and sys.argv[0] else ""
     given = {key: value for key, value in tags.items() if value}
     found = {COMMAND_TAG: typed, **{str(key): str(value) for key, value in resolve_tags(given).items()}}
-    found[COMMAND_TAG] = re.sub(r"(?<=://)[^/@\s]*@", "", found[COMMAND_TAG])  # an address may hold a password
-    return {key: value for key, value in ({COMMIT_TAG: _commit()} | found).items() if value}
+    return {key: hide_secrets(value) for key, value in ({COMMIT_TAG: _commit()} | found).items() if value}
 
 
 def _commit() -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from irrbench._display import hide_secrets, without_password
 from irrbench.tracking.store import ROLE_TAG, connect, sqlite_file, unreadable, view_fragment, why_silent
 
 START_SECONDS = 180
@@ -57,7 +58,7 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str | None:
         if experiment in {name, experiment_id}:
             return experiment_id
     names = ", ".join(sorted(active.values())) or "none"
-    expected = f"expected the name or id of an experiment in {tracking_uri}"
+    expected = f"expected the name or id of an experiment in {without_password(tracking_uri)}"
     raise ValueError(f"{expected}, found {experiment!r}. There are: {names}.")
 
 
@@ -104,7 +105,7 @@ def local_server(tracking_uri: str, *, host: str, port: int) -> Iterator[subproc
                     tail = "\n".join(log.read().decode(errors="replace").splitlines()[-LOG_LINES:])
                     code = server.returncode
                     found = f"did not answer within {START_SECONDS} s" if code is None else f"ended with code {code}"
-                    raise RuntimeError(f"the MLflow server {found}, at its start:\n{tail}")
+                    raise RuntimeError(f"the MLflow server {found}, at its start:\n{hide_secrets(tail, tracking_uri)}")
                 time.sleep(0.2)
             yield server
         finally:

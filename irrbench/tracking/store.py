@@ -18,6 +18,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from irrbench._display import PLACEHOLDER, hide_secrets, without_password
 from irrbench.tracking.creation import make_database, table_names
 
 # Tags by which the runs of an experiment are found, and by which MLflow's pages know what to show.
@@ -111,6 +112,8 @@ def connect(tracking_uri: str) -> Any:
             f"expected a store of MLflow {mlflow.__version__}, found that {database} was made by another version "
             f"(schema {version}). Copy the file, then run `{program('mlflow')} db upgrade {shown}`; or name another."
         )
+    if without_password(tracking_uri) != tracking_uri:  # of a run that ends MLflow prints an address with the password
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
         return mlflow.MlflowClient(tracking_uri=tracking_uri)
     except Exception as error:  # of MLflow, or of the database driver
@@ -134,7 +137,7 @@ def _other_version(database: Path) -> str | None:
 
 def unreadable(tracking_uri: str, error: Exception) -> Exception:
     """Return the error to raise when a store does not answer: what was expected, what MLflow said, and the remedy."""
-    said = shorten(str(error).split("\n")[0], 200, placeholder=" ...")
+    said = shorten(hide_secrets(str(error).split("\n")[0], tracking_uri), 200, placeholder=" ...")
     shown = without_password(tracking_uri)
     if is_server(tracking_uri):
         return ConnectionError(
@@ -184,15 +187,30 @@ def absolute_uri(tracking_uri: str) -> str:
     return tracking_uri
 
 
-def without_password(tracking_uri: str) -> str:
-    """Return the address of a store as it may be shown: messages and links end up in logs.
+def with_password(tracking_uri: str) -> str:
+    """Return an address that may come from a written configuration, which holds no password, with its password.
 
-    >>> without_password("https://me:secret@host/base"), without_password("postgresql://me:secret@host/db")
-    ('https://host/base', 'postgresql://me:PASSWORD@host/db')
+    Raises:
+        StoreError: if ``MLFLOW_TRACKING_URI`` is not the whole address.
     """
-    if is_server(tracking_uri):
-        return re.sub(r"//[^/@]*@", "//", tracking_uri)
-    return re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:PASSWORD@", tracking_uri)
+    if PLACEHOLDER not in tracking_uri or without_password(tracking_uri) != tracking_uri:
+        return tracking_uri
+    whole = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if without_password(whole) != tracking_uri:
+        raise StoreError(
+            f"{tracking_uri} lacks its password, as written configurations do. Expected the whole address: give it in "
+            "MLFLOW_TRACKING_URI, or with --tracking-uri."
+        )
+    return whole
+
+
+def server_page(tracking_uri: str) -> str:
+    """Return the address of a server for a browser: without user, password and query.
+
+    >>> server_page("https://me:secret@host/base/")
+    'https://host/base'
+    """
+    return without_password(tracking_uri).replace(f"//{PLACEHOLDER}@", "//").partition("?")[0].rstrip("/")
 
 
 def why_silent(tracking_uri: str, *, seconds: float) -> str | None:
@@ -211,8 +229,7 @@ def why_silent(tracking_uri: str, *, seconds: float) -> str | None:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.rollback()
         elif is_server(tracking_uri):
-            address = f"{without_password(tracking_uri).rstrip('/')}/health"
-            urlopen(address, timeout=seconds).close()  # noqa: S310 - http, as is_server says
+            urlopen(f"{server_page(tracking_uri)}/health", timeout=seconds).close()  # noqa: S310 - http, as is_server says
     except HTTPError as error:
         return None if error.code < 500 else f"it answers {error.code} {error.reason}"
     except URLError as error:
@@ -271,7 +288,7 @@ def chart_link(tracking_uri: str, experiment_id: str) -> str:
     """
     shown = without_password(tracking_uri)
     if is_server(tracking_uri):
-        return f"{shown.rstrip('/')}/{view_fragment(experiment_id)}"
+        return f"{server_page(tracking_uri)}/{view_fragment(experiment_id)}"
     # MLflow sets the variable within a process, so that the user's shell may have none: the store is named in doubt.
     opened = {absolute_uri(uri) for uri in (DEFAULT_TRACKING_URI, os.environ.get("MLFLOW_TRACKING_URI")) if uri}
     store = "" if opened == {absolute_uri(tracking_uri)} else f" --tracking-uri {shlex.quote(shown)}"

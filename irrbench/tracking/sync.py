@@ -6,11 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from irrbench._display import without_password
 from irrbench.tracking.calls import Connection
 from irrbench.tracking.delivery import send
 from irrbench.tracking.queues import Queues
 from irrbench.tracking.spool import Session, SpoolError, sessions, store_of
-from irrbench.tracking.store import without_password
 
 SIGN_OF_LIFE_SECONDS = 60.0  # that a user waits for a store
 

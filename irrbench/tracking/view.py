@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from irrbench._display import hide_secrets
 from irrbench.scores import DEFAULT_SCORES, SCORES, base_score, record
 from irrbench.tracking.calls import StoredRun, call, is_refusal
 from irrbench.tracking.files import LOGGED_IMAGES_TAG
@@ -55,7 +56,8 @@ def view(run: StoredRun, scores: Sequence[str]) -> None:
     except Exception as error:
         if not is_refusal(error):
             raise
-        logger.warning("could not save the chart view: %s", error)  # best effort: a refused view is not kept
+        # Best effort: a refused view is not kept.
+        logger.warning("could not save the chart view: %s", hide_secrets(str(error)))
 
 
 @call
@@ -83,7 +85,7 @@ def save_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str] = 
     try:
         update_chart_view(client, experiment_id, scores=scores)
     except Exception as error:  # a chart is never worth a training run
-        logger.warning("could not save the chart view of experiment %s: %s", experiment_id, error)
+        logger.warning("could not save the chart view of experiment %s: %s", experiment_id, hide_secrets(str(error)))
         return False
     return True
 

@@ -31,6 +31,7 @@ import yaml
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 
+from irrbench._display import hide_secrets, without_password
 from irrbench._files import quiet, write_atomically, write_frame, write_json
 from irrbench.callbacks import RaterBoundsMonitor, SpoolingMLFlowLogger
 from irrbench.callbacks.logger import rank_zero_only
@@ -297,7 +298,8 @@ def open_run(cell: Cell) -> CellLogger:
     known = _read_key(cell)
     key = known or uuid.uuid4().hex
     if rank_zero_only.rank == 0:
-        write_json(cell.folder / RUN, {"key": key, "tracking_uri": tracking.uri, "experiment": tracking.experiment})
+        store = {"tracking_uri": without_password(tracking.uri), "experiment": tracking.experiment}
+        write_json(cell.folder / RUN, {"key": key, **store})
     run = CellLogger(cell, key, spool)
     run.log_hyperparams(_parameters(cell.config))
     run.experiment.log_text(yaml.safe_dump(asdict(cell.config), sort_keys=False), "config.yaml")
@@ -331,7 +333,8 @@ def start_anew(cell: Cell) -> None:
             for run in client.search_runs([experiment_id], f"tags.\"{KEY_TAG}\" = '{key}'"):
                 client.delete_run(run.info.run_id)
     except Exception as error:  # a store may raise anything, and the training does not need it
-        logger.warning("the former run of %s stays in MLflow: %s", cell.folder.name, error)
+        said = hide_secrets(str(error), cell.tracking.uri)
+        logger.warning("the former run of %s stays in MLflow: %s", cell.folder.name, said)
     for path in cell.folder.iterdir() if cell.folder.is_dir() else ():
         if path.name != LOCK:
             path.unlink()
@@ -341,7 +344,8 @@ def _read_key(cell: Cell) -> str | None:
     """The key of the cell's run, where it has one in this store and experiment."""
     try:
         noted = json.loads((cell.folder / RUN).read_text())
-        here = (noted["tracking_uri"], noted["experiment"]) == (cell.tracking.uri, cell.tracking.experiment)
+        known = without_password(noted["tracking_uri"]), noted["experiment"]
+        here = known == (without_password(cell.tracking.uri), cell.tracking.experiment)
         return str(noted["key"]) if here else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -25,6 +25,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from irrbench._display import hide_secrets, without_password
 from irrbench._files import try_lock, write_atomically
 from irrbench.config import ConfigError
 from irrbench.training.cell import LOCK, LOG, Cell, CellResult, is_finished, load_cell
@@ -175,13 +176,13 @@ def attempt(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None, 
 
 def _failure(cell: Cell, error: Exception) -> Failure:
     """What is known of a cell that ended with an error; the traceback goes into its folder."""
-    text = "".join(traceback.format_exception(error))
+    text = hide_secrets("".join(traceback.format_exception(error)), cell.tracking.uri)
     log: Path | None = cell.folder / LOG
     try:
         write_atomically(cell.folder / LOG, lambda place: place.write_text(text))
     except (OSError, ConfigError):  # a full disk is perhaps the error
         log = None
-    return Failure(cell.name, text, explain(error), log)
+    return Failure(cell.name, text, hide_secrets(explain(error), cell.tracking.uri), log)
 
 
 def _run_elsewhere(
@@ -261,8 +262,9 @@ class Executor:
             try:
                 workers = self.workers if start is None else start(self, stack)
             except (OSError, ValueError) as error:  # ConnectionError is one of the former
+                shown, said = without_password(str(self.address)), hide_secrets(str(error), str(self.address))
                 raise ConfigError(
-                    f"--address {self.address}: no {self.name} cluster answers there ({error}). Start it, or leave the "
+                    f"--address {shown}: no {self.name} cluster answers there ({said}). Start it, or leave the "
                     "address out for a local one."
                 ) from error
             if self.name == "loky":  # keeps processes for the next call, with modules and paths as they were
@@ -286,7 +288,8 @@ def check_executor(name: str, address: str | None) -> None:
     """
     if name == "loky":
         if address is not None:
-            raise ConfigError(f"--address {address} is that of a cluster; choose --executor dask or ray.")
+            found = f"--address {without_password(address)}"
+            raise ConfigError(f"{found} is that of a cluster; choose --executor dask or ray.")
         return
     try:
         import_module({"dask": "distributed", "ray": "ray"}[name])
@@ -335,7 +338,8 @@ class GridProgress:
         self._total, self._ended, self._console = len(cells), 0, console
         self._skipped = {cell.name for cell in cells if resume and is_finished(cell.folder)}
         epochs = sum(cell.config.train.max_epochs for cell in cells if cell.name not in self._skipped)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
+        name = TextColumn("{task.description}", markup=False)
+        columns = (name, BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
         self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
         self._task = self._bar.add_task("training", total=epochs)
         self._epochs_of_cell = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -388,7 +387,7 @@ def test_a_failed_write_leaves_the_old_report_and_no_rest(tmp_path, monkeypatch)
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "chmod", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(ConfigError, match="No space left"):
         write(tmp_path, name="new", **LIGHT)
     assert path.read_bytes() == before

@@ -1,0 +1,191 @@
+"""What may be shown of text that comes from elsewhere: no password, nothing that steers a terminal, no formula.
+
+Addresses of stores hold passwords, names of files and raters and messages of servers hold any character, and a
+spreadsheet program computes a cell that begins with ``=``.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
+
+from rich.console import Console
+from rich.segment import Segment
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import ConsoleOptions, RenderableType
+
+PLACEHOLDER = "PASSWORD"  # stands where an address or a command has a secret
+SECRET_VARIABLES = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "DATABRICKS_TOKEN",
+    "LABELBOX_API_KEY",
+)
+_SECRET_NAME = re.compile(
+    r"(?i)(?:pass|passw|passwd|password|passphrase|pwd|token|secret|credentials?|sig|signature|odbc_connect|"
+    r"(?:api|access|account|secret)[-_]?key)$"
+)
+_SCHEME = r"\b[A-Za-z][A-Za-z0-9+.-]*://"
+_LEAST = 3  # characters: shorter pieces of a password are part of any text
+
+# Secrets.
+
+
+def without_password(address: str) -> str:
+    """Return the address of a store, or a text that ends with one, as it may be shown.
+
+    A password may hold ``/``, ``@`` and ``:``: it ends at the last ``@``. Of a server, the user's name is left out too.
+
+    >>> without_password("https://me:secret@host/base"), without_password("postgresql://me:s@cre/t@host/db")
+    ('https://PASSWORD@host/base', 'postgresql://me:PASSWORD@host/db')
+    >>> without_password("mysql+pymysql://host/db?user=me&password=secret"), without_password("s3://bucket/me@home")
+    ('mysql+pymysql://host/db?user=me&password=PASSWORD', 's3://bucket/me@home')
+    """
+    for start, end in sorted(_secret_places(address), reverse=True):
+        address = f"{address[:start]}{PLACEHOLDER}{address[end:]}"
+    return address
+
+
+def _secret_places(address: str) -> Iterator[tuple[int, int]]:
+    """Where an address holds secrets: in front of its host and in its query."""
+    if (scheme := re.search(_SCHEME, address)) is None:
+        return
+    begin, is_server = scheme.end(), scheme[0].lower().startswith("http")
+    before = re.split(r"\?[^=?/@]+=", address[begin:], maxsplit=1)[0]
+    if "@" not in before and re.match(r"[^/@:\[]+:(?!\d*(?:/|$))", before):  # no port, but a password with "?"
+        before = address[begin:]
+    pair = before.rpartition("@")[0]
+    user, colon, password = pair.partition(":")
+    is_path = "/" in user or user.startswith("[") or (is_server and re.match(r"\d{1,5}/", password))
+    start, end = begin if is_server else begin + len(user + colon), begin + len(pair)
+    if start < end and not is_path and (is_server or colon):
+        yield start, end
+        begin = end
+    for found in re.finditer(r"[?&;]([^=&;?]*)=([^&]*)", address[begin:]):
+        if found[2] and _SECRET_NAME.search(unquote(found[1])):
+            yield begin + found.start(2), begin + found.end(2)
+
+
+def hide_secrets(text: str, *addresses: str) -> str:
+    """Return a text without the passwords of addresses, of these and of any in it, and of the environment.
+
+    A message may name a password alone, without its percent signs, or the part of it that was taken for a host.
+
+    >>> hide_secrets("no host 'me:s/cret@db'; tried s%2Fcret", "postgresql://me:s%2Fcret@db/x")
+    "no host 'me:PASSWORD@db'; tried PASSWORD"
+    """
+    for address in addresses:
+        text = text.replace(address, without_password(address))
+    text = re.sub(rf"{_SCHEME}[^\s'\"<>]+", lambda found: without_password(found[0]), text)
+    known = {form for address in addresses for form in _forms(address)}
+    known |= {os.environ[name] for name in SECRET_VARIABLES if len(os.environ.get(name, "")) > _LEAST}
+    for form in sorted(known, key=len, reverse=True):
+        text = re.sub(rf"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{{2}})){re.escape(form)}(?!\w)", PLACEHOLDER, text)
+    return text
+
+
+def _forms(address: str) -> Iterator[str]:
+    """Every form in which a message may have the secrets of an address."""
+    for start, end in _secret_places(address):
+        pair = address[start:end]
+        secret = pair.partition(":")[2] or pair if address[:start].endswith("://") else pair
+        plain = {secret, unquote(secret), unquote_plus(secret)}
+        plain |= set(re.findall(r"(?i)pwd=([^;]+)", unquote_plus(secret)))
+        for form in plain:
+            pieces = re.split(r"[/@:?#]", form)
+            yield from (piece for piece in pieces if len(piece) > _LEAST or len(pieces) == 1)
+            # What stands before the last "@" may be taken for a host, whatever is left of the password before it.
+            yield from (f"{form[found.end() :]}@" for found in re.finditer(r"[/@:?#]", form))
+            yield from (form, quote(form), quote(form, safe=""), quote_plus(form))
+        yield base64.b64encode(unquote(pair).encode()).decode()
+
+
+def hide_in_command(arguments: Iterable[str]) -> list[str]:
+    """Return the arguments of a command without the passwords of addresses, and without values of secret options.
+
+    >>> hide_in_command(["irrbench", "ui", "--tracking-uri=https://me:secret@host", "--api-key", "secret"])
+    ['irrbench', 'ui', '--tracking-uri=https://PASSWORD@host', '--api-key', 'PASSWORD']
+    """
+    shown: list[str] = []
+    is_secret = False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        is_option = name.startswith("-") and _SECRET_NAME.search(name) is not None
+        if is_option and equals:
+            shown.append(f"{name}={PLACEHOLDER}")
+        else:
+            shown.append(PLACEHOLDER if is_secret and not name.startswith("-") else without_password(argument))
+        is_secret = is_option and not equals
+    return shown
+
+
+# Terminals.
+
+# Control characters but line break and tab, separators of lines, what turns the direction of a text, half characters.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066\u2067\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Return a text with escapes in place of characters that steer a terminal or cannot be printed.
+
+    >>> printable("\x1b[2Jdone\r\u202e")
+    '\\x1b[2Jdone\\r\\u202e'
+    """
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class SafeConsole(Console):
+    """A console that shows names as they are: nothing in them is markup, and nothing steers the terminal.
+
+    Args:
+        options: of :class:`rich.console.Console`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Give the pieces of what is printed."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+# Spreadsheet programs.
+
+_FORMULA = r"(?='*[=+\-@\t\r\n＝＋－＠])"  # noqa: RUF001 - wide forms count too
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """Return a table as CSV in which no spreadsheet program finds a formula: such texts begin with an apostrophe.
+
+    So do texts with a formula behind apostrophes: :func:`unquote_formulas` gives back every text of the table.
+    """
+    quoted = _map_texts(frame, lambda text: re.sub(rf"^{_FORMULA}", "'", text))
+    text: str = quoted.to_csv(index=False, lineterminator="\n")
+    # Readers take a lone carriage return for the end of a line, where it is not in quotes.
+    return text if "\r" not in text else quoted.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+
+
+def unquote_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with the texts that :func:`to_csv` was given."""
+    return _map_texts(frame, lambda text: re.sub(rf"^'{_FORMULA}", "", text))
+
+
+def _map_texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """Change all texts in a table and above it; numbers, as negative ones, are none."""
+    found = frame.rename(columns=lambda name: change(name) if isinstance(name, str) else name)
+    for place, (_, values) in enumerate(frame.items()):
+        if values.dtype.kind not in "biufcmM":
+            found.isetitem(place, [change(value) if isinstance(value, str) else value for value in values])
+    return found
