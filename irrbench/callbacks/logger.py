@@ -75,7 +75,7 @@ class SpoolingMLFlowLogger(Logger):
             self._run = Run.new(uri, experiment_name, spool=folder)
         else:
             self._run = Run(uri, RunAddress(run_id=run_id), folder)
-        self._created = run_id is not None
+        self._begun = False
         self._save_dir = save_dir
 
     @property
@@ -101,10 +101,13 @@ class SpoolingMLFlowLogger(Logger):
         """The run, an :class:`irrbench.tracking.Run`; on other processes than the first, a dummy that ignores calls."""
         if rank_zero_only.rank > 0:
             return _DummyRun()
-        if not self._created:
-            self._created = True
-            tags = source_tags(self.tags)
-            self._run.create(run_name=self._run_name, tags=tags, artifact_location=self._artifact_location)
+        if not self._begun:
+            self._begun = True
+            if self._run.address.run_id:
+                self._run.adopt()
+            else:
+                tags = source_tags(self.tags)
+                self._run.create(run_name=self._run_name, tags=tags, artifact_location=self._artifact_location)
         return self._run
 
     @property
@@ -145,7 +148,7 @@ class SpoolingMLFlowLogger(Logger):
 
     def finalize(self, status: str = "success") -> None:
         """End the run, and wait a little for what is under way."""
-        if self._created:
+        if self._begun or self._run.address.run_id:
             self.experiment.finish(_STATUS.get(status, status.upper()))
             self.experiment.drain()
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
-from irrbench._display import SafeConsole
+from irrbench._display import SafeConsole, hide_secrets
 from irrbench._files import prepare_folder, quiet
 from irrbench.commands.checking import check_config, introduce, refusals, warn
 from irrbench.commands.loading import Scored, load_data, load_one, score_predictions, scored_on, scored_split
@@ -18,31 +20,34 @@ from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.overview import model_cautions
 from irrbench.plots import MODEL_COLOURS
 from irrbench.report import terminal_table
-from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside, save_chart_view
+from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside
+from irrbench.tracking.delivery import answer, delivery_for
 from irrbench.tracking.spool import default_spool, sessions
-from irrbench.tracking.store import absolute_uri, program, why_silent, with_password
-from irrbench.tracking.sync import deliver
+from irrbench.tracking.store import StoreError, absolute_uri, program, with_password
 from irrbench.training.cell import CellResult, Tracking, cell_colours, make_cells
+from irrbench.training.fit import read_key
 from irrbench.training.grid import Executor, Failure, GridProgress, Outcome, check_bounds, run_grid, shard
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
 
 ALL_ENDED_WELL, SOME_FAILED = 0, 1
+ANSWER_SECONDS = 3.0  # that a command waits for its store before it computes anything
+
+logger = logging.getLogger(__name__)
 
 
 class Store(NamedTuple):
-    """Where runs are kept: the MLflow client, the experiment, and the folder for what the store does not take.
+    """Where runs are kept: the store, the experiment, and the folder for what the store does not take.
 
-    And the command that is written into them.
+    And the command that is written into them, and the colours of models, first those that few others have.
     """
 
-    client: Any
-    experiment_id: str
-    experiment: str
     uri: str
+    experiment: str
     spool: Path
     command: str = ""
+    palette: Sequence[str] = MODEL_COLOURS
 
 
 def run_benchmark(
@@ -77,12 +82,12 @@ def run_benchmark(
         introduce(config, data, console)
         for refuse in refusals(config, data):
             refuse()
-        store = reach_store(config.tracking_uri, config.experiment, data, output)._replace(command=command)
+        store = reach_store(config.tracking_uri, config.experiment, data, output, names=list(config.predictions))
+        store = store._replace(command=command)
         models: Sequence[CellResult | Scored]
         failures: Sequence[Failure] = ()
         if config.predictions:
-            palette = palette_beside(store.client, store.experiment_id, config.predictions)
-            colours = {name: palette[place % len(palette)] for place, name in enumerate(config.predictions)}
+            colours = dict(zip(config.predictions, cycle(store.palette)))
             models = _score(config, data, store, colours, console=console)
         else:
             colours = cell_colours(config)
@@ -94,19 +99,19 @@ def run_benchmark(
                     "ends the last one writes the tables; so does the same command without --cells."
                 )
                 models = []
-        _deliver(store, console)
+        runs: Mapping[str, Run] = {}
         if models:
             results = make_results(config, data, models, failures=failures, colours=colours, command=command)
             files = write_outputs(results, output, galleries=galleries_of(results, data, models))
-            log_artifacts(_runs(models, store), files)
-            save_chart_view(store.client, store.experiment_id, scores=results.scores)
             ends, scores = results.interval_name, results.scores
             console.print(terminal_table(results.leaderboard, scores=scores, note=results.note, interval=ends))
             warn(results.cautions, console)
             for note in results.notes:
                 console.print(note)
             console.print(f"report: {output / REPORT}; tables: {output}/*.csv", soft_wrap=True)
-            console.print(f"charts: {chart_link(config.tracking_uri, store.experiment_id)}", soft_wrap=True)
+            runs = _runs(models, store)
+            log_artifacts(runs, files, scores)
+        _deliver(store, list(runs.values()), console)
         for failure in failures:
             console.print(f"\n{failure.text}", soft_wrap=True)
         if failures:
@@ -115,24 +120,36 @@ def run_benchmark(
     return SOME_FAILED if failures else ALL_ENDED_WELL
 
 
-def reach_store(uri: str, experiment: str | None, data: RaterData, output: Path) -> Store:
+def reach_store(
+    uri: str, experiment: str | None, data: RaterData, output: Path, *, names: Collection[str] = ()
+) -> Store:
     """Open an experiment, or create it, before anything is computed.
+
+    A store that does not answer within seconds, or fails, refuses nothing: what is for it waits in the spool.
 
     Args:
         uri: of the MLflow store.
         experiment: its name; one for the data set if not given.
         data: the raters' data.
         output: the folder of the results, in which records wait that the store does not take.
+        names: models whose own earlier runs have no say in the colours.
 
     Raises:
-        ConfigError: if the store cannot be used.
+        ConfigError: if there can be no store at the address, or the experiment was deleted.
     """
-    experiment = experiment or f"irrbench: {data.name}"
+
+    def palette() -> list[str]:
+        client, experiment_id = open_store(store.uri, store.experiment)
+        return palette_beside(client, experiment_id, names)
+
     try:
-        client, experiment_id = open_store(uri := with_password(uri), experiment)
-    except (ValueError, OSError) as error:
+        store = Store(absolute_uri(with_password(uri)), experiment or f"irrbench: {data.name}", default_spool(output))
+        return store._replace(palette=answer(store.uri, palette, seconds=ANSWER_SECONDS))
+    except StoreError as error:
         raise ConfigError(f"--tracking-uri: {error}") from error
-    return Store(client, experiment_id, experiment, absolute_uri(uri), default_spool(output))
+    except Exception as error:  # sockets, databases, disks: a store may raise anything; the first record warns of it
+        logger.debug("the store at the beginning: %s", hide_secrets(repr(error), store.uri))
+        return store
 
 
 def _train(
@@ -189,23 +206,22 @@ def _score(
     ]
 
 
-def _deliver(store: Store, console: Console) -> None:
-    """Send what the store did not take while cells trained, and say so where it still does not."""
-    if not sessions(store.spool):
-        return
-    if why_silent(store.uri, seconds=5) is None:
-        deliver(store.spool)
+def _deliver(store: Store, runs: Sequence[Run], console: Console) -> None:
+    """Wait for the store, some seconds if it takes nothing; link its charts, and say what it has not taken."""
+    delivery_for(store.uri, store.spool).drain(limit=600)
+    if experiments := [run.experiment_id for run in runs if run.experiment_id is not None]:
+        console.print(f"charts: {chart_link(store.uri, experiments[0])}", soft_wrap=True)
     if sessions(store.spool):
         command = f"{program()} sync --spool {shlex.quote(str(store.spool))}"
         console.print(f"Some records did not reach MLflow; send them: {command}", soft_wrap=True)
 
 
 def _runs(models: Sequence[CellResult | Scored], store: Store) -> dict[str, Run]:
-    """The models' runs; of cells without those that wait to be created."""
+    """The models' runs; of cells without those in another store."""
     runs = {}
     for model in models:
         if not isinstance(model, CellResult):
             runs[model.name] = model.run
-        elif model.facts["run_id"]:
-            runs[model.name] = Run(store.uri, RunAddress(run_id=str(model.facts["run_id"])), store.spool)
+        elif key := read_key(model.folder, store.uri, store.experiment):
+            runs[model.name] = Run(store.uri, RunAddress(key=key, experiment=store.experiment), store.spool)
     return runs

@@ -226,15 +226,16 @@ def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery
     return [*files, write_page(output / REPORT, page)]
 
 
-def log_artifacts(runs: Mapping[str, Run], files: Sequence[Path]) -> None:
-    """Put the results into each model's run; what the store does not take costs a warning.
+def log_artifacts(runs: Mapping[str, Run], files: Sequence[Path], scores: Sequence[str]) -> None:
+    """Put the results into each model's run, and save the view of their charts; nothing is waited for.
 
     Args:
         runs: by the model's name.
         files: as :func:`write_outputs` returns them.
+        scores: the main one first.
     """
     for run in runs.values():
         for path in files:
             run.log_file(path, f"benchmark/{FIGURES}" if path.parent.name == FIGURES else "benchmark")
-    for run in runs.values():
-        run.drain(limit=600)
+    for run in [*runs.values()][:1]:
+        run.save_view(scores)

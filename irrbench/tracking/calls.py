@@ -31,6 +31,7 @@ from irrbench.tracking.names import (
     safe_key,
     safe_part,
 )
+from irrbench.tracking.processes import PROCESS_TAG, close_abandoned, has_ended
 from irrbench.tracking.spool import METRICS, Request, RunAddress
 from irrbench.tracking.store import (
     BOUNDS_TAG,
@@ -137,6 +138,7 @@ class Connection:
         said: names of which a user was told that they are called otherwise.
         latest: by the id of a run that was there before, the latest value by key and step, as far as it was asked for.
         is_opening: whether it is being opened, which takes long where MLflow creates a database.
+        has_closed: whether the runs of ended processes were closed.
     """
 
     tracking_uri: str
@@ -147,6 +149,7 @@ class Connection:
     said: set[str] = field(default_factory=set)
     latest: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     is_opening: bool = False
+    has_closed: bool = False
 
     @property
     def client(self) -> Any:
@@ -237,7 +240,12 @@ def create(
         # MLflow takes the run's user from these tags, and a process that ends here leaves a run that is recognised.
         own = {tag: cut(left.pop(tag), MAX_TAG) for tag in [*left] if safe_key(tag) == tag} | {KEY_TAG: key}
         name = own.get(NAME_TAG, run_name)
-        connection.client.create_run(experiment_id, start_time=run.created, tags=own, run_name=name)
+        made = connection.client.create_run(experiment_id, start_time=run.created, tags=own, run_name=name)
+        if has_ended(own.get(PROCESS_TAG, "-")):  # its end may wait, too
+            connection.client.set_terminated(made.info.run_id, "KILLED")
+    if not connection.has_closed:
+        connection.has_closed = True
+        close_abandoned(connection.client)
     for twin in connection.find_runs(experiment_id, key, deleted=False)[1:]:
         # MLflow's client sends a request again that a dying server has performed but not answered
         connection.client.delete_run(twin.info.run_id)
@@ -246,9 +254,25 @@ def create(
 
 
 @call
+def adopt(run: StoredRun, process: str) -> None:
+    """Note the process that goes on with a run which irrbench has made."""
+    if PROCESS_TAG in run.read_tags():
+        log_tags(run, {PROCESS_TAG: process})
+
+
+@call
 def finish(run: StoredRun, status: str = "FINISHED") -> None:
     """End the run: ``FINISHED``, ``FAILED`` or ``KILLED``; ``RUNNING`` opens it again."""
     run.client.set_terminated(run.run_id, status, run.created)
+
+
+@call
+def delete(run: StoredRun) -> None:
+    """Delete the run, where there is one."""
+    found = run.client.get_experiment_by_name(run.address.experiment)
+    if found is not None:
+        for one in run.connection.find_runs(str(found.experiment_id), run.address.key, deleted=False):
+            run.client.delete_run(one.info.run_id)
 
 
 @call

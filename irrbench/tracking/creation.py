@@ -8,6 +8,7 @@ leaves either a usable store or none; the next process removes the draft.
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import sqlite3
@@ -26,10 +27,17 @@ logger = logging.getLogger(__name__)
 QUIET_SECONDS = 15.0  # an unfinished file that nobody has written to for so long is not being made any more
 COMPANIONS = ("-journal", "-wal", "-shm")  # of an sqlite file; a new file would be ruined by those of an old one
 ALWAYS_FILLED = {"alembic_version", "workspaces"}  # tables with rows in a store that holds nothing
-# The draft's process ends when this one does: its standard input is a pipe that ends then.
+# The draft's process removes it and ends when this one does: its standard input is a pipe that ends then.
 MAKE = """
-import os, sys, threading
-threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+import glob, os, sys, threading
+def end():
+    try:
+        os.read(0, 1)
+        for path in glob.glob(glob.escape(sys.argv[1]) + "*"):
+            os.remove(path)
+    finally:
+        os._exit(1)
+threading.Thread(target=end, daemon=True).start()
 import mlflow
 mlflow.MlflowClient(tracking_uri="sqlite:///" + sys.argv[1])
 """
@@ -47,10 +55,12 @@ def make_database(database: Path) -> None:
         OSError: if the folder or the disk does not take it; with the reason.
     """
     database = database.absolute()
-    if is_made(database):
+    if is_made(database) and not _drafts(database):
         return
     database.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(database):
+        for draft in _drafts(database):  # of the dead: the living hold the lock
+            draft.unlink(missing_ok=True)
         while not is_made(database):
             written = database.stat().st_mtime if database.exists() else 0.0
             if abs(time.time() - written) < QUIET_SECONDS:  # perhaps MLflow is making it in another process
@@ -58,6 +68,10 @@ def make_database(database: Path) -> None:
                 continue
             _set_aside(database)
             _make(database)
+
+
+def _drafts(database: Path) -> list[Path]:
+    return list(database.parent.glob(f".{glob.escape(database.name)}.*.new*"))
 
 
 def is_made(database: Path) -> bool:
@@ -80,9 +94,7 @@ def table_names(connection: sqlite3.Connection) -> set[str]:
 
 
 def _set_aside(database: Path) -> None:
-    """Move an unfinished store out of the way, with what sqlite keeps beside it, and remove the drafts of the dead."""
-    for draft in database.parent.glob(f".{database.name}.*.new*"):
-        draft.unlink(missing_ok=True)
+    """Move an unfinished store out of the way, with what sqlite keeps beside it."""
     is_empty = not database.exists() or database.stat().st_size == 0
     old = database.with_name(f"{database.name}.unfinished-{time.strftime('%Y%m%d-%H%M%S')}")
     for ending in ("", *COMPANIONS):

@@ -20,19 +20,26 @@ import os
 import shlex
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from irrbench._display import hide_secrets, without_password
 from irrbench.tracking.calls import CREATING, Connection, UnknownCallError, is_final, is_refusal, perform
 from irrbench.tracking.queues import WHOLE_STORE, Outcome, QueueName, Queues, queue_of
-from irrbench.tracking.spool import REFUSED, QueuedRequest, Request, Session, claim_all
-from irrbench.tracking.store import StoreError, program, sqlite_file, why_silent
+from irrbench.tracking.spool import REFUSED, QueuedRequest, Request, Session, claim_all, sessions
+from irrbench.tracking.store import StoreError, program, sqlite_file, unreadable, why_silent
 
 logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 MAX_REASON = 400  # characters
 PATIENCE, LIMIT = 4.0, 30.0  # seconds
+COMMAND_PATIENCE = 6.0  # of a command that has nothing else to do
 LOCAL_PATIENCE, LOCAL_LIMIT = 60.0, 300.0
 LOCAL_BUSY = 30.0  # failures of a database file are common where many write; longer ones are an outage
 OPENING = 15.0  # a database is created when it is opened first, which takes MLflow seconds
@@ -97,6 +104,7 @@ class Delivery:
         self._session: Session | None = None
         self._inherited: list[Session] = []
         self._in_memory = 0
+        self._taking_over = False
         self._worker = 0  # number of the thread that sends; earlier ones were abandoned
         self._sending: dict[int, tuple[list[QueuedRequest], float]] = {}  # by worker: what it sends, and since when
         self._answered = -math.inf
@@ -141,8 +149,8 @@ class Delivery:
         """Wait for what is under way and return how many requests still wait.
 
         Args:
-            limit: seconds to wait at most while requests arrive, and :data:`STUCK` seconds while none does (a database
-                file: :data:`LOCAL_PATIENCE`); if not given, what is left for the life of the process (see the module).
+            limit: seconds to wait at most while requests arrive; while none does :data:`COMMAND_PATIENCE` over the life
+                of the process (a database file: :data:`LOCAL_PATIENCE`). If not given, see the module.
             last: whether the process ends; then what remains is said in any case.
         """
         begin = progress = now = time.monotonic()
@@ -150,8 +158,10 @@ class Delivery:
             self._forget_removed()
             self._queues.end_pauses()
             self._changed.notify_all()
+            if self._worker == 0 and sessions(self.spool):
+                self._start_worker()
             count = len(self._queues)
-            while self._queues and (self._worker in self._sending or self._queues.next_batch()):
+            while self._taking_over or (self._queues and (self._worker in self._sending or self._queues.next_batch())):
                 self._changed.wait(0.05)
                 patience, longest, stuck = self._limits(limit, last=last)
                 self._replace_stuck(stuck, postpone=False)
@@ -159,9 +169,8 @@ class Delivery:
                 progress, count = now if len(self._queues) < count else progress, len(self._queues)
                 if now - progress > patience or now - begin > longest:
                     break
-            if limit is None:
-                self._waited += now - begin
-                self._idle += now - progress if self._queues else 0.0
+            self._waited += now - begin if limit is None else 0.0
+            self._idle += now - progress if self._queues else 0.0
             self._close_empty_sessions()
             if self._failing and len(self):
                 self._warn(next(iter(self._failing.values()))[1])
@@ -189,7 +198,7 @@ class Delivery:
         longest, stuck = (LOCAL_LIMIT, LOCAL_PATIENCE) if self._is_slow else (LIMIT, STUCK_AT_END)
         if limit is None:
             return self._patience - self._idle, longest - (0.0 if last else self._waited), stuck
-        return max(self._patience, STUCK), limit, max(stuck, STUCK)
+        return max(self._patience, COMMAND_PATIENCE) - self._idle, limit, max(stuck, STUCK)
 
     def _forget_removed(self) -> int:
         """Say that somebody has removed records, or the whole spool, under this process; how many are lost."""
@@ -236,14 +245,11 @@ class Delivery:
 
     def _start_worker(self) -> None:
         self._worker += 1
-        name = f"{THREAD_NAME}-{self._worker}"
+        self._taking_over = self._worker == 1
         with suppress(RuntimeError):  # the interpreter is about to end
-            threading.Thread(target=self._work, args=(self._worker,), name=name, daemon=True).start()
+            _start(partial(self._work, self._worker), str(self._worker))
 
     def _work(self, number: int) -> None:
-        # The HTTP library warns of every retry, MLflow of every lock; a user sees one warning, ours.
-        for noisy in ("urllib3.connectionpool", "mlflow.store.db.utils"):
-            logging.getLogger(noisy).addFilter(_is_not_from_workers)
         if number == 1:
             self._take_over()
         while batch := self._next(number):
@@ -259,7 +265,8 @@ class Delivery:
             logger.warning("An earlier run ended while it wrote %s, which cannot be sent.", path)
         with self._changed:
             self._queues.add_before(request for session in found for request in session.requests())
-            self._inherited = found
+            self._inherited, self._taking_over = found, False
+            self._changed.notify_all()
 
     def _next(self, number: int) -> list[QueuedRequest]:
         """Wait for something to send; [] when another worker has taken over."""
@@ -316,6 +323,46 @@ class Delivery:
             self._queues.postpone(batch)
             self._warn(f"it has not answered for {seconds:.0f} s")
         self._start_worker()
+
+
+def _start(function: Callable[[], object], name: str) -> None:
+    """Call a function in a thread of its own, which ends with the process.
+
+    The HTTP library warns of every retry, MLflow of every lock; a user sees one warning, ours.
+    """
+    for noisy in ("urllib3.connectionpool", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).addFilter(_is_not_from_workers)
+    threading.Thread(target=function, name=f"{THREAD_NAME}-{name}", daemon=True).start()
+
+
+def answer(tracking_uri: str, question: Callable[[], Answer], *, seconds: float) -> Answer:
+    """Return what a store answers within some seconds; MLflow's own client waits for minutes.
+
+    Args:
+        tracking_uri: the store.
+        question: asks it.
+        seconds: how long to wait for a sign of life, and then for the answer (a database file: LOCAL_PATIENCE).
+
+    Raises:
+        TimeoutError: if it does not answer, and what the question raises.
+    """
+    if reason := why_silent(tracking_uri, seconds=seconds):
+        raise unreadable(tracking_uri, ConnectionError(reason))
+    future: Future[Answer] = Future()
+
+    def ask() -> None:
+        try:
+            future.set_result(question())
+        except BaseException as error:  # raised where it was asked
+            future.set_exception(error)
+
+    import mlflow  # noqa: F401, PLC0415 (here, because it takes seconds on a busy machine)
+
+    _start(ask, "question")
+    try:
+        return future.result(seconds if sqlite_file(tracking_uri) is None else LOCAL_PATIENCE)
+    except FutureTimeoutError as error:
+        raise unreadable(tracking_uri, TimeoutError(f"no answer within {seconds:.0f} s")) from error
 
 
 def _is_not_from_workers(record: logging.LogRecord) -> bool:

@@ -32,6 +32,7 @@ from irrbench.tracking.calls import (
 from irrbench.tracking.files import table
 from irrbench.tracking.locks import exclusive
 from irrbench.tracking.names import MAX_KEY, call_keys, call_name, cut, entry_name
+from irrbench.tracking.processes import own_process
 from irrbench.tracking.spool import Payload, RunAddress
 from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG, sqlite_file
 
@@ -245,8 +246,8 @@ def _run_of(role: str, client: Any, experiment_id: str, own: str, sibling: str |
                 break
     if found is None:
         new_tags = {ROLE_TAG: role, COLOUR_TAG: ROLE_COLOURS[role], BOUNDS_TAG: own, NOTE_TAG: NOTES[role]}
-        new_tags |= {"mlflow.source.name": "irrbench"}
+        new_tags |= {"mlflow.source.name": "irrbench"} | own_process()
         found = client.create_run(experiment_id, run_name=DISPLAY_NAMES[role], tags=new_tags)
-    if found.info.status == "RUNNING":  # it was just created, or its process was killed before it could end it
+    if found.info.status != "FINISHED":  # it was just created, or its process was killed before it could end it
         client.set_terminated(found.info.run_id, "FINISHED")
     return str(found.info.run_id)

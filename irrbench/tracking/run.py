@@ -24,6 +24,7 @@ import irrbench.tracking.calls as stored
 from irrbench._display import hide_in_command, hide_secrets
 from irrbench.tracking import files
 from irrbench.tracking.delivery import Delivery, delivery_for
+from irrbench.tracking.processes import own_process
 from irrbench.tracking.reference_runs import bounds, bounds_line, bounds_table
 from irrbench.tracking.spool import Payload, Request, RunAddress, default_spool
 from irrbench.tracking.store import NOTE_TAG, ROLE_TAG, ROLES, absolute_uri
@@ -113,14 +114,30 @@ class Run:
         payload = arguments.pop("payload", Payload())
         self.delivery.put(Request(function.__name__, self.address, arguments, payload))
 
-    create = _recorded(stored.create)
     finish = _recorded(stored.finish)
+    delete = _recorded(stored.delete)
     join_bounds = _recorded(stored.join)
     log_bounds = _recorded(bounds)
     log_bounds_line = _recorded(bounds_line)
     log_results = _recorded(stored.results)
     save_view = _recorded(view)
     save_first_view = _recorded(first_view)
+
+    def create(
+        self,
+        *,
+        run_name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        artifact_location: str | None = None,
+    ) -> None:
+        """Create the run, as one of this process; see :func:`irrbench.tracking.calls.create`."""
+        tags = {**(tags or {}), **own_process()}
+        self.record(stored.create, run_name=run_name, tags=tags, artifact_location=artifact_location)
+
+    def adopt(self) -> None:
+        """Go on with a run that another process may have made."""
+        for process in own_process().values():
+            self.record(stored.adopt, process)
 
     def log_metrics(self, values: Mapping[str, float], *, step: int, by: str = "_") -> None:
         """Log values at a step, with the time of this call.

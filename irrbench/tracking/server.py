@@ -11,10 +11,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from irrbench._display import hide_secrets, without_password
-from irrbench.tracking.store import ROLE_TAG, connect, sqlite_file, unreadable, view_fragment, why_silent
+from irrbench.tracking.delivery import answer
+from irrbench.tracking.store import (
+    ROLE_TAG,
+    SERVER_TIMEOUT,
+    connect,
+    sqlite_file,
+    unreadable,
+    view_fragment,
+    why_silent,
+)
 
 START_SECONDS = 180
 STOP_SECONDS = 10
@@ -45,21 +55,29 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str | None:
         ValueError: if there is no such experiment, or the store cannot be read.
         ConnectionError: if the server does not answer.
     """
-    client = connect(tracking_uri)
     try:
-        active = {str(found.experiment_id): str(found.name) for found in client.search_experiments()}
+        active, newest = answer(tracking_uri, partial(_read_experiments, tracking_uri), seconds=SERVER_TIMEOUT)
+    except (OSError, ValueError):
+        raise
     except Exception as error:
         raise unreadable(tracking_uri, error) from error
     if experiment is None:
-        tagged = f"tags.\"{ROLE_TAG}\" != ''"
-        newest = client.search_runs(list(active), tagged, order_by=["attributes.start_time DESC"], max_results=1)
-        return str(newest[0].info.experiment_id) if newest else None
+        return newest
     for experiment_id, name in active.items():
         if experiment in {name, experiment_id}:
             return experiment_id
     names = ", ".join(sorted(active.values())) or "none"
     expected = f"expected the name or id of an experiment in {without_password(tracking_uri)}"
     raise ValueError(f"{expected}, found {experiment!r}. There are: {names}.")
+
+
+def _read_experiments(tracking_uri: str) -> tuple[dict[str, str], str | None]:
+    """The names of all experiments by their ids, and the id of the one with the newest run that irrbench has tagged."""
+    client = connect(tracking_uri)
+    active = {str(found.experiment_id): str(found.name) for found in client.search_experiments()}
+    tagged = f"tags.\"{ROLE_TAG}\" != ''"
+    newest = client.search_runs(list(active), tagged, order_by=["attributes.start_time DESC"], max_results=1)
+    return active, str(newest[0].info.experiment_id) if newest else None
 
 
 def page_address(host: str, port: int, experiment_id: str | None) -> str:

@@ -62,9 +62,9 @@ def open_store(tracking_uri: str, experiment: str, *, artifact_location: str | N
         An ``mlflow.MlflowClient`` and the id of the experiment.
 
     Raises:
-        StoreError: if MLflow cannot open a store at the URI, or the experiment of this name was deleted.
+        StoreError: if there can be no store at the URI, or the experiment of this name was deleted.
         OSError: if an sqlite file cannot be made.
-        ConnectionError: if the server does not answer.
+        ConnectionError: if the server does not answer, or the database cannot be read.
     """
     client = connect(tracking_uri)
     try:
@@ -95,9 +95,10 @@ def connect(tracking_uri: str) -> Any:
     """Return an ``mlflow.MlflowClient`` of a store; an sqlite file that is not there is made first, as a whole.
 
     Raises:
-        StoreError: if MLflow cannot open a store at the URI.
+        StoreError: if there can be no store at the URI.
         OSError: if an sqlite file cannot be made.
-        ConnectionError: if nothing answers at a server's address within seconds; MLflow itself waits for minutes.
+        ConnectionError: if the database cannot be read, or nothing answers at a server's address within seconds; MLflow
+            itself waits for minutes.
     """
     if is_server(tracking_uri) and (silence := why_silent(tracking_uri, seconds=SERVER_TIMEOUT)):
         raise unreadable(tracking_uri, ConnectionError(silence))
@@ -144,11 +145,15 @@ def unreadable(tracking_uri: str, error: Exception) -> Exception:
             f"expected a tracking server at {shown}, found none that answers ({said}). "
             f"Start it, or use a local file with tracking URI {DEFAULT_TRACKING_URI!r}."
         )
-    upgrade = f" An old database may need `{program('mlflow')} db upgrade {shlex.quote(shown)}`."
-    return StoreError(
+    text = (
         f"expected an MLflow store at an address like {DEFAULT_TRACKING_URI!r} or 'http://host:port', found {shown!r}, "
-        f"which cannot be read ({said}).{upgrade if tracking_uri.startswith(DATABASES) else ''}"
+        f"which cannot be read ({said})."
     )
+    if not tracking_uri.startswith(DATABASES):
+        return StoreError(text)
+    text += f" An old database may need `{program('mlflow')} db upgrade {shlex.quote(shown)}`."
+    # A database that is down, locked or damaged may come back; a driver that is not installed does not.
+    return StoreError(text) if isinstance(error, ImportError) else ConnectionError(text)
 
 
 # The address of a store.
@@ -233,7 +238,10 @@ def why_silent(tracking_uri: str, *, seconds: float) -> str | None:
     except HTTPError as error:
         return None if error.code < 500 else f"it answers {error.code} {error.reason}"
     except URLError as error:
-        return None if isinstance(error.reason, ssl.SSLError) else str(error.reason)
+        # Of certificates only MLflow's client knows which ones count; any other error is no answer, as of a server
+        # without encryption.
+        is_certificate = isinstance(error.reason, ssl.SSLError) and "CERTIFICATE" in str(error.reason.reason).upper()
+        return None if is_certificate else str(error.reason)
     except (OSError, HTTPException, sqlite3.Error) as error:
         return str(error) or type(error).__name__
     return None

@@ -8,7 +8,6 @@ worker of a cluster, stays a single one.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import pickle
@@ -31,17 +30,17 @@ import yaml
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 
-from irrbench._display import hide_secrets, without_password
+from irrbench._display import without_password
 from irrbench._files import quiet, write_atomically, write_frame, write_json
 from irrbench.callbacks import RaterBoundsMonitor, SpoolingMLFlowLogger
 from irrbench.callbacks.logger import rank_zero_only
 from irrbench.metrics.inputs import extremes, to_mask
 from irrbench.scores import gain
 from irrbench.summary import bounds_digest
-from irrbench.tracking import Run, RunAddress, open_store
+from irrbench.tracking import Run, RunAddress
 from irrbench.tracking.run import COMMAND_TAG
 from irrbench.tracking.spool import claim_all, default_spool
-from irrbench.tracking.store import COLOUR_TAG, KEY_TAG
+from irrbench.tracking.store import COLOUR_TAG
 from irrbench.training.batches import TORCH, Loaders, draws, image_facts, make_loaders
 from irrbench.training.cell import DONE, LOCK, MASKS, RUN, Cell, CellConfig, CellError, PackedMask, pack_masks
 from irrbench.training.checkpoints import LAST, AtomicCheckpointIO, LastEpoch, best_weights, find_checkpoint
@@ -52,8 +51,6 @@ if TYPE_CHECKING:
 
 EpochListener = Callable[[int, float], None]  # called with the number of ended epochs and the main validation score
 SHOWN = 4000  # characters of what failed processes wrote
-
-logger = logging.getLogger(__name__)
 
 
 def run_cell(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None) -> None:
@@ -295,7 +292,7 @@ def open_run(cell: Cell) -> CellLogger:
             for draft in session.half_written():  # the resumed epoch writes it again
                 draft.unlink()
             session.close()
-    known = _read_key(cell)
+    known = read_key(cell.folder, tracking.uri, tracking.experiment)
     key = known or uuid.uuid4().hex
     if rank_zero_only.rank == 0:
         store = {"tracking_uri": without_password(tracking.uri), "experiment": tracking.experiment}
@@ -326,26 +323,20 @@ def _parameters(config: CellConfig) -> dict[str, Any]:
 
 def start_anew(cell: Cell) -> None:
     """Remove the files and the MLflow run of earlier attempts, so that no model is listed twice."""
-    key = _read_key(cell)
-    try:
-        if key is not None:
-            client, experiment_id = open_store(cell.tracking.uri, cell.tracking.experiment)
-            for run in client.search_runs([experiment_id], f"tags.\"{KEY_TAG}\" = '{key}'"):
-                client.delete_run(run.info.run_id)
-    except Exception as error:  # a store may raise anything, and the training does not need it
-        said = hide_secrets(str(error), cell.tracking.uri)
-        logger.warning("the former run of %s stays in MLflow: %s", cell.folder.name, said)
+    uri, experiment = cell.tracking.uri, cell.tracking.experiment
+    if key := read_key(cell.folder, uri, experiment):
+        Run.new(uri, experiment, key=key, spool=default_spool(cell.folder.parents[1])).delete()
     for path in cell.folder.iterdir() if cell.folder.is_dir() else ():
         if path.name != LOCK:
             path.unlink()
 
 
-def _read_key(cell: Cell) -> str | None:
-    """The key of the cell's run, where it has one in this store and experiment."""
+def read_key(folder: Path, uri: str, experiment: str) -> str | None:
+    """The key of the run of a cell, by its folder, where it has one in this store and experiment."""
     try:
-        noted = json.loads((cell.folder / RUN).read_text())
+        noted = json.loads((folder / RUN).read_text())
         known = without_password(noted["tracking_uri"]), noted["experiment"]
-        here = known == (without_password(cell.tracking.uri), cell.tracking.experiment)
+        here = known == (without_password(uri), experiment)
         return str(noted["key"]) if here else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -62,7 +62,7 @@ def test_it_logs_what_lightnings_own_logs(tmp_path, uri) -> None:
         assert points[0] == points[1]
     assert ours.data.params == theirs.data.params
     assert ours.info.status == theirs.info.status == "FINISHED"
-    own = {"mlflow.runName", "irrbench.run_key", "irrbench.command", "mlflow.source.git.commit"}
+    own = {"mlflow.runName", "irrbench.run_key", "irrbench.command", "irrbench.process", "mlflow.source.git.commit"}
     assert {k: v for k, v in ours.data.tags.items() if k not in own} == {
         k: v for k, v in theirs.data.tags.items() if k not in own
     }

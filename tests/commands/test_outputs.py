@@ -183,20 +183,19 @@ def test_a_model_of_several_seeds_has_the_colour_of_its_first(written):
 
 class Run:
     def __init__(self):
-        self.logged, self.drained = [], 0
+        self.logged, self.views = [], []
 
     def log_file(self, path, folder):
-        assert not self.drained
         self.logged.append((path.name, folder))
 
-    def drain(self, limit):
-        assert limit > 0
-        self.drained += 1
+    def save_view(self, scores):
+        self.views.append(scores)
 
 
-def test_every_model_gets_the_report(written):
+def test_every_model_gets_the_report_and_the_charts_one_view(written):
     _, _, _, files = written
     runs = {"unet": Run(), "fpn": Run()}
-    log_artifacts(runs, files)
+    log_artifacts(runs, files, ["iou"])
     assert [len(run.logged) for run in runs.values()] == [len(files)] * 2
     assert {("report.html", "benchmark"), ("band.svg", "benchmark/figures")} <= set(runs["fpn"].logged)
+    assert [view for run in runs.values() for view in run.views] == [["iou"]]
