@@ -37,6 +37,7 @@ _SECRET_NAME = re.compile(
     r"(?:api|access|account|secret)[-_]?key)$"
 )
 _SCHEME = r"\b[A-Za-z][A-Za-z0-9+.-]*://"
+_BEGIN, _END = r"(?:(?<!\w)|(?!\w)|(?<=%[0-9A-Fa-f]{2}))", r"(?:(?<!\w)|(?!\w))"  # not within a word
 _LEAST = 3  # characters: shorter pieces of a password are part of any text
 
 # Secrets.
@@ -91,7 +92,8 @@ def hide_secrets(text: str, *addresses: str) -> str:
     known = {form for address in addresses for form in _forms(address)}
     known |= {os.environ[name] for name in SECRET_VARIABLES if len(os.environ.get(name, "")) > _LEAST}
     for form in sorted(known, key=len, reverse=True):
-        text = re.sub(rf"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{{2}})){re.escape(form)}(?!\w)", PLACEHOLDER, text)
+        end = form[len(form.rstrip("@")) :]
+        text = re.sub(rf"{_BEGIN}{re.escape(form)}{_END}", PLACEHOLDER + end, text)
     return text
 
 

@@ -1,0 +1,125 @@
+"""The password of a tracking store stands in no file, in no run, and in nothing that a command prints."""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from irrbench.commands.main import main
+from irrbench.tracking import open_store
+from irrbench.tracking.server import local_server
+from irrbench.tracking.store import connect
+from tests.training.study import ids, write_predictions
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
+PARTS = ("zqx7Tr3s", "Kw9vPl2m")
+SECRET = "".join(PARTS)
+FORMS = [*PARTS, base64.b64encode(f"me:{SECRET}".encode()).decode()[4:-4]]
+SMALL = ["--models", "[{architecture: fpn, encoder: resnet18}]", "--labels", "[majority]", "--max-epochs", "1"]
+QUICK = ["--statistics.resamples", "50"]
+
+
+def leaks(folder: Path, said: str = "") -> list[str]:
+    """Files that hold the secret in any form, and lines of what was said; the spool needs it to deliver later."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "store.json"]
+    found = [str(path) for path in files if any(form.encode() in path.read_bytes() for form in FORMS)]
+    return found + [line for line in said.splitlines() if any(form in line for form in FORMS)]
+
+
+def run(arguments: list[str]) -> int:
+    try:
+        return main(arguments)
+    except SystemExit as error:
+        return int(str(error.code))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"http://me:{SECRET}@127.0.0.1:9",
+        f"http://me:{PARTS[0]}/{PARTS[1]}@127.0.0.1:9",
+        f"http://127.0.0.1:9/?token={SECRET}",
+        f"postgresql://me:{PARTS[0]}@{PARTS[1]}@127.0.0.1:1/db",
+        f"mysql+pymysql://127.0.0.1:1/db?user=me&passwd={SECRET}",
+        f"nonsense://me:{SECRET}@host/x",
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_named_without_its_password(address, tmp_path, capfd):
+    for uri in (
+        ["ui", "--no-browser", "--tracking-uri", address],
+        ["benchmark", "--print-config", f"--tracking_uri={address}"],
+    ):
+        run(uri)
+    run(["convert", f"--tracking-uri={address}"])
+    with pytest.raises((OSError, ValueError)) as caught:
+        open_store(address, "nodules")
+    out, err = capfd.readouterr()
+    assert not leaks(tmp_path, f"{out}{err}{caught.value}")
+    assert "127.0.0.1" in out + err or "@host/x" in out + err
+
+
+@pytest.fixture
+def predictions(tmp_path: Path) -> Path:
+    return write_predictions(tmp_path / "net", ids("test"))
+
+
+@pytest.mark.slow
+def test_everything_that_a_command_leaves_is_without_the_password(study, predictions, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri, data = f"http://me:{SECRET}@127.0.0.1:{port}", ["--data", str(study)]
+    train = ["benchmark", *data, *QUICK, *SMALL, "--output", "trained", "--tracking-uri", uri]
+    with local_server(f"sqlite:///{tmp_path / 'served' / 'mlflow.db'}", host="127.0.0.1", port=port) as server:
+        assert "served" not in "".join(commands_of(server))  # the store's address may hold a password
+        assert main(train) == 0
+        assert main(["benchmark", *data, *QUICK, "--predictions", f"net={predictions}", f"--tracking_uri={uri}"]) == 0
+        assert (
+            main(
+                ["reliability", *data, "--study.resamples", "20", "--study.quadrature", "false", "--tracking-uri", uri]
+            )
+            == 0
+        )
+        assert main(["check", str(study), "--tracking_uri", uri]) == 0
+        assert main(["ui", "--no-browser", "--tracking-uri", uri]) == 0
+        # A rerun asks for the whole address, and goes on in the same cell and run with it.
+        again = ["benchmark", "--config", "trained/config.yaml", "--no-resume"]
+        assert main(again) == 2
+        assert "lacks its password" in (said := capfd.readouterr()).err
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert main(again) == 0
+        client, experiment_id = open_store(uri, "irrbench: study")
+        names = [found.info.run_name for found in client.search_runs([experiment_id])]
+        assert sorted(names) == sorted(set(names))  # the former run of the cell was found and removed
+    assert not leaks(tmp_path, said.out + said.err + "".join(capfd.readouterr()))
+    assert "https://" not in (tmp_path / "trained" / "config.yaml").read_text()
+    assert f"http://PASSWORD@127.0.0.1:{port}" in (tmp_path / "trained" / "config.yaml").read_text()
+
+
+def commands_of(server: subprocess.Popen[bytes]) -> list[str]:
+    """The command lines, as every user of the machine sees them, of a server's processes."""
+    group = [
+        path
+        for path in Path("/proc").glob("[0-9]*/stat")
+        if path.read_text().rpartition(")")[2].split()[2] == str(server.pid)
+    ]
+    return [path.with_name("cmdline").read_text() for path in group]
+
+
+def test_mlflow_prints_no_address_with_a_password(monkeypatch):
+    """Of each run that ends; addresses without a password it prints as ever."""
+    variable = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+    monkeypatch.setenv(variable, "before")  # brought back in the end
+    monkeypatch.delenv(variable)
+    monkeypatch.setattr("irrbench.tracking.store.why_silent", lambda _uri, *, seconds: None)
+    connect("http://127.0.0.1:9")
+    assert variable not in os.environ
+    connect(f"http://me:{SECRET}@127.0.0.1:9")
+    assert os.environ[variable] == "true"

@@ -1,0 +1,115 @@
+"""What is shown of passwords, of characters that steer a terminal, and of texts that look like formulas."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from irrbench._display import SafeConsole, hide_in_command, hide_secrets, printable, to_csv, without_password
+from irrbench._files import read_frame, write_frame
+
+HIDDEN = [
+    ("https://me:secret@host:5000/base", "https://PASSWORD@host:5000/base"),
+    ("https://secret@host", "https://PASSWORD@host"),
+    ("HTTPS://me:secret@[::1]:5000/", "HTTPS://PASSWORD@[::1]:5000/"),
+    ("https://host/?token=secret&x=1", "https://host/?token=PASSWORD&x=1"),
+    ("https://host?%70assword=secret", "https://host?%70assword=PASSWORD"),
+    ("postgresql://me:se/cr@et:x@host/db", "postgresql://me:PASSWORD@host/db"),
+    ("postgresql://me:se?cret@host/db", "postgresql://me:PASSWORD@host/db"),
+    ("postgresql://me:s%40cret@host/db?sslpassword=secret", "postgresql://me:PASSWORD@host/db?sslpassword=PASSWORD"),
+    ("postgresql+psycopg2://me:secret@[::1]:5432/db", "postgresql+psycopg2://me:PASSWORD@[::1]:5432/db"),
+    ("postgresql://host/db?user=me@corp&password=se@cret/x", "postgresql://host/db?user=me@corp&password=PASSWORD"),
+    ("mysql+pymysql://host/db?pwd=secret", "mysql+pymysql://host/db?pwd=PASSWORD"),
+    ("mysql+pymysql://host/db?user=me&passwd=secret", "mysql+pymysql://host/db?user=me&passwd=PASSWORD"),
+    ("mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dsecret", "mssql+pyodbc:///?odbc_connect=PASSWORD"),
+    ("ftp://me:secret@host/mlruns", "ftp://me:PASSWORD@host/mlruns"),
+    ("--tracking-uri=https://me:secret@host", "--tracking-uri=https://PASSWORD@host"),
+]
+SHOWN = [
+    *("http://127.0.0.1:5000", "http://host:5000/x@y", "http://[::1]:5000/", "postgresql://me@host/db", "databricks"),
+    *(
+        "postgresql://me:@host/db",
+        "sqlite:////data/me@home:x@y/mlflow.db",
+        "sqlite:///a@b.db",
+        "file:///home/me@x/runs",
+    ),
+    *("s3://bucket/a:b@c", "/home/me@x:y@z/mlruns", "tcp://host:8786", "postgresql://host/db?sslkey=/etc/client.key"),
+]
+
+
+@pytest.mark.parametrize(("address", "shown"), [*HIDDEN, *((address, address) for address in SHOWN)])
+def test_an_address_is_shown_without_its_password(address, shown):
+    assert without_password(address) == shown
+    assert without_password(shown) == shown
+
+
+def test_a_message_names_no_password_in_any_form():
+    address = "postgresql://me:p%2Fw@rd%20x@host/db?sslpassword=inner%3Dpart"
+    pair = base64.b64encode(b"me:tok3n").decode()
+    for said, shown in (
+        (f"{address} is shut", "postgresql://me:PASSWORD@host/db?sslpassword=PASSWORD is shut"),
+        ("host 'rd%20x@host'", "host 'PASSWORD@host'"),
+        ("password 'p/w@rd x' and p%2Fw%40rd%20x", "password 'PASSWORD' and PASSWORD"),
+        ("inner=part, inner%3Dpart", "PASSWORD, PASSWORD"),
+        ("other: ftp://you:hidden@host/x", "other: ftp://you:PASSWORD@host/x"),
+        ("me and a wardrobe stay", "me and a wardrobe stay"),
+    ):
+        assert hide_secrets(said, address) == shown
+    assert hide_secrets("no host 'rd@host'", "mysql://me:abcdef@rd@host") == "no host 'PASSWORD@host'"
+    assert hide_secrets(f"Authorization: Basic {pair}", "https://me:tok3n@host") == "Authorization: Basic PASSWORD"
+
+
+def test_secrets_of_the_environment_are_in_no_message(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0k3n")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "abc/def")
+    assert hide_secrets("Bearer t0k3n, signed with abc/def") == "Bearer PASSWORD, signed with PASSWORD"
+
+
+def test_a_command_is_noted_without_secrets():
+    typed = ["train.py", "--token", "secret", "--seed", "1", "--api_key=secret", "uri=ftp://a:b@c", "--password", "-v"]
+    assert hide_in_command(typed) == [
+        *("train.py", "--token", "PASSWORD", "--seed", "1", "--api_key=PASSWORD", "uri=ftp://a:PASSWORD@c"),
+        *("--password", "-v"),
+    ]
+
+
+NAMES = ["\x1b[2J\x1b]0;owned\x07", "a\rb", "\u202egnp.exe", "[red]r[/]", "[/]", ":smile:", "\x9b31m", "\udcff", "ü漢"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_steers_no_terminal_and_is_no_markup(name):
+    stream = io.StringIO()
+    console = SafeConsole(file=stream, force_terminal=True, color_system=None, width=200)
+    console.print(name, f"in a sentence: {name}")
+    lines = stream.getvalue()
+    lines.encode()  # the half of a character cannot be written
+    assert not set(lines) & set("\x07\x1b\r\x9b\u202e")
+    visible = printable(name.replace("\x07", "").replace("\r", ""))  # rich drops these itself
+    assert lines == f"{visible} in a sentence: {visible}\n"
+
+
+def test_an_isolated_name_stays_isolated():
+    text = "\N{FIRST STRONG ISOLATE}\N{HEBREW LETTER ALEF}\N{POP DIRECTIONAL ISOLATE}, line\n\tline"
+    assert printable(text) == text
+
+
+def test_texts_that_look_like_formulas_are_texts_and_come_back(tmp_path):
+    plain, wide = ["=cmd|'/c calc'!A1", "'=x", "''=y", "'quoted", "-5", "+1", "@sum(a)"], "\N{FULLWIDTH EQUALS SIGN}1"
+    texts = [*plain, wide, "\ta", "\ra", "a\rb", "007", "NA", ""]
+    table = pd.DataFrame({"image_id": texts, "score": [-0.5] * len(texts), "=h": [True] * len(texts)})
+    written = to_csv(table).replace('"', "")
+    starts = [line[:2] for line in written.split("\n")[1:-1]]
+    assert [start[0] for start in starts[:3]] == ["'"] * 3
+    assert not {start[0] for start in starts} & {*"=+-@\t\r", wide[0]}
+    assert written.partition("\n")[0] == "image_id,score,'=h"
+    assert ",-0.5," in written
+    pd.testing.assert_frame_equal(read_frame(write_frame(tmp_path / "t.csv", table)), table, check_dtype=False)
+
+
+def test_a_plain_console_would_have_failed():
+    with pytest.raises(Exception, match="closing tag"):
+        Console(file=io.StringIO()).print("[/]")
