@@ -134,7 +134,8 @@ def hide_in_command(arguments: Iterable[str]) -> list[str]:
 
 # Terminals.
 
-# Control characters but line break and tab, separators of lines, what turns the direction of a text, half characters.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # with half characters, which nothing can write
+# Those but line break and tab, and what turns the direction of a text.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066\u2067\ud800-\udfff]")
 
 
@@ -145,6 +146,15 @@ def printable(text: str) -> str:
     '\\x1b[2Jdone\\r\\u202e'
     """
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def has_control(name: str) -> bool:
+    r"""Return whether a name holds a line break or another control character, or the half of a character.
+
+    >>> has_control("a\n[1/1] b"), has_control("Dr. \N{HEBREW LETTER ALEF}/1")
+    (True, False)
+    """
+    return _CONTROL.search(name) is not None
 
 
 class SafeConsole(Console):
@@ -165,15 +175,24 @@ class SafeConsole(Console):
 
 # Spreadsheet programs.
 
-_FORMULA = r"(?='*[=+\-@\t\r\n＝＋－＠])"  # noqa: RUF001 - wide forms count too
+# Behind apostrophes: what begins a formula, and is no number.
+_FORMULA = r"(?='*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])(?!'*[+-]?[\d.]+(?:[eE][+-]?\d+)?$)"
+
+
+def quote_formula(text: str) -> str:
+    """Return a text as no spreadsheet program takes it for a formula: behind an apostrophe, if it may be one.
+
+    So are texts with a formula behind apostrophes: :func:`unquote_formulas` gives back every text.
+
+    >>> quote_formula("=cmd()"), quote_formula("'=x"), quote_formula("-0.5"), quote_formula("unet")
+    ("'=cmd()", "''=x", '-0.5', 'unet')
+    """
+    return re.sub(f"^{_FORMULA}", "'", text)
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """Return a table as CSV in which no spreadsheet program finds a formula: such texts begin with an apostrophe.
-
-    So do texts with a formula behind apostrophes: :func:`unquote_formulas` gives back every text of the table.
-    """
-    quoted = _map_texts(frame, lambda text: re.sub(rf"^{_FORMULA}", "'", text))
+    """Return a table as CSV, its texts and the names of its columns as :func:`quote_formula` gives them."""
+    quoted = _map_texts(frame, quote_formula)
     text: str = quoted.to_csv(index=False, lineterminator="\n")
     # Readers take a lone carriage return for the end of a line, where it is not in quotes.
     return text if "\r" not in text else quoted.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
@@ -181,7 +200,7 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 def unquote_formulas(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table with the texts that :func:`to_csv` was given."""
-    return _map_texts(frame, lambda text: re.sub(rf"^'{_FORMULA}", "", text))
+    return _map_texts(frame, lambda text: re.sub(f"^'{_FORMULA}", "", text))
 
 
 def _map_texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:

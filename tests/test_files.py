@@ -70,6 +70,18 @@ def test_tables_come_back_as_they_were(tmp_path):
     pd.testing.assert_frame_equal(found[numbers], table[numbers], check_exact=True)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_who_may_read_a_file_is_for_the_users_umask_to_say(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        path = write_atomically(tmp_path / "new" / "report.html", lambda place: place.write_text("a patient"))
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == mode
+    assert path.parent.stat().st_mode & 0o777 == 0o777 & ~umask
+
+
 def test_a_file_that_never_was_is_not_there_in_half(tmp_path):
     with pytest.raises(ConfigError, match="No space left"):
         write_atomically(tmp_path / "new" / "per_image.csv", full_disk)

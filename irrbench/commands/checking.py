@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from rich.text import Text
 
-from irrbench._display import SafeConsole
+from irrbench._display import SafeConsole, has_control
 from irrbench.analysis.candidates import BLIND_NAME
 from irrbench.commands.loading import DataConfig, describe, load_data, load_one, scored_on, scored_split
 from irrbench.commands.outputs import check_questions
@@ -43,13 +43,16 @@ def check_config(config: DataConfig) -> None:
     """Refuse what no data can make right.
 
     Raises:
-        ConfigError: predictions under a bound's name, or an executor that is not installed.
+        ConfigError: predictions whose name is a bound's or holds control characters, or an executor that is not
+            installed.
     """
     if not isinstance(config, BenchmarkConfig):
         return
     taken = sorted(set(config.predictions) & {*DISPLAY_NAMES.values(), BLIND_NAME})
     if taken:
         raise ConfigError(f"--predictions: {taken[0]!r} is the name of a bound; call the model something else.")
+    for name in filter(has_control, config.predictions):
+        raise ConfigError(f"--predictions: {name!r} holds a control character; call the model something else.")
     check_executor(config.executor, config.address)
 
 

@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from irrbench._display import has_control
 from irrbench.data.image_files import ROI, Classes, Drawn, FolderImage, MaskFile, decide_all, read_files, rules_of
 from irrbench.data.io import Files, files_by_id, in_threads, shown_path
 from irrbench.data.layout import (
@@ -161,6 +162,10 @@ class _Folder:
         masks, misplaced = rater_folders(root, self.images)
         self.problems += misplaced
         folders = sorted(path.name for path in masks)
+        found = "a name with a line break or another control character"
+        unfit = [name for name in (*self.images, *folders) if has_control(name)]
+        if unfit:  # no table can hold them
+            raise DataError([Problem(repr(name), found, "a plain name", "rename it") for name in unfit])
         expected = "" if allow_missing else "a mask by each rater for each image"
         self.masks = {
             rater: self._files(f"masks/{rater}", "one mask for each image", expected, DECLARE)

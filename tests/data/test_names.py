@@ -222,3 +222,15 @@ def test_a_common_suffix_is_found_on_any_ids(ids):
 def test_what_fits_by_chance_means_nothing():
     ids = [f"LIDC-IDRI-{number:04d}_n{number % 3}_s{number % 10:02d}" for number in range(900)]
     assert not relate_names([f"s{number}" for number in range(900)], ids)
+
+
+@pytest.mark.parametrize("name", ["case\n[done] forged: 0.99", "case\x1b[2J", "case\r", "case\udcff"])
+def test_a_name_with_a_control_character_is_a_problem_that_shows_it_harmless(tmp_path, name):
+    write(tmp_path)
+    (tmp_path / of_image(IDS[0])).rename(tmp_path / of_image(name))
+    for rater in RATERS:
+        (tmp_path / of_mask(rater, IDS[0])).rename(tmp_path / of_mask(rater, name))
+    (problem,) = check_folder(tmp_path)
+    found = "found a name with a line break or another control character"
+    assert str(problem) == f"{name!r}: {found}; expected a plain name. Remedy: rename it."
+    assert str(problem).isprintable()

@@ -397,3 +397,11 @@ def test_a_failed_write_leaves_the_old_report_and_no_rest(tmp_path, monkeypatch)
 def test_refuses_a_frame_without_scores():
     with pytest.raises(ValueError, match="must have a score column; found name, role"):
         results(leaderboard(MODELS)[["name", "role"]])
+
+
+def test_names_neither_turn_a_line_nor_hide_on_the_page(tmp_path):
+    name = "ab\u202egnp.exe\x1b[2J\x07"
+    text, parsed = write(tmp_path, name=name, models={name: 0.6, "fpn": 0.5}, notes=(name,))
+    assert not set(text) & {"\u202e", "\x1b", "\x07"}
+    assert text.partition("<title>")[2].startswith("Benchmark: ab\\u202egnp.exe\\x1b[2J\\x07")
+    assert "ab\\u202egnp.exe\\x1b[2J\\x07" in " ".join(parsed.cells)
