@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from irrbench._display import quote_formula
 from irrbench.convert.values import Shape
 from irrbench.data.folder import check_folder
 from irrbench.data.formats import extension, stem
@@ -251,10 +252,11 @@ def _write_manifest(path: Path, rows: Sequence[tuple[str, Source]]) -> None:
     kept = {name: column for name, column in columns.items() if times[column] == 1}
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image_id", "source", *kept.values()])
+        writer.writerow(map(quote_formula, ["image_id", "source", *kept.values()]))
         for (name, source), values, split in zip(rows, covariates, splits, strict=True):
             known = values if split is None else values | {"split": split}
-            writer.writerow([name, source.name, *(known.get(column, "") for column in kept)])
+            cells = [name, source.name, *(known.get(column, "") for column in kept)]
+            writer.writerow(quote_formula(cell) if isinstance(cell, str) else cell for cell in cells)
 
 
 def safe_name(name: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from irrbench._display import unquote_formulas
 from irrbench.data.formats import stem
 from irrbench.data.io import escapes
 from irrbench.data.naming import relate_names
@@ -111,7 +112,7 @@ def _plain(name: object) -> str:
 
 def _read_csv(path: Path, group_column: str | None, image_ids: Sequence[str]) -> pd.DataFrame:
     """The table, its names stripped; "007" and "NA" are names in columns of text, not a number and a gap."""
-    typed, texts = _read_twice(path)
+    typed, texts = map(unquote_formulas, _read_twice(path))
     known = {_plain(name): name for name in TEXT_COLUMNS}
     spelled = {name: known.get(_plain(name), name) if name != group_column else name for name in typed}
     doubles = [name for name, times in Counter(spelled.values()).items() if name and times > 1]

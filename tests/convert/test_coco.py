@@ -511,3 +511,15 @@ def test_black_images_stand_for_those_not_given(tmp_path):
     assert set(done.notes) == {
         "no folder of images: black ones of the declared sizes stand for them (--images gives others)",
     }
+
+
+def test_what_a_spreadsheet_would_compute_is_text_in_the_manifest_and_read_as_it_was(convert):
+    images = [image(1, "a.png", site="=cmd()", depth="-2.5"), image(2, "sub/b.png", site="'@x", depth="3")]
+    drawings = [note(number, annotator, [TRIANGLE]) for number in (1, 2) for annotator in ("anna", "ben")]
+    done = convert(images, drawings)
+    text = (done.root / "manifest.csv").read_text()
+    assert "'=cmd()" in text
+    assert "''@x" in text
+    manifest = load_folder(done.root).manifest
+    assert manifest["site"].tolist() == ["=cmd()", "'@x"]
+    assert manifest["depth"].tolist() == [-2.5, 3.0]
