@@ -15,8 +15,8 @@ import numpy as np
 
 from irrbench.convert.exports import Export, Files, check_owner, list_exports, load_json
 from irrbench.convert.gather import Drawing, Gathering, Mark
-from irrbench.convert.shapes import decode_runs, expand_runs, fill_box, fill_polygons
-from irrbench.convert.values import Entry, Shape, entries_of, name_of, plain_values, size_of, whole
+from irrbench.convert.shapes import decode_runs, expand_runs, fill_box, fill_polygon, fill_windows
+from irrbench.convert.values import Entry, dict_of, entries_of, name_of, plain_values, shown, size_of, whole
 from irrbench.convert.writing import Converted
 from irrbench.data.readers import DataError, Mask, Problem, ReadError
 
@@ -107,7 +107,7 @@ def _load(export: Export) -> Entry:
 def _category_names(content: Entry) -> dict[str | None, tuple[str, ...]]:
     """By id, the name of a category and the id itself."""
     pairs = [(name_of(entry.get("id")), entry.get("name")) for entry in entries_of(content, "categories") or []]
-    return {number: (str(name or number), number) for number, name in pairs if number is not None}
+    return {number: (name_of(name) or number, number) for number, name in pairs if number is not None}
 
 
 def _annotator_field(content: Entry, given: str | None, export: Export) -> str:
@@ -118,15 +118,17 @@ def _annotator_field(content: Entry, given: str | None, export: Export) -> str:
     """
     owners = {name_of(image.get("id")): image for image in content["images"]}
     pairs = [(entry, owners.get(name_of(entry.get("image_id")), {})) for entry in content["annotations"]]
-    fields = _FIELDS if given is None else (given,)
-    best = next((field for field in fields if any(_rater(*one, field) is not None for one in pairs)), fields[0])
+    keys = {key for pair in pairs for entry in pair for key in entry}
+    fields = [field for field in ([given] if given else _FIELDS) if field.partition(".")[0] in keys]
+    default = given or _FIELDS[0]
+    best = next((field for field in fields if any(_rater(*one, field) is not None for one in pairs)), default)
     nameless = [entry for entry, image in pairs if _rater(entry, image, best) is None]
     if nameless:
         count, entry = len(nameless), nameless[0]
         tried = repr(best) + (" nor any other known name of one" if given is None and count == len(pairs) else "")
         found = f"no field {tried} in {count} of {len(pairs)} annotations (there: {', '.join(sorted(entry))[:120]})"
         remedy = "name the field with --annotator, or give a file for each annotator with --from NAME=FILE"
-        label = f"{export.name}, annotation {entry.get('id')}"
+        label = f"{export.name}, annotation {name_of(entry.get('id'))}"
         raise DataError([Problem(label, found, "the name of who drew it", remedy)])
     return best
 
@@ -148,7 +150,7 @@ def _images(content: Entry, export: Export) -> dict[str | None, Entry]:
     problems = [
         Problem(f"{export.name}, image {key}", f"{len(entries)} images of that id", "one", "export again")
         for key, entries in by_id.items()
-        if len({str(entry.get("file_name")) for entry in entries}) > 1
+        if len({name_of(entry.get("file_name")) for entry in entries}) > 1
     ]
     if problems:
         raise DataError(problems)
@@ -167,8 +169,8 @@ def _by_image(content: Entry, field: str, export: Export) -> dict[str | None, li
         by_image[name_of(entry.get("image_id"))].append(entry)
     problems = [
         Problem(
-            f"{export.name}, annotation {entry.get('id')}",
-            f"image_id {entry.get('image_id')!r}, unknown"[:200],
+            f"{export.name}, annotation {name_of(entry.get('id'))}",
+            f"image_id {shown(entry.get('image_id'))}, unknown",
             "an id of images",
             "export again",
         )
@@ -203,7 +205,7 @@ def _drawings(
         raise ReadError("no file_name", "one for each image", "export again")
     listed = _field(entry, options.looked)
     if listed is not None and (not isinstance(listed, list) or None in map(name_of, listed)):
-        raise ReadError(f"{options.looked}: {listed!r}"[:200], "a list of names", "write it as a list")
+        raise ReadError(f"{options.looked}: {shown(listed)}", "a list of names", "write it as a list")
     owner = name_of(_field(entry, field)) if export.rater is None else export.rater
     people: dict[str | None, list[Mark] | None] = {name_of(each): None for each in listed or []}
     people |= {} if owner is None else {owner: []}
@@ -222,10 +224,10 @@ def _drawings(
 def _mark(annotation: Entry, names: Mapping[str | None, tuple[str, ...]], options: _Options) -> Mark:
     number = name_of(annotation.get("category_id"))
     kind, fill = _fill(annotation, options)
-    return Mark(names.get(number, (str(number),)), kind, fill, f"annotation {annotation.get('id')}")
+    return Mark(names.get(number, (str(number),)), kind, fill, f"annotation {name_of(annotation.get('id'))}")
 
 
-def _fill(annotation: Entry, options: _Options) -> tuple[str, Callable[[Shape], Mask] | None]:
+def _fill(annotation: Entry, options: _Options) -> tuple[str, Callable[[Mask], None] | None]:
     """The kind of an annotation, and how to draw it; a list of numbers is one polygon, as VIA writes it."""
     segmentation, box = annotation.get("segmentation"), annotation.get("bbox")
     if segmentation in (None, [], [[]], {}):
@@ -240,28 +242,35 @@ def _fill(annotation: Entry, options: _Options) -> tuple[str, Callable[[Shape], 
     return "run lengths", partial(_fill_runs, segmentation)
 
 
-def _fill_polygons(parts: Sequence[Any], options: _Options, shape: Shape) -> Mask:
+def _fill_polygons(parts: Sequence[Any], options: _Options, mask: Mask) -> None:
     outlines = []
     for polygon in parts:
         if not isinstance(polygon, list) or len(polygon) % 2:
             raise ReadError("a polygon that is no list of x, y pairs", "[[x, y, x, y, ...]]", "export again")
-        outlines.append([polygon[i : i + 2] for i in range(0, len(polygon), 2)])
-    areas = [outline for outline in outlines if len(outline) > 2]
-    if 0 < len(areas) < len(outlines):
+        outlines.append(list(zip(polygon[::2], polygon[1::2], strict=True)))
+    areas = [outline for outline in outlines if len(outline) > 2] or outlines
+    if len(areas) < len(outlines):
         options.tally("polygons have parts of one or two points: these have no area and are left out")
-    masks = fill_polygons(areas or outlines, shape)
-    if len(masks) == 1:
-        return masks[0]
-    joined, cut = np.logical_or.reduce(masks), np.logical_xor.reduce(masks)
-    if not options.holes and any(mask.any() and not (mask & cut).any() for mask in masks):
+    if len(areas) == 1:
+        fill_polygon(areas[0], mask)
+        return
+    cut = np.zeros_like(mask)
+    for window, inside in fill_windows(areas, mask.shape):
+        cut[window] ^= inside
+        if not options.holes:
+            mask[window] |= inside
+    is_filled = (w.any() and not (w & cut[at]).any() for at, w in fill_windows(areas, mask.shape))
+    if options.holes:
+        mask |= cut
+    elif any(is_filled):
         options.tally("annotations have a polygon within another: filled, as COCO's tools do (--holes cuts it out)")
-    return np.asarray(cut if options.holes else joined)
 
 
-def _fill_runs(segmentation: object, shape: Shape) -> Mask:
-    if isinstance(segmentation, dict):
-        size, counts = segmentation.get("size"), segmentation.get("counts")
-        sizes = [whole(side) for side in size] if isinstance(size, list) else []
-        if sizes == list(shape) and isinstance(counts, str | list):
-            return expand_runs(decode_runs(counts) if isinstance(counts, str) else counts, shape)
-    raise ReadError("no segmentation of the image's size", "polygons or run lengths", "export masks, not boxes alone")
+def _fill_runs(segmentation: object, mask: Mask) -> None:
+    size, counts = dict_of(segmentation).get("size"), dict_of(segmentation).get("counts")
+    sizes = [whole(side) for side in size] if isinstance(size, list) else []
+    if sizes != list(mask.shape) or not isinstance(counts, str | list):
+        raise ReadError(
+            "no segmentation of the image's size", "polygons or run lengths", "export masks, not boxes alone"
+        )
+    mask |= expand_runs(decode_runs(counts) if isinstance(counts, str) else counts, (mask.shape[0], mask.shape[1]))

@@ -11,12 +11,10 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-import numpy as np
-
 from irrbench.convert.exports import Export, Files, check_owner, list_exports, read_content, reading
 from irrbench.convert.gather import Drawing, Gathering, Mark
 from irrbench.convert.shapes import expand_runs, fill_ellipse, fill_polygon, fill_rectangle
-from irrbench.convert.values import Shape, name_of, size_of, whole
+from irrbench.convert.values import name_of, size_of, whole
 from irrbench.convert.writing import Converted
 from irrbench.data.readers import DataError, Mask, Problem, ReadError
 
@@ -137,31 +135,29 @@ def _marks(image: Element, *, boxes: bool) -> Iterator[Mark]:
             yield Mark((shape.get("label", ""),), kind, drawn, f"shape {number} ({kind})")
 
 
-def _fill_polygon(polygon: Element, shape: Shape) -> Mask:
+def _fill_polygon(polygon: Element, mask: Mask) -> None:
     pairs = _text(polygon, "points").split(";")
-    return fill_polygon([[float(value) for value in pair.split(",")] for pair in pairs], shape)
+    fill_polygon([[float(value) for value in pair.split(",")] for pair in pairs], mask)
 
 
-def _fill_mask(mask: Element, shape: Shape) -> Mask:
+def _fill_mask(element: Element, mask: Mask) -> None:
     """Run lengths of a box, background first, row after row."""
-    sides = [whole(mask.get(key)) for key in ("left", "top", "width", "height")]
+    sides = [whole(element.get(key)) for key in ("left", "top", "width", "height")]
     left, top, width, height = (-1 if side is None else side for side in sides)
-    if min(left, top, width, height) < 0 or top + height > shape[0] or left + width > shape[1]:
+    if min(left, top, width, height) < 0 or top + height > mask.shape[0] or left + width > mask.shape[1]:
         raise ReadError("a mask that leaves the image", "left, top, width and height within it", "export again")
-    runs = [int(run) for run in _text(mask, "rle").split(",")]
-    marked = np.zeros(shape, bool)
-    marked[top : top + height, left : left + width] = expand_runs(runs, (width, height)).T
-    return marked
+    runs = [int(run) for run in _text(element, "rle").split(",")]
+    mask[top : top + height, left : left + width] |= expand_runs(runs, (width, height)).T
 
 
-def _fill_box(box: Element, shape: Shape) -> Mask:
+def _fill_box(box: Element, mask: Mask) -> None:
     left, top, right, bottom = (float(_text(box, key)) for key in ("xtl", "ytl", "xbr", "ybr"))
-    return fill_rectangle(left, top, right - left, bottom - top, shape, degrees=float(box.get("rotation", 0)))
+    fill_rectangle(left, top, right - left, bottom - top, mask, degrees=float(box.get("rotation", 0)))
 
 
-def _fill_ellipse(ellipse: Element, shape: Shape) -> Mask:
+def _fill_ellipse(ellipse: Element, mask: Mask) -> None:
     x, y, radius_x, radius_y = (float(_text(ellipse, key)) for key in ("cx", "cy", "rx", "ry"))
-    return fill_ellipse(x, y, radius_x, radius_y, shape, degrees=float(ellipse.get("rotation", 0)))
+    fill_ellipse(x, y, radius_x, radius_y, mask, degrees=float(ellipse.get("rotation", 0)))
 
 
 def _text(element: Element, key: str) -> str:
@@ -171,7 +167,7 @@ def _text(element: Element, key: str) -> str:
     return value
 
 
-_FILLS: dict[str, Callable[[Element, Shape], Mask]] = {
+_FILLS: dict[str, Callable[[Element, Mask], None]] = {
     "polygon": _fill_polygon,
     "mask": _fill_mask,
     "box": _fill_box,

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irrbench.convert.finding import ImageFolder
-from irrbench.convert.values import Shape
+from irrbench.convert.values import Shape, shown
 from irrbench.convert.writing import MALFORMED, Converted, Source, attempt, write_folder
+from irrbench.data.problems import some_text
 from irrbench.data.readers import DataError, Mask, Problem, ReadError, size_text
 
+_SHOWN = 20  # names, or kinds of what is left out
 _LARGE = 400  # pixels of each side; in smaller images marks in the first 100 are nothing odd
 
 
@@ -27,13 +29,13 @@ class Mark(NamedTuple):
     Attributes:
         labels: what it shows; after the name other ways to say the same, such as an id.
         kind: of shape, as the tool calls it.
-        fill: makes its mask ``(H, W)``; None where its kind has no outline.
+        fill: marks it in a mask ``(H, W)``; None where its kind has no outline.
         name: of it, for messages.
     """
 
     labels: tuple[str, ...]
     kind: str
-    fill: Callable[[Shape], Mask] | None
+    fill: Callable[[Mask], None] | None
     name: str
 
 
@@ -115,8 +117,10 @@ class Gathering:
 
     def _all_notes(self) -> Iterator[str]:
         yield from self.notes
-        for text, count in self._counts.items():
-            yield f"{count} {text}"
+        kinds = list(self._counts.items())
+        yield from (f"{count} {text}" for text, count in kinds[:_SHOWN])
+        if len(kinds) > _SHOWN:
+            yield f"{sum(count for _, count in kinds[_SHOWN:])} more of {len(kinds) - _SHOWN} other kinds left out"
         if self._in_corner == {True}:
             yield "all marks lie in the first 100 x 100 pixels of large images: percent in place of pixels?"
 
@@ -164,11 +168,11 @@ class Gathering:
         labels = [mark.labels for mark in marks]
         joined = sorted({mark.labels[0] for mark in marks if mark.labels and mark.fill is not None})
         if len(joined) > 1 and not self._wanted:
-            self.notes.append(f"several are joined in one mask: {', '.join(joined)} (--{self._word} chooses)")
+            self.notes.append(f"several are joined in one mask: {some_text(joined, _SHOWN)} (--{self._word} chooses)")
         names = dict.fromkeys([*self.known, *(each[0] for each in labels if each)])
         missing = self._wanted - {*names, *(name for each in labels for name in each)}
         if missing:
-            found, expected = f"no {self._word} {min(missing)!r}", f"some of {', '.join(names) or 'none'}"
+            found, expected = f"no {self._word} {min(missing)!r}", f"some of {some_text(list(names), _SHOWN) or 'none'}"
             raise DataError([Problem("the exports", found, expected, "correct the name")])
 
     def _key(self, image: str) -> Path | str:
@@ -265,11 +269,12 @@ def union(marks: Iterable[Mark], shape: Shape) -> Mask:
     try:
         for mark in marks:
             name = mark.name
-            mask |= mark.fill(shape) if mark.fill is not None else False
+            if mark.fill is not None:
+                mark.fill(mask)
     except ReadError as error:
         raise ReadError(f"{name}: {error.found}", error.expected, error.remedy) from error
     except MALFORMED as error:
-        found = f"{name}: a damaged shape ({error!r})"[:300]
+        found = f"{name}: a damaged shape ({shown(error)})"
         raise ReadError(found, "the format as documented", "export again") from error
     return mask
 

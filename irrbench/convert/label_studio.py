@@ -18,7 +18,7 @@ import numpy as np
 from irrbench.convert.exports import Export, Files, check_owner, list_exports, load_json
 from irrbench.convert.gather import Drawing, Gathering, Mark
 from irrbench.convert.shapes import decode_packed_runs, fill_ellipse, fill_polygon, fill_rectangle
-from irrbench.convert.values import Entry, Shape, dict_of, entries_of, name_of, plain_values, size_of
+from irrbench.convert.values import Entry, dict_of, entries_of, name_of, plain_values, shown, size_of
 from irrbench.convert.writing import Converted
 from irrbench.data.formats import extension
 from irrbench.data.readers import DataError, Mask, Problem, ReadError
@@ -73,7 +73,8 @@ def convert_label_studio(
     options = _Options(image, boxes, ground_truth, gathering.tally)
     for export in list_exports(exports):
         for number, task in enumerate(_tasks(export)):
-            gathering.add(f"{export.name}, task {task.get('id', number)}", partial(_drawings, export, task, options))
+            label = f"{export.name}, task {name_of(task.get('id')) or number}"
+            gathering.add(label, partial(_drawings, export, task, options))
     return gathering.write(output, anonymize=anonymize, overwrite=overwrite, progress=progress)
 
 
@@ -178,7 +179,7 @@ def _marks(results: Sequence[Entry], options: _Options) -> Iterator[Mark]:
     regions: dict[str, list[Entry]] = defaultdict(list)
     for number, result in enumerate(results, start=1):
         if result.get("image_rotation"):
-            found = f"an image turned by {result['image_rotation']!r} degrees in the editor"[:100]
+            found = f"an image turned by {shown(result['image_rotation'])} degrees in the editor"
             raise ReadError(found, "0", "turn it back there, submit again and export again")
         if result.get("item_index"):
             raise ReadError("a task of several pages", "one image", "export a task for each image")
@@ -197,7 +198,7 @@ def _label_keys(value: Entry) -> list[str]:
     return [key for key, listed in value.items() if key.endswith("labels") and isinstance(listed, list)]
 
 
-def _shape(value: Entry, options: _Options) -> tuple[str, Callable[[Shape], Mask] | None] | None:
+def _shape(value: Entry, options: _Options) -> tuple[str, Callable[[Mask], None] | None] | None:
     """Kind of a region and how it is drawn; None where it has no place on the image."""
     if value.get("closed") is False:
         return "open polygon", None
@@ -207,37 +208,35 @@ def _shape(value: Entry, options: _Options) -> tuple[str, Callable[[Shape], Mask
     return None
 
 
-def _fill_brush(value: Entry, shape: Shape) -> Mask:
-    values = decode_packed_runs(value["rle"], 4 * shape[0] * shape[1])
-    marked: Mask = values.reshape(*shape, 4)[..., 3] > 0  # red, green, blue, opacity
-    return marked
+def _fill_brush(value: Entry, mask: Mask) -> None:
+    values = decode_packed_runs(value["rle"], 4 * mask.size)
+    mask |= values.reshape(*mask.shape, 4)[..., 3] > 0  # red, green, blue, opacity
 
 
-def _fill_polygon(value: Entry, shape: Shape) -> Mask:
-    return fill_polygon(np.asarray(value["points"], dtype=np.float64) * (shape[1] / 100, shape[0] / 100), shape)
+def _fill_polygon(value: Entry, mask: Mask) -> None:
+    fill_polygon(np.asarray(value["points"], dtype=np.float64) * (mask.shape[1] / 100, mask.shape[0] / 100), mask)
 
 
-def _fill_ellipse(value: Entry, shape: Shape) -> Mask:
-    x, y, radius_x, radius_y = _pixels(value, ("x", "y", "radiusX", "radiusY"), shape)
-    return fill_ellipse(x, y, radius_x, radius_y, shape, degrees=float(value.get("rotation") or 0))
+def _fill_ellipse(value: Entry, mask: Mask) -> None:
+    x, y, radius_x, radius_y = _pixels(value, ("x", "y", "radiusX", "radiusY"), mask)
+    fill_ellipse(x, y, radius_x, radius_y, mask, degrees=float(value.get("rotation") or 0))
 
 
-def _fill_rectangle(value: Entry, shape: Shape) -> Mask:
-    left, top, width, height = _pixels(value, ("x", "y", "width", "height"), shape)
-    degrees = float(value.get("rotation") or 0)
-    return fill_rectangle(left, top, width, height, shape, degrees=degrees, pivot=(0, 0))
+def _fill_rectangle(value: Entry, mask: Mask) -> None:
+    left, top, width, height = _pixels(value, ("x", "y", "width", "height"), mask)
+    fill_rectangle(left, top, width, height, mask, degrees=float(value.get("rotation") or 0), pivot=(0, 0))
 
 
-def _pixels(value: Entry, keys: Sequence[str], shape: Shape) -> list[float]:
+def _pixels(value: Entry, keys: Sequence[str], mask: Mask) -> list[float]:
     """Percent of the image's width and height, by turns, as pixels."""
-    return [float(value[key]) * shape[1 - place % 2] / 100 for place, key in enumerate(keys)]
+    return [float(value[key]) * mask.shape[1 - place % 2] / 100 for place, key in enumerate(keys)]
 
 
 def _listed(value: object) -> list[Entry]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-_SHAPES: tuple[tuple[str, str, Callable[[Entry, Shape], Mask]], ...] = (
+_SHAPES: tuple[tuple[str, str, Callable[[Entry, Mask], None]], ...] = (
     ("rle", "brush", _fill_brush),
     ("points", "polygon", _fill_polygon),
     ("radiusX", "ellipse", _fill_ellipse),

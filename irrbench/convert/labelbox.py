@@ -6,7 +6,6 @@ Source: Labelbox documentation, "Export image annotations" and "Export composite
 from __future__ import annotations
 
 import glob
-import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irrbench.convert.download import Downloader
-from irrbench.convert.exports import Export, list_exports, read_content, reading
+from irrbench.convert.exports import Export, list_exports, parse_json, read_content, reading
 from irrbench.convert.finding import ImageFolder
 from irrbench.convert.gather import Drawing, Gathering, Mark
 from irrbench.convert.shapes import fill_box, fill_polygon
-from irrbench.convert.values import Entry, Shape, dict_of, entries_of
+from irrbench.convert.values import Entry, dict_of, entries_of, name_of
 from irrbench.convert.writing import Converted, digest, safe_name
 from irrbench.data.formats import extension
 from irrbench.data.io import read_colours, read_single_mask
+from irrbench.data.problems import some_text
 from irrbench.data.readers import LOSSY, DataError, Mask, Problem, ReadError, check_shape, collecting
 
 API_KEY = "LABELBOX_API_KEY"
@@ -97,8 +97,10 @@ def _read_rows(export: Export, project: str | None) -> list[tuple[int, Entry]]:
         problems.append(Problem(str(export.path), "an empty file", "one JSON object a line", "export again"))
     if problems:
         raise DataError(problems)
-    known = {key: str(dict_of(value).get("name", key)) for _, row in rows for key, value in row["projects"].items()}
-    names = ", ".join(sorted({*known.values()}))
+    known = {
+        key: name_of(dict_of(value).get("name")) or key for _, row in rows for key, value in row["projects"].items()
+    }
+    names = some_text(sorted({*known.values()}), 20)
     if project is not None and project not in {*known, *known.values()}:
         raise DataError([Problem("project", repr(project), f"one of {names}", "correct the name")])
     if project is None and len(known) > 1:
@@ -110,7 +112,7 @@ def _read_rows(export: Export, project: str | None) -> list[tuple[int, Entry]]:
 def _parse(line: str) -> Entry:
     row, found = None, "no data_row with projects"
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except RecursionError:
         found = "JSON nested too deep"
     except ValueError as error:
@@ -163,7 +165,7 @@ def _labels(row: Entry, project: str | None) -> Iterator[Entry]:
 
 def _mark(item: Entry, *, files: Store | None, boxes: bool) -> Mark:
     """One object of a label: a polygon, a mask in a file, or a box; anything else has no outline."""
-    fill: Callable[[Shape], Mask] | None = None
+    fill: Callable[[Mask], None] | None = None
     if "polygon" in item:
         fill = partial(_fill_polygon, item["polygon"])
     elif "composite_mask" in item or "mask" in item:
@@ -174,17 +176,17 @@ def _mark(item: Entry, *, files: Store | None, boxes: bool) -> Mark:
     return Mark(labels, str(item.get("annotation_kind", "unknown")), fill, f"object {item.get('feature_id')}")
 
 
-def _fill_polygon(points: Sequence[Mapping[str, float]], shape: Shape) -> Mask:
-    return fill_polygon([[point["x"], point["y"]] for point in points], shape)
+def _fill_polygon(points: Sequence[Mapping[str, float]], mask: Mask) -> None:
+    fill_polygon([[point["x"], point["y"]] for point in points], mask)
 
 
-def _read_mask(item: Entry, files: Store | None, shape: Shape) -> Mask:
+def _read_mask(item: Entry, files: Store | None, mask: Mask) -> None:
     """An object's own mask, or its colour in the composite mask of its label."""
     if files is None:
         raise ReadError("drawn as a mask, and no folder of masks", "mask files", "give --masks DIR")
-    path, mask = _find_mask(item, files)
-    check_shape(mask.shape, shape, "export again", name=f"{path.name} of ")
-    return mask
+    path, marked = _find_mask(item, files)
+    check_shape(marked.shape, mask.shape, "export again", name=f"{path.name} of ")
+    mask |= marked
 
 
 def _find_mask(item: Entry, files: Store) -> tuple[Path, Mask]:

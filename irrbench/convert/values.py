@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from irrbench.data.readers import MAX_PIXELS, ReadError
 Entry = Mapping[str, Any]
 Shape = tuple[int, int]
 _PERSON = ("email", "username", "name", "id")
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
+shown = _SHORT.repr  # any value for a message, however long or deep
 
 
 def whole(value: object) -> int | None:
@@ -35,7 +39,8 @@ def name_of(value: object) -> str | None:
         ('0', '7', 'anna', 'a@b.c', None)
     """
     if isinstance(value, Mapping):
-        return next((name for key in _PERSON if (name := name_of(value.get(key))) is not None), None)
+        fields = (value.get(key) for key in _PERSON)
+        return next((name for field in fields if not isinstance(field, Mapping) and (name := name_of(field))), None)
     if isinstance(value, str):
         return value.strip() or None
     number = whole(value)
@@ -66,6 +71,6 @@ def size_of(height: object, width: object) -> Shape:
     """
     shape = (whole(height) or 0, whole(width) or 0)
     if min(shape) < 1 or math.prod(shape) > MAX_PIXELS:
-        found = f"height {height!r} and width {width!r}"
-        raise ReadError(found[:200], f"whole numbers, at most {MAX_PIXELS:,} pixels", "export again")
+        found = f"height {shown(height)} and width {shown(width)}"
+        raise ReadError(found, f"whole numbers, at most {MAX_PIXELS:,} pixels", "export again")
     return shape

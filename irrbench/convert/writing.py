@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irrbench._display import quote_formula
-from irrbench.convert.values import Shape
+from irrbench.convert.values import Shape, shown
 from irrbench.data.folder import check_folder
 from irrbench.data.formats import extension, stem
 from irrbench.data.io import in_threads, read_both_ways, read_image
@@ -30,7 +30,7 @@ from irrbench.data.manifest import SPLIT_WORDS
 from irrbench.data.readers import DataError, Mask, Problem, ReadError, size_text
 
 Made = TypeVar("Made")
-MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 _DATA_FOLDER = {"images", "masks", "roi", "manifest.csv", "conversion.json"}
 _LONGEST_NAME, _MOST_BYTES = 80, 200  # characters; file systems count bytes
 _UNSAFE = re.compile(r"[^\w.+-]+")
@@ -100,7 +100,7 @@ def attempt(label: str, make: Callable[[], Made]) -> Made | Problem:
     except ReadError as error:
         return error.at(label)
     except MALFORMED as error:
-        return Problem(label, f"an entry of another form ({error!r})", "the format as documented", "export again")
+        return Problem(label, f"an entry of another form ({shown(error)})", "the format as documented", "export again")
 
 
 def write_folder(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 SHOWN_PROBLEMS = 20
 SHOWN_EXAMPLES = 3
+_LONGEST = 500
 # What differs between problems of one kind: what is in quotes or parentheses, names of files, numbers.
 _VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|\([^()]*\)|\S+\.[A-Za-z]\w*|\d+(\.\d+)?")
 
@@ -32,12 +33,13 @@ class Problem(NamedTuple):
     cause: str = ""
 
     def __str__(self) -> str:
-        return f"{self.file}: found {self.found}; expected {self.expected}. Remedy: {self.remedy}."
+        file, found, expected, remedy = map(_cut, self[:4])
+        return f"{file}: found {found}; expected {expected}. Remedy: {remedy}."
 
     @property
     def kind(self) -> tuple[str, ...]:
         """What it shares with other findings of its kind."""
-        return (self.cause, *(_VARYING.sub("#", text) for text in (self.found, self.remedy)))
+        return (self.cause, *(_VARYING.sub("#", _cut(text)) for text in (self.found, self.remedy)))
 
 
 def summarize_problems(problems: Iterable[Problem]) -> list[str]:
@@ -102,8 +104,13 @@ def _summarize(group: Sequence[Problem]) -> str:
 def _beside(first: Problem, other: Problem) -> str:
     """What is another in a finding of the same kind."""
     if other.file == first.file:
-        return other.found
-    return other.file if other.found == first.found else f"{other.file} ({other.found})"
+        return _cut(other.found)
+    return _cut(other.file if other.found == first.found else f"{other.file} ({other.found})")
+
+
+def _cut(text: str) -> str:
+    """A text of at most some 500 characters: names in damaged files may be of any length."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 class DataError(ValueError):

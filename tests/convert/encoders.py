@@ -8,7 +8,24 @@ from itertools import groupby
 
 import numpy as np
 
+from irrbench.convert import shapes
+
 LABEL_STUDIO_WIDTHS = (3, 4, 8, 16)
+
+
+def _filling(fill):
+    def filled(*place, **options):
+        mask = np.zeros(place[-1], bool)
+        fill(*place[:-1], mask, **options)
+        return mask
+
+    return filled
+
+
+# What marks a mask, as a function of its size that returns it.
+fill_polygon, fill_ellipse, fill_rectangle, fill_box = map(
+    _filling, (shapes.fill_polygon, shapes.fill_ellipse, shapes.fill_rectangle, shapes.fill_box)
+)
 
 
 def runs(flat):

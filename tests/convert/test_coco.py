@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from irrbench.convert import convert_coco
-from irrbench.convert.shapes import fill_polygon
 from irrbench.data import DataError, load_folder
-from tests.convert.encoders import zipped
+from tests.convert.encoders import fill_polygon, zipped
 from tests.data.toys import save
 
 SIZE = (12, 20)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from irrbench.convert import convert_cvat, exports
-from irrbench.convert.shapes import fill_polygon
 from irrbench.data import DataError, load_folder
-from tests.convert.encoders import cvat_image, cvat_mask, cvat_shape, cvat_xml, zipped
+from tests.convert.encoders import cvat_image, cvat_mask, cvat_shape, cvat_xml, fill_polygon, zipped
 from tests.data.toys import save
 
 SIZE = (12, 20)

@@ -38,6 +38,9 @@ JUNK = st.sampled_from(
         [None],
         10**30,
         "é\u0000",
+        "\ud800",
+        "x" * 3000,
+        {"id": {"id": 3}},
     )
 )
 POLYGON = {

@@ -14,8 +14,8 @@ from PIL import Image
 
 from irrbench.convert import convert_labelbox
 from irrbench.convert.labelbox import _key
-from irrbench.convert.shapes import fill_polygon
 from irrbench.data import DataError, load_folder
+from tests.convert.encoders import fill_polygon
 from tests.data.toys import save
 
 SIZE = (12, 20)

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from irrbench.convert.shapes import decode_runs, expand_runs, fill_box, fill_ellipse, fill_polygon, fill_rectangle
+from irrbench.convert.shapes import decode_runs, expand_runs
 from irrbench.convert.writing import anonymous_names, safe_name, safe_names
 from irrbench.data.readers import ReadError
+from tests.convert.encoders import fill_box, fill_ellipse, fill_polygon, fill_rectangle
 
 COORDINATES = st.floats(-5, 20).map(lambda value: round(value, 3))
 POLYGONS = st.lists(st.tuples(COORDINATES, COORDINATES), min_size=3, max_size=9).filter(
@@ -66,8 +67,8 @@ def test_where_an_outline_starts_and_which_way_it_runs_do_not_matter(points, sta
 )
 def test_shares_of_the_sides_are_no_pixels(fill):
     with pytest.raises(ReadError, match="normalized coordinates"):
-        fill(shape=(11, 13))
-    assert fill(shape=(4, 5)).shape == (4, 5)  # so small an image may have such a mark
+        fill((11, 13))
+    assert fill((4, 5)).shape == (4, 5)  # so small an image may have such a mark
 
 
 def test_the_first_pixel_may_be_marked():
