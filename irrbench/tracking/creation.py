@@ -60,7 +60,8 @@ def make_database(database: Path) -> None:
     database.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(database):
         for draft in _drafts(database):  # of the dead: the living hold the lock
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink()
         while not is_made(database):
             written = database.stat().st_mtime if database.exists() else 0.0
             if abs(time.time() - written) < QUIET_SECONDS:  # perhaps MLflow is making it in another process

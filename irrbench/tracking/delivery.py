@@ -174,8 +174,8 @@ class Delivery:
             self._close_empty_sessions()
             if self._failing and len(self):
                 self._warn(next(iter(self._failing.values()))[1])
-            elif self._queues and now - progress > self._patience:
-                self._warn(f"it has taken nothing for {now - progress:.0f} s")
+            elif self._queues and self._idle > self._patience:
+                self._warn(f"it has taken nothing for {self._idle:.0f} s")
             elif last and len(self) > self._in_memory:
                 self._say_unsent(
                     "The program ends before the MLflow store at %s has taken everything: %d records wait", len(self)

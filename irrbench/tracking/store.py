@@ -240,7 +240,7 @@ def why_silent(tracking_uri: str, *, seconds: float) -> str | None:
     except URLError as error:
         # Of certificates only MLflow's client knows which ones count; any other error is no answer, as of a server
         # without encryption.
-        is_certificate = isinstance(error.reason, ssl.SSLError) and "CERTIFICATE" in str(error.reason.reason).upper()
+        is_certificate = isinstance(error.reason, ssl.SSLError) and "CERTIFICATE" in str(error.reason).upper()
         return None if is_certificate else str(error.reason)
     except (OSError, HTTPException, sqlite3.Error) as error:
         return str(error) or type(error).__name__

@@ -108,11 +108,28 @@ def test_what_sqlite_keeps_beside_an_old_file_does_not_ruin_the_new_one(tmp_path
     assert not any(name.endswith((".db-journal", ".db-wal")) for name in others(database))
 
 
-def test_drafts_of_the_dead_are_removed(tmp_path, copies) -> None:
+@pytest.mark.parametrize("is_made", [False, True])
+def test_drafts_of_the_dead_are_removed_though_the_store_is_there(tmp_path, empty_database, copies, is_made) -> None:
+    database = tmp_path / "mlflow.db"
+    if is_made:
+        shutil.copy(empty_database, database)
     for name in (".mlflow.db.12ab.new", ".mlflow.db.12ab.new-journal"):
         (tmp_path / name).write_bytes(b"half")
-    make_database(tmp_path / "mlflow.db")
-    assert others(tmp_path / "mlflow.db") == []
+    make_database(database)
+    assert is_usable(database)
+    assert others(database) == []
+
+
+def test_a_draft_goes_with_the_process_that_wanted_it(tmp_path) -> None:
+    draft = tmp_path / ".mlflow.db.12ab.new"
+    begin, _, _ = creation.MAKE.rpartition("import mlflow\n")
+    makes = "for ending in ('', '-journal'): open(sys.argv[1] + ending, 'w').close()\nthreading.Event().wait()"
+    with subprocess.Popen([sys.executable, "-c", begin + makes, str(draft)], stdin=subprocess.PIPE) as child:
+        while not draft.with_name(f"{draft.name}-journal").exists():
+            time.sleep(0.01)
+        child.stdin.close()
+    assert child.returncode == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["with an experiment", "of another program", "no database", "locked"])

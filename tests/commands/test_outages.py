@@ -1,0 +1,180 @@
+"""Commands end well, with tables and report, whatever their store does; what it has not taken waits in the spool."""
+
+from __future__ import annotations
+
+import io
+import ssl
+import threading
+from contextlib import contextmanager
+from urllib.error import URLError
+
+import mlflow
+import pytest
+from rich.console import Console
+
+from irrbench.commands import ConfigError
+from irrbench.commands import benchmark as benchmark_module
+from irrbench.commands.benchmark import reach_store
+from irrbench.commands.main import main
+from irrbench.commands.raters import run_reliability
+from irrbench.config import ReliabilityConfig, load_settings
+from irrbench.data import load_folder
+from irrbench.tracking import delivery as deliveries
+from irrbench.tracking import server as server_module
+from irrbench.tracking import store as store_module
+from irrbench.tracking.store import StoreError, unreadable, why_silent
+from tests.callbacks.outages import forget, locked, nobody, silent_listener, slow_server
+from tests.training.conftest import run_recorded, small_config
+from tests.training.study import ids, write_predictions
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+STORES = {"nobody there": nobody, "silent": silent_listener, "well, but without an answer": lambda: slow_server(60)}
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Every store here fails, so that nothing is worth waiting for."""
+    for name in ("PATIENCE", "COMMAND_PATIENCE", "LOCAL_PATIENCE", "OPENING", "ASK_SECONDS"):
+        monkeypatch.setattr(deliveries, name, 0.5)
+    monkeypatch.setattr(benchmark_module, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(server_module, "SERVER_TIMEOUT", 0.5)
+
+
+@pytest.fixture
+def folders(tmp_path) -> dict[str, str]:
+    """Finished predictions of two models."""
+    sizes = {"small": -1.0, "large": 2.0}
+    return {name: str(write_predictions(tmp_path / name, ids("test"), wider=size)) for name, size in sizes.items()}
+
+
+def records(spool) -> int:
+    return len(list(spool.glob("*/*.op")))
+
+
+def warnings_of(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith(("irrbench", "urllib3"))]
+
+
+def check_files(output, *names) -> None:
+    assert {name for name in (*names, "report.html") if not (output / name).is_file()} == set()
+
+
+@pytest.mark.parametrize("kind", ["nobody there", "well, but without an answer"])
+def test_finished_predictions_are_scored_without_a_store(study, tmp_path, folders, caplog, kind) -> None:
+    output = tmp_path / "out"
+    with STORES[kind]() as uri:
+        done = run_recorded(small_config(study, output, uri, predictions=folders))
+        forget(uri, output / "irrbench-spool")
+    assert done.code == 0
+    check_files(output, "leaderboard.csv", "per_image.csv", "comparisons.csv")
+    (warning,) = warnings_of(caplog)
+    assert f"The MLflow store at {uri} does not take what is logged" in warning
+    assert f"send them: {store_module.program()} sync --spool {output / 'irrbench-spool'}" in done.text
+    assert "charts:" not in done.text
+    names = {path.name.split("-")[1] for path in (output / "irrbench-spool").glob("*/*.op")}
+    assert {"create", "metrics", "table", "bounds", "file", "view", "finish"} <= names
+
+
+@contextmanager
+def fails_after(calls, monkeypatch, *, hangs):
+    """The store performs some calls, and then fails, or does not answer any more."""
+    perform, done, released = deliveries.perform, [0], threading.Event()
+
+    def sometimes(connection, requests) -> None:
+        done[0] += 1
+        if done[0] > calls:
+            if hangs:
+                released.wait(60)
+            raise ConnectionError("gone")
+        perform(connection, requests)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deliveries, "perform", sometimes)
+        yield
+        released.set()
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_store_that_fails_midway_gets_the_rest_later_and_nothing_twice(
+    study, store, tmp_path, folders, caplog, capsys, monkeypatch, hangs
+) -> None:
+    output = tmp_path / "out"
+    config = small_config(study, output, store, predictions=folders)
+    with fails_after(8, monkeypatch, hangs=hangs):
+        assert run_recorded(config).code == 0
+        check_files(output, "leaderboard.csv")
+        assert len(warnings_of(caplog)) == 1
+        assert records(output / "irrbench-spool") > 10
+    forget(store, output / "irrbench-spool")
+    monkeypatch.setattr(deliveries, "LOCAL_PATIENCE", 60.0)
+    assert main(["sync", "--spool", str(output / "irrbench-spool")]) == 0, capsys.readouterr().out
+    client = mlflow.MlflowClient(store)
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert sorted(run.info.run_name.partition(" · ")[0] for run in runs) == [
+        "average rater", "large", "naive rater", "small"
+    ]  # fmt: skip
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        for key in run.data.metrics:
+            points = client.get_metric_history(run.info.run_id, key)
+            assert len({point.step for point in points}) == len(points)
+        if "average" not in run.info.run_name and "naive" not in run.info.run_name:
+            found = {file.path for file in client.list_artifacts(run.info.run_id, "benchmark")}
+            assert {"benchmark/report.html", "benchmark/leaderboard.csv"} <= found
+
+
+def test_a_study_is_written_without_a_store(study, tmp_path, caplog) -> None:
+    output = tmp_path / "out"
+    console = Console(file=io.StringIO())
+    with slow_server(60) as uri:
+        changes = {"data": str(study), "output": str(output), "tracking_uri": uri, "study.quadrature": False}
+        config = load_settings(ReliabilityConfig, None, [], changes)
+        assert run_reliability(config, console=console) == 0
+        forget(uri, output / "irrbench-spool")
+    check_files(output, "config.yaml")
+    assert len(warnings_of(caplog)) == 1
+    assert records(output / "irrbench-spool") > 5
+
+
+def test_a_database_that_is_locked_holds_nothing_up(study, store, tmp_path, folders, caplog) -> None:
+    output = tmp_path / "out"
+    with locked(tmp_path / "mlflow.db"):
+        assert run_recorded(small_config(study, output, store, predictions=folders)).code == 0
+        forget(store, output / "irrbench-spool")
+    check_files(output, "leaderboard.csv")
+    assert len(warnings_of(caplog)) == 1
+    assert records(output / "irrbench-spool") > 10
+
+
+def test_what_can_never_be_a_store_is_refused_before_anything_is_computed(study, store, tmp_path) -> None:
+    data = load_folder(study)
+    client = mlflow.MlflowClient(store)
+    client.delete_experiment(client.create_experiment("gone"))
+    for uri, experiment, said in ((store, "gone", "was deleted"), ("nonsense://x", None, "expected an MLflow store")):
+        with pytest.raises(ConfigError, match=f"--tracking-uri: .*{said}"):
+            reach_store(uri, experiment, data, tmp_path)
+    driver = unreadable("postgresql://host/base", ModuleNotFoundError("No module named 'psycopg2'"))
+    assert isinstance(driver, StoreError)
+    assert not isinstance(unreadable("postgresql://host/base", RuntimeError("down")), StoreError)
+
+
+def test_the_charts_of_a_store_that_does_not_answer_are_a_message(capsys) -> None:
+    for kind in STORES.values():
+        with kind() as uri:
+            assert main(["ui", "--no-browser", "--tracking-uri", uri]) == 2
+        assert f"expected a tracking server at {uri}, found none that answers" in capsys.readouterr().err
+
+
+def test_a_server_without_encryption_at_an_address_with_it_is_named(monkeypatch) -> None:
+    with slow_server(0) as uri:
+        said = why_silent(uri.replace("http", "https"), seconds=30)
+    assert "SSL" in said
+
+    def untrusted(*_, **__):
+        raise URLError(ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"))
+
+    monkeypatch.setattr(store_module, "urlopen", untrusted)
+    assert why_silent("https://host", seconds=1) is None  # only MLflow's client knows which certificates count
