@@ -169,6 +169,8 @@ def _mark(item: Entry, *, files: Store | None, boxes: bool) -> Mark:
     if "polygon" in item:
         fill = partial(_fill_polygon, item["polygon"])
     elif "composite_mask" in item or "mask" in item:
+        if files is not None:
+            files.expect([str(item.get("feature_id"))], str(item.get("feature_id")))
         fill = partial(_read_mask, item, files)
     elif "bounding_box" in item and boxes:
         fill = partial(fill_box, item["bounding_box"])
@@ -278,9 +280,11 @@ class Store(ImageFolder):
             return whole.replace(self.root / f"{own}{ending}")
         except ReadError as error:
             return ReadError(f"{name[:80]}: {error.found}", error.expected, error.remedy)
+        except OSError as error:
+            return ReadError(f"{name[:80]}, which cannot be written ({error})", "a folder with free space", "free some")
         finally:
-            for left in self.root.glob(f"{glob.escape(draft.name)}*"):
-                left.unlink()
+            for left in self.root.glob(f".{glob.escape(own)}.*.part*"):  # of killed processes too
+                left.unlink(missing_ok=True)
 
 
 def _check_picture(path: Path, kind: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import json
 import os
@@ -12,16 +13,18 @@ import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import filelock
 import numpy as np
 from numpy.typing import NDArray
 
 from irrbench._display import quote_formula
+from irrbench._files import lock_descriptor, open_regular
 from irrbench.convert.values import Shape, shown
 from irrbench.data.folder import check_folder
 from irrbench.data.formats import extension, stem
@@ -32,6 +35,7 @@ from irrbench.data.readers import DataError, Mask, Problem, ReadError, size_text
 Made = TypeVar("Made")
 MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 _DATA_FOLDER = {"images", "masks", "roi", "manifest.csv", "conversion.json"}
+_LOCK = ".lock"
 _LONGEST_NAME, _MOST_BYTES = 80, 200  # characters; file systems count bytes
 _UNSAFE = re.compile(r"[^\w.+-]+")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|(com|lpt)[\d¹²³])(\..*)?")
@@ -165,11 +169,18 @@ def _count(images: Sequence[Sequence[bool]]) -> Drawn:
 def _new_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     """A new folder beside the output, which takes its place when all went well and vanishes otherwise."""
     _check_output(output, overwrite=overwrite)
+    for left in output.parent.glob(f".{glob.escape(output.name)}.partial-*"):
+        with suppress(OSError), open_regular(left / _LOCK) as file:
+            if filelock.lock_descriptor(file.fileno(), blocking=False):
+                shutil.rmtree(left)  # of a process that was killed
     draft = output.parent / f".{output.name}.partial-{os.getpid()}"
     draft.mkdir(parents=True)
     try:
-        yield draft
+        with (draft / _LOCK).open("xb") as file:
+            lock_descriptor(file.fileno())
+            yield draft
         _check_output(output, overwrite=overwrite)
+        (draft / _LOCK).unlink()
         if output.exists():
             shutil.rmtree(output)
         draft.rename(output)

@@ -8,6 +8,7 @@ import socket
 import numpy as np
 import pytest
 
+from irrbench.commands.main import main
 from irrbench.convert import convert_labelbox, download
 from irrbench.convert.download import Downloader
 from irrbench.data import load_folder
@@ -203,3 +204,43 @@ def test_a_proxy_of_the_user_may_be_internal(server, tmp_path, monkeypatch):
     assert (tmp_path / "a").read_bytes() == GOOD
     with pytest.raises(ReadError, match="internal host"):
         Downloader().fetch("http://10.0.0.1/a", tmp_path / "a", {})
+
+
+def test_what_killed_downloads_left_is_removed_by_the_next(convert, server, tmp_path):
+    (tmp_path / "photos").mkdir()
+    assert convert(a=f"{server.url}/good").images == 1
+    (whole,) = (tmp_path / "photos").iterdir()
+    whole.rename(whole.with_name(f".{whole.stem}.1.part.png"))  # as a process that was killed leaves it
+    assert convert(a=f"{server.url}/good").images == 1
+    assert list((tmp_path / "photos").iterdir()) == [whole]
+
+
+def test_a_folder_that_cannot_be_written_costs_the_missing_images(convert, server, tmp_path, monkeypatch):
+    convert(b=f"{server.url}/good")
+    monkeypatch.setattr("pathlib.Path.replace", _refuse)
+    done = convert(a=f"{server.url}/good", b=f"{server.url}/good")
+    assert (done.images, str(done.left_out[0]).partition(";")[0]) == (
+        1,
+        "a: found a, which cannot be written ([Errno 28] No space left on device)",
+    )
+
+
+def _refuse(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_the_command_trusts_the_named_host_alone(convert, server, tmp_path, capsys):
+    convert(a=f"{server.url}/good")
+    (tmp_path / "photos" / next((tmp_path / "photos").iterdir()).name).unlink()
+    command = [
+        "convert",
+        "labelbox",
+        f"{tmp_path}/e.ndjson",
+        "--images",
+        f"{tmp_path}/photos",
+        "--download",
+        "--overwrite",
+    ]
+    assert main([*command, "--output", f"{tmp_path}/data"]) == 2
+    assert "say --internal-host 127.0.0.1 if that host is yours" in capsys.readouterr().err
+    assert main([*command, "--output", f"{tmp_path}/data", "--internal-host", "127.0.0.1"]) == 0

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from irrbench._files import try_lock
 from irrbench.convert import convert_labelbox
 from irrbench.convert.labelbox import _key
 from irrbench.data import DataError, load_folder
@@ -318,6 +319,23 @@ def test_an_earlier_folder_stays_whole_when_a_conversion_fails(convert, tmp_path
         convert(row("b", label(ANNA), label(BEN)), overwrite=True)
     assert load_folder(tmp_path / "data").image_ids == ("a",)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_what_killed_conversions_left_is_removed_and_what_others_write_is_not(convert, tmp_path):
+    killed, living = tmp_path / ".data.partial-1", tmp_path / ".data.partial-2"
+    for place in (killed, living):
+        place.mkdir()
+        (place / ".lock").touch()
+    with try_lock(living / ".lock"):
+        convert(row("a", label(ANNA), label(BEN)))
+    assert not killed.exists()
+    assert living.exists()
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
+        "conversion.json",
+        "images",
+        "manifest.csv",
+        "masks",
+    ]
 
 
 def _full_disk(*_):
