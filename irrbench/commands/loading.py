@@ -204,15 +204,19 @@ def score_predictions(
         {"name": name, "predictions": where or "finished", "scores": list(scores), "rules": asdict(rules)}
     )
     evaluator = Evaluator("test", sinks=[sink], scores=scores, from_logits=False, references=False, **asdict(rules))
-    for index, image_id in enumerate(data.image_ids):
-        has_panel = index < evaluator.panels.num_panels
-        evaluator.update(
-            torch.from_numpy(predictions.prediction(index))[None],
-            **references(data, index),
-            image_id=[image_id],
-            image=torch.from_numpy(data.image(index))[None] if has_panel else None,
-        )
-    evaluator.finish()
+    try:
+        for index, image_id in enumerate(data.image_ids):
+            has_panel = index < evaluator.panels.num_panels
+            evaluator.update(
+                torch.from_numpy(predictions.prediction(index))[None],
+                **references(data, index),
+                image_id=[image_id],
+                image=torch.from_numpy(data.image(index))[None] if has_panel else None,
+            )
+        evaluator.finish()
+    except BaseException as error:
+        sink.run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
     if evaluator.table is None:
         raise ConfigError(f"{name}: the predictions could not be scored; see the warning above.")
     evaluator.close()

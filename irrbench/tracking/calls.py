@@ -136,6 +136,7 @@ class Connection:
         never: names of addresses of runs that the store has refused to create.
         names: what names are called, by the id of the run.
         said: names of which a user was told that they are called otherwise.
+        created: ids of runs that were created through this connection.
         latest: by the id of a run that was there before, the latest value by key and step, as far as it was asked for.
         is_opening: whether it is being opened, which takes long where MLflow creates a database.
         has_closed: whether the runs of ended processes were closed.
@@ -147,6 +148,7 @@ class Connection:
     never: set[str] = field(default_factory=set)
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
+    created: set[str] = field(default_factory=set)
     latest: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     is_opening: bool = False
     has_closed: bool = False
@@ -233,14 +235,12 @@ def create(
     """Create the run, and its experiment where there is none; where there is a run with its key, only set the tags."""
     key, connection, left = run.address.key, run.connection, dict(tags or {})
     _, experiment_id = open_store(connection.tracking_uri, run.address.experiment, artifact_location=artifact_location)
-    if active := connection.find_runs(experiment_id, key, deleted=False):
-        # of an earlier attempt, or the same predictions scored before
-        connection.latest.setdefault(str(active[0].info.run_id), {})
-    else:
+    if not connection.find_runs(experiment_id, key, deleted=False):
         # MLflow takes the run's user from these tags, and a process that ends here leaves a run that is recognised.
         own = {tag: cut(left.pop(tag), MAX_TAG) for tag in [*left] if safe_key(tag) == tag} | {KEY_TAG: key}
         name = own.get(NAME_TAG, run_name)
         made = connection.client.create_run(experiment_id, start_time=run.created, tags=own, run_name=name)
+        connection.created.add(str(made.info.run_id))
         if has_ended(own.get(PROCESS_TAG, "-")):  # its end may wait, too
             connection.client.set_terminated(made.info.run_id, "KILLED")
     if not connection.has_closed:
@@ -290,9 +290,11 @@ def name_points(run: StoredRun, values: Mapping[str, float], step: int, by: str 
 def log_points(run: StoredRun, points: Sequence[Point]) -> None:
     """Log points of metrics in one request.
 
-    A run that was there before, as that of the same predictions, keeps a point that it has with an equal value.
+    A run that was there before, as that of the same predictions or of a training that is resumed, keeps a point that it
+    has with an equal value.
     """
-    known = run.connection.latest.get(run.run_id)
+    is_new = not run.address.key or run.run_id in run.connection.created
+    known = None if is_new else run.connection.latest.setdefault(run.run_id, {})
     after: dict[str, dict[int, float]] = {}
     if known is not None:
         after = {key: dict(known.get(key) or _read_latest(run, key)) for key in {key for key, *_ in points}}

@@ -16,9 +16,10 @@ from irrbench.commands.loading import load_one, parse_predictions, score_predict
 from irrbench.config import FinishedConfig, RulesConfig
 from irrbench.data import load_folder
 from irrbench.tracking import open_store
+from irrbench.tracking.delivery import delivery_for
 from irrbench.training.cell import Tracking
 from tests.training.conftest import run_recorded, small_config
-from tests.training.study import SIZE, disk, ids, write_study
+from tests.training.study import SIZE, disk, ids, write_predictions, write_study
 
 
 def write_maps(folder, *, sure):
@@ -123,3 +124,28 @@ def test_the_same_predictions_write_their_run_again(study, store, tmp_path):
     tags = client.get_run(first).data.tags
     assert tags["irrbench.predictions"] == str(maps)
     assert tags["irrbench.command"] == "irrbench benchmark --data x"
+
+
+@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")])
+def test_a_scoring_that_is_interrupted_ends_its_run_and_the_next_one_has_it(
+    study, store, tmp_path, monkeypatch, stop, status
+):
+    folder = write_predictions(tmp_path / "maps", ids("test"))
+    config = small_config(study, tmp_path / "out", store, predictions={"maps": str(folder)})
+
+    def end(*_, **__):
+        raise stop
+
+    def statuses():
+        assert delivery_for(store, tmp_path / "out" / "irrbench-spool").drain(limit=60) == 0
+        client = mlflow.MlflowClient(store)
+        runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        return [run.info.status for run in runs if run.info.run_name == "maps"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("irrbench.evaluation.Evaluator.update", end)
+        with pytest.raises(stop):
+            run_recorded(config)
+    assert statuses() == [status]
+    assert run_recorded(config).code == 0
+    assert statuses() == ["FINISHED"]

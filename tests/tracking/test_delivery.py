@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from irrbench.tracking import Run, delivery
 from irrbench.tracking.calls import CALLS
 from irrbench.tracking.delivery import Delivery
 from irrbench.tracking.sync import deliver
+from tests.callbacks.outages import forget
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -172,3 +174,35 @@ def test_a_locked_database_file_is_given_up_and_tried_again(store, tmp_path, mon
         assert time.monotonic() - begin < 30  # of 60
     assert "does not take what is logged (database is locked)" in caplog.text
     assert run.drain(limit=120) == 0
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_what_two_killed_attempts_have_left_is_in_the_history_once(store, tmp_path, monkeypatch, goes_on) -> None:
+    """The second attempt did an epoch again, and was killed before its point was sent."""
+    spool = tmp_path / "left"
+    run = Run.new(store.uri, "nodules", key="k1", spool=spool)
+
+    def attempt(*points) -> None:
+        run.create(run_name="unet")
+        for step, value in points:
+            run.log_metrics({"val/iou": value}, step=step)
+        assert run.drain(limit=60) == 0 or delivery.perform is nothing
+
+    def nothing(*_):
+        raise ConnectionError("gone")
+
+    attempt((0, 0.5), (1, 0.6))
+    forget(store.uri, spool)
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery, "perform", nothing)
+        patch.setattr(delivery, "LOCAL_PATIENCE", 0.1)
+        attempt((1, 0.6))
+        forget(store.uri, spool)
+    if goes_on:
+        attempt((1, 0.6), (2, 0.7))
+    else:
+        assert [report.waiting for report in deliver(spool)] == [0]
+    (found,) = store.client.search_runs([store.experiment_id])
+    history = store.client.get_metric_history(found.info.run_id, "val/iou")
+    wanted = [(0, 0.5), (1, 0.6), (2, 0.7)]
+    assert sorted((point.step, point.value) for point in history) == wanted[: 3 if goes_on else 2]
