@@ -22,7 +22,7 @@ from irrbench.plots import MODEL_COLOURS
 from irrbench.report import terminal_table
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside
 from irrbench.tracking.delivery import answer, delivery_for
-from irrbench.tracking.spool import default_spool, sessions
+from irrbench.tracking.spool import clear_half_written, default_spool, sessions
 from irrbench.tracking.store import StoreError, absolute_uri, program, with_password
 from irrbench.training.cell import CellResult, Tracking, cell_colours, make_cells
 from irrbench.training.fit import read_key
@@ -144,6 +144,7 @@ def reach_store(
 
     try:
         store = Store(absolute_uri(with_password(uri)), experiment or f"irrbench: {data.name}", default_spool(output))
+        clear_half_written(store.spool, store.uri)
         return store._replace(palette=answer(store.uri, palette, seconds=ANSWER_SECONDS))
     except StoreError as error:
         raise ConfigError(f"--tracking-uri: {error}") from error

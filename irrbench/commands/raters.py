@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from irrbench._files import prepare_folder, quiet, write_frame, write_yaml
 from irrbench.commands.benchmark import ALL_ENDED_WELL, reach_store
 from irrbench.commands.checking import introduce
 from irrbench.commands.loading import load_data
-from irrbench.config import ConfigError, ReliabilityConfig
+from irrbench.config import ConfigError, ReliabilityConfig, StudyOptions
 from irrbench.reliability.study import Study, study
 from irrbench.report.page import save_drawings, write_page
 from irrbench.report.raters import draw_figures, findings, headline, study_page
@@ -22,6 +24,8 @@ from irrbench.tracking.run import log_reliability
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from irrbench.data import RaterData
 
 TABLES, FIGURES, REPORT = "tables", "figures", "report.html"
 
@@ -89,6 +93,12 @@ def log_study(run: Run, study: Study, files: list[Path]) -> str | None:
     )
 
 
+def study_digest(data: RaterData, options: StudyOptions) -> str:
+    """What identifies a study, which is written into its run again when it is repeated: the data and the options."""
+    content = json.dumps(["reliability", data.digest(), asdict(options)], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
 def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Console | None = None) -> int:
     """Study the raters and write everything.
 
@@ -109,12 +119,13 @@ def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Co
         output = prepare_folder(Path(config.output))
         data = load_data(config)
         said = introduce(config, data, console)
+        # The embedded readers are the first, second, ... of each scan, and not the same persons on all.
+        options = config.study if config.data is not None else replace(config.study, raters_are_slots=True)
         run = None
         if config.tracking_uri is not None:
             store = reach_store(config.tracking_uri, config.experiment, data, output)
-            run = Run.new(store.uri, store.experiment, spool=store.spool)
-        # The embedded readers are the first, second, ... of each scan, and not the same persons on all.
-        options = config.study if config.data is not None else replace(config.study, raters_are_slots=True)
+            key = study_digest(data, options)
+            run = Run.new(store.uri, store.experiment, key=key, spool=store.spool)
         try:
             found = study(data, options, workers=config.workers)
         except ValueError as error:

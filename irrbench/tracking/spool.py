@@ -295,6 +295,15 @@ def claim_all(spool: Path, tracking_uri: str) -> list[Session]:
     return claimed
 
 
+def clear_half_written(spool: Path, tracking_uri: str) -> None:
+    """Remove the records that killed processes had not written to the end, for a command that writes them again."""
+    for session in claim_all(spool, tracking_uri):
+        with suppress(OSError):
+            for draft in session.half_written():
+                draft.unlink()
+            session.close()
+
+
 def store_of(folder: Path) -> str:
     """Return the address of the store that a session is for.
 

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ from irrbench.scores import gain
 from irrbench.summary import bounds_digest
 from irrbench.tracking import Run, RunAddress
 from irrbench.tracking.run import COMMAND_TAG
-from irrbench.tracking.spool import claim_all, default_spool
+from irrbench.tracking.spool import clear_half_written, default_spool
 from irrbench.tracking.store import COLOUR_TAG
 from irrbench.training.batches import TORCH, Loaders, draws, image_facts, make_loaders
 from irrbench.training.cell import DONE, LOCK, MASKS, RUN, Cell, CellConfig, CellError, PackedMask, pack_masks
@@ -287,11 +287,7 @@ def open_run(cell: Cell) -> CellLogger:
     tracking = cell.tracking
     # Beside the results, where processes on other machines or in other folders find it too.
     spool = default_spool(cell.folder.parents[1])
-    for session in claim_all(spool, tracking.uri):  # of processes that ended
-        with suppress(OSError):
-            for draft in session.half_written():  # the resumed epoch writes it again
-                draft.unlink()
-            session.close()
+    clear_half_written(spool, tracking.uri)  # the resumed epoch writes it again
     known = read_key(cell.folder, tracking.uri, tracking.experiment)
     key = known or uuid.uuid4().hex
     if rank_zero_only.rank == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import yaml
 
 from irrbench._files import read_frame
 from irrbench.commands import ConfigError
-from irrbench.commands.raters import log_study, metrics_of
-from irrbench.config import ReliabilityConfig, load_study_config
+from irrbench.commands.raters import log_study, metrics_of, study_digest
+from irrbench.config import ReliabilityConfig, StudyOptions, load_study_config
+from irrbench.data import load_folder
 from irrbench.tracking import Run, open_store
 from irrbench.tracking.run import FIRST_CHARTS, log_reliability
 from irrbench.tracking.spool import sessions
@@ -194,11 +196,17 @@ def test_the_report_needs_nothing_and_runs_nothing(done):
         assert part in parsed.text
 
 
-def test_the_run_has_metrics_tables_and_files(done):
+def test_the_run_has_metrics_tables_and_files(done, folder):
     client, experiment_id = open_store(f"sqlite:///{done / 'mlflow.db'}", "irrbench: toy")
     (run,) = client.search_runs([experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.tags["irrbench.role"] == "reliability"
+    study = yaml.safe_load((done / "out" / "config.yaml").read_text())["study"]
+    data, options = load_folder(folder), StudyOptions(**study)
+    assert run.data.tags["irrbench.run_key"] == study_digest(data, options), (
+        "the same study is written into its run again"
+    )
+    assert study_digest(data, replace(options, resamples=21)) != study_digest(data, options)
     measures = pd.read_csv(done / "out" / "tables" / "measures.csv").set_index("measure")
     assert all("/" in key for key in run.data.metrics)
     assert run.data.metrics["reliability/alpha"] == pytest.approx(measures.loc["alpha", "mean"])

@@ -18,6 +18,7 @@ from irrbench.tracking.spool import (
     RunAddress,
     Session,
     SpoolError,
+    clear_half_written,
     read_record,
     sessions,
     write_record,
@@ -240,3 +241,17 @@ def test_a_store_means_the_same_everywhere(tmp_path, monkeypatch) -> None:
     assert absolute_uri("sqlite:///runs/mlflow.db") == f"sqlite:///{tmp_path}/runs/mlflow.db"
     assert absolute_uri("mlruns") == (tmp_path / "mlruns").as_uri()
     assert absolute_uri("databricks") == "databricks"
+
+
+def test_what_was_cut_off_is_removed_for_who_writes_it_again(tmp_path) -> None:
+    for name in ("dead", "other"):
+        session = Session.create(tmp_path, f"sqlite:///{name}.db")
+        (session.folder / "00000001-file-k1.tmp").write_text('{"kind": "fi')
+        if name == "dead":
+            session.add(Request("tags", RunAddress(key="k1"), {"values": {}}))
+            whole, cut = session.folder, [session.folder / "00000001-file-k1.tmp"]
+        session._lock.release()
+    clear_half_written(tmp_path, "sqlite:///dead.db")
+    assert not any(path.exists() for path in cut)
+    assert len(list(whole.glob("*.op"))) == 1
+    assert len(list(tmp_path.glob("*/*.tmp"))) == 1, "of another store"
