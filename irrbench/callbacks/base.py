@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 import multiprocessing
 import os
 import pickle
+import secrets
 import tempfile
 import uuid
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,16 +55,37 @@ class Result(Generic[T]):
 
 
 class _ResultFile:
-    """Where a process that Lightning spawned or forked leaves results for the process that started it."""
+    """Where a process that Lightning spawned or forked leaves results for the process that started it.
+
+    The folder is one that others may write to. So the file is signed with a key that only these processes have.
+    """
 
     def __init__(self) -> None:
         self.origin = os.getpid()
         self.path = Path(tempfile.gettempdir()) / f"irrbench-{uuid.uuid4().hex}"
         self.is_read = False
+        self._key = secrets.token_bytes(32)
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> _ResultFile:
         """A copy's processes bring nothing to the original."""
         return _ResultFile()
+
+    def write(self, results: dict[str, Any]) -> None:
+        """Put results in place in one step; this user alone can read them."""
+        content = pickle.dumps(results)
+        handle, draft = tempfile.mkstemp(dir=self.path.parent, prefix=f"{self.path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(hmac.digest(self._key, content, "sha256") + content)
+        Path(draft).replace(self.path)
+
+    def read(self) -> dict[str, Any]:
+        """The results; none where the file is not what these processes wrote."""
+        signed = self.path.read_bytes()
+        content = signed[32:]
+        if not hmac.compare_digest(signed[:32], hmac.digest(self._key, content, "sha256")):
+            return {}
+        results: dict[str, Any] = pickle.loads(content)  # noqa: S301 (signed)
+        return results
 
 
 class ResultsCallback(Callback):
@@ -83,10 +107,7 @@ class ResultsCallback(Callback):
         self.pack_results()
         names = [n for kind in type(self).__mro__ for n, x in vars(kind).items() if isinstance(x, Result)]
         self._file.is_read = True  # nothing in it is news to this process
-        draft = self._file.path.with_suffix(f".{os.getpid()}")
-        draft.touch(mode=0o600)
-        draft.write_bytes(pickle.dumps({name: vars(self)[name] for name in names}))
-        draft.replace(self._file.path)
+        self._file.write({name: vars(self)[name] for name in names})
 
     def pack_results(self) -> None:
         """Make the results ready to be sent."""
@@ -94,10 +115,11 @@ class ResultsCallback(Callback):
     def receive_results(self) -> None:
         """Take what another process has left; the file stays for others that begin with it, until its maker reads."""
         file = self._file
-        if file.is_read or not file.path.exists():
+        if file.is_read or not file.path.is_file():
             return
-        vars(self).update(pickle.loads(file.path.read_bytes()))  # noqa: S301 (our own)
+        vars(self).update(file.read())
         if os.getpid() == file.origin:
-            file.path.unlink()
+            with suppress(PermissionError):  # it is another user's
+                file.path.unlink()
         else:
             file.is_read = True

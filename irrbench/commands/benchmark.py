@@ -24,9 +24,10 @@ from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_b
 from irrbench.tracking.delivery import answer, delivery_for
 from irrbench.tracking.spool import clear_half_written, default_spool, sessions
 from irrbench.tracking.store import StoreError, absolute_uri, program, with_password
-from irrbench.training.cell import CellResult, Tracking, cell_colours, make_cells
+from irrbench.training.cell import Tracking, cell_colours, make_cells, unfinish_damaged
 from irrbench.training.fit import read_key
 from irrbench.training.grid import Executor, Failure, GridProgress, Outcome, check_bounds, run_grid, shard
+from irrbench.training.results import CellResult
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -166,6 +167,7 @@ def _train(
     own = shard(cells, part)
     if part is not None:
         console.print(f"part {part[0]} of {part[1]}: {len(own)} of {len(cells)} cells")
+    unfinish_damaged(cells, data)
     with GridProgress(own, resume=resume, console=console) as progress:
         outcome = run_grid(
             cells,

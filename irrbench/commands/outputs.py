@@ -24,7 +24,7 @@ from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
 from irrbench.report.benchmark import draw_figures
 from irrbench.report.page import save_drawings, save_picture
 from irrbench.summary import bounds_digest
-from irrbench.training.cell import CellResult
+from irrbench.training.results import CellResult
 
 if TYPE_CHECKING:
     from irrbench.commands.loading import Scored

@@ -2,23 +2,23 @@
 
 A cell is one model, trained on one kind of label from one seed. Its *name* comes from a mapping of axes. Its *digest*
 comes from its resolved configuration and is the end of its folder's name. ``done.json`` is written last: with it, the
-results in the folder are complete; without it, the cell is resumed from the last epoch that was saved.
+results in the folder are complete; without it, the cell is resumed from the last epoch that was saved. It holds the
+SHA-256 of the other results: a cell whose files are damaged is trained again. Cells that were finished before there
+were digests stay finished while their files can be read and have the test images.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from itertools import cycle, product
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from irrbench._files import read_frame
+from irrbench._files import try_lock
 from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, RulesConfig, TrainConfig, slug
 from irrbench.data.dataset import parse_label
 from irrbench.plots import MODEL_COLOURS
@@ -26,15 +26,13 @@ from irrbench.training.batches import Transforms, check_scored, check_splits, ch
 from irrbench.training.classes import source_digest
 from irrbench.training.losses import select_loss
 from irrbench.training.models import check_model
+from irrbench.training.results import DONE, LOCK, Axes, find_damage, group_name, is_finished, remove
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from irrbench.data import RaterData
 
-Axes = Mapping[str, Any]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
-DONE, RUN, LOCK, LOG, MASKS = "done.json", "run.json", "lock", "failure.log", "predictions.npz"
+logger = logging.getLogger(__name__)
+
 TRAINING_VERSION = "0.2.0"  # raised when a change of the code changes the numbers of a training, not at each release
 # Fields of the first version, which are always part of a digest. See CellConfig.digest.
 _FIRST_FIELDS = {
@@ -130,90 +128,23 @@ class Cell(NamedTuple):
     axes: Axes
 
 
-class CellResult(NamedTuple):
-    """The results of a finished cell.
-
-    Attributes:
-        name: of the cell.
-        folder: of its files.
-        table: scores and bounds per test image.
-        curve: scores and bounds on the validation images, per epoch.
-        facts: what ``done.json`` says.
-        axes: of the cell.
-    """
-
-    name: str
-    folder: Path
-    table: pd.DataFrame
-    curve: pd.DataFrame
-    facts: dict[str, Any]
-    axes: Axes = MappingProxyType({})
-
-    @property
-    def group(self) -> str:
-        """The name that this cell shares with the cells that differ from it in the seed alone."""
-        return group_name(self.axes) if self.axes else self.name
-
-    def prediction(self, image_id: str) -> Mask:
-        """The predicted mask of a test image, ``(H, W)``; it marks nothing where predictions are no numbers."""
-        mask = self._stored_mask(image_id)
-        is_unusable = "unusable" in self.table and self.table.set_index("image_id").loc[image_id, "unusable"]
-        return np.zeros_like(mask) if is_unusable else mask  # cells of earlier versions stored some pixels
-
-    def _stored_mask(self, image_id: str) -> Mask:
-        with np.load(self.folder / MASKS) as stored:
-            place = stored["ids"].tolist().index(image_id)
-            sizes = stored["shapes"].prod(1)
-            if "bits" in stored:  # of the first version, in which a mask may begin within a byte
-                packed, (first, skipped) = stored["bits"], divmod(int(sizes[:place].sum()), 8)
-            else:
-                packed, first, skipped = stored["bytes"], int((-(-sizes[:place] // 8)).sum()), 0
-            bits = np.unpackbits(packed[first:], count=skipped + int(sizes[place]))[skipped:]
-            mask: Mask = bits.astype(bool).reshape(stored["shapes"][place])
-            return mask
-
-
-class PackedMask(NamedTuple):
-    """A predicted mask with eight pixels in a byte."""
-
-    shape: tuple[int, ...]
-    data: np.ndarray[Any, np.dtype[np.uint8]]
-
-
-def pack_masks(masks: Mapping[str, PackedMask]) -> dict[str, Any]:
-    """Masks by image id as three plain arrays, because ids may have any characters and sizes may differ."""
-    return {
-        "ids": np.array(list(masks)),
-        "shapes": np.array([mask.shape for mask in masks.values()]),
-        "bytes": np.concatenate([mask.data for mask in masks.values()]),
-    }
-
-
 def cell_folder(output: Path, name: str, config: CellConfig) -> Path:
     """The folder of a cell; a folder that was made under another name is found by its digest."""
     cells = output / "cells"
-    return next(iter(sorted(cells.glob(f"*-{config.digest}"))), cells / f"{slug(name)}-{config.digest}")
+    found = sorted(path for path in cells.glob(f"*-{config.digest}") if path.is_dir())
+    return next(iter(found), cells / f"{slug(name)}-{config.digest}")
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a cell's results are complete."""
-    return (folder / DONE).is_file()
-
-
-def load_cell(name: str, folder: Path, axes: Axes = MappingProxyType({})) -> CellResult:
-    """Read a finished cell."""
-    facts: dict[str, Any] = json.loads((folder / DONE).read_text())
-    return CellResult(name, folder, read_frame(folder / "per_image.csv"), read_frame(folder / "curve.csv"), facts, axes)
-
-
-def group_name(axes: Axes) -> str:
-    """The name that cells share which differ in the seed alone.
-
-    Example:
-        >>> group_name({"model": "unet-resnet18", "label": "soft", "seed": 3})
-        'unet-resnet18 soft'
-    """
-    return " ".join(str(value) for axis, value in axes.items() if axis != "seed")
+def unfinish_damaged(cells: Sequence[Cell], data: RaterData) -> None:
+    """Make finished cells whose files are damaged unfinished, and say so: they are trained again, in the same run."""
+    test = data.split("test")
+    for cell in cells:
+        damage = find_damage(cell.folder, cell.config.scores, test) if is_finished(cell.folder) else ""
+        if damage:
+            with try_lock(cell.folder / LOCK) as ours:
+                if ours:
+                    logger.warning("%s counts as unfinished and is trained again. %s", cell.name, damage)
+                    remove(cell.folder / DONE)
 
 
 def cell_names(config: BenchmarkConfig) -> list[tuple[str, Axes]]:

@@ -1,50 +1,145 @@
 """Checkpoints of a cell: the weights of its best epoch, and the last epoch, from which an interrupted cell is resumed.
 
-A resumed cell gives the same numbers as one that was not interrupted.
+A resumed cell gives the same numbers as one that was not interrupted. A checkpoint may come from somebody else: of one
+that this process has not written itself, tensors and plain values are read, and nothing in it is run.
 """
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import io
 import logging
+import os
+import pickle
 import time
+import traceback
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 
-from irrbench._files import write_atomically
+from irrbench._files import open_regular, write_atomically
 from irrbench.scores import record
+from irrbench.training.results import BEST, LAST, remove
 
 if TYPE_CHECKING:
     from irrbench.callbacks import RaterBoundsMonitor
 
 logger = logging.getLogger(__name__)
 
-LAST, BEST = "last.ckpt", "best.ckpt"
+
+# What Lightning, schedulers and users' modules store beside tensors and plain values.
+_SCALAR, _ARRAY = (value.__reduce__()[0] for value in (np.float64(0), np.zeros(1)))
+_TYPES = [np.ndarray, np.dtype, _SCALAR, _ARRAY]
+_TYPES += [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFDSUMm"]
+_OPTIONAL = ("hyper_parameters", "hparams_name", "hparams_type")  # of a module: a training goes on without
+_OF_LIGHTNING = frozenset({"epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops"})
+_OF_TRAINING = _OF_LIGHTNING | {"callbacks", "optimizer_states", "lr_schedulers"}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints so that a file is either complete or absent."""
+    """Writes checkpoints so that a file is either complete or absent, and loads them without running what is in them.
+
+    A file as this process wrote it is loaded with all its types, which may be those of a user's module.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written: dict[str, bytes] = {}
+        self._is_said = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a draft, then move it to its place in one step."""
+        """Write a draft, then move it to its place in one step; say once if another process could not read it."""
         del storage_options
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
+        content, others = _packed(checkpoint)
+        if others:
+            content, others = _packed({key: value for key, value in checkpoint.items() if key not in _OPTIONAL})
+        if others and not self._is_said:
+            self._is_said = True
+            logger.warning(
+                "%s: its checkpoints hold %s. Only tensors, numbers, text, lists and dictionaries are read again: a "
+                "killed training starts again. Let the model's on_save_checkpoint or state_dict give plain values.",
+                Path(path).parent.name,
+                others,
+            )
         write_atomically(Path(path), lambda place: place.write_bytes(content.getbuffer()))
+        self._written[str(path)] = hashlib.sha256(content.getbuffer()).digest()
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
-        """Read what this class wrote, all types included: users' modules may have stored any."""
-        del weights_only
-        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=False)
+        """Read a checkpoint."""
+        del map_location, weights_only
+        content = Path(path).read_bytes() if str(path) in self._written else b""
+        if hashlib.sha256(content).digest() != self._written.get(str(path)):
+            return copy.deepcopy(read_checkpoint(Path(path)))  # the file, which is mapped, may vanish
+        checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
         return checkpoint
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """Nothing: the one file is replaced, and a path in a checkpoint may be any."""
 
-def best_weights(folder: Path, score: str, choice: str = "") -> ModelCheckpoint:
+
+def _packed(checkpoint: dict[str, Any]) -> tuple[io.BytesIO, str]:
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    content.seek(0)
+    return content, _other_types(content)
+
+
+def _other_types(content: Any) -> str:
+    """Names of what a checkpoint holds beside tensors and plain values; empty where there is nothing."""
+    with torch.serialization.safe_globals(_TYPES):
+        try:
+            return ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(content)))
+        except pickle.UnpicklingError:
+            return "objects"
+
+
+def read_checkpoint(path: Path, keys: frozenset[str] = _OF_LIGHTNING) -> dict[str, Any]:
+    """Read tensors, which stay in the file until they are used, and plain values.
+
+    Args:
+        path: the file.
+        keys: that it must have.
+
+    Raises:
+        ValueError: if it holds other types, claims to be larger than it is, or lacks a key.
+        Exception: of many other kinds, if it is damaged.
+    """
+    with open_regular(path) as file, zipfile.ZipFile(file) as members:
+        size = sum(member.file_size for member in members.infolist())
+        if size > os.fstat(file.fileno()).st_size:
+            raise ValueError(f"it claims to hold {size:,} bytes, more than the file has")
+    if others := _other_types(path):
+        raise ValueError(f"it holds {others[:100]}, and only tensors and plain values are read")
+    with torch.serialization.safe_globals(_TYPES):
+        found: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    if missing := sorted(keys.difference(found)):
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    return found
+
+
+class BestEpoch(ModelCheckpoint):
+    """Saves the weights of the epoch with the best validation score; the file has one place, in the cell's folder."""
+
+    @property
+    def state_key(self) -> str:
+        """The key in a checkpoint, that of the class above."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the score that was saved, wherever the folder was then."""
+        path, score = str(Path(str(self.dirpath), BEST)), state_dict["best_model_score"]
+        places = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path, "last_model_path": ""}
+        super().load_state_dict({**state_dict, **places, "best_k_models": {path: score}})
+
+
+def best_weights(folder: Path, score: str, choice: str = "") -> BestEpoch:
     """Saves the weights of the epoch with the best validation score: the smallest one where lower is better.
 
     Args:
@@ -52,7 +147,7 @@ def best_weights(folder: Path, score: str, choice: str = "") -> ModelCheckpoint:
         score: its name.
         choice: its key, if it is another one, see ``CellConfig.choice``.
     """
-    return ModelCheckpoint(
+    return BestEpoch(
         folder,
         filename=Path(BEST).stem,
         monitor=f"val/{choice or score}",
@@ -126,12 +221,34 @@ def find_checkpoint(folder: Path) -> tuple[Path, int] | None:
 
     None where there is no checkpoint, or one that cannot be read.
     """
-    path = folder / LAST
-    if not path.is_file():
+    if not os.path.lexists(folder / LAST):
         return None
+    file = BEST
     try:
-        torch.load(folder / BEST, map_location="cpu", weights_only=False)
-        return path, int(torch.load(path, map_location="cpu", weights_only=False)["epoch"]) + 1
+        read_checkpoint(folder / BEST)
+        file = LAST
+        return folder / LAST, _next_epoch(read_checkpoint(folder / LAST, _OF_TRAINING))
     except Exception as error:  # broken files make torch, zip and pickle raise all kinds of errors
-        logger.warning("%s cannot go on from its checkpoint (%s: %s); it starts again", folder.name, path.name, error)
+        start_again(folder, error, file)
         return None
+
+
+def _next_epoch(last: dict[str, Any]) -> int:
+    if LastEpoch.__qualname__ not in last["callbacks"]:
+        raise ValueError("it lacks the scores of the epochs so far")
+    return int(last["epoch"]) + 1
+
+
+def start_again(folder: Path, error: BaseException, file: str = LAST) -> None:
+    """Say why a cell starts again, and remove its checkpoint."""
+    reason = str(error).partition("\n")[0][:150] or type(error).__name__
+    logger.warning("%s cannot go on from its checkpoint (%s: %s); it starts again", folder.name, file, reason)
+    remove(folder / LAST)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether an error arose while Lightning took over the values of a checkpoint, and not for want of memory."""
+    if isinstance(error, MemoryError | OSError | torch.OutOfMemoryError):
+        return False
+    frames = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any("checkpoint_connector" in code.co_filename and "restore" in code.co_name for code in frames)

@@ -42,13 +42,37 @@ from irrbench.tracking.run import COMMAND_TAG
 from irrbench.tracking.spool import clear_half_written, default_spool
 from irrbench.tracking.store import COLOUR_TAG
 from irrbench.training.batches import TORCH, Loaders, draws, image_facts, make_loaders
-from irrbench.training.cell import DONE, LOCK, MASKS, RUN, Cell, CellConfig, CellError, PackedMask, pack_masks
-from irrbench.training.checkpoints import LAST, AtomicCheckpointIO, LastEpoch, best_weights, find_checkpoint
+from irrbench.training.cell import Cell, CellConfig, CellError
+from irrbench.training.checkpoints import (
+    AtomicCheckpointIO,
+    LastEpoch,
+    best_weights,
+    find_checkpoint,
+    is_refused,
+    start_again,
+)
 from irrbench.training.models import make_module, predictions_of, trains_itself
+from irrbench.training.results import (
+    CURVE,
+    DONE,
+    LAST,
+    MASKS,
+    RESULTS,
+    RUN,
+    TABLE,
+    PackedMask,
+    checksum,
+    clear,
+    file_digest,
+    pack_masks,
+    read_plain,
+    remove,
+)
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
 
+Trained = tuple[pd.DataFrame, pd.DataFrame, dict[str, PackedMask], dict[str, Any]]
 EpochListener = Callable[[int, float], None]  # called with the number of ended epochs and the main validation score
 SHOWN = 4000  # characters of what failed processes wrote
 
@@ -68,10 +92,10 @@ def run_cell(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None)
         CellError: if the model has no usable predictions in the end.
     """
     folder, config = cell.folder, cell.config
-    with _own_seed_and_rank(config), quiet():
+    with _own_rank_and_draws(config), quiet():
         run = open_run(cell)
         try:
-            table, curve, masks, facts = _train(cell, data, run, on_epoch)
+            table, curve, masks, facts = _train_or_start_again(cell, data, run, on_epoch)
         except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C and SIGTERM into the latter
             run.finalize("aborted")
             raise KeyboardInterrupt from error
@@ -80,23 +104,23 @@ def run_cell(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None)
             raise
         if rank_zero_only.rank > 0:
             return
-    write_frame(folder / "per_image.csv", table)
-    write_frame(folder / "curve.csv", curve)
+    write_frame(folder / TABLE, table)
+    write_frame(folder / CURVE, curve)
     write_atomically(folder / MASKS, lambda place: np.savez_compressed(place, **pack_masks(masks)))
     identity = {"name": cell.name, "axes": dict(cell.axes), "config": asdict(config), "digest": config.digest}
-    write_json(folder / DONE, {**identity, **facts})
-    (folder / LAST).unlink(missing_ok=True)
+    done = {**identity, **facts, "files": {name: file_digest(folder / name) for name in RESULTS}}
+    write_json(folder / DONE, {**done, "checksum": checksum(done)})
+    remove(folder / LAST)
 
 
 @contextmanager
-def _own_seed_and_rank(config: CellConfig) -> Iterator[None]:
-    """Draw torch's random numbers from the cell's seed, take the rank among its processes, and restore both afterwards.
+def _own_rank_and_draws(config: CellConfig) -> Iterator[None]:
+    """Take the rank among a cell's processes, and restore it and torch's random numbers afterwards.
 
     The rank that Lightning has found may be the one among the tasks of a job array.
     """
     before = rank_zero_only.rank
     with torch.random.fork_rng(list(range(torch.cuda.device_count()))):
-        torch.manual_seed(config.seed)
         rank_zero_only.rank = int(os.environ.get("LOCAL_RANK", "0")) if has_processes(config) else 0
         try:
             yield
@@ -104,11 +128,26 @@ def _own_seed_and_rank(config: CellConfig) -> Iterator[None]:
             rank_zero_only.rank = before
 
 
-def _train(
-    cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener | None
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, PackedMask], dict[str, Any]]:
+def _train_or_start_again(cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener | None) -> Trained:
+    """Go on from the checkpoint; start again, and say so, if it is one of another model or was changed."""
+    resumes = (cell.folder / LAST).exists()
+    try:
+        return _train(cell, data, run, on_epoch)
+    except Exception as error:
+        if not (resumes and is_refused(error)):
+            raise
+        start_again(cell.folder, error)
+        if has_processes(cell.config):  # the others have ended with the same error
+            raise CellError(
+                "its checkpoint could not be used and was removed. The same command starts it again."
+            ) from error
+    return _train(cell, data, run, on_epoch)
+
+
+def _train(cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener | None) -> Trained:
     """Train and test; gives the table of the test images, the curve, the masks of the test images, and the facts."""
     config, score = cell.config, cell.config.scores[0]
+    torch.manual_seed(config.seed)
     rules = asdict(config.rules)
     collector = PredictionCollector(data, threshold=config.rules.threshold)
     loaders = make_loaders(data, label=config.label, seed=config.seed, train=config.train)
@@ -122,6 +161,8 @@ def _train(
     seeder, reporter = EpochSeeder(loaders, config.seed), EpochReporter(choice, on_epoch)
     trainer = make_trainer(config, [monitor, seeder, reporter, collector, best, last], run)
     checkpoint, next_epoch = find_checkpoint(cell.folder) or (None, 0)
+    if checkpoint is None and rank_zero_only.rank == 0:
+        clear(cell.folder)
     loaders.set_epoch(next_epoch)  # workers load images before the epoch begins
     trainer.fit(module, loaders.train, loaders.val, ckpt_path=checkpoint)
     trainer.test(module, loaders.test, ckpt_path=best.best_model_path or None, verbose=False)
@@ -291,6 +332,8 @@ def open_run(cell: Cell) -> CellLogger:
     known = read_key(cell.folder, tracking.uri, tracking.experiment)
     key = known or uuid.uuid4().hex
     if rank_zero_only.rank == 0:
+        if known is None:
+            remove(cell.folder / RUN)
         store = {"tracking_uri": without_password(tracking.uri), "experiment": tracking.experiment}
         write_json(cell.folder / RUN, {"key": key, **store})
     run = CellLogger(cell, key, spool)
@@ -322,19 +365,17 @@ def start_anew(cell: Cell) -> None:
     uri, experiment = cell.tracking.uri, cell.tracking.experiment
     if key := read_key(cell.folder, uri, experiment):
         Run.new(uri, experiment, key=key, spool=default_spool(cell.folder.parents[1])).delete()
-    for path in cell.folder.iterdir() if cell.folder.is_dir() else ():
-        if path.name != LOCK:
-            path.unlink()
+    clear(cell.folder, DONE, RUN)
 
 
 def read_key(folder: Path, uri: str, experiment: str) -> str | None:
     """The key of the run of a cell, by its folder, where it has one in this store and experiment."""
     try:
-        noted = json.loads((folder / RUN).read_text())
+        noted = read_plain(folder / RUN)
         known = without_password(noted["tracking_uri"]), noted["experiment"]
         here = known == (without_password(uri), experiment)
-        return str(noted["key"]) if here else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return uuid.UUID(noted["key"]).hex if here else None
+    except Exception:  # no file, a damaged one, or something else in its place
         return None
 
 

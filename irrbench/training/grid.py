@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,9 +29,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from irrbench._display import hide_secrets, without_password
 from irrbench._files import try_lock, write_atomically
 from irrbench.config import ConfigError
-from irrbench.training.cell import LOCK, LOG, Cell, CellResult, is_finished, load_cell
+from irrbench.training.cell import Cell
 from irrbench.training.failures import explain
 from irrbench.training.fit import EpochListener, has_processes, run_cell, run_in_processes, start_anew
+from irrbench.training.results import LOCK, LOG, CellResult, is_finished, load_cell, remove
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 StartListener = Callable[[Cell], EpochListener | None]
 Result = TypeVar("Result")
 PATIENCE = 30  # seconds for a cluster to answer
+DYING = 5.0  # seconds that a killed process may take to end
 _one_at_a_time = threading.Lock()  # torch's random numbers belong to the process, and a worker may have threads
 
 
@@ -127,13 +130,14 @@ def run_grid(
     own = shard(cells, part)
     done = [cell for cell in own if resume and is_finished(cell.folder)]
     todo = [cell for cell in own if cell not in done]
-    endings: Iterator[tuple[Cell, Ending]]
-    if executor.is_here:
-        endings = ((cell, attempt(cell, data, on_start and on_start(cell), resume=resume)) for cell in todo)
-    else:
-        endings = _run_elsewhere(todo, data, executor, resume=resume)
+
+    def run(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Ending]]:
+        if not executor.is_here:
+            return _run_elsewhere(cells, data, executor, resume=resume)
+        return ((cell, attempt(cell, data, on_start and on_start(cell), resume=resume)) for cell in cells)
+
     failures = []
-    for cell, ending in chain(((cell, None) for cell in done), endings):
+    for cell, ending in chain(((cell, None) for cell in done), _run_and_wait(run, todo)):
         if on_end is not None:
             on_end(cell, ending)
         if isinstance(ending, Failure):
@@ -142,6 +146,32 @@ def run_grid(
     ended = [cell for cell in cells if is_finished(cell.folder) and cell.name not in failed]
     results = [load_cell(cell.name, cell.folder, cell.axes) for cell in ended]
     return Outcome(results, failures, [cell.name for cell in cells if cell not in ended])
+
+
+def _run_and_wait(
+    run: Callable[[Sequence[Cell]], Iterator[tuple[Cell, Ending]]], cells: Sequence[Cell]
+) -> Iterator[tuple[Cell, Ending]]:
+    """Run cells; in the end, wait a moment for those that another process was running, and try them once more."""
+    locked = []
+    for cell, ending in run(cells):
+        if isinstance(ending, LockedByOther):
+            locked.append(cell)
+        else:
+            yield cell, ending
+    if locked:
+        _wait_for_one(locked)
+        yield from run(locked)
+
+
+def _wait_for_one(cells: Sequence[Cell]) -> None:
+    """Wait until no process runs one of the cells: a killed process may need seconds to end."""
+    deadline = time.monotonic() + DYING
+    while time.monotonic() < deadline:
+        for cell in cells:
+            with try_lock(cell.folder / LOCK) as ours:
+                if ours:
+                    return
+        time.sleep(0.1)
 
 
 def attempt(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None, *, resume: bool = True) -> Ending:
@@ -166,7 +196,7 @@ def attempt(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None, 
     except Exception as error:
         failure = _failure(cell, error)
     else:
-        (cell.folder / LOG).unlink(missing_ok=True)
+        remove(cell.folder / LOG)
         return None
     gc.collect()  # what the traceback held, before the next cell needs it
     if torch.cuda.is_available():

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from irrbench.config import FinishedConfig
-from irrbench.training.cell import load_cell
+from irrbench.training.results import load_cell
 from tests.other_scores import register
 from tests.training.conftest import run_recorded, small_config
 from tests.training.study import disk, ids

@@ -12,7 +12,7 @@ from irrbench.commands.outputs import galleries_of, log_artifacts, make_results,
 from irrbench.config import BenchmarkConfig, StatisticsConfig
 from irrbench.data import RaterData
 from irrbench.metrics import SegmentationBounds
-from irrbench.training.cell import CellResult
+from irrbench.training.results import CellResult
 
 RATERS = ["anna", "ben", "cem"]
 SIZE = (20, 26)

@@ -18,9 +18,9 @@ from irrbench._files import read_frame
 from irrbench.commands import ConfigError, load_config
 from irrbench.data import DataError, load_folder
 from irrbench.tracking import open_store
-from irrbench.training import cell as cell_module
 from irrbench.training.fit import run_cell
 from irrbench.training.grid import check_bounds
+from irrbench.training.results import load_cell
 from tests.training.conftest import run_recorded, small_config
 from tests.training.study import ids, save, write_predictions, write_study
 
@@ -63,7 +63,7 @@ def test_scores_are_those_of_the_stored_predictions(grid, study):
     table = pd.read_csv(grid.output / "per_image.csv", converters={"image_id": str})
     data = load_folder(study).split("test")
     for name, folder in cells(grid.output).items():
-        result = cell_module.load_cell(name, folder)
+        result = load_cell(name, folder)
         for i, image_id in enumerate(data.image_ids):
             mask = torch.from_numpy(result.prediction(image_id))[None]
             patterns = VotePatterns.from_masks(torch.from_numpy(data.masks(i))[None], preds=mask)
@@ -90,7 +90,7 @@ def test_every_model_and_both_bounds_are_runs_with_the_same_keys(grid):
 
 def test_the_best_epoch_is_tested(grid):
     for name, folder in cells(grid.output).items():
-        result = cell_module.load_cell(name, folder)
+        result = load_cell(name, folder)
         assert result.facts["best_epoch"] == int(result.curve["iou"].to_numpy().argmax())
         assert result.curve["epoch"].tolist() == [0, 1]
 
@@ -190,7 +190,7 @@ def test_an_unfinished_cell_starts_again_and_replaces_its_run(study, store, tmp_
 
 
 def test_cells_with_other_bounds_are_not_compared(grid):
-    results = [cell_module.load_cell(name, folder) for name, folder in sorted(cells(grid.output).items())]
+    results = [load_cell(name, folder) for name, folder in sorted(cells(grid.output).items())]
     check_bounds(results)
     results[1] = results[1]._replace(facts={"bounds": {"test": "0123"}})
     with pytest.raises(ConfigError, match=r"found 2: fpn-resnet18 majority: \w+; fpn-resnet18 random: 0123"):

@@ -15,17 +15,14 @@ from irrbench.training.batches import data_digest, image_facts
 from irrbench.training.cell import (
     TRAINING_VERSION,
     CellConfig,
-    CellResult,
-    PackedMask,
     Tracking,
     cell_colours,
     cell_names,
-    is_finished,
-    load_cell,
     make_cells,
-    pack_masks,
+    unfinish_damaged,
 )
 from irrbench.training.grid import run_grid
+from irrbench.training.results import CellResult, PackedMask, is_finished, load_cell, pack_masks
 from tests.training.test_batches import make_data
 
 
@@ -169,8 +166,14 @@ def write_first_version_cell(output, name, data, *, seed, version=TRAINING_VERSI
     facts = {"run_id": "151139ff40bf", "bounds": {"val": "ce1b", "test": "50b9"}, "best_epoch": 1, "seconds": 1.1}
     done = {"name": name, "config": config, "digest": digest, **facts}
     (folder / "done.json").write_text(json.dumps(done, indent=1))
-    pd.DataFrame({"image_id": ["i2"], "iou": [0.5]}).to_csv(folder / "per_image.csv", index=False)
-    pd.DataFrame({"epoch": [0, 1], "iou": [0.1, 0.2]}).to_csv(folder / "curve.csv", index=False)
+    scores = config["scores"]
+    pd.DataFrame({"image_id": ["i2"], **{score: [0.5] for score in scores}}).to_csv(
+        folder / "per_image.csv", index=False
+    )
+    pd.DataFrame({"epoch": [0, 1], **{score: [0.1, 0.2] for score in scores}}).to_csv(folder / "curve.csv", index=False)
+    shape = data.shape(list(data.image_ids).index("i2"))
+    packed = {"ids": np.array(["i2"]), "shapes": np.array([shape]), "bits": np.packbits(np.ones(shape, bool))}
+    np.savez_compressed(folder / "predictions.npz", **packed)
     return done
 
 
@@ -181,6 +184,7 @@ def test_finished_cells_with_the_fields_of_the_first_version_are_kept(tmp_path, 
     config = BenchmarkConfig(models=[ModelConfig()], labels=["soft"], seeds=[0, 3], rules=rules, output=str(tmp_path))
     cells = make_cells(config, data, Tracking("sqlite:///unused.db", "unused", "#000000"))
     monkeypatch.setattr("irrbench.training.grid.run_cell", lambda *_: pytest.fail("a finished cell is trained again"))
+    unfinish_damaged(cells, data)
     outcome = run_grid(cells, data)
     assert [result.facts for result in outcome.results] == first
     assert not outcome.failures

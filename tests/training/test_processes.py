@@ -22,9 +22,9 @@ from irrbench.config import TrainConfig
 from irrbench.data import SegmentationDataset, collate, load_folder
 from irrbench.tracking import open_store
 from irrbench.training.batches import TrainingSet, image_facts
-from irrbench.training.cell import load_cell
 from irrbench.training.fit import has_processes
 from irrbench.training.models import make_module
+from irrbench.training.results import load_cell
 from tests.training.conftest import run_recorded, small_config
 from tests.training.study import write_study
 from tests.training.test_cells import CELL

@@ -20,8 +20,8 @@ import torch
 from irrbench._files import read_frame, try_lock, write_atomically
 from irrbench.tracking import open_store
 from irrbench.training import fit as fit_module
-from irrbench.training.cell import LOCK
 from irrbench.training.checkpoints import BEST, LAST, find_checkpoint
+from irrbench.training.results import LOCK
 from tests.training.conftest import run_recorded, runs, small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
@@ -81,12 +81,12 @@ def test_a_killed_cell_gives_the_same_results_in_the_same_run(study, with_nets, 
     config = tiny(study, tmp_path / "out", store, **changes)
     killed_run(config, 2)
     folder = only_cell(tmp_path / "out")
-    assert torch.load(folder / LAST, weights_only=False)["epoch"] == 1
-    weights = torch.load(folder / LAST, weights_only=False)["state_dict"]
+    assert torch.load(folder / LAST, weights_only=True)["epoch"] == 1
+    weights = torch.load(folder / LAST, weights_only=True)["state_dict"]
     noted = json.loads((folder / "run.json").read_text())
     assert run_recorded(config).code == 0
     assert not all(
-        torch.equal(x, weights[k]) for k, x in torch.load(folder / BEST, weights_only=False)["state_dict"].items()
+        torch.equal(x, weights[k]) for k, x in torch.load(folder / BEST, weights_only=True)["state_dict"].items()
     )
     for name in ("leaderboard.csv", "per_image.csv", "comparisons.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), name
@@ -150,15 +150,6 @@ def test_a_damaged_checkpoint_starts_the_cell_again_in_the_same_run(study, with_
     assert len(read_frame(folder / "curve.csv")) == 4
 
 
-@pytest.mark.parametrize("name", [BEST, LAST])
-def test_a_checkpoint_needs_its_best_weights_too(tmp_path, name):
-    for each in (BEST, LAST):
-        torch.save({"epoch": 1}, tmp_path / each)
-    assert find_checkpoint(tmp_path) == (tmp_path / LAST, 2)
-    (tmp_path / name).unlink()
-    assert find_checkpoint(tmp_path) is None
-
-
 @pytest.mark.slow
 def test_a_kill_before_training_begins_leaves_no_second_run(study, with_nets, store, tmp_path, monkeypatch):
     config = tiny(study, tmp_path / "out", store, **{"train.max_epochs": 1})
@@ -190,11 +181,12 @@ def test_a_cell_that_another_process_is_running_is_skipped(study, with_nets, sto
     config = tiny(study, tmp_path / "out", store, labels=["random", "soft"], **{"train.max_epochs": 1})
     killed_run(config, 0)
     folder = only_cell(tmp_path / "out")
-    with try_lock(folder / LOCK) as ours:
+    with try_lock(folder / LOCK) as ours, pytest.MonkeyPatch.context() as patch:
         assert ours
+        patch.setattr("irrbench.training.grid.DYING", 0.1)
         result = run_recorded(config)
     assert result.code == 0
-    assert "[1/2] Net random: another process is running it; skipped here" in result.text
+    assert "[2/2] Net random: another process is running it; skipped here" in result.text
     assert "Not finished yet (1): Net random" in result.text
     assert not (tmp_path / "out" / "leaderboard.csv").exists()
     assert run_recorded(config).code == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from irrbench._files import read_frame
-from irrbench.training.cell import load_cell
+from irrbench.training.results import load_cell
 from tests.training.conftest import run_recorded, small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
