@@ -134,9 +134,9 @@ class BestEpoch(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the score that was saved, wherever the folder was then."""
-        path, score = str(Path(str(self.dirpath), BEST)), state_dict["best_model_score"]
+        path, score = str(Path(str(self.dirpath), BEST)), torch.as_tensor(state_dict["best_model_score"])
         places = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path, "last_model_path": ""}
-        super().load_state_dict({**state_dict, **places, "best_k_models": {path: score}})
+        super().load_state_dict({**state_dict, **places, "best_k_models": {path: score}, "kth_value": score})
 
 
 def best_weights(folder: Path, score: str, choice: str = "") -> BestEpoch:
@@ -188,8 +188,11 @@ class LastEpoch(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with what was saved."""
-        self._monitor.history[:] = state_dict["history"]
-        self._metrics = state_dict["metrics"]
+        history = list(state_dict["history"])
+        for row in history:
+            np.array([row["epoch"], *row.values()], float)  # fails where they are no numbers
+        self._monitor.history[:] = history
+        self._metrics = {key: float(value) for key, value in state_dict["metrics"].items()}
         self._start -= state_dict.get("seconds", 0.0)
 
     def on_load_checkpoint(self, _trainer: pl.Trainer, _module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -356,3 +357,24 @@ def test_what_a_stage_has_found_is_written_though_the_trainer_fails(tmp_path, ur
     assert len(watcher.tables[split]) == N
     client = mlflow.MlflowClient(uri)
     assert f"per_image/{split}.json" in [x.path for x in client.list_artifacts(made.run_id, "per_image")]
+
+
+def test_results_that_another_user_left_are_not_loaded(tmp_path, monkeypatch):
+    class Command:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mine = monitor()
+    place = mine._file.path
+    for content in (b"", pickle.dumps(Command()), bytes(32) + pickle.dumps(Command())):
+        place.write_bytes(content)
+        assert mine.history == []
+        assert not list(tmp_path.iterdir())
+    os.mkfifo(place)
+    assert mine.history == []
+    place.unlink()
+    mine._file.write({"history": [{"epoch": 0.0}]})
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert mine.history == [{"epoch": 0.0}]
+    assert not list(tmp_path.iterdir())

@@ -9,12 +9,21 @@ import shutil
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from irrbench.training.checkpoints import BEST, LAST, AtomicCheckpointIO, best_weights, find_checkpoint, read_checkpoint
+from irrbench.training.checkpoints import (
+    BEST,
+    LAST,
+    AtomicCheckpointIO,
+    LastEpoch,
+    best_weights,
+    find_checkpoint,
+    read_checkpoint,
+)
 from tests.training.conftest import run_recorded
 from tests.training.test_resume import killed_run, only_cell, tiny
 
@@ -166,6 +175,15 @@ def test_the_best_score_is_kept_where_the_folder_has_moved(tmp_path):
     assert best.best_k_models == {best.best_model_path: torch.ones(())}
     assert best.best_model_score == 1
     assert best.state_key.startswith("ModelCheckpoint{")  # also in checkpoints of earlier versions
+
+
+def test_scores_that_are_no_numbers_are_refused(tmp_path):
+    best, last = best_weights(tmp_path, "iou"), LastEpoch(tmp_path, SimpleNamespace(history=[]))
+    with pytest.raises(TypeError):
+        best.load_state_dict({**best.state_dict(), "best_model_score": "much"})
+    for history in ([{}], [{"epoch": 0, "val/iou": "much"}], ["x"], 3):
+        with pytest.raises((TypeError, ValueError, KeyError)):
+            last.load_state_dict({"history": history, "metrics": {}, "seconds": 1.0})
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def damage(folder: Path) -> str:
 @pytest.mark.parametrize("name", ["done.json", *RESULTS])
 def test_a_file_cut_short_at_any_byte_is_found(cell, name):
     content = (cell / name).read_bytes()
-    for size in range(len(content)):
+    for size in {*range(0, len(content), 7), len(content) - 1}:
         (cell / name).write_bytes(content[:size])
         assert name in damage(cell), size
     (cell / name).write_bytes(content)
