@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 # What Lightning, schedulers and users' modules store beside tensors and plain values.
 _SCALAR, _ARRAY = (value.__reduce__()[0] for value in (np.float64(0), np.zeros(1)))
-_TYPES = [np.ndarray, np.dtype, _SCALAR, _ARRAY]
+_TYPES: list[Any] = [np.ndarray, np.dtype, _SCALAR, _ARRAY]
 _TYPES += [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFDSUMm"]
 _OPTIONAL = ("hyper_parameters", "hparams_name", "hparams_type")  # of a module: a training goes on without
 _OF_LIGHTNING = frozenset({"epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops"})

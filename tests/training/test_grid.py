@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from irrbench._files import read_frame
+from irrbench._files import read_frame, try_lock
 from irrbench.commands import ConfigError, load_config
 from irrbench.tracking import open_store
 from irrbench.training import grid as grid_module
-from irrbench.training.grid import Executor, Failure, check_executor, shard
+from irrbench.training.grid import Executor, Failure, LockedByOther, check_executor, shard
+from irrbench.training.results import LOCK
 from tests.training.conftest import run_recorded, small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
@@ -92,6 +95,26 @@ def test_a_task_of_a_job_array_is_a_process_of_its_own(study, with_nets, store, 
     assert result.code == 0, result.text
     assert (tmp_path / "out" / "leaderboard.csv").exists()
     assert len(open_store(store, "irrbench: study")[0].search_runs(["1", "2"])) == 3
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_cell_whose_process_is_ending_is_run_after_the_others(monkeypatch, tmp_path, ends):
+    locked, free = (SimpleNamespace(name=name, folder=tmp_path / name) for name in ("locked", "free"))
+    calls = []
+
+    def run(cells):
+        calls.append([cell.name for cell in cells])
+        for cell in cells:
+            with try_lock(cell.folder / LOCK) as ours:
+                yield cell, None if ours else LockedByOther(cell.name)
+
+    with ExitStack() as other:
+        assert other.enter_context(try_lock(locked.folder / LOCK))
+        monkeypatch.setattr("irrbench.training.grid.DYING", 0.3)
+        monkeypatch.setattr("irrbench.training.grid.time.sleep", lambda _: other.close() if ends else None)
+        endings = list(grid_module._run_and_wait(run, [locked, free]))
+    assert endings == [(free, None), (locked, None if ends else LockedByOther("locked"))]
+    assert calls == [["locked", "free"], ["locked"]]
 
 
 def test_workers_that_die_make_failures_of_the_remaining_cells(monkeypatch, tmp_path):
