@@ -118,7 +118,8 @@ def test_a_cell_whose_process_is_ending_is_run_after_the_others(monkeypatch, tmp
 
 
 def test_workers_that_die_make_failures_of_the_remaining_cells(monkeypatch, tmp_path):
-    cells = [type("Cell", (), {"name": n, "folder": tmp_path / n})() for n in "abc"]
+    tracking = SimpleNamespace(uri="sqlite:///mlflow.db")
+    cells = [SimpleNamespace(name=n, folder=tmp_path / n, tracking=tracking) for n in "abc"]
 
     def results(self, function, calls):
         yield None
