@@ -13,14 +13,7 @@ from unittest.mock import Mock
 import pandas as pd
 import pytest
 
-from irrbench._files import (
-    open_regular,
-    prepare_folder,
-    read_frame,
-    try_lock,
-    write_atomically,
-    write_frame,
-)
+from irrbench._files import open_regular, prepare_folder, read_frame, try_lock, write_atomically, write_frame
 from irrbench.config import ConfigError
 
 
