@@ -205,8 +205,9 @@ class Gathering:
         if not drawn:
             raise ReadError("no shape with an outline", "polygons, masks or ellipses", "use --boxes, or leave it out")
 
-        def draw(shape: Shape) -> dict[str, list[Mask]]:
-            return {rater: [self._union(marks, shape) for marks in drawings] for rater, drawings in drawn.items()}
+        def draw(shape: Shape) -> Iterator[tuple[str, list[Mask]]]:
+            for rater, drawings in drawn.items():
+                yield rater, [self._union(marks, shape) for marks in drawings]
 
         declared = sizes[0] if sizes else None
         files = tuple(dict.fromkeys((drawing.files, drawing.url) for drawing in group))

@@ -71,7 +71,9 @@ def convert_lidc(
     def source(nodule: Nodule) -> Source:
         pixels = partial(_window_pixels, nodule, series[nodule.series], low, high)
         drawings = {rater: [mask] for rater, mask in zip(RATERS, nodule.masks, strict=True)}
-        return Source(nodule.image_id, RATERS, nodule.row | {"series": nodule.series}, pixels, lambda _: drawings)
+        return Source(
+            nodule.image_id, RATERS, nodule.row | {"series": nodule.series}, pixels, lambda _: drawings.items()
+        )
 
     absent = len(nodules) - len(present)
     notes = [f"{absent} images of scans that are not in {dicom}"] if absent else []

@@ -49,7 +49,8 @@ class Source(NamedTuple):
         raters: who annotated it.
         covariates: for the manifest.
         image: gives the file, or its pixels ``(H, W)`` of 8 or 16 bit.
-        draw: makes each rater's masks for the image's shape: the first drawing, then the repeats.
+        draw: makes each rater's masks for the image's shape, one rater after the other: the first drawing, then the
+            repeats.
         declared: the image's size, where the source declares one.
     """
 
@@ -57,7 +58,7 @@ class Source(NamedTuple):
     raters: tuple[str, ...]
     covariates: Mapping[str, object]
     image: Callable[[], Path | NDArray[np.generic]]
-    draw: Callable[[Shape], dict[str, list[Mask]]]
+    draw: Callable[[Shape], Iterable[tuple[str, list[Mask]]]]
     declared: Shape | None = None
 
 
@@ -144,6 +145,9 @@ def write_folder(
     with _new_folder(output, overwrite=overwrite) as root:
         write = partial(_write_image, root, ids, raters)
         results = in_threads(write, sources, label="converting", progress=progress)
+        for folder in (root / "masks").glob("*"):
+            with suppress(OSError):
+                folder.rmdir()  # where nothing of a rater could be written
         problems += [result for result in results if isinstance(result, Problem)]
         counts = [result for result in results if not isinstance(result, Problem)]
         written = [source for source, result in zip(sources, results, strict=True) if not isinstance(result, Problem)]
@@ -206,21 +210,28 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
 def _write_image(
     root: Path, ids: Mapping[str, str], raters: Mapping[str, str], source: Source
 ) -> dict[str, list[bool]] | Problem:
-    """Write an image and its masks; by rater's folder whether each mask marks anything."""
-    prepared = attempt(source.name, partial(_prepare, source))
-    if isinstance(prepared, Problem):
-        return prepared
-    image, drawings = prepared
-    for rater, masks in drawings.items():
-        for number, mask in enumerate(masks, start=1):
-            folder = raters[rater] if number == 1 else f"{raters[rater]}@{number}"
-            save(mask.astype(np.uint8) * np.uint8(255), root / "masks" / folder, ids[source.name])
-    save(image, root / "images", ids[source.name])  # last: an image whose masks cannot be drawn leaves nothing behind
-    return {raters[rater]: [bool(mask.any()) for mask in masks] for rater, masks in drawings.items()}
+    """Write an image and its masks, or nothing; by rater's folder whether each mask marks anything."""
+    written: list[Path] = []
+
+    def write() -> dict[str, list[bool]]:
+        drawn: dict[str, list[bool]] = {}
+        image, drawings = _prepare(source)
+        for rater, masks in drawings:
+            folder, drawn[raters[rater]] = raters[rater], [bool(mask.any()) for mask in masks]
+            for number, mask in enumerate(masks, start=1):
+                place = root / "masks" / (folder if number == 1 else f"{folder}@{number}")
+                written.append(save(mask.astype(np.uint8) * np.uint8(255), place, ids[source.name]))
+        save(image, root / "images", ids[source.name])
+        return drawn
+
+    made = attempt(source.name, write)
+    for path in written if isinstance(made, Problem) else ():
+        path.unlink()
+    return made
 
 
-def _prepare(source: Source) -> tuple[Path | NDArray[np.generic], dict[str, list[Mask]]]:
-    """The image to write, checked, and all masks of it.
+def _prepare(source: Source) -> tuple[Path | NDArray[np.generic], Iterable[tuple[str, list[Mask]]]]:
+    """The image to write, checked, and each rater's masks of it.
 
     Photos that carry a turn (EXIF orientation) are stored as viewers show them, which is what people draw on, unless
     only the stored pixels have the declared size.
@@ -242,15 +253,15 @@ def _prepare(source: Source) -> tuple[Path | NDArray[np.generic], dict[str, list
     return image, source.draw((shape[0], shape[1]))
 
 
-def save(image: Path | NDArray[np.generic], folder: Path, name: str) -> None:
+def save(image: Path | NDArray[np.generic], folder: Path, name: str) -> Path:
     """Copy a file, or write pixels ``(H, W)`` as PNG, under a new name."""
     from PIL import Image  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(image, Path):
-        shutil.copyfile(image, folder / f"{name}{extension(image.name)}")
-    else:
-        Image.fromarray(image).save(folder / f"{name}.png")
+        return shutil.copyfile(image, folder / f"{name}{extension(image.name)}")
+    Image.fromarray(image).save(folder / f"{name}.png")
+    return folder / f"{name}.png"
 
 
 def _write_manifest(path: Path, rows: Sequence[tuple[str, Source]]) -> None:

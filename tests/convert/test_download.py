@@ -50,6 +50,7 @@ SLOW = ("drip", "drip of headers", "drip without an end", "silence")
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(download, "MAX_BYTES", 100_000)
+    monkeypatch.setenv("no_proxy", "*")
     with serving() as server:
         yield server
 
@@ -198,6 +199,7 @@ def test_no_credentials_go_along_a_redirect(server, tmp_path):
 
 def test_a_proxy_of_the_user_may_be_internal(server, tmp_path, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.setenv("no_proxy", "")
     _resolve(monkeypatch, {"pictures.example.org": None})  # known to the proxy alone
     server.answers["http://pictures.example.org/a%20b"] = "good"
     Downloader().fetch("http://pictures.example.org/a b", tmp_path / "a", {})

@@ -107,6 +107,34 @@ def test_many_parts_and_many_shapes_take_the_memory_of_one(convert, tmp_path):
     np.testing.assert_array_equal(load_folder(tmp_path / "data").masks(0), [expected, expected])
 
 
+def test_many_raters_take_the_memory_of_one(convert, tmp_path):
+    people = [f"r{number:02d}" for number in range(60)]
+    export = coco([TRIANGLE], people=people, height=300, width=300)
+    tracemalloc.start()
+    try:
+        convert("COCO", export, images=None)
+        assert tracemalloc.get_traced_memory()[1] < 30 * 300 * 300
+    finally:
+        tracemalloc.stop()
+    assert len(list((tmp_path / "data" / "masks").iterdir())) == 60
+
+
+def test_an_image_with_a_bad_shape_leaves_nothing_behind(convert, tmp_path):
+    export = coco([TRIANGLE])
+    export["images"].append(coco_image(2, "b.png", (9, 9)))
+    notes = [coco_note(2, [TRIANGLE], annotator=who) for who in ("anna", "cem")]
+    export["annotations"] += [*notes, coco_note(2, [[0, 0, np.nan, 1, 1, 1]], annotator="dan")]
+    done = convert("COCO", export, images=None)
+    assert (done.images, len(done.left_out)) == (1, 1)
+    found = {path.relative_to(done.root).as_posix() for path in done.root.rglob("*")} - {
+        "conversion.json",
+        "manifest.csv",
+    }
+    assert found == {"images", "images/a.png", "masks"} | {
+        f"masks/{p}" for p in ("anna", "anna/a.png", "ben", "ben/a.png")
+    }
+
+
 RUNS = {
     "negative": [-5, 10**6 + 5],
     "huge": [10**30, 10**6],
