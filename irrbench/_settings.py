@@ -41,7 +41,12 @@ else:
     TwoOrMore = restricted_number_type("TwoOrMore", int, (">=", 2))
 
 SHIPPED = Path(__file__).parent / "configs"
-SHOWN = 20  # names in a message
+SHOWN = 20  # names, or problems, in a message
+MAX_BYTES = 2**16  # of a file of settings
+MAX_DEPTH = 50  # of what is nested in it
+MAX_LETTERS = 2**18  # of it, with each alias written out
+MOST_SHOWN = 600  # letters of a problem
+_NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError)  # what loaders raise for values of a wrong tag
 Settings = TypeVar("Settings")
 
 
@@ -78,7 +83,9 @@ def load_settings(
         reader.set(key, value)
     settings: Settings = reader.build()
     if reader.problems:
-        raise ConfigError("\n".join(reader.problems))
+        more = len(reader.problems) - SHOWN
+        lines = reader.problems[:SHOWN] + ([f"and {more} more"] if more > 0 else [])
+        raise ConfigError("\n".join(map(_short, lines)))
     return settings
 
 
@@ -101,15 +108,18 @@ class _Reader:
         path, shipped = Path(name), SHIPPED / f"{name}.yaml"
         if not path.is_file() and path.name == str(name) and shipped.is_file():
             path = shipped
+        from irrbench._files import open_regular  # noqa: PLC0415 (which imports this module)
+
         try:
-            content = _load_yaml(path.read_text(encoding="utf-8"))
+            with open_regular(path, MAX_BYTES) as file:
+                content = _load_yaml(file.read(MAX_BYTES).decode())
         except OSError as error:
             names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
             raise ConfigError(
                 f"--config {path} cannot be read: {error.strerror or error}. Give a YAML file, or a name among {names}."
             ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--config {path} is no valid YAML: {error}") from error
+        except _NO_YAML as error:
+            raise ConfigError(f"--config {path} is no valid YAML: {_short(str(error))}") from error
         self.read(content, place=path.name)
 
     def read_flags(self, flags: Sequence[str], other_flags: Sequence[str] = ()) -> None:
@@ -138,7 +148,7 @@ class _Reader:
                     self.set(key, [*before, *(given if isinstance(given, list) else [given])])
                 else:
                     self.set(key, text, is_text=True)
-            except yaml.YAMLError as error:
+            except _NO_YAML as error:
                 self.problems.append(f"{flag} is no valid YAML: {error}")
 
     def read(self, content: Any, place: str = "", section: str = "") -> None:
@@ -226,10 +236,42 @@ def _plain(value: Any) -> Any:
     return value if plain is None else plain(value)
 
 
+def _short(text: str) -> str:
+    """A message without its middle where it is very long."""
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN // 2]} ... {text[-MOST_SHOWN // 4 :]}"
+
+
 def _load_yaml(text: str) -> Any:
-    """Read YAML by jsonargparse's rules: ``1e-4`` is a number and ``2024-05-01`` is text."""
+    """Read YAML by jsonargparse's rules: ``1e-4`` is a number and ``2024-05-01`` is text.
+
+    Raises:
+        Exception: one of _NO_YAML, also for YAML that is nested deeply or that its aliases make very long.
+    """
+    _check_size(text)
     # Without the comment jsonargparse takes a lone "train:" for text.
     return get_loader("yaml")(f"{text}\n#")
+
+
+def _check_size(text: str) -> None:
+    """Refuse YAML that is nested deeply, or that is very long once each alias is written out."""
+    sizes: dict[str | None, int] = {}  # letters by anchor
+    inside: list[tuple[str | None, int]] = [(None, 0)]  # the anchors of what is open, and the letters in front of it
+    letters = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            letters += sizes.get(event.anchor, MAX_LETTERS)  # of what is still open: it would hold itself
+        elif isinstance(event, yaml.ScalarEvent):
+            letters += len(event.value) + 1
+            sizes[event.anchor] = len(event.value) + 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            inside.append((event.anchor, letters))
+            letters += 1
+            sizes.pop(event.anchor, None)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = inside.pop()
+            sizes[anchor] = letters - before
+        if letters > MAX_LETTERS or len(inside) > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested over {MAX_DEPTH} levels, or over {MAX_LETTERS:,} letters long with aliases")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from irrbench._display import printable
+from irrbench._files import open_regular
 from irrbench.data.formats import KNOWN, extension, reader_of, stem
 from irrbench.data.readers import LOSSY, Affine, Exif, Header, Mask, Problem, Reader, ReadError, Stored, as_shown
 from irrbench.data.values import COLOUR, JPG_SLACK, Marks, Rule, Sort, decide, read_marks
@@ -30,6 +33,7 @@ Made = TypeVar("Made")
 PATIENCE_SECONDS = 2.0
 MAX_THREADS = 8
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 _BY_PERCENTILES = "scaled from the 1st to the 99th percentile"
 _BESIDE_MHD = (".raw", ".zraw")  # the voxels of the header of the same name
 
@@ -51,21 +55,25 @@ def files_by_id(
     label = shown_path(root, folder)
     if not folder.is_dir():
         return {}, [Problem(label, "no such folder", f"a folder with {purpose}", "create it or correct the path")]
-    if _leaves(root, folder):
+    if leaves(root, folder):
         return {}, [Problem(label, "a link that leads outside", "a folder inside the data", "copy the files in")]
     files: Files = {}
     problems = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        path, cause, image_id = folder / entry.name, "", stem(entry.name)
-        if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FILES or (skip and skip(entry.name)):
+        name, cause, image_id = entry.name, "", stem(entry.name)
+        path = folder / name
+        if name.startswith(".") or name.lower() in _SYSTEM_FILES or (skip and skip(name)):
             continue
         if path.suffix.lower() in _BESIDE_MHD and path.with_suffix(".mhd").exists():
             continue
-        if entry.is_symlink() and _leaves(root, path):
+        kind = "" if is_file(entry) else _special_kind(path)
+        if not name.isprintable() and (printable(name) != name or "\n" in name):
+            finding = ("a name with characters that cannot be shown", "a name in UTF-8, on one line", "rename it")
+        elif entry.is_symlink() and leaves(root, path):
             finding = ("a link that leads outside", "a file inside the data folder", "copy the file in")
-        elif extension(entry.name) is None or not entry.is_file():
-            cause = "a folder" if entry.is_dir() else path.suffix.lower() or "no ending"
-            remedy = "move it elsewhere" if entry.is_dir() else "convert it, or move it elsewhere"
+        elif extension(name) is None or kind:
+            cause = kind or path.suffix.lower() or "no ending"
+            remedy = "move it elsewhere" if kind else "convert it, or move it elsewhere"
             finding = (f"an entry of unknown type ({cause})", f"a file ending in {KNOWN}", remedy)
         elif image_id in files:
             found = f"the same id as {files[image_id].name}"
@@ -84,8 +92,45 @@ def shown_path(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _leaves(root: Path, path: Path) -> bool:
-    return not path.resolve().is_relative_to(root.resolve())
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a file or leads to one."""
+    try:
+        return entry.is_file()
+    except OSError:  # links in a circle
+        return False
+
+
+def _special_kind(path: Path) -> str:
+    """What is there in place of a regular file."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return f"a link that leads nowhere: {error.strerror}"
+    return _KINDS.get(stat.S_IFMT(mode), "a device")
+
+
+def leaves(root: Path, path: Path) -> bool:
+    """Whether links lead out of ``root``; those in a circle, which cannot be opened, do not."""
+    try:
+        return not path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # in a circle; by version of Python
+        return False
+
+
+def read_inside(root: Path, path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file of at most so many bytes that no link leads out of ``root`` to.
+
+    Raises:
+        ReadError: anything else.
+    """
+    if leaves(root, path):
+        raise ReadError("a link that leads outside", "a file inside the data folder", "copy the file in")
+    try:
+        with open_regular(path, max_bytes) as file:
+            return file.read(max_bytes)
+    except OSError as error:
+        expected = f"a file of at most {max_bytes:,} bytes"
+        raise ReadError(f"a file that cannot be read ({error.strerror or error})", expected, "copy it again") from error
 
 
 def escapes(name: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from irrbench.data.formats import extension, stem
-from irrbench.data.io import shown_path
+from irrbench.data.io import is_file, shown_path
 from irrbench.data.manifest import SPLIT_WORDS
 from irrbench.data.problems import Problem, some_text
 
@@ -149,4 +149,4 @@ def _folders(folder: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[str]:
     """Names of the files in a folder that can be read."""
-    return sorted(entry.name for entry in os.scandir(folder) if extension(entry.name) and entry.is_file())
+    return sorted(entry.name for entry in os.scandir(folder) if extension(entry.name) and is_file(entry))

@@ -7,6 +7,9 @@ silently stand in for it.
 
 from __future__ import annotations
 
+import csv
+import io
+import os
 import re
 import warnings
 from collections import Counter
@@ -19,12 +22,14 @@ import pandas as pd
 
 from irrbench._display import unquote_formulas
 from irrbench.data.formats import stem
-from irrbench.data.io import escapes
+from irrbench.data.io import escapes, read_inside
 from irrbench.data.naming import relate_names
 from irrbench.data.problems import Problem, ReadError, collecting
 from irrbench.data.rater_data import SPLITS, assign_splits
 
 MANIFEST = "manifest.csv"
+MAX_BYTES = 2**26
+MAX_COLUMNS = 10_000
 GROUP_COLUMNS = ("group", "patient_id", "patient")
 TEXT_COLUMNS = ("image_id", "split", *GROUP_COLUMNS)
 SPLIT_WORDS = {
@@ -61,10 +66,10 @@ def read_manifest(root: Path, image_ids: Sequence[str], *, group_column: str | N
     """
     problems: list[Problem] = []
     frame, columns, column = pd.DataFrame({"image_id": image_ids}, dtype="str"), "no manifest", group_column
-    if (root / MANIFEST).exists():
+    if os.path.lexists(root / MANIFEST):
         column = None  # where the table cannot be read
         with collecting(problems, MANIFEST):
-            frame = _read_csv(root / MANIFEST, group_column, image_ids)
+            frame = _read_csv(root, group_column, image_ids)
             columns, column = ", ".join(frame.columns), group_column
     else:
         problems += _misnamed_tables(root, image_ids)
@@ -110,9 +115,9 @@ def _plain(name: object) -> str:
     return re.sub(r"[\W_]+", "", str(name)).casefold()
 
 
-def _read_csv(path: Path, group_column: str | None, image_ids: Sequence[str]) -> pd.DataFrame:
+def _read_csv(root: Path, group_column: str | None, image_ids: Sequence[str]) -> pd.DataFrame:
     """The table, its names stripped; "007" and "NA" are names in columns of text, not a number and a gap."""
-    typed, texts = map(unquote_formulas, _read_twice(path))
+    typed, texts = map(unquote_formulas, _read_twice(root, MANIFEST))
     known = {_plain(name): name for name in TEXT_COLUMNS}
     spelled = {name: known.get(_plain(name), name) if name != group_column else name for name in typed}
     doubles = [name for name, times in Counter(spelled.values()).items() if name and times > 1]
@@ -136,17 +141,19 @@ def _read_csv(path: Path, group_column: str | None, image_ids: Sequence[str]) ->
     return typed
 
 
-def _read_twice(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The table with numbers as numbers, and with everything as text."""
+def _read_twice(root: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A table of the folder with numbers as numbers, and with everything as text."""
     options: dict[str, Any] = {"index_col": False, "encoding": "utf-8-sig", "skipinitialspace": True}
     as_text: dict[str, Any] = options | {"dtype": str, "na_filter": False}
+    content = read_inside(root, root / name, MAX_BYTES)
     try:
+        _check_columns(content.decode("utf-8-sig"))
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            names = pd.read_csv(path, header=None, nrows=1, **as_text).iloc[0].str.strip()
-            typed: pd.DataFrame = pd.read_csv(path, **options)
-            texts: pd.DataFrame = pd.read_csv(path, **as_text)
-    except (ValueError, OSError, pd.errors.ParserWarning) as error:
+            names = pd.read_csv(io.BytesIO(content), header=None, nrows=1, **as_text).iloc[0].str.strip()
+            typed: pd.DataFrame = pd.read_csv(io.BytesIO(content), **options)
+            texts: pd.DataFrame = pd.read_csv(io.BytesIO(content), **as_text)
+    except (ValueError, csv.Error, pd.errors.ParserWarning) as error:
         found = f"a table that cannot be read ({type(error).__name__}: {error})"
         raise ReadError(found, "a comma-separated table in UTF-8", "export it again") from error
     doubles = names[(names != "") & names.duplicated()].unique()
@@ -154,6 +161,13 @@ def _read_twice(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise ReadError(f"column {' and '.join(map(repr, doubles))} more than once", "one of a name", "rename it")
     typed.columns = texts.columns = texts.columns.str.strip()
     return typed, texts
+
+
+def _check_columns(text: str) -> None:
+    """Refuse tables of very many columns, for which pandas takes minutes; and, by csv's own limit, very long cells."""
+    for row in csv.reader(text.splitlines(keepends=True), skipinitialspace=True):
+        if len(row) > MAX_COLUMNS:
+            raise ReadError(f"over {MAX_COLUMNS:,} columns", "an image in each row", "leave out some columns")
 
 
 def _base(path: str) -> str:
@@ -179,7 +193,7 @@ def _misnamed_tables(root: Path, image_ids: Sequence[str]) -> Iterator[Problem]:
         is_named = path.stem.casefold() in _MANIFEST_NAMES
         if not is_named and path.suffix.lower() == ".csv":
             with collecting([], path.name):  # what cannot be read is no table of images
-                texts = _read_twice(path)[1]
+                texts = _read_twice(root, path.name)[1]
                 has_groups = "split" in map(_plain, texts) or ungrouped_columns(texts)
                 is_named = bool(has_groups) and any(_holds_ids(texts[name], image_ids) for name in texts)
         if is_named:

@@ -17,6 +17,8 @@ from typing import NamedTuple
 from irrbench.data.problems import Problem
 
 FEW = 3
+_MOST_PIECES = 64  # of a name that is compared piece by piece: that takes time by their square
+_MOST_COMPARED = 100_000  # pairs of names
 _SPELLING = "another spelling (letter case, zeros or separators)"
 _PIECES = re.compile(r"[^\W\d_]+|\d+|[\W_]+")  # letters, digits, or what separates them
 
@@ -42,9 +44,10 @@ def relate_names(names: Collection[str], ids: Collection[str]) -> dict[str, Rela
     for relate in (_by_spelling, _by_affix, _by_missing_affix, _by_replaced_affix, _by_spelling_and_affix):
         rest = set(names) - set(ids) - found.keys()
         found |= relate(rest, ids) if rest and ids else {}
-    rest = set(names) - set(ids) - found.keys()
-    if len(rest) <= max(FEW, len(names) // 10):  # where most names differ, likeness means nothing
-        found |= _by_likeness(rest, sorted(set(ids) - set(names)))
+    rest, free = set(names) - set(ids) - found.keys(), sorted(set(ids) - set(names))
+    is_few = len(rest) <= max(FEW, len(names) // 10)  # where most names differ, likeness means nothing
+    if is_few and len(rest) * len(free) <= _MOST_COMPARED:
+        found |= _by_likeness(rest, free)
     return found
 
 
@@ -114,7 +117,7 @@ def _by_spelling(names: Iterable[str], ids: Iterable[str]) -> dict[str, Relation
 def _inner(name: str) -> Iterator[tuple[str, str, str]]:
     """Every way to cut a name between its pieces: what is before, within and behind."""
     ends = [0, *(piece.end() for piece in _PIECES.finditer(name))]
-    for start in range(len(ends) - 1):
+    for start in range(len(ends) - 1 if len(ends) <= _MOST_PIECES else 0):
         for end in range(len(ends) - 1, start, -1):
             if end - start < len(ends) - 1:
                 yield name[: ends[start]], name[ends[start] : ends[end]], name[ends[end] :]

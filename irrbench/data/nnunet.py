@@ -7,6 +7,8 @@ volume to the right, the front and the top first; masks are written in the volum
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irrbench.data.formats import extension, stem
-from irrbench.data.io import read_values
-from irrbench.data.problems import Problem, ReadError
+from irrbench.data.io import read_inside, read_values
+from irrbench.data.problems import Problem, ReadError, collecting
 from irrbench.data.readers import Affine
 
+MAX_BYTES = 2**24
 FILES = ("dataset.json", "plans.json", "predict_from_raw_data_args.json")
 EXTRAS = (*FILES, "summary.json", "postprocessing.json", "postprocessing.pkl")
 Library = Literal["nibabel", "SimpleITK"]
@@ -45,15 +48,21 @@ def read_labels(path: Path) -> dict[int, str]:
     return {
         int(number): str(name)
         for name, number in pairs
-        if str(number).isdecimal() and int(number) > 0 and str(name).lower() != "ignore"
+        if re.fullmatch("0*[1-9][0-9]{,5}", str(number)) and str(name).lower() != "ignore"
     }
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; nothing where there is none, or another content."""
+    """The content of a JSON file; nothing where there is none, or another content.
+
+    Raises:
+        ReadError: one that cannot be read.
+    """
+    if not os.path.lexists(path):
+        return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_inside(path.parent, path, MAX_BYTES))
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -63,8 +72,13 @@ def reorients(root: Path, archives: Iterable[Archive]) -> tuple[Library | None, 
 
     ``plans.json`` names it, else ``dataset.json``; else the masks beside the archives show it.
     """
-    plans, dataset = _read(root / "plans.json"), _read(root / "dataset.json")
-    name = plans.get("image_reader_writer") or dataset.get("overwrite_image_reader_writer")
+    name: Any = None
+    unread: list[Problem] = []
+    for file, key in (("plans.json", "image_reader_writer"), ("dataset.json", "overwrite_image_reader_writer")):
+        with collecting(unread, str(root / file)):
+            name = name or _read(root / file).get(key)
+    if unread:
+        return None, unread
     if name:
         library: Library = "nibabel" if str(name).startswith("Nibabel") else "SimpleITK"
         return library if str(name).endswith("WithReorient") else None, []

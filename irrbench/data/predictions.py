@@ -37,7 +37,7 @@ from irrbench.data.io import Files, files_by_id, in_threads
 from irrbench.data.layout import level_problem
 from irrbench.data.naming import check_names, relate_names
 from irrbench.data.nnunet import EXTRAS, FILES, Archive, in_image_axes, read_labels, reorients
-from irrbench.data.problems import DataError, Problem, ReadError, some_text
+from irrbench.data.problems import DataError, Problem, ReadError, collecting, some_text
 from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import Mask
 from irrbench.data.values import is_framed
@@ -254,12 +254,15 @@ def _read_all(
         lacking=lacking,
         wanted=wanted.image_ids,
     )
-    known = Known.of(classes, read_labels(root / FILES[0]) if is_nnunet else {})
+    labels: dict[int, str] = {}
+    with collecting(problems, str(root / FILES[0])):
+        labels = read_labels(root / FILES[0]) if is_nnunet else {}
+    known = Known.of(classes, labels)
     indices = [i for i, name in enumerate(wanted.image_ids) if name in files]
     archives = _archives(files, wanted) if is_nnunet else {}
     volumes = [archive for i, archive in archives.items() if len(wanted.packed[i].shape) == 3]
     library, unknown = reorients(root, volumes) if volumes else (None, [])
-    problems += unknown
+    problems += [problem for problem in unknown if problem not in problems]
 
     def read(index: int, kind: Kind | None = None) -> tuple[Result, Facts] | Problem:
         path, affine, source = files[wanted.image_ids[index]], wanted.affine(index), wanted.sources[index]

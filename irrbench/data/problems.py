@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from irrbench._display import printable
+
 SHOWN_PROBLEMS = 20
 SHOWN_EXAMPLES = 3
 _LONGEST = 500
@@ -109,8 +111,9 @@ def _beside(first: Problem, other: Problem) -> str:
 
 
 def _cut(text: str) -> str:
-    """A text of at most some 500 characters: names in damaged files may be of any length."""
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    """A text on one line, of at most some 500 characters: names in damaged files may be of any length."""
+    cut = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    return printable(cut).replace("\n", "\\n")
 
 
 class DataError(ValueError):

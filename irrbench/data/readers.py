@@ -1,23 +1,25 @@
 """What a reader of a file format does, and the reader of NumPy's files.
 
-A reader opens its file once. What a file declares is checked before anything of that size is allocated; where the
-format has checksums, they are compared.
+A reader opens its file once. Of its header at most HEADER_BYTES are read; what that declares is checked before anything
+of that size is allocated, and beside the pixels a file may hold SLACK bytes more. Checksums, where a format has them,
+are compared.
 """
 
 from __future__ import annotations
 
 import gzip
-import io
 import math
+import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from irrbench._files import open_regular
 from irrbench.data.problems import DataError as DataError  # noqa: PLC0414
 from irrbench.data.problems import Problem as Problem  # noqa: PLC0414
 from irrbench.data.problems import ReadError as ReadError  # noqa: PLC0414
@@ -27,7 +29,10 @@ Mask = NDArray[np.bool_]
 Affine = NDArray[np.float64]
 Exif = Literal["upright", "stored"]  # on what a plane without a turn of its own was drawn
 MAX_PIXELS = 2**28
-MAX_BYTES = 2**31  # of an unpacked file
+HEADER_BYTES = 2**23  # of all that stands before the pixels: headers, profiles, EXIF
+SLACK = 2**26  # bytes that a file may hold beside its pixels
+MAX_BYTES_A_PIXEL = 16
+MAX_AXES = 8
 SMALLER = (f"at most {MAX_PIXELS:,} pixels", "crop or tile the image")  # expected, and the remedy
 LOSSY = (".jpg", ".jpeg")
 
@@ -177,13 +182,55 @@ class Reader(ABC):
         return planes[:colours], planes[colours:]
 
 
-def unpacked(path: Path) -> io.BytesIO:
-    """The content of a gzip file, up to its end, where the checksum is compared."""
-    with gzip.open(path) as packed:
-        content = packed.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ReadError(f"over {MAX_BYTES:,} bytes", *SMALLER)
-    return io.BytesIO(content)
+class BoundedFile:
+    """An open file of which a limited number of bytes can be read: those of its header, until more are allowed.
+
+    Very many small reads take time, too: each counts as 64 bytes at least.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._read, self.seek, self.tell, self.fileno = file.read, file.seek, file.tell, file.fileno
+        found = f"over {HEADER_BYTES:,} bytes before the pixels"
+        self.allow(HEADER_BYTES, ReadError(found, "a header of less", "save it without metadata"))
+
+    def allow(self, limit: int, error: ReadError) -> None:
+        """Let so many bytes be read from now on; the read that passes the limit raises the error."""
+        self._left, self._error = limit, error
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most ``size`` bytes; all that follow where it is negative."""
+        most = self._left + 1
+        content: bytes = self._read(most if size is None or not 0 <= size <= most else size)
+        self._left = max(self._left - max(len(content), 64), -1)
+        if self._left < 0:
+            raise self._error
+        return content
+
+    def seekable(self) -> bool:
+        """Yes, for :mod:`zipfile`."""
+        return True
+
+
+def largest_file(shape: tuple[int, ...]) -> tuple[int, ReadError]:
+    """How many bytes a file with pixels of ``shape`` may have, and the error where it has more."""
+    limit = math.prod(shape) * MAX_BYTES_A_PIXEL + SLACK
+    found = f"over {limit:,} bytes for {size_text(shape)} pixels"
+    return limit, ReadError(found, "a file of its pixels", "export it again, without what else it holds")
+
+
+def check_bytes(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Refuse a file that is larger than :func:`largest_file` says."""
+    limit, error = largest_file(shape)
+    if os.fstat(file.fileno()).st_size > limit:
+        raise error
+
+
+def read_to_end(packed: gzip.GzipFile, shape: tuple[int, ...]) -> None:
+    """Read a gzip file behind its pixels up to its end, where the checksum is compared."""
+    for _ in range(0, SLACK, 2**20):
+        if not packed.read(2**20):
+            return
+    raise largest_file(shape)[1]
 
 
 class NumpyReader(Reader):
@@ -196,37 +243,56 @@ class NumpyReader(Reader):
 
     def values(self, path: Path) -> Stored:
         """The array, whatever its axes."""
-        if path.name.lower().endswith(".npy"):
-            with path.open("rb") as file:
-                shape, order, dtype = self._declared(file, path.stat().st_size)
+        with open_regular(path) as file:
+            if path.name.lower().endswith(".npy"):
+                shape, order, dtype = self._declared(file, os.fstat(file.fileno()).st_size)
                 return Stored(np.memmap(file, dtype, "r", file.tell(), shape, order))
-        if path.name.lower().endswith(".gz"):
-            packed: Any = unpacked(path)
-            shape, order, dtype = self._declared(packed, len(packed.getbuffer()))
-            return Stored(np.frombuffer(packed.read(), dtype).reshape(shape, order=order))
-        with zipfile.ZipFile(path) as archive:
+            if path.name.lower().endswith(".gz"):
+                return self._unpack(gzip.GzipFile(fileobj=file))
+            return self._read_archive(file)
+
+    def _read_archive(self, file: BinaryIO) -> Stored:
+        source = BoundedFile(file)
+        with zipfile.ZipFile(source) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             names = [name for name in self.main_arrays if name in members] or list(members)
             if len(names) != 1 and names[:1] != ["probabilities"]:
                 found = f"{len(members)} arrays ({', '.join(list(members)[:4])})"
                 raise ReadError(found, f"one array, or one called {self.main_arrays[0]}", "save a single array")
-            with archive.open(members[names[0]]) as packed:
-                shape, order, dtype = self._declared(packed, members[names[0]].file_size)
-                content = packed.read(math.prod(shape) * dtype.itemsize)
-                packed.read(1)  # to the very end, where the checksum is compared
+            member = members[names[0]]
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ReadError("an archive of unusual compression", "numpy.savez_compressed's", "save it so")
+            size = os.fstat(file.fileno()).st_size
+            source.allow(2 * size, ReadError("members that overlap", "a complete file", "export or copy it again"))
+            with archive.open(member) as packed:
+                return self._unpack(packed, member.file_size)
+
+    def _unpack(self, packed: Any, total_bytes: int | None = None) -> Stored:
+        """The array in a packed stream, which is read to its very end, where the checksum is compared."""
+        shape, order, dtype = self._declared(packed, total_bytes)
+        size = math.prod(shape) * dtype.itemsize
+        content = packed.read(size)
+        self._check_surplus(len(content) + len(packed.read(1)) - size)
         return Stored(np.frombuffer(content, dtype).reshape(shape, order=order))
 
-    @staticmethod
-    def _declared(file: Any, total_bytes: int) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
-        """Shape, order and type that the header of an array declares, once they fit the file."""
-        is_first_version = np.lib.format.read_magic(file) == (1, 0)
+    def _declared(self, file: Any, total_bytes: int | None) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
+        """Shape, order and type that the header of an array declares, once they fit the file, if its size is known."""
+        header: Any = BoundedFile(file)
+        is_first_version = np.lib.format.read_magic(header) == (1, 0)
         read = np.lib.format.read_array_header_1_0 if is_first_version else np.lib.format.read_array_header_2_0
-        shape, is_fortran, dtype = read(file)
-        if dtype.kind not in "buif":
+        shape, is_fortran, dtype = read(header)
+        if dtype.kind not in "buif" or dtype.itemsize > np.dtype(np.float64).itemsize:
             raise ReadError(f"elements of type {dtype}", "booleans, integers or floats", "save it as a plain array")
+        if len(shape) > MAX_AXES:
+            raise ReadError(f"{len(shape)} axes", f"at most {MAX_AXES}", "save it without axes of length 1")
         check_size(shape)
-        surplus = total_bytes - file.tell() - math.prod(shape) * dtype.itemsize
+        if total_bytes is not None:
+            self._check_surplus(total_bytes - file.tell() - math.prod(shape) * dtype.itemsize)
+        return shape, "F" if is_fortran else "C", dtype
+
+    @staticmethod
+    def _check_surplus(surplus: int) -> None:
+        """Refuse more bytes than the array needs, or fewer (``surplus`` is negative)."""
         if surplus:
             found = f"{'more' if surplus > 0 else 'fewer'} bytes than the array declares"
             raise ReadError(found, "a complete file", "export or copy it again")
-        return shape, "F" if is_fortran else "C", dtype

@@ -7,6 +7,7 @@ to the front, upwards); its columns follow the array's axes.
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irrbench.data.readers import Affine, Header, Reader, ReadError, Stored, check_size
+from irrbench._files import open_regular
+from irrbench.data.readers import (
+    HEADER_BYTES,
+    Affine,
+    Header,
+    Reader,
+    ReadError,
+    Stored,
+    check_bytes,
+    check_size,
+    read_to_end,
+)
 
 TOLERANCE = 1e-3  # of a voxel along each axis
 _ROUNDING = 1e-3, 1e-2  # of the place of the first voxel: as many millimetres, if that is at most so many voxels
 _UNITS = {1: 1000.0, 3: 0.001}  # NIfTI's codes for metres and micrometres
-_HEADER_BYTES = 2**16
+_ITK_HEADER_BYTES = 2**16
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+_DATA_FILE = re.compile(rb"(?:Element)?Data ?File\s*[:=]([^\r\n]*)", re.IGNORECASE)
+_SKIP = re.compile(
+    rb"^(?:Byte ?Skip|Line ?Skip|HeaderSize)\s*[:=]\s*(?!0\s)[^\r\n]{0,20}", re.IGNORECASE | re.MULTILINE
+)
 _ITK_MARKS = (b"NRRD000", b"ObjectType", b"NDims", b"Comment")
 
 
@@ -94,49 +111,54 @@ class NiftiReader(Reader):
 
     def header(self, path: Path) -> Header:
         """Shape ``(1, *S)`` and affine; voxels are not decoded."""
-        with self._open(path) as (volume, shape, _):
-            return Header((1, *shape), self._affine(volume))
+        with self._open(path) as (header, shape, _):
+            return Header((1, *shape), self._affine(header))
 
     def values(self, path: Path) -> Stored:
         """The values, scaled as the header says."""
-        with self._open(path) as (volume, shape, stream):
-            values: NDArray[Any] = np.asarray(volume.dataobj).reshape(shape)
-            while isinstance(stream, gzip.GzipFile) and stream.read(2**20):
-                pass  # to the very end, where the checksum is compared; nibabel stops before
-            return Stored(values, self._affine(volume))
+        import nibabel  # noqa: PLC0415
+
+        nib: Any = nibabel
+        with self._open(path) as (header, shape, stream):
+            values: NDArray[Any] = np.asarray(nib.arrayproxy.ArrayProxy(stream, header)).reshape(shape)
+            if isinstance(stream, gzip.GzipFile):  # nibabel stops before its end
+                read_to_end(stream, shape)
+            return Stored(values, self._affine(header))
 
     @staticmethod
-    def _affine(volume: Any) -> Affine | None:
+    def _affine(header: Any) -> Affine | None:
         """The affine in millimetres; None where the header says nothing of where the volume lies."""
-        header = volume.header
         if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
             return None
-        affine = np.array(volume.affine, dtype=np.float64)
+        affine = np.array(header.get_best_affine(), dtype=np.float64)
         affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
         return affine
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[tuple[Any, tuple[int, ...], Any]]:
-        """A volume of checked size, its shape, and the open file, which is unpacked once."""
+        """The header of a volume of checked size, its shape, and the open file, which is unpacked once."""
         try:
             import nibabel  # noqa: PLC0415
         except ImportError as error:
             raise ReadError("a NIfTI file and no nibabel", "nibabel", "pip install 'irrbench[nifti]'") from error
         nib: Any = nibabel
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        with open_regular(path) as file:
+            stream: Any = gzip.GzipFile(fileobj=file) if path.name.lower().endswith(".gz") else file
             start = stream.read(nib.Nifti2Header.sizeof_hdr)
-            stream.seek(0)
-            kind = nib.Nifti2Image if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Image
-            holder = nib.FileHolder(fileobj=stream)
-            volume = kind.from_file_map({"header": holder, "image": holder})
-            shape = tuple(int(size) for size in volume.shape)
+            kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(start) else nib.Nifti1Header
+            header = kind(start[: kind.sizeof_hdr])  # without its extensions
+            shape = tuple(int(size) for size in header.get_data_shape())
             while len(shape) > 3 and shape[-1] == 1:
                 shape = shape[:-1]
             check_size(shape)
-            dtype = volume.get_data_dtype()
+            check_bytes(file, shape)
+            dtype, offset = header.get_data_dtype(), float(header["vox_offset"])
             if len(shape) > 3 or dtype.kind not in "buif":
                 raise ReadError(f"shape {shape} of {dtype}", "one volume of numbers", "split the series")
-            yield volume, shape, stream
+            if not 0 <= offset <= HEADER_BYTES:
+                found = f"voxels from byte {offset:g} on"
+                raise ReadError(found, f"a header of at most {HEADER_BYTES:,} bytes", "save it without extensions")
+            yield header, shape, stream
 
 
 class ItkReader(Reader):
@@ -169,7 +191,7 @@ class ItkReader(Reader):
         except ImportError as error:
             found = f"a {path.suffix} file and no SimpleITK"
             raise ReadError(found, "SimpleITK", "pip install 'irrbench[itk]'") from error
-        _check_data_file(path)
+        raw = _file_of_voxels(path)
         reader: Any = sitk.ImageFileReader()
         reader.SetImageIO("NrrdImageIO" if path.name.lower().endswith(".nrrd") else "MetaImageIO")
         reader.SetFileName(str(path))
@@ -177,6 +199,9 @@ class ItkReader(Reader):
         size = reader.GetSize()
         shape = tuple(size[::-1] if len(size) == 2 else size)
         check_size(shape)
+        for part in (path, raw):
+            with open_regular(part) as file:
+                check_bytes(file, shape)
         if len(shape) > 3 or reader.GetNumberOfComponents() != 1:
             found = f"size {' x '.join(map(str, size))} with {reader.GetNumberOfComponents()} numbers a voxel"
             raise ReadError(found, "one volume of single numbers", "split it")
@@ -193,19 +218,27 @@ class ItkReader(Reader):
         return affine if dims == 3 else affine[:, [1, 0, 2, 3]]
 
 
-def _check_data_file(path: Path) -> None:
-    """Refuse a header that leads to voxels elsewhere than in its file or, of an mhd, the file beside it."""
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-    if not header.startswith(_ITK_MARKS):
+def _file_of_voxels(path: Path) -> Path:
+    """The file itself, or of an mhd the raw file of its name, as its header says.
+
+    Raises:
+        ReadError: a header that leads to any other file, that skips some of it, or that does not end.
+    """
+    with open_regular(path) as file:
+        start = file.read(_ITK_HEADER_BYTES)
+    if not start.startswith(_ITK_MARKS):
         raise ReadError("another kind of file", f"a {path.suffix} file", "export it again")
-    lines = header.split(b"\n\n")[0] if header.startswith(b"NRRD") else header
-    for line in lines.splitlines():
-        key, _, value = line.replace(b"=", b":", 1).partition(b":")
-        if key.strip().lower().replace(b" ", b"") not in (b"elementdatafile", b"datafile"):
-            continue
-        name = value.strip().decode("utf-8", "replace")
-        beside = path.with_name(name) if "/" not in name and "\\" not in name else path / "outside"
-        if name == "LOCAL" or (path.suffix.lower() == ".mhd" and beside.is_file() and not beside.is_symlink()):
-            return
-        raise ReadError(f"voxels in another file ({name[:60]!r})", "header and voxels in one file", "save it as .mha")
+    names = [name.strip().decode("utf-8", "replace") for name in _DATA_FILE.findall(start)]
+    has_end = _BLANK_LINE.search(start) if start.startswith(b"NRRD") else names
+    if not has_end:
+        raise ReadError("a header without an end", f"one of at most {_ITK_HEADER_BYTES:,} bytes", "export it again")
+    skipped = _SKIP.search(start)
+    if skipped:
+        raise ReadError(f"{skipped[0].decode('ascii', 'replace')}", "voxels right behind the header", "export it again")
+    if names in ([], ["LOCAL"]):
+        return path
+    raw = path.with_name(names[0]) if names in ([f"{path.stem}.raw"], [f"{path.stem}.zraw"]) else None
+    if raw is None or path.suffix.lower() != ".mhd" or raw.is_symlink():
+        found = f"voxels in another file ({names[0][:60]!r})"
+        raise ReadError(found, "header and voxels in one file", "save it as .mha")
+    return raw
