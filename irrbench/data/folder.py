@@ -25,7 +25,7 @@ from typing import Any, get_args
 
 from irrbench._display import has_control
 from irrbench.data.image_files import ROI, Classes, Drawn, FolderImage, MaskFile, decide_all, read_files, rules_of
-from irrbench.data.io import Files, files_by_id, in_threads, shown_path
+from irrbench.data.io import UNFIT_NAME, Files, files_by_id, in_threads, shown_path
 from irrbench.data.layout import (
     ADD_MASKS,
     DECLARE,
@@ -162,10 +162,7 @@ class _Folder:
         masks, misplaced = rater_folders(root, self.images)
         self.problems += misplaced
         folders = sorted(path.name for path in masks)
-        found = "a name with a line break or another control character"
-        unfit = [name for name in (*self.images, *folders) if has_control(name)]
-        if unfit:  # no table can hold them
-            raise DataError([Problem(repr(name), found, "a plain name", "rename it") for name in unfit])
+        self.problems += [Problem(f"masks/{name}", *UNFIT_NAME) for name in folders if has_control(name)]
         expected = "" if allow_missing else "a mask by each rater for each image"
         self.masks = {
             rater: self._files(f"masks/{rater}", "one mask for each image", expected, DECLARE)

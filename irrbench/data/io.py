@@ -20,7 +20,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from irrbench._display import printable
+from irrbench._display import has_control
 from irrbench._files import open_regular
 from irrbench.data.formats import KNOWN, extension, reader_of, stem
 from irrbench.data.readers import LOSSY, Affine, Exif, Header, Mask, Problem, Reader, ReadError, Stored, as_shown
@@ -34,6 +34,7 @@ PATIENCE_SECONDS = 2.0
 MAX_THREADS = 8
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+UNFIT_NAME = ("a name with a line break or another control character", "a plain name", "rename it")
 _BY_PERCENTILES = "scaled from the 1st to the 99th percentile"
 _BESIDE_MHD = (".raw", ".zraw")  # the voxels of the header of the same name
 
@@ -67,8 +68,8 @@ def files_by_id(
         if path.suffix.lower() in _BESIDE_MHD and path.with_suffix(".mhd").exists():
             continue
         kind = "" if is_file(entry) else _special_kind(path)
-        if not name.isprintable() and (printable(name) != name or "\n" in name):
-            finding = ("a name with characters that cannot be shown", "a name in UTF-8, on one line", "rename it")
+        if has_control(name):  # no table can hold it
+            finding = UNFIT_NAME
         elif entry.is_symlink() and leaves(root, path):
             finding = ("a link that leads outside", "a file inside the data folder", "copy the file in")
         elif extension(name) is None or kind:

@@ -325,16 +325,6 @@ def test_a_manifest_is_a_table_of_the_folder(folder, found):
     assert "masks/cem/c.png: found size 3 x 3" in str(error.value)
 
 
-@pytest.mark.parametrize("name", [b"x\xff", b"x\ny", b"x\x1b[31my", "x\u2028y".encode()])
-def test_names_that_cannot_be_shown_are_refused_and_escaped(folder, name):
-    for place in ("images", "masks/anna"):
-        save(folder / place / f"{os.fsdecode(name)}.png", MASK)
-    problems = [problem for problem in check_folder(folder) if "cannot be shown" in problem.found]
-    assert len(problems) == 2
-    shown = f"images/{os.fsdecode(name).encode('unicode_escape').decode()}.png"
-    assert str(problems[0]).startswith(f"{shown}: found a name with characters that cannot be shown; expected")
-
-
 def test_long_parts_of_a_message_lose_their_middle():
     text = str(Problem("a" * 10**6, "b" * 10**6, "c", "d"))
     assert len(text) < 1100
