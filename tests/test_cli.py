@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -19,6 +20,7 @@ from irrbench.commands.main import main, typed_command
 from irrbench.tracking import RunAddress, open_store
 from irrbench.tracking.reference_runs import ReferenceRuns
 from irrbench.tracking.spool import Request, Session
+from irrbench.tracking.store import program
 from tests.training.study import ids, write_predictions, write_study
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -207,19 +209,48 @@ def test_sync_without_a_spool_has_nothing_to_do(tmp_path, capsys) -> None:
 def test_sync_says_what_still_waits_and_why(waiting, tmp_path, capsys) -> None:
     open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", "e")
     capsys.readouterr()
-    assert main(["sync", "--spool", str(waiting)]) == 1
+    assert main(["sync", "--spool", str(waiting), "--yes"]) == 1
     printed = capsys.readouterr().out
     assert "delivered 0, still waiting 3" in printed
     assert "the run k of experiment 'e' is not created yet" in printed
-    assert re.search(r"ended while it wrote .*00000003-metrics-k\.tmp, which is not complete; remove it", printed)
+    assert re.search(r"ended while it wrote .*00000003-metrics-k\.tmp; remove it", printed)
     assert len(list(waiting.glob("*/*.op"))) == 2
+    assert main(["sync", "--spool", str(waiting), "--yes", "--drop-refused"]) == 1  # the draft
+    assert "delivered 0, still waiting 1, dropped 2" in capsys.readouterr().out
+    assert list(waiting.glob("*/*.op")) == []
+
+
+def test_sync_asks_before_it_sends(waiting, tmp_path, capsys, monkeypatch) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client, experiment_id = open_store(uri, "e")
+    run_id = client.create_run(experiment_id, tags={"irrbench.run_key": "k"}).info.run_id
+    next(waiting.glob("*/*.tmp")).unlink()
+    answers: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda _: answers.pop())
+
+    def sync(*flags: str, answer: str | None = None) -> tuple[int, str]:
+        answers[:] = [] if answer is None else [answer]
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: answer is not None))
+        capsys.readouterr()
+        return main(["sync", "--spool", str(waiting), *flags]), capsys.readouterr().out
+
+    for code, printed in (sync(), sync(answer=""), sync(answer="n")):
+        assert code == 1
+        assert re.search(rf"{uri}: 2 records of yours since 20\d\d-\d\d-\d\d \d\d:\d\d\n", printed)
+        assert f"Nothing was sent. To send it: {program()} sync --spool {waiting} --yes; or for one store" in printed
+    assert sync("--tracking-uri", "sqlite:///another.db") == (0, "Nothing waits for this store any more.\n")
+    assert client.get_metric_history(run_id, "a/b") == []
+    code, printed = sync(answer="y")
+    assert code == 0
+    assert "delivered 2, still waiting 0" in printed
+    assert len(client.get_metric_history(run_id, "a/b")) == 2
 
 
 def test_sync_delivers_and_leaves_no_trace(waiting, tmp_path, capsys) -> None:
     client, experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", "e")
     run_id = client.create_run(experiment_id, tags={"irrbench.run_key": "k"}).info.run_id
     next(waiting.glob("*/*.tmp")).unlink()
-    assert main(["sync", "--spool", str(waiting)]) == 0
+    assert main(["sync", "--spool", str(waiting), "--yes"]) == 0
     assert [point.step for point in client.get_metric_history(run_id, "a/b")] == [0, 1]
     assert not waiting.exists()
     assert "delivered 2, still waiting 0" in capsys.readouterr().out
@@ -228,7 +259,7 @@ def test_sync_delivers_and_leaves_no_trace(waiting, tmp_path, capsys) -> None:
 def test_sync_leaves_a_running_program_alone(tmp_path, capsys) -> None:
     session = Session.create(tmp_path / "spool", "http://127.0.0.1:9")
     session.add(Request("metrics", RunAddress(run_id="r")))
-    assert main(["sync", "--spool", str(tmp_path / "spool")]) == 1
+    assert main(["sync", "--spool", str(tmp_path / "spool"), "--yes"]) == 1
     assert "the program that wrote them still runs" in capsys.readouterr().out
     session.close()
 

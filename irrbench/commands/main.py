@@ -207,28 +207,11 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    """Deliver the records that wait; 0 when all were delivered, 1 when some still wait."""
-    from irrbench.tracking.spool import REFUSED, default_spool  # noqa: PLC0415
-    from irrbench.tracking.store import program  # noqa: PLC0415
-    from irrbench.tracking.sync import deliver  # noqa: PLC0415
+    """Deliver the records that wait; see :func:`irrbench.commands.syncing.sync`."""
+    from irrbench.commands.syncing import sync  # noqa: PLC0415
 
-    spool = default_spool() if options.spool is None else Path(options.spool)
-    if not spool.is_dir():
-        _say(f"Nothing waits: there is no {spool}.")
-        return 0
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a second sync is the better retry
-    reports = deliver(spool)
-    for report in reports:
-        refused = f", refused for good {report.refused} (kept in {spool / REFUSED})" if report.refused else ""
-        _say(f"{report.store}: delivered {report.delivered}, still waiting {report.waiting}{refused}")
-        for reason in report.reasons:
-            _say(f"  {reason}")
-    if any(report.waiting for report in reports):
-        place = "" if options.spool is None else f" --spool {shlex.quote(options.spool)}"
-        _say(f"What waits stays in {spool}. Run `{program()} sync{place}` again when the store is back.")
-        return STILL_WAITING
-    _say("Nothing waits any more.")
-    return 0
+    return STILL_WAITING if sync(options, _say) else 0
 
 
 def _ui(options: argparse.Namespace) -> int:

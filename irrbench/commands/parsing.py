@@ -253,6 +253,11 @@ def _add_ui(parser: argparse.ArgumentParser) -> None:
 def _add_sync(parser: argparse.ArgumentParser) -> None:
     text = "where the records wait (default: IRRBENCH_SPOOL, else irrbench-spool in this folder)"
     parser.add_argument("--spool", metavar="DIR", help=text)
+    parser.add_argument("--yes", action="store_true", help="deliver to all the stores that are listed, without asking")
+    text = "deliver what waits for this store, by this address, which may hold a password"
+    parser.add_argument("--tracking-uri", metavar="ADDRESS", help=text)
+    text = "remove what stores have refused for good, and what is for runs that nobody creates"
+    parser.add_argument("--drop-refused", action="store_true", help=text)
 
 
 _BENCHMARK = """\

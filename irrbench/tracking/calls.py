@@ -8,7 +8,6 @@ reference runs and on the chart view are beside their subjects, in :mod:`irrbenc
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -20,8 +19,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from irrbench.plots import MODEL_COLOURS, ROLE_COLOURS
+from irrbench.tracking.artifacts import open_artifacts
 from irrbench.tracking.names import (
+    MAX_KEY,
     MAX_PARAM,
+    MAX_SAID,
     MAX_TAG,
     call_keys,
     call_name,
@@ -32,7 +34,8 @@ from irrbench.tracking.names import (
     safe_part,
 )
 from irrbench.tracking.processes import PROCESS_TAG, close_abandoned, has_ended
-from irrbench.tracking.spool import METRICS, Request, RunAddress
+from irrbench.tracking.refusals import PartlyRefusedError, RunNotCreatedError, UnknownCallError, is_final
+from irrbench.tracking.spool import Request, RunAddress
 from irrbench.tracking.store import (
     BOUNDS_TAG,
     COLOUR_TAG,
@@ -40,7 +43,6 @@ from irrbench.tracking.store import (
     NAME_TAG,
     ROLE_TAG,
     SCORE_TAG,
-    StoreError,
     connect,
     open_store,
 )
@@ -51,9 +53,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CREATING = frozenset({"create", "bounds", "bounds_line", "bounds_table"})  # two at once would create two runs
-WAIT_CODES = frozenset({401, 403, 408, 409, 429})  # refusals that may end although the same request is sent again
-FINAL_CODES = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"})
-FINAL_STATUS = frozenset({400, 411, 413, 414, 422})  # among them: too large
 
 Tags = Mapping[str, str] | None
 Point = tuple[str, float, int, int]  # key, value, time in milliseconds, step
@@ -70,13 +69,13 @@ def call(function: _Function) -> _Function:
 def perform(connection: Connection, requests: Sequence[Request]) -> None:
     """Perform a request, or several of one run in their order, which must all be metrics.
 
-    Raises what MLflow raises; see :func:`is_refusal`.
+    Raises what MLflow raises; see :func:`irrbench.tracking.refusals.is_refusal`.
     """
     first = requests[0]
     run = StoredRun(connection, first.run, first.created)
-    if first.kind == METRICS:
+    if len(requests) > 1:
         runs = [(StoredRun(connection, request.run, request.created), request.arguments) for request in requests]
-        log_points(run, [point for one, arguments in runs for point in name_points(one, **arguments)])
+        log_points(run, [point for one, arguments in runs for point in name_points(one, **arguments)], whole=True)
         return
     if first.kind not in CALLS:
         raise UnknownCallError(f"a record of the kind {first.kind!r} is of a later version of irrbench")
@@ -87,36 +86,6 @@ def perform(connection: Connection, requests: Sequence[Request]) -> None:
         if first.kind == "create" and is_final(error) and first.run.key not in connection.known:
             connection.never.add(first.run.name)
         raise
-
-
-def is_final(error: BaseException) -> bool:
-    """Whether a store, or the call itself, will say no to the same request for ever."""
-    code = getattr(error, "error_code", None)  # of MLflow; a proxy's answer gets other codes
-    if code is not None:
-        return code in FINAL_CODES or type(error.__cause__).__name__ in {"DataError", "IntegrityError"}
-    answer = getattr(error, "response", None)  # of an artifact store behind HTTP
-    if answer is not None:
-        return getattr(answer, "status_code", 0) in FINAL_STATUS
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return True
-    own = isinstance(error, LookupError | TypeError | ValueError) and not isinstance(error, OSError)
-    return own and error.__cause__ is None and not isinstance(error, StoreError | UnknownCallError)
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether a store has understood and refused, so that asking again at once is of no use; else it may work soon."""
-    if is_final(error) or isinstance(error, UnknownCallError):
-        return True
-    status = getattr(error, "get_http_status_code", None)
-    return status is not None and 400 <= status() < 500 and status() not in WAIT_CODES
-
-
-class UnknownCallError(LookupError):
-    """A request of a later version; that version can send it."""
-
-
-class RunNotCreatedError(RuntimeError):
-    """The run of a request has not been created yet."""
 
 
 def entities() -> Any:
@@ -138,6 +107,7 @@ class Connection:
         said: names of which a user was told that they are called otherwise.
         created: ids of runs that were created through this connection.
         latest: by the id of a run that was there before, the latest value by key and step, as far as it was asked for.
+        artifacts: MLflow's repositories of artifacts, by the id of the run.
         is_opening: whether it is being opened, which takes long where MLflow creates a database.
         has_closed: whether the runs of ended processes were closed.
     """
@@ -150,6 +120,7 @@ class Connection:
     said: set[str] = field(default_factory=set)
     created: set[str] = field(default_factory=set)
     latest: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
+    artifacts: dict[str, Any] = field(default_factory=dict)
     is_opening: bool = False
     has_closed: bool = False
 
@@ -220,6 +191,18 @@ class StoredRun:
             known[name] = (self.run_id, str(self.client.get_run(self.run_id).info.experiment_id))
         return known[name][1]
 
+    @property
+    def artifacts(self) -> Any:
+        """MLflow's repository of the run's artifacts.
+
+        Raises:
+            StoreError: if the store names a place that is not its own.
+        """
+        opened, run_id = self.connection.artifacts, self.run_id
+        if run_id not in opened:
+            opened[run_id] = open_artifacts(self.connection.tracking_uri, self.client.get_run(run_id).info)
+        return opened[run_id]
+
     def read_tags(self) -> dict[str, str]:
         """Return the run's tags as they are in the store."""
         return dict(self.client.get_run(self.run_id).data.tags)
@@ -238,7 +221,7 @@ def create(
     if not connection.find_runs(experiment_id, key, deleted=False):
         # MLflow takes the run's user from these tags, and a process that ends here leaves a run that is recognised.
         own = {tag: cut(left.pop(tag), MAX_TAG) for tag in [*left] if safe_key(tag) == tag} | {KEY_TAG: key}
-        name = own.get(NAME_TAG, run_name)
+        name = own.get(NAME_TAG) or (run_name and cut(run_name, MAX_KEY))
         made = connection.client.create_run(experiment_id, start_time=run.created, tags=own, run_name=name)
         connection.created.add(str(made.info.run_id))
         if has_ended(own.get(PROCESS_TAG, "-")):  # its end may wait, too
@@ -287,11 +270,16 @@ def name_points(run: StoredRun, values: Mapping[str, float], step: int, by: str 
     return [(called[key], value, run.created, step) for key, value in values.items()]
 
 
-def log_points(run: StoredRun, points: Sequence[Point]) -> None:
-    """Log points of metrics in one request.
+def log_points(run: StoredRun, points: Sequence[Point], *, whole: bool = False) -> None:
+    """Log points of metrics in one request, and if the store refuses one of them, the others.
 
     A run that was there before, as that of the same predictions or of a training that is resumed, keeps a point that it
     has with an equal value.
+
+    Args:
+        run: where to.
+        points: of any number of metrics.
+        whole: whether to log all or none.
     """
     is_new = not run.address.key or run.run_id in run.connection.created
     known = None if is_new else run.connection.latest.setdefault(run.run_id, {})
@@ -299,9 +287,45 @@ def log_points(run: StoredRun, points: Sequence[Point]) -> None:
     if known is not None:
         after = {key: dict(known.get(key) or _read_latest(run, key)) for key in {key for key, *_ in points}}
         points = [point for point in points if _is_new(after[point[0]], point)]
-    run.client.log_batch(run.run_id, metrics=[entities().Metric(*point) for point in points])
+    entries = [entities().Metric(*point) for point in points]
+    if whole:
+        run.client.log_batch(run.run_id, metrics=entries)
+    else:
+        log_entries(run, "metrics", entries)
     if known is not None:
         known.update(after)
+
+
+def log_entries(run: StoredRun, kind: str, entries: Sequence[Any]) -> None:
+    """Log entries in one request; where the store refuses one of them, log the others.
+
+    Args:
+        run: where to.
+        kind: ``metrics``, ``params`` or ``tags``.
+        entries: MLflow's.
+
+    Raises:
+        PartlyRefusedError: if the store refuses some; all others are logged.
+    """
+    refused: dict[str, BaseException] = {}
+    waiting = [list(entries)]
+    while waiting:
+        some = waiting.pop()
+        try:
+            run.client.log_batch(run.run_id, **{kind: some})
+        except Exception as error:
+            if not is_final(error) or len(entries) == 1:
+                raise
+            half = len(some) // 2
+            if half:
+                waiting += [some[half:], some[:half]]
+            else:
+                refused[some[0].key] = error
+    if len(refused) == len(entries) > 0:
+        raise next(iter(refused.values()))
+    if refused:
+        names, reason = cut(", ".join(map(repr, refused)), MAX_SAID), str(next(iter(refused.values()))).split("\n")[0]
+        raise PartlyRefusedError(f"all was taken but {names}: {reason}")
 
 
 def _read_latest(run: StoredRun, key: str) -> dict[int, float]:
@@ -331,7 +355,7 @@ def log_params(run: StoredRun, values: Mapping[str, str]) -> None:
         shown = ", ".join(f"{key} (kept {known[key]}, now {wanted[key]})" for key in changed)
         logger.warning("MLflow keeps the first value of a parameter; of run %s: %s", run.run_id, cut(shown, 500))
     new = [entities().Param(key, value) for key, value in wanted.items() if key not in known]
-    run.client.log_batch(run.run_id, params=new)
+    log_entries(run, "params", new)
 
 
 @call
@@ -343,7 +367,7 @@ def tags(run: StoredRun, *, values: Mapping[str, str]) -> None:
 def log_tags(run: StoredRun, values: Mapping[str, str]) -> None:
     """Set tags under names that MLflow takes."""
     found = [entities().RunTag(key, cut(value, MAX_TAG)) for key, value in values.items()]
-    run.client.log_batch(run.run_id, tags=found)
+    log_entries(run, "tags", found)
 
 
 @call

@@ -29,8 +29,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from irrbench._display import hide_secrets, without_password
-from irrbench.tracking.calls import CREATING, Connection, UnknownCallError, is_final, is_refusal, perform
+from irrbench.tracking.calls import CREATING, Connection, perform
+from irrbench.tracking.owners import SpoolError
 from irrbench.tracking.queues import WHOLE_STORE, Outcome, QueueName, Queues, queue_of
+from irrbench.tracking.refusals import PartlyRefusedError, RunNotCreatedError, UnknownCallError, is_final, is_refusal
 from irrbench.tracking.spool import REFUSED, QueuedRequest, Request, Session, claim_all, sessions
 from irrbench.tracking.store import StoreError, program, sqlite_file, unreadable, why_silent
 
@@ -71,7 +73,8 @@ def send(connection: Connection, batch: list[QueuedRequest], *, ask_first: float
         if any(request.is_gone for request in batch):  # delivered by a worker that was abandoned, or removed
             logger.debug("no longer there: %s", error)
             return Outcome(one_line(error, connection.tracking_uri))
-        outcome = Outcome(one_line(error, connection.tracking_uri), refused=is_refusal(error), final=is_final(error))
+        reason, missing = one_line(error, connection.tracking_uri), isinstance(error, RunNotCreatedError)
+        outcome = Outcome(reason, refused=is_refusal(error), final=is_final(error), missing=missing)
         if outcome.final and len(batch) == 1:
             batch[0].set_aside(outcome.reason or "")
         return outcome
@@ -79,10 +82,11 @@ def send(connection: Connection, batch: list[QueuedRequest], *, ask_first: float
 
 
 def one_line(error: BaseException, tracking_uri: str = "") -> str:
-    """Return the first line of an error, not too long, without the password of an address."""
-    text = hide_secrets(str(error).strip().split("\n")[0], tracking_uri)
-    name = "" if isinstance(error, StoreError | UnknownCallError) else f"{type(error).__name__}: "
-    return f"{name}{text}"[:MAX_REASON] if text else type(error).__name__
+    """Return the first line of an error, not too long, without an address's password and what steers a terminal."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in str(error).strip().split("\n")[0])
+    text = hide_secrets(line, tracking_uri)
+    is_own = isinstance(error, StoreError | UnknownCallError | SpoolError | PartlyRefusedError)
+    return f"{'' if is_own else f'{type(error).__name__}: '}{text}"[:MAX_REASON] if text else type(error).__name__
 
 
 # Delivery by a thread of the process that writes.
@@ -202,12 +206,13 @@ class Delivery:
 
     def _forget_removed(self) -> int:
         """Say that somebody has removed records, or the whole spool, under this process; how many are lost."""
+        is_shared = self._session is not None and not self._session.is_locked  # then another process may have sent it
         if self._session is not None and not self._session.folder.is_dir():
             self._session.close()
             self._session = None
         # What another worker sends may be gone because it has just arrived.
         lost = self._queues.forget_gone(besides=[batch for batch, _ in self._sending.values()])
-        if lost:
+        if lost and not is_shared:
             logger.warning(
                 "The folder %s was removed while this program ran: %d records in it that MLflow had not taken yet are "
                 "lost. The program goes on, and so does what it logs from here on.",
@@ -261,8 +266,8 @@ class Delivery:
     def _take_over(self) -> None:
         """Queue what processes that have ended have left for this store."""
         found = claim_all(self.spool, self.tracking_uri)
-        for path in [path for session in found for path in session.half_written()]:
-            logger.warning("An earlier run ended while it wrote %s, which cannot be sent.", path)
+        if problems := [problem for session in found for problem in session.problems()]:
+            logger.warning("%d files of earlier runs cannot be sent; the first: %s", len(problems), problems[0])
         with self._changed:
             self._queues.add_before(request for session in found for request in session.requests())
             self._inherited, self._taking_over = found, False
@@ -300,6 +305,9 @@ class Delivery:
                     "goes on.",
                     *(kind, run, outcome.reason, self.spool / REFUSED),
                 )
+        elif self._queues.is_orphaned(batch, outcome):
+            text = "Records of an earlier program are for a run that none of them creates (%s); they are left in %s."
+            self._say(batch[0].run, text, outcome.reason, self.spool)
         elif not (outcome.refused and len(batch) > 1):
             name, now = WHOLE_STORE if outcome.silent else queue_of(batch[0]), time.monotonic()
             since, _ = self._failing.get(name, (now, ""))

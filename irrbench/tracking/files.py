@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irrbench.tracking.calls import StoredRun, call, log_tags
-from irrbench.tracking.names import call_name, call_names, safe_key, safe_part
+from irrbench.tracking.names import call_name, call_names, file_name, safe_key, safe_part
 from irrbench.tracking.spool import EMPTY, Payload
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def table(run: StoredRun, *, split: str, payload: Payload) -> None:
         shown, exact = Path(temporary, f"{name}.json"), Path(temporary, f"{name}.parquet")
         frame.to_json(shown, orient="split", index=False, date_format="iso", double_precision=6)
         frame.to_parquet(exact, index=False)
-        run.client.log_artifact(run.run_id, str(shown), target)
-        run.client.log_artifact(run.run_id, str(exact), target)
+        run.artifacts.log_artifact(str(shown), target)
+        run.artifacts.log_artifact(str(exact), target)
     # MLflow's pages of runs and of comparisons find tables by this tag.
     announced = json.loads(run.read_tags().get(LOGGED_ARTIFACTS_TAG, "[]"))
     entry = {"path": f"{target}/{name}.json", "type": "table"}
@@ -103,7 +103,7 @@ def picture(run: StoredRun, *, key: str, step: int, payload: Payload) -> None:
     image: Any = mlflow.Image(np.load(io.BytesIO(content), allow_pickle=False)).image
     scale = THUMBNAIL / max(image.size)
     thumbnail = image.resize(tuple(max(1, int(side * scale)) for side in image.size))
-    known = [Path(file.path).name for file in run.client.list_artifacts(run.run_id, "images")]
+    known = [Path(file.path).name for file in run.artifacts.list_artifacts("images")]
     called = _call_picture(run, key, known)
     start, time, identity = picture_name(run.run_id, called, step=step, timestamp=run.created, content=content)
     if any(name.startswith(start) and identity in name and time not in name for name in known):
@@ -112,7 +112,7 @@ def picture(run: StoredRun, *, key: str, step: int, payload: Payload) -> None:
         for shown, ending in ((image, ".png"), (thumbnail, "+compressed.webp")):
             path = Path(folder, f"{start}{time}{identity}{ending}")
             shown.save(path)
-            run.client.log_artifact(run.run_id, str(path), "images")
+            run.artifacts.log_artifact(str(path), "images")
     log_tags(run, {LOGGED_IMAGES_TAG: "True"})
 
 
@@ -165,16 +165,14 @@ def pack_picture(image: NDArray[np.uint8]) -> Payload:
 def file(run: StoredRun, *, name: str, folder: str | None, payload: Payload = EMPTY) -> None:
     """Write a file into the run's artifacts."""
     with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary, Path(name).name)
+        path = Path(temporary, file_name(name))
         with path.open("wb") as target:
             payload.write_to(target)
         where = None if folder is None else call_name(run, folder, is_there=partial(_has, run))
-        run.client.log_artifact(run.run_id, str(path), where)
+        run.artifacts.log_artifact(str(path), where)
 
 
 def _has(run: StoredRun, path: str) -> bool:
     """Whether a run has an artifact of this path, with whatever ending."""
     folder = path.rpartition("/")[0] or None
-    return any(
-        path in {file.path, file.path.rpartition(".")[0]} for file in run.client.list_artifacts(run.run_id, folder)
-    )
+    return any(path in {file.path, file.path.rpartition(".")[0]} for file in run.artifacts.list_artifacts(folder))

@@ -12,9 +12,11 @@ import hashlib
 import json
 import logging
 import re
+import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import accumulate
+from pathlib import PurePath
 from typing import TYPE_CHECKING, TypeVar
 
 from irrbench.tracking.locks import exclusive
@@ -27,7 +29,9 @@ logger = logging.getLogger(__name__)
 
 MAX_KEY, MAX_PARAM, MAX_TAG = 250, 6000, 8000  # characters of a name, of a parameter's and of a tag's value
 MAX_FOLDER = 120  # characters between slashes, so that a score's or a picture's name fits behind a split's
+MAX_FILE = 200  # bytes of a file's name, of which file systems take 255
 MAX_SAID = 300  # characters of the names in a warning
+SETTLING, MAX_ATTEMPTS = 0.2, 4  # seconds until a tag is read again, and how often it is written
 NAMES_TAG = "irrbench.names"
 SafePart = Callable[[str], str]
 IsThere = Callable[[str], bool]
@@ -57,8 +61,11 @@ def safe_key(name: str, *, limit: int = MAX_KEY) -> str:
 
 def apart(key: str, name: str, *, limit: int = MAX_KEY, digits: int = 4) -> str:
     """Return a safe name that only this name has: its beginning, and digits of a digest."""
-    found = hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:digits]
-    return f"{key[: limit - digits - 1]}-{found}"
+    return f"{key[: limit - digits - 1]}-{_digest(name)[:digits]}"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()
 
 
 def entry_name(split: str) -> str:
@@ -70,9 +77,24 @@ def entry_name(split: str) -> str:
     return safe_key(split).replace(" ", "+").replace(":", ";")
 
 
+def file_name(name: str) -> str:
+    """Return the name of a file as file systems and stores take it; one that is changed gets digits that only it has.
+
+    >>> file_name("iou (val).png"), file_name(".."), file_name("a/b.png")
+    ('iou (val).png', '..-5ec1f7e7', 'a_b-88f7ec79.png')
+    """
+    plain = re.sub(r"[\x00-\x1f\x7f/\ud800-\udfff]", "_", name)
+    if plain == name and name not in {"", ".", ".."} and len(name.encode()) <= MAX_FILE:
+        return name
+    ending = PurePath(plain).suffix
+    room = MAX_FILE - 9 - len(ending.encode())
+    stem = plain.removesuffix(ending).encode()[: max(room, 0)].decode(errors="ignore")
+    return f"{stem}-{_digest(name)[:8]}{ending if room > 0 else ''}"
+
+
 def cut(value: object, limit: int) -> str:
-    """Return a value as text, with an ellipsis where it is longer than a store takes."""
-    text = str(value)
+    """Return a value as text that a store takes, with an ellipsis where it is longer."""
+    text = str(value).encode(errors="replace").decode().replace("\0", "?")
     return text if len(text) <= limit else f"{text[: limit - 4]} ..."
 
 
@@ -98,15 +120,21 @@ def call_names(
     """
     known = run.connection.names.setdefault(run.run_id, {})
     if new := [name for name in names if name not in known]:
-        with exclusive(sqlite_file(run.connection.tracking_uri)):
-            data = run.client.get_run(run.run_id).data
-            taken = [*data.metrics, *data.params, *data.tags, *known.values()]
-            naming = Naming(_read_names(data.tags), taken, is_there)
-            found = naming.call(new, safe)
-            if naming.has_new:
+        database = sqlite_file(run.connection.tracking_uri)
+        with exclusive(database):
+            for _ in range(MAX_ATTEMPTS):
+                data = run.client.get_run(run.run_id).data
+                taken = [*data.metrics, *data.params, *data.tags, *known.values()]
+                naming = Naming(_read_names(data.tags), taken, is_there)
+                found = naming.call(new, safe)
+                if say:
+                    naming.say(run.connection.said)
+                if not naming.has_new:
+                    break
                 run.client.set_tag(run.run_id, NAMES_TAG, naming.to_tag())
-        if say:
-            naming.say(run.connection.said)
+                if database is not None:
+                    break
+                time.sleep(SETTLING)  # a server has no locks: another process may have replaced the tag just now
         known |= found  # only now: what fails above is tried again
     return {name: known[name] for name in names}
 

@@ -27,16 +27,27 @@ def own_process() -> dict[str, str]:
 
 def has_ended(process: str) -> bool:
     """Whether the process behind a tag has surely ended."""
+    return _lives(process) is False
+
+
+def is_alive(process: str) -> bool:
+    """Whether the process behind a tag surely lives."""
+    return _lives(process) is True
+
+
+def _lives(process: str) -> bool | None:
+    """Whether a process lives; None where nobody knows."""
     try:
         machine, number, began = process.split()
         if machine != _machine():
-            return False
+            return None
         os.kill(int(number), 0)  # asks only
     except ProcessLookupError:
-        return True
-    except (OSError, ValueError):  # of another user; no tag, or one that somebody has changed
         return False
-    return _began(int(number)) not in {began, ""}
+    except (OSError, ValueError, OverflowError):  # of another user; no tag, or one that somebody has changed
+        return None
+    now = _began(int(number))
+    return None if not now else now == began
 
 
 def close_abandoned(client: Any) -> None:

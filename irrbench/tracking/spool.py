@@ -3,13 +3,18 @@
 A spool is a folder. Each process that writes has a session in it, a folder of its own, which it holds locked while it
 lives. Every request is one file of that session, called a record, complete from the moment it has its name. The names
 say the order, the kind and the run, so that a long queue is read without opening its files.
+
+What is delivered goes out with this user's credentials, so it must be this user's: a session that somebody else may
+have written is left alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,17 +28,29 @@ from typing import IO, Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from irrbench.tracking.locks import acquire_lock, release_lock
+from irrbench.tracking.owners import (
+    STORE,
+    SpoolError,
+    is_closed,
+    may_be_taken,
+    shown,
+    store_of,
+    why_foreign,
+    why_not_own,
+    write_store,
+)
 
-METRICS = "metrics"
+logger = logging.getLogger(__name__)
+
+CREATE, METRICS = "create", "metrics"
+MAX_HEAD = 1 << 26  # bytes of a record before its payload
+MAX_RUN = 120  # characters of a run in the name of a record
+LATEST = 1 << 62  # of numbers in a record, which stores keep in eight bytes
 REFUSED, REASONS = "refused", "reasons.txt"  # beside the sessions: what a store can never take, and why
 _RECORD = re.compile(r"(?P<number>\d{8,})-(?P<kind>[a-z_]+)-(?P<run>[\w.]+)\.op")
 _session_numbers = itertools.count()
 
 Order = tuple[str, int]  # folder of the session, number of the record
-
-
-class SpoolError(ValueError):
-    """A record or a session that is not complete."""
 
 
 class Payload(NamedTuple):
@@ -90,7 +107,8 @@ class RunAddress(NamedTuple):
     @property
     def name(self) -> str:
         """What stands in file names."""
-        return re.sub(r"[^\w.]", "_", self.run_id or self.key) or "_"
+        plain = re.sub(r"[^\w.]", "_", self.run_id or self.key) or "_"
+        return plain if len(plain) <= MAX_RUN else hashlib.sha256(plain.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -131,16 +149,21 @@ def read_record(path: Path) -> Request:
     """Read a request; its payload stays in the file.
 
     Raises:
-        SpoolError: if the record is not complete, as after a power cut.
+        SpoolError: if the record is not complete, as after a power cut, or is none.
     """
     with path.open("rb") as file:
-        line = file.readline()
+        line = file.readline(MAX_HEAD)
     payload = Payload(path=path, offset=len(line))
     try:
         head = json.loads(line)
         request = Request(head["kind"], RunAddress(*head["run"]), head["arguments"], payload, int(head["created"]))
         missing = int(head["size"]) - payload.size
-    except (ValueError, KeyError, TypeError) as error:
+        texts = [request.kind, *request.run]
+        if not (all(isinstance(text, str) for text in texts) and isinstance(request.arguments, dict)):
+            raise SpoolError("kind, run and arguments are of other types")
+        if abs(request.created) > LATEST:
+            raise SpoolError(f"its time is {request.created}")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SpoolError(f"{path} is not a complete record ({error}).") from error
     if missing or not line.endswith(b"\n"):
         raise SpoolError(f"{path} is not a complete record: {missing} of its bytes are missing.")
@@ -190,43 +213,72 @@ class QueuedRequest(NamedTuple):
         self.discard()
 
 
+_held: set[Path] = set()  # folders of the sessions of this process, which a file system without locks does not tell
+
+
 class Session:
-    """A folder of records for one store, locked by the process that writes or delivers it."""
+    """A folder of records for one store, locked by the process that writes or delivers it.
+
+    Attributes:
+        folder: where it is.
+        tracking_uri: its store.
+        is_named: whether the user has named that store, see :func:`irrbench.tracking.owners.why_foreign`.
+    """
+
+    is_named = False
 
     def __init__(self, folder: Path, lock: FileLock, tracking_uri: str) -> None:
         self.folder, self.tracking_uri, self._lock = folder, tracking_uri, lock
         self._numbers = itertools.count(1)
+        _held.add(folder.resolve())
 
     @classmethod
     def create(cls, spool: Path, tracking_uri: str) -> Session:
-        """Begin a session of this process.
+        """Begin a session of this process, which comes after all others of the spool whatever the clock says.
 
         Raises:
             OSError: if the folder cannot be written.
         """
-        folder = spool / f"{time.time_ns():020d}-{os.getpid()}-{next(_session_numbers)}"
         spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        earlier = (int(match[0]) for path in sessions(spool) if (match := re.match(r"[0-9]{20}(?=-)", path.name)))
+        begin = max([time.time_ns(), *(number + 1 for number in earlier if number < LATEST)])
+        folder = spool / f"{begin:020d}-{os.getpid()}-{next(_session_numbers)}"
         lock = _lock_session(folder)  # makes the spool again if another process has just removed it as empty
         folder.mkdir(mode=0o700)  # an address may hold a password
-        (folder / "store.json").write_text(json.dumps({"tracking_uri": tracking_uri, "version": 1}))
+        write_store(folder, tracking_uri)
         return cls(folder, lock, tracking_uri)
 
     @classmethod
-    def claim(cls, folder: Path) -> Session | None:
+    def claim(cls, folder: Path, *, asked: bool = False) -> Session | None:
         """Take over a session whose process has ended; None while it lives, or if the session is gone.
+
+        Args:
+            folder: of the session.
+            asked: whether to take over a session of another machine where locks say nothing, because the user asks.
 
         Raises:
             SpoolError: if the session does not say for which store it is.
+            OSError: if the folder cannot be written.
         """
         try:
             lock = _lock_session(folder)
         except Timeout:
             return None
+        if not lock.is_locked and (folder.resolve() in _held or not may_be_taken(folder, asked=asked)):
+            return None
         if folder.is_dir() and any(folder.iterdir()):
-            return cls(folder, lock, store_of(folder))
+            tracking_uri = store_of(folder)
+            if not lock.is_locked:
+                write_store(folder, tracking_uri)
+            return cls(folder, lock, tracking_uri)
         shutil.rmtree(folder, ignore_errors=True)
         release_lock(lock)
         return None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether no other process can have taken it over."""
+        return self._lock.is_locked
 
     def add(self, request: Request) -> QueuedRequest:
         """Write a request after all that were added before.
@@ -241,13 +293,31 @@ class Session:
 
     def requests(self) -> list[QueuedRequest]:
         """Return what waits, in order."""
-        name = self.folder.name
-        matches = ((path, _RECORD.fullmatch(path.name)) for path in self.folder.glob("*.op"))
-        return sorted(QueuedRequest((name, int(m["number"])), m["kind"], m["run"], path) for path, m in matches if m)
+        return sorted(self._read()[0].values())
+
+    def problems(self) -> list[str]:
+        """Return a sentence about each file that cannot be sent."""
+        drafts = [f"A process ended while it wrote {shown(path)}; remove it." for path in self.half_written()]
+        return drafts + self._read()[1]
+
+    def _read(self) -> tuple[dict[Order, QueuedRequest], list[str]]:
+        """Return the records by their order, and sentences about files that are none."""
+        found: dict[Order, QueuedRequest] = {}
+        problems, is_shared = [], not (self.is_named or is_closed(self.folder))
+        for path in sorted(self.folder.glob("*.op")):
+            name = _RECORD.fullmatch(path.name)
+            order = (self.folder.name, int(name["number"]) if name else 0)
+            if (problem := why_not_own(path, is_shared=is_shared)) is not None:
+                problems.append(problem)
+            elif name is None or order in found:
+                problems.append(f"{shown(path)} has not the name of a record; remove it.")
+            else:
+                found[order] = QueuedRequest(order, name["kind"], name["run"], path)
+        return found, problems
 
     def is_empty(self) -> bool:
         """Whether nothing waits, also because the folder was removed."""
-        return all(path.name == "store.json" for path in self.folder.glob("*"))
+        return all(path.name == STORE for path in self.folder.glob("*"))
 
     def half_written(self) -> list[Path]:
         """Return the records that a crash has cut short."""
@@ -255,11 +325,12 @@ class Session:
 
     def close(self) -> bool:
         """Release the session, and remove its folder if nothing waits; return whether nothing does."""
+        _held.discard(self.folder.resolve())
         if not self.is_empty():
             self._lock.release()
             return False
         with suppress(OSError):  # somebody may have removed it
-            (self.folder / "store.json").unlink(missing_ok=True)
+            (self.folder / STORE).unlink(missing_ok=True)
             self.folder.rmdir()
         release_lock(self._lock)
         with suppress(OSError):  # other sessions are in it
@@ -268,10 +339,7 @@ class Session:
 
 
 def _lock_session(folder: Path) -> FileLock:
-    """Lock the file beside a session's folder, until the lock is released, or deleted, or this process ends.
-
-    A file system without locks lets pass: a request that is delivered twice does no harm.
-    """
+    """Lock the file beside a session's folder, until the lock is released, or deleted, or this process ends."""
     return acquire_lock(folder.with_name(f"{folder.name}.lock"), timeout=0)
 
 
@@ -286,13 +354,13 @@ def sessions(spool: Path) -> list[Path]:
 
 
 def claim_all(spool: Path, tracking_uri: str) -> list[Session]:
-    """Take over the sessions of one store whose processes have ended, oldest first."""
+    """Take over this user's sessions of one store whose processes have ended, oldest first."""
     claimed = []
     for folder in sessions(spool):
         with suppress(OSError, SpoolError):  # a session that names no store is reported by `deliver`
-            if store_of(folder) == tracking_uri and (session := Session.claim(folder)) is not None:
-                claimed.append(session)
-    return claimed
+            if store_of(folder) == tracking_uri and _is_own(folder):
+                claimed.append(Session.claim(folder))
+    return [session for session in claimed if session is not None]
 
 
 def clear_half_written(spool: Path, tracking_uri: str) -> None:
@@ -304,13 +372,13 @@ def clear_half_written(spool: Path, tracking_uri: str) -> None:
             session.close()
 
 
-def store_of(folder: Path) -> str:
-    """Return the address of the store that a session is for.
+def _is_own(folder: Path) -> bool:
+    """Whether only this user can have written a session; the first time that it is not so, it is said."""
+    problem = why_foreign(folder)
+    if problem is not None and folder not in _left:
+        _left.add(folder)
+        logger.warning("Records in the spool are left alone: %s", problem)
+    return problem is None
 
-    Raises:
-        SpoolError: if the session does not say.
-    """
-    try:
-        return str(json.loads((folder / "store.json").read_text())["tracking_uri"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SpoolError(f"{folder / 'store.json'} does not say for which store the records beside it are.") from error
+
+_left: set[Path] = set()

@@ -18,8 +18,10 @@ from typing import Any
 
 from irrbench._display import hide_secrets
 from irrbench.scores import DEFAULT_SCORES, SCORES, base_score, record
-from irrbench.tracking.calls import StoredRun, call, is_refusal
+from irrbench.tracking.artifacts import open_artifacts
+from irrbench.tracking.calls import StoredRun, call
 from irrbench.tracking.files import LOGGED_IMAGES_TAG
+from irrbench.tracking.refusals import is_refusal
 from irrbench.tracking.store import BOUNDS_TAG, NOTE_TAG, RESULT_TAGS, ROLE_TAG, VIEW_KEY, VIEW_TAG, view_fragment
 
 logger = logging.getLogger(__name__)
@@ -165,7 +167,7 @@ def logged_pictures(client: Any, runs: Iterable[Any]) -> dict[str, int]:
     """
     counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for run in [run for run in runs if LOGGED_IMAGES_TAG in run.data.tags][:MAX_RUNS_WITH_PICTURES]:
-        paths = (file.path for file in client.list_artifacts(run.info.run_id, "images"))
+        paths = (file.path for file in open_artifacts(client.tracking_uri, run.info).list_artifacts("images"))
         for key, step in {parsed for parsed in map(parse_name, paths) if parsed is not None}:
             counts[key][step] += 1
     return {key: max(steps, key=lambda step: (steps[step], step)) for key, steps in sorted(counts.items())}

@@ -86,7 +86,7 @@ def warnings_of(caplog):
 
 def sync(spool, capsys):
     capsys.readouterr()
-    code = main(["sync", "--spool", str(spool)])
+    code = main(["sync", "--spool", str(spool), "--yes"])
     return code, capsys.readouterr().out
 
 

@@ -19,7 +19,7 @@ import pytest
 from irrbench.tracking import Run, creation, open_store
 from irrbench.tracking.creation import make_database
 from irrbench.tracking.store import StoreError
-from irrbench.tracking.sync import deliver
+from irrbench.tracking.sync import take_over
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -256,7 +256,8 @@ def test_whoever_is_killed_at_whatever_time_leaves_a_store_that_can_be_used(tmp_
         process.communicate()
         assert process.returncode == -how
         assert is_usable(database)
-        deliver(spool)
+        for waiting in take_over(spool):
+            waiting.deliver()
         client, experiment_id = open_store(f"sqlite:///{database}", "lesions")
         assert [run.data.metrics for run in client.search_runs([experiment_id])] == [{"val/iou": 0.5}]
         assert not spool.exists()
@@ -271,7 +272,8 @@ def test_a_draft_is_being_made_when_the_process_is_killed(tmp_path, copies) -> N
     process.kill()
     process.communicate()
     assert not database.exists()
-    deliver(tmp_path / "spool")
+    for waiting in take_over(tmp_path / "spool"):
+        waiting.deliver()
     assert others(database) == []
     assert is_usable(database)
 

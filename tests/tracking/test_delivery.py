@@ -18,7 +18,7 @@ import pytest
 from irrbench.tracking import Run, delivery
 from irrbench.tracking.calls import CALLS
 from irrbench.tracking.delivery import Delivery
-from irrbench.tracking.sync import deliver
+from irrbench.tracking.sync import take_over
 from tests.callbacks.outages import forget
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
@@ -81,7 +81,7 @@ def write_session(spool, uri: str, records) -> None:
 def test_records_of_the_previous_version_are_delivered(store, tmp_path) -> None:
     spool = tmp_path / "old"
     write_session(spool, store.uri, RECORDS)
-    (report,) = deliver(spool)
+    (report,) = [waiting.deliver() for waiting in take_over(spool)]
     assert (report.delivered, report.waiting, report.reasons) == (len(RECORDS), 0, [])
     assert not spool.exists()
     client = store.client
@@ -116,7 +116,7 @@ def test_every_kind_of_the_previous_version_is_a_call() -> None:
 def test_a_kind_of_a_later_version_is_kept_and_holds_up_nothing(store, tmp_path) -> None:
     spool = tmp_path / "new"
     write_session(spool, store.uri, [RECORDS[0], ("hologram", {}, b""), RECORDS[5]])
-    (report,) = deliver(spool)
+    (report,) = [waiting.deliver() for waiting in take_over(spool)]
     assert (report.delivered, report.waiting, report.refused) == (2, 1, 0)
     assert "kind 'hologram' is of a later version of irrbench" in report.reasons[0]
     assert [path.name for path in spool.glob("*/*.op")] == ["00000002-hologram-k1.op"]
@@ -201,7 +201,7 @@ def test_what_two_killed_attempts_have_left_is_in_the_history_once(store, tmp_pa
     if goes_on:
         attempt((1, 0.6), (2, 0.7))
     else:
-        assert [report.waiting for report in deliver(spool)] == [0]
+        assert [waiting.deliver().waiting for waiting in take_over(spool)] == [0]
     (found,) = store.client.search_runs([store.experiment_id])
     history = store.client.get_metric_history(found.info.run_id, "val/iou")
     wanted = [(0, 0.5), (1, 0.6), (2, 0.7)]

@@ -6,7 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,8 +19,8 @@ from mlflow.utils.validation import _validate_metric_name, _validate_param_name,
 
 from irrbench.commands.main import main
 from irrbench.tracking import Run, RunAddress
-from irrbench.tracking.calls import CALLS
-from irrbench.tracking.names import MAX_KEY, MAX_TAG, Naming, entry_name, safe_key
+from irrbench.tracking.calls import CALLS, Connection, StoredRun
+from irrbench.tracking.names import MAX_KEY, MAX_TAG, Naming, call_name, entry_name, safe_key
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -221,7 +223,7 @@ def test_a_run_that_was_deleted_takes_nothing_and_holds_up_nobody(store, tmp_pat
     assert len(list(refused.glob("*.op"))) == 5
     assert json.loads(next(refused.glob("*.op")).read_text())["arguments"]["values"] == {"val/iou": 0.5}
     assert len((refused / "reasons.txt").read_text().splitlines()) == 5
-    assert main(["sync", "--spool", str(tmp_path / "spool")]) == 0
+    assert main(["sync", "--spool", str(tmp_path / "spool"), "--yes"]) == 0
     assert "Nothing waits any more." in capsys.readouterr().out
 
 
@@ -278,10 +280,14 @@ run.log_params({"seed": 1})
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", code, store.uri], check=True)
-    assert main(["sync", "--spool", str(tmp_path / "spool")]) == 0
+    assert main(["sync", "--spool", str(tmp_path / "spool"), "--yes"]) == 0
     said = capsys.readouterr().out
-    assert "delivered 0, still waiting 0, refused for good 1 (kept in " in said
+    assert "delivered 0, still waiting 0, refused for good 1" in said
+    assert "1 records that stores have refused for good are kept in" in said
     assert "of_another_store" in said
+    assert main(["sync", "--spool", str(tmp_path / "spool"), "--drop-refused"]) == 0
+    assert "Removed 1 refused records." in capsys.readouterr().out
+    assert not (tmp_path / "spool").exists()
 
 
 def test_a_store_that_is_busy_is_tried_again_without_an_alarm(store, monkeypatch, caplog) -> None:
@@ -343,3 +349,91 @@ def test_a_spool_that_is_removed_costs_one_sentence(store, tmp_path, monkeypatch
     assert len(said) == 1
     assert "1 records in it that MLflow had not taken yet are lost" in said[0]
     assert (len(run.delivery) == 1) is (when == "between")
+
+
+@pytest.mark.parametrize("what", ["metrics", "params", "tags"])
+def test_one_entry_that_is_refused_costs_no_other(store, tmp_path, monkeypatch, caplog, what) -> None:
+    real = type(store.client).log_batch
+
+    def refuse_some(client, run_id, **entries):
+        if any(entry.key in {"n3", "n7"} for some in entries.values() for entry in some):
+            raise MlflowException("a name of a later version", INVALID_PARAMETER_VALUE)
+        return real(client, run_id, **entries)
+
+    monkeypatch.setattr(type(store.client), "log_batch", refuse_some)
+    run = store.new_run()
+    values = {f"n{number}": float(number) for number in range(10)}
+    log = {"metrics": partial(run.log_metrics, step=0), "params": run.log_params, "tags": run.set_tags}[what]
+    for _ in range(3):
+        log(values)
+    assert run.drain(limit=60) == 0
+    data = getattr(store.client.get_run(run.run_id).data, what)
+    assert {key for key in data if key in values} == set(values) - {"n3", "n7"}
+    (message,) = [text for text in messages(caplog) if "never will" in text]
+    assert "all was taken but 'n3', 'n7': a name of a later version" in message
+    assert len(list((tmp_path / "spool" / "refused").glob("*.op"))) == 3
+
+
+def test_values_that_no_store_holds_arrive_without_what_cannot_be_held(store) -> None:
+    run = store.new_run()
+    run.log_params({"p": "a\udc80b\0c", "q": 1})
+    run.set_tags({"t": "\udc80"})
+    assert run.drain(limit=60) == 0
+    data = store.client.get_run(run.run_id).data
+    assert (data.params, data.tags["t"]) == ({"p": "a?b?c", "q": "1"}, "?")
+
+
+def test_a_number_that_no_store_holds_is_refused_and_blocks_nothing(store, caplog) -> None:
+    run = store.new_run()
+    run.log_metrics({"a": 1.0}, step=10**30)
+    run.log_metrics({"a": 2.0}, step=1)
+    assert run.drain(limit=60) == 0
+    assert store.client.get_run(run.run_id).data.metrics == {"a": 2.0}
+    assert "never will" in caplog.text
+
+
+def test_a_clock_that_was_wrong_does_not_undo_a_later_status(store, tmp_path, monkeypatch) -> None:
+    code = """
+import os, sys, time
+now, skew = time.time_ns(), int(sys.argv[2])
+time.time_ns = lambda: now + skew * 10**9
+from irrbench.tracking.spool import Request, RunAddress, Session
+from pathlib import Path
+session = Session.create(Path(sys.argv[3]), sys.argv[1])
+address = RunAddress(key="k", experiment="nodules")
+session.add(Request("create", address, {"run_name": "unet"}))
+session.add(Request("finish", address, {"status": sys.argv[4]}))
+"""
+    spool = tmp_path / "spool"
+    for skew, status in (("3600", "FAILED"), ("0", "FINISHED")):
+        subprocess.run([sys.executable, "-c", code, store.uri, skew, str(spool), status], check=True)
+    assert main(["sync", "--spool", str(spool), "--yes"]) == 0
+    (run,) = store.client.search_runs([store.experiment_id])
+    assert run.info.status == "FINISHED"
+
+
+def test_two_processes_that_name_at_once_on_a_server_keep_their_names_apart(store, monkeypatch) -> None:
+    """A server has no locks: both read the list of names before either has written it."""
+    run, other = store.new_run(), Connection(store.uri)
+    monkeypatch.setattr("irrbench.tracking.names.sqlite_file", lambda _: None)
+    monkeypatch.setattr("irrbench.tracking.names.SETTLING", 0.0)
+    first = StoredRun(Connection(store.uri), run.address)
+    second = StoredRun(other, run.address)
+    real, called = first.client.set_tag, {}
+
+    def set_tag(*arguments):
+        real(*arguments)
+        if not called:  # the other has read the list before, and writes it after
+            monkeypatch.setattr(other.client, "get_run", lambda _: SimpleNamespace(data=empty))
+            called["second"] = ""
+            monkeypatch.setattr("irrbench.tracking.names.MAX_ATTEMPTS", 1)
+            called["second"] = call_name(second, "loss(0)")
+            monkeypatch.setattr("irrbench.tracking.names.MAX_ATTEMPTS", 4)
+
+    empty = SimpleNamespace(metrics={}, params={}, tags={})
+    monkeypatch.setattr(first.client, "set_tag", set_tag)
+    called["first"] = call_name(first, "loss[0]")
+    assert called["second"] == "loss_0_"
+    assert called["first"] != "loss_0_"
+    names = json.loads(store.client.get_run(run.run_id).data.tags["irrbench.names"])
+    assert names == {"loss(0)": called["second"], "loss[0]": called["first"]}

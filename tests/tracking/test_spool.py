@@ -9,15 +9,15 @@ import sys
 
 import pytest
 
-from irrbench.tracking.calls import is_final, is_refusal
+from irrbench.tracking.owners import SpoolError
 from irrbench.tracking.queues import Outcome, Queues
+from irrbench.tracking.refusals import is_final, is_refusal
 from irrbench.tracking.spool import (
     Payload,
     QueuedRequest,
     Request,
     RunAddress,
     Session,
-    SpoolError,
     clear_half_written,
     read_record,
     sessions,
@@ -181,7 +181,72 @@ def test_what_is_refused_is_found_out_and_holds_up_nothing() -> None:
     assert numbers(batch) == [0]
     queues.settle(batch, Outcome("no such run", refused=True))
     assert [reason for _, reason in queues.held.values()] == ["no such run"]
-    assert numbers(queues.next_batch()) == [1]
+    assert numbers(queues.next_batch()) == [1, 2]
+
+
+def test_one_that_is_refused_among_many_is_found_in_few_attempts() -> None:
+    queues, delivered = Queues(), []
+    for number in range(200):
+        queues.add(request(number))
+    for _ in range(40):
+        if batch := queues.next_batch():
+            is_bad = 77 in numbers(batch)
+            delivered += [] if is_bad else numbers(batch)
+            queues.settle(batch, Outcome("no", refused=True, final=len(batch) == 1) if is_bad else Outcome())
+    assert sorted(delivered) == [number for number in range(200) if number != 77]
+    assert len(queues) == len(queues.held) == 0
+
+
+def send_all(queues: Queues, outcome_of, rounds: int = 60) -> list[list[int]]:
+    sent = []
+    for _ in range(rounds):
+        if not (batch := queues.next_batch()):
+            queues.end_pauses()
+        else:
+            outcome = outcome_of(batch)
+            sent += [] if outcome.reason else [numbers(batch)]
+            queues.settle(batch, outcome)
+    return sent
+
+
+@pytest.mark.parametrize(
+    "kinds", ["metrics metrics metrics", "params params table", "table metrics picture", "params table"]
+)
+def test_what_fails_again_and_again_blocks_nothing_once_the_store_takes_the_rest(kinds) -> None:
+    queues = Queues()
+    for number, kind in enumerate(kinds.split()):
+        queues.add(request(number, kind))
+    sent = send_all(queues, lambda batch: Outcome("code 500" if batch[0].order[1] == 0 else None))
+    assert sorted(number for some in sent for number in some) == list(range(1, len(kinds.split())))
+    assert [reason for _, reason in queues.held.values()] == ["code 500"]
+    assert len(queues) == 0
+
+
+def test_a_store_that_takes_nothing_keeps_the_order_and_everything() -> None:
+    queues = Queues()
+    for number, kind in enumerate(["create", "tags", "metrics", "metrics", "table"]):
+        queues.add(request(number, kind))
+    assert send_all(queues, lambda _: Outcome("code 500")) == []
+    assert (len(queues), queues.held) == (5, {})
+    assert send_all(queues, lambda _: Outcome()) == [[0], [1], [2, 3], [4]]
+
+
+def test_nothing_passes_the_creation_of_its_run() -> None:
+    queues = Queues()
+    for number, kind in enumerate(["create", "tags"]):
+        queues.add(request(number, kind))
+    queues.add(request(2, "tags", "r2"))
+    assert send_all(queues, lambda batch: Outcome("code 500" if batch[0].kind == "create" else None)) == [[2]]
+    assert (len(queues), queues.held) == (2, {})
+
+
+def test_what_is_for_a_run_that_nobody_creates_is_set_apart_if_its_process_has_ended() -> None:
+    queues = Queues()
+    queues.add_before([request(1, run="r1", session="1"), request(2, run="r1", session="1")])
+    queues.add(request(1, run="r2", session="2"))
+    send_all(queues, lambda _: Outcome("not created yet", missing=True))
+    assert [found.order for found, _ in queues.orphans.values()] == [("1", 1), ("1", 2)]
+    assert (len(queues), queues.held) == (1, {})  # that of the living process waits for its creation
 
 
 def test_what_a_store_says_no_to_for_good() -> None:
@@ -199,6 +264,7 @@ def test_what_a_store_says_no_to_for_good() -> None:
         RESOURCE_DOES_NOT_EXIST,
         RESOURCE_EXHAUSTED,
         TEMPORARILY_UNAVAILABLE,
+        UNAUTHENTICATED,
     )
 
     def answer(status):
@@ -221,6 +287,8 @@ def test_what_a_store_says_no_to_for_good() -> None:
     held = [MlflowException("<html>", ENDPOINT_NOT_FOUND), MlflowException("not a database", BAD_REQUEST)]
     waiting = [
         MlflowException("log in", PERMISSION_DENIED),
+        MlflowException("log in", UNAUTHENTICATED),
+        *map(answer, (401, 403, 408, 409, 500)),
         MlflowException("busy", TEMPORARILY_UNAVAILABLE),
         MlflowException("too many requests", RESOURCE_EXHAUSTED),
         MlflowException("the connection broke"),

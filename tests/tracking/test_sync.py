@@ -1,0 +1,121 @@
+"""Whose credentials go where, against a server that notes the headers of requests."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from irrbench.tracking import Run, RunAddress
+from irrbench.tracking.spool import Request, Session
+from irrbench.tracking.sync import take_over
+
+RUN_ID = "0f" * 16
+TOKEN = "Bearer of-this-user"  # noqa: S105
+
+
+@contextmanager
+def serve(redirect: str = "", code: int = 307):
+    """An MLflow server that knows one run, or sends everything on to another; yields its address and what it got."""
+    seen: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.path == "/health":
+                self.send_response(200)
+                self.end_headers()
+                return
+            seen.append(self.headers.get("Authorization"))
+            self.send_response(code if redirect else 200)
+            self.send_header("Location", redirect + self.path)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            info = {"run_id": RUN_ID, "experiment_id": "1", "artifact_uri": "mlflow-artifacts:/1", "status": "RUNNING"}
+            self.wfile.write(json.dumps({"run": {"info": info, "data": {}}}).encode())
+
+        do_GET = do_POST = do_PUT = answer  # noqa: N815
+
+        def log_message(self, *_) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", seen
+        server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-this-user")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+def leave(spool, uri: str) -> None:
+    session = Session.create(spool, uri)
+    session.add(Request("metrics", RunAddress(run_id=RUN_ID), {"values": {"a": 1.0}, "step": 0}))
+    session.close()
+
+
+def test_credentials_go_only_to_a_server_that_the_user_names(tmp_path, monkeypatch) -> None:
+    with serve() as (uri, seen):
+        leave(tmp_path, uri)
+        for named in (None, "http://127.0.0.1:1"):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", named) if named else None
+            (waiting,) = take_over(tmp_path)
+            assert waiting.deliver().waiting == 1
+            assert "credentials for MLflow are sent only to a server that you name" in waiting.report.reasons[0]
+            assert seen == []
+        assert take_over(tmp_path, "http://127.0.0.1:1") == []
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{uri}/")
+        (waiting,) = take_over(tmp_path)
+        assert waiting.deliver().delivered == 1
+        assert set(seen) == {TOKEN}
+
+
+def test_without_credentials_a_server_need_not_be_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with serve() as (uri, seen):
+        leave(tmp_path / "spool", uri)
+        (waiting,) = take_over(tmp_path / "spool")
+        assert waiting.deliver().delivered == 1
+        assert set(seen) == {None}
+
+
+def test_the_address_that_was_typed_is_the_one_that_is_used(tmp_path) -> None:
+    with serve() as (uri, seen):
+        leave(tmp_path, uri.replace("http://", "http://me:old@"))
+        (waiting,) = take_over(tmp_path, uri)
+        assert waiting.tracking_uri == uri
+        assert waiting.deliver().delivered == 1
+        assert set(seen) == {TOKEN}
+
+
+def test_a_run_takes_over_what_is_for_its_own_store_alone(tmp_path) -> None:
+    with serve() as (uri, seen), serve() as (other, seen_by_other):
+        leave(tmp_path, other)
+        leave(tmp_path, uri)
+        run = Run(uri, RunAddress(run_id=RUN_ID), tmp_path)
+        run.log_metrics({"b": 1.0}, step=0)
+        assert run.drain(limit=30) == 0
+        assert len(seen) >= 2
+        assert seen_by_other == []
+    (waiting,) = take_over(tmp_path)
+    assert len(waiting) == 1
+    waiting.close()
+
+
+@pytest.mark.parametrize("code", [302, 307, 308])
+def test_a_redirection_to_another_host_takes_no_credentials_along(tmp_path, code) -> None:
+    with serve() as (other, seen_by_other), serve(other.replace("127.0.0.1", "localhost"), code) as (uri, seen):
+        leave(tmp_path, uri)
+        (waiting,) = take_over(tmp_path, uri)
+        waiting.deliver()
+        assert TOKEN in seen
+        assert seen_by_other
+        assert set(seen_by_other) == {None}
