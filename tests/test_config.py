@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,51 @@ def test_values_that_do_not_go_together_are_told_with_all_others(tmp_path):
     assert second == "workers must be a whole number of 1 or more; found 'none'."
     assert third.startswith("statistics.margins must give scores")
     assert third.endswith("found iuo: 0.1.")
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 8)}]\n" for before, name in zip("abcdefg", "bcdefgh", strict=True)
+)
+HOSTILE = {
+    f"{LAUGHS}labels: *h\n": "262,144 letters long with aliases",
+    f"{LAUGHS}executor_options: {{x: *h}}\n": "262,144 letters long with aliases",
+    "labels: &a [*a]\n": "262,144 letters long with aliases",
+    "executor_options: &a {x: *a}\n": "262,144 letters long with aliases",
+    f"labels: {'[' * 60}{']' * 60}\n": "nested over 50 levels",
+    f"labels: {'[' * 30_000}": "nest",
+    f"seeds: [{'9' * 5000}]\n": "digits",
+    "seeds: [!!int '']\n": "no valid YAML",
+    "data: !!timestamp 2020-99-99\n": "month",
+    "train: {lr: !!float 'x'}\n": "could not convert",
+    "train: {augment: !!bool 'x'}\n": "no valid YAML",
+    "labels: !!python/object/apply:os.getcwd []\n": "could not determine a constructor",
+    "# " + "x" * 70_000: "it holds 70,002 bytes; at most 65,536 are read",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_yaml_that_would_grow_or_never_end_is_refused_before_it_is_made(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"c\.yaml .*\n?.*{HOSTILE[text]}") as error:
+        load_config(tmp_path / "c.yaml")
+    assert len(str(error.value)) < 800
+
+
+def test_aliases_and_merged_keys_of_an_ordinary_size_are_read(tmp_path):
+    (tmp_path / "c.yaml").write_text("labels: &some [soft, majority]\nscores: [iou]\nfolder: {raters: *some}\n")
+    config = load_config(tmp_path / "c.yaml")
+    assert config.folder.raters == config.labels == ["soft", "majority"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.mkdir()])
+def test_a_configuration_is_a_regular_file(tmp_path, make):
+    make(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match=r"c\.yaml cannot be read: it is no regular file"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_messages_of_very_many_or_very_long_problems_are_short(tmp_path):
+    (tmp_path / "c.yaml").write_text("".join(f"{'k' * 1000}{number}: 1\n" for number in range(50)))
+    with pytest.raises(ConfigError, match="and 30 more") as error:
+        load_config(tmp_path / "c.yaml")
+    assert len(str(error.value)) < 20_000
