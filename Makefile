@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup benchmark test fuzz lint clean
+.PHONY: setup benchmark test fuzz mutants lint clean
 
 setup: $(VENV)/run.stamp  ## .venv, to run the scripts on your own data
 
@@ -18,13 +18,17 @@ test: lint  ## every check that must hold, the same way every time
 fuzz: $(VENV)/test.stamp  ## random examples, other ones at every run, for maintainers
 	IRRBENCH_HYPOTHESIS=fuzz $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
 
+mutants: $(VENV)/mutants.stamp  ## small changes of the code that tests should notice, for maintainers: takes hours
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2 $(if $(OF),"$(OF)")
+	$(BIN)/mutmut results
+
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) mutants
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("irrbench needs Python 3.10 or newer; set PYTHON=...") if sys.version_info < (3, 10) else None'
@@ -37,3 +41,7 @@ $(VENV)/run.stamp: pyproject.toml | $(BIN)/python
 $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@ $(VENV)/run.stamp
+
+$(VENV)/mutants.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	@touch $@ $(VENV)/test.stamp $(VENV)/run.stamp

@@ -118,6 +118,20 @@ def test_volumes():
         assert all(torch.equal(getattr(solid, who)[s], getattr(plane, who)[s]) for s in solid.floor)
 
 
+def test_the_record_of_a_score_says_what_is_best_and_worst_and_which_masks_fool_it():
+    masks = torch.tensor([[[1, 1, 0, 0]] * 3, [[0, 0, 0, 0]] * 3])  # false alarms are of empty references alone
+    smaller, larger = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0]]), torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])
+    right, wrong, timid, bold = (
+        segmentation_bounds(VotePatterns.from_masks(masks, preds=preds), SCORES).model
+        for preds in (masks[:, 0], 1 - masks[:, 0], smaller, larger)
+    )
+    for name, score in SCORES.items():
+        image = 1 if score.needs_empty else 0
+        assert (right[name][image], wrong[name][image]) == (score.best, score.worst), name
+        assert (score.best in (timid[name][image], bold[name][image])) == score.one_sided, name
+        assert right[name][1].isnan() == score.needs_positives, name
+
+
 def test_identical_raters_reach_one():
     masks = draw(8)[0][:, :1].expand(-1, 4, -1, -1)
     bounds = segmentation_bounds(VotePatterns.from_masks(masks, preds=masks[:, 0]), SCORES)

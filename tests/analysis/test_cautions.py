@@ -113,6 +113,12 @@ class TestLeaks:
         (text,) = cautions(scored(drawn[:, 1], drawn))
         assert text.startswith("net: its mask equals a rater's on 100 % of the 9 images on which it marks something")
 
+    @pytest.mark.parametrize(("copied", "is_copy"), [(N // 2, False), (N // 2 + 1, True)])
+    def test_a_copy_is_one_on_most_images(self, copied, is_copy):
+        frame = table([0.7] * N, ceiling=[0.7] * N, floor=[0.1] * N).assign(marked_pixels=5, roi_pixels=99)
+        frame["equals_rater"] = np.arange(N) < copied
+        assert build_results({"net": frame}).copies == (("net",) if is_copy else ())
+
     def test_there_is_no_verdict_on_a_copy_and_it_is_not_the_best(self):
         drawn = masks()
         other = drawn[:, 1].clone()

@@ -55,6 +55,13 @@ class TestStandIn:
         assert (found["n_entered"] == 4).all()
         assert found.loc[("m0", "iou"), "remark"] == ""
 
+    @pytest.mark.parametrize(("level", "wins"), [(0.95, 3), (0.97, 2), (0.99, 1)])
+    def test_wins_are_at_what_the_level_leaves(self, level, wins):
+        frame = build_results(scored((0.5, 0), (0, 0.5)), Resampling(level=level)).alternative
+        found = frame[frame["score"] == "iou"]
+        assert (found["wins"] == (found["p_corrected"] < 1 - level)).all()
+        assert found["wins"].sum() == wins
+
     @pytest.mark.parametrize(
         ("score", "remark"),
         [

@@ -92,6 +92,14 @@ def test_no_threshold_is_chosen_on_the_images_that_are_scored(store, tmp_path):
         run_recorded(config)
 
 
+def test_the_threshold_is_that_of_the_validation_images_where_the_test_images_want_another(study, store, tmp_path):
+    maps = write_maps(tmp_path / "net", sure=0.9)
+    for image_id in ids("test"):
+        np.save(maps / f"{image_id}.npy", np.load(maps / f"{image_id}.npy") / 3)
+    config = small_config(study, tmp_path / "out", store, finished=FinishedConfig("auto"))
+    assert load_one(str(maps), config, load_folder(study), split="test").threshold == 0.5
+
+
 @pytest.mark.parametrize(("value", "expected"), [("auto", "auto"), ("0.3", 0.3), ("null", None)])
 def test_the_threshold_is_a_flag(value, expected):
     assert load_config(None, ["--finished.threshold", value]).finished.threshold == expected

@@ -114,6 +114,14 @@ def test_batches_are_padded_outside_the_roi(folder):
         np.testing.assert_array_equal(batch["masks"][i, :, :height, :width], data.masks(i))
 
 
+def test_what_lies_outside_the_roi_never_counts():
+    roi = np.array([[True, False, True, True]])
+    data = RaterData.from_arrays([np.zeros((1, 1, 4))], [VOTES], rois=[roi])
+    item = SegmentationDataset(data)[0]
+    np.testing.assert_array_equal(item["roi"], roi)
+    assert collate([item])["roi"].sum() == 3
+
+
 def test_padding_takes_the_largest_and_leaves_what_fits():
     def item(height, width):
         data = RaterData.from_arrays([np.ones((3, height, width))], [np.ones((2, height, width), bool)])

@@ -28,6 +28,14 @@ def test_masks_roi_and_presence_survive_packing(raters, shape, seed):
     assert data.shape(0) == tuple(shape)
 
 
+def test_images_stay_in_their_split_for_ever():
+    """Names at the borders of 60 and 75 percent."""
+    expected = {"patient59": "train", "patient25": "train", "patient64": "val", "patient12": "val"}
+    expected |= {"patient19": "test", "patient43": "test"}
+    data = RaterData.from_arrays(np.zeros((6, 1, 2, 2)), np.ones((6, 2, 2, 2), bool), image_ids=list(expected))
+    assert data.manifest["split"].to_dict() == expected
+
+
 def test_memory_stays_far_below_the_masks():
     y, x = np.mgrid[:512, :512]
     masks = np.stack([(y - 200) ** 2 + (x - 250 - 5 * r) ** 2 < 90**2 for r in range(4)])

@@ -392,6 +392,13 @@ def test_the_jackknife_by_a_slow_loop():
     assert np.isnan([errors[1], degrees[1]]).all()
 
 
+def test_seeds_never_make_a_result_surer_than_its_images_do():
+    seeds = Part(np.array([1.0]), np.array([99.0]))
+    errors, degrees = summed_errors([Part(np.array([1.0]), np.array([9.0])), seeds])
+    assert (errors[0] ** 2, degrees[0]) == (pytest.approx(2), 9)  # by Satterthwaite alone: 4 / (1 / 9 + 1 / 99) = 33
+    assert summed_errors([seeds, seeds])[1] == 99
+
+
 def test_p_values_from_counts_of_resamples():
     shifted = means_of(RNG.normal(1, 1, size=(50, 1)), resamples=999)
     assert p_two_sided(shifted, method="percentile")[0] == pytest.approx(2 / 1000)
