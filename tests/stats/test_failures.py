@@ -72,3 +72,11 @@ def test_the_interval_holds_the_truth_for_patients_of_two_to_four_images(share, 
     naive = [clopper_pearson(row.sum(), len(row)) for row in failed]
     if correlation:
         assert np.mean([low <= share <= high for low, high in naive]) < held
+
+
+def test_there_are_never_more_independent_images_than_images():
+    """Two of four images fail in nearly each group: less spread than by chance."""
+    failed = [[1, 1, 0, 0]] * 8 + [[1, 0, 0, 0], [1, 1, 1, 0]]
+    found = clustered_share(np.ravel(failed), np.repeat(np.arange(10), 4).tolist())
+    assert (found.share, found.effective_n) == (0.5, 40)
+    assert (found.low, found.high) == clopper_pearson(20, 40)

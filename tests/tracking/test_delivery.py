@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sqlite3
 import time
 from contextlib import closing
@@ -107,6 +108,24 @@ def test_records_of_the_previous_version_are_delivered(store, tmp_path) -> None:
     files = [file.path for folder in ("", "texts") for file in client.list_artifacts(run.info.run_id, folder)]
     assert {"config.yaml", "texts/empty.txt"} <= set(files)
     assert "mlflow.sharedViewState.irrbench" in client.get_experiment(store.experiment_id).tags
+
+
+class Harmful:
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_picture_of_somebody_else_is_data_and_no_code(store, tmp_path) -> None:
+    content = io.BytesIO()
+    np.save(content, np.array([Harmful(tmp_path / "ran")], dtype=object), allow_pickle=True)
+    harmful = ("picture", {"key": "val/nodule", "step": 2}, content.getvalue())
+    write_session(tmp_path / "theirs", store.uri, [RECORDS[0], harmful, RECORDS[-1]])
+    (report,) = deliver(tmp_path / "theirs")
+    assert (report.delivered, report.waiting, report.refused) == (2, 0, 1)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_every_kind_of_the_previous_version_is_a_call() -> None:
