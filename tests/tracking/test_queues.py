@@ -82,6 +82,14 @@ def test_of_several_refused_metrics_each_is_tried_alone_and_only_the_refused_one
     assert len(queues.held) == 1  # neither what has arrived nor what is out of the way
 
 
+def test_metrics_of_several_runs_stay_alone_until_they_are_settled(clock) -> None:
+    queues = filled(*(request(number, run=f"r{number // 2}") for number in range(4)))
+    for outcome in (REFUSED, FAILED, REFUSED):  # of r0 together, of its first alone, of r1 together
+        queues.settle(queues.next_batch(), outcome)
+    queues.end_pauses()
+    assert numbers(queues.next_batch()) == [0]
+
+
 def test_a_batch_has_a_limit(clock) -> None:
     queues = filled(*(request(number) for number in range(MAX_BATCH + 1)))
     assert numbers(queues.next_batch()) == list(range(MAX_BATCH))
