@@ -105,7 +105,7 @@ class Connection:
         never: names of addresses of runs that the store has refused to create.
         names: what names are called, by the id of the run.
         said: names of which a user was told that they are called otherwise.
-        created: ids of runs that were created through this connection.
+        created: ids of runs that were created through this connection, and are nobody else's.
         latest: by the id of a run that was there before, the latest value by key and step, as far as it was asked for.
         artifacts: MLflow's repositories of artifacts, by the id of the run.
         is_opening: whether it is being opened, which takes long where MLflow creates a database.
@@ -218,7 +218,10 @@ def create(
     """Create the run, and its experiment where there is none; where there is a run with its key, only set the tags."""
     key, connection, left = run.address.key, run.connection, dict(tags or {})
     _, experiment_id = open_store(connection.tracking_uri, run.address.experiment, artifact_location=artifact_location)
-    if not connection.find_runs(experiment_id, key, deleted=False):
+    if active := connection.find_runs(experiment_id, key, deleted=False):
+        # of an earlier attempt, or the same predictions scored before
+        connection.created.discard(str(active[0].info.run_id))
+    else:
         # MLflow takes the run's user from these tags, and a process that ends here leaves a run that is recognised.
         own = {tag: cut(left.pop(tag), MAX_TAG) for tag in [*left] if safe_key(tag) == tag} | {KEY_TAG: key}
         name = own.get(NAME_TAG) or (run_name and cut(run_name, MAX_KEY))
