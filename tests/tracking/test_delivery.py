@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irrbench.tracking import Run, delivery
+from irrbench.tracking import Run, RunAddress, delivery
 from irrbench.tracking.calls import CALLS
 from irrbench.tracking.delivery import Delivery
 from irrbench.tracking.sync import take_over
@@ -110,6 +110,14 @@ def test_records_of_the_previous_version_are_delivered(store, tmp_path) -> None:
     assert "mlflow.sharedViewState.irrbench" in client.get_experiment(store.experiment_id).tags
 
 
+def test_an_outage_is_told_without_the_password(tmp_path, caplog) -> None:
+    run = Run("http://me:s3cret@127.0.0.1:9", RunAddress(run_id="r"), tmp_path / "spool")
+    run.log_metrics({"val/iou": 0.5}, step=0)
+    assert run.drain() == 1
+    assert "127.0.0.1:9 does not take what is logged" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
 class Harmful:
     def __init__(self, path) -> None:
         self.path = path
@@ -123,7 +131,7 @@ def test_a_picture_of_somebody_else_is_data_and_no_code(store, tmp_path) -> None
     np.save(content, np.array([Harmful(tmp_path / "ran")], dtype=object), allow_pickle=True)
     harmful = ("picture", {"key": "val/nodule", "step": 2}, content.getvalue())
     write_session(tmp_path / "theirs", store.uri, [RECORDS[0], harmful, RECORDS[-1]])
-    (report,) = deliver(tmp_path / "theirs")
+    (report,) = [waiting.deliver() for waiting in take_over(tmp_path / "theirs")]
     assert (report.delivered, report.waiting, report.refused) == (2, 0, 1)
     assert not (tmp_path / "ran").exists()
 
