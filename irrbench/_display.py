@@ -134,8 +134,7 @@ def hide_in_command(arguments: Iterable[str]) -> list[str]:
 
 # Terminals.
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # with half characters, which nothing can write
-# Those but line break and tab, and what turns the direction of a text.
+# Control characters but line break and tab, separators of lines, what turns the direction of a text, half characters.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066\u2067\ud800-\udfff]")
 
 
@@ -149,12 +148,12 @@ def printable(text: str) -> str:
 
 
 def has_control(name: str) -> bool:
-    r"""Return whether a name holds a line break or another control character, or the half of a character.
+    r"""Return whether a name holds a line break or what :func:`printable` replaces.
 
     >>> has_control("a\n[1/1] b"), has_control("Dr. \N{HEBREW LETTER ALEF}/1")
     (True, False)
     """
-    return _CONTROL.search(name) is not None
+    return "\n" in name or printable(name) != name
 
 
 class SafeConsole(Console):
