@@ -29,7 +29,8 @@ from irrbench.data.rater_data import SPLITS, assign_splits
 
 MANIFEST = "manifest.csv"
 MAX_BYTES = 2**26
-MAX_COLUMNS = 10_000
+MAX_COLUMNS = 2000
+MAX_OTHER_ROWS = 10_000
 GROUP_COLUMNS = ("group", "patient_id", "patient")
 TEXT_COLUMNS = ("image_id", "split", *GROUP_COLUMNS)
 SPLIT_WORDS = {
@@ -117,7 +118,7 @@ def _plain(name: object) -> str:
 
 def _read_csv(root: Path, group_column: str | None, image_ids: Sequence[str]) -> pd.DataFrame:
     """The table, its names stripped; "007" and "NA" are names in columns of text, not a number and a gap."""
-    typed, texts = map(unquote_formulas, _read_twice(root, MANIFEST))
+    typed, texts = _read_twice(root, MANIFEST, image_ids)
     known = {_plain(name): name for name in TEXT_COLUMNS}
     spelled = {name: known.get(_plain(name), name) if name != group_column else name for name in typed}
     doubles = [name for name, times in Counter(spelled.values()).items() if name and times > 1]
@@ -141,13 +142,13 @@ def _read_csv(root: Path, group_column: str | None, image_ids: Sequence[str]) ->
     return typed
 
 
-def _read_twice(root: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _read_twice(root: Path, name: str, image_ids: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A table of the folder with numbers as numbers, and with everything as text."""
     options: dict[str, Any] = {"index_col": False, "encoding": "utf-8-sig", "skipinitialspace": True}
     as_text: dict[str, Any] = options | {"dtype": str, "na_filter": False}
     content = read_inside(root, root / name, MAX_BYTES)
     try:
-        _check_columns(content.decode("utf-8-sig"))
+        _check_size(content.decode("utf-8-sig"), len(image_ids))
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             names = pd.read_csv(io.BytesIO(content), header=None, nrows=1, **as_text).iloc[0].str.strip()
@@ -160,14 +161,17 @@ def _read_twice(root: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     if len(doubles):
         raise ReadError(f"column {' and '.join(map(repr, doubles))} more than once", "one of a name", "rename it")
     typed.columns = texts.columns = texts.columns.str.strip()
-    return typed, texts
+    return (unquote_formulas(typed), unquote_formulas(texts)) if b"'" in content else (typed, texts)
 
 
-def _check_columns(text: str) -> None:
-    """Refuse tables of very many columns, for which pandas takes minutes; and, by csv's own limit, very long cells."""
-    for row in csv.reader(text.splitlines(keepends=True), skipinitialspace=True):
+def _check_size(text: str, images: int) -> None:
+    """Refuse tables that take pandas, or the comparison of ids, minutes; csv's own limit is that of a cell."""
+    expected = f"a row for each of {images} images, of at most {MAX_COLUMNS:,} columns"
+    for number, row in enumerate(csv.reader(text.splitlines(keepends=True), skipinitialspace=True)):
         if len(row) > MAX_COLUMNS:
-            raise ReadError(f"over {MAX_COLUMNS:,} columns", "an image in each row", "leave out some columns")
+            raise ReadError(f"a row of {len(row):,} columns", expected, "leave out some columns")
+        if number > images + MAX_OTHER_ROWS:
+            raise ReadError(f"over {number - 1:,} rows", expected, "leave out the rows of other images")
 
 
 def _base(path: str) -> str:
@@ -193,7 +197,7 @@ def _misnamed_tables(root: Path, image_ids: Sequence[str]) -> Iterator[Problem]:
         is_named = path.stem.casefold() in _MANIFEST_NAMES
         if not is_named and path.suffix.lower() == ".csv":
             with collecting([], path.name):  # what cannot be read is no table of images
-                texts = _read_twice(root, path.name)[1]
+                texts = _read_twice(root, path.name, image_ids)[1]
                 has_groups = "split" in map(_plain, texts) or ungrouped_columns(texts)
                 is_named = bool(has_groups) and any(_holds_ids(texts[name], image_ids) for name in texts)
         if is_named:

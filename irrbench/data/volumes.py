@@ -36,7 +36,8 @@ _ITK_HEADER_BYTES = 2**16
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _DATA_FILE = re.compile(rb"(?:Element)?Data ?File\s*[:=]([^\r\n]*)", re.IGNORECASE)
 _SKIP = re.compile(
-    rb"^(?:Byte ?Skip|Line ?Skip|HeaderSize)\s*[:=]\s*(?!0\s)[^\r\n]{0,20}", re.IGNORECASE | re.MULTILINE
+    rb"^(?:(?:Byte|Line) ?Skip\s*[:=] *(?! |0\s)|HeaderSize\s*[:=] *(?! |(?:0|-1)\s))[^\r\n]{0,20}",
+    re.IGNORECASE | re.MULTILINE,
 )
 _ITK_MARKS = (b"NRRD000", b"ObjectType", b"NDims", b"Comment")
 

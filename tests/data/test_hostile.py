@@ -17,7 +17,7 @@ from PIL import Image
 from irrbench.data import DataError, check_folder, load_folder, load_predictions
 from irrbench.data.formats import reader_of
 from irrbench.data.io import read_header, read_mask, read_values
-from irrbench.data.manifest import MAX_COLUMNS
+from irrbench.data.manifest import MAX_OTHER_ROWS
 from irrbench.data.naming import relate_names
 from irrbench.data.problems import Problem
 from irrbench.data.readers import HEADER_BYTES, MAX_PIXELS, SLACK, ReadError
@@ -260,6 +260,21 @@ def test_a_header_ends_and_skips_nothing(tmp_path, name, content, found):
         read_values(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.nrrd", NRRD.format("byte skip: 0\nline skip: 0\n")),
+        ("a.mha", META.format("HeaderSize = 0\nElementDataFile = LOCAL")),
+        ("a.mhd", META.format("HeaderSize = -1\nElementDataFile = a.raw")),
+    ],
+)
+def test_a_header_that_skips_nothing_is_read(tmp_path, name, content):
+    pytest.importorskip("SimpleITK", reason="SimpleITK is not installed")
+    (tmp_path / "a.raw").write_bytes(bytes(range(64)))
+    (tmp_path / name).write_bytes(content.encode() + bytes(range(64)))
+    np.testing.assert_array_equal(read_values(tmp_path / name).array.ravel("F"), range(64))
+
+
 def test_the_raw_file_of_an_mhd_is_a_file_of_its_size(tmp_path):
     pytest.importorskip("SimpleITK", reason="SimpleITK is not installed")
     (tmp_path / "a.mhd").write_text(META.format("ElementDataFile = a.raw"))
@@ -310,7 +325,8 @@ MANIFESTS = {
     "a link that leads outside": lambda path: path.symlink_to("/etc/passwd"),
     "cannot be read \\(No such file": lambda path: path.symlink_to("nowhere"),
     "a link that leads outside|cannot be read \\(Too many": lambda path: path.symlink_to(path.name),
-    f"over {MAX_COLUMNS:,} columns": lambda path: path.write_text("image_id" + ",x" * 100_000 + "\na\n"),
+    "a row of 100,001 columns": lambda path: path.write_text("image_id" + ",x" * 100_000 + "\na\n"),
+    "over 10,005 rows": lambda path: path.write_text("image_id\n" + "a\n" * (MAX_OTHER_ROWS + 6)),
     "a path|which leaves the folder": lambda path: path.write_text("image_id\n../../etc/passwd\n/etc/passwd\n"),
     "field larger than field limit": lambda path: path.write_text(f"image_id,x\na,{'x' * 200_000}\n"),
 }
