@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from irrbench._display import hide_secrets, without_password
-from irrbench.tracking.calls import CREATING, Connection, perform
+from irrbench.tracking.calls import CREATING, perform
+from irrbench.tracking.connection import Connection
 from irrbench.tracking.owners import SpoolError
 from irrbench.tracking.queues import WHOLE_STORE, Outcome, QueueName, Queues, queue_of
 from irrbench.tracking.refusals import PartlyRefusedError, RunNotCreatedError, UnknownCallError, is_final, is_refusal

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irrbench.tracking.calls import StoredRun, call, log_tags
+from irrbench.tracking.calls import call, log_tags
+from irrbench.tracking.connection import StoredRun
 from irrbench.tracking.names import call_name, call_names, file_name, safe_key, safe_part
 from irrbench.tracking.spool import EMPTY, Payload
 

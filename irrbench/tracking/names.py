@@ -23,7 +23,7 @@ from irrbench.tracking.locks import exclusive
 from irrbench.tracking.store import sqlite_file
 
 if TYPE_CHECKING:
-    from irrbench.tracking.calls import StoredRun
+    from irrbench.tracking.connection import StoredRun
 
 logger = logging.getLogger(__name__)
 

@@ -19,16 +19,8 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
 from irrbench.plots import DISPLAY_NAMES, ROLE_COLOURS
-from irrbench.tracking.calls import (
-    Connection,
-    StoredRun,
-    bounds_of_other_splits,
-    call,
-    dataset,
-    log_params,
-    log_points,
-    log_tags,
-)
+from irrbench.tracking.calls import bounds_of_other_splits, call, dataset, log_params, log_points, log_tags
+from irrbench.tracking.connection import Connection, StoredRun
 from irrbench.tracking.files import table
 from irrbench.tracking.locks import exclusive
 from irrbench.tracking.names import MAX_KEY, call_keys, call_name, cut, entry_name

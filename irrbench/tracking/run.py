@@ -23,6 +23,7 @@ import yaml
 import irrbench.tracking.calls as stored
 from irrbench._display import hide_in_command, hide_secrets
 from irrbench.tracking import files
+from irrbench.tracking.connection import StoredRun
 from irrbench.tracking.delivery import Delivery, delivery_for
 from irrbench.tracking.processes import own_process
 from irrbench.tracking.reference_runs import bounds, bounds_line, bounds_table
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 P = ParamSpec("P")
-StoredCall = Callable[Concatenate[stored.StoredRun, P], None]
+StoredCall = Callable[Concatenate[StoredRun, P], None]
 
 
 def _recorded(function: StoredCall[P]) -> Callable[Concatenate[Run, P], None]:

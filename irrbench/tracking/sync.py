@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from irrbench._display import without_password
-from irrbench.tracking.calls import Connection
+from irrbench.tracking.connection import Connection
 from irrbench.tracking.delivery import send
 from irrbench.tracking.owners import STORE, SpoolError, store_of, why_foreign
 from irrbench.tracking.queues import Queues

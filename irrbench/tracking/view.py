@@ -19,7 +19,8 @@ from typing import Any
 from irrbench._display import hide_secrets
 from irrbench.scores import DEFAULT_SCORES, SCORES, base_score, record
 from irrbench.tracking.artifacts import open_artifacts
-from irrbench.tracking.calls import StoredRun, call
+from irrbench.tracking.calls import call
+from irrbench.tracking.connection import StoredRun
 from irrbench.tracking.files import LOGGED_IMAGES_TAG
 from irrbench.tracking.refusals import is_refusal
 from irrbench.tracking.store import BOUNDS_TAG, NOTE_TAG, RESULT_TAGS, ROLE_TAG, VIEW_KEY, VIEW_TAG, view_fragment

@@ -66,10 +66,12 @@ def test_a_silent_store_pauses_all_runs_and_a_failure_its_own_queue_alone(clock)
     assert numbers(queues.next_batch()) == [1]
 
 
-def test_of_several_refused_metrics_each_is_tried_alone_and_only_the_refused_one_is_held(clock) -> None:
+def test_of_several_refused_metrics_fewer_are_tried_and_only_the_refused_one_is_held(clock) -> None:
     queues = filled(*(request(number) for number in range(4)), request(9, "tags"))
     queues.settle(queues.next_batch()[:2], REFUSED)
     queues.settle(queues.next_batch(), Outcome())
+    assert numbers(queues.next_batch()) == [1, 2]
+    queues.settle(queues.next_batch(), REFUSED)
     assert numbers(queues.next_batch()) == [1]
     queues.settle(queues.next_batch(), REFUSED)
     assert [found.order[1] for found, _ in queues.held.values()] == [1]
@@ -82,11 +84,17 @@ def test_of_several_refused_metrics_each_is_tried_alone_and_only_the_refused_one
     assert len(queues.held) == 1  # neither what has arrived nor what is out of the way
 
 
-def test_metrics_of_several_runs_stay_alone_until_they_are_settled(clock) -> None:
+def test_what_is_refused_in_one_run_makes_batches_of_another_no_smaller(clock) -> None:
     queues = filled(*(request(number, run=f"r{number // 2}") for number in range(4)))
-    for outcome in (REFUSED, FAILED, REFUSED):  # of r0 together, of its first alone, of r1 together
-        queues.settle(queues.next_batch(), outcome)
+    queues.settle(queues.next_batch(), REFUSED)
+    assert numbers(queues.next_batch()) == [0]
+    queues.settle(queues.next_batch(), FAILED)
+    assert numbers(queues.next_batch()) == [2, 3]
+    queues.settle(queues.next_batch(), REFUSED)
+    assert numbers(queues.next_batch()) == [2]
     queues.end_pauses()
+    assert numbers(queues.next_batch()) == [1]  # what is behind the one that failed
+    queues.settle(queues.next_batch(), Outcome())
     assert numbers(queues.next_batch()) == [0]
 
 

@@ -10,7 +10,8 @@ import pytest
 from pytorch_lightning.loggers import MLFlowLogger
 
 from irrbench.tracking import Run, RunAddress
-from irrbench.tracking.calls import StoredRun, describe_dataset
+from irrbench.tracking.calls import describe_dataset
+from irrbench.tracking.connection import StoredRun
 from irrbench.tracking.reference_runs import ReferenceRuns
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow

@@ -19,7 +19,8 @@ from mlflow.utils.validation import _validate_metric_name, _validate_param_name,
 
 from irrbench.commands.main import main
 from irrbench.tracking import Run, RunAddress
-from irrbench.tracking.calls import CALLS, Connection, StoredRun
+from irrbench.tracking.calls import CALLS
+from irrbench.tracking.connection import Connection, StoredRun
 from irrbench.tracking.names import MAX_KEY, MAX_TAG, Naming, call_name, entry_name, safe_key
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow

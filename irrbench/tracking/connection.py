@@ -1,0 +1,132 @@
+"""An open store, and a run in it into which the calls write."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from irrbench.tracking.artifacts import open_artifacts
+from irrbench.tracking.refusals import RunNotCreatedError
+from irrbench.tracking.spool import RunAddress
+from irrbench.tracking.store import KEY_TAG, connect
+
+
+def entities() -> Any:
+    """Return the module of MLflow's entities, which is imported at the first call because that takes a second."""
+    from mlflow import entities  # noqa: PLC0415
+
+    return entities
+
+
+@dataclass
+class Connection:
+    """A tracking store, opened at the first call, and the runs in it that were found by a key.
+
+    Attributes:
+        tracking_uri: the store.
+        known: id and experiment of runs, by the name of their address.
+        never: names of addresses of runs that the store has refused to create.
+        names: what names are called, by the id of the run.
+        said: names of which a user was told that they are called otherwise.
+        created: ids of runs that were created through this connection, and are nobody else's.
+        latest: by the id of a run that was there before, the latest value by key and step, as far as it was asked for.
+        artifacts: MLflow's repositories of artifacts, by the id of the run.
+        is_opening: whether it is being opened, which takes long where MLflow creates a database.
+        has_closed: whether the runs of ended processes were closed.
+    """
+
+    tracking_uri: str
+    _client: Any = None
+    known: dict[str, tuple[str, str]] = field(default_factory=dict)
+    never: set[str] = field(default_factory=set)
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
+    created: set[str] = field(default_factory=set)
+    latest: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
+    artifacts: dict[str, Any] = field(default_factory=dict)
+    is_opening: bool = False
+    has_closed: bool = False
+
+    @property
+    def client(self) -> Any:
+        """An ``mlflow.MlflowClient``."""
+        if self._client is None:
+            self.is_opening = True
+            try:
+                self._client = connect(self.tracking_uri)
+            finally:
+                self.is_opening = False
+        return self._client
+
+    def find_runs(self, experiment_id: str, key: str, *, deleted: bool = True) -> list[Any]:
+        """Return the runs with a key, deleted ones last or not at all; the first is the one that counts."""
+        kinds = entities().ViewType
+        of_key, wanted = f"tags.\"{KEY_TAG}\" = '{key}'", kinds.ALL if deleted else kinds.ACTIVE_ONLY
+        runs = self.client.search_runs([experiment_id], of_key, run_view_type=wanted)
+        found = sorted(runs, key=lambda run: (run.info.lifecycle_stage == "deleted", run.info.run_id))
+        if found:
+            self.known[key] = (str(found[0].info.run_id), experiment_id)
+        return found
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run in an open store, into which the calls write at once; they raise what MLflow raises.
+
+    Attributes:
+        connection: to the store.
+        address: id or key of the run.
+        created: milliseconds since 1970, the time that is written with metrics, pictures and the end of the run.
+    """
+
+    connection: Connection
+    address: RunAddress
+    created: int = field(default_factory=lambda: int(time.time() * 1000))
+
+    @property
+    def client(self) -> Any:
+        """An ``mlflow.MlflowClient``."""
+        return self.connection.client
+
+    @property
+    def run_id(self) -> str:
+        """The run's id.
+
+        Raises:
+            RunNotCreatedError: if the store has no run with this key.
+        """
+        _, key, experiment = self.address
+        if self.address.run_id:
+            return self.address.run_id
+        if self.address.name in self.connection.never:
+            raise LookupError(f"the store has refused to create the run {key}")
+        if key not in self.connection.known:
+            found = self.client.get_experiment_by_name(experiment)
+            if found is None or not self.connection.find_runs(str(found.experiment_id), key):
+                raise RunNotCreatedError(f"the run {key} of experiment {experiment!r} is not created yet")
+        return self.connection.known[key][0]
+
+    @property
+    def experiment_id(self) -> str:
+        """The id of its experiment."""
+        known, name = self.connection.known, self.address.name
+        if name not in known:
+            known[name] = (self.run_id, str(self.client.get_run(self.run_id).info.experiment_id))
+        return known[name][1]
+
+    @property
+    def artifacts(self) -> Any:
+        """MLflow's repository of the run's artifacts.
+
+        Raises:
+            StoreError: if the store names a place that is not its own.
+        """
+        opened, run_id = self.connection.artifacts, self.run_id
+        if run_id not in opened:
+            opened[run_id] = open_artifacts(self.connection.tracking_uri, self.client.get_run(run_id).info)
+        return opened[run_id]
+
+    def read_tags(self) -> dict[str, str]:
+        """Return the run's tags as they are in the store."""
+        return dict(self.client.get_run(self.run_id).data.tags)
