@@ -171,7 +171,8 @@ class Delivery:
                 patience, longest, stuck = self._limits(limit, last=last)
                 self._replace_stuck(stuck, postpone=False)
                 now = time.monotonic()
-                progress, count = now if len(self._queues) < count else progress, len(self._queues)
+                is_made = self._is_slow and self.connection.is_opening  # a new database, which takes MLflow its time
+                progress, count = now if is_made or len(self._queues) < count else progress, len(self._queues)
                 if now - progress > patience or now - begin > longest:
                     break
             self._waited += now - begin if limit is None else 0.0

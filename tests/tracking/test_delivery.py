@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irrbench.tracking import Run, RunAddress, delivery
+from irrbench.tracking import Run, RunAddress, calls, delivery
 from irrbench.tracking.calls import CALLS
 from irrbench.tracking.delivery import Delivery
 from irrbench.tracking.sync import take_over
@@ -234,3 +234,18 @@ def test_what_two_killed_attempts_have_left_is_in_the_history_once(
     (found,) = store.client.search_runs([store.experiment_id])
     history = store.client.get_metric_history(found.info.run_id, "val/iou")
     assert sorted(point.step for point in history) == ([0, 1, 2] if goes_on else [0, 1])
+
+
+def test_a_database_that_is_being_made_is_waited_for(store, monkeypatch, caplog) -> None:
+    def slow(tracking_uri: str):
+        time.sleep(1.5)
+        return connect(tracking_uri)
+
+    connect = calls.connect
+    monkeypatch.setattr(calls, "connect", slow)
+    monkeypatch.setattr(delivery, "LOCAL_PATIENCE", 1.0)
+    monkeypatch.setattr(delivery, "OPENING", 0.1)
+    run = store.new_run()
+    run.set_tags({"who": "me"})
+    assert run.drain() == 0
+    assert caplog.text == ""
