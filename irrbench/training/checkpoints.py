@@ -24,6 +24,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 
+from irrbench._display import printable
 from irrbench._files import open_regular, write_atomically
 from irrbench.scores import record
 from irrbench.training.results import BEST, LAST, remove
@@ -244,7 +245,7 @@ def _next_epoch(last: dict[str, Any]) -> int:
 
 def start_again(folder: Path, error: BaseException, file: str = LAST) -> None:
     """Say why a cell starts again, and remove its checkpoint."""
-    reason = str(error).partition("\n")[0][:150] or type(error).__name__
+    reason = printable(str(error).partition("\n")[0][:150]) or type(error).__name__
     logger.warning("%s cannot go on from its checkpoint (%s: %s); it starts again", folder.name, file, reason)
     remove(folder / LAST)
 

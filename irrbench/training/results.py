@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from irrbench._display import printable
 from irrbench._files import open_regular, read_frame
 from irrbench.config import ConfigError
 
@@ -198,7 +199,7 @@ def _damage(path: Path) -> Iterator[None]:
     except Exception as error:  # of damaged files, readers raise anything
         text = (error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0][:100]) or ""
         kind = "" if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__} "
-        raise DamagedCellError(f"{path}: {kind}{text}") from error
+        raise DamagedCellError(printable(f"{path}: {kind}{text}")) from error
 
 
 def read_plain(path: Path) -> Any:

@@ -80,7 +80,7 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path, caplog, name, save):
         ({"epoch": 1}, "it lacks callbacks, global_step, loops, lr_schedulers"),
         ([1, 2], "it lacks callbacks"),
         ({**TRAINING, "callbacks": {}}, "it lacks the scores of the epochs so far"),
-        ({**TRAINING, "epoch": "x"}, "invalid literal"),
+        ({**TRAINING, "epoch": "\x1b[2J"}, r"invalid literal for int\(\) with base 10: '\\x1b"),
         ({**TRAINING, "more": Path("x")}, r"it holds pathlib\S*, and only tensors and plain values are read"),
     ],
 )
