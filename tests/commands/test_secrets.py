@@ -13,7 +13,10 @@ import pytest
 from irrbench.commands.main import main
 from irrbench.tracking import open_store
 from irrbench.tracking.server import local_server
+from irrbench.tracking.spool import Request, RunAddress, Session
 from irrbench.tracking.store import connect
+from irrbench.training.cell import Cell, Tracking
+from irrbench.training.grid import _failure
 from tests.training.study import ids, write_predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
@@ -61,6 +64,25 @@ def test_a_store_that_cannot_be_opened_is_named_without_its_password(address, tm
     out, err = capfd.readouterr()
     assert not leaks(tmp_path, f"{out}{err}{caught.value}")
     assert "127.0.0.1" in out + err or "@host/x" in out + err
+
+
+def test_what_waits_for_a_store_is_listed_without_its_password(tmp_path, capfd):
+    uri = f"http://me:{SECRET}@127.0.0.1:9"
+    session = Session.create(tmp_path / "spool", uri)
+    session.add(Request("finish", RunAddress(run_id="r")))
+    session.close()
+    for options in ([], ["--yes"], ["--tracking-uri", uri]):
+        assert run(["sync", "--spool", str(tmp_path / "spool"), *options]) == 1
+    said = "".join(capfd.readouterr())
+    assert not leaks(tmp_path, said)
+    assert "http://PASSWORD@127.0.0.1:9" in said
+
+
+def test_the_traceback_of_a_failed_cell_is_without_the_password(tmp_path):
+    tracking = Tracking(f"postgresql://me:{PARTS[0]}@{PARTS[1]}@host/db", "nodules", "#000000")
+    failure = _failure(Cell("net", None, tmp_path / "net", tracking, {}), RuntimeError(f"unknown host {PARTS[1]}@host"))
+    assert "unknown host PASSWORD@host" in failure.log.read_text()
+    assert not leaks(tmp_path, failure.text)
 
 
 @pytest.fixture
