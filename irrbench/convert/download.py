@@ -103,7 +103,8 @@ class Downloader:
 
 
 def _not_fetched(reason: str) -> ReadError:
-    return ReadError(f"a file that cannot be fetched ({reason})", "a reachable address", "put the file into the folder")
+    remedy = "export again (addresses expire), or put the file into the folder"
+    return ReadError(f"a file that cannot be fetched ({reason})", "a reachable address", remedy)
 
 
 def _addresses(host: str) -> list[str]:

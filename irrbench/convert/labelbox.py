@@ -279,7 +279,12 @@ class Store(ImageFolder):
             _check_picture(whole, kind)
             return whole.replace(self.root / f"{own}{ending}")
         except ReadError as error:
-            return ReadError(f"{name[:80]}: {error.found}", error.expected, error.remedy)
+            remedy = (
+                f"{error.remedy}; a key of Labelbox is read from {API_KEY}"
+                if "status 40" in error.found
+                else error.remedy
+            )
+            return ReadError(f"{name[:80]}: {error.found}", error.expected, remedy)
         except OSError as error:
             return ReadError(f"{name[:80]}, which cannot be written ({error})", "a folder with free space", "free some")
         finally:
