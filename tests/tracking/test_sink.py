@@ -119,5 +119,5 @@ def test_a_run_says_how_it_was_made_and_no_password(store, tmp_path, monkeypatch
     assert run.info.user_id == tags["mlflow.user"] == getpass.getuser()  # what MLflow's pages show as its user
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert tags["irrbench.predictions"] == "/data/unet"
-    assert tags["irrbench.command"] == "irrbench benchmark --tracking-uri http://host:5000"
+    assert tags["irrbench.command"] == "irrbench benchmark --tracking-uri http://PASSWORD@host:5000"
     assert len(tags["mlflow.source.git.commit"]) == len(commit.stdout.strip())
