@@ -45,6 +45,8 @@ SHOWN = 20  # names, or problems, in a message
 MAX_BYTES = 2**16  # of a file of settings
 MAX_DEPTH = 50  # of what is nested in it
 MAX_LETTERS = 2**18  # of it, with each alias written out
+MAX_WORK = 2**25  # letters in one place by keys and values there: jsonargparse copies all for each of them
+_LETTERS_A_VALUE = 25  # that a value counts more than it has
 MOST_SHOWN = 600  # letters of a problem
 _NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError)  # what loaders raise for values of a wrong tag
 Settings = TypeVar("Settings")
@@ -253,25 +255,27 @@ def _load_yaml(text: str) -> Any:
 
 
 def _check_size(text: str) -> None:
-    """Refuse YAML that is nested deeply, or that is very long once each alias is written out."""
+    """Refuse YAML that is nested deeply, or that holds very much once each alias is written out."""
     sizes: dict[str | None, int] = {}  # letters by anchor
-    inside: list[tuple[str | None, int]] = [(None, 0)]  # the anchors of what is open, and the letters in front of it
-    letters = 0
+    inside: list[list[Any]] = [[None, 0, 0]]  # of what is open: its anchor, its letters, its entries
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if isinstance(event, yaml.AliasEvent):
-            letters += sizes.get(event.anchor, MAX_LETTERS)  # of what is still open: it would hold itself
+            letters = sizes.get(event.anchor, MAX_LETTERS)  # of what is still open: it would hold itself
         elif isinstance(event, yaml.ScalarEvent):
-            letters += len(event.value) + 1
-            sizes[event.anchor] = len(event.value) + 1
-        elif isinstance(event, yaml.CollectionStartEvent):
-            inside.append((event.anchor, letters))
-            letters += 1
-            sizes.pop(event.anchor, None)
+            letters = sizes[event.anchor] = len(event.value) + _LETTERS_A_VALUE
         elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = inside.pop()
-            sizes[anchor] = letters - before
-        if letters > MAX_LETTERS or len(inside) > MAX_DEPTH:
-            raise yaml.YAMLError(f"nested over {MAX_DEPTH} levels, or over {MAX_LETTERS:,} letters long with aliases")
+            anchor, letters, _ = inside.pop()
+            sizes[anchor] = letters
+        else:
+            if isinstance(event, yaml.CollectionStartEvent):
+                sizes.pop(event.anchor, None)
+                inside.append([event.anchor, _LETTERS_A_VALUE, 0])
+            letters = 0
+        inside[-1][1] += letters
+        inside[-1][2] += letters > 0
+        if len(inside) > MAX_DEPTH or inside[-1][1] > MAX_LETTERS or inside[-1][1] * inside[-1][2] > MAX_WORK:
+            limits = f"{MAX_DEPTH} levels, about 1000 values in one place, or {MAX_LETTERS:,} letters"
+            raise yaml.YAMLError(f"over {limits} with its aliases written out (a value counts {_LETTERS_A_VALUE} more)")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

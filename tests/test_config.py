@@ -294,12 +294,14 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 8)}]\n" for before, name in zip("abcdefg", "bcdefgh", strict=True)
 )
 HOSTILE = {
-    f"{LAUGHS}labels: *h\n": "262,144 letters long with aliases",
-    f"{LAUGHS}executor_options: {{x: *h}}\n": "262,144 letters long with aliases",
-    "labels: &a [*a]\n": "262,144 letters long with aliases",
-    "executor_options: &a {x: *a}\n": "262,144 letters long with aliases",
-    f"labels: {'[' * 60}{']' * 60}\n": "nested over 50 levels",
+    f"{LAUGHS}labels: *h\n": "262,144 letters with its aliases",
+    f"{LAUGHS}executor_options: {{x: *h}}\n": "262,144 letters with its aliases",
+    "labels: &a [*a]\n": "262,144 letters with its aliases",
+    "executor_options: &a {x: *a}\n": "262,144 letters with its aliases",
+    f"labels: {'[' * 60}{']' * 60}\n": "over 50 levels",
     f"labels: {'[' * 30_000}": "nest",
+    f"folder: {{raters: [{'a, ' * 2000}]}}\n": "about 1000 values in one place",
+    f"x: &x [{'1, ' * 18}]\nfolder: {{classes: {{{''.join(f'r{n}: *x, ' for n in range(499))}}}}}\n": "in one place",
     f"seeds: [{'9' * 5000}]\n": "digits",
     "seeds: [!!int '']\n": "no valid YAML",
     "data: !!timestamp 2020-99-99\n": "month",

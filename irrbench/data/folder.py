@@ -16,6 +16,7 @@ declared. Folders ``masks/<rater>@2`` hold a rater's second drawing of some imag
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -176,7 +177,7 @@ class _Folder:
                 remedy = "add a mask or remove the image"
                 self._add(f"images/{path.name}", "no mask by any rater", "at least one", remedy)
         self.rois: Files = {}
-        if (root / "roi").exists() or misnamed(root, "roi"):
+        if os.path.lexists(root / "roi") or misnamed(root, "roi"):
             expected = "an ROI for each image, as others have"
             self.rois = self._files("roi", "one ROI for each image", expected, "add it or remove the folder roi")
         self.repeats = {

@@ -341,6 +341,12 @@ def test_a_manifest_is_a_table_of_the_folder(folder, found):
     assert "masks/cem/c.png: found size 3 x 3" in str(error.value)
 
 
+def test_a_folder_of_rois_that_leads_nowhere_is_not_taken_for_none(folder):
+    (folder / "roi").symlink_to("nowhere")
+    with pytest.raises(DataError, match="roi: found no such folder"):
+        load_folder(folder)
+
+
 def test_long_parts_of_a_message_lose_their_middle():
     text = str(Problem("a" * 10**6, "b" * 10**6, "c", "d"))
     assert len(text) < 1100
