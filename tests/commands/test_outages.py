@@ -110,7 +110,7 @@ def test_a_store_that_fails_midway_gets_the_rest_later_and_nothing_twice(
         assert records(output / "irrbench-spool") > 10
     forget(store, output / "irrbench-spool")
     monkeypatch.setattr(deliveries, "LOCAL_PATIENCE", 60.0)
-    assert main(["sync", "--spool", str(output / "irrbench-spool")]) == 0, capsys.readouterr().out
+    assert main(["sync", "--yes", "--spool", str(output / "irrbench-spool")]) == 0, capsys.readouterr().out
     client = mlflow.MlflowClient(store)
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert sorted(run.info.run_name.partition(" · ")[0] for run in runs) == [
