@@ -117,3 +117,9 @@ def test_refuses_what_does_not_fit():
         alternative_annotator_test(np.ones((4, 2)), np.ones((4, 2)), alpha=0)
     with pytest.raises(ValueError, match="one label an image: 4 expected, 3 found"):
         alternative_annotator_test(np.ones((4, 2)), np.ones((4, 2)), groups=[1, 2, 3])
+
+
+def test_a_single_image_proves_little():
+    found = alternative_annotator_test([[0.9]], [[0.1]])
+    assert found.p.tolist() == pytest.approx([0.4])  # (1 - .2) / 2
+    assert not found.passed

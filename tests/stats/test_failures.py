@@ -80,3 +80,8 @@ def test_there_are_never_more_independent_images_than_images():
     found = clustered_share(np.ravel(failed), np.repeat(np.arange(10), 4).tolist())
     assert (found.share, found.effective_n) == (0.5, 40)
     assert (found.low, found.high) == clopper_pearson(20, 40)
+
+
+def test_less_than_one_image_is_possible():
+    low, high = clopper_pearson(0, 0.5)
+    assert (low, high) == (0, pytest.approx(stats.beta.ppf(0.975, 1, 0.5)))

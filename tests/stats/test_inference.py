@@ -61,6 +61,7 @@ def resampled_means(values: np.ndarray, *, groups=None, resamples: int = 2000, r
         (0.0, 0.1, 0.7, 0.5, -1 / 6, ""),
         (0.9, 1.0, 0.8, -0.3, math.nan, "the naive rater scores at least as well as the average rater"),
         (0.9, 0.5, 0.6, -0.01, math.nan, "the interval of ceiling - floor holds 0"),
+        (0.9, 0.5, 0.6, 0.0, math.nan, "the interval of ceiling - floor holds 0"),
         (0.9, 0.5, 0.6, -math.inf, math.nan, "ceiling - floor has no interval"),
         (0.9, 0.5, 0.6, math.nan, math.nan, "ceiling - floor has no interval"),
         (0.9, math.nan, 0.6, 0.1, math.nan, "no image defines both bounds"),
@@ -397,6 +398,13 @@ def test_seeds_never_make_a_result_surer_than_its_images_do():
     errors, degrees = summed_errors([Part(np.array([1.0]), np.array([9.0])), seeds])
     assert (errors[0] ** 2, degrees[0]) == (pytest.approx(2), 9)  # by Satterthwaite alone: 4 / (1 / 9 + 1 / 99) = 33
     assert summed_errors([seeds, seeds])[1] == 99
+
+
+def test_one_more_group_has_the_average_size_of_each_ratio():
+    ratios = Ratios(np.array([[2.0, 1.0], [4.0, 1.0]]), np.array([[4.0, 1.0], [8.0, 1.0]]), np.empty((0, 2)))
+    grown = ratios.with_group(np.array([0.0, 0.5]))
+    assert grown.bottom[-1].tolist() == [6, 1]
+    assert grown.estimates.tolist() == pytest.approx([6 / 18, 2.5 / 3])
 
 
 def test_p_values_from_counts_of_resamples():

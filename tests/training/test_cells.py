@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, make_dataclass, replace
 
 import numpy as np
@@ -200,6 +201,19 @@ def test_cells_whose_tables_meant_something_else_are_not_kept(tmp_path):
     config = BenchmarkConfig(models=[ModelConfig()], labels=["soft"], rules=rules, output=str(tmp_path))
     (cell,) = make_cells(config, data, Tracking("sqlite:///unused.db", "unused", "#000000"))
     assert not is_finished(cell.folder)
+
+
+def test_another_version_of_ones_own_network_is_another_cell(tmp_path, monkeypatch):
+    data, source = make_data(["train", "val", "test"]), tmp_path / "own_net_of_a_test.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    config = BenchmarkConfig(models=[ModelConfig(class_path="own_net_of_a_test.Net")], labels=["soft"])
+    digests = []
+    for size in (1, 3):
+        source.write_text(f"import torch\n\n\nclass Net(torch.nn.Conv2d):\n    size = {size}\n")
+        (cell,) = make_cells(config, data, Tracking("sqlite:///unused.db", "unused", "#000000"))
+        digests.append(cell.config.digest)
+    monkeypatch.delitem(sys.modules, "own_net_of_a_test", raising=False)
+    assert len(set(digests)) == 2
 
 
 def test_cells_are_grouped_by_their_axes_and_not_by_their_names(tmp_path):
