@@ -327,12 +327,13 @@ class StudyOptions:
         ties: what a tie among an image's raters is.
         empty_reference: whether an empty reference leaves a score undefined or scores 1 and 0.
         quadrature: whether the pixel ICC is also fitted by quadrature, which is nearly exact and takes longer.
+        fitted: of more images than this so many are drawn at random, to which pixel, area and joint ICC are fitted.
         covariates: manifest columns for the linear model; those that look like covariates by default.
         targets: reliabilities for which the number of raters is asked.
         level: of the intervals.
         min_images: images that a rater, or both raters of a pair, must have drawn to be compared with others.
         resamples: of the bootstrap.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of the images that are drawn.
         raters_are_slots: whether a rater's name stands for other persons on other images, as in LIDC-IDRI.
     """
 
@@ -343,6 +344,7 @@ class StudyOptions:
     ties: Literal["average", "negative", "positive", "exclude"] = "average"
     empty_reference: Literal["drop", "score"] = "drop"
     quadrature: bool = True
+    fitted: int = 2000
     covariates: list[str] | None = None
     targets: list[float] = field(default_factory=lambda: [0.75, 0.9, 0.95])
     level: float = 0.95
@@ -355,6 +357,7 @@ class StudyOptions:
         """Refuse values out of range."""
         low, high, numbers = self.exclude_below, self.exclude_above, [*self.targets, self.level]
         least = {"resamples": (self.resamples, 1), "seed": (self.seed, 0), "min_images": (self.min_images, 1)}
+        least |= {"fitted": (self.fitted, 1)}
         if not 0 <= low < high <= 1:
             expected = "must be 0 <= exclude_below < exclude_above <= 1"
             raise ConfigError(f"study: exclude_below and exclude_above {expected}, found {low} and {high}.")

@@ -132,8 +132,8 @@ class VotePatterns:
         check_shapes(masks, roi, levels, present, preds_name="levels")
         if num_levels < 2:
             raise ValueError(f"`num_levels` must be 2 or more, found {num_levels}.")
-        if validate and levels.numel() and not (levels.min() >= 0 and levels.max() < num_levels):
-            low, high = levels.min().item(), levels.max().item()
+        low, high = (int(levels.min()), int(levels.max())) if validate and levels.numel() else (0, 0)
+        if low < 0 or high >= num_levels:  # not compared as tensors: 256 is 0 to a tensor of bytes
             raise ValueError(f"`levels` must lie in 0 .. {num_levels - 1} (num_levels), found {low} .. {high}.")
         masks, present = blank_absent(masks, present, validate=validate)
         foreground = as_foreground(masks, "masks", validate=validate).flatten(2)

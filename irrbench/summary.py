@@ -283,7 +283,7 @@ def fold_columns(table: pd.DataFrame, score: str, candidate: str, *, kind: str =
         ['iou_fold0', 'iou_fold1']
     """
     stem = f"{name_column(score, candidate)}_{kind}"
-    found = (str(c) for c in table.columns if re.fullmatch(re.escape(stem) + r"\d+", str(c)))
+    found = (c for c in map(str, table.columns) if c.startswith(stem) and c.removeprefix(stem).isdecimal())
     return sorted(found, key=lambda column: int(column.removeprefix(stem)))
 
 

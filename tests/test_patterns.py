@@ -31,6 +31,12 @@ def slow_counts(masks, roi, preds):
     return counts
 
 
+def test_levels_of_one_byte_may_be_256():
+    levels = torch.tensor([[0, 255]], dtype=torch.uint8)
+    counts = VotePatterns.from_levels(torch.tensor([[[0, 1], [1, 1]]]), levels, num_levels=256).counts
+    assert counts.nonzero().tolist() == [[0, 0, 2], [0, 255, 3]]
+
+
 def test_by_hand():
     masks = torch.tensor([[[[1, 0], [1, 1]], [[1, 1], [0, 0]]]])  # codes 3, 2 / 1, 1
     assert VotePatterns.from_masks(masks).counts.tolist() == [[0, 2, 1, 1]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -302,22 +303,22 @@ def alternative_frame(
     roles = {role: candidates.place(role) for role in ("ceiling", "floor", "blank")}
     tested = ("advantage", "rater_advantage", "p", "p_corrected", "wins", "winning_rate", "average_advantage")
     frames = []
-    for score, model in product(candidates.folds, candidates.models):
-        folds = candidates.fold_values(score)
+    by_score = {score: candidates.fold_values(score) for score in candidates.folds}
+    alpha = 1 - candidates.resampling.level
+    test = partial(alternative_annotator_test, epsilon=epsilon, alpha=alpha, groups=groups)
+    careless: dict[tuple[str, bytes], tuple[bool, bool]] = {}  # of most models on the same images and raters
+    for (score, folds), model in product(by_score.items(), candidates.models):
         values = {name: folds[:, :, place] for name, place in {"value": model, **roles}.items()}
         values["rater_value"] = values.pop("ceiling")
         both = ~np.isnan(values["value"] - values["rater_value"])
         enters = both.sum(axis=0) >= min_images
         gains = {name: gain(score, np.where(enters, of_fold, math.nan)) for name, of_fold in values.items()}
-        found, everything, nothing = (
-            alternative_annotator_test(
-                gains[name], gains["rater_value"], epsilon=epsilon, alpha=1 - candidates.resampling.level, groups=groups
-            )
-            for name in ("value", "floor", "blank")
-        )
-        remark = _why_no_stand_in(
-            score, enters.tolist(), min_images, everything=everything.passed, nothing=nothing.passed
-        )
+        found, key = test(gains["value"], gains["rater_value"]), (score, enters.tobytes())
+        if key not in careless:
+            everything, nothing = (test(gains[name], gains["rater_value"]).passed for name in ("floor", "blank"))
+            careless[key] = everything, nothing
+        everything, nothing = careless[key]
+        remark = _why_no_stand_in(score, enters.tolist(), min_images, everything=everything, nothing=nothing)
         remark = A_COPY if candidates.names[model] in copies else remark
         number = both.sum(axis=0).astype(float)
         facts = {

@@ -110,7 +110,8 @@ def run_benchmark(
             for note in results.notes:
                 console.print(note)
             console.print(f"report: {output / REPORT}; tables: {output}/*.csv", soft_wrap=True)
-            runs = _runs(models, store)
+            ranked = [name for model in results.models for name in results.members[model]]
+            runs = dict(sorted(_runs(models, store).items(), key=lambda item: ranked.index(item[0])))
             log_artifacts(runs, files, scores)
         _deliver(store, list(runs.values()), console)
         for failure in failures:

@@ -15,6 +15,7 @@ import torch
 from irrbench.config import LIDC, BenchmarkConfig, ConfigError, ReliabilityConfig, RulesConfig
 from irrbench.data import MasksAloneError, choose_threshold, find_models, load_folder, load_predictions
 from irrbench.data.dataset import references
+from irrbench.data.io import track
 from irrbench.data.overview import headline, read_as, splits_text
 from irrbench.datasets import load_lidc
 
@@ -199,13 +200,14 @@ def score_predictions(
         key=predictions_digest(name, predictions, asdict(rules) | {"scores": sorted(scores)}),
         spool=spool,
         data_name=data.name,
+        saves_view=False,  # once, with the results: for every model it would read the runs of all
     )
     sink.run.log_config(
         {"name": name, "predictions": where or "finished", "scores": list(scores), "rules": asdict(rules)}
     )
     evaluator = Evaluator("test", sinks=[sink], scores=scores, from_logits=False, references=False, **asdict(rules))
     try:
-        for index, image_id in enumerate(data.image_ids):
+        for index, image_id in enumerate(track(data.image_ids, total=len(data), label=f"scoring {name}")):
             has_panel = index < evaluator.panels.num_panels
             evaluator.update(
                 torch.from_numpy(predictions.prediction(index))[None],

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FIGURES, REPORT = "figures", "report.html"
+MOST_COPIES = 20  # runs that get the results
 
 
 def check_questions(config: BenchmarkConfig, data: RaterData) -> None:
@@ -227,14 +228,16 @@ def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery
 
 
 def log_artifacts(runs: Mapping[str, Run], files: Sequence[Path], scores: Sequence[str]) -> None:
-    """Put the results into each model's run, and save the view of their charts; nothing is waited for.
+    """Put the results into the models' runs, and save the view of their charts; nothing is waited for.
+
+    All pairs of models are in the tables, so that copies for all would grow with the third power of their number.
 
     Args:
-        runs: by the model's name.
+        runs: by the model's name, of which the first twenty get the results.
         files: as :func:`write_outputs` returns them.
         scores: the main one first.
     """
-    for run in runs.values():
+    for run in [*runs.values()][:MOST_COPIES]:
         for path in files:
             run.log_file(path, f"benchmark/{FIGURES}" if path.parent.name == FIGURES else "benchmark")
     for run in [*runs.values()][:1]:

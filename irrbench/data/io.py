@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import time
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -186,11 +187,16 @@ def read_image(path: Path) -> NDArray[np.float32]:
     if colours.dtype == np.bool_:
         return colours.astype(np.float32)
     if _scale(colours, path) != _BY_PERCENTILES:
-        return colours.astype(np.float32) / np.float32(np.iinfo(colours.dtype).max)
+        scaled: NDArray[np.float32] = colours.astype(np.float32)
+        scaled /= np.float32(np.iinfo(colours.dtype).max)
+        return scaled
     low, high = np.percentile(colours, (1, 99))
     if high <= low:  # nearly constant: the percentiles say nothing, the extremes may
         low, high = colours.min(), colours.max()
-    return np.asarray(np.clip((colours - low) / (float(high - low) or 1.0), 0, 1), dtype=np.float32)
+    scaled, size = np.empty(colours.shape, np.float32), float(high - low) or 1.0
+    for row in np.ndindex(colours.shape[:2]):  # a whole volume in float64 would not fit
+        scaled[row] = np.clip((colours[row] - low) / size, 0, 1)
+    return scaled
 
 
 def _digest(colours: NDArray[Any]) -> bytes:
@@ -334,24 +340,32 @@ def read_both_ways(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | 
 
 
 def track(items: Iterable[Item], *, total: int, label: str, enabled: bool = True) -> Iterator[Item]:
-    """Pass ``items`` on, with a progress bar on stderr once two seconds have gone by.
+    """Pass ``items`` on, on a terminal with a progress bar on stderr once two seconds have gone by.
 
     Example:
         >>> list(track("abc", total=3, label="reading"))
         ['a', 'b', 'c']
     """
-    from rich.console import Console  # noqa: PLC0415  # a bar is rare, its import is not free
+    if not (enabled and sys.stderr.isatty()):  # a bar in a file is noise
+        yield from items
+        return
+    from rich.console import Console  # noqa: PLC0415 (a bar is rare, its import is not free)
     from rich.progress import Progress  # noqa: PLC0415
 
-    start, bar = time.monotonic(), None
-    with ExitStack() as stack:
-        for done, item in enumerate(items, start=1):
+    bar = Progress(console=Console(stderr=True))
+    task = bar.add_task(label, total=total)
+    patience = threading.Timer(PATIENCE_SECONDS, bar.start)  # the first item alone may take minutes
+    patience.daemon = True
+    patience.start()
+    try:
+        for item in items:
             yield item
-            if bar is None and enabled and time.monotonic() - start > PATIENCE_SECONDS:
-                bar = stack.enter_context(Progress(console=Console(stderr=True)))
-                bar.add_task(label, total=total)
-            if bar is not None:
-                bar.update(bar.task_ids[0], completed=done)
+            bar.advance(task)
+    finally:
+        patience.cancel()
+        patience.join()
+        if bar.live.is_started:
+            bar.stop()
 
 
 def in_threads(task: Callable[[Item], Made], items: Sequence[Item], *, label: str, progress: bool = True) -> list[Made]:

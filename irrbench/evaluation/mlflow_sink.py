@@ -40,6 +40,7 @@ class MLflowSink:
         data_name: name of the data in MLflow.
         reference_runs: whether to keep the runs of ceiling and floor.
         owner: whose results they are, where several share a run; put before the rules in the reference runs.
+        saves_view: whether to save the chart view of the experiment, for which all of its runs are read.
     """
 
     title = "MLflow"
@@ -51,7 +52,9 @@ class MLflowSink:
         data_name: str = "data",
         reference_runs: bool = True,
         owner: str | None = None,
+        saves_view: bool = True,
     ) -> None:
+        self._saves_view = saves_view
         self._before_rules = "" if owner is None else f"{owner}/"
         self._given, self._data_name, self._with_references = run, data_name, reference_runs
         self._digests: dict[str, str] = {}
@@ -83,7 +86,7 @@ class MLflowSink:
             tags: its tags, beside those that name user, script, command and git commit.
             key: a run with the same key is written again instead of a new one; a new one if not given.
             spool: folder for what the store does not take; ``irrbench-spool`` if not given.
-            options: ``data_name``, ``reference_runs`` and ``owner``.
+            options: ``data_name``, ``reference_runs``, ``owner`` and ``saves_view``.
         """
         run = Run.new(tracking_uri, experiment, key=key, spool=spool)
         run.create(run_name=name, tags=source_tags(tags or {}))
@@ -133,7 +136,8 @@ class MLflowSink:
             if step:
                 self._log_panels(stage, step)
             self._log_results(stage)
-            self.run.save_view(stage.scores)
+            if self._saves_view:
+                self.run.save_view(stage.scores)
         self.run.drain()
 
     def print_link(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -25,7 +25,7 @@ class Panels:
 
     def __init__(self, num_panels: int, *, from_logits: bool, threshold: float) -> None:
         self.num_panels, self.from_logits, self.threshold = num_panels, from_logits, threshold
-        self._images: list[tuple[object, tuple[Tensor | None, ...]]] = []
+        self._images: list[tuple[object, tuple[Tensor | None, ...] | _Shown]] = []
 
     def __len__(self) -> int:
         return len(self._images)
@@ -44,8 +44,10 @@ class Panels:
         mask = to_mask(drop_channel(preds, masks.ndim - 2), from_logits=self.from_logits, threshold=self.threshold)
         for i in range(wanted):
             name = len(self) if image_id is None else image_id[i]
-            parts = (image, masks, mask, roi)
-            self._images.append((name, tuple(None if part is None else part[i].detach().clone() for part in parts)))
+            parts = tuple(None if part is None else part[i].detach() for part in (image, masks, mask, roi))
+            # On the CPU what will be shown is cut out at once: some whole volumes would fill the memory.
+            keep = _shown if masks.device.type == "cpu" else _copied
+            self._images.append((name, keep(*parts)))
 
     def draw(self) -> dict[str, NDArray[np.uint8]]:
         """Pictures by image id, ``(H, W, 3)``."""
@@ -55,16 +57,32 @@ class Panels:
         for image_id, parts in self._images:
             # an id on an accelerator is fetched here, not while batches pass
             name = str(image_id.item() if isinstance(image_id, Tensor) else image_id)
-            image, masks, mask, roi = (None if part is None else part.cpu().float().numpy() for part in parts)
-            assert image is not None  # noqa: S101 (kept only with an image)
-            pictures[name] = contour_panel(_to_unit(image), masks, mask, roi=roi, margin=16, title=name)
+            image, masks, mask, roi = parts if isinstance(parts, _Shown) else _shown(*parts)
+            pictures[name] = contour_panel(image, masks, mask, roi=roi, title=name)
         return pictures
 
 
-def _to_unit(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Networks see normalised images; for the eye, the image's own range is what counts."""
-    low, high = float(image.min()), float(image.max())
-    if low >= 0 and high <= 1:
-        return image
-    unit: NDArray[np.float32] = (image - low) / max(high - low, 1e-12)
-    return unit
+class _Shown(NamedTuple):
+    """What a picture shows, as :func:`irrbench.plots.panels.shown_part` cuts it out."""
+
+    image: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+    prediction: NDArray[np.bool_] | None
+    roi: NDArray[np.bool_] | None
+
+
+def _copied(*parts: Tensor | None) -> tuple[Tensor | None, ...]:
+    return tuple(None if part is None else part.clone() for part in parts)
+
+
+def _shown(image: Tensor | None, *marks: Tensor | None) -> _Shown:
+    from irrbench.plots.panels import shown_part  # noqa: PLC0415
+
+    assert image is not None  # noqa: S101 (kept only with an image)
+    whole = image.cpu().float().numpy()
+    # Networks see normalised images; for the eye, the image's own range is what counts.
+    low, high = float(whole.min()), float(whole.max())
+    every, own, roi = (None if part is None else part.cpu().bool().numpy() for part in marks)
+    part, masks, *layers = shown_part(whole, every, own, roi=roi, margin=16)
+    unit = part.copy() if low >= 0 and high <= 1 else np.asarray((part - low) / max(high - low, 1e-12), np.float32)
+    return _Shown(unit, masks.copy(), *(None if layer is None else layer.copy() for layer in layers))

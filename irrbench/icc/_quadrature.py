@@ -176,8 +176,9 @@ class QuadratureState:
     def moved_marks(self, slope: Tensor) -> Tensor:
         """Derivatives of the expected marks ``(3, r, B)`` as the linear predictors move along ``slope``."""
         moved = ((self.pixels[:, None] * self.mu * (1 - self.mu)) * slope).sum(1)
+        unmarked = -(self.mu * slope).sum(2)
         for m, n in enumerate(self.votes.pixels):
-            weight = n * self.posterior[m] * self._score(m, slope)
+            weight = n * self.posterior[m] * self._score(m, unmarked)
             moved += (weight[:, :, None] * (self.mu - self.means[m])).sum(1)
         return moved
 
@@ -186,17 +187,23 @@ class QuadratureState:
         weight = self.mu * (1 - self.mu)
         diagonal = inverse.diagonal().T
         moved = (self.pixels[:, None] * diagonal * weight * (1 - 2 * self.mu) * slope).sum((1, 2))
+        unmarked = -(self.mu * slope).sum(2)
         for m, n in enumerate(self.votes.pixels):
             off = self.mu - self.means[m]
             cover = torch.stack([(row * off).sum(1) for row in inverse], 1)
             spread = (diagonal * weight).sum(1) - (off * cover).sum(1)
             by_slope = 2 * (weight * cover * slope).sum(2)
-            moved += (n * self.posterior[m] * (self._score(m, slope) * spread - by_slope)).sum(1)
+            moved += (n * self.posterior[m] * (self._score(m, unmarked) * spread - by_slope)).sum(1)
         return moved
 
-    def _score(self, votes: int, slope: Tensor) -> Tensor:
-        """How a pixel's log posterior moves with ``theta``, centred, ``(3, q, B)``."""
-        score = -(self.mu * slope).sum(2)
+    def _score(self, votes: int, unmarked: Tensor) -> Tensor:
+        """How the log posterior of a pixel with these votes moves with ``theta``, centred, ``(3, q, B)``.
+
+        Args:
+            votes: ``m``.
+            unmarked: ``(3, q, B)`` the same of a pixel without votes, not centred.
+        """
+        score = unmarked.clone()
         score[1] += votes * self.x
         return score - (self.posterior[votes] * score).sum(1, keepdim=True)
 

@@ -230,8 +230,8 @@ class SegmentationBounds(PatternsMetric):
         label = drop_channel(label, mask.ndim - 1)
         if self.ignore_index is not None:
             known = label != self.ignore_index
-            roi = known if roi is None else (roi != 0) & known
-        pair = torch.stack([mask != 0, label > 0.5], 1)
+            roi = known if roi is None else roi.bool() & known
+        pair = torch.stack([mask.bool(), label > 0.5], 1)
         return VotePatterns.from_masks(pair, roi=roi, validate=self._validates(mask)).counts
 
     def _check_axes(self, preds: Tensor, masks: Tensor) -> None:
@@ -252,7 +252,8 @@ class SegmentationBounds(PatternsMetric):
         if ends is None:
             return None
         unusable = ~ends.are_finite
-        self.ends = torch.maximum(self.ends, ends_of_all(preds, ends, unusable))
+        if self.from_logits and self.num_classes is None:
+            self.ends = torch.maximum(self.ends, ends_of_all(preds, ends, unusable))
         if self.from_logits or self.num_classes is not None:
             return unusable
         tolerance = probability_tolerance(preds.dtype)

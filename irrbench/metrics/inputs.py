@@ -102,12 +102,17 @@ def extremes(preds: Tensor) -> Extremes | None:
 
 
 def ends_of_all(preds: Tensor, ends: Extremes, unusable: Tensor) -> Tensor:
-    """Of the images whose predictions are numbers: largest, negative smallest, and whether any lie between 0 and 1."""
+    """Of the images whose predictions are numbers: largest, negative smallest, and whether any lie between 0 and 1.
+
+    On the CPU the last is 0 where others lie outside of 0 to 1: nobody needs it then.
+    """
+    outer = torch.stack([ends.high.float(), -ends.low.float()]).masked_fill(unusable, -torch.inf).amax(1)
+    if preds.device.type == "cpu" and (outer[0].item() > 1 or outer[1].item() > 0):
+        return torch.cat([outer, outer.new_zeros(1)])
     flat = preds.detach().flatten(1)
     sample = torch.cat([flat[:, :: -(-flat.shape[1] // _SAMPLED) | 1], ends.high[:, None]], 1)
-    between = ((sample > 0) & (sample < 1)).any(1)
-    found = torch.stack([ends.high.float(), -ends.low.float(), between.float()])
-    return found.masked_fill(unusable, -torch.inf).amax(1)
+    between = ((sample > 0) & (sample < 1)).any(1).float().masked_fill(unusable, -torch.inf)
+    return torch.cat([outer, between.amax(0, keepdim=True)])
 
 
 class Counting(NamedTuple):
@@ -145,7 +150,7 @@ def take_out_void(
     if value is None or masks.dtype is torch.bool or torch.tensor(value).to(masks.dtype).item() != value:
         return Counting(masks, roi, present, None)
     is_void, axes = masks == value, [1] * (masks.ndim - 2)
-    inside = torch.ones_like(is_void[:, 0]) if roi is None else roi != 0
+    inside = torch.ones_like(is_void[:, 0]) if roi is None else roi.bool()
     if is_whole:
         has_rated = present & (~is_void & inside[:, None]).flatten(2).any(2)
         # Where no pixel is left nobody can tell.

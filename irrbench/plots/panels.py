@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,12 +75,8 @@ def contour_panel(
     >>> contour_panel(np.zeros((1, 4, 6)), np.zeros((3, 4, 6), bool), scale=2).shape
     (8, 12, 3)
     """
-    image, masks = np.asarray(image, dtype=np.float64), np.asarray(masks).astype(bool)
-    prediction, roi = (None if mask is None else np.asarray(mask).astype(bool) for mask in (prediction, roi))
-    _check(image, masks, prediction=prediction, roi=roi)
-    window = _window(masks if prediction is None else np.concatenate([masks, prediction[None]]), margin)
-    image, masks = image[window], masks[window]
-    prediction, roi = (None if mask is None else mask[window] for mask in (prediction, roi))
+    image, masks, prediction, roi = shown_part(image, masks, prediction, roi=roi, margin=margin)
+    image = image.astype(np.float64)
     scale = scale or max(1, round(_SIDE / max(image.shape[1:])))
     picture = _enlarged_picture(image, scale)
     if roi is not None:
@@ -99,6 +95,24 @@ def contour_panel(
     return np.concatenate([_title_strip(title, drawn.shape[1]), drawn]) if title else drawn
 
 
+def shown_part(
+    image: Any, masks: Any, prediction: Any = None, *, roi: Any = None, margin: int | None = None
+) -> tuple[NDArray[Any], Mask, Mask | None, Mask | None]:
+    """Cut out what :func:`contour_panel` shows, at most 1024 pixels along each side; arguments and errors as there.
+
+    Returns:
+        Image (C, h, w), masks (R, h, w), prediction and region of interest (h, w): views where the types allow it.
+    """
+    image, masks = np.asarray(image), np.asarray(masks).astype(bool, copy=False)
+    layers = {"prediction": prediction, "roi": roi}
+    found = {name: None if mask is None else np.asarray(mask).astype(bool, copy=False) for name, mask in layers.items()}
+    _check(image, masks, **found)
+    marks = [*masks] if found["prediction"] is None else [*masks, found["prediction"]]
+    window = _window(marks, margin)
+    prediction, roi = (None if mask is None else mask[window] for mask in found.values())
+    return image[window], masks[window], prediction, roi
+
+
 def contour(mask: Mask, width: int) -> Mask:
     """Return the outermost ``width`` pixels of masks of shape (..., H, W)."""
     from scipy.ndimage import binary_erosion, generate_binary_structure
@@ -109,7 +123,7 @@ def contour(mask: Mask, width: int) -> Mask:
     return mask & ~inner
 
 
-def _check(image: NDArray[np.float64], masks: Mask, **layers: Mask | None) -> None:
+def _check(image: NDArray[Any], masks: Mask, **layers: Mask | None) -> None:
     if image.ndim not in (3, 4) or 0 in image.shape:
         raise ValueError(f"`image` must have shape (C, H, W) or (C, D, H, W), no axis empty; found {image.shape}.")
     shape = image.shape[1:]
@@ -120,23 +134,24 @@ def _check(image: NDArray[np.float64], masks: Mask, **layers: Mask | None) -> No
             raise ValueError(f"`{name}` must have the image's shape {shape}; found {mask.shape}.")
 
 
-def _window(marks: Mask, margin: int | None) -> tuple[Any, ...]:
+def _window(marks: Sequence[Mask], margin: int | None) -> tuple[Any, ...]:
     """Return the index of what is shown: of a volume the slice with the most marks, and the part around all marks."""
     depth: tuple[int, ...] = ()
-    if marks.ndim == 4:
-        depth = (int(marks.sum(axis=(0, 2, 3)).argmax()) if marks.any() else marks.shape[1] // 2,)
-        marks = marks[:, depth[0]]
-    ends = [(0, size) for size in marks.shape[1:]]
-    if margin is not None and marks.any():
+    if marks[0].ndim == 3:
+        number = np.sum([mask.sum(axis=(1, 2)) for mask in marks], axis=0)
+        depth = (int(number.argmax()) if number.any() else len(number) // 2,)
+        marks = [mask[depth[0]] for mask in marks]
+    ends = [(0, size) for size in marks[0].shape]
+    if margin is not None and any(mask.any() for mask in marks):
         for axis, (first, last) in enumerate(_extent(marks)):
             ends[axis] = max(0, first - margin), min(ends[axis][1], last + 1 + margin)
     step = -(-max(end - start for start, end in ends) // _LARGEST)
     return (..., *depth, *(slice(start, end, step) for start, end in ends))
 
 
-def _extent(marks: Mask) -> list[tuple[int, int]]:
-    """Return the first and the last row, and column, that any of the masks (N, H, W) marks."""
-    places = (np.flatnonzero(marks.any(axis=(0, other))) for other in (2, 1))
+def _extent(marks: Iterable[Mask]) -> list[tuple[int, int]]:
+    """Return the first and the last row, and column, that any of the masks (H, W) marks."""
+    places = (np.flatnonzero(np.any([mask.any(axis=other) for mask in marks], axis=0)) for other in (1, 0))
     return [(int(found[0]), int(found[-1])) for found in places]
 
 
@@ -203,6 +218,15 @@ class RatedImage(NamedTuple):
     roi: NDArray[np.bool_] | None
     present: NDArray[np.bool_]
 
+    def shown_part(self) -> RatedImage:
+        """A copy of what :func:`mask_figure` shows of it: a few hundred kilobytes, whatever the size of the image."""
+        window = _square_window(self.masks)
+        step = max(1, -(-max(part.stop - part.start for part in window) // _PIXELS))
+        rows, columns = (slice(part.start, part.stop, step) for part in window)
+        roi = None if self.roi is None else self.roi[rows, columns].copy()
+        image, masks = self.image[:, rows, columns].copy(), self.masks[:, rows, columns].copy()
+        return self._replace(image=image, masks=masks, roi=roi)
+
 
 def mask_figure(images: Sequence[RatedImage], raters: Sequence[str]) -> Figure:
     """Draw a row an image: the image, each rater's mask, and the share of votes with the majority's outline.
@@ -237,8 +261,8 @@ def mask_figure(images: Sequence[RatedImage], raters: Sequence[str]) -> Figure:
         axes = figure.subplots(len(images), len(titles), squeeze=False, height_ratios=heights, subplot_kw=bare)
         for ax, title in zip(axes[0], titles, strict=True):
             ax.set_title(title, fontsize=8, fontweight="normal", loc="center", pad=3)
-        for row, image, window in zip(axes, images, windows, strict=True):
-            _draw_row(row, image, window)
+        for row, image in zip(axes, images, strict=True):
+            _draw_row(row, image.shown_part())
     return figure
 
 
@@ -254,11 +278,8 @@ def _square_window(masks: NDArray[np.bool_]) -> tuple[slice, slice]:
     return slice(top, top + side), slice(left, left + side)
 
 
-def _draw_row(axes: Sequence[Axes], rated: RatedImage, window: tuple[slice, slice]) -> None:
-    step = max(1, -(-max(part.stop - part.start for part in window) // _PIXELS))
-    rows, columns = (slice(part.start, part.stop, step) for part in window)
-    image, masks = rated.image[:, rows, columns], rated.masks[:, rows, columns]
-    roi = None if rated.roi is None else rated.roi[rows, columns]
+def _draw_row(axes: Sequence[Axes], rated: RatedImage) -> None:
+    image, masks, roi = rated.image, rated.masks, rated.roi
     look: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": "auto"}
     axes[0].imshow(np.clip(np.moveaxis(image, 0, -1) if len(image) == 3 else image.mean(0), 0, 1), **look)
     axes[0].annotate(style.shorten(rated.caption, width=100), (0, 0), xytext=(0, -3), va="top", fontsize=7.5,

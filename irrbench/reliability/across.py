@@ -22,13 +22,14 @@ from irrbench.agreement import cohen_kappa
 from irrbench.bounds import segmentation_bounds
 from irrbench.config import StudyOptions
 from irrbench.consensus import NOT_IDENTIFIED, staple
+from irrbench.data.io import track
 from irrbench.folds import pattern_bits
 from irrbench.icc import ExtentICCFit, extent_icc, extent_icc_interval, joint_icc, shrout_fleiss
 from irrbench.icc.extent import logit_extent
 from irrbench.icc.pixel import Engine
 from irrbench.patterns import VotePatterns
 from irrbench.reliability.counting import Counted, count_images, repeated_images
-from irrbench.reliability.measures import Measured, measure_all
+from irrbench.reliability.measures import Measured, fitted_images, fitted_text, measure_all
 from irrbench.scores import record
 from irrbench.stats import clustered_mean
 
@@ -135,8 +136,13 @@ def extent_table(
     return pd.DataFrame(rows, columns=["measure", "title", "value", "low", "high", "reason"]), fits
 
 
-def joint_table(counted: Counted, options: StudyOptions) -> pd.DataFrame:
+def joint_table(counted: Counted, options: StudyOptions, *, progress: bool = False) -> pd.DataFrame:
     """One model of all images: the shares of the variance of single marks, a column for each engine.
+
+    Args:
+        counted: the images; of more than ``options.fitted`` those that are drawn at random.
+        options: of the study.
+        progress: whether to show a progress bar where it takes over two seconds.
 
     Returns:
         Columns ``part``, ``title``, ``laplace``, where asked for ``quadrature``, and ``reason``. ``icc_pixel`` is the
@@ -144,14 +150,15 @@ def joint_table(counted: Counted, options: StudyOptions) -> pd.DataFrame:
     """
     engines: tuple[Engine, ...] = ("laplace", "quadrature") if options.quadrature else ("laplace",)
     table = pd.DataFrame({"part": ["icc_pixel", *_SHARES], "title": ["ICC of pixels", *_SHARES.values()]})
-    if len(counted) * 2**counted.num_raters > MAX_PATTERNS:
+    images = fitted_images(len(counted), options)
+    if len(images) * 2**counted.num_raters > MAX_PATTERNS:
         return table.assign(**dict.fromkeys(engines, math.nan), reason=f"more than {MAX_PATTERNS:,} vote patterns")
-    patterns, reasons = counted.patterns(), []
-    for engine in engines:
+    patterns, reasons = counted.subset(images).patterns(), [fitted_text(len(counted), options)]
+    for engine in track(engines, total=len(engines), label="fitting one model of all images", enabled=progress):
         fit = joint_icc(patterns, engine=engine)
         table[engine] = [float(value) for value in (fit.icc_pixel, *(fit.shares[part] for part in _SHARES))]
         reasons += [f"{engine}: {fit.reason}"] if fit.reason else []
-    return table.assign(reason="; ".join(reasons))
+    return table.assign(reason="; ".join(filter(None, reasons)))
 
 
 def leave_one_out(
@@ -172,11 +179,12 @@ def leave_one_out(
     """
     rows: list[tuple[object, ...]] = []
     iccs: dict[str, float] = {}
+    groups = data.groups
     for rater, found in measured.items():
         left_out = "" if rater is None else data.raters[rater]
         for name, values in found.table.items():
-            mean = clustered_mean(values, data.groups, level=level)
-            change = clustered_mean(values - measured[None].table[name], data.groups, level=level)
+            mean = clustered_mean(values, groups, level=level)
+            change = clustered_mean(values - measured[None].table[name], groups, level=level)
             rows.append((left_out, name, mean.n, mean.mean, mean.se, change.mean, change.low, change.high))
         others = [r for r in range(len(data.raters)) if r != rater]
         fit = extent_icc(extents.marked[:, others], extents.total, present=extents.present[:, others])
@@ -264,16 +272,16 @@ def rater_table(
     for table in rates.values():
         table[unknown] = np.nan
     reason = f"STAPLE: {NOT_IDENTIFIED}" if unknown.all() else ""
-    rows = []
+    rows, groups = [], data.groups
     for r, rater in enumerate(data.raters):
-        means = {name: clustered_mean(table[:, r], data.groups, level=level) for name, table in drawn.items()}
+        means = {name: clustered_mean(table[:, r], groups, level=level) for name, table in drawn.items()}
         row = {name: found.mean for name, found in means.items()}
         row |= {"bias_low": means["bias"].low, "bias_high": means["bias"].high}
         row["rmse"] = math.sqrt(row["rmse"])
         row["rmse_relative"] = row["rmse"] / row["consensus"] if row["consensus"] > 0 else math.nan
         row |= {rate: clustered_mean(table[:, r]).mean for rate, table in rates.items()}
         for score, table in scores.items():
-            mean = clustered_mean(table[:, r], data.groups, level=level)
+            mean = clustered_mean(table[:, r], groups, level=level)
             row |= {score: mean.mean, f"{score}_se": mean.se}
         rows.append({"rater": rater, "n": int(extents.present[:, r].sum()), **row, "reason": reason})
     return _without_few(pd.DataFrame(rows), min_images)
@@ -297,9 +305,9 @@ def pair_table(data: RaterData, counted: Counted, *, level: float, min_images: i
         ``reason``: with ``n`` below `min_images` all values are NaN.
     """
     kappas = torch.cat([cohen_kappa(chunk.patterns) for chunk in counted.chunks()]).numpy()
-    rows = []
+    rows, groups = [], data.groups
     for i, j in combinations(range(len(data.raters)), 2):
-        found = clustered_mean(kappas[:, i, j], data.groups, level=level)
+        found = clustered_mean(kappas[:, i, j], groups, level=level)
         low, high = np.clip([found.low, found.high], -1, 1)
         rows.append((data.raters[i], data.raters[j], found.n, found.mean, found.se, float(low), float(high), ""))
     columns = ["first", "second", "n", "kappa", "se", "low", "high", "reason"]

@@ -6,7 +6,7 @@ Axes: ``N`` images, ``R`` raters, ``K = 2**R`` vote patterns, ``D`` blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from irrbench.data import RaterData
+    from irrbench.folds import Reading
+    from irrbench.scores import CrossTable
 
 _CHUNK_COUNTS = 2**22  # pattern counts of a chunk, which bounds the memory
 
@@ -35,6 +37,13 @@ class Chunk:
 
     patterns: VotePatterns
     blocks: Mapping[int, BlockCounts]
+    _tables: dict[Reading, Mapping[str, CrossTable]] = field(default_factory=dict, repr=False)
+
+    def tables(self, ties: Reading) -> Mapping[str, CrossTable]:
+        """Cross tables of the candidates, computed once for all scores."""
+        if ties not in self._tables:
+            self._tables[ties] = self.patterns.tables(ties)
+        return self._tables[ties]
 
     def drop_rater(self, rater: int) -> Chunk:
         """The same images without a rater; no pixel is read again."""

@@ -263,7 +263,8 @@ def _determined_by_one_group(table: Floats, codes: NDArray[np.intp]) -> NDArray[
     whole = table.T @ table
     scale = np.sqrt(np.diag(whole))
     alone = np.zeros(table.shape[1], bool)
-    parts = [table[codes == code] for code in range(codes.max() + 1)]
+    order = np.argsort(codes, kind="stable")
+    parts = np.split(table[order], np.flatnonzero(np.diff(codes[order])) + 1)
     without = np.array([whole - part.T @ part for part in parts]) / np.outer(scale, scale)
     values, vectors = np.linalg.eigh(without)
     for value, vector in zip(values, vectors, strict=True):

@@ -30,10 +30,10 @@ from irrbench.agreement import (
     prevalence,
     why_undefined,
 )
-from irrbench.bounds import segmentation_bounds
+from irrbench.bounds import fold_scores
 from irrbench.config import StudyOptions
 from irrbench.data.io import track
-from irrbench.folds import pattern_bits
+from irrbench.folds import pattern_bits, readings
 from irrbench.icc import area_icc_from_counts, block_share_icc, pixel_icc
 from irrbench.icc.pixel import Engine
 from irrbench.patterns import VotePatterns
@@ -70,6 +70,7 @@ class Measure:
         compute: from a chunk of images.
         is_main: whether it is among the few of the pair plot.
         range: the lowest and the highest possible value.
+        is_fitted: whether it takes a mixed model for each image, which costs a hundred times as much as all others.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Measure:
     compute: Callable[[Chunk], Values]
     is_main: bool = False
     range: tuple[float, float] = (0.0, 1.0)
+    is_fitted: bool = False
 
     @property
     def is_reliability(self) -> bool:
@@ -103,12 +105,13 @@ def select_measures(options: StudyOptions) -> tuple[Measure, ...]:
     # The nearly exact value first, where there is one.
     if options.quadrature:
         compute = partial(_pixel_icc, engine="quadrature")
-        measures.append(Measure("pixel_icc_quadrature", "Pixel ICC (quadrature)", "icc", compute, is_main=True))
-    laplace = partial(_pixel_icc, engine="laplace")
-    measures.append(Measure("pixel_icc", "Pixel ICC (Laplace)", "icc", laplace, is_main=not options.quadrature))
+        title = "Pixel ICC (quadrature)"
+        measures.append(Measure("pixel_icc_quadrature", title, "icc", compute, is_main=True, is_fitted=True))
+    laplace, is_main = partial(_pixel_icc, engine="laplace"), not options.quadrature
+    measures.append(Measure("pixel_icc", "Pixel ICC (Laplace)", "icc", laplace, is_main=is_main, is_fitted=True))
     for place, cells in enumerate(options.cells):
         title, area = f"Area ICC ({cells}x{cells})", partial(_area_icc, cells=cells)
-        measures.append(Measure(f"area_icc_{cells}", title, "icc", area, is_main=place == 0))
+        measures.append(Measure(f"area_icc_{cells}", title, "icc", area, is_main=place == 0, is_fitted=True))
         title, shares = f"Reliability of block shares ({cells}x{cells})", partial(_block_shares, cells=cells)
         measures.append(Measure(f"block_share_icc_{cells}", title, "icc", shares, range=signed))
     for place, name in enumerate(options.scores):
@@ -185,8 +188,8 @@ def _block_shares(chunk: Chunk, *, cells: int) -> Values:
 
 
 def _bound(chunk: Chunk, *, score: str, candidate: str, options: StudyOptions) -> Values:
-    bounds = segmentation_bounds(chunk.patterns, [score], ties=options.ties, empty_reference=options.empty_reference)
-    values: Tensor = getattr(bounds, candidate)[score]
+    tables = [chunk.tables(reading) for reading in readings(options.ties)]
+    values = fold_scores(tables, candidate, record(score), options.empty_reference).nanmean(1)
     too_few, undefined = (chunk.patterns.present.sum(1) < 2).tolist(), values.isnan().tolist()
     why = ("fewer than two raters" if few else "no reference defines it" for few in too_few)
     return Values(values, tuple(w if missing else "" for w, missing in zip(why, undefined, strict=True)))
@@ -199,7 +202,7 @@ class Measured(NamedTuple):
     """Measures of all images.
 
     Attributes:
-        table: one row an image, one column a measure; NaN where undefined.
+        table: one row an image, one column a measure; NaN where undefined, or where no model was fitted.
         reasons: of the same shape: why a value is NaN, or a remark about it; else empty.
     """
 
@@ -222,16 +225,43 @@ def measure_all(
     Returns:
         By the rater who was left out; None: with all raters.
     """
-    parts = [counted.subset(range(i, min(i + _PART, len(counted)))) for i in range(0, len(counted), _PART)]
-    raters = (None, *left_out)
-    tasks = [delayed(_measure)(part, rater, options) for part in parts for rater in raters]
-    results = Parallel(n_jobs=workers, return_as="generator")(tasks)
-    measured = list(track(results, total=len(tasks), label="measuring", enabled=progress))
-    return {rater: _concatenate(measured[place :: len(raters)]) for place, rater in enumerate(raters)}
+    raters, found = (None, *left_out), []
+    for is_fitted, label in ((False, "measuring"), (True, "fitting ICCs")):
+        images = fitted_images(len(counted), options) if is_fitted else list(range(len(counted)))
+        parts = [counted.subset(images[i : i + _PART]) for i in range(0, len(images), _PART)]
+        tasks = [delayed(_measure)(part, rater, options, is_fitted) for part in parts for rater in raters]
+        results = Parallel(n_jobs=workers, return_as="generator")(tasks)
+        measured = list(track(results, total=len(tasks), label=label, enabled=progress))
+        by_rater = [_concatenate(measured[place :: len(raters)]) for place in range(len(raters))]
+        found.append([_spread(some, images, len(counted)) for some in by_rater])
+    names = [measure.name for measure in select_measures(options)]
+    return {
+        rater: Measured(*(pd.concat(frames, axis=1)[names] for frames in zip(*halves, strict=True)))
+        for rater, halves in zip(raters, zip(*found, strict=True), strict=True)
+    }
 
 
-def _measure(counted: Counted, left_out: int | None, options: StudyOptions) -> Measured:
-    measures, parts = select_measures(options), []
+def fitted_images(number: int, options: StudyOptions) -> list[int]:
+    """The images, of this number, to which mixed models are fitted: all, or ``fitted`` drawn at random; ascending."""
+    if number <= options.fitted:
+        return list(range(number))
+    drawn = np.random.default_rng(options.seed).choice(number, options.fitted, replace=False)
+    return sorted(map(int, drawn))
+
+
+def fitted_text(number: int, options: StudyOptions) -> str:
+    """That models are of some images only; empty where they are of all."""
+    return "" if number <= options.fitted else f"of {options.fitted} of {number} images, drawn at random"
+
+
+def _spread(measured: Measured, images: Sequence[int], number: int) -> Measured:
+    """The rows of all images, where some were measured: NaN, without a reason, for the others."""
+    table, reasons = (frame.set_axis(list(images)) for frame in measured)
+    return Measured(table.reindex(range(number)), reasons.reindex(range(number), fill_value=""))
+
+
+def _measure(counted: Counted, left_out: int | None, options: StudyOptions, is_fitted: bool) -> Measured:  # noqa: FBT001
+    measures, parts = [measure for measure in select_measures(options) if measure.is_fitted == is_fitted], []
     for everybody in counted.chunks():
         chunk = everybody if left_out is None else everybody.drop_rater(left_out)
         found = {measure.name: measure.compute(chunk) for measure in measures}
@@ -245,7 +275,12 @@ def _concatenate(parts: Sequence[Measured]) -> Measured:
 
 
 def summarize_measures(
-    per_image: pd.DataFrame, measures: Sequence[Measure], groups: Sequence[Hashable], *, level: float
+    per_image: pd.DataFrame,
+    measures: Sequence[Measure],
+    groups: Sequence[Hashable],
+    *,
+    level: float,
+    n_fitted: int | None = None,
 ) -> pd.DataFrame:
     """One row a measure: mean, SD, SE, interval, median, and the shares of images under .5 and over .9.
 
@@ -254,6 +289,7 @@ def summarize_measures(
         measures: which; no interval of a mean leaves the range of its measure.
         groups: of the images.
         level: of the intervals.
+        n_fitted: images to which mixed models were fitted; all if not given.
 
     Returns:
         Columns ``measure``, ``title``, ``n``, ``n_undefined``, ``units``, ``mean``, ``sd``, ``se``, ``low``, ``high``,
@@ -270,7 +306,7 @@ def summarize_measures(
             "measure": measure.name,
             "title": measure.title,
             "n": found.n,
-            "n_undefined": len(values) - found.n,
+            "n_undefined": (n_fitted if n_fitted and measure.is_fitted else len(values)) - found.n,
             **found._replace(low=low, high=high)._asdict(),
             "median": float(np.median(defined)) if len(defined) else math.nan,
             "under_half": float((defined < HALF).mean()) if shares else math.nan,

@@ -32,6 +32,7 @@ from irrbench.reliability.covariates import check_covariates, make_design, regre
 from irrbench.reliability.measures import (
     Measure,
     correlate_all,
+    fitted_text,
     list_reasons,
     measure_all,
     select_measures,
@@ -157,17 +158,20 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
         }
         extents, scores = measure_extents(counted), score_candidates(counted, options)
         across, fits = extent_table(extents, groups, options)
-        text = remark(excluded, n_images, options)
+        text, fitted = remark(excluded, n_images, options), fitted_text(len(counted), options)
+        fitted = fitted and f"Pixel, area and joint ICC are {fitted} (study.fitted)."
         return Study(
             data=data,
             n_images=n_images,
             options=options,
             measures=measures,
-            remarks=(*([text] if text else []), *copied),
+            remarks=(*filter(None, [text, fitted]), *copied),
             warnings=(*([text] if len(excluded) > WARNING_SHARE * n_images else []), *copied),
-            summary=summarize_measures(table, measures, groups, level=level),
+            summary=summarize_measures(
+                table, measures, groups, level=level, n_fitted=min(len(counted), options.fitted)
+            ),
             across=across,
-            joint=joint_table(counted, options),
+            joint=joint_table(counted, options, progress=progress),
             raters_needed=raters_needed(fits, options.targets),
             scores=score_table(scores, groups, level=level),
             raters=rater_table(data, counted, extents, scores["raters"], level=level, min_images=options.min_images),

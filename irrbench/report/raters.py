@@ -337,9 +337,8 @@ def _draw_masks(study: Study, pictures: int) -> Figure | None:
             row = study.per_image.iloc[place]
             values = f"alpha {two_digits(row['alpha'])}, pixel ICC {two_digits(row[pixel_icc])}"
             caption = f"{row['image_id']}: {values}, {row['prevalence']:.1%} marked"
-            images.append(
-                RatedImage(caption, data.image(place), data.masks(place), data.roi(place), data.present(place))
-            )
+            rated = RatedImage(caption, data.image(place), data.masks(place), data.roi(place), data.present(place))
+            images.append(rated.shown_part())
     return mask_figure(images, data.raters) if images else None
 
 

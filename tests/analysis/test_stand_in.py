@@ -47,6 +47,19 @@ def stand_in(tables, **questions) -> pd.DataFrame:
     return frame.drop_duplicates(["name", "score"]).set_index(["name", "score"])
 
 
+def test_careless_masks_are_tested_once_for_all_models(monkeypatch):
+    tables, calls = scored((0, 0), (1, 0), (2, 1), (3, 2)), []
+    alone = [stand_in({name: table}) for name, table in tables.items()]
+
+    def counted(*args, **options):
+        calls.append(args)
+        return alternative_annotator_test(*args, **options)
+
+    monkeypatch.setattr("irrbench.analysis.tables.alternative_annotator_test", counted)
+    pd.testing.assert_frame_equal(stand_in(tables).sort_index(), pd.concat(alone).sort_index())
+    assert len(calls) == len(SCORES) * (len(tables) + 2)
+
+
 class TestStandIn:
     def test_a_good_mask_may_and_a_bad_one_is_not_shown_to(self):
         found = stand_in(scored((0, 0), (3, 2)))

@@ -199,3 +199,10 @@ def test_every_model_gets_the_report_and_the_charts_one_view(written):
     assert [len(run.logged) for run in runs.values()] == [len(files)] * 2
     assert {("report.html", "benchmark"), ("band.svg", "benchmark/figures")} <= set(runs["fpn"].logged)
     assert [view for run in runs.values() for view in run.views] == [["iou"]]
+
+
+def test_of_many_models_the_first_get_the_results(written):
+    _, _, _, files = written
+    runs = {f"m{number}": Run() for number in range(30)}
+    log_artifacts(runs, files, ["iou"])
+    assert [len(run.logged) for run in runs.values()] == [len(files)] * 20 + [0] * 10

@@ -15,7 +15,7 @@ from irrbench.data import RaterData
 from irrbench.icc import area_icc, block_counts, block_share_icc, pixel_icc
 from irrbench.reliability import select_measures, study
 from irrbench.reliability.counting import count_images
-from irrbench.reliability.measures import measure_all
+from irrbench.reliability.measures import fitted_images, measure_all
 from tests.reliability.conftest import OPTIONS, QUICK, make_data
 
 
@@ -144,6 +144,35 @@ def test_measuring_in_parts_changes_nothing(data, monkeypatch):
     for rater in (None, 2):
         pd.testing.assert_frame_equal(parts[rater].table, whole[rater].table, atol=1e-6)
         pd.testing.assert_frame_equal(parts[rater].reasons, whole[rater].reasons)
+
+
+def test_of_many_images_models_are_fitted_to_those_that_are_drawn(data, monkeypatch):
+    counted, drawn = count_images(data, cells=QUICK.cells), fitted_images(len(data), replace(QUICK, fitted=5))
+    whole = measure_all(counted, QUICK, left_out=[2], progress=False)
+    fits = []
+    pixel = "irrbench.reliability.measures.pixel_icc"
+    monkeypatch.setattr(pixel, lambda patterns, **options: fits.append(len(patterns)) or pixel_icc(patterns, **options))
+    some = measure_all(counted, replace(QUICK, fitted=5), left_out=[2], progress=False)
+    assert fits == [5, 5]
+    for rater in (None, 2):
+        table, everything = some[rater].table, whole[rater].table
+        assert table.columns.tolist() == everything.columns.tolist()
+        for name in table:
+            expected = everything[name].iloc[drawn] if "_icc" in name and "share" not in name else everything[name]
+            pd.testing.assert_series_equal(table[name].loc[expected.index], expected, atol=1e-6)
+        assert table["pixel_icc"].drop(index=drawn).isna().all()
+        assert (some[rater].reasons.drop(index=drawn)["pixel_icc"] == "").all()
+
+
+def test_a_study_says_that_models_are_of_some_images(data):
+    found = study(data, replace(QUICK, fitted=5), progress=False)
+    summary = found.summary.set_index("measure")
+    assert summary.loc["pixel_icc", ["n", "n_undefined"]].tolist() == [5, 0]
+    assert summary.loc["alpha", "n"] == len(found.data)
+    text = f"of 5 of {len(found.data)} images, drawn at random"
+    assert f"Pixel, area and joint ICC are {text} (study.fitted)." in found.remarks
+    assert text in found.joint["reason"][0]
+    assert not set(study(data, QUICK, progress=False).remarks) & set(found.remarks)
 
 
 @pytest.mark.slow

@@ -1,0 +1,80 @@
+"""Peak memory in proportion to the pixels, of what works on whole images: allocations of numpy are traced.
+
+Each limit is bytes a pixel; a float64 copy of an image alone takes 8, one of four masks 32.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from irrbench.data.io import read_image
+from irrbench.evaluation import Evaluator
+from irrbench.plots import contour_panel
+from irrbench.plots.panels import RatedImage
+
+SIDE, RATERS = 64, 4
+
+
+def peak_of(action, pixels):
+    """Bytes a pixel that an action takes at most beside what was there."""
+    action()  # imports and caches
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1] / pixels
+    finally:
+        tracemalloc.stop()
+
+
+def ball(shape, radius):
+    grid = np.meshgrid(*(np.arange(side) - side / 2 for side in shape), indexing="ij", sparse=True)
+    return sum(axis**2 for axis in grid) < radius**2
+
+
+@pytest.fixture(scope="module")
+def volume():
+    shape = (SIDE,) * 3
+    masks = np.stack([ball(shape, 10 + r) for r in range(RATERS)])
+    return np.random.default_rng(0).random((1, *shape), dtype=np.float32), masks
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(np.int16, 9), (np.uint8, 8), (np.float32, 13)])
+def test_reading_an_image(tmp_path, dtype, limit):
+    array = np.random.default_rng(0).integers(0, 200, (256, 256, SIDE)).astype(dtype)
+    np.save(tmp_path / "a.npy", array)
+    assert peak_of(lambda: read_image(tmp_path / "a.npy"), array.size) < limit
+
+
+def test_scaling_by_percentiles_row_by_row_gives_what_it_gives_at_once(tmp_path):
+    array = np.random.default_rng(0).normal(size=(20, 30, 5)).astype(np.int16) * 7
+    np.save(tmp_path / "a.npy", array)
+    low, high = np.percentile(array, (1, 99))
+    expected = np.clip((array - low) / (high - low), 0, 1).astype(np.float32)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.npy")[0], expected)
+
+
+def test_a_picture_of_a_volume(volume):
+    image, masks = volume
+    assert peak_of(lambda: contour_panel(image, masks, masks[0], margin=16, scale=1), SIDE**3) < 4
+
+
+def test_a_picture_of_a_large_image():
+    mask = ball((1500, 1500), 500)
+    image, masks = np.zeros((1, *mask.shape), np.float32), np.stack([mask] * RATERS)
+    rated = RatedImage("", image, masks, None, np.ones(RATERS, bool))
+    assert peak_of(rated.shown_part, mask.size) < 2
+    assert rated.shown_part().masks.size < 500**2 * RATERS
+
+
+def test_pictures_of_volumes_that_an_evaluator_keeps(volume):
+    image, masks = (torch.from_numpy(array)[None] for array in volume)
+    evaluator = Evaluator("test", from_logits=False)
+    evaluator.update(masks[:, 0], masks, image=image)
+    parts = evaluator.panels._images[0][1]
+    assert sum(part.nbytes for part in parts if part is not None) < SIDE**3
+    at_once = contour_panel(volume[0], volume[1], volume[1][0], margin=16, title="0")
+    np.testing.assert_array_equal(evaluator.panels.draw()["0"], at_once)
