@@ -76,7 +76,9 @@ def _drips(content, stop):
 
 class _Handler(socketserver.StreamRequestHandler):
     def handle(self):
-        path = self.rfile.readline().split(b" ")[1].decode()
+        if not (line := self.rfile.readline()):  # a connection that asks for nothing
+            return
+        path = line.split(b" ")[1].decode()
         headers = {}
         while (line := self.rfile.readline().strip()) and b":" in line:
             name, _, value = line.partition(b":")

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irrbench.tracking import Run, RunAddress, calls, delivery
+from irrbench.tracking import Run, RunAddress, connection, delivery
 from irrbench.tracking.calls import CALLS
 from irrbench.tracking.delivery import Delivery
 from irrbench.tracking.sync import take_over
@@ -241,8 +241,8 @@ def test_a_database_that_is_being_made_is_waited_for(store, monkeypatch, caplog)
         time.sleep(1.5)
         return connect(tracking_uri)
 
-    connect = calls.connect
-    monkeypatch.setattr(calls, "connect", slow)
+    connect = connection.connect
+    monkeypatch.setattr(connection, "connect", slow)
     monkeypatch.setattr(delivery, "LOCAL_PATIENCE", 1.0)
     monkeypatch.setattr(delivery, "OPENING", 0.1)
     run = store.new_run()

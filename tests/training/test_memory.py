@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from irrbench.commands.checking import check, make_console
+from irrbench._display import SafeConsole
+from irrbench.commands.checking import check
 from irrbench.config import load_config
 from irrbench.training.failures import explain
 from irrbench.training.memory import PROGRAM, Allocated, memory_estimate
@@ -104,7 +105,7 @@ def test_an_estimate_draws_no_random_numbers(with_nets):
 
 def test_check_prints_it(study, capsys):
     assert (
-        check(load_config(None, ["--data", str(study), "--models", "[{architecture: fpn}]"]), console=make_console())
+        check(load_config(None, ["--data", str(study), "--models", "[{architecture: fpn}]"]), console=SafeConsole())
         == 0
     )
     assert "memory      fpn-resnet18: about" in capsys.readouterr().out
