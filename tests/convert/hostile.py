@@ -65,6 +65,7 @@ ANSWERS = {
     "file": lambda _: [redirect("file:///etc/passwd")],
     "circle": lambda _: [redirect("/circle")],
     "redirect": lambda _: [redirect("/good")],
+    **{f"p{value}": lambda _, value=value: [with_length(picture(value))] for value in range(60)},
 }
 
 

@@ -227,6 +227,29 @@ def test_a_folder_that_cannot_be_written_costs_the_missing_images(convert, serve
     )
 
 
+KEYS_ALIKE = {
+    "long": lambda i: (
+        f"https://bucket.example.org/projects/thorax/2024/a/very/long/folder/of/pictures/of/patients/p{i}.png"
+    ),
+    "characters": lambda i: f"a{'/ -_.:'[i % 6]}b{i // 6}",
+    "case": lambda i: f"{'Pp'[i % 2]}{i // 2}.png",
+    "ending": lambda i: f"p{i // 2}{['', '.png'][i % 2]}",
+    "reserved": lambda i: f"{['con', 'CON', 'con.', 'con..', 'Con ', 'nul.png'][i % 6]}{f'-{i // 6}' if i > 5 else ''}",
+}
+
+
+@pytest.mark.parametrize("key", KEYS_ALIKE.values(), ids=KEYS_ALIKE)
+def test_images_with_names_alike_each_get_their_own_picture_and_get_it_once(convert, server, tmp_path, key):
+    urls = {key(value): f"{server.url}/p{value}" for value in range(60)}
+    for asked in (60, 60):
+        done = convert(**urls)
+        data = load_folder(tmp_path / "data")
+        shown = {data.manifest.loc[name, "source"]: np.unique(data.image(i)) for i, name in enumerate(data.image_ids)}
+        assert (done.images, len(server.asked)) == (60, asked)
+        assert shown == {key(value): pytest.approx([value / 255]) for value in range(60)}
+    assert len({path.name.casefold() for path in (tmp_path / "photos").iterdir()}) == 60
+
+
 def _refuse(*_):
     raise OSError(28, "No space left on device")
 
