@@ -32,6 +32,7 @@ from irrbench.data.layout import (
     DECLARE,
     channel_files,
     level_problem,
+    lost_folders,
     misnamed,
     misplaced_root,
     rater_folders,
@@ -161,7 +162,7 @@ class _Folder:
         self.problems: list[Problem] = []
         self.images = self._files("images", "one image for each id")
         masks, misplaced = rater_folders(root, self.images)
-        self.problems += misplaced
+        self.problems += misplaced + lost_folders(root)
         folders = sorted(path.name for path in masks)
         self.problems += [Problem(f"masks/{name}", *UNFIT_NAME) for name in folders if has_control(name)]
         expected = "" if allow_missing else "a mask by each rater for each image"

@@ -68,7 +68,7 @@ def files_by_id(
             continue
         if path.suffix.lower() in _BESIDE_MHD and path.with_suffix(".mhd").exists():
             continue
-        kind = "" if is_file(entry) else _special_kind(path)
+        kind = "" if is_file(entry) else special_kind(path)
         if has_control(name):  # no table can hold it
             finding = UNFIT_NAME
         elif entry.is_symlink() and leaves(root, path):
@@ -102,7 +102,7 @@ def is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _special_kind(path: Path) -> str:
+def special_kind(path: Path) -> str:
     """What is there in place of a regular file."""
     try:
         mode = path.stat().st_mode

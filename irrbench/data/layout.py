@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from irrbench.data.formats import extension, stem
-from irrbench.data.io import is_file, shown_path
+from irrbench.data.io import is_file, shown_path, special_kind
 from irrbench.data.manifest import SPLIT_WORDS
 from irrbench.data.problems import Problem, some_text
 
@@ -98,6 +98,15 @@ def rater_folders(root: Path, image_ids: Collection[str]) -> tuple[list[Path], l
         return [], [Problem("masks", found, "one folder for each rater", ADD_MASKS)]
     finding = _other_level(folders) or _other_order(folders, image_ids)
     return (folders, []) if finding is None else ([], [Problem("masks", *finding)])
+
+
+def lost_folders(root: Path) -> list[Problem]:
+    """A problem for each entry of ``masks/`` that is neither a folder nor a file: a rater would be missing unseen."""
+    entries = sorted((root / "masks").glob("[!.]*"))
+    lost = [path for path in entries if not path.is_dir() and not path.is_file()]
+    return [
+        Problem(f"masks/{path.name}", special_kind(path), "a folder of masks", "mend or remove it") for path in lost
+    ]
 
 
 def _other_level(folders: Sequence[Path]) -> tuple[str, str, str] | None:

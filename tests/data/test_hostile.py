@@ -347,6 +347,17 @@ def test_a_folder_of_rois_that_leads_nowhere_is_not_taken_for_none(folder):
         load_folder(folder)
 
 
+@pytest.mark.parametrize(
+    "found", ["a pipe", "a link that leads nowhere: No such", "a link that leads nowhere: Too many"]
+)
+def test_a_folder_of_a_rater_that_cannot_be_entered_is_not_taken_for_none(folder, found):
+    save(folder / "masks/cem/c.png", np.zeros((3, 3), np.uint8))
+    SPECIAL[found](folder / "masks/dora")
+    texts = [str(problem) for problem in check_folder(folder)]
+    assert any(text.startswith(f"masks/dora: found {found}") for text in texts)
+    assert any("masks/cem/c.png: found size 3 x 3" in text for text in texts)
+
+
 def test_long_parts_of_a_message_lose_their_middle():
     text = str(Problem("a" * 10**6, "b" * 10**6, "c", "d"))
     assert len(text) < 1100
