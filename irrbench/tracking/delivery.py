@@ -252,9 +252,9 @@ class Delivery:
 
     def _start_worker(self) -> None:
         self._worker += 1
-        self._taking_over = self._worker == 1
         with suppress(RuntimeError):  # the interpreter is about to end
             _start(partial(self._work, self._worker), str(self._worker))
+            self._taking_over = self._worker == 1
 
     def _work(self, number: int) -> None:
         if number == 1:
