@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from irrbench.tracking.store import StoreError, is_server
+from irrbench.tracking.store import StoreError, is_server, names_one_host
 
 ROOT = "IRRBENCH_ARTIFACT_ROOT"
 OF_SERVERS = frozenset({"http", "https", "mlflow-artifacts"})
@@ -85,7 +85,10 @@ def _is_own_host(place: str, tracking_uri: str) -> bool:
     """Whether a store keeps files at its own address, or in a cloud whose address it cannot choose."""
     address, own = urlsplit(place), urlsplit(tracking_uri)
     if address.scheme.lower() in OF_SERVERS:
-        return not address.netloc or (is_server(tracking_uri) and _host(address, own) == _host(own, own))
+        if not address.netloc:  # of the server itself
+            return address.scheme.lower() == "mlflow-artifacts" and "\\" not in place
+        is_server_here = is_server(tracking_uri) and names_one_host(place) and names_one_host(tracking_uri)
+        return is_server_here and _host(address, own) == _host(own, own)
     return address.scheme.lower() not in ELSEWHERE
 
 

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from irrbench.tracking.processes import has_ended, is_alive, own_process
+from irrbench.tracking.store import names_one_host
 
 STORE = "store.json"  # in a session: for which store it is, and which process writes it
 MAX_STORE = 1 << 16  # bytes of it
 OTHERS, OTHERS_WRITE = stat.S_IRWXG | stat.S_IRWXO, stat.S_IWGRP | stat.S_IWOTH
-
-# Of an address in any other form, such as http://host#@another, it depends on the reader which host is meant.
-_SERVER = re.compile(r"https?://([^/?#\\\s]*@)?([\w.-]+|\[[\da-fA-F:.]+\])(:\d+)?(/[^?#\\\s@]*)?$")
 
 
 class SpoolError(ValueError):
@@ -108,9 +105,14 @@ def store_of(folder: Path) -> str:
         SpoolError: if the session does not say.
     """
     found = _read_store(folder).get("tracking_uri")
-    if not isinstance(found, str) or not found.isprintable() or (found.startswith("http") and not _SERVER.match(found)):
+    if not isinstance(found, str) or not _is_address(found):
         raise SpoolError(f"{shown(folder / STORE)} does not say for which store the records beside it are.")
     return found
+
+
+def _is_address(text: str) -> bool:
+    is_server = text.lower().startswith("http")
+    return text.isprintable() and text == text.strip() and (names_one_host(text) or not is_server)
 
 
 def write_store(folder: Path, tracking_uri: str) -> None:

@@ -165,7 +165,29 @@ def is_server(tracking_uri: str) -> bool:
     >>> is_server("http://127.0.0.1:5000"), is_server("sqlite:///mlflow.db")
     (True, False)
     """
-    return tracking_uri.startswith(("http://", "https://"))
+    return tracking_uri.lower().startswith(("http://", "https://"))
+
+
+def names_one_host(address: str) -> bool:
+    r"""Return whether all readers of a server's address take the same part of it for its host.
+
+    >>> names_one_host("https://me@host:80/base"), names_one_host(r"http://host\@another"), names_one_host("http:/host")
+    (True, False, False)
+    """
+    form = r"(?i)(?:https?|mlflow-artifacts)://([^/?#\\\s]*@)?([\w.-]+|\[[\da-f:.]+\])(:\d+)?(/[^?#\\\s@]*)?"
+    return re.fullmatch(form, address) is not None
+
+
+def is_local(tracking_uri: str) -> bool:
+    """Return whether a store is a file or a folder of this machine, by an address that says nothing else.
+
+    >>> is_local("sqlite:///mlflow.db"), is_local("postgresql://host/db"), is_local("databricks")
+    (True, False, False)
+    """
+    if "?" in tracking_uri or tracking_uri.startswith(("databricks", "uc:")):
+        return False
+    is_path = "://" not in tracking_uri and ":" not in tracking_uri
+    return is_path or sqlite_file(tracking_uri) is not None or tracking_uri.startswith("file:")
 
 
 def sqlite_file(tracking_uri: str) -> Path | None:

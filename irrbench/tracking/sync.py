@@ -14,7 +14,7 @@ from irrbench.tracking.delivery import send
 from irrbench.tracking.owners import STORE, SpoolError, store_of, why_foreign
 from irrbench.tracking.queues import Queues
 from irrbench.tracking.spool import Session, sessions
-from irrbench.tracking.store import absolute_uri, is_server
+from irrbench.tracking.store import absolute_uri, is_local, is_server
 
 SIGN_OF_LIFE_SECONDS = 60.0  # that a user waits for a store
 ROUNDS = 8  # in which a store that answers may fail everything
@@ -79,11 +79,11 @@ class Waiting:
         Args:
             drop: whether to remove records for runs that the store does not have and nobody creates.
         """
-        if not self.is_named and is_server(self.tracking_uri) and has_credentials(self.tracking_uri):
+        if not self.is_named and needs_name(self.tracking_uri):
             self.report.add(
                 len(self),
-                "your credentials for MLflow are sent only to a server that you name, by --tracking-uri or "
-                "MLFLOW_TRACKING_URI",
+                "with your credentials, and to databases of other machines, records are sent only where you name the "
+                "store, by --tracking-uri or MLFLOW_TRACKING_URI",
             )
         else:
             self._send(drop=drop)
@@ -191,6 +191,14 @@ def is_same_store(one: str, other: str) -> bool:
 
 def _place(tracking_uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", without_password(absolute_uri(tracking_uri))).rstrip("/")
+
+
+def needs_name(tracking_uri: str) -> bool:
+    """Whether records are sent to a store only if the user names it, and not the records alone.
+
+    Any server may ask for credentials, and drivers of databases send passwords and files of this machine on demand.
+    """
+    return has_credentials(tracking_uri) if is_server(tracking_uri) else not is_local(tracking_uri)
 
 
 def has_credentials(tracking_uri: str) -> bool:

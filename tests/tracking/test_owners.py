@@ -126,6 +126,9 @@ def test_a_session_behind_a_link_or_a_pipe_is_left_alone(tmp_path, what) -> None
         '{"tracking_uri": "http://evil#@host:5000"}',
         '{"tracking_uri": "http://evil\\\\@host:5000"}',
         '{"tracking_uri": "http://evil/@host:5000"}',
+        '{"tracking_uri": "HTTP://evil#@host:5000"}',
+        '{"tracking_uri": " http://host:5000"}',
+        '{"tracking_uri": "http:/host"}',
     ],
 )
 def test_an_address_that_says_no_store_or_two_is_none(tmp_path, text) -> None:

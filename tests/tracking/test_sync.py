@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from irrbench.tracking import Run, RunAddress
+from irrbench.tracking import Run, RunAddress, sync
 from irrbench.tracking.spool import Request, Session
 from irrbench.tracking.sync import take_over
 
@@ -61,20 +61,36 @@ def leave(spool, uri: str) -> None:
     session.close()
 
 
-def test_credentials_go_only_to_a_server_that_the_user_names(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("scheme", ["http", "Http"])
+def test_credentials_go_only_to_a_server_that_the_user_names(tmp_path, monkeypatch, scheme) -> None:
     with serve() as (uri, seen):
-        leave(tmp_path, uri)
+        leave(tmp_path, uri := uri.replace("http", scheme))
         for named in (None, "http://127.0.0.1:1"):
             monkeypatch.setenv("MLFLOW_TRACKING_URI", named) if named else None
             (waiting,) = take_over(tmp_path)
             assert waiting.deliver().waiting == 1
-            assert "credentials for MLflow are sent only to a server that you name" in waiting.report.reasons[0]
+            assert "records are sent only where you name the store" in waiting.report.reasons[0]
             assert seen == []
         assert take_over(tmp_path, "http://127.0.0.1:1") == []
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{uri}/")
         (waiting,) = take_over(tmp_path)
         assert waiting.deliver().delivered == 1
         assert set(seen) == {TOKEN}
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql://me@127.0.0.1:1/x", "mysql+pymysql://127.0.0.1:1/x?local_infile=1", "sqlite:///a.db?mode=x"]
+)
+def test_a_database_of_another_machine_is_asked_only_if_the_user_names_it(tmp_path, monkeypatch, uri) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN")
+    monkeypatch.setattr(sync, "Connection", None)  # nothing may ask for one
+    leave(tmp_path, uri)
+    (waiting,) = take_over(tmp_path)
+    assert waiting.deliver().waiting == 1
+    assert "records are sent only where you name the store" in waiting.report.reasons[0]
+    (waiting,) = take_over(tmp_path, uri)
+    with pytest.raises(TypeError):
+        waiting.deliver()
 
 
 def test_without_credentials_a_server_need_not_be_named(tmp_path, monkeypatch) -> None:
