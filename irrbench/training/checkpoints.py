@@ -16,7 +16,7 @@ import time
 import traceback
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -113,9 +113,12 @@ def read_checkpoint(path: Path, keys: frozenset[str] = _OF_LIGHTNING) -> dict[st
         Exception: of many other kinds, if it is damaged.
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as members:
-        size = sum(member.file_size for member in members.infolist())
-        if size > os.fstat(file.fileno()).st_size:
-            raise ValueError(f"it claims to hold {size:,} bytes, more than the file has")
+        size, names = sum(member.file_size for member in members.infolist()), members.namelist()
+        if size > os.fstat(file.fileno()).st_size or len(set(names)) < len(names):
+            raise ValueError(f"it claims to hold {size:,} bytes, more than the file has, or two files of one name")
+        for name in names:
+            if name.endswith(".pkl"):
+                _DryRun(io.BytesIO(members.read(name)), size).load()
     if others := _other_types(path):
         raise ValueError(f"it holds {others[:100]}, and only tensors and plain values are read")
     with torch.serialization.safe_globals(_TYPES):
@@ -123,6 +126,43 @@ def read_checkpoint(path: Path, keys: frozenset[str] = _OF_LIGHTNING) -> dict[st
     if missing := sorted(keys.difference(found)):
         raise ValueError(f"it lacks {', '.join(missing)}")
     return found
+
+
+class _DryRun(pickle._Unpickler):  # noqa: SLF001 - in Python: the one in C takes memory for any number of a place
+    """Goes through the records of a checkpoint and makes none of its objects, to see the sizes that it asks for.
+
+    Args:
+        records: of the checkpoint.
+        most: the largest number that an object may be made with, as a tensor's size is.
+    """
+
+    def __init__(self, records: IO[bytes], most: int) -> None:
+        super().__init__(records)
+
+        class Made(dict[Any, Any]):
+            def __new__(cls, *args: Any, **_: Any) -> Made:
+                parts = [part for arg in args for part in (arg if isinstance(arg, tuple) else (arg,))]
+                if any(isinstance(part, int) and part > most for part in parts):
+                    raise ValueError("it asks for more memory than the file has bytes")
+                return super().__new__(cls)
+
+            def __init__(self, *_: Any, **__: Any) -> None:
+                super().__init__()
+
+            def ignore(self, *_: Any) -> None:
+                """Take items and state, and keep nothing."""
+
+            append = extend = add = __setstate__ = __setitem__ = ignore
+
+        self._made = Made
+
+    def find_class(self, _: str, __: str) -> Any:
+        """What stands for every class and function."""
+        return self._made
+
+    def persistent_load(self, _: Any) -> Any:
+        """What stands for the data of a tensor."""
+        return self._made()
 
 
 class BestEpoch(ModelCheckpoint):

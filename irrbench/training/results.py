@@ -22,6 +22,7 @@ import numpy as np
 from irrbench._display import printable
 from irrbench._files import open_regular, read_frame
 from irrbench.config import ConfigError
+from irrbench.summary import name_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +123,9 @@ def load_cell(name: str, folder: Path, axes: Axes = MappingProxyType({})) -> Cel
         table = _read_table(folder / TABLE)
     with _damage(folder / CURVE):
         curve = _read_table(folder / CURVE)
-        _check(len(curve) == facts.get("epochs", len(curve)), f"it has {len(curve)} epochs, not {facts.get('epochs')}")
+        _check(
+            len(curve) == facts.get("epochs", len(curve)), f"it has {len(curve)} epochs, not {facts.get('epochs')!r}"
+        )
         _check(facts["best_epoch"] in [None, *curve["epoch"]], "it lacks the best epoch")
     return CellResult(name, folder, table, curve, facts, axes)
 
@@ -144,10 +147,10 @@ def find_damage(folder: Path, scores: Sequence[str], data: RaterData) -> str:
 
 def _check_images(cell: CellResult, scores: Sequence[str], data: RaterData) -> None:
     with _damage(cell.folder / TABLE):
-        _check(not {*scores} - {*cell.table}, "it has other scores")
-        found = sorted(cell.table["image_id"])
+        needed = {name_column(score, who) for score in scores for who in ("model", "floor", "ceiling")}
+        _check(not (lacking := sorted(needed - {*cell.table})), f"it lacks {', '.join(lacking)}")
         _check(
-            found == sorted(data.image_ids), f"it has {len(found)} images, which are not the {len(data)} test images"
+            sorted(cell.table["image_id"]) == sorted(data.image_ids), f"its images are not the {len(data)} of the test"
         )
     with _damage(cell.folder / CURVE):
         _check(not {"epoch", *scores} - {*cell.curve}, "it has other scores")
@@ -165,6 +168,13 @@ def _check_archive(path: Path, shapes: Mapping[str, tuple[int, ...]], *, whole: 
     with np.load(path, allow_pickle=False) as stored:
         found = dict(zip(stored["ids"].tolist(), map(tuple, stored["shapes"].tolist()), strict=True))
         _check(found == shapes, "it has masks of other images")
+        sizes = [int(np.prod(shape)) for shape in shapes.values()]
+        is_first = "bits" in stored  # of the first version
+        masks, length = stored["bits" if is_first else "bytes"], sum(-(-size // 8) for size in sizes)
+        _check(
+            (masks.dtype, masks.shape) == (np.uint8, (-(-sum(sizes) // 8) if is_first else length,)), "it lacks masks"
+        )
+        _check(stored["shapes"].dtype.kind in "iu", "its sizes are no whole numbers")
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:

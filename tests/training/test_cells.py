@@ -126,6 +126,9 @@ def test_fields_that_are_added_later_change_no_digest_unless_they_are_used():
     assert len({CELL.digest, *(each.digest for each in used)}) == 5
 
 
+TABLE = {"": 0.5, "_floor": 0.1, "_ceiling": 0.7}
+
+
 def write_first_version_cell(output, name, data, *, seed, version=TRAINING_VERSION):
     """A finished cell as the first version left it, with its ``done.json`` and its formula of the digest."""
     config = {
@@ -168,9 +171,8 @@ def write_first_version_cell(output, name, data, *, seed, version=TRAINING_VERSI
     done = {"name": name, "config": config, "digest": digest, **facts}
     (folder / "done.json").write_text(json.dumps(done, indent=1))
     scores = config["scores"]
-    pd.DataFrame({"image_id": ["i2"], **{score: [0.5] for score in scores}}).to_csv(
-        folder / "per_image.csv", index=False
-    )
+    columns = {f"{score}{who}": [value] for score in scores for who, value in TABLE.items()}
+    pd.DataFrame({"image_id": ["i2"], **columns}).to_csv(folder / "per_image.csv", index=False)
     pd.DataFrame({"epoch": [0, 1], **{score: [0.1, 0.2] for score in scores}}).to_csv(folder / "curve.csv", index=False)
     shape = data.shape(list(data.image_ids).index("i2"))
     packed = {"ids": np.array(["i2"]), "shapes": np.array([shape]), "bits": np.packbits(np.ones(shape, bool))}

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from irrbench.training import checkpoints
 from irrbench.training.checkpoints import (
     BEST,
     LAST,
@@ -104,6 +105,24 @@ def test_what_a_checkpoint_claims_to_hold_is_bounded_by_its_size(tmp_path, caplo
     )
     assert find_checkpoint(tmp_path) is None
     assert "it starts again" in caplog.messages[-1]
+
+
+class Making:
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "call", [(bytearray, (3 * 10**9,)), (np.ndarray, ((10**5, 10**9),)), (torch.FloatTensor, (10**10,))]
+)
+def test_what_a_checkpoint_would_make_is_bounded_by_its_size(tmp_path, monkeypatch, call):
+    write(tmp_path, {**TRAINING, "state_dict": {"x": Making(*call)}})
+    monkeypatch.setattr(checkpoints, "_other_types", lambda _: pytest.fail("it is read"))
+    with pytest.raises(ValueError, match="asks for more memory than the file has bytes"):
+        read_checkpoint(tmp_path / LAST)
 
 
 @pytest.mark.parametrize("make", [Path.touch, Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero"), str])

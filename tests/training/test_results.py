@@ -14,7 +14,7 @@ import pytest
 from irrbench._files import read_frame
 from irrbench.config import BenchmarkConfig, ModelConfig, RulesConfig
 from irrbench.training.cell import Tracking, make_cells, unfinish_damaged
-from irrbench.training.results import RESULTS, checksum, file_digest, find_damage
+from irrbench.training.results import RESULTS, PackedMask, checksum, file_digest, find_damage, pack_masks
 from tests.training.conftest import run_recorded, runs
 from tests.training.test_batches import make_data
 from tests.training.test_cells import write_first_version_cell
@@ -105,9 +105,10 @@ def test_digests_that_fit_make_nothing_of_other_images_or_of_a_bomb(tmp_path):
     finish(folder)
     table = (folder / "per_image.csv").read_text()
     for text, why in (
-        (table + table.splitlines()[-1] + "\n", "it has 2 images, which are not the 1 test images"),
-        (table.replace("i2", "i3"), "it has 1 images, which are not the 1 test images"),
-        (table.replace("iou", "uoi"), "it has other scores"),
+        (table + table.splitlines()[-1] + "\n", "its images are not the 1 of the test"),
+        (table.replace("i2", "i3"), "its images are not the 1 of the test"),
+        (table.replace("iou", "uoi"), "it lacks iou, iou_ceiling, iou_floor"),
+        (table.replace("accuracy_floor", "accuracy_flo"), "it lacks accuracy_floor"),
         (table.replace("0.5", "much"), "could not convert string to float: 'much'"),
     ):
         (folder / "per_image.csv").write_text(text)
@@ -125,6 +126,30 @@ def test_digests_that_fit_make_nothing_of_other_images_or_of_a_bomb(tmp_path):
     np.savez(folder / "predictions.npz", ids=np.array([{"i2": 1}], object), shapes=np.zeros((1, 2), int))
     finish(folder)
     assert "Object arrays cannot be loaded" in damage(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda masks: {"bytes": masks["bytes"].astype(float)}, "it lacks masks"),
+        (lambda masks: {"bytes": masks["bytes"][:-1]}, "it lacks masks"),
+        (lambda masks: {"shapes": masks["shapes"].astype(float)}, "its sizes are no whole numbers"),
+    ],
+)
+def test_masks_of_another_kind_are_no_masks(tmp_path, change, why):
+    write_first_version_cell(tmp_path, "a", DATA, seed=0)
+    folder, test = only_cell(tmp_path), DATA.split("test")
+    shapes = [test.shape(index) for index in range(len(test))]
+    packed = pack_masks(
+        {
+            i: PackedMask(s, np.zeros(-(-s[0] * s[1] // 8), np.uint8))
+            for i, s in zip(test.image_ids, shapes, strict=True)
+        }
+    )
+    for changes, expected in (({}, ""), (change(packed), f"{folder / 'predictions.npz'}: {why}")):
+        np.savez(folder / "predictions.npz", **packed | changes)
+        finish(folder)
+        assert damage(folder) == expected
 
 
 def test_a_damaged_cell_is_unfinished_and_said_once(tmp_path, caplog):
