@@ -90,3 +90,18 @@ def bounds(name, masks, roi, pred, present, *, ties="average", empty_reference="
         scores["ceiling_of_two"].append(on_others(name, masks, roi, raters, held_out, empty_reference))
         by_rater[held_out] = scores["ceiling"][-1]
     return {who: nanmean(values) for who, values in scores.items()} | {"raters": by_rater}
+
+
+def shares(masks, roi, present, ties):
+    """Of one image: tied pixels by those that half of the peers mark, over all references; the share of empty ones."""
+    masks, roi = np.asarray(masks).reshape(len(masks), -1), np.asarray(roi).flatten()
+    raters = [r for r in range(len(masks)) if present[r]]
+    readings = ("negative", "positive") if ties == "average" else (ties,)
+    split, marked, empty = 0, 0, []
+    for held_out in raters if len(raters) > 1 else []:
+        peers = [[int(masks[r][s]) for r in raters if r != held_out] for s in range(len(roi)) if roi[s]]
+        split += sum(2 * sum(votes) == len(votes) for votes in peers)
+        marked += sum(2 * sum(votes) >= len(votes) for votes in peers)
+        labels = [[label for votes in peers if (label := majority(votes, rule)) is not None] for rule in readings]
+        empty.append(nanmean([float(not any(reading)) if reading else np.nan for reading in labels]))
+    return split / marked if marked else np.nan, nanmean(empty)

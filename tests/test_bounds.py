@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, f1_score, jaccard_score
 
 from irrbench import SCORES, VotePatterns, segmentation_bounds
+from irrbench.bounds import RecordedEvidence
 from tests import reference
 from tests.test_patterns import draw
 
@@ -24,6 +25,8 @@ def compare(masks, roi, preds, present, **rules):
                     getattr(bounds, who)[name][b], expected[who], atol=1e-9, err_msg=f"{name} {who}"
                 )
             np.testing.assert_allclose(bounds.raters[name][b], expected["raters"], atol=1e-9)
+        shares = reference.shares(masks[b], roi[b], present[b].tolist(), bounds.ties)
+        np.testing.assert_allclose([bounds.tied[b], bounds.empty[b]], shares, atol=1e-9)
 
 
 def test_three_raters_by_hand():
@@ -190,6 +193,19 @@ def test_refuses_unknown_names():
         segmentation_bounds(patterns, ties="random")
     with pytest.raises(ValueError, match="`empty_reference` must be one of 'drop', 'score'; found 'one'"):
         segmentation_bounds(patterns, empty_reference="one")
+
+
+@pytest.mark.parametrize("ties", RULES)
+def test_tables_recorded_by_reading_give_the_same_bounds(ties):
+    masks, roi, preds = draw(12)
+    patterns = VotePatterns.from_masks(masks, roi=roi, preds=preds)
+    recorded = {reading: patterns.tables(reading) for reading in ("negative", "positive", "exclude")}
+    bounds, again = (
+        segmentation_bounds(evidence, ties=ties)
+        for evidence in (patterns, RecordedEvidence(patterns.present, recorded))
+    )
+    for who in ("floor", "blank", "ceiling", "majority", "model"):
+        assert all(torch.equal(again.folds[who][s], bounds.folds[who][s]) for s in bounds.floor)
 
 
 def test_masks_are_no_patterns():
