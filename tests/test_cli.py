@@ -17,9 +17,9 @@ from PIL import Image
 
 import irrbench
 from irrbench.commands.main import main, typed_command
-from irrbench.tracking import RunAddress, open_store
+from irrbench.tracking import RunAddress, chart_link, open_store
 from irrbench.tracking.reference_runs import ReferenceRuns
-from irrbench.tracking.spool import Request, Session
+from irrbench.tracking.spool import Request, Session, write_record
 from irrbench.tracking.store import program
 from tests.training.study import ids, write_predictions, write_study
 
@@ -211,22 +211,27 @@ def test_sync_says_what_still_waits_and_why(waiting, tmp_path, capsys) -> None:
     capsys.readouterr()
     assert main(["sync", "--spool", str(waiting), "--yes"]) == 1
     printed = capsys.readouterr().out
-    assert "delivered 0, still waiting 3" in printed
+    assert "delivered 0, still waiting 2" in printed
     assert "the run k of experiment 'e' is not created yet" in printed
-    assert re.search(r"ended while it wrote .*00000003-metrics-k\.tmp; remove it", printed)
+    assert "removed 1 records that a killed program had not written to the end" in printed
     assert len(list(waiting.glob("*/*.op"))) == 2
-    assert main(["sync", "--spool", str(waiting), "--yes", "--drop-refused"]) == 1  # the draft
-    assert "delivered 0, still waiting 1, dropped 2" in capsys.readouterr().out
-    assert list(waiting.glob("*/*.op")) == []
+    assert main(["sync", "--spool", str(waiting), "--yes", "--drop-refused"]) == 0
+    assert "delivered 0, still waiting 0, dropped 2" in capsys.readouterr().out
+    assert not waiting.exists()
 
 
 def test_sync_asks_before_it_sends(waiting, tmp_path, capsys, monkeypatch) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client, experiment_id = open_store(uri, "e")
     run_id = client.create_run(experiment_id, tags={"irrbench.run_key": "k"}).info.run_id
-    next(waiting.glob("*/*.tmp")).unlink()
     answers: list[str] = []
-    monkeypatch.setattr("builtins.input", lambda _: answers.pop())
+
+    def ask(_: str) -> str:
+        if (typed := answers.pop()) == "Ctrl-D":
+            raise EOFError
+        return typed
+
+    monkeypatch.setattr("builtins.input", ask)
 
     def sync(*flags: str, answer: str | None = None) -> tuple[int, str]:
         answers[:] = [] if answer is None else [answer]
@@ -234,11 +239,12 @@ def test_sync_asks_before_it_sends(waiting, tmp_path, capsys, monkeypatch) -> No
         capsys.readouterr()
         return main(["sync", "--spool", str(waiting), *flags]), capsys.readouterr().out
 
-    for code, printed in (sync(), sync(answer=""), sync(answer="n")):
+    for code, printed in (sync(), sync(answer=""), sync(answer="n"), sync(answer="Ctrl-D")):
         assert code == 1
         assert re.search(rf"{uri}: 2 records of yours since 20\d\d-\d\d-\d\d \d\d:\d\d\n", printed)
         assert f"Nothing was sent. To send it: {program()} sync --spool {waiting} --yes; or for one store" in printed
-    assert sync("--tracking-uri", "sqlite:///another.db") == (0, "Nothing waits for this store any more.\n")
+    said = f"Nothing waits for http://PASSWORD@host. There are records for:\n  {uri}: 2\n"
+    assert sync("--tracking-uri", "http://me:s3cret@host") == (1, said)
     assert client.get_metric_history(run_id, "a/b") == []
     code, printed = sync(answer="y")
     assert code == 0
@@ -247,20 +253,29 @@ def test_sync_asks_before_it_sends(waiting, tmp_path, capsys, monkeypatch) -> No
 
 
 def test_sync_delivers_and_leaves_no_trace(waiting, tmp_path, capsys) -> None:
-    client, experiment_id = open_store(f"sqlite:///{tmp_path / 'mlflow.db'}", "e")
+    client, experiment_id = open_store(uri := f"sqlite:///{tmp_path / 'mlflow.db'}", "e")
     run_id = client.create_run(experiment_id, tags={"irrbench.run_key": "k"}).info.run_id
-    next(waiting.glob("*/*.tmp")).unlink()
+    (session,) = waiting.glob("*/")
+    write_record(session / "00000003-finish-k.op", Request("finish", RunAddress(key="k", experiment="e")))
+    write_record(session / "00000004-finish-k.op", Request("finish", RunAddress(key="k", experiment="e")))
     assert main(["sync", "--spool", str(waiting), "--yes"]) == 0
     assert [point.step for point in client.get_metric_history(run_id, "a/b")] == [0, 1]
     assert not waiting.exists()
-    assert "delivered 2, still waiting 0" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "delivered 4, still waiting 0" in printed
+    assert "View run" not in printed
+    assert printed.count(f"charts: {chart_link(uri, experiment_id)}") == 1
 
 
 def test_sync_leaves_a_running_program_alone(tmp_path, capsys) -> None:
     session = Session.create(tmp_path / "spool", "http://127.0.0.1:9")
     session.add(Request("metrics", RunAddress(run_id="r")))
-    assert main(["sync", "--spool", str(tmp_path / "spool"), "--yes"]) == 1
-    assert "the program that wrote them still runs" in capsys.readouterr().out
+    (draft := session.folder / "00000002-metrics-r.tmp").write_text("{")
+    assert main(["sync", "--spool", str(tmp_path / "spool"), "--yes", "--drop-refused"]) == 1
+    printed = capsys.readouterr().out
+    assert "the program that wrote them still runs" in printed
+    assert "still waiting 1" in printed
+    assert draft.exists()
     session.close()
 
 

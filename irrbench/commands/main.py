@@ -210,6 +210,7 @@ def _sync(options: argparse.Namespace) -> int:
     """Deliver the records that wait; see :func:`irrbench.commands.syncing.sync`."""
     from irrbench.commands.syncing import sync  # noqa: PLC0415
 
+    _prepare()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a second sync is the better retry
     return STILL_WAITING if sync(options, _say) else 0
 

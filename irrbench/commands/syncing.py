@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from irrbench._display import without_password
 from irrbench.tracking.spool import REASONS, REFUSED, default_spool
-from irrbench.tracking.store import program
-from irrbench.tracking.sync import Report, Waiting, take_over
+from irrbench.tracking.store import chart_link, program, with_password
+from irrbench.tracking.sync import Report, Waiting, count_records, take_over
 
 MAX_REASONS = 5
+YES = frozenset({"y", "yes"})
 Say = Callable[[str], None]
 
 
@@ -30,21 +32,30 @@ def sync(options: argparse.Namespace, say: Say) -> int:
         say(f"Nothing waits: there is no {spool}.")
         return 0
     command = f"{program()} sync{'' if options.spool is None else f' --spool {shlex.quote(options.spool)}'}"
-    found = take_over(spool, options.tracking_uri)
+    store = with_password(options.tracking_uri) if options.tracking_uri else None
+    found = take_over(spool, store)
+    if not found and (others := count_records(spool)):
+        say(f"Nothing waits for {without_password(store or '')}. There are records for:")
+        for other, count in others.items():
+            say(f"  {other}: {count}")
+        return sum(others.values())
     _list(found, say)
-    if any(map(len, found)) and not (options.yes or options.tracking_uri or _agrees()):
+    if any(map(len, found)) and not (options.yes or store or _agrees()):
         for waiting in found:
             waiting.close()
         say(f"Nothing was sent. To send it: {command} --yes; or for one store: {command} --tracking-uri ADDRESS")
         return sum(map(len, found))
     reports = [waiting.deliver(drop=options.drop_refused) for waiting in found]
     _say_reports(reports, say)
+    for waiting in found:
+        for experiment_id in waiting.report.experiments:
+            say(f"charts: {chart_link(waiting.tracking_uri, experiment_id)}")
     _say_refused(spool / REFUSED, command, say, drop=options.drop_refused)
     with suppress(OSError):  # sessions are left in it
         spool.rmdir()
     count = sum(report.waiting for report in reports)
     stays = f"What waits stays in {spool}. Run `{command}` again when the store is back."
-    say(stays if count else f"Nothing waits{' for this store' if options.tracking_uri else ''} any more.")
+    say(stays if count else f"Nothing waits{' for this store' if store else ''} any more.")
     return count
 
 
@@ -56,7 +67,9 @@ def _list(found: Sequence[Waiting], say: Say) -> None:
 
 
 def _agrees() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and input("Send them? [y/N] ").strip().lower() in {"y", "yes"}
+    with suppress(EOFError, OSError, ValueError):  # Ctrl-D, a terminal that has gone, bytes that are no text
+        return sys.stdin is not None and sys.stdin.isatty() and input("Send them? [y/N] ").strip().lower() in YES
+    return False
 
 
 def _say_reports(reports: Sequence[Report], say: Say) -> None:

@@ -358,9 +358,18 @@ def answer(tracking_uri: str, question: Callable[[], Answer], *, seconds: float)
     """
     if reason := why_silent(tracking_uri, seconds=seconds):
         raise unreadable(tracking_uri, ConnectionError(reason))
+    future = ask(question)
+    try:
+        return future.result(seconds if sqlite_file(tracking_uri) is None else LOCAL_PATIENCE)
+    except FutureTimeoutError as error:
+        raise unreadable(tracking_uri, TimeoutError(f"no answer within {seconds:.0f} s")) from error
+
+
+def ask(question: Callable[[], Answer]) -> Future[Answer]:
+    """Ask a store in a thread of its own, which ends with the process; what is raised there is raised by the result."""
     future: Future[Answer] = Future()
 
-    def ask() -> None:
+    def work() -> None:
         try:
             future.set_result(question())
         except BaseException as error:  # raised where it was asked
@@ -368,11 +377,8 @@ def answer(tracking_uri: str, question: Callable[[], Answer], *, seconds: float)
 
     import mlflow  # noqa: F401, PLC0415 (here, because it takes seconds on a busy machine)
 
-    _start(ask, "question")
-    try:
-        return future.result(seconds if sqlite_file(tracking_uri) is None else LOCAL_PATIENCE)
-    except FutureTimeoutError as error:
-        raise unreadable(tracking_uri, TimeoutError(f"no answer within {seconds:.0f} s")) from error
+    _start(work, "question")
+    return future
 
 
 def _is_not_from_workers(record: logging.LogRecord) -> bool:

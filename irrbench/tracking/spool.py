@@ -223,9 +223,11 @@ class Session:
         folder: where it is.
         tracking_uri: its store.
         is_named: whether the user has named that store, see :func:`irrbench.tracking.owners.why_foreign`.
+        cut: how many records its process had not written to the end, and were removed.
     """
 
     is_named = False
+    cut = 0
 
     def __init__(self, folder: Path, lock: FileLock, tracking_uri: str) -> None:
         self.folder, self.tracking_uri, self._lock = folder, tracking_uri, lock
@@ -266,11 +268,15 @@ class Session:
             return None
         if not lock.is_locked and (folder.resolve() in _held or not may_be_taken(folder, asked=asked)):
             return None
+        has_ended = lock.is_locked or may_be_taken(folder, asked=False)
         if folder.is_dir() and any(folder.iterdir()):
             tracking_uri = store_of(folder)
             if not lock.is_locked:
                 write_store(folder, tracking_uri)
-            return cls(folder, lock, tracking_uri)
+            session = cls(folder, lock, tracking_uri)
+            if has_ended:
+                session._remove_drafts()
+            return session
         shutil.rmtree(folder, ignore_errors=True)
         release_lock(lock)
         return None
@@ -297,8 +303,7 @@ class Session:
 
     def problems(self) -> list[str]:
         """Return a sentence about each file that cannot be sent."""
-        drafts = [f"A process ended while it wrote {shown(path)}; remove it." for path in self.half_written()]
-        return drafts + self._read()[1]
+        return self._read()[1]
 
     def _read(self) -> tuple[dict[Order, QueuedRequest], list[str]]:
         """Return the records by their order, and sentences about files that are none."""
@@ -319,9 +324,12 @@ class Session:
         """Whether nothing waits, also because the folder was removed."""
         return all(path.name == STORE for path in self.folder.glob("*"))
 
-    def half_written(self) -> list[Path]:
-        """Return the records that a crash has cut short."""
-        return sorted(self.folder.glob("*.tmp"))
+    def _remove_drafts(self) -> None:
+        """Remove what its process, which has ended, was writing."""
+        for draft in self.folder.glob("*.tmp"):
+            with suppress(OSError):
+                draft.unlink()
+                self.cut += 1
 
     def close(self) -> bool:
         """Release the session, and remove its folder if nothing waits; return whether nothing does."""
@@ -367,8 +375,6 @@ def clear_half_written(spool: Path, tracking_uri: str) -> None:
     """Remove the records that killed processes had not written to the end, for a command that writes them again."""
     for session in claim_all(spool, tracking_uri):
         with suppress(OSError):
-            for draft in session.half_written():
-                draft.unlink()
             session.close()
 
 

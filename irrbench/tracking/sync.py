@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from collections import Counter
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from irrbench._display import without_password
+from irrbench.tracking.artifacts import PORTS
 from irrbench.tracking.connection import Connection
-from irrbench.tracking.delivery import send
+from irrbench.tracking.delivery import ask, send
 from irrbench.tracking.owners import STORE, SpoolError, store_of, why_foreign
-from irrbench.tracking.queues import Queues
-from irrbench.tracking.spool import Session, sessions
-from irrbench.tracking.store import absolute_uri, is_local, is_server
+from irrbench.tracking.queues import Outcome, Queues
+from irrbench.tracking.spool import QueuedRequest, Session, sessions
+from irrbench.tracking.store import absolute_uri, is_local, is_server, sqlite_file, why_silent
 
-SIGN_OF_LIFE_SECONDS = 60.0  # that a user waits for a store
+STILL_SECONDS = 10.0  # that a user waits for a store which shows no sign of life
 ROUNDS = 8  # in which a store that answers may fail everything
 UNKNOWN = "an unknown store"
 
@@ -32,6 +39,7 @@ class Report:
         refused: how many the store will never take; they are out of the way.
         dropped: how many were removed because nobody creates their run.
         reasons: why, each reason once.
+        experiments: ids of the experiments in which something arrived.
     """
 
     store: str
@@ -40,6 +48,7 @@ class Report:
     refused: int = 0
     dropped: int = 0
     reasons: list[str] = field(default_factory=list)
+    experiments: list[str] = field(default_factory=list)
 
     def add(self, count: int, reason: str) -> None:
         """Count requests that wait, and note the reason."""
@@ -98,7 +107,10 @@ class Waiting:
     def _send(self, *, drop: bool) -> None:
         queues, report = Queues(), self.report
         queues.add_before(request for session in self.sessions for request in session.requests())
-        reasons = _send_all(Connection(self.tracking_uri), queues, report)
+        connection = Connection(self.tracking_uri)
+        reasons = _send_all(connection, queues, report)
+        if report.delivered:
+            report.experiments = sorted({experiment_id for _, experiment_id in connection.known.values()})
         for _, reason in queues.held.values():
             report.add(1, reason)
         if queues:
@@ -113,25 +125,46 @@ class Waiting:
 def _send_all(connection: Connection, queues: Queues, report: Report) -> list[str]:
     """Send until nothing is left that the store takes, and return why something is."""
     reasons: dict[str, None] = {}
-    ask_first, rounds = SIGN_OF_LIFE_SECONDS, 0
+    moved, rounds = time.monotonic(), 0
     while queues and not queues.is_silent and rounds < ROUNDS:
         if not (batch := queues.next_batch()):
             rounds += 1
             queues.end_pauses()
+            if time.monotonic() - moved > STILL_SECONDS / 2:
+                break
             continue
-        outcome = send(connection, batch, ask_first=ask_first or None)
-        ask_first = 0.0
+        outcome = _send_while_alive(connection, batch)
         queues.settle(batch, outcome)
         queues.forget_gone()
         if outcome.reason is None:
             report.delivered += len(batch)
-            rounds = 0
+            moved, rounds = time.monotonic(), 0
         elif outcome.final and len(batch) == 1:
             report.refused += 1
             report.add(0, outcome.reason)
         elif not outcome.refused:
             reasons[outcome.reason] = None
     return list(reasons)
+
+
+def _send_while_alive(connection: Connection, batch: list[QueuedRequest]) -> Outcome:
+    """Send a batch, however long it takes, as long as the store shows signs of life; a thread that hangs is left."""
+    sending = ask(partial(send, connection, batch, ask_first=STILL_SECONDS / 2))
+    while True:
+        with suppress(FutureTimeoutError):
+            return sending.result(STILL_SECONDS / 2)
+        if not (_is_alive(connection) or sending.done()):
+            return Outcome(f"it has not answered for {STILL_SECONDS:.0f} s", silent=True)
+
+
+def _is_alive(connection: Connection) -> bool:
+    """Whether a store that takes long answers another question; a server's sign that it is well does not count."""
+    if sqlite_file(connection.tracking_uri) is not None:  # MLflow takes its time to make one
+        return connection.is_opening or why_silent(connection.tracking_uri, seconds=STILL_SECONDS / 2) is None
+    with suppress(Exception):
+        ask(lambda: connection.client.search_experiments(max_results=1)).result(STILL_SECONDS / 2)
+        return True
+    return False
 
 
 def take_over(spool: Path, tracking_uri: str | None = None) -> list[Waiting]:
@@ -151,7 +184,7 @@ def take_over(spool: Path, tracking_uri: str | None = None) -> list[Waiting]:
             store = store_of(folder)
         except SpoolError as error:
             waiting = found.setdefault(UNKNOWN, Waiting(UNKNOWN, Report(UNKNOWN)))
-            waiting.report.add(sum(1 for _ in folder.iterdir()), str(error))
+            waiting.report.add(sum(1 for _ in folder.glob("*.op")), str(error))
             continue
         is_named = bool(named) and is_same_store(store, named)
         if is_named or tracking_uri is None:
@@ -176,21 +209,43 @@ def _take_over(folder: Path, waiting: Waiting, *, is_typed: bool) -> None:
         waiting.sessions.append(session)
         for problem in session.problems():
             waiting.report.add(1, problem)
+        if session.cut:
+            waiting.report.add(0, f"removed {session.cut} records that a killed program had not written to the end")
     elif count:
         waiting.report.add(count, "the program that wrote them still runs and sends them itself")
 
 
-def is_same_store(one: str, other: str) -> bool:
-    """Whether two addresses are of the same store, whoever logs in.
+def count_records(spool: Path) -> dict[str, int]:
+    """How many records wait in a spool, by the address of the store, without a password; none are taken over."""
+    counts = Counter[str]()
+    for folder in sessions(spool):
+        store = UNKNOWN
+        with suppress(SpoolError):
+            store = without_password(store_of(folder))
+        counts[store] += sum(1 for _ in folder.glob("*.op"))
+    return {store: count for store, count in counts.items() if count}
 
-    >>> is_same_store("https://me:old@host/base/", "https://host/base"), is_same_store("http://host", "http://host.org")
+
+def is_same_store(one: str, other: str) -> bool:
+    """Whether two addresses are of the same store, whoever logs in, and however its place is written.
+
+    >>> is_same_store("https://me:old@host/base/", "HTTPS://Host:443/base"), is_same_store("http://a", "http://a.org")
     (True, False)
+    >>> is_same_store("sqlite:///runs/../mlflow.db", "sqlite:///mlflow.db")
+    True
     """
     return _place(one) == _place(other)
 
 
 def _place(tracking_uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", without_password(absolute_uri(tracking_uri))).rstrip("/")
+    if (database := sqlite_file(tracking_uri)) is not None:
+        return str(database.resolve())
+    place = re.sub(r"//[^/@]*@", "//", without_password(absolute_uri(tracking_uri))).rstrip("/")
+    with suppress(ValueError):  # a port that is no number
+        if is_server(place):
+            parts = urlsplit(place)
+            return f"{parts.scheme}://{parts.hostname}:{parts.port or PORTS[parts.scheme]}{parts.path}"
+    return place
 
 
 def needs_name(tracking_uri: str) -> bool:

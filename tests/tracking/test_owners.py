@@ -89,8 +89,10 @@ def test_links_pipes_and_folders_are_no_records_and_cost_nothing_else(tmp_path) 
     (session,) = claim_all(tmp_path / "spool", URI)
     assert [request.order[1] for request in session.requests()] == [1, 2]
     problems = " ".join(session.problems())
-    assert len(session.problems()) == 6
-    for name in ("00000003", "00000004", "00000005", "00000006", r"\udc80"):
+    assert len(session.problems()) == 5
+    assert session.cut == 1
+    assert not list(folder.glob("*.tmp"))
+    for name in ("00000003", "00000004", "00000005", r"\udc80"):
         assert name in problems
     assert not session.close()
 

@@ -10,8 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from irrbench.tracking import Run, RunAddress, sync
+from irrbench.tracking.connection import Connection
+from irrbench.tracking.queues import Outcome
 from irrbench.tracking.spool import Request, Session
-from irrbench.tracking.sync import take_over
+from irrbench.tracking.sync import is_same_store, take_over
+from tests.callbacks.outages import silent_listener, slow_server
 
 RUN_ID = "0f" * 16
 TOKEN = "Bearer of-this-user"  # noqa: S105
@@ -135,3 +138,65 @@ def test_a_redirection_to_another_host_takes_no_credentials_along(tmp_path, code
         assert TOKEN in seen
         assert seen_by_other
         assert set(seen_by_other) == {None}
+
+
+@pytest.mark.parametrize("kind", [silent_listener, lambda: slow_server(60)], ids=["says nothing", "is only well"])
+def test_a_server_that_shows_no_sign_of_life_is_left_soon(tmp_path, monkeypatch, kind) -> None:
+    monkeypatch.setattr(sync, "STILL_SECONDS", 0.4)
+    with kind() as uri:
+        leave(tmp_path, uri)
+        (waiting,) = take_over(tmp_path, uri)
+        report = waiting.deliver()
+    assert (report.delivered, report.waiting) == (0, 1)
+    assert report.reasons in (["it has not answered for 0 s"], ["timed out"])
+    (again,) = take_over(tmp_path, uri)
+    assert len(again) == 1
+    again.close()
+
+
+def test_what_takes_long_is_waited_for_while_the_store_is_alive(monkeypatch) -> None:
+    arrived, asked = threading.Event(), []
+
+    def send(*_, **__) -> Outcome:
+        arrived.wait()
+        return Outcome()
+
+    def is_alive(_) -> bool:
+        asked.append(1)
+        if len(asked) == 3:
+            arrived.set()
+        return True
+
+    monkeypatch.setattr(sync, "STILL_SECONDS", 0.02)
+    monkeypatch.setattr(sync, "send", send)
+    monkeypatch.setattr(sync, "_is_alive", is_alive)
+    assert sync._send_while_alive(Connection("http://127.0.0.1:9"), []) == Outcome()
+    assert len(asked) >= 3
+
+
+def test_a_sign_of_life_is_an_answer_of_the_store_itself(store, tmp_path, monkeypatch) -> None:
+    with serve() as (uri, _):
+        assert sync._is_alive(Connection(uri))
+    making = Connection(f"sqlite:///{tmp_path}/new.db", is_opening=True)
+    assert sync._is_alive(Connection(store.uri))
+    assert sync._is_alive(making)
+    monkeypatch.setattr(sync, "STILL_SECONDS", 0.4)
+    with slow_server(60) as uri:
+        assert not sync._is_alive(Connection(uri))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("http://host:80/base", "HTTP://Host/base/"),
+        ("https://me:s@host/base", "https://host:443/base"),
+        ("sqlite:////data/x/../m.db?timeout=5", "sqlite:////data/m.db"),
+        ("sqlite:///m.db", "sqlite:///{here}/./m.db"),
+        ("mlruns", "file://{here}/mlruns/"),
+    ],
+)
+def test_addresses_of_one_store(tmp_path, monkeypatch, one, other) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_same_store(one, other.format(here=tmp_path))
+    for another in ("http://host:8080/base", "https://host", "http://host/Base", "sqlite:////data/n.db", "mlruns2"):
+        assert not is_same_store(another, one)
