@@ -11,7 +11,7 @@ import stat
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
@@ -167,31 +167,71 @@ def read_frame(path: Path) -> pd.DataFrame:
     return unquote_formulas(pd.read_csv(path, **options))
 
 
-def prepare_folder(path: Path) -> Path:
+def prepare_folder(path: Path, *, folders: Sequence[str] = (), files: Sequence[str] = ()) -> Path:
     """Make a folder, and check before hours of work that files can be written to it.
 
-    Drafts that killed processes left in it, and in its folders down to those of the cells, are removed.
+    What is in it may be somebody else's: no link in it may lead what is written there to another place. The folder
+    itself may be a link. Drafts that killed processes left in it and in its folders are removed.
+
+    Args:
+        path: the folder.
+        folders: in which files will be written, by their paths below it; ``cells/*`` are all that are in ``cells``.
+        files: that will be written, by their paths below it.
 
     Raises:
-        ConfigError: if they cannot.
+        ConfigError: for a folder that takes no files, a link in it that leads out of it, or something else in the place
+            of a file or a folder.
     """
-    with _disk_errors(path):
+    with _disk_errors(path, is_folder=True):
         path.mkdir(parents=True, exist_ok=True)
-        for place in ("", "*/", "*/*/"):
-            _remove_drafts(path, f"{place}.*.{'[a-z0-9_]' * 8}.part*")
+        for name in files:
+            _refuse_obstacle(path / name)
+        for name in ("", *folders):
+            for folder in path.glob(name) if "*" in name else [path / name]:
+                _refuse_link_out(path, folder)
+                if "*" not in name:
+                    _refuse_obstacle(folder, is_folder=True)
+                _remove_drafts(folder, f".*.{'[a-z0-9_]' * 8}.part*")
         with tempfile.TemporaryFile(dir=path):
             return path
 
 
+def _refuse_link_out(root: Path, path: Path) -> None:
+    target = os.path.realpath(path)
+    if not Path(target).is_relative_to(os.path.realpath(root)):
+        raise ConfigError(
+            f"{path} is a link that leads out of the output folder, to {target}; expected a folder. Nothing is written "
+            "there. Remove the link, or choose another --output, which may itself be a link."
+        )
+
+
+def _refuse_obstacle(path: Path, *, is_folder: bool = False) -> None:
+    if found := _obstacle(path, is_folder=is_folder):
+        raise ConfigError(f"{path} cannot be written: {found} {_KEPT}")
+
+
+def _obstacle(path: Path, *, is_folder: bool = False) -> str:
+    """What stands in the place of a file, or of a folder, or of one above it, and what to do; empty if nothing does."""
+    if not is_folder and os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114 (no error without rights)
+        return f"it is a folder. {_REMOVE}"
+    for place in (path, *path.parents) if is_folder else path.parents:
+        if os.path.lexists(place) and not os.path.isdir(place):  # noqa: PTH112
+            return f"{'it' if place == path else place} is no folder. {_REMOVE}"
+    return ""
+
+
+_REMOVE, _KEPT = "Remove or rename it, or choose another --output.", "What was finished before is kept."
+_FREE = "Expected a folder with free space that this user may write to; free some or choose another --output."
+
+
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def _disk_errors(path: Path, *, is_folder: bool = False) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror or error}. Expected a folder with free space that this user "
-            "may write to; free some or choose another --output. What was finished before is kept."
-        ) from error
+        remedy = _REMOVE if isinstance(error, FileExistsError) else _FREE
+        found = _obstacle(path, is_folder=is_folder) or f"{error.strerror or error}. {remedy}"
+        raise ConfigError(f"{path} cannot be written: {found} {_KEPT}") from error
 
 
 _WARNINGS = (

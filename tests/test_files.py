@@ -88,10 +88,68 @@ def test_a_file_that_never_was_is_not_there_in_half(tmp_path):
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_a_folder_that_takes_no_files_is_found_before_anything_is_trained(tmp_path):
-    (tmp_path / "taken").write_text("a file")
-    with pytest.raises(ConfigError, match=r"taken cannot be written: .*choose another --output"):
-        prepare_folder(tmp_path / "taken")
+LAYOUT = {"folders": ["figures", "cells", "cells/*"], "files": ["report.html"]}
+
+
+@pytest.mark.parametrize(
+    ("taken", "found"),
+    [
+        ("out", r"out cannot be written: it is no folder\."),
+        ("out/figures", r"out/figures cannot be written: it is no folder\."),
+        ("out/report.html/", r"out/report\.html cannot be written: it is a folder\."),
+    ],
+)
+def test_what_stands_in_the_way_is_named_before_anything_is_trained(tmp_path, taken, found):
+    place = tmp_path / taken
+    place.parent.mkdir(exist_ok=True)
+    place.mkdir() if taken.endswith("/") else place.write_text("a file")
+    with pytest.raises(ConfigError, match=f"{found} Remove or rename it, or choose another --output"):
+        prepare_folder(tmp_path / "out", **LAYOUT)
+    (tmp_path / "above").write_text("a file")
+    with pytest.raises(ConfigError, match=r"above/out cannot be written: \S*/above is no folder\. Remove or rename it"):
+        prepare_folder(tmp_path / "above" / "out")
+
+
+def test_what_stands_in_the_way_of_a_file_is_named(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    (tmp_path / "figures").write_text("a file")
+    for path, found in (("a.csv", "it is a folder"), ("figures/b.png", r"\S*/figures is no folder")):
+        with pytest.raises(ConfigError, match=rf"{path} cannot be written: {found}\. Remove or rename it"):
+            write_atomically(tmp_path / path, lambda place: place.write_text("whole"))
+
+
+@pytest.mark.parametrize("name", ["figures", "cells", "cells/net-0123"])
+@pytest.mark.parametrize("target", ["theirs", "theirs/not there yet", "out-2", "/"])
+def test_no_link_in_an_output_folder_leads_what_is_written_out_of_it(tmp_path, name, target):
+    theirs, link = tmp_path / "theirs", tmp_path / "out" / name
+    for folder in (theirs, tmp_path / "out-2", link.parent):
+        folder.mkdir(parents=True)
+    (theirs / ".a.abcdefg1.part.csv").write_text("not ours")
+    link.symlink_to(tmp_path / target)
+    message = rf"out/{name} is a link that leads out of the output folder, to .*Remove the link, or choose another"
+    with pytest.raises(ConfigError, match=message):
+        prepare_folder(tmp_path / "out", **LAYOUT)
+    assert [path.name for path in theirs.iterdir()] == [".a.abcdefg1.part.csv"]
+
+
+def test_an_output_folder_may_be_a_link_and_hold_links_to_itself(tmp_path):
+    (tmp_path / "scratch" / "store" / "figures").mkdir(parents=True)
+    (tmp_path / "scratch" / "figures").symlink_to("store/figures")
+    (tmp_path / "scratch" / "others").symlink_to(tmp_path)  # nothing is written there
+    (tmp_path / "out").symlink_to("scratch")
+    assert prepare_folder(tmp_path / "out", **LAYOUT) == tmp_path / "out"
+    write_atomically(tmp_path / "out" / "figures" / "a.png", lambda place: place.write_text("whole"))
+    assert (tmp_path / "scratch" / "store" / "figures" / "a.png").read_text() == "whole"
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_and_not_written_through(tmp_path):
+    (tmp_path / "theirs").write_text("kept")
+    for path in (tmp_path / "report.html", tmp_path / "leads nowhere"):
+        path.symlink_to(tmp_path / ("theirs" if path.suffix else "missing"))
+        write_atomically(path, lambda place: place.write_text("whole"))
+        assert (path.is_symlink(), path.read_text()) == (False, "whole")
+    assert (tmp_path / "theirs").read_text() == "kept"
+    assert not (tmp_path / "missing").exists()
 
 
 def test_an_interrupt_leaves_the_old_file(tmp_path):
@@ -131,7 +189,8 @@ def test_a_file_system_without_locks_gives_the_lock_to_everybody(tmp_path, monke
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.parent / "elsewhere")])
 def test_a_lock_that_cannot_be_opened_is_an_error(tmp_path, make):
     make(tmp_path / "lock")
-    with pytest.raises(ConfigError, match="lock cannot be written: it is no regular file"), try_lock(tmp_path / "lock"):
+    message = r"lock cannot be written: it is (no regular file|a folder)\. Remove or rename it"
+    with pytest.raises(ConfigError, match=message), try_lock(tmp_path / "lock"):
         pass
     assert not (tmp_path / "elsewhere").exists()
 
@@ -182,7 +241,7 @@ def test_drafts_of_killed_processes_are_removed_when_the_folder_is_used_again(tm
     with ExitStack() as living:
         for place in places:
             assert living.enter_context(try_lock(place / ".live.abcdefg1.part.csv"))
-        prepare_folder(tmp_path)
+        prepare_folder(tmp_path, **LAYOUT)
     for place in places:
         assert sorted(file.name for file in place.iterdir() if file.is_file()) == [
             ".live.abcdefg1.part.csv",

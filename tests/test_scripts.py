@@ -73,7 +73,7 @@ def test_help_comes_at_once_because_it_loads_nothing_heavy(name):
         (["--seed", "x"], "seeds must be a list in square brackets with entries that are each a whole number"),
         (["--executor", "slurm"], "executor must be one of loky, dask, ray; found 'slurm'"),
         (["study"], "expected flags, found 'study'"),
-        (["--predictions", "folder"], "--predictions must be NAME=DIR, such as unet=outputs/unet; found 'folder'"),
+        (["--predictions", "folder"], "a folder that holds a folder for each model; there is no folder 'folder'"),
         (["--data", "nowhere"], "nowhere: found nothing; expected a data folder"),
         (["--max-epochs", "0"], "train.max_epochs must be a whole number of 1 or more; found '0'"),
         (["--cells", "3/2"], "--cells must be N/M with N from 1 to M, such as 1/8; found '3/2'"),

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 
 from irrbench._display import SafeConsole, hide_secrets
-from irrbench._files import prepare_folder, quiet
+from irrbench._files import quiet
 from irrbench.commands.checking import check_config, introduce, refusals, warn
 from irrbench.commands.loading import Scored, load_data, load_one, score_predictions, scored_on, scored_split
-from irrbench.commands.outputs import REPORT, galleries_of, log_artifacts, make_results, write_outputs
+from irrbench.commands.outputs import REPORT, galleries_of, log_artifacts, make_results, prepare_output, write_outputs
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.overview import model_cautions
 from irrbench.plots import MODEL_COLOURS
 from irrbench.report import terminal_table
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside
 from irrbench.tracking.delivery import answer, delivery_for
-from irrbench.tracking.spool import clear_half_written, default_spool, sessions
+from irrbench.tracking.spool import clear_half_written, default_spool, own_sessions
 from irrbench.tracking.store import StoreError, absolute_uri, program, with_password
 from irrbench.training.cell import Tracking, cell_colours, make_cells, unfinish_damaged
 from irrbench.training.fit import read_key
@@ -78,7 +78,7 @@ def run_benchmark(
     console = console or SafeConsole()
     with quiet():
         check_config(config)
-        output = prepare_folder(Path(config.output))
+        output = prepare_output(Path(config.output))
         data = load_data(config)
         introduce(config, data, console)
         for refuse in refusals(config, data):
@@ -215,7 +215,7 @@ def _deliver(store: Store, runs: Sequence[Run], console: Console) -> None:
     delivery_for(store.uri, store.spool).drain(limit=600)
     if experiments := [run.experiment_id for run in runs if run.experiment_id is not None]:
         console.print(f"charts: {chart_link(store.uri, experiments[0])}", soft_wrap=True)
-    if sessions(store.spool):
+    if any(own_sessions(store.spool, store.uri)):
         command = f"{program()} sync --spool {shlex.quote(str(store.spool))}"
         console.print(f"Some records did not reach MLflow; send them: {command}", soft_wrap=True)
 

@@ -107,12 +107,13 @@ def parse_predictions(pairs: list[str]) -> dict[str, str]:
         name, equals, folder = (part.strip() for part in pair.partition("="))
         if name and equals and folder:
             found = {name: folder}
-        elif not equals and Path(name).is_dir():
+        elif not equals and name and Path(name).is_dir():
             found = {model: str(path) for model, path in find_models(name).items()}
         else:
+            problem = f"found {pair!r}" if equals or not name else f"there is no folder {name!r}"
             raise ConfigError(
-                f"--predictions must be NAME=DIR, such as unet=outputs/unet; found {pair!r}. "
-                "Or give a folder that holds a folder for each model."
+                "--predictions must be NAME=DIR, such as unet=outputs/unet, or a folder that holds a folder for each "
+                f"model; {problem}."
             )
         for model in found:
             if model in folders:

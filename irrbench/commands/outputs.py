@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,8 @@ from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
 from irrbench.report.benchmark import draw_figures
 from irrbench.report.page import save_drawings, save_picture
 from irrbench.summary import bounds_digest
-from irrbench.training.results import CellResult
+from irrbench.tracking.spool import SPOOL
+from irrbench.training.results import CELLS, CellResult
 
 if TYPE_CHECKING:
     from irrbench.commands.loading import Scored
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FIGURES, REPORT = "figures", "report.html"
+FIGURES, REPORT, CONFIG = "figures", "report.html", "config.yaml"
 MOST_COPIES = 20  # runs that get the results
 
 
@@ -199,6 +200,16 @@ def galleries_of(results: Results, data: RaterData, models: Sequence[CellResult 
     return make_galleries(results, data, best.prediction, remark=remark)
 
 
+def prepare_output(output: Path) -> Path:
+    """Make the output folder of a benchmark, or refuse one to which it cannot or may not be written.
+
+    Raises:
+        ConfigError: see :func:`irrbench._files.prepare_folder`.
+    """
+    tables = [f"{field.name}.csv" for field in fields(Results)]  # and what is no table
+    return prepare_folder(output, folders=[FIGURES, CELLS, f"{CELLS}/*", SPOOL], files=[REPORT, CONFIG, *tables])
+
+
 def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery] = ()) -> list[Path]:
     """Write ``leaderboard.csv``, ``per_image.csv``, ``comparisons.csv``, ..., ``config.yaml``, figures and report.
 
@@ -211,9 +222,9 @@ def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery
     Raises:
         ConfigError: if the disk does not take them.
     """
-    prepare_folder(output)
+    prepare_output(output)
     files = [write_frame(output / f"{name}.csv", frame) for name, frame in results.frames().items()]
-    files.append(write_yaml(output / "config.yaml", results.config))
+    files.append(write_yaml(output / CONFIG, results.config))
     drawings = draw_figures(results)
     files += save_drawings(output / FIGURES, drawings)
     for gallery in galleries:

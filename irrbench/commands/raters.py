@@ -14,6 +14,7 @@ from irrbench._files import prepare_folder, quiet, write_frame, write_yaml
 from irrbench.commands.benchmark import ALL_ENDED_WELL, reach_store
 from irrbench.commands.checking import introduce
 from irrbench.commands.loading import load_data
+from irrbench.commands.outputs import CONFIG, FIGURES, REPORT
 from irrbench.config import ConfigError, ReliabilityConfig, StudyOptions
 from irrbench.reliability.study import Study, study
 from irrbench.report.page import save_drawings, write_page
@@ -21,13 +22,23 @@ from irrbench.report.raters import draw_figures, findings, headline, study_page
 from irrbench.report.terminal import reliability_table
 from irrbench.tracking import Run, chart_link
 from irrbench.tracking.run import log_reliability
+from irrbench.tracking.spool import SPOOL
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from irrbench.data import RaterData
 
-TABLES, FIGURES, REPORT = "tables", "figures", "report.html"
+TABLES = "tables"
+
+
+def prepare_output(config: ReliabilityConfig) -> Path:
+    """Make the output folder of a study, or refuse one to which it cannot or may not be written.
+
+    Raises:
+        ConfigError: see :func:`irrbench._files.prepare_folder`.
+    """
+    return prepare_folder(Path(config.output), folders=[FIGURES, TABLES, SPOOL], files=[REPORT, CONFIG])
 
 
 def write_outputs(study: Study, config: ReliabilityConfig, *, command: str = "") -> list[Path]:
@@ -44,12 +55,12 @@ def write_outputs(study: Study, config: ReliabilityConfig, *, command: str = "")
     Raises:
         ConfigError: if the disk does not take them.
     """
-    output = prepare_folder(Path(config.output))
+    output = prepare_output(config)
     drawings = draw_figures(study, pictures=config.pictures)
     page = study_page(study, drawings, config=config.as_dict(), command=command)
     return [
         write_page(output / REPORT, page),
-        write_yaml(output / "config.yaml", config.as_dict()),
+        write_yaml(output / CONFIG, config.as_dict()),
         *(write_frame(output / TABLES / f"{name}.csv", table) for name, table in study.tables.items()),
         *save_drawings(output / FIGURES, drawings),
     ]
@@ -116,7 +127,7 @@ def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Co
     """
     console = console or SafeConsole()
     with quiet():
-        output = prepare_folder(Path(config.output))
+        output = prepare_output(config)
         data = load_data(config)
         said = introduce(config, data, console)
         # The embedded readers are the first, second, ... of each scan, and not the same persons on all.

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +46,12 @@ CREATE, METRICS = "create", "metrics"
 MAX_HEAD = 1 << 26  # bytes of a record before its payload
 MAX_RUN = 120  # characters of a run in the name of a record
 LATEST = 1 << 62  # of numbers in a record, which stores keep in eight bytes
+SPOOL = "irrbench-spool"  # in the working directory, or in an output folder
 REFUSED, REASONS = "refused", "reasons.txt"  # beside the sessions: what a store can never take, and why
 _RECORD = re.compile(r"(?P<number>\d{8,})-(?P<kind>[a-z_]+)-(?P<run>[\w.]+)\.op")
 _session_numbers = itertools.count()
+# A link is not written through, and a pipe is not waited for.
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 Order = tuple[str, int]  # folder of the session, number of the record
 
@@ -206,10 +209,11 @@ class QueuedRequest(NamedTuple):
         folder = self.record.parent.parent / REFUSED
         with suppress(OSError):
             folder.mkdir(mode=0o700, exist_ok=True)
-            name = f"{self.record.parent.name}-{self.record.name}"
-            with (folder / REASONS).open("a", encoding="utf-8") as file:
-                file.write(f"{name}: {reason}\n")
-            self.record.replace(folder / name)
+            if why_not_own(folder, is_folder=True) is None:
+                name = f"{self.record.parent.name}-{self.record.name}"
+                self.record.replace(folder / name)
+                with open(os.open(folder / REASONS, _APPEND, 0o600), "a", encoding="utf-8") as file:  # noqa: PTH123
+                    file.write(f"{name}: {reason}\n")
         self.discard()
 
 
@@ -353,7 +357,7 @@ def _lock_session(folder: Path) -> FileLock:
 
 def default_spool(folder: Path = Path()) -> Path:
     """Return the folder named by ``IRRBENCH_SPOOL``, else ``irrbench-spool`` in a folder, the working directory."""
-    return Path(os.environ.get("IRRBENCH_SPOOL") or folder / "irrbench-spool").absolute()
+    return Path(os.environ.get("IRRBENCH_SPOOL") or folder / SPOOL).absolute()
 
 
 def sessions(spool: Path) -> list[Path]:
@@ -361,13 +365,20 @@ def sessions(spool: Path) -> list[Path]:
     return sorted(path for path in spool.glob("*") if path.is_dir() and path.name != REFUSED)
 
 
-def claim_all(spool: Path, tracking_uri: str) -> list[Session]:
-    """Take over this user's sessions of one store whose processes have ended, oldest first."""
-    claimed = []
+def own_sessions(spool: Path, tracking_uri: str) -> Iterator[Path]:
+    """Return the folders of this user's sessions of one store, oldest first."""
     for folder in sessions(spool):
         with suppress(OSError, SpoolError):  # a session that names no store is reported by `deliver`
             if store_of(folder) == tracking_uri and _is_own(folder):
-                claimed.append(Session.claim(folder))
+                yield folder
+
+
+def claim_all(spool: Path, tracking_uri: str) -> list[Session]:
+    """Take over this user's sessions of one store whose processes have ended, oldest first."""
+    claimed = []
+    for folder in own_sessions(spool, tracking_uri):
+        with suppress(OSError, SpoolError):
+            claimed.append(Session.claim(folder))
     return [session for session in claimed if session is not None]
 
 

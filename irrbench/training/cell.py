@@ -26,7 +26,7 @@ from irrbench.training.batches import Transforms, check_scored, check_splits, ch
 from irrbench.training.classes import source_digest
 from irrbench.training.losses import select_loss
 from irrbench.training.models import check_model
-from irrbench.training.results import DONE, LOCK, Axes, find_damage, group_name, is_finished, remove
+from irrbench.training.results import CELLS, DONE, LOCK, Axes, find_damage, group_name, is_finished, remove
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -130,7 +130,7 @@ class Cell(NamedTuple):
 
 def cell_folder(output: Path, name: str, config: CellConfig) -> Path:
     """The folder of a cell; a folder that was made under another name is found by its digest."""
-    cells = output / "cells"
+    cells = output / CELLS
     found = sorted(path for path in cells.glob(f"*-{config.digest}") if path.is_dir())
     return next(iter(found), cells / f"{slug(name)}-{config.digest}")
 

@@ -34,6 +34,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 DONE, RUN, LOCK, LOG, MASKS = "done.json", "run.json", "lock", "failure.log", "predictions.npz"
 TABLE, CURVE = "per_image.csv", "curve.csv"
 LAST, BEST = "last.ckpt", "best.ckpt"
+CELLS = "cells"  # in the output folder: the folders of the cells
 RESULTS = (TABLE, CURVE, MASKS)
 _PLAIN = 2**24  # bytes of a JSON file, at most
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from irrbench.commands import ConfigError
 from irrbench.commands import benchmark as benchmark_module
-from irrbench.commands.benchmark import reach_store
+from irrbench.commands.benchmark import Store, reach_store
 from irrbench.commands.main import main
 from irrbench.commands.raters import run_reliability
 from irrbench.config import ReliabilityConfig, load_settings
@@ -22,6 +22,7 @@ from irrbench.data import load_folder
 from irrbench.tracking import delivery as deliveries
 from irrbench.tracking import server as server_module
 from irrbench.tracking import store as store_module
+from irrbench.tracking.spool import Request, RunAddress, Session
 from irrbench.tracking.store import StoreError, unreadable, why_silent
 from tests.callbacks.outages import forget, locked, nobody, silent_listener, slow_server
 from tests.training.conftest import run_recorded, small_config
@@ -147,6 +148,16 @@ def test_a_database_that_is_locked_holds_nothing_up(study, store, tmp_path, fold
     check_files(output, "leaderboard.csv")
     assert len(warnings_of(caplog)) == 1
     assert records(output / "irrbench-spool") > 10
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_only_what_waits_for_this_store_is_said_to_wait(tmp_path, is_own) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    waiting = Session.create(tmp_path / "spool", uri if is_own else "http://127.0.0.1:9")
+    waiting.add(Request("finish", RunAddress(run_id="r")))  # of a process that lives: nothing takes it over
+    console = Console(file=io.StringIO(), width=500)
+    benchmark_module._deliver(Store(uri, "nodules", tmp_path / "spool"), [], console)
+    assert ("Some records did not reach MLflow" in console.file.getvalue()) == is_own
 
 
 def test_what_can_never_be_a_store_is_refused_before_anything_is_computed(study, store, tmp_path) -> None:

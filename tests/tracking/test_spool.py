@@ -21,12 +21,14 @@ from irrbench.tracking.spool import (
     RunAddress,
     Session,
     clear_half_written,
+    own_sessions,
     read_record,
     sessions,
     write_record,
 )
 from irrbench.tracking.store import StoreError, absolute_uri
 
+URI = "http://127.0.0.1:9"
 RUN = RunAddress(run_id="r1")
 
 
@@ -339,3 +341,29 @@ def test_what_was_cut_off_is_removed_for_who_writes_it_again(tmp_path) -> None:
     assert not any(path.exists() for path in cut)
     assert len(list(whole.glob("*.op"))) == 1
     assert len(list(tmp_path.glob("*/*.tmp"))) == 1, "of another store"
+
+
+@pytest.mark.parametrize("kind", ["link to a folder", "link to a file", "pipe"])
+def test_what_is_refused_is_written_into_no_place_of_somebody_else(tmp_path, kind) -> None:
+    theirs, spool = tmp_path / "theirs", tmp_path / "spool"
+    theirs.mkdir()
+    (theirs / "notes").write_text("kept\n")
+    spool.mkdir(mode=0o700)
+    if kind == "link to a folder":
+        (spool / "refused").symlink_to(theirs)
+    else:
+        (spool / "refused").mkdir()
+        reasons = spool / "refused" / "reasons.txt"
+        os.mkfifo(reasons) if kind == "pipe" else reasons.symlink_to(theirs / "notes")
+    session = Session.create(spool, URI)
+    session.add(Request("finish", RUN)).set_aside("never")
+    assert [(path.name, path.read_text()) for path in theirs.iterdir()] == [("notes", "kept\n")]
+    assert session.close()  # the record does not wait for ever
+
+
+def test_the_sessions_of_a_store_are_those_of_no_other(tmp_path) -> None:
+    made = {uri: Session.create(tmp_path, uri) for uri in (URI, f"{URI}0")}
+    for session in made.values():
+        session.add(Request("finish", RUN))
+    assert list(own_sessions(tmp_path, URI)) == [made[URI].folder]
+    assert list(own_sessions(tmp_path, f"{URI}00")) == []
