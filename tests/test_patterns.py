@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irrbench import VotePatterns
-from irrbench._counting import count_on_accelerator, cpu, levels
+from irrbench._counting import count_on_accelerator, cpu, digest_masks, levels
 from irrbench._counting.cpu import count_packed, histogram
+from irrbench._counting.digest import mixed
+from irrbench._counting.masks import as_bits
 
 B, R, H, W = 3, 4, 5, 7
 
@@ -114,6 +116,18 @@ def test_not_contiguous():
     assert torch.equal(turned.counts, VotePatterns.from_masks(masks, roi=roi, preds=preds).counts)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.float32])
+def test_bits_are_zeros_and_ones_whatever_the_dtype(dtype):
+    for one in (1, 255):
+        bits = as_bits((one * torch.tensor([[0, 1, 1]])).to(dtype), "masks", validate=True)
+        assert (bits.dtype, bits.tolist()) == (torch.uint8, [[0, 1, 1]])
+    if dtype is not torch.bool:
+        other = torch.tensor([0, 1, 7]).to(dtype)
+        assert as_bits(other, "masks", validate=False).tolist() == [0, 1, 1]
+        with pytest.raises(ValueError, match=r"`roi` must hold 0 and 1 .*found the values 0, 1, 7\."):
+            as_bits(other, "roi", validate=True)
+
+
 @pytest.mark.parametrize(
     ("values", "remedy"),
     [
@@ -165,6 +179,50 @@ def test_the_digest_knows_where_marks_are():
     assert torch.equal(digest(255 * masks.to(torch.uint8), roi=roi), known)
     for other in (masks.roll(64, -1), masks.flip(1), masks.flip(2), masks.roll(1, 2)):  # with equal counts, or nearly
         assert (digest(other, roi=roi) != known).all()
+
+
+def split_mix(number: int) -> int:
+    """Output ``number + 1`` of SplitMix64 with seed 0, in Python's integers."""
+    z = (number + 1) * 0x9E3779B97F4A7C15 % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
+
+
+def slow_digest(masks, tile):
+    """One image's ``(R, N)``: a number of the rater, of the part of the image, and of the 32 pixels, for each mark."""
+    total = 0
+    for r, mask in enumerate(masks.tolist()):
+        for n in (n for n, is_marked in enumerate(mask) if is_marked):
+            start, inside = n // tile * tile, n % tile
+            bit = 8 * (inside // 8 % 4) + 7 - inside % 8
+            part = split_mix(start) | 1 if start else 1
+            total += (split_mix(r - len(masks)) | 1) * part * (split_mix(inside // 32) << bit)
+    return (total + 2**63) % 2**64 - 2**63
+
+
+def test_the_digest_is_of_published_numbers_and_stays_as_checkpoints_hold_it(monkeypatch):
+    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F, 0xF88BB8A8724C81EC]
+    assert [number % 2**64 for number in mixed(torch.arange(4)).tolist()] == published
+    masks, _, _ = draw(13, (2, 3, 300))
+    for tile in (cpu._TILE, 128):
+        monkeypatch.setattr(cpu, "_TILE", tile)
+        assert digest(masks).tolist() == [slow_digest(image, tile) for image in masks]
+
+
+def test_the_digest_of_any_number_of_raters():
+    masks, roi, _ = draw(14, (2, 19, 9, 11))
+    present = torch.ones(2, 19, dtype=torch.bool)
+    present[1, 10] = False
+    known = digest_masks(masks, present, roi)
+    parts = [
+        digest(masks[:, first : first + 8], present=present[:, first : first + 8], roi=roi) for first in (0, 8, 16)
+    ]
+    assert torch.equal(known, parts[0] + 3 * parts[1] + 5 * parts[2])
+    assert torch.equal(digest_masks(255 * masks.float(), present, 255 * roi.int()), known)
+    assert torch.equal(digest_masks(masks, present, torch.ones_like(roi)), digest_masks(masks, present, None))
+    assert (digest_masks(masks[:, [*range(8, 16), *range(8), 16, 17, 18]], present, roi) != known).all()
+    assert (digest_masks(masks, torch.ones_like(present), roi) == known).tolist() == [True, False]
 
 
 def test_moving_one_mark_changes_the_digest():
@@ -275,6 +333,10 @@ def test_both_ways_of_counting_agree(with_roi):
     inside = roi.flatten(1) if with_roi else None
     counts, found = count_on_accelerator(planes, present, inside)
     assert torch.equal(counts, count_packed(planes, present, inside))
+    inside_marks = masks.flatten(2) & present[:, :, None] & (roi.flatten(1)[:, None] if with_roi else True)
+    for image, known in zip(inside_marks.tolist(), found.tolist(), strict=True):
+        codes = [sum(mask[n] << r for r, mask in enumerate(image)) for n in range(H * W)]
+        assert (sum(code * split_mix(n) for n, code in enumerate(codes)) - known) % 2**64 == 0
     other = [planes[0].roll(1, 2), planes[1]]
     assert (count_on_accelerator(other, present, inside)[1] != found).tolist() == present.any(1).tolist()
     assert torch.equal(count_on_accelerator([planes[0], 255 - planes[1]], present, inside)[1], found)

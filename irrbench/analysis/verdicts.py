@@ -60,8 +60,7 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
             verdict = _first_true(
                 (np.isnan(ratios.estimates), "undefined"),
                 (np.full(len(p), is_withheld), NO_VERDICT),
-                (np.isnan(p_holm), "undefined"),
-                (p_holm >= 1 - options.level, "not distinguishable"),
+                (~(p_holm < 1 - options.level), "not distinguishable"),
                 (gain(score, ratios.estimates) > 0, "above"),
                 otherwise="below",
             )

@@ -30,8 +30,13 @@ def test_by_hand():
     assert found["failure"].tolist() == ["score of 0", "score of 0", "score under 0.3", "score under 0.3"]
     assert found["limit"].tolist() == [0, 0, 0.3, 0.3]
     assert found["share"].tolist() == [0, 2 / N, 0, 5 / N]
-    for row, failed in zip(found.to_dict("records"), [0, 2, 0, 5], strict=True):
+    lower = build_results(models(m=failing), Resampling(level=0.8), questions=Questions(failure={"iou": 0.3})).failures
+    for place, failed in enumerate([0, 2, 0, 5]):
+        row = found.loc[place]
         assert (row["share_low"], row["share_high"]) == pytest.approx(clopper_pearson(failed, N))
+        assert lower.loc[place, ["share_low", "share_high"]].tolist() == pytest.approx(
+            clopper_pearson(failed, N, level=0.8)
+        )
         assert (row["n_images"], row["n_groups"], row["effective_n"]) == (N, N, pytest.approx(N))
 
 

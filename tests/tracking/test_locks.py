@@ -7,8 +7,9 @@ import threading
 import time
 
 import pytest
+from filelock import Timeout
 
-from irrbench.tracking.locks import exclusive
+from irrbench.tracking.locks import acquire_lock, exclusive, release_lock
 from irrbench.tracking.spool import Session
 
 OPEN = """
@@ -62,9 +63,21 @@ def test_a_file_system_without_locks_lets_pass(tmp_path, monkeypatch, code) -> N
         raise OSError(code, "no locks here")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
+    release_lock(acquire_lock(tmp_path / "mlflow.db", timeout=0))
     begin = time.monotonic()
     assert overlaps(lambda: exclusive(tmp_path / "mlflow.db")) > 0
     assert time.monotonic() - begin < 5
+
+
+def test_a_disk_that_fails_gives_no_lock(tmp_path, monkeypatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def fail(*_):
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match="the disk is broken"):
+        acquire_lock(tmp_path / "lock", timeout=0)
 
 
 def test_a_folder_that_cannot_be_written_lets_pass_and_takes_no_session(tmp_path) -> None:
@@ -72,6 +85,22 @@ def test_a_folder_that_cannot_be_written_lets_pass_and_takes_no_session(tmp_path
     assert overlaps(lambda: exclusive(tmp_path / "file" / "mlflow.db")) > 0
     with pytest.raises(OSError, match="file"):
         Session.create(tmp_path / "file" / "spool", "http://host")
+
+
+def test_a_lock_that_another_process_takes_at_the_release_stays(tmp_path, monkeypatch) -> None:
+    lock, others = acquire_lock(tmp_path / "lock", timeout=0), []
+    release = lock.release
+
+    def release_and_be_followed():
+        release()
+        others.append(acquire_lock(tmp_path / "lock", timeout=0))
+
+    monkeypatch.setattr(lock, "release", release_and_be_followed)
+    release_lock(lock)
+    with pytest.raises(Timeout):
+        acquire_lock(tmp_path / "lock", timeout=0)
+    release_lock(*others)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
