@@ -85,6 +85,17 @@ def test_columns_are_those_that_scripts_rely_on():
     ]  # fmt: skip
 
 
+def test_rows_of_every_table_are_numbered_through():
+    made = random_tables(2, 12)
+    for name, frame in made.items():
+        other = frame[[column for column in frame if column.startswith("iou")]]
+        made[name] = frame.join(other.rename(columns=lambda column: column.replace("iou", "f1")))
+    frames = build_results(made).frames()
+    assert set(frames["verdicts"]["score"]) == {"iou", "f1"}
+    for name, frame in frames.items():
+        assert frame.index.tolist() == list(range(len(frame))), name
+
+
 def slow_samples(columns: list[list[float]], groups: list[str], resamples: int, seed: int) -> list[list[float]]:
     """Draw groups with replacement, list their images, take the mean: no array operation but the draw."""
     names = list(dict.fromkeys(groups))

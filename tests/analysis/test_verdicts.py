@@ -231,8 +231,12 @@ def test_simultaneous_intervals_hold_the_separate_ones():
     simultaneous = [f"{end}_simultaneous" for end in ends]
     assert alone["n_models"] == 1
     assert alone[simultaneous].tolist() == pytest.approx(alone[ends].tolist())
-    many = build_results(tables(*[0.0] * 5), Resampling(interval="student")).verdicts
+    many, again, of_other_seed = (
+        build_results(tables(*[0.0] * 5), Resampling(interval="student", seed=seed)).verdicts for seed in (0, 0, 1)
+    )
     assert many["n_models"].tolist() == [5] * 5
+    pd.testing.assert_frame_equal(again, many, check_exact=True)
+    assert (of_other_seed[simultaneous] != many[simultaneous]).all(axis=None)
     separate, together = (many[columns[1]] - many[columns[0]] for columns in (ends, simultaneous))
     ratio = (together / separate).to_numpy()
     bonferroni = stats.t.ppf(1 - 0.025 / 5, N - 1) / stats.t.ppf(0.975, N - 1)
