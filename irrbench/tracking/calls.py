@@ -1,8 +1,8 @@
 """The calls that write into a run: a request holds the name of one of these functions and its arguments.
 
-Each may be performed again without harm: metrics carry their time, and MLflow keeps equal points once; tags, tables,
-pictures and views are overwritten; runs are found by a tag before they are created. The calls on artifacts, on
-reference runs and on the chart view are beside their subjects, in :mod:`irrbench.tracking.files`,
+Each may be performed again without harm: points of metrics and runs are looked for before they are written; tags,
+tables, pictures and views are overwritten. Where the store is on this machine, one process at a time does so. The calls
+on artifacts, on reference runs and on the chart view are beside their subjects, in :mod:`irrbench.tracking.files`,
 :mod:`irrbench.tracking.reference_runs` and :mod:`irrbench.tracking.view`.
 """
 
@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,6 +34,7 @@ from irrbench.tracking.names import (
     safe_part,
 )
 from irrbench.tracking.processes import PROCESS_TAG, close_abandoned, has_ended
+from irrbench.tracking.queues import FILES
 from irrbench.tracking.refusals import PartlyRefusedError, UnknownCallError, is_final
 from irrbench.tracking.spool import Request
 from irrbench.tracking.store import (
@@ -69,6 +72,17 @@ def perform(connection: Connection, requests: Sequence[Request]) -> None:
     Raises what MLflow raises; see :func:`irrbench.tracking.refusals.is_refusal`.
     """
     first = requests[0]
+    with nullcontext() if first.kind in FILES else connection.alone():
+        try:
+            _perform(connection, requests)
+        except Exception as error:
+            if not (is_final(error) and connection.is_replaced(first.run.key)):
+                raise
+            _perform(connection, requests)
+
+
+def _perform(connection: Connection, requests: Sequence[Request]) -> None:
+    first = requests[0]
     run = StoredRun(connection, first.run, first.created)
     if len(requests) > 1:
         runs = [(StoredRun(connection, request.run, request.created), request.arguments) for request in requests]
@@ -95,25 +109,34 @@ def create(
     """Create the run, and its experiment where there is none; where there is a run with its key, only set the tags."""
     key, connection, left = run.address.key, run.connection, dict(tags or {})
     _, experiment_id = open_store(connection.tracking_uri, run.address.experiment, artifact_location=artifact_location)
-    if active := connection.find_runs(experiment_id, key, deleted=False):
-        # of an earlier attempt, or the same predictions scored before
-        connection.created.discard(str(active[0].info.run_id))
-    else:
+    if not connection.find_runs(experiment_id, key, deleted=False):  # else of an earlier attempt
         # MLflow takes the run's user from these tags, and a process that ends here leaves a run that is recognised.
         own = {tag: cut(left.pop(tag), MAX_TAG) for tag in [*left] if safe_key(tag) == tag} | {KEY_TAG: key}
         name = own.get(NAME_TAG) or (run_name and cut(run_name, MAX_KEY))
         made = connection.client.create_run(experiment_id, start_time=run.created, tags=own, run_name=name)
-        connection.created.add(str(made.info.run_id))
         if has_ended(own.get(PROCESS_TAG, "-")):  # its end may wait, too
             connection.client.set_terminated(made.info.run_id, "KILLED")
     if not connection.has_closed:
         connection.has_closed = True
         close_abandoned(connection.client)
     for twin in connection.find_runs(experiment_id, key, deleted=False)[1:]:
-        # MLflow's client sends a request again that a dying server has performed but not answered
-        connection.client.delete_run(twin.info.run_id)
+        _delete_twin(connection.client, str(twin.info.run_id))
     if left:
         log_tags(run, call_keys(run, left))
+
+
+def _delete_twin(client: Any, run_id: str) -> None:
+    """End and delete one of two runs with a key.
+
+    MLflow's client sends a request again that a dying server has performed but not answered, and of two processes that
+    score the same predictions on a server both may find no run.
+    """
+    try:
+        client.set_terminated(run_id, "KILLED")
+        client.delete_run(run_id)
+    except Exception as error:
+        if not is_final(error):  # else another process has deleted it just now
+            raise
 
 
 @call
@@ -153,7 +176,7 @@ def name_points(run: StoredRun, values: Mapping[str, float], step: int, by: str 
 def log_points(run: StoredRun, points: Sequence[Point], *, whole: bool = False) -> None:
     """Log points of metrics in one request, and if the store refuses one of them, the others.
 
-    A run that was there before, as that of the same predictions or of a training that is resumed, keeps a point that it
+    A run that others may write, as that of the same predictions or of a training that is resumed, keeps a point that it
     has with an equal value.
 
     Args:
@@ -161,19 +184,21 @@ def log_points(run: StoredRun, points: Sequence[Point], *, whole: bool = False) 
         points: of any number of metrics.
         whole: whether to log all or none.
     """
-    is_new = not run.address.key or run.run_id in run.connection.created
-    known = None if is_new else run.connection.latest.setdefault(run.run_id, {})
-    after: dict[str, dict[int, float]] = {}
-    if known is not None:
-        after = {key: dict(known.get(key) or _read_latest(run, key)) for key in {key for key, *_ in points}}
-        points = [point for point in points if _is_new(after[point[0]], point)]
+    if run.address.key:
+        points = _missing(run, points)
     entries = [entities().Metric(*point) for point in points]
     if whole:
         run.client.log_batch(run.run_id, metrics=entries)
     else:
         log_entries(run, "metrics", entries)
-    if known is not None:
-        known.update(after)
+
+
+def _missing(run: StoredRun, points: Iterable[Point]) -> list[Point]:
+    """Return the points that a run lacks, or has with another value; of keys whose steps all come later, none is."""
+    steps = {metric.key: metric.step for metric in run.client.get_run(run.run_id).data.to_proto().metrics}
+    asked = {key for key, _, _, step in points if step <= steps.get(key, -math.inf)}
+    latest = {key: _read_latest(run, key) for key in asked}
+    return [point for point in points if _is_new(latest.setdefault(point[0], {}), point)]
 
 
 def log_entries(run: StoredRun, kind: str, entries: Sequence[Any]) -> None:

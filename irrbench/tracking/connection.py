@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from irrbench.tracking.artifacts import open_artifacts
+from irrbench.tracking.locks import exclusive
 from irrbench.tracking.refusals import RunNotCreatedError
 from irrbench.tracking.spool import RunAddress
-from irrbench.tracking.store import KEY_TAG, connect
+from irrbench.tracking.store import KEY_TAG, connect, local_place
 
 
 def entities() -> Any:
@@ -29,8 +31,6 @@ class Connection:
         never: names of addresses of runs that the store has refused to create.
         names: what names are called, by the id of the run.
         said: names of which a user was told that they are called otherwise.
-        created: ids of runs that were created through this connection, and are nobody else's.
-        latest: by the id of a run that was there before, the latest value by key and step, as far as it was asked for.
         artifacts: MLflow's repositories of artifacts, by the id of the run.
         is_opening: whether it is being opened, which takes long where MLflow creates a database.
         has_closed: whether the runs of ended processes were closed.
@@ -42,8 +42,6 @@ class Connection:
     never: set[str] = field(default_factory=set)
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
-    created: set[str] = field(default_factory=set)
-    latest: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     artifacts: dict[str, Any] = field(default_factory=dict)
     is_opening: bool = False
     has_closed: bool = False
@@ -59,15 +57,29 @@ class Connection:
                 self.is_opening = False
         return self._client
 
+    def alone(self, part: str = "") -> AbstractContextManager[bool]:
+        """Let one process at a time find what is there and write what is missing; servers have no locks.
+
+        Args:
+            part: what is written, if not the values of the store's runs; see :func:`irrbench.tracking.locks.exclusive`.
+        """
+        return exclusive(local_place(self.tracking_uri), part)
+
     def find_runs(self, experiment_id: str, key: str, *, deleted: bool = True) -> list[Any]:
-        """Return the runs with a key, deleted ones last or not at all; the first is the one that counts."""
+        """Return the runs with a key, deleted ones last or not at all; the first, the oldest, counts."""
         kinds = entities().ViewType
         of_key, wanted = f"tags.\"{KEY_TAG}\" = '{key}'", kinds.ALL if deleted else kinds.ACTIVE_ONLY
         runs = self.client.search_runs([experiment_id], of_key, run_view_type=wanted)
-        found = sorted(runs, key=lambda run: (run.info.lifecycle_stage == "deleted", run.info.run_id))
+        oldest = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+        found = sorted(oldest, key=lambda run: run.info.lifecycle_stage == "deleted")
         if found:
             self.known[key] = (str(found[0].info.run_id), experiment_id)
         return found
+
+    def is_replaced(self, key: str) -> bool:
+        """Whether another run of the key counts now than before: another process has deleted its twin."""
+        before = self.known.get(key)
+        return before is not None and bool(self.find_runs(before[1], key)) and self.known[key] != before
 
 
 @dataclass(frozen=True)

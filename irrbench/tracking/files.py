@@ -8,10 +8,10 @@ import json
 import re
 import tempfile
 import uuid
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 
 LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"
 LOGGED_IMAGES_TAG = "mlflow.loggedImages"
+P = ParamSpec("P")
+
+
+def _one_at_a_time(function: Callable[Concatenate[StoredRun, P], None]) -> Callable[Concatenate[StoredRun, P], None]:
+    """Let one process at a time write the files of a run, which may take long; its values are not waited for."""
+
+    @wraps(function)
+    def alone(run: StoredRun, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        with run.connection.alone(run.run_id):
+            function(run, *args, **kwargs)
+
+    return alone
+
 
 # Tables.
 
@@ -33,6 +46,7 @@ TABLE_FOLDER = "per_image"
 
 
 @call
+@_one_at_a_time
 def table(run: StoredRun, *, split: str, payload: Payload) -> None:
     """Write ``per_image/<split>.json`` and ``.parquet``, replacing what a former call wrote.
 
@@ -93,6 +107,7 @@ MAX_PICTURE = 150  # characters of a key in a file's name, of which file systems
 
 
 @call
+@_one_at_a_time
 def picture(run: StoredRun, *, key: str, step: int, payload: Payload) -> None:
     """Write a picture and its thumbnail where MLflow's chart page looks for them.
 
@@ -163,6 +178,7 @@ def pack_picture(image: NDArray[np.uint8]) -> Payload:
 
 
 @call
+@_one_at_a_time
 def file(run: StoredRun, *, name: str, folder: str | None, payload: Payload = EMPTY) -> None:
     """Write a file into the run's artifacts."""
     with tempfile.TemporaryDirectory() as temporary:

@@ -19,9 +19,6 @@ from itertools import accumulate
 from pathlib import PurePath
 from typing import TYPE_CHECKING, TypeVar
 
-from irrbench.tracking.locks import exclusive
-from irrbench.tracking.store import sqlite_file
-
 if TYPE_CHECKING:
     from irrbench.tracking.connection import StoredRun
 
@@ -120,8 +117,7 @@ def call_names(
     """
     known = run.connection.names.setdefault(run.run_id, {})
     if new := [name for name in names if name not in known]:
-        database = sqlite_file(run.connection.tracking_uri)
-        with exclusive(database):
+        with run.connection.alone() as is_alone:
             for _ in range(MAX_ATTEMPTS):
                 data = run.client.get_run(run.run_id).data
                 taken = [*data.metrics, *data.params, *data.tags, *known.values()]
@@ -132,9 +128,9 @@ def call_names(
                 if not naming.has_new:
                     break
                 run.client.set_tag(run.run_id, NAMES_TAG, naming.to_tag())
-                if database is not None:
+                if is_alone:
                     break
-                time.sleep(SETTLING)  # a server has no locks: another process may have replaced the tag just now
+                time.sleep(SETTLING)  # another process may have replaced the tag just now
         known |= found  # only now: what fails above is tried again
     return {name: known[name] for name in names}
 

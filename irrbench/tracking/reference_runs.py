@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 from irrbench.plots import DISPLAY_NAMES, ROLE_COLOURS
 from irrbench.tracking.calls import bounds_of_other_splits, call, dataset, log_params, log_points, log_tags
 from irrbench.tracking.connection import Connection, StoredRun
 from irrbench.tracking.files import table
-from irrbench.tracking.locks import exclusive
 from irrbench.tracking.names import MAX_KEY, call_keys, call_name, cut, entry_name
 from irrbench.tracking.processes import own_process
 from irrbench.tracking.spool import Payload, RunAddress
-from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG, sqlite_file
+from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG
 
 NOTES = {
     "ceiling": "Each rater's mask on the majority of the image's other raters, averaged over raters (with two raters "
@@ -35,7 +33,6 @@ NOTES = {
 }
 SHOWN_RULES = {"data": "{}", "ties": "ties {}", "empty_reference": "empty references {}"}  # in names
 USUAL_RULES = {"empty_reference": "drop"}
-P = ParamSpec("P")
 
 
 @call
@@ -87,19 +84,6 @@ def _reference_runs(run: StoredRun, split: str, digest: str) -> ReferenceRuns:
     )
 
 
-def _one_at_a_time(
-    method: Callable[Concatenate[ReferenceRuns, P], None],
-) -> Callable[Concatenate[ReferenceRuns, P], None]:
-    """Let one process at a time read what is there and write what is missing; two would both write it."""
-
-    @wraps(method)
-    def alone(pair: ReferenceRuns, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        with exclusive(sqlite_file(pair.ceiling.connection.tracking_uri)):
-            method(pair, *args, **kwargs)
-
-    return alone
-
-
 @dataclass(frozen=True)
 class ReferenceRuns:
     """The pair of runs of an experiment that shows ceiling and floor on every chart.
@@ -138,13 +122,11 @@ class ReferenceRuns:
         own = _bounds_entry(split, bounds_id)
         other = None if sibling is None else _check_entry(sibling)
         connection = Connection(str(client.tracking_uri), client)
-        # Two processes that both find nothing would create two pairs.
-        with exclusive(sqlite_file(connection.tracking_uri)):
+        with connection.alone():  # two processes that both find nothing would create two pairs
             ids = [_run_of(role, client, experiment_id, own, other) for role in ("ceiling", "floor")]
         created = {"created": time} if time else {}
         return cls(*(StoredRun(connection, RunAddress(run_id), **created) for run_id in ids))
 
-    @_one_at_a_time
     def log(
         self,
         ceiling: Mapping[str, float],
@@ -166,7 +148,6 @@ class ReferenceRuns:
             new = {key: {0, *steps.get(key, ())} - _steps_of(run, key) for key in finite}
             log_points(run, [(key, finite[key], run.created, step) for key in new for step in sorted(new[key])])
 
-    @_one_at_a_time
     def log_rules(self, rules: Mapping[str, Any]) -> None:
         """Write the rules of the bounds into both runs, as parameters and into the description.
 
@@ -180,7 +161,6 @@ class ReferenceRuns:
             lines = [NOTES[role], "", *(f"- {key}: {value}" for key, value in {**known, **wanted}.items())]
             log_tags(run, {NOTE_TAG: "\n".join(lines)})
 
-    @_one_at_a_time
     def give_names(self, rules: Mapping[str, Any], digest: str) -> None:
         """Name both runs after data and rules, unless their user has named them; the digest tells equal names apart."""
         for role, run in self.runs.items():

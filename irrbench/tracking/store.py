@@ -16,7 +16,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from urllib.parse import urlsplit
+from urllib.request import url2pathname, urlopen
 
 from irrbench._display import PLACEHOLDER, hide_secrets, without_password
 from irrbench.tracking.creation import make_database, table_names
@@ -198,6 +199,16 @@ def sqlite_file(tracking_uri: str) -> Path | None:
     """
     match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", tracking_uri)
     return None if match is None or match[1].startswith((":memory:", "file:")) else Path(match[1])
+
+
+def local_place(tracking_uri: str) -> Path | None:
+    """Return the file or the folder in which a store of this machine is, None for every other store.
+
+    >>> [str(local_place(uri)) for uri in ("sqlite:///runs/mlflow.db", "file:///data/mlruns", "http://host:5000")]
+    ['runs/mlflow.db', '/data/mlruns', 'None']
+    """
+    is_folder = tracking_uri.startswith("file:")
+    return Path(url2pathname(urlsplit(tracking_uri).path)) if is_folder else sqlite_file(tracking_uri)
 
 
 def absolute_uri(tracking_uri: str) -> str:

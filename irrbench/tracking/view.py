@@ -55,7 +55,8 @@ _PICTURE_NAME = re.compile(r"images/(?P<key>.+?)[+%]step[+%](?P<step>\d+)[+%]")
 def view(run: StoredRun, scores: Sequence[str]) -> None:
     """Save the chart view of the run's experiment; see :func:`save_chart_view`."""
     try:
-        update_chart_view(run.client, run.experiment_id, scores=tuple(scores))
+        with run.connection.alone(VIEW_KEY):
+            update_chart_view(run.client, run.experiment_id, scores=tuple(scores))
     except Exception as error:
         if not is_refusal(error):
             raise
@@ -66,8 +67,9 @@ def view(run: StoredRun, scores: Sequence[str]) -> None:
 @call
 def first_view(run: StoredRun, keys: Sequence[str]) -> None:
     """Save a view of these metric keys where the experiment has none yet: what models log later replaces it."""
-    if VIEW_TAG not in run.client.get_experiment(run.experiment_id).tags:
-        _save(run.client, run.experiment_id, view_state(keys, "", {}))
+    with run.connection.alone(VIEW_KEY):
+        if VIEW_TAG not in run.client.get_experiment(run.experiment_id).tags:
+            _save(run.client, run.experiment_id, view_state(keys, "", {}))
 
 
 def save_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str] = DEFAULT_SCORES) -> bool:

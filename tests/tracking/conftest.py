@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlflow
 import pandas as pd
 import pytest
 
@@ -38,3 +42,21 @@ def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     return Store(uri, *open_store(uri, "nodules"))
+
+
+@pytest.fixture
+def read_together(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let a method return when that many threads have read, or half a second after the first."""
+
+    def patch(name: str, threads: int, owner: type = mlflow.MlflowClient) -> None:
+        together, read = threading.Barrier(threads), getattr(owner, name)
+
+        def wait(*args: Any, **kwargs: Any) -> Any:
+            found = read(*args, **kwargs)
+            with suppress(threading.BrokenBarrierError):
+                together.wait(0.5)
+            return found
+
+        monkeypatch.setattr(owner, name, wait)
+
+    return patch

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 import pytest
 from filelock import Timeout
 
+from irrbench.tracking import locks
 from irrbench.tracking.locks import acquire_lock, exclusive, release_lock
 from irrbench.tracking.spool import Session
 
@@ -55,18 +57,100 @@ def test_nobody_waits_where_the_store_is_no_file() -> None:
     assert overlaps(lambda: exclusive(None)) > 0
 
 
-@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_lets_pass(tmp_path, monkeypatch, code) -> None:
+@pytest.fixture
+def no_locks(request, monkeypatch) -> None:
     fcntl = pytest.importorskip("fcntl")
 
     def refuse(*_):
-        raise OSError(code, "no locks here")
+        raise OSError(getattr(request, "param", errno.ENOSYS), "no locks here")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+def test_a_call_within_a_call_passes_and_the_outer_one_still_holds_the_lock(tmp_path) -> None:
+    database = tmp_path / "mlflow.db"
+    other = []
+    with exclusive(database) as outer, exclusive(tmp_path / "." / "mlflow.db") as inner:
+        thread = threading.Thread(target=lambda: other.append(_is_free(database)))
+        thread.start()
+        thread.join()
+    assert (outer, inner, other) == (True, True, [False])
+    assert _is_free(database)
+
+
+def _is_free(database) -> bool:
+    try:
+        release_lock(acquire_lock(database.with_name(f".{database.name}.lock"), timeout=0))
+    except Timeout:
+        return False
+    return True
+
+
+def test_parts_of_a_store_do_not_wait_for_each_other(tmp_path) -> None:
+    with exclusive(tmp_path / "mlflow.db") as store, exclusive(tmp_path / "mlflow.db", "0a1b") as part:
+        assert (store, part) == (True, True)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".mlflow.db.0a1b.lock", ".mlflow.db.lock"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_holds_a_lock_for_too_long_is_waited_for_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0.2)
+    waited = []
+    lock = acquire_lock(tmp_path / ".mlflow.db.lock", timeout=0)
+    for _ in range(2):
+        begin = time.monotonic()
+        with exclusive(tmp_path / "mlflow.db") as is_held:
+            waited.append((is_held, time.monotonic() - begin >= 0.2))
+    release_lock(lock)
+    with exclusive(tmp_path / "mlflow.db") as is_held:
+        assert is_held
+    assert waited == [(False, True), (False, False)]
+
+
+@pytest.mark.parametrize("no_locks", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], indirect=True)
+def test_on_a_file_system_without_locks_one_at_a_time_passes_and_nothing_stays(tmp_path, no_locks) -> None:
     release_lock(acquire_lock(tmp_path / "mlflow.db", timeout=0))
-    begin = time.monotonic()
-    assert overlaps(lambda: exclusive(tmp_path / "mlflow.db")) > 0
-    assert time.monotonic() - begin < 5
+    assert overlaps(lambda: exclusive(tmp_path / "mlflow.db")) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+HOLD = """
+import errno, fcntl, sys, time
+from pathlib import Path
+from irrbench.tracking.locks import exclusive
+def refuse(*_): raise OSError(errno.ENOSYS, "no locks here")
+fcntl.flock = refuse
+with exclusive(Path(sys.argv[1])) as is_held:
+    print(is_held, flush=True)
+    time.sleep(100)
+"""
+
+
+def test_without_locks_what_a_killed_process_holds_is_taken_over(tmp_path, no_locks, monkeypatch) -> None:
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0.5)
+    database = tmp_path / "mlflow.db"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(database)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "True\n"
+        with exclusive(database) as is_held:
+            assert not is_held
+        other.kill()
+    with exclusive(database) as is_held:
+        assert is_held
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_locks_what_another_machine_has_left_is_removed_after_a_minute(tmp_path, no_locks, monkeypatch) -> None:
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0.2)
+    marker = tmp_path / ".mlflow.db.held"
+    marker.write_text("4711\nanother-machine\n1\n")
+    os.utime(marker, (time.time() + 60,) * 2)
+    held = []
+    for _ in range(3):
+        with exclusive(tmp_path / "mlflow.db") as is_held:
+            held.append((is_held, marker.exists()))
+        if held == [(False, True)]:
+            os.utime(marker, (time.time() - 1,) * 2)
+    assert held == [(False, True), (False, False), (True, True)]
 
 
 def test_a_disk_that_fails_gives_no_lock(tmp_path, monkeypatch) -> None:

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import suppress
 
-import mlflow
 import pandas as pd
 import pytest
 from pytorch_lightning.loggers import MLFlowLogger
@@ -108,23 +106,10 @@ def test_a_deleted_run_is_made_anew_and_the_other_kept(store) -> None:
     assert after.floor.run_id != before.floor.run_id
 
 
-def read_together(monkeypatch, name: str, threads: int) -> None:
-    """Let a client's method return when that many threads have read, or half a second after the first."""
-    together, read = threading.Barrier(threads), getattr(mlflow.MlflowClient, name)
-
-    def wait(*args, **kwargs):
-        found = read(*args, **kwargs)
-        with suppress(threading.BrokenBarrierError):
-            together.wait(0.5)
-        return found
-
-    monkeypatch.setattr(mlflow.MlflowClient, name, wait)
-
-
-def test_trainings_that_find_no_bounds_at_the_same_time_make_one_pair(store, monkeypatch) -> None:
+def test_trainings_that_find_no_bounds_at_the_same_time_make_one_pair(store, monkeypatch, read_together) -> None:
     """The second one does not even look until the first has made them."""
     found = []
-    read_together(monkeypatch, "search_runs", 2)
+    read_together("search_runs", 2)
     threads = [threading.Thread(target=lambda: found.append(ids(find(store)))) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -178,19 +163,10 @@ def test_the_line_has_a_point_at_every_step_of_the_model(store) -> None:
     assert history(pair.ceiling, "val/site _A_/iou") == dict.fromkeys((0, 1, 3, 7, 12), 0.7)
 
 
-def test_trainings_at_the_same_time_draw_and_name_the_bounds_once(store, tmp_path, monkeypatch) -> None:
+def test_trainings_at_the_same_time_draw_and_name_the_bounds_once(store, tmp_path, monkeypatch, read_together) -> None:
     """Of two that find nothing at the same moment, the second one waits and sees what the first has written."""
     trainings = [Run(store.uri, store.new_run().address, tmp_path / f"spool{number}") for number in range(3)]
-    together = threading.Barrier(3)
-    read = ReferenceRuns.find_or_create.__func__
-
-    def find_together(cls, *args, **kwargs):
-        pair = read(cls, *args, **kwargs)
-        together.wait(60)
-        return pair
-
-    monkeypatch.setattr(ReferenceRuns, "find_or_create", classmethod(find_together))
-    read_together(monkeypatch, "get_metric_history", 3)
+    read_together("get_metric_history", 3)
     for run in trainings:
         run.log_bounds("val", "1f", {"data": "lidc", "ties": "average"})
         run.log_bounds_line("val", "1f", {"val/iou": 0.7}, {"val/iou": 0.1}, last_step=8)

@@ -416,7 +416,7 @@ session.add(Request("finish", address, {"status": sys.argv[4]}))
 def test_two_processes_that_name_at_once_on_a_server_keep_their_names_apart(store, monkeypatch) -> None:
     """A server has no locks: both read the list of names before either has written it."""
     run, other = store.new_run(), Connection(store.uri)
-    monkeypatch.setattr("irrbench.tracking.names.sqlite_file", lambda _: None)
+    monkeypatch.setattr("irrbench.tracking.connection.local_place", lambda _: None)
     monkeypatch.setattr("irrbench.tracking.names.SETTLING", 0.0)
     first = StoredRun(Connection(store.uri), run.address)
     second = StoredRun(other, run.address)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 from mlflow.entities import ViewType
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from irrbench.plots import MODEL_COLOURS
 from irrbench.tracking import Run, RunAddress, palette_beside
@@ -63,6 +65,69 @@ def test_a_creation_that_the_store_has_performed_twice_leaves_one_run(store, mon
     assert (left.info.run_id, left.data.metrics) == (run.run_id, {"val/iou": 0.5})
     deleted = store.client.search_runs([store.experiment_id], run_view_type=ViewType.DELETED_ONLY)
     assert [twin.data.metrics for twin in deleted] == [{}]
+
+
+def test_the_same_predictions_scored_by_two_processes_at_once_are_one_run(store, tmp_path, read_together) -> None:
+    """The second process looks for run, point and picture when the first has written them."""
+    for name in ("search_runs", "get_run"):
+        read_together(name, 2)
+    read_together("list_artifacts", 2, LocalArtifactRepository)
+    runs = [Run.new(store.uri, "nodules", key="k1", spool=tmp_path / f"spool{number}") for number in range(2)]
+    for run in runs:
+        run.create(run_name="unet")
+        run.log_scores({"test/iou": 0.5}, step=0)
+        run.log_panel("test/a", np.zeros((4, 4, 3), np.uint8), step=0)
+        run.finish()
+        time.sleep(0.002)  # equal points of one millisecond are one
+    assert [run.drain(limit=60) for run in runs] == [0, 0]
+    (found,) = store.client.search_runs([store.experiment_id], run_view_type=ViewType.ALL)
+    assert found.info.status == "FINISHED"
+    assert len(store.client.get_metric_history(found.info.run_id, "test/iou")) == 1
+    assert len(store.client.list_artifacts(found.info.run_id, "images")) == 2  # the picture and its thumbnail
+
+
+def test_a_point_that_another_process_has_written_since_is_not_written_again(store, tmp_path) -> None:
+    first, second = (Run.new(store.uri, "nodules", key="k1", spool=tmp_path / name) for name in ("a", "b"))
+    first.create()
+    assert first.drain() == 0
+    second.create()
+    for run in (second, first, second):
+        run.log_scores({"test/iou": 0.5, "test/f1": 0.6}, step=0)
+        run.log_scores({"test/f1": 0.7}, step=1)
+        assert run.drain() == 0
+        time.sleep(0.002)
+    counts = {key: len(store.client.get_metric_history(first.run_id, key)) for key in ("test/iou", "test/f1")}
+    assert counts == {"test/iou": 1, "test/f1": 2}
+
+
+def test_of_two_runs_created_at_once_on_a_server_the_older_stays_and_takes_everything(store, tmp_path, monkeypatch):
+    """A server has no locks: both find no run, and the younger one is there, with a score, before the older one."""
+    monkeypatch.setattr("irrbench.tracking.connection.local_place", lambda _: None)
+    older, younger = (Run.new(store.uri, "nodules", key="k1", spool=tmp_path / name) for name in ("a", "b"))
+    create, ids = mlflow.MlflowClient.create_run, []
+
+    def create_run(*args, **kwargs):
+        if not ids:
+            ids.append("")
+            time.sleep(0.002)
+            younger.create(run_name="unet")
+            younger.log_scores({"test/iou": 0.5}, step=0)
+            assert younger.drain() == 0
+            ids[0] = younger.run_id
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_run", create_run)
+    older.create(run_name="unet")
+    assert older.drain() == 0
+    younger.log_scores({"test/f1": 0.6}, step=0)
+    younger.finish()
+    older.log_scores({"test/iou": 0.5}, step=0)
+    assert (younger.drain(), older.drain()) == (0, 0)
+    (left,) = store.client.search_runs([store.experiment_id])
+    assert older.run_id == younger.run_id == left.info.run_id != ids[0]
+    assert (left.info.status, left.data.metrics) == ("FINISHED", {"test/iou": 0.5, "test/f1": 0.6})
+    (deleted,) = store.client.search_runs([store.experiment_id], run_view_type=ViewType.DELETED_ONLY)
+    assert (deleted.info.run_id, deleted.info.status) == (ids[0], "KILLED")
 
 
 def test_only_undefined_scores_send_nothing(tmp_path) -> None:
