@@ -77,19 +77,19 @@ def on_others(name, masks, roi, raters, rater, empty_reference):
 
 
 def bounds(name, masks, roi, pred, present, *, ties="average", empty_reference="drop"):
-    """Scores of one image: a dict by candidate, and the list of raters' scores."""
+    """Scores of one image: a dict by candidate, and the lists of raters' scores and of the others' on each rater."""
     masks, roi, pred = (np.asarray(x).reshape(*np.shape(x)[:-2], -1) for x in (masks, roi, pred))
     raters = [r for r in range(len(masks)) if present[r]]
     readings = ("negative", "positive") if ties == "average" else (ties,)
     scores = {who: [] for who in CANDIDATES}
-    by_rater = [np.nan] * len(masks)
+    by_rater, on_rater = [np.nan] * len(masks), [np.nan] * len(masks)
     for held_out in raters if len(raters) > 1 else []:
         read = [on_fold(name, masks, roi, pred, raters, held_out, ties, empty_reference) for ties in readings]
         for who in read[0]:
             scores[who].append(nanmean([values[who] for values in read]))
         scores["ceiling_of_two"].append(on_others(name, masks, roi, raters, held_out, empty_reference))
-        by_rater[held_out] = scores["ceiling"][-1]
-    return {who: nanmean(values) for who, values in scores.items()} | {"raters": by_rater}
+        by_rater[held_out], on_rater[held_out] = scores["ceiling"][-1], scores["ceiling_of_two"][-1]
+    return {who: nanmean(values) for who, values in scores.items()} | {"raters": by_rater, "on_raters": on_rater}
 
 
 def shares(masks, roi, present, ties):

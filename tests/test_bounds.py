@@ -25,6 +25,7 @@ def compare(masks, roi, preds, present, **rules):
                     getattr(bounds, who)[name][b], expected[who], atol=1e-9, err_msg=f"{name} {who}"
                 )
             np.testing.assert_allclose(bounds.raters[name][b], expected["raters"], atol=1e-9)
+            np.testing.assert_allclose(bounds.folds["ceiling_of_two"][name][b], expected["on_raters"], atol=1e-9)
         shares = reference.shares(masks[b], roi[b], present[b].tolist(), bounds.ties)
         np.testing.assert_allclose([bounds.tied[b], bounds.empty[b]], shares, atol=1e-9)
 

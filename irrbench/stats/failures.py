@@ -83,7 +83,7 @@ def clustered_share(failed: ArrayLike, groups: Sequence[Hashable] | None = None,
     values = np.asarray(failed, float)
     counted = ~np.isnan(values)
     both = np.column_stack([np.where(counted, values, 0.0), counted])
-    top, n = group_sums(both, groups).T if len(values) else np.zeros((2, 0))
+    top, n = group_sums(both, groups).T
     top, n = top[n > 0], n[n > 0]
     images, units = int(n.sum()), len(n)
     if not images:

@@ -14,6 +14,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from irrbench.analysis.candidates import make_candidates
 from irrbench.analysis.results import Questions, Resampling, Results, build_results, resampling_in_words
+from irrbench.scores import SCORES, Score
 from irrbench.stats import alternative_annotator_test
 from tests.analysis.test_leaderboard import CEILING, FLOOR, random_tables, row, table
 
@@ -134,6 +135,28 @@ def test_one_more_failure_by_hand():
         found = build_results({"m": made}, questions=Questions(margins={"iou": float(margin)})).verdicts
         word = "non-inferior to the average rater" if p < 0.025 else "no verdict"
         assert found["ceiling_verdict"].tolist() == [word]
+
+
+def test_one_more_failure_at_a_score_without_limit_is_as_bad_as_the_worst_that_anybody_has(monkeypatch):
+    """Here the worst is the naive rater on one image."""
+    unlimited = {"range": (0, math.inf), "higher_is_better": False, "needs_positives": True}
+    monkeypatch.setitem(SCORES, "distance", Score("distance", "Distance", lambda t: t.fp, **unlimited))
+    rng = np.random.default_rng(6)
+    ceiling, floor = rng.uniform(2, 4, N), rng.uniform(7, 9, N)
+    model = ceiling + 0.1 * rng.normal(size=N)
+    made = table(model.tolist(), ceiling=ceiling.tolist(), floor=floor.tolist(), score="distance")
+    made["distance_blank"] = floor
+    made.loc[3, "distance_ceiling_of_two"] = math.nan
+    one_more = [*(ceiling - model), ceiling.mean() - floor.max()]
+    found = set()
+    for margin in np.linspace(0.3, 1.2, 13):
+        p = stats.ttest_1samp(one_more, -margin, alternative="greater").pvalue
+        (word,) = build_results({"m": made}, questions=Questions(margins={"distance": float(margin)})).verdicts[
+            "ceiling_verdict"
+        ]
+        assert word == ("non-inferior to the average rater" if p < 0.025 else "no verdict")
+        found.add(word)
+    assert len(found) == 2
 
 
 def test_few_groups_have_no_verdict():

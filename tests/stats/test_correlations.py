@@ -19,6 +19,8 @@ def test_images_on_their_own_as_scipy():
     assert found.r == pytest.approx(reference.statistic)
     assert (found.low, found.high) == pytest.approx(tuple(reference.confidence_interval(0.95)))
     assert (found.n, found.units) == (17, 17)
+    narrower = correlate(x, y, range(17), level=0.8)
+    assert (narrower.low, narrower.high) == pytest.approx(tuple(reference.confidence_interval(0.8)))
 
 
 def test_the_interval_counts_groups():
@@ -36,13 +38,16 @@ def test_pairs_with_a_gap_are_left_out():
 
 @pytest.mark.parametrize(("x", "y"), [([1.0], [2.0]), ([1, 1, 1, 1], [1, 2, 3, 4]), ([], [])])
 def test_undefined(x, y):
-    assert math.isnan(correlate(x, y, range(len(x))).r)
+    found = correlate(x, y, range(len(x)))
+    assert np.isnan(found[:3]).all()
+    assert found[3:] == (len(x), len(x))
 
 
 def test_few_groups_have_no_interval():
-    found = correlate([1, 2, 3], [1, 3, 2], "abc")
-    assert found.r == pytest.approx(0.5)
-    assert math.isnan(found.low)
+    found = correlate([1, 2, 3, 4], [1, 3, 2, 4], "abca")
+    assert found.r == pytest.approx(0.8)
+    assert np.isnan(found[1:3]).all()
+    assert found[3:] == (4, 3)
 
 
 def test_perfect_is_an_interval_of_no_width():
