@@ -28,6 +28,7 @@ from irrbench._settings import (
     load_settings,
 )
 from irrbench.scores import DEFAULT_SCORES, SCORES, select_scores
+from irrbench.tracking.store import check_address
 
 ConfigError = _settings.ConfigError
 LIDC = "embedded LIDC"
@@ -309,6 +310,7 @@ class BenchmarkConfig:
                 "tracking_uri: none is for `irrbench reliability`; a benchmark keeps each cell's curves in an MLflow "
                 "store, found none. Give a file of your own, such as --tracking-uri sqlite:///outputs/mlflow.db."
             )
+        _check_store(self.tracking_uri)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they are stored beside the results: addresses without their passwords."""
@@ -399,9 +401,20 @@ class ReliabilityConfig:
     tracking_uri: str | None = "sqlite:///mlflow.db"
     workers: PositiveInt = 1
 
+    def __post_init__(self) -> None:
+        """Refuse an address at which no store can be."""
+        _check_store(self.tracking_uri)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they are stored beside the results: addresses without their passwords."""
         return {key: _without_passwords(value) for key, value in asdict(self).items()}
+
+
+def _check_store(tracking_uri: str | None) -> None:
+    try:
+        check_address(tracking_uri or "")
+    except ValueError as error:
+        raise ConfigError(f"tracking_uri: {error}") from error
 
 
 def slug(name: str) -> str:

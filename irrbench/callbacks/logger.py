@@ -45,6 +45,9 @@ class SpoolingMLFlowLogger(Logger):
         spool: the folder in which requests wait; ``IRRBENCH_SPOOL`` or else ``irrbench-spool`` if not given.
         save_dir: folder for what others save beside the run, as :attr:`save_dir`.
 
+    Raises:
+        ValueError: for an address at which no store can be, as ``sqlite://mlflow.db``.
+
     Example:
         >>> SpoolingMLFlowLogger("nodules", tracking_uri="http://127.0.0.1:9").name  # no server is asked
         'nodules'

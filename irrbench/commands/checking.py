@@ -24,6 +24,8 @@ from irrbench.data.problems import Problem, count_problems, summarize_problems
 from irrbench.plots import DISPLAY_NAMES
 from irrbench.reliability.covariates import check_covariates
 from irrbench.reliability.study import check_exclusions, exclude_by_shares, remark
+from irrbench.tracking.creation import PlaceError, check_place
+from irrbench.tracking.store import DEFAULT_TRACKING_URI, sqlite_file
 from irrbench.training.batches import check_scored, check_splits
 from irrbench.training.cell import check_grid
 from irrbench.training.grid import check_executor
@@ -43,9 +45,10 @@ def check_config(config: DataConfig) -> None:
     """Refuse what no data can make right.
 
     Raises:
-        ConfigError: predictions whose name is a bound's or holds control characters, or an executor that is not
-            installed.
+        ConfigError: a store, not the default, whose file cannot be made; predictions whose name is a bound's or holds
+            control characters, or an executor that is not installed.
     """
+    _check_place(config.tracking_uri)
     if not isinstance(config, BenchmarkConfig):
         return
     taken = sorted(set(config.predictions) & {*DISPLAY_NAMES.values(), BLIND_NAME})
@@ -54,6 +57,17 @@ def check_config(config: DataConfig) -> None:
     for name in filter(has_control, config.predictions):
         raise ConfigError(f"--predictions: {name!r} holds a control character; call the model something else.")
     check_executor(config.executor, config.address)
+
+
+def _check_place(tracking_uri: str | None) -> None:
+    database = None if tracking_uri in {None, DEFAULT_TRACKING_URI} else sqlite_file(str(tracking_uri))
+    try:
+        if database is not None:
+            check_place(database)
+    except PlaceError as error:
+        raise ConfigError(f"--tracking-uri: {error}") from error
+    except OSError:  # as of a full disk: what is logged waits in the spool
+        return
 
 
 def refusals(config: DataConfig, data: RaterData) -> Iterator[Callable[[], object]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from irrbench._display import SafeConsole
 from irrbench._files import prepare_folder, quiet, write_frame, write_yaml
 from irrbench.commands.benchmark import ALL_ENDED_WELL, reach_store
-from irrbench.commands.checking import introduce
+from irrbench.commands.checking import check_config, introduce
 from irrbench.commands.loading import load_data
 from irrbench.commands.outputs import CONFIG, FIGURES, REPORT
 from irrbench.config import ConfigError, ReliabilityConfig, StudyOptions
@@ -127,6 +127,7 @@ def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Co
     """
     console = console or SafeConsole()
     with quiet():
+        check_config(config)
         output = prepare_output(config)
         data = load_data(config)
         said = introduce(config, data, console)

@@ -47,6 +47,11 @@ class Connection:
     has_closed: bool = False
 
     @property
+    def is_open(self) -> bool:
+        """Whether it was opened."""
+        return self._client is not None
+
+    @property
     def client(self) -> Any:
         """An ``mlflow.MlflowClient``."""
         if self._client is None:

@@ -8,12 +8,14 @@ leaves either a usable store or none; the next process removes the draft.
 
 from __future__ import annotations
 
+import errno
 import glob
 import logging
 import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from contextlib import closing, suppress
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 QUIET_SECONDS = 15.0  # an unfinished file that nobody has written to for so long is not being made any more
 COMPANIONS = ("-journal", "-wal", "-shm")  # of an sqlite file; a new file would be ruined by those of an old one
 ALWAYS_FILLED = {"alembic_version", "workspaces"}  # tables with rows in a store that holds nothing
+NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 # The draft's process removes it and ends when this one does: its standard input is a pipe that ends then.
 MAKE = """
 import glob, os, sys, threading
@@ -43,6 +46,32 @@ mlflow.MlflowClient(tracking_uri="sqlite:///" + sys.argv[1])
 """
 
 
+class PlaceError(OSError):
+    """A place at which there is no sqlite store and none can be made; its user can change that."""
+
+
+def check_place(database: Path) -> None:
+    """Check that there is an sqlite file, or that one can be made; nothing is made.
+
+    Raises:
+        PlaceError: if its folder does not take it, or something else has the name.
+        OSError: if that may end by itself, as a full disk.
+    """
+    database = database.absolute()
+    try:
+        if database.exists() and not database.is_file():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder or a device")
+        if not database.exists():
+            tempfile.TemporaryFile(dir=next(folder for folder in database.parents if folder.exists())).close()
+    except OSError as error:
+        if error.errno not in NO_PLACE:
+            raise
+        raise PlaceError(
+            f"expected to make the MLflow store {database}, found that this cannot be ({error.strerror}). Name a store "
+            "in a folder that you can write to, such as sqlite:////home/me/mlflow.db."
+        ) from error
+
+
 def make_database(database: Path) -> None:
     """Make an MLflow store where there is none, or one whose making was cut off before anything was in it.
 
@@ -55,6 +84,7 @@ def make_database(database: Path) -> None:
         OSError: if the folder or the disk does not take it; with the reason.
     """
     database = database.absolute()
+    check_place(database)
     if is_made(database) and not _drafts(database):
         return
     database.parent.mkdir(parents=True, exist_ok=True)

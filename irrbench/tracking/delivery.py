@@ -31,6 +31,7 @@ from typing import TypeVar
 from irrbench._display import hide_secrets, without_password
 from irrbench.tracking.calls import CREATING, perform
 from irrbench.tracking.connection import Connection
+from irrbench.tracking.creation import check_place
 from irrbench.tracking.owners import SpoolError
 from irrbench.tracking.queues import WHOLE_STORE, Outcome, QueueName, Queues, queue_of
 from irrbench.tracking.refusals import PartlyRefusedError, RunNotCreatedError, UnknownCallError, is_final, is_refusal
@@ -75,6 +76,8 @@ def send(connection: Connection, batch: list[QueuedRequest], *, ask_first: float
             logger.debug("no longer there: %s", error)
             return Outcome(one_line(error, connection.tracking_uri))
         reason, missing = one_line(error, connection.tracking_uri), isinstance(error, RunNotCreatedError)
+        if not (connection.is_open or is_refusal(error)):  # whatever is sent
+            return Outcome(reason, silent=True)
         outcome = Outcome(reason, refused=is_refusal(error), final=is_final(error), missing=missing)
         if outcome.final and len(batch) == 1:
             batch[0].set_aside(outcome.reason or "")
@@ -114,6 +117,7 @@ class Delivery:
         self._sending: dict[int, tuple[list[QueuedRequest], float]] = {}  # by worker: what it sends, and since when
         self._answered = -math.inf
         self._waited, self._idle = 0.0, 0.0  # seconds that were waited at ends so far, and those without progress
+        self._is_interrupted = False  # by Ctrl-C while it was waited for
         self._failing: dict[QueueName, tuple[float, str]] = {}  # queues whose latest request failed: since when, why
         self._said = set[object]()  # what was warned of
 
@@ -158,6 +162,13 @@ class Delivery:
                 of the process (a database file: :data:`LOCAL_PATIENCE`). If not given, see the module.
             last: whether the process ends; then what remains is said in any case.
         """
+        try:
+            return self._drain(limit, last=last)
+        except KeyboardInterrupt:
+            self._is_interrupted = True
+            raise
+
+    def _drain(self, limit: float | None, *, last: bool) -> int:
         begin = progress = now = time.monotonic()
         with self._changed:
             self._forget_removed()
@@ -171,7 +182,7 @@ class Delivery:
                 patience, longest, stuck = self._limits(limit, last=last)
                 self._replace_stuck(stuck, postpone=False)
                 now = time.monotonic()
-                is_made = self._is_slow and self.connection.is_opening  # a new database, which takes MLflow its time
+                is_made = self._is_local and self.connection.is_opening  # a new database, which takes MLflow its time
                 progress, count = now if is_made or len(self._queues) < count else progress, len(self._queues)
                 if now - progress > patience or now - begin > longest:
                     break
@@ -201,6 +212,8 @@ class Delivery:
 
     def _limits(self, limit: float | None, *, last: bool = False) -> tuple[float, float, float]:
         """Return the seconds to wait without progress, in all, and before a worker that hangs is abandoned."""
+        if self._is_interrupted:
+            return 0.0, 0.0, STUCK
         longest, stuck = (LOCAL_LIMIT, LOCAL_PATIENCE) if self._is_slow else (LIMIT, STUCK_AT_END)
         if limit is None:
             return self._patience - self._idle, longest - (0.0 if last else self._waited), stuck
@@ -258,12 +271,22 @@ class Delivery:
 
     def _work(self, number: int) -> None:
         if number == 1:
+            self._check_place()
             self._take_over()
         while batch := self._next(number):
             is_fresh = time.monotonic() - self._answered < TRUST_SECONDS
             outcome = send(self.connection, batch, ask_first=None if is_fresh else ASK_SECONDS)
             with self._changed:
                 self._settle(number, batch, outcome)
+
+    def _check_place(self) -> None:
+        """Say at once that there can be no database file; other failures of one may be those of a busy machine."""
+        try:
+            if (database := sqlite_file(self.tracking_uri)) is not None:
+                check_place(database)
+        except OSError as error:
+            with self._changed:
+                self._warn(str(error))
 
     def _take_over(self) -> None:
         """Queue what processes that have ended have left for this store."""
@@ -406,4 +429,7 @@ def delivery_for(tracking_uri: str, spool: Path) -> Delivery:
 def _drain_all() -> None:
     for (process, *_), delivery in _deliveries.items():
         if process == os.getpid():
-            delivery.drain(last=True)
+            with suppress(KeyboardInterrupt):
+                delivery.drain(last=True)
+                continue
+            delivery.drain(last=True)  # says what waits

@@ -28,7 +28,7 @@ from irrbench.tracking.delivery import Delivery, delivery_for
 from irrbench.tracking.processes import own_process
 from irrbench.tracking.reference_runs import bounds, bounds_line, bounds_table
 from irrbench.tracking.spool import Payload, Request, RunAddress, default_spool
-from irrbench.tracking.store import NOTE_TAG, ROLE_TAG, ROLES, absolute_uri
+from irrbench.tracking.store import NOTE_TAG, ROLE_TAG, ROLES, absolute_uri, check_address
 from irrbench.tracking.view import RELIABILITY, first_view, view
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ class Run:
         tracking_uri: the store.
         address: id or key of the run.
         spool: the folder in which requests wait.
+
+    Raises:
+        ValueError: for an address at which no store can be.
     """
 
     tracking_uri: str
@@ -70,7 +73,7 @@ class Run:
     spool: Path = field(default_factory=default_spool)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tracking_uri", absolute_uri(self.tracking_uri))
+        object.__setattr__(self, "tracking_uri", absolute_uri(check_address(self.tracking_uri)))
 
     @classmethod
     def new(cls, tracking_uri: str, experiment: str, *, key: str | None = None, spool: Path | None = None) -> Run:

@@ -10,8 +10,10 @@ import sqlite3
 import ssl
 import sys
 import sysconfig
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from http.client import HTTPException
+from importlib.metadata import entry_points
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -20,7 +22,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname, urlopen
 
 from irrbench._display import PLACEHOLDER, hide_secrets, without_password
-from irrbench.tracking.creation import make_database, table_names
+from irrbench.tracking.creation import check_place, make_database, table_names
 
 # Tags by which the runs of an experiment are found, and by which MLflow's pages know what to show.
 ROLE_TAG = "irrbench.role"
@@ -40,6 +42,15 @@ DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 DEFAULT_PORT = 5000
 SERVER_TIMEOUT = 10.0  # seconds; MLflow's own client waits for minutes
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # how addresses of databases that MLflow takes begin
+SCHEMES = frozenset({*DATABASES, "http", "https", "file", "databricks", "databricks-uc", "uc"})  # without plugins
+MAX_PORT = 65535
+REMEDIES = {  # what to do about an answer, by its code
+    "40[13]": "Log in as a user who may: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+    "MLFLOW_TRACKING_TOKEN.",
+    "429": "It is asked too often: try again later.",
+    "5..": "Its log says why.",
+    "...": "That is no MLflow server, or a page to log in to: check the address.",
+}
 
 # Opening a store.
 
@@ -101,6 +112,7 @@ def connect(tracking_uri: str) -> Any:
         ConnectionError: if the database cannot be read, or nothing answers at a server's address within seconds; MLflow
             itself waits for minutes.
     """
+    check_address(tracking_uri)
     if is_server(tracking_uri) and (silence := why_silent(tracking_uri, seconds=SERVER_TIMEOUT)):
         raise unreadable(tracking_uri, ConnectionError(silence))
     database = sqlite_file(tracking_uri)
@@ -139,8 +151,15 @@ def _other_version(database: Path) -> str | None:
 
 def unreadable(tracking_uri: str, error: Exception) -> Exception:
     """Return the error to raise when a store does not answer: what was expected, what MLflow said, and the remedy."""
-    said = shorten(hide_secrets(str(error).split("\n")[0], tracking_uri), 200, placeholder=" ...")
+    whole = str(error)
+    body = re.search(r"Response body: '(.*)'", whole)
+    said = shorten(hide_secrets((body[1] if body else whole).split("\n")[0], tracking_uri), 200, placeholder=" ...")
     shown = without_password(tracking_uri)
+    status = re.search(r"(?:error code|it answers|too many) (\d{3})\b", whole)
+    if is_server(tracking_uri) and (status or body):
+        code = status[1] if status else "200"
+        remedy = next(text for codes, text in REMEDIES.items() if re.fullmatch(codes, code))
+        return ConnectionError(f"expected a tracking server at {shown}, found an answer of {code} ({said}). {remedy}")
     if is_server(tracking_uri):
         return ConnectionError(
             f"expected a tracking server at {shown}, found none that answers ({said}). "
@@ -158,6 +177,44 @@ def unreadable(tracking_uri: str, error: Exception) -> Exception:
 
 
 # The address of a store.
+
+
+def check_address(tracking_uri: str) -> str:
+    """Return an address; one at which no store can ever be is refused without asking for it.
+
+    Raises:
+        StoreError: with what is wrong, and the right spelling.
+
+    >>> check_address("sqlite://runs/mlflow.db")
+    Traceback (most recent call last):
+    irrbench.tracking.store.StoreError: expected the address of an MLflow store, found 'sqlite://runs/mlflow.db': \
+the file stands behind three slashes, as in 'sqlite:///runs/mlflow.db', or four if its path begins with one.
+    """
+    if (problem := next(_problems(tracking_uri), None)) is not None:
+        found = shorten(without_password(tracking_uri), 100, placeholder=" ...")
+        raise StoreError(f"expected the address of an MLflow store, found {found!r}: {problem}.")
+    return tracking_uri
+
+
+def _problems(uri: str) -> Iterator[str]:
+    scheme, _, rest = uri.partition(":")
+    kind = scheme.lower().partition("+")[0]
+    host = re.match(r"[\w+.-]+://(?:[^/]*@)?(?:[\w.-]+|\[[^]]*\]):(\d+)(?:[/?]|$)", without_password(uri))
+    if uri != uri.strip() or not uri.isprintable():
+        yield "it begins or ends with a blank, or holds control characters"
+    if kind == "sqlite" and not re.match(r"sqlite(\+\w+)?:///[^?]", uri):
+        path = re.sub(r"^/{0,3}", "", rest) or "mlflow.db"
+        yield f"the file stands behind three slashes, as in 'sqlite:///{path}', or four if its path begins with one"
+    if kind in {"http", "https"} and not names_one_host(uri):
+        yield f"a server's is like '{kind}://host:5000' or '{kind}://host/base', within passwords '/' is %2F, '@' %40"
+    if host is not None and not 0 < int(host[1]) <= MAX_PORT:
+        yield f"ports are numbers from 1 to {MAX_PORT}"
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        yield f"a server's begins with http:// or https://, as 'http://{uri}'"
+    if kind == "postgres":
+        yield f"MLflow calls it 'postgresql{without_password(uri)[len(scheme) :]}'"
+    if "://" in uri and kind not in SCHEMES and scheme not in entry_points(group="mlflow.tracking_store").names:
+        yield f"none begins with {scheme}://, but with sqlite:/// or http://"
 
 
 def is_server(tracking_uri: str) -> bool:
@@ -229,9 +286,9 @@ def with_password(tracking_uri: str) -> str:
     """Return an address that may come from a written configuration, which holds no password, with its password.
 
     Raises:
-        StoreError: if ``MLFLOW_TRACKING_URI`` is not the whole address.
+        StoreError: if ``MLFLOW_TRACKING_URI`` is not the whole address, or no store can be there.
     """
-    if PLACEHOLDER not in tracking_uri or without_password(tracking_uri) != tracking_uri:
+    if PLACEHOLDER not in check_address(tracking_uri) or without_password(tracking_uri) != tracking_uri:
         return tracking_uri
     whole = os.environ.get("MLFLOW_TRACKING_URI", "")
     if without_password(whole) != tracking_uri:
@@ -239,7 +296,7 @@ def with_password(tracking_uri: str) -> str:
             f"{tracking_uri} lacks its password, as written configurations do. Expected the whole address: give it in "
             "MLFLOW_TRACKING_URI, or with --tracking-uri."
         )
-    return whole
+    return check_address(whole)
 
 
 def server_page(tracking_uri: str) -> str:
@@ -252,7 +309,7 @@ def server_page(tracking_uri: str) -> str:
 
 
 def why_silent(tracking_uri: str, *, seconds: float) -> str | None:
-    """Return why a server does not answer or an sqlite file cannot be written now, None if no reason is found.
+    """Return why a server does not answer or an sqlite file cannot be made or written, None if no reason is found.
 
     Any answer of a server counts, even a refusal: only MLflow's own client can log in. Stores of other kinds are not
     asked.
@@ -262,7 +319,10 @@ def why_silent(tracking_uri: str, *, seconds: float) -> str | None:
         seconds: how long to wait for it.
     """
     try:
-        if (database := sqlite_file(tracking_uri)) is not None and database.is_file():
+        if (database := sqlite_file(tracking_uri)) is not None:
+            check_place(database)
+            if not database.is_file():
+                return None
             with closing(sqlite3.connect(database, timeout=seconds)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.rollback()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import ssl
 import threading
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from irrbench.tracking import server as server_module
 from irrbench.tracking import store as store_module
 from irrbench.tracking.spool import Request, RunAddress, Session
 from irrbench.tracking.store import StoreError, unreadable, why_silent
-from tests.callbacks.outages import forget, locked, nobody, silent_listener, slow_server
+from tests.callbacks.outages import answering, forget, locked, nobody, silent_listener, slow_server
 from tests.training.conftest import run_recorded, small_config
 from tests.training.study import ids, write_predictions
 
@@ -164,12 +165,48 @@ def test_what_can_never_be_a_store_is_refused_before_anything_is_computed(study,
     data = load_folder(study)
     client = mlflow.MlflowClient(store)
     client.delete_experiment(client.create_experiment("gone"))
-    for uri, experiment, said in ((store, "gone", "was deleted"), ("nonsense://x", None, "expected an MLflow store")):
+    for uri, experiment, said in ((store, "gone", "was deleted"), ("nonsense://x", None, "expected the address of")):
         with pytest.raises(ConfigError, match=f"--tracking-uri: .*{said}"):
             reach_store(uri, experiment, data, tmp_path)
     driver = unreadable("postgresql://host/base", ModuleNotFoundError("No module named 'psycopg2'"))
     assert isinstance(driver, StoreError)
     assert not isinstance(unreadable("postgresql://host/base", RuntimeError("down")), StoreError)
+
+
+@pytest.mark.parametrize(
+    ("command", "uri", "said"),
+    [
+        *((name, "sqlite://m.db", "three slashes") for name in ("benchmark", "reliability", "check", "ui", "sync")),
+        *((name, "sqlite:////proc/m.db", "cannot be") for name in ("benchmark", "reliability", "check")),
+        *((name, "http://127.0.0.1:99999", "ports") for name in ("benchmark", "sync")),
+    ],
+)
+def test_a_store_that_can_never_be_is_refused_before_anything_is_done(tmp_path, capsys, command, uri, said) -> None:
+    (tmp_path / "spool" / "session").mkdir(parents=True)
+    flags = {"ui": ["--no-browser"], "sync": ["--spool", f"{tmp_path}/spool"]}.get(command, ["--data", "nowhere"])
+    flags = ["--check", *flags] if command == "check" else flags
+    assert main(["benchmark" if command == "check" else command, *flags, "--tracking-uri", uri]) == 2
+    assert re.search(rf"expected .*{said}", "".join(capsys.readouterr()))
+    assert [path.name for path in tmp_path.iterdir()] == ["spool"]
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "said"),
+    [
+        (401, "not authenticated", r"answer of 401 \(not authenticated\)\. Log in"),
+        (403, "no", r"answer of 403 \(no\)\. Log in as a user who may: set MLFLOW_TRACKING_USERNAME"),
+        (429, "slow down", r"answer of 429 .*try again later"),
+        (500, "boom", r"answer of 500 .*Its log says why"),
+        (200, "<html>hotel", r"answer of 200 \(<html>hotel\)\. That is no MLflow server.*check the address"),
+        (404, "nothing here", r"answer of 404 .*That is no MLflow server"),
+    ],
+)
+def test_what_a_server_answers_is_said_with_its_remedy(capsys, monkeypatch, code, body, said) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(server_module, "SERVER_TIMEOUT", 60.0)
+    with answering(code, body) as uri:
+        assert main(["ui", "--no-browser", "--tracking-uri", uri]) == 2
+    assert re.search(f"expected a tracking server at {uri}, found an {said}", capsys.readouterr().err)
 
 
 def test_the_charts_of_a_store_that_does_not_answer_are_a_message(capsys) -> None:

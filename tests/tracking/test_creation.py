@@ -198,7 +198,9 @@ def test_what_is_logged_waits_for_a_store_that_cannot_be_made_yet(tmp_path, copi
     monkeypatch.setattr(creation, "MAKE", "import sys; sys.exit('No space left on device')")
     run = Run.new(f"sqlite:///{tmp_path}/mlflow.db", "lesions", spool=tmp_path / "spool")
     run.create()
+    begin = time.monotonic()
     assert run.drain(limit=60) == 1
+    assert time.monotonic() - begin < 30  # of 60
     assert "No space left on device" in caplog.text
     monkeypatch.setattr(creation, "MAKE", copies[0])
     assert run.drain(limit=60) == 0
@@ -209,6 +211,35 @@ def test_a_folder_that_cannot_be_is_an_error_at_once(tmp_path, copies) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         open_store(f"sqlite:///{tmp_path}/file/mlflow.db", "lesions")
+
+
+@pytest.mark.parametrize("place", ["file/mlflow.db", "file/new/mlflow.db", "folder", "pipe", "/proc/mlflow.db"])
+def test_a_place_where_no_store_can_be_is_said_at_once_and_nothing_is_waited_for(
+    tmp_path, monkeypatch, caplog, place
+) -> None:
+    if place.startswith("/proc") and not Path("/proc/self").exists():
+        pytest.skip("no /proc")
+    monkeypatch.setattr(creation, "MAKE", "import time; time.sleep(60)")
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(creation.PlaceError, match=r"cannot be \(.*\)\. Name a store in a folder"):
+        creation.check_place(tmp_path / place)
+    run = Run.new(f"sqlite:///{tmp_path / place}", "lesions", spool=tmp_path / "spool")
+    run.create()
+    begin = time.monotonic()
+    assert run.drain() == 1
+    assert time.monotonic() - begin < 30  # of 60
+    assert "found that this cannot be (" in caplog.text
+    assert before == sorted(path for path in tmp_path.iterdir() if path.name != "spool")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_read_only_is_no_place(tmp_path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(creation.PlaceError, match="Permission denied"):
+        creation.check_place(tmp_path / "new" / "mlflow.db")
 
 
 def test_a_store_of_an_older_version_is_not_changed_unasked(tmp_path, empty_database) -> None:

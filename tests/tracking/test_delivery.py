@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sqlite3
+import threading
 import time
 from contextlib import closing
 
@@ -19,6 +20,7 @@ import pytest
 from irrbench.tracking import Run, RunAddress, connection, delivery
 from irrbench.tracking.calls import CALLS
 from irrbench.tracking.delivery import Delivery
+from irrbench.tracking.queues import Outcome
 from irrbench.tracking.sync import take_over
 from tests.callbacks.outages import forget
 
@@ -236,16 +238,43 @@ def test_what_two_killed_attempts_have_left_is_in_the_history_once(
     assert sorted(point.step for point in history) == ([0, 1, 2] if goes_on else [0, 1])
 
 
-def test_a_database_that_is_being_made_is_waited_for(store, monkeypatch, caplog) -> None:
+def test_a_second_interrupt_is_not_needed(store, monkeypatch, caplog) -> None:
+    released, waited = threading.Event(), []
+    monkeypatch.setattr(delivery, "perform", lambda *_: released.wait(60))
+    run = store.new_run()
+    run.set_tags({"who": "me"})
+    wait = run.delivery._changed.wait
+
+    def interrupted(seconds=None):
+        if threading.current_thread() is threading.main_thread():
+            waited.append(seconds)
+            if len(waited) == 1:
+                raise KeyboardInterrupt
+        return wait(seconds)
+
+    monkeypatch.setattr(run.delivery._changed, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.drain()
+    assert run.delivery.drain(last=True) == 1
+    assert len(waited) == 2  # of 60 s / 0.05 s
+    assert "1 records wait in" in caplog.text
+    released.set()
+    forget(store.uri, run.spool)
+
+
+@pytest.mark.parametrize("has_failed", [False, True])
+def test_a_database_that_is_being_made_is_waited_for(store, monkeypatch, caplog, has_failed) -> None:
     def slow(tracking_uri: str):
         time.sleep(1.5)
         return connect(tracking_uri)
 
     connect = connection.connect
     monkeypatch.setattr(connection, "connect", slow)
-    monkeypatch.setattr(delivery, "LOCAL_PATIENCE", 1.0)
-    monkeypatch.setattr(delivery, "OPENING", 0.1)
+    for name, seconds in {"LOCAL_PATIENCE": 1.0, "PATIENCE": 1.0, "OPENING": 0.1}.items():
+        monkeypatch.setattr(delivery, name, seconds)
     run = store.new_run()
+    if has_failed:
+        run.delivery._queues.settle([], Outcome("no", silent=True))
     run.set_tags({"who": "me"})
     assert run.drain() == 0
     assert caplog.text == ""

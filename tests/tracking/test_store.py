@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from irrbench.callbacks import SpoolingMLFlowLogger
 from irrbench.tracking import DEFAULT_TRACKING_URI, chart_link, open_store
-from irrbench.tracking.store import program, sqlite_file
+from irrbench.tracking import store as store_module
+from irrbench.tracking.store import check_address, program, sqlite_file, with_password
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -36,7 +40,7 @@ def test_a_deleted_experiment_is_an_error_with_its_remedy(store) -> None:
 
 
 def test_an_unusable_uri_is_an_error_that_shows_a_usable_one() -> None:
-    with pytest.raises(ValueError, match=r"sqlite:///mlflow\.db.*found 'nonsense://x'"):
+    with pytest.raises(ValueError, match=r"found 'nonsense://x': none begins with nonsense://, but with sqlite:///"):
         open_store("nonsense://x", "nodules")
 
 
@@ -59,6 +63,67 @@ def test_a_server_that_is_down_is_an_error_that_names_it_at_once(monkeypatch) ->
 )
 def test_file_behind_a_uri(uri, path) -> None:
     assert sqlite_file(uri) == path
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("sqlite://m.db", "three slashes, as in 'sqlite:///m.db'"),
+        ("sqlite:m.db", "three slashes, as in 'sqlite:///m.db'"),
+        ("SQLite:///m.db", "three slashes, as in 'sqlite:///m.db'"),
+        ("sqlite://", "three slashes, as in 'sqlite:///mlflow.db'"),
+        ("http://host:99999", "ports are numbers from 1 to 65535"),
+        ("postgresql://me:s3cret@host:0/db", "ports are numbers from 1 to 65535"),
+        ("https://me:s3cret@[::1]:70000/base", "ports are numbers from 1 to 65535"),
+        ("http://host:port", "is like 'http://host:5000'"),
+        ("http:/host", "is like 'http://host:5000'"),
+        ("https://", "is like 'https://host:5000'"),
+        ("http://host?token=s3cret", "is like 'http://host:5000'"),
+        ("https://me:s3/cret@host", "'/' is %2F"),
+        ("host.org:5000/base", "as 'http://host.org:5000/base'"),
+        ("postgres://me:s3cret@host/db", "MLflow calls it 'postgresql://me:PASSWORD@host/db'"),
+        ("htp://host", "none begins with htp://"),
+        ("http://host\n", "begins or ends with a blank"),
+    ],
+)
+def test_an_address_of_no_store_is_refused_with_the_right_spelling(uri, said) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        check_address(uri)
+    assert "s3" not in str(caught.value)
+    assert len(str(caught.value)) <= 300
+    with pytest.raises(ValueError, match=re.escape(said)):
+        with_password(uri)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        SpoolingMLFlowLogger("nodules", tracking_uri=uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sqlite:///mlflow.db",
+        "sqlite+pysqlite:////data/m.db?timeout=5",
+        "sqlite:///:memory:",
+        "http://host",
+        "Https://me:s%2Fcret@host:65535/base/",
+        "http://[::1]:1",
+        "postgresql+psycopg2://me:s/c@host:5432/db",
+        "mysql://host/db?password=x",
+        "file:///data/mlruns",
+        "mlruns",
+        "databricks",
+        "databricks://profile",
+        r"C:\data\mlruns",
+    ],
+)
+def test_every_other_address_is_left_to_mlflow(uri) -> None:
+    assert check_address(uri) == uri
+
+
+def test_a_kind_of_store_that_a_plugin_brings_is_one(monkeypatch) -> None:
+    monkeypatch.setattr(store_module, "entry_points", lambda **_: SimpleNamespace(names={"plugin"}))
+    assert check_address("plugin://host") == "plugin://host"
+    with pytest.raises(ValueError, match="none begins with other://"):
+        check_address("other://host")
 
 
 def test_link_to_a_server_has_no_password() -> None:
