@@ -10,7 +10,7 @@ import base64
 import csv
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
@@ -32,11 +32,18 @@ SECRET_VARIABLES = (
     "DATABRICKS_TOKEN",
     "LABELBOX_API_KEY",
 )
-_SECRET_NAME = re.compile(
-    r"(?i)(?:pass|passw|passwd|password|passphrase|pwd|token|secret|credentials?|sig|signature|odbc_connect|"
-    r"(?:api|access|account|secret)[-_]?key)$"
+_HIDDEN_NAMES = (
+    r"(?:pass|passw|passwd|password|passphrase|pwd|token|secret|credentials?|sig|signature|odbc_connect|jwt|bearer|"
+    r"(?:api|access|account|secret)[-_]?key|(?<![^\W_])auth)"
 )
-_SCHEME = r"\b[A-Za-z][A-Za-z0-9+.-]*://"
+_SECRET_NAME = re.compile(rf"(?i){_HIDDEN_NAMES}$")
+_SECRET_IN_QUERY = re.compile(rf"(?i)(?:{_HIDDEN_NAMES}|(?<![\w-])key)$")
+_ADDRESS_NAME = re.compile(r"(?i)(?:ur[il]|address)$")
+_VALUE = r"\"[^\"]*\"|'[^']*'|[^\s,;&}\])'\"]+"
+# What a text gives by name: ``{password: secret}``, also in lines of YAML, and ``token=secret``.
+_IN_MAPPING = rf"(?:^[ \t]+|[{{,][ \t]*)['\"]?[\w-]*{_HIDDEN_NAMES}['\"]?[ \t]*:[ \t]*"
+_NAMED = re.compile(rf"(?im)({_IN_MAPPING}|(?<![\w/.-])[\w.-]*{_HIDDEN_NAMES}=)(?:{_VALUE})")
+_SCHEME = r"\b(?:(?i:https?):/*|[A-Za-z][A-Za-z0-9+.-]*://)"
 _BEGIN, _END = r"(?:(?<!\w)|(?!\w)|(?<=%[0-9A-Fa-f]{2}))", r"(?:(?<!\w)|(?!\w))"  # not within a word
 _LEAST = 3  # characters: shorter pieces of a password are part of any text
 
@@ -44,7 +51,7 @@ _LEAST = 3  # characters: shorter pieces of a password are part of any text
 
 
 def without_password(address: str) -> str:
-    """Return the address of a store, or a text that ends with one, as it may be shown.
+    """Return the address of a store as it may be shown.
 
     A password may hold ``/``, ``@`` and ``:``: it ends at the last ``@``. Of a server, the user's name is left out too.
 
@@ -52,6 +59,8 @@ def without_password(address: str) -> str:
     ('https://PASSWORD@host/base', 'postgresql://me:PASSWORD@host/db')
     >>> without_password("mysql+pymysql://host/db?user=me&password=secret"), without_password("s3://bucket/me@home")
     ('mysql+pymysql://host/db?user=me&password=PASSWORD', 's3://bucket/me@home')
+    >>> without_password("me:secret@host/db")
+    'me:PASSWORD@host/db'
     """
     for start, end in sorted(_secret_places(address), reverse=True):
         address = f"{address[:start]}{PLACEHOLDER}{address[end:]}"
@@ -59,8 +68,9 @@ def without_password(address: str) -> str:
 
 
 def _secret_places(address: str) -> Iterator[tuple[int, int]]:
-    """Where an address holds secrets: in front of its host and in its query."""
-    if (scheme := re.search(_SCHEME, address)) is None:
+    """Where an address, with a scheme or without, holds secrets: in front of its host and in its query."""
+    scheme = re.search(_SCHEME, address) or re.match(r"(?!file:)/{0,2}(?=[^/@:\s]+:(?!\\))", address)
+    if scheme is None:
         return
     begin, is_server = scheme.end(), scheme[0].lower().startswith("http")
     before = re.split(r"\?[^=?/@]+=", address[begin:], maxsplit=1)[0]
@@ -73,39 +83,95 @@ def _secret_places(address: str) -> Iterator[tuple[int, int]]:
     if start < end and not is_path and (is_server or colon):
         yield start, end
         begin = end
-    for found in re.finditer(r"[?&;]([^=&;?]*)=([^&]*)", address[begin:]):
-        if found[2] and _SECRET_NAME.search(unquote(found[1])):
-            yield begin + found.start(2), begin + found.end(2)
+    query = re.search(r"[?#;]", address[begin:])
+    begin += query.end() if query else len(address)
+    after = 0  # of the secret before, which may hold further names
+    for found in re.finditer(r"([^=&;?#]*?)(?:=|%3[Dd])(?=([^&]*))", address[begin:]):
+        if found.start() >= after and found[2] and _SECRET_IN_QUERY.search(unquote(found[1])):
+            after = found.end(2)
+            yield begin + found.start(2), begin + after
+
+
+def without_secrets(value: Any, name: str = "") -> Any:
+    """Return plain values, as those of a configuration, as they may be shown.
+
+    Args:
+        value: mappings, lists and single values.
+        name: the key or the option that gives the value.
+
+    >>> without_secrets({"address": "tcp://me:secret@host", "options": {"password": "secret", "tls": True}})
+    {'address': 'tcp://me:PASSWORD@host', 'options': {'password': 'PASSWORD', 'tls': True}}
+    """
+    if isinstance(value, Mapping):
+        return {key: without_secrets(inner, name if _is_secret(name) else str(key)) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(without_secrets(inner, name) for inner in value)
+    if _is_secret(name) and (isinstance(value, str) or (type(value) in (int, float) and not name.endswith("token"))):
+        return PLACEHOLDER  # a number of tokens is none
+    if isinstance(value, str) and (_ADDRESS_NAME.search(name) or re.search(_SCHEME, value)):
+        return without_password(value)
+    return value
+
+
+def hidden_keys(value: Any, key: str = "") -> Iterator[str]:
+    """The dotted keys whose values :func:`without_secrets` has hidden, because of their names."""
+    if isinstance(value, Mapping | list):
+        for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from hidden_keys(inner, f"{key}.{name}".lstrip("."))
+    elif value == PLACEHOLDER:
+        yield key
+
+
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
 
 
 def hide_secrets(text: str, *addresses: str) -> str:
     """Return a text without the passwords of addresses, of these and of any in it, and of the environment.
 
-    A message may name a password alone, without its percent signs, or the part of it that was taken for a host.
+    A message may name a password alone, without its percent signs, or the part of it that was taken for a host. A
+    password that is a common word stands in many texts that do not mean it: it is replaced where it is given as a
+    value, and not where the address shows it anyway.
 
     >>> hide_secrets("no host 'me:s/cret@db'; tried s%2Fcret", "postgresql://me:s%2Fcret@db/x")
     "no host 'me:PASSWORD@db'; tried PASSWORD"
+    >>> hide_secrets("bad password 'mlflow'; run bin/mlflow", "postgresql://me:mlflow@db/x")
+    "bad password 'PASSWORD'; run bin/mlflow"
     """
     for address in addresses:
         text = text.replace(address, without_password(address))
     text = re.sub(rf"{_SCHEME}[^\s'\"<>]+", lambda found: without_password(found[0]), text)
+    text = _NAMED.sub(rf"\1{PLACEHOLDER}", text)
     known = {form for address in addresses for form in _forms(address)}
     known |= {os.environ[name] for name in SECRET_VARIABLES if len(os.environ.get(name, "")) > _LEAST}
+    shown = " ".join(map(without_password, addresses))
     for form in sorted(known, key=len, reverse=True):
-        end = form[len(form.rstrip("@")) :]
-        text = re.sub(rf"{_BEGIN}{re.escape(form)}{_END}", PLACEHOLDER + end, text)
+        if re.search(rf"{_BEGIN}{re.escape(form)}{_END}", shown) is None:
+            text = re.sub(_places_of(form), rf"\g<before>{PLACEHOLDER}{form[len(form.rstrip('@')) :]}", text)
     return text
+
+
+def _places_of(form: str) -> str:
+    """A pattern of where a text says a secret: anywhere but in a word, and common words where they are a value."""
+    word = re.escape(form)
+    if re.fullmatch(r"[A-Za-z]{1,12}\d+", form):
+        return rf"(?P<before>(?<![\w/\\.-])){word}(?![\w/\\-]|\.\w)"  # nor in a path
+    if not re.fullmatch(r"[A-Za-z]{1,12}|\d{1,8}", form):
+        return rf"(?P<before>{_BEGIN}){word}{_END}"
+    named = rf"\b{_HIDDEN_NAMES}[\"']?[ :=]{{1,3}}[\"'`]?"
+    return rf"(?P<before>(?i:{named})){word}\b|(?<=[\"'`]){word}(?=[\"'`])|(?<!\w){word}(?=@)"
 
 
 def _forms(address: str) -> Iterator[str]:
     """Every form in which a message may have the secrets of an address."""
     for start, end in _secret_places(address):
         pair = address[start:end]
-        secret = pair.partition(":")[2] or pair if address[:start].endswith("://") else pair
+        is_server = re.search(r"(?i)https?:/*$", address[:start]) is not None
+        secret = (is_server and pair.partition(":")[2]) or pair
         plain = {secret, unquote(secret), unquote_plus(secret)}
         plain |= set(re.findall(r"(?i)pwd=([^;]+)", unquote_plus(secret)))
         for form in plain:
-            pieces = re.split(r"[/@:?#]", form)
+            pieces = re.split(r"[/@:?#;]", form)
             yield from (piece for piece in pieces if len(piece) > _LEAST or len(pieces) == 1)
             # What stands before the last "@" may be taken for a host, whatever is left of the password before it.
             yield from (f"{form[found.end() :]}@" for found in re.finditer(r"[/@:?#]", form))
@@ -120,15 +186,18 @@ def hide_in_command(arguments: Iterable[str]) -> list[str]:
     ['irrbench', 'ui', '--tracking-uri=https://PASSWORD@host', '--api-key', 'PASSWORD']
     """
     shown: list[str] = []
-    is_secret = False
+    option = ""  # whose value comes next
     for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        is_option = name.startswith("-") and _SECRET_NAME.search(name) is not None
-        if is_option and equals:
-            shown.append(f"{name}={PLACEHOLDER}")
-        else:
-            shown.append(PLACEHOLDER if is_secret and not name.startswith("-") else without_password(argument))
-        is_secret = is_option and not equals
+        name, equals, value = argument.partition("=")
+        if not argument.startswith("-"):
+            name, equals, value = option, "", argument
+        elif not equals:
+            shown.append(argument)
+            option = argument
+            continue
+        hidden = _NAMED.sub(rf"\1{PLACEHOLDER}", without_secrets(value, name))
+        shown.append(f"{name}={hidden}" if equals else hidden)
+        option = ""
     return shown
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from irrbench import _settings
-from irrbench._display import without_password
+from irrbench._display import PLACEHOLDER, hidden_keys, without_secrets
 from irrbench._settings import (
     ClosedUnitInterval,
     NonNegativeInt,
@@ -305,6 +305,11 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         """Refuse unknown scores, and to keep no runs: cells are resumed, and compared by a link, through them."""
         select_scores(self.scores)
+        if (hidden := next(hidden_keys(asdict(self)), None)) is not None:
+            raise ConfigError(
+                f"{hidden}: found {PLACEHOLDER}, which written configurations have in the place of a secret. Expected "
+                "the value itself: give it, or take the key out."
+            )
         if self.tracking_uri == "none":
             raise ConfigError(
                 "tracking_uri: none is for `irrbench reliability`; a benchmark keeps each cell's curves in an MLflow "
@@ -313,8 +318,9 @@ class BenchmarkConfig:
         _check_store(self.tracking_uri)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as they are stored beside the results: addresses without their passwords."""
-        return {key: _without_passwords(value) for key, value in asdict(self).items()}
+        """Plain values, as they are stored beside the results: without passwords and other secrets."""
+        shown: dict[str, Any] = without_secrets(asdict(self))
+        return shown
 
 
 @dataclass(frozen=True)
@@ -406,8 +412,9 @@ class ReliabilityConfig:
         _check_store(self.tracking_uri)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as they are stored beside the results: addresses without their passwords."""
-        return {key: _without_passwords(value) for key, value in asdict(self).items()}
+        """Plain values, as they are stored beside the results: without passwords and other secrets."""
+        shown: dict[str, Any] = without_secrets(asdict(self))
+        return shown
 
 
 def _check_store(tracking_uri: str | None) -> None:
@@ -468,14 +475,6 @@ def load_study_config(
         [8]
     """
     return load_settings(ReliabilityConfig, path, overrides, changes, other_flags=other_flags)
-
-
-def _without_passwords(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_passwords(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_passwords(inner) for inner in value]
-    return without_password(value) if isinstance(value, str) else value
 
 
 def to_yaml(config: BenchmarkConfig | ReliabilityConfig) -> str:

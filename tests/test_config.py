@@ -279,6 +279,18 @@ def test_statistics_that_cannot_be_used_are_refused(flags, message):
         load_config(None, [f"--statistics.{flag}" for flag in flags])
 
 
+def test_secrets_are_not_stored_and_are_asked_for_again(tmp_path):
+    flags = ["--executor_options", "{password: s3cret, tls: true}", "--models", "[{init_args: {hub: {token: s3cret}}}]"]
+    stored = to_yaml(load_config(None, flags))
+    assert "s3cret" not in stored
+    assert yaml.safe_load(stored)["executor_options"] == {"password": "PASSWORD", "tls": True}
+    file = write(tmp_path / "c.yaml", stored)
+    for given, missing in (([], r"models\.0\.init_args\.hub\.token"), (flags[2:], r"executor_options\.password")):
+        with pytest.raises(ConfigError, match=rf"^{missing}: found PASSWORD, .*Expected the value itself"):
+            load_config(file, given)
+    assert load_config(file, flags) == load_config(None, flags)
+
+
 def test_values_that_do_not_go_together_are_told_with_all_others(tmp_path):
     (tmp_path / "c.yaml").write_text("train: {batchsize: 4}\nstatistics: {margins: {iuo: 0.1}}\nworkers: none\n")
     with pytest.raises(ConfigError) as caught:

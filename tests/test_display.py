@@ -9,7 +9,16 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from irrbench._display import SafeConsole, hide_in_command, hide_secrets, printable, to_csv, without_password
+from irrbench._display import (
+    SafeConsole,
+    hidden_keys,
+    hide_in_command,
+    hide_secrets,
+    printable,
+    to_csv,
+    without_password,
+    without_secrets,
+)
 from irrbench._files import read_frame, write_frame
 
 HIDDEN = [
@@ -28,6 +37,20 @@ HIDDEN = [
     ("mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dsecret", "mssql+pyodbc:///?odbc_connect=PASSWORD"),
     ("ftp://me:secret@host/mlruns", "ftp://me:PASSWORD@host/mlruns"),
     ("--tracking-uri=https://me:secret@host", "--tracking-uri=https://PASSWORD@host"),
+    *((f"http://host/?{name}=secret", f"http://host/?{name}=PASSWORD") for name in ("key", "auth", "jwt", "bearer")),
+    ("https://host/#token=secret", "https://host/#token=PASSWORD"),
+    ("mssql+pyodbc://host/db?driver=x;PWD=se;cret", "mssql+pyodbc://host/db?driver=x;PWD=PASSWORD"),
+    ("mssql+pyodbc:///?driver=x%3BPWD%3Dsecret", "mssql+pyodbc:///?driver=x%3BPWD%3DPASSWORD"),
+    ("postgresql:///db?options=-c%20password%3Dsecret", "postgresql:///db?options=-c%20password%3DPASSWORD"),
+    # without a scheme, or with less than one
+    ("me:secret@host/db", "me:PASSWORD@host/db"),
+    ("me:se/cr@et@host/db", "me:PASSWORD@host/db"),
+    ("//me:secret@host/db", "//me:PASSWORD@host/db"),
+    ("http:/me:secret@host", "http:/PASSWORD@host"),
+    ("http:///me:secret@host", "http:///PASSWORD@host"),
+    ("http:me:secret@host", "http:PASSWORD@host"),
+    ("postgresql:me:secret@host/db", "postgresql:PASSWORD@host/db"),
+    ("postgresql:/me:secret@host/db", "postgresql:PASSWORD@host/db"),
 ]
 SHOWN = [
     *("http://127.0.0.1:5000", "http://host:5000/x@y", "http://[::1]:5000/", "postgresql://me@host/db", "databricks"),
@@ -38,6 +61,14 @@ SHOWN = [
         "file:///home/me@x/runs",
     ),
     *("s3://bucket/a:b@c", "/home/me@x:y@z/mlruns", "tcp://host:8786", "postgresql://host/db?sslkey=/etc/client.key"),
+    *(
+        "http://host/?keyspace=x&monkey=y&author=z",
+        "me@host:5000/db",
+        "host:5000",
+        "outputs/me:x@y",
+        "file:/runs/a:b@c",
+    ),
+    "C:\\runs\\me@x",
 ]
 
 
@@ -63,6 +94,76 @@ def test_a_message_names_no_password_in_any_form():
     assert hide_secrets(f"Authorization: Basic {pair}", "https://me:tok3n@host") == "Authorization: Basic PASSWORD"
 
 
+OURS = (
+    "data1: 16 images of 3 raters; mlflow store at 127.0.0.1:5432; test iou 0.1234, path /home/data/test/images, an "
+    "admin (--data=data, seed=1234), sqlite:///mlflow.db; run `/bin/mlflow db upgrade data`; data-1; unet2/net1.csv"
+)
+COMMON = ["mlflow", "data", "test", "1234", "5432", "iou", "images", "admin", "a", "net1", "as", "db"]
+
+
+@pytest.mark.parametrize("word", COMMON)
+def test_a_common_word_as_password_ruins_no_message_and_is_hidden_where_it_is_meant(word, monkeypatch):
+    address = f"postgresql://me:{word}@host/base"
+    assert hide_secrets(OURS, address) == OURS
+    said = f"{address}: password {word!r}, Password: {word}, Bearer {word}, password={word}; unknown host {word}@host"
+    shown = said.replace(f":{word}@", ":PASSWORD@").replace(f"'{word}'", "'PASSWORD'").replace(f" {word}", " PASSWORD")
+    shown = shown.replace(f"={word}", "=PASSWORD")
+    assert hide_secrets(said, address) == shown
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", word)
+    assert hide_secrets(OURS) == OURS
+    assert hide_secrets(said) == shown if len(word) > 3 else hide_secrets(said)
+
+
+def test_a_password_that_the_address_shows_anyway_is_masked_in_the_address_alone():
+    address = "postgresql://mlflow:mlflow@host/mlflow"
+    said = f"{address}: role 'mlflow' of \"mlflow\" is unknown: `mlflow db upgrade`"
+    assert hide_secrets(said, address) == said.replace(address, "postgresql://mlflow:PASSWORD@host/mlflow")
+
+
+@pytest.mark.parametrize(
+    "secret", ["hunter2", "mlflow2024", "Zq9xS", "correcthorsebatterystaple", "t0k3n", "a-b", "p/w", "12345678901"]
+)
+def test_a_password_that_is_no_common_word_is_hidden_in_any_sentence(secret):
+    for said in (f"FATAL: {secret} is wrong", f"({secret})", f"no {secret}, {secret}.", f"me:{secret}"):
+        assert hide_secrets(said, f"postgresql://me:{secret}@host/base") == said.replace(secret, "PASSWORD")
+
+
+def test_what_a_text_gives_by_the_name_of_a_secret_is_hidden():
+    for said, shown in (
+        ("found '{password: secret, n: 1}'", "found '{password: PASSWORD, n: 1}'"),
+        ('{"n": 1, "api_key":"se cret"}', '{"n": 1, "api_key":PASSWORD}'),
+        ("line 3:\n  hf_token: secret\n", "line 3:\n  hf_token: PASSWORD\n"),
+        ("DRIVER=x;UID=me;PWD=secret;", "DRIVER=x;UID=me;PWD=PASSWORD;"),
+    ):
+        assert hide_secrets(said) == shown
+    for said in (
+        "invalid token: it is too old",
+        "runs/token=5/x",
+        "seed=1",
+        "monkey=1, keyspace: x",
+        "{n_tokens: 5}",
+        "options.password: found 5",
+    ):
+        assert hide_secrets(said) == said
+
+
+def test_plain_values_are_shown_without_secrets():
+    values = {
+        "address": "me:secret@host",
+        "labels": ["rater:anna@clinic.org", "soft"],
+        "options": {"password": 5, "nested": [{"api_key": "secret", "tls": True}], "credentials": {"user": "secret"}},
+        "init_args": {"max_token": 512, "key": "image", "url": "ftp://me:secret@host", "token": None, "side": (1, 2)},
+    }
+    hidden = {"password": "PASSWORD", "nested": [{"api_key": "PASSWORD", "tls": True}]}
+    assert without_secrets(values) == {
+        "address": "me:PASSWORD@host",
+        "labels": values["labels"],
+        "options": {**hidden, "credentials": {"user": "PASSWORD"}},
+        "init_args": {**values["init_args"], "url": "ftp://me:PASSWORD@host"},
+    }
+    assert list(hidden_keys({"options": hidden})) == ["options.password", "options.nested.0.api_key"]
+
+
 def test_secrets_of_the_environment_are_in_no_message(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0k3n")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "abc/def")
@@ -74,6 +175,18 @@ def test_a_command_is_noted_without_secrets():
     assert hide_in_command(typed) == [
         *("train.py", "--token", "PASSWORD", "--seed", "1", "--api_key=PASSWORD", "uri=ftp://a:PASSWORD@c"),
         *("--password", "-v"),
+    ]
+    typed = [
+        "--executor_options",
+        "{password: secret, n: 1}",
+        "--tracking-uri",
+        "me:secret@host",
+        "--labels",
+        "rater:a@b",
+    ]
+    assert hide_in_command([*typed, "--x={api_key: secret}", "model.token=secret", "--url=//me:secret@host"]) == [
+        *("--executor_options", "{password: PASSWORD, n: 1}", "--tracking-uri", "me:PASSWORD@host"),
+        *("--labels", "rater:a@b", "--x={api_key: PASSWORD}", "model.token=PASSWORD", "--url=//me:PASSWORD@host"),
     ]
 
 

@@ -115,7 +115,9 @@ class CSVSink:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(to_csv(frame), encoding="utf-8", newline="")
+        draft.unlink(missing_ok=True)
+        with draft.open("x", encoding="utf-8", newline="") as file:  # a link of this name is not written through
+            file.write(to_csv(frame))
         draft.replace(path)
 
 

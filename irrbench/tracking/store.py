@@ -277,7 +277,9 @@ def absolute_uri(tracking_uri: str) -> str:
     database = sqlite_file(tracking_uri)
     if database is not None:
         return tracking_uri.replace(f":///{database}", f":///{database.absolute()}", 1)
-    if tracking_uri and "://" not in tracking_uri and not tracking_uri.startswith(("file:", "databricks", "uc:")):
+    is_path = "://" not in tracking_uri and not tracking_uri.startswith(("file:", "databricks", "uc:"))
+    is_login = without_password(tracking_uri) != tracking_uri  # an address that lacks its scheme, and no folder
+    if tracking_uri and is_path and not is_login:
         return Path(tracking_uri).absolute().as_uri()
     return tracking_uri
 

@@ -30,7 +30,7 @@ import yaml
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 
-from irrbench._display import without_password
+from irrbench._display import without_password, without_secrets
 from irrbench._files import quiet, write_atomically, write_frame, write_json
 from irrbench.callbacks import RaterBoundsMonitor, SpoolingMLFlowLogger
 from irrbench.callbacks.logger import rank_zero_only
@@ -107,7 +107,8 @@ def run_cell(cell: Cell, data: RaterData, on_epoch: EpochListener | None = None)
     write_frame(folder / TABLE, table)
     write_frame(folder / CURVE, curve)
     write_atomically(folder / MASKS, lambda place: np.savez_compressed(place, **pack_masks(masks)))
-    identity = {"name": cell.name, "axes": dict(cell.axes), "config": asdict(config), "digest": config.digest}
+    shown = without_secrets(asdict(config))
+    identity = {"name": cell.name, "axes": dict(cell.axes), "config": shown, "digest": config.digest}
     done = {**identity, **facts, "files": {name: file_digest(folder / name) for name in RESULTS}}
     write_json(folder / DONE, {**done, "checksum": checksum(done)})
     remove(folder / LAST)
@@ -338,7 +339,7 @@ def open_run(cell: Cell) -> CellLogger:
         write_json(cell.folder / RUN, {"key": key, **store})
     run = CellLogger(cell, key, spool)
     run.log_hyperparams(_parameters(cell.config))
-    run.experiment.log_text(yaml.safe_dump(asdict(cell.config), sort_keys=False), "config.yaml")
+    run.experiment.log_text(yaml.safe_dump(without_secrets(asdict(cell.config)), sort_keys=False), "config.yaml")
     if known:
         run.experiment.finish("RUNNING")  # an interrupted attempt may have marked it as killed or failed
     return run
@@ -346,11 +347,11 @@ def open_run(cell: Cell) -> CellLogger:
 
 def _parameters(config: CellConfig) -> dict[str, Any]:
     """The run's parameters, without those that have no effect on this cell."""
-    model, train = config.model, asdict(config.train)
+    model, train = config.model, without_secrets(asdict(config.train))
     names = ("architecture", "encoder", "encoder_weights") if model.class_path is None else ("class_path",)
     values: dict[str, Any] = {name: getattr(model, name) for name in names}
     if model.init_args:
-        values["init_args"] = json.dumps(model.init_args, default=str)
+        values["init_args"] = json.dumps(without_secrets(model.init_args), default=str)
     if model.class_path is not None and trains_itself(model.class_path):
         train = {key: value for key, value in train.items() if key not in ("lr", "weight_decay", "loss")}
     if train["crop"] is None:

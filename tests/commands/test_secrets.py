@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import socket
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from irrbench.commands.main import main
+from irrbench.config import ModelConfig, RulesConfig, TrainConfig
 from irrbench.tracking import open_store
 from irrbench.tracking.server import local_server
 from irrbench.tracking.spool import Request, RunAddress, Session
-from irrbench.tracking.store import connect
-from irrbench.training.cell import Cell, Tracking
+from irrbench.tracking.store import absolute_uri, connect
+from irrbench.training.cell import Cell, CellConfig, Tracking
+from irrbench.training.fit import _parameters
 from irrbench.training.grid import _failure
 from tests.training.study import ids, write_predictions
 
@@ -25,6 +28,7 @@ SECRET = "".join(PARTS)
 FORMS = [*PARTS, base64.b64encode(f"me:{SECRET}".encode()).decode()[4:-4]]
 SMALL = ["--models", "[{architecture: fpn, encoder: resnet18}]", "--labels", "[majority]", "--max-epochs", "1"]
 QUICK = ["--statistics.resamples", "50"]
+OPTIONS = ["--executor_options", f"{{password: {SECRET}, nested: [{{api_key: {SECRET}}}]}}"]
 
 
 def leaks(folder: Path, said: str = "") -> list[str]:
@@ -50,6 +54,12 @@ def run(arguments: list[str]) -> int:
         f"postgresql://me:{PARTS[0]}@{PARTS[1]}@127.0.0.1:1/db",
         f"mysql+pymysql://127.0.0.1:1/db?user=me&passwd={SECRET}",
         f"nonsense://me:{SECRET}@host/x",
+        f"http://127.0.0.1:9/?key={SECRET}",
+        f"mssql+pyodbc://127.0.0.1/db?driver=x;PWD={SECRET}",
+        f"me:{SECRET}@127.0.0.1/db",
+        f"//me:{SECRET}@127.0.0.1/db",
+        f"http:/me:{PARTS[0]}/{PARTS[1]}@127.0.0.1:9",
+        f"postgresql:me:{SECRET}@127.0.0.1/db",
     ],
 )
 def test_a_store_that_cannot_be_opened_is_named_without_its_password(address, tmp_path, capfd):
@@ -60,10 +70,18 @@ def test_a_store_that_cannot_be_opened_is_named_without_its_password(address, tm
         run(uri)
     run(["convert", f"--tracking-uri={address}"])
     with pytest.raises((OSError, ValueError)) as caught:
-        open_store(address, "nodules")
+        open_store(absolute_uri(address), "nodules")
     out, err = capfd.readouterr()
     assert not leaks(tmp_path, f"{out}{err}{caught.value}")
     assert "127.0.0.1" in out + err or "@host/x" in out + err
+
+
+def test_the_values_of_secret_keys_are_shown_by_no_message(capfd):
+    for options in (f"{{password: {SECRET}", f"password={SECRET}"):
+        assert run(["check", f"--executor_options={options}"]) == 2
+        assert run(["check", "--executor_options", options]) == 2
+    assert not leaks(Path("missing"), said := "".join(capfd.readouterr()))
+    assert said.count("executor_options must be keys and values; found") == 4
 
 
 def test_what_waits_for_a_store_is_listed_without_its_password(tmp_path, capfd):
@@ -85,6 +103,14 @@ def test_the_traceback_of_a_failed_cell_is_without_the_password(tmp_path):
     assert not leaks(tmp_path, failure.text)
 
 
+def test_a_model_made_with_a_secret_is_noted_without_it():
+    model = ModelConfig(class_path="torch.nn.Identity", init_args={"hf_token": SECRET, "width": 8})
+    train = TrainConfig(transforms=[{"class_path": "t.T", "init_args": {"api_key": SECRET}}])
+    noted = _parameters(CellConfig(model, "soft", 0, train, ("iou",), RulesConfig(), "nodules", "0", "1"))
+    assert SECRET not in json.dumps(noted)
+    assert noted["init_args"] == '{"hf_token": "PASSWORD", "width": 8}'
+
+
 @pytest.fixture
 def predictions(tmp_path: Path) -> Path:
     return write_predictions(tmp_path / "net", ids("test"))
@@ -98,7 +124,7 @@ def test_everything_that_a_command_leaves_is_without_the_password(study, predict
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     uri, data = f"http://me:{SECRET}@127.0.0.1:{port}", ["--data", str(study)]
-    train = ["benchmark", *data, *QUICK, *SMALL, "--output", "trained", "--tracking-uri", uri]
+    train = ["benchmark", *data, *QUICK, *SMALL, *OPTIONS, "--output", "trained", "--tracking-uri", uri]
     with local_server(f"sqlite:///{tmp_path / 'served' / 'mlflow.db'}", host="127.0.0.1", port=port) as server:
         assert "served" not in "".join(commands_of(server))  # the store's address may hold a password
         assert main(train) == 0
@@ -113,6 +139,9 @@ def test_everything_that_a_command_leaves_is_without_the_password(study, predict
         assert main(["ui", "--no-browser", "--tracking-uri", uri]) == 0
         # A rerun asks for the whole address, and goes on in the same cell and run with it.
         again = ["benchmark", "--config", "trained/config.yaml", "--no-resume"]
+        assert main(again) == 2
+        assert "executor_options.password: found PASSWORD" in capfd.readouterr().err
+        again += ["--executor_options", "{}"]
         assert main(again) == 2
         assert "lacks its password" in (said := capfd.readouterr()).err
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import logging
 import math
+import os
 import pickle
 
 import pandas as pd
@@ -195,6 +196,15 @@ def test_csv_files_hold_every_epoch_and_the_latest_images(tmp_path):
     assert images["f1"].mean() == pytest.approx(summarize(evaluator.table)["f1"].model, abs=1e-15)
     assert {"f1_floor", "f1_ceiling", "iou", "alpha", "n_raters"} <= set(images)
     assert [path.name for path in (tmp_path / "new").rglob(".*")] == []
+
+
+def test_a_link_in_the_place_of_a_table_is_replaced_and_not_written_through(tmp_path):
+    (tmp_path / "theirs").write_text("kept")
+    for name in ("val.csv", f".val.csv.{os.getpid()}"):
+        (tmp_path / name).symlink_to(tmp_path / "theirs")
+    run(Evaluator("val", scores=SCORES, sinks=[CSVSink(tmp_path)]))
+    assert (tmp_path / "theirs").read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs", "val.csv"]
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
