@@ -189,6 +189,8 @@ class Delivery:
             self._waited += now - begin if limit is None else 0.0
             self._idle += now - progress if self._queues else 0.0
             self._close_empty_sessions()
+            if last and self._session is not None:
+                self._session.flush()
             if self._failing and len(self):
                 self._warn(next(iter(self._failing.values()))[1])
             elif self._queues and self._idle > self._patience:

@@ -238,6 +238,21 @@ def test_what_two_killed_attempts_have_left_is_in_the_history_once(
     assert sorted(point.step for point in history) == ([0, 1, 2] if goes_on else [0, 1])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="folders are files elsewhere alone")
+def test_what_waits_at_the_end_is_on_the_disk_and_not_only_in_its_memory(tmp_path, monkeypatch) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    run = Run("http://127.0.0.1:9", RunAddress(run_id="r"), tmp_path / "spool")
+    for step in range(3):
+        run.log_metrics({"val/iou": 0.5}, step=step)
+    run.drain()
+    assert flushed == []
+    assert run.delivery.drain(last=True) == 3
+    (folder,) = (tmp_path / "spool").glob("*/")
+    assert set(flushed) == {path.stat().st_ino for path in (folder, *folder.iterdir())}
+    forget(run.tracking_uri, run.spool)
+
+
 def test_a_second_interrupt_is_not_needed(store, monkeypatch, caplog) -> None:
     released, waited = threading.Event(), []
     monkeypatch.setattr(delivery, "perform", lambda *_: released.wait(60))
