@@ -7,6 +7,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score, jaccard_score
 
 from irrbench import SCORES, VotePatterns, segmentation_bounds
 from irrbench.bounds import RecordedEvidence
+from irrbench.scores import record
 from tests import reference
 from tests.test_patterns import draw
 
@@ -180,6 +181,14 @@ def test_undefined_folds_are_the_same_for_everybody():
     assert bounds.floor["specificity"].item() == 0
 
 
+@pytest.mark.parametrize("rule", ["drop", "score"])
+def test_a_reference_of_one_pixel_is_not_empty(rule):
+    masks, preds = torch.tensor([[[1, 0, 0]] * 3]), torch.tensor([[1, 1, 0]])
+    bounds = segmentation_bounds(VotePatterns.from_masks(masks, preds=preds), ["iou", "tpr"], empty_reference=rule)
+    assert (bounds.model["iou"].item(), bounds.model["tpr"].item()) == (0.5, 1)
+    assert (bounds.floor["iou"].item(), bounds.blank["iou"].item()) == (pytest.approx(1 / 3), 0)
+
+
 def test_patterns_without_a_prediction_have_no_model():
     assert segmentation_bounds(VotePatterns.from_masks(draw()[0])).model == {}
 
@@ -188,6 +197,8 @@ def test_refuses_unknown_names():
     patterns = VotePatterns.from_masks(draw()[0])
     with pytest.raises(ValueError, match=r"distinct names among iou, .*found 'dice'"):
         segmentation_bounds(patterns, ["iou", "dice"])
+    with pytest.raises(ValueError, match=r"distinct names among iou, .*found 'dice_class1'"):
+        record("dice_class1")
     with pytest.raises(ValueError, match="found none"):
         segmentation_bounds(patterns, [])
     with pytest.raises(ValueError, match="`ties` must be one of 'average', 'negative', 'positive', 'exclude'; found"):

@@ -209,7 +209,7 @@ def alternative_annotator_test(
     ratios = Ratios(-top, bottom, np.empty((0, top.shape[1])))
     mean, num_groups = -ratios.estimates, (bottom > 0).sum(axis=0)
     # With a mean of `epsilon` or more, at most this share of the groups can lie at or below a value under `epsilon`.
-    largest_share = np.clip((1 - epsilon) / (1 - np.minimum(mean, epsilon)), 0, 1)
+    largest_share = (1 - epsilon) / (1 - np.minimum(mean, epsilon))
     constant = (np.abs(top - mean * bottom) < 1e-12).all(axis=0)
     p = np.where(constant & (num_groups > 0), largest_share**num_groups, p_above(ratios, -epsilon, method="student"))
     corrected = np.full_like(p, np.nan)

@@ -30,6 +30,7 @@ from irrbench.stats import (
     resampled_sums,
     smallest_p,
 )
+from irrbench.stats.intervals import _accelerate
 from irrbench.stats.resampling import Part, rater_part, summed_errors
 
 RNG = np.random.default_rng(0)
@@ -297,6 +298,11 @@ def test_corner_cases(method):
     alone = Ratios(equal[:1, :1], np.ones((1, 1)), samples[:, :1])
     assert [end[0] for end in interval(alone, method=method)] == [-math.inf, math.inf]
     assert p_two_sided(alone, method=method)[0] == 1
+
+
+def test_the_bca_transformation_is_infinite_from_its_pole_on():
+    assert _accelerate(np.array([1.0, 2.0, 3.0, -1.0]), np.array(0.5)).tolist() == [2, math.inf, math.inf, -2 / 3]
+    assert _accelerate(np.array([-2.0, -3.0]), np.array(-0.5)).tolist() == [-math.inf, -math.inf]
 
 
 def test_an_unknown_method_is_refused():

@@ -81,6 +81,17 @@ def test_a_session_keeps_the_order_and_vanishes_when_empty(tmp_path) -> None:
     assert not (tmp_path / "spool").exists()
 
 
+def test_a_file_without_the_name_of_a_record_or_with_its_number_twice_is_named_and_not_sent(tmp_path) -> None:
+    session = Session.create(tmp_path / "spool", "http://host")
+    written = session.add(Request("create", RUN))
+    twice, other = written.record.with_name("00000001-metrics-r1.op"), written.record.with_name("notes.op")
+    for path in (twice, other):
+        write_record(path, Request("metrics", RUN))
+    assert session.requests() == [written]
+    assert session.problems() == [f"{path} has not the name of a record; remove it." for path in (twice, other)]
+    session.close()
+
+
 def test_a_session_that_was_emptied_leaves_nothing(tmp_path) -> None:
     session = Session.create(tmp_path / "new" / "spool", "http://host")
     assert session.tracking_uri == "http://host"
