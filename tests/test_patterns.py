@@ -11,7 +11,7 @@ from irrbench import VotePatterns
 from irrbench._counting import count_on_accelerator, cpu, digest_masks, levels
 from irrbench._counting.cpu import count_packed, histogram
 from irrbench._counting.digest import mixed
-from irrbench._counting.masks import as_bits
+from irrbench._counting.masks import as_bits, as_presence
 
 B, R, H, W = 3, 4, 5, 7
 
@@ -126,6 +126,19 @@ def test_bits_are_zeros_and_ones_whatever_the_dtype(dtype):
         assert as_bits(other, "masks", validate=False).tolist() == [0, 1, 1]
         with pytest.raises(ValueError, match=r"`roi` must hold 0 and 1 .*found the values 0, 1, 7\."):
             as_bits(other, "roi", validate=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+def test_presence_is_told_by_numbers_too_but_not_by_weights(dtype):
+    masks = torch.tensor([[[1, 0], [1, 1], [0, 1]]])
+    present, truth = torch.tensor([[1, 0, 1]]), torch.tensor([[True, False, True]])
+    found = VotePatterns.from_masks(masks, present=present.to(dtype))
+    assert torch.equal(found.present, truth)
+    assert torch.equal(found.counts, VotePatterns.from_masks(masks, present=truth).counts)
+    if dtype is not torch.bool:
+        with pytest.raises(ValueError, match=r"`present` must hold 0 and 1 .*found the values 0, 2\. Raters have no"):
+            as_presence(2 * present.to(dtype))
+        assert torch.equal(as_presence(2 * present.to(dtype), validate=False), truth)
 
 
 @pytest.mark.parametrize(
