@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from irrbench import VotePatterns
 from irrbench._counting import count_on_accelerator, cpu, digest_masks, levels
+from irrbench._counting import masks as counting_masks
 from irrbench._counting.cpu import count_packed, histogram
 from irrbench._counting.digest import mixed
-from irrbench._counting.masks import as_bits, as_presence
+from irrbench._counting.masks import as_bits, as_foreground, as_presence
 
 B, R, H, W = 3, 4, 5, 7
 
@@ -126,6 +127,17 @@ def test_bits_are_zeros_and_ones_whatever_the_dtype(dtype):
         assert as_bits(other, "masks", validate=False).tolist() == [0, 1, 1]
         with pytest.raises(ValueError, match=r"`roi` must hold 0 and 1 .*found the values 0, 1, 7\."):
             as_bits(other, "roi", validate=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.float32])
+def test_numbers_are_told_on_an_accelerator_as_on_a_cpu(monkeypatch, dtype):
+    monkeypatch.setattr(counting_masks, "_SAME_BITS", {})  # by which numbers are read on a CPU alone
+    for values in ([0, 1, 1, 0], [0, 255], [255], [1], [0], []):
+        given = torch.tensor(values, dtype=dtype)
+        assert as_foreground(given, "masks", validate=True).tolist() == [value > 0 for value in values]
+    for values in ([0, 1, 2], [0, 1, 255], [0, 7], [-1, 0], [-1, 0, 1], [-255, 0, 255]):
+        with pytest.raises(ValueError, match="`masks` must hold 0 and 1"):
+            as_foreground(torch.tensor([[values]], dtype=dtype), "masks", validate=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
