@@ -122,10 +122,10 @@ def test_bits_are_zeros_and_ones_whatever_the_dtype(dtype):
     for one in (1, 255):
         bits = as_bits((one * torch.tensor([[0, 1, 1]])).to(dtype), "masks", validate=True)
         assert (bits.dtype, bits.tolist()) == (torch.uint8, [[0, 1, 1]])
-    if dtype is not torch.bool:
-        other = torch.tensor([0, 1, 7]).to(dtype)
-        assert as_bits(other, "masks", validate=False).tolist() == [0, 1, 1]
-        with pytest.raises(ValueError, match=r"`roi` must hold 0 and 1 .*found the values 0, 1, 7\."):
+    for values in ([0, 1, 7], [0, 1, 255], [0, 2]) if dtype is not torch.bool else ():
+        other = torch.tensor(values).to(dtype)
+        assert as_bits(other, "masks", validate=False).tolist() == [int(value > 0) for value in values]
+        with pytest.raises(ValueError, match=rf"`roi` must hold 0 and 1 .*found the values {str(values)[1:-1]}\."):
             as_bits(other, "roi", validate=True)
 
 
