@@ -98,6 +98,13 @@ def test_what_is_refused_in_one_run_makes_batches_of_another_no_smaller(clock) -
     assert numbers(queues.next_batch()) == [0]
 
 
+def test_a_batch_that_is_refused_is_halved(clock) -> None:
+    queues = filled(*(request(number) for number in range(7)))
+    for size in (7, 3, 1):
+        assert numbers(queues.next_batch()) == list(range(size))
+        queues.settle(queues.next_batch(), REFUSED)
+
+
 def test_a_batch_has_a_limit(clock) -> None:
     queues = filled(*(request(number) for number in range(MAX_BATCH + 1)))
     assert numbers(queues.next_batch()) == list(range(MAX_BATCH))
