@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -21,6 +22,7 @@ from irrbench.tracking.spool import (
     RunAddress,
     Session,
     clear_half_written,
+    default_spool,
     own_sessions,
     read_record,
     sessions,
@@ -378,3 +380,12 @@ def test_the_sessions_of_a_store_are_those_of_no_other(tmp_path) -> None:
         session.add(Request("finish", RUN))
     assert list(own_sessions(tmp_path, URI)) == [made[URI].folder]
     assert list(own_sessions(tmp_path, f"{URI}00")) == []
+
+
+def test_the_spool_is_where_the_environment_says_or_in_the_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IRRBENCH_SPOOL", "there")
+    assert default_spool(tmp_path / "out") == default_spool() == Path.cwd() / "there"
+    monkeypatch.delenv("IRRBENCH_SPOOL")
+    assert default_spool() == Path.cwd() / "irrbench-spool"
+    assert default_spool(Path("out")) == Path.cwd() / "out" / "irrbench-spool"
