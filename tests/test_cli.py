@@ -271,8 +271,10 @@ def test_sync_leaves_a_running_program_alone(tmp_path, capsys) -> None:
     session = Session.create(tmp_path / "spool", "http://127.0.0.1:9")
     session.add(Request("metrics", RunAddress(run_id="r")))
     (draft := session.folder / "00000002-metrics-r.tmp").write_text("{")
-    assert main(["sync", "--spool", str(tmp_path / "spool"), "--yes", "--drop-refused"]) == 1
+    named = ["--tracking-uri", "http://me:s3cret@127.0.0.1:9"]
+    assert main(["sync", "--spool", str(tmp_path / "spool"), "--drop-refused", *named]) == 1
     printed = capsys.readouterr().out
+    assert f"sync --spool {tmp_path}/spool --tracking-uri http://PASSWORD@127.0.0.1:9` again when" in printed
     assert "the program that wrote them still runs" in printed
     assert "still waiting 1" in printed
     assert draft.exists()

@@ -273,6 +273,9 @@ Exit code: 0 all well, 2 unusable input."""
 _CHECK = """\
 Keys of the configuration are also flags: --folder.allow_missing true, --folder.raters '[anna, ben]'.
 Exit code: 0 no problems found, 2 some."""
+_SYNC = """\
+A store that shows no sign of life is waited for ten seconds; what is slow but arrives is not cut off.
+Exit code: 0 nothing waits, 1 some records wait still, 2 unusable input."""
 
 COMMANDS = {
     "benchmark": Command(
@@ -295,5 +298,5 @@ COMMANDS = {
     ),
     "convert": Command("make a data folder of what annotation tools export", _add_convert),
     "ui": Command("show models between floor and ceiling in the browser", _add_ui),
-    "sync": Command("deliver what could not be sent to a tracking store during training", _add_sync),
+    "sync": Command("deliver what could not be sent to a tracking store during training", _add_sync, _SYNC),
 }

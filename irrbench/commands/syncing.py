@@ -54,7 +54,8 @@ def sync(options: argparse.Namespace, say: Say) -> int:
     with suppress(OSError):  # sessions are left in it
         spool.rmdir()
     count = sum(report.waiting for report in reports)
-    stays = f"What waits stays in {spool}. Run `{command}` again when the store is back."
+    named = f" --tracking-uri {shlex.quote(without_password(store))}" if store else ""
+    stays = f"What waits stays in {spool}. Run `{command}{named}` again when the store is back."
     say(stays if count else f"Nothing waits{' for this store' if store else ''} any more.")
     return count
 

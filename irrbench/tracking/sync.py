@@ -183,8 +183,9 @@ def take_over(spool: Path, tracking_uri: str | None = None) -> list[Waiting]:
         try:
             store = store_of(folder)
         except SpoolError as error:
-            waiting = found.setdefault(UNKNOWN, Waiting(UNKNOWN, Report(UNKNOWN)))
-            waiting.report.add(sum(1 for _ in folder.glob("*.op")), str(error))
+            if tracking_uri is None:
+                waiting = found.setdefault(UNKNOWN, Waiting(UNKNOWN, Report(UNKNOWN)))
+                waiting.report.add(sum(1 for _ in folder.glob("*.op")), str(error))
             continue
         is_named = bool(named) and is_same_store(store, named)
         if is_named or tracking_uri is None:

@@ -74,7 +74,9 @@ def test_credentials_go_only_to_a_server_that_the_user_names(tmp_path, monkeypat
             assert waiting.deliver().waiting == 1
             assert "records are sent only where you name the store" in waiting.report.reasons[0]
             assert seen == []
+        (tmp_path / "damaged").mkdir(exist_ok=True)
         assert take_over(tmp_path, "http://127.0.0.1:1") == []
+        (tmp_path / "damaged").rmdir()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{uri}/")
         (waiting,) = take_over(tmp_path)
         assert waiting.deliver().delivered == 1
