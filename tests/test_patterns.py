@@ -150,7 +150,8 @@ def test_presence_is_told_by_numbers_too_but_not_by_weights(dtype):
     if dtype is not torch.bool:
         with pytest.raises(ValueError, match=r"`present` must hold 0 and 1 .*found the values 0, 2\. Raters have no"):
             as_presence(2 * present.to(dtype))
-        assert torch.equal(as_presence(2 * present.to(dtype), validate=False), truth)
+        unlooked = VotePatterns.from_masks(masks, present=2 * present.to(dtype), validate=False)
+        assert torch.equal(unlooked.present, truth)
 
 
 @pytest.mark.parametrize(
