@@ -233,7 +233,7 @@ def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery
             for number, picture in enumerate(gallery.pictures, start=1)
         ]
         for path in set((output / FIGURES).glob(f"{gallery.name}-*.png")) - set(written):
-            path.unlink()
+            path.unlink(missing_ok=True)
     page = benchmark_page(results, drawings=drawings, galleries=galleries)
     return [*files, write_page(output / REPORT, page)]
 

@@ -35,7 +35,7 @@ from irrbench.tracking.names import (
 )
 from irrbench.tracking.processes import PROCESS_TAG, close_abandoned, has_ended
 from irrbench.tracking.queues import FILES
-from irrbench.tracking.refusals import PartlyRefusedError, UnknownCallError, is_final
+from irrbench.tracking.refusals import PartlyRefusedError, UnknownCallError, is_final, is_refusal
 from irrbench.tracking.spool import Request
 from irrbench.tracking.store import (
     BOUNDS_TAG,
@@ -334,7 +334,12 @@ def dataset(run: StoredRun, *, fields: Mapping[str, Any], split: str) -> None:
     """Name the data behind the run's scores, with the fields of :func:`describe_dataset`."""
     context = entities().InputTag("mlflow.data.context", call_name(run, split))
     entry = entities().DatasetInput(entities().Dataset(**fields), [context])
-    run.client.log_inputs(run.run_id, [entry])
+    try:
+        run.client.log_inputs(run.run_id, [entry])
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        run.client.log_inputs(run.run_id, [entry])  # another process may have made the same data set just now
 
 
 def describe_dataset(data: pd.DataFrame | Mapping[str, Any] | str, *, name: str, digest: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 MLflow makes the tables of an sqlite file in a hundred steps, which take seconds. A process that ends between two of
 them leaves a file that neither MLflow nor ``mlflow db upgrade`` can use. So a process of its own makes the file under
 another name in the same folder, and the whole file then gets its name in one step. Whoever is killed at whatever moment
-leaves either a usable store or none; the next process removes the draft.
+leaves either a usable store or none; the next process removes the draft. A draft's name says which process makes it,
+because on file systems without locks two may do so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from irrbench.tracking.locks import exclusive
+from irrbench.tracking.processes import has_ended, is_alive, own_process
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +87,11 @@ def make_database(database: Path) -> None:
     """
     database = database.absolute()
     check_place(database)
-    if is_made(database) and not _drafts(database):
+    if is_made(database) and not _abandoned_drafts(database):
         return
     database.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(database):
-        for draft in _drafts(database):  # of the dead: the living hold the lock
+        for draft in _abandoned_drafts(database):
             with suppress(OSError):
                 draft.unlink()
         while not is_made(database):
@@ -101,8 +103,19 @@ def make_database(database: Path) -> None:
             _make(database)
 
 
-def _drafts(database: Path) -> list[Path]:
-    return list(database.parent.glob(f".{glob.escape(database.name)}.*.new*"))
+def _abandoned_drafts(database: Path) -> list[Path]:
+    """Return the drafts whose process has ended, or may have and has not written to them for a while."""
+    drafts = database.parent.glob(f".{glob.escape(database.name)}.*.new*")
+    return [draft for draft in drafts if _is_abandoned(draft, draft.name[len(database.name) + 2 :].partition(".")[0])]
+
+
+def _is_abandoned(draft: Path, maker: str) -> bool:
+    process = maker.replace("-", " ")
+    if is_alive(process):
+        return False
+    with suppress(OSError):  # it is gone
+        return has_ended(process) or abs(time.time() - draft.stat().st_mtime) > QUIET_SECONDS
+    return False
 
 
 def is_made(database: Path) -> bool:
@@ -143,7 +156,8 @@ def _set_aside(database: Path) -> None:
 
 
 def _make(database: Path) -> None:
-    draft = database.with_name(f".{database.name}.{uuid.uuid4().hex[:8]}.new")
+    maker = next(iter(own_process().values()), "").replace(" ", "-")
+    draft = database.with_name(f".{database.name}.{maker}.{uuid.uuid4().hex[:8]}.new")
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     command = [sys.executable, "-W", "ignore", "-c", MAKE, str(draft)]
     environment = os.environ | {"PYTHONPATH": path}

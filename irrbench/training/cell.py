@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from itertools import cycle, product
 from pathlib import Path
@@ -26,7 +28,7 @@ from irrbench.training.batches import Transforms, check_scored, check_splits, ch
 from irrbench.training.classes import source_digest
 from irrbench.training.losses import select_loss
 from irrbench.training.models import check_model
-from irrbench.training.results import CELLS, DONE, LOCK, Axes, find_damage, group_name, is_finished, remove
+from irrbench.training.results import CELLS, DONE, LOCK, Axes, find_damage, group_name, is_finished, read_plain, remove
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -128,11 +130,40 @@ class Cell(NamedTuple):
     axes: Axes
 
 
-def cell_folder(output: Path, name: str, config: CellConfig) -> Path:
-    """The folder of a cell; a folder that was made under another name is found by its digest."""
+def cell_folders(output: Path, digests: Mapping[str, str]) -> dict[str, Path]:
+    """The folder of each cell of a grid, by its name; names that differ never share one.
+
+    Where two would, as ``a[0]`` and ``a(0)`` of one configuration, both folders have digits of the name. A cell without
+    a folder takes one of its configuration that was made under a name which is not in the grid.
+
+    Args:
+        output: folder of the benchmark.
+        digests: of the cells' configurations, by the cells' names.
+    """
     cells = output / CELLS
-    found = sorted(path for path in cells.glob(f"*-{config.digest}") if path.is_dir())
-    return next(iter(found), cells / f"{slug(name)}-{config.digest}")
+    plain = {name: f"{slug(name)}-{digest}" for name, digest in digests.items()}
+    counts = Counter(folder.casefold() for folder in plain.values())  # some disks do not tell A from a
+    own = {
+        name: cells / (folder if counts[folder.casefold()] == 1 else f"{slug(name)}-{_digits(name)}-{digests[name]}")
+        for name, folder in plain.items()
+    }
+    for name in [name for name, folder in own.items() if not folder.is_dir()]:
+        free = {path for path in cells.glob(f"*-{digests[name]}") if path.is_dir()} - set(own.values())
+        called = {path: _name_of(path) for path in sorted(free)}
+        usable = (path for path, given in called.items() if given == name or given not in digests)
+        own[name] = min(usable, key=lambda path: called[path] != name, default=own[name])
+    return own
+
+
+def _digits(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def _name_of(folder: Path) -> str:
+    """What a finished cell was called, "" where nothing says it."""
+    with suppress(Exception):  # no file, a damaged one, or something else in its place
+        return str(read_plain(folder / DONE)["name"])
+    return ""
 
 
 def unfinish_damaged(cells: Sequence[Cell], data: RaterData) -> None:
@@ -216,11 +247,12 @@ def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> 
     check_scored(data, config.scores[0], config.rules)
     digest = data_digest(data, image_facts(data))
     transforms = [transform["class_path"] for transform in config.train.transforms]
-    models, colours, cells = {model.label: model for model in config.models}, cell_colours(config), []
-    for name, axes in cell_names(config):
+    models, colours = {model.label: model for model in config.models}, cell_colours(config)
+    names, resolved = dict(cell_names(config)), {}
+    for name, axes in names.items():
         model = models[axes["model"]]
         own_classes = [path for path in (model.class_path, *transforms) if path is not None]
-        resolved = CellConfig(
+        resolved[name] = CellConfig(
             model=model,
             label=axes["label"],
             seed=axes["seed"],
@@ -233,6 +265,8 @@ def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> 
             code=tuple((path, source_digest(path)) for path in own_classes),
             choice=choice_key(data, config.scores[0]),
         )
-        folder = cell_folder(Path(config.output).absolute(), name, resolved)
-        cells.append(Cell(name, resolved, folder, tracking._replace(colour=colours[name]), axes))
-    return cells
+    folders = cell_folders(Path(config.output).absolute(), {name: cell.digest for name, cell in resolved.items()})
+    return [
+        Cell(name, cell, folders[name], tracking._replace(colour=colours[name]), names[name])
+        for name, cell in resolved.items()
+    ]

@@ -18,6 +18,7 @@ import pytest
 
 from irrbench.tracking import Run, creation, open_store
 from irrbench.tracking.creation import make_database
+from irrbench.tracking.processes import PROCESS_TAG, own_process
 from irrbench.tracking.store import StoreError
 from irrbench.tracking.sync import take_over
 
@@ -113,11 +114,32 @@ def test_drafts_of_the_dead_are_removed_though_the_store_is_there(tmp_path, empt
     database = tmp_path / "mlflow.db"
     if is_made:
         shutil.copy(empty_database, database)
-    for name in (".mlflow.db.12ab.new", ".mlflow.db.12ab.new-journal"):
-        (tmp_path / name).write_bytes(b"half")
+    machine, number, began = own_process()[PROCESS_TAG].split()
+    for name in (f"{machine}-{number}-1.12ab.new", f"{machine}-{number}-1.12ab.new-journal"):
+        (tmp_path / f".mlflow.db.{name}").write_bytes(b"half")
+    for name in (f"{'0' * 16}-{number}-{began}.12ab.new", "12ab.new"):  # of another machine, and of a version before
+        (tmp_path / f".mlflow.db.{name}").write_bytes(b"half")
+        make_old(tmp_path / f".mlflow.db.{name}")
     make_database(database)
     assert is_usable(database)
     assert others(database) == []
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_drafts_that_a_process_may_be_making_stay(tmp_path, empty_database, copies, is_made) -> None:
+    """Without locks two processes may make a store at once; which of another machine live, nobody knows."""
+    database = tmp_path / "mlflow.db"
+    if is_made:
+        shutil.copy(empty_database, database)
+    process = own_process()[PROCESS_TAG].replace(" ", "-")
+    drafts = [f".mlflow.db.{process}.12ab.new", f".mlflow.db.{'0' * 16}-1-1.12ab.new"]
+    for name in drafts:
+        (tmp_path / name).write_bytes(b"half")
+    make_old(tmp_path / drafts[0])
+    (tmp_path / drafts[1]).touch()
+    make_database(database)
+    assert is_usable(database)
+    assert set(drafts) >= set(others(database)) >= {drafts[0]}
 
 
 def test_a_draft_goes_with_the_process_that_wanted_it(tmp_path) -> None:

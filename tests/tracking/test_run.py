@@ -12,6 +12,7 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 from mlflow.entities import ViewType
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from irrbench.plots import MODEL_COLOURS
@@ -252,6 +253,21 @@ def test_data_sets_are_listed_with_split_and_a_digest_that_fits(run, store) -> N
     assert len(inputs["val"].digest) == 36
     assert inputs["test"].digest == "b1"
     assert json.loads(inputs["test"].source) == {"raters": 4, "images": "rendered"}
+
+
+def test_a_data_set_that_another_process_makes_at_the_same_moment_is_listed(run, store, monkeypatch) -> None:
+    log_inputs, refused = mlflow.MlflowClient.log_inputs, []
+
+    def refuse_once(*args, **kwargs):
+        if not refused:
+            refused.append(args)
+            raise mlflow.MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed", BAD_REQUEST)
+        return log_inputs(*args, **kwargs)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_inputs", refuse_once)
+    run.log_dataset("four raters", name="lidc", digest="b1", split="test")
+    assert [item.dataset.digest for item in stored(run, store).inputs.dataset_inputs] == ["b1"]
+    assert len(refused) == 1
 
 
 def test_a_run_that_is_cut_off_while_it_is_created_can_be_recognised(store, monkeypatch) -> None:

@@ -18,6 +18,7 @@ from irrbench.training.cell import (
     CellConfig,
     Tracking,
     cell_colours,
+    cell_folders,
     cell_names,
     make_cells,
     unfinish_damaged,
@@ -53,6 +54,68 @@ def test_an_empty_grid():
 def test_two_cells_of_one_name():
     with pytest.raises(ConfigError, match="found two cells called 'unet-resnet18 soft'"):
         cell_names(BenchmarkConfig(models=[ModelConfig()], labels=["soft", "soft"]))
+
+
+def folders_of(tmp_path, *names: str) -> dict[str, str]:
+    found = cell_folders(tmp_path, dict.fromkeys(names, "0a1b"))
+    return {name: folder.relative_to(tmp_path / "cells").as_posix() for name, folder in found.items()}
+
+
+def finish(tmp_path, folder: str, name: str | None) -> None:
+    (tmp_path / "cells" / folder).mkdir(parents=True)
+    if name is not None:
+        (tmp_path / "cells" / folder / "done.json").write_text(json.dumps({"name": name}))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("loss[0] soft", "loss(0) soft"), ("Net soft", "net soft"), ("a b soft", "a-b soft"), ("x" * 90, "x" * 91)],
+)
+def test_names_that_differ_share_no_folder_in_whatever_order(tmp_path, names):
+    found = folders_of(tmp_path, *names)
+    assert len({folder.casefold() for folder in found.values()}) == 2
+    assert all(folder.endswith("-0a1b") for folder in found.values())
+    assert folders_of(tmp_path, *reversed(names)) == found
+    for name in names:
+        finish(tmp_path, found[name], name)
+        assert folders_of(tmp_path, *names) == found
+
+
+def test_a_cell_keeps_its_folder_beside_a_new_one_of_the_same_configuration(tmp_path):
+    """Alone it has the plain name; the other one of the pair is trained, though it comes first."""
+    assert folders_of(tmp_path, "loss(0) soft") == {"loss(0) soft": "loss-0-soft-0a1b"}
+    finish(tmp_path, "loss-0-soft-0a1b", "loss(0) soft")
+    found = folders_of(tmp_path, "loss[0] soft", "loss(0) soft")
+    assert found["loss(0) soft"] == "loss-0-soft-0a1b"
+    assert found["loss[0] soft"].startswith("loss-0-soft-")
+    assert found["loss[0] soft"] != found["loss(0) soft"]
+
+
+def test_a_model_with_a_new_name_finds_its_cell_unless_the_old_name_is_in_the_grid(tmp_path):
+    finish(tmp_path, "old-soft-0a1b", "old soft")
+    assert folders_of(tmp_path, "new soft") == {"new soft": "old-soft-0a1b"}
+    assert folders_of(tmp_path, "new soft", "old soft") == {"new soft": "new-soft-0a1b", "old soft": "old-soft-0a1b"}
+    assert folders_of(tmp_path, "new soft", "newer soft") == {
+        "new soft": "old-soft-0a1b",
+        "newer soft": "newer-soft-0a1b",
+    }
+
+
+def test_a_folder_that_does_not_say_whose_it_is_belongs_to_one_cell(tmp_path):
+    finish(tmp_path, "loss-0-soft-0a1b", None)
+    found = folders_of(tmp_path, "loss[0] soft", "loss(0) soft")
+    assert found["loss[0] soft"] == "loss-0-soft-0a1b" != found["loss(0) soft"]
+
+
+def test_equal_models_with_two_names_are_two_cells_when_they_are_found_again(tmp_path):
+    models = [ModelConfig(name="a"), ModelConfig(name="b")]
+    config = BenchmarkConfig(models=models, labels=["soft"], output=str(tmp_path))
+    data, tracking = make_data(["train", "val", "test"]), Tracking("sqlite:///unused.db", "unused", "#000000")
+    for _ in range(2):
+        cells = make_cells(config, data, tracking)
+        assert [cell.folder.name.partition("-")[0] for cell in cells] == ["a", "b"]
+        for cell in cells:
+            cell.folder.mkdir(parents=True, exist_ok=True)
 
 
 CELL = CellConfig(ModelConfig(), "soft", 0, TrainConfig(), ("iou",), RulesConfig(ties="negative"), "study", "abc", "1")
