@@ -330,6 +330,17 @@ def test_counting_by_words_is_counting_one_by_one(num_raters, num_images, num_pi
     assert found.tolist() == counted_one_by_one(masks, roi, preds, present)
 
 
+@pytest.mark.parametrize("num_images", [1, 2, 3])
+def test_words_of_one_code_count_for_their_own_image(monkeypatch, num_images):
+    monkeypatch.setattr(cpu, "_FEW_SUBSET_WORDS", 0)  # as if images were large
+    masks = torch.zeros(num_images, 5, 256, dtype=torch.bool)
+    for image in range(num_images):
+        masks[image, : image + 1] = True
+    counts = VotePatterns.from_masks(masks).counts
+    assert counts.nonzero().tolist() == [[image, 2 ** (image + 1) - 1] for image in range(num_images)]
+    assert counts.sum(1).tolist() == [256] * num_images
+
+
 @pytest.mark.parametrize("num_raters", [4, 9, 14])
 def test_tiles_add_up(monkeypatch, num_raters):
     masks, roi, preds = draw(12, (3, num_raters, 15, 17))
