@@ -37,6 +37,7 @@ _HIDDEN_NAMES = (
     r"(?:api|access|account|secret)[-_]?key|(?<![^\W_])auth)"
 )
 _SECRET_NAME = re.compile(rf"(?i){_HIDDEN_NAMES}$")
+_SECRET_NUMBER = re.compile(r"(?i)(?:password|passwd|pwd|secret|api[-_]?key)$")  # `token: 8` and `low_pass: 2` are none
 _SECRET_IN_QUERY = re.compile(rf"(?i)(?:{_HIDDEN_NAMES}|(?<![\w-])key)$")
 _ADDRESS_NAME = re.compile(r"(?i)(?:ur[il]|address)$")
 _VALUE = r"\"[^\"]*\"|'[^']*'|[^\s,;&}\])'\"]+"
@@ -106,8 +107,8 @@ def without_secrets(value: Any, name: str = "") -> Any:
         return {key: without_secrets(inner, name if _is_secret(name) else str(key)) for key, inner in value.items()}
     if type(value) in (list, tuple):
         return type(value)(without_secrets(inner, name) for inner in value)
-    if _is_secret(name) and (isinstance(value, str) or (type(value) in (int, float) and not name.endswith("token"))):
-        return PLACEHOLDER  # a number of tokens is none
+    if type(value) in (str, int, float) and (_SECRET_NAME if isinstance(value, str) else _SECRET_NUMBER).search(name):
+        return PLACEHOLDER
     if isinstance(value, str) and (_ADDRESS_NAME.search(name) or re.search(_SCHEME, value)):
         return without_password(value)
     return value
