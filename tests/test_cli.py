@@ -17,6 +17,7 @@ from PIL import Image
 
 import irrbench
 from irrbench.commands.main import main, typed_command
+from irrbench.commands.syncing import _say_refused
 from irrbench.tracking import RunAddress, chart_link, open_store
 from irrbench.tracking.reference_runs import ReferenceRuns
 from irrbench.tracking.spool import Request, Session, write_record
@@ -494,3 +495,12 @@ def test_configurations_are_printed_without_a_checkout(name, tmp_path) -> None:
     (tmp_path / "c.yaml").write_text(printed[0])
     command = [sys.executable, "-m", "irrbench", name, "--config", "c.yaml", "--print-config"]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == printed[0]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_reasons_that_may_never_end_are_not_waited_for(tmp_path, make) -> None:
+    make(tmp_path / "reasons.txt")
+    said: list[str] = []
+    _say_refused(tmp_path, "irrbench sync", said.append, drop=False)
+    kept = f"0 records that stores have refused for good are kept in {tmp_path}"
+    assert said == [f"{kept}. To remove them: irrbench sync --drop-refused"]

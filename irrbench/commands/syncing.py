@@ -12,11 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from irrbench._display import without_password
+from irrbench._files import open_regular
 from irrbench.tracking.spool import REASONS, REFUSED, default_spool
 from irrbench.tracking.store import chart_link, program, with_password
 from irrbench.tracking.sync import Report, Waiting, count_records, take_over
 
-MAX_REASONS = 5
+MAX_REASONS, MAX_BYTES = 5, 1 << 26
 YES = frozenset({"y", "yes"})
 Say = Callable[[str], None]
 
@@ -95,6 +96,7 @@ def _say_refused(folder: Path, command: str, say: Say, *, drop: bool) -> None:
     kept = f"{count} records that stores have refused for good are kept in {folder}"
     say(f"{kept}. To remove them: {command} --drop-refused")
     with suppress(OSError, ValueError):
-        lines = (folder / REASONS).read_text(encoding="utf-8", errors="replace").splitlines()
+        with open_regular(folder / REASONS, at_most=MAX_BYTES) as file:
+            lines = file.read().decode(errors="replace").splitlines()
         for reason in list(dict.fromkeys(line.partition(": ")[2] for line in lines))[:MAX_REASONS]:
             say(f"  {reason}")
