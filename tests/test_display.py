@@ -152,7 +152,14 @@ def test_plain_values_are_shown_without_secrets():
         "address": "me:secret@host",
         "labels": ["rater:anna@clinic.org", "soft"],
         "options": {"password": 5, "nested": [{"api_key": "secret", "tls": True}], "credentials": {"user": "secret"}},
-        "init_args": {"max_token": 512, "low_pass": 2.5, "key": "image", "url": "ftp://me:secret@host", "token": None, "side": (1, 2)},
+        "init_args": {
+            "max_token": 512,
+            "low_pass": 2.5,
+            "key": "image",
+            "url": "ftp://me:secret@host",
+            "token": None,
+            "side": (1, 2),
+        },
     }
     hidden = {"password": "PASSWORD", "nested": [{"api_key": "PASSWORD", "tls": True}]}
     assert without_secrets(values) == {
