@@ -187,6 +187,7 @@ def score_predictions(
     """
     from irrbench.evaluation import Evaluator, MLflowSink  # noqa: PLC0415 (torchmetrics takes seconds)
     from irrbench.tracking.run import COMMAND_TAG  # noqa: PLC0415
+    from irrbench.tracking.store import PREDICTIONS_TAG  # noqa: PLC0415
 
     rules, data = replace(rules, threshold=predictions.threshold), predictions.data
     where = str(Path(folder).absolute()) if folder else ""
@@ -197,7 +198,7 @@ def score_predictions(
         name=name,
         colour=tracking.colour,
         params={"threshold": threshold},
-        tags={"irrbench.predictions": where, COMMAND_TAG: tracking.command},
+        tags={PREDICTIONS_TAG: where, COMMAND_TAG: tracking.command},
         key=predictions_digest(name, predictions, asdict(rules) | {"scores": sorted(scores)}),
         spool=spool,
         data_name=data.name,

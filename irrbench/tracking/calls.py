@@ -186,11 +186,18 @@ def log_points(run: StoredRun, points: Sequence[Point], *, whole: bool = False) 
     """
     if run.address.key:
         points = _missing(run, points)
+    if any(_is_test(key, step) for key, _, _, step in points):
+        start = run.time_of_test()
+        points = [(key, x, start if _is_test(key, step) else time, step) for key, x, time, step in points]
     entries = [entities().Metric(*point) for point in points]
     if whole:
         run.client.log_batch(run.run_id, metrics=entries)
     else:
         log_entries(run, "metrics", entries)
+
+
+def _is_test(key: str, step: int) -> bool:
+    return step == 0 and key.startswith("test/")
 
 
 def _missing(run: StoredRun, points: Iterable[Point]) -> list[Point]:

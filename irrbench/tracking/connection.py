@@ -11,7 +11,7 @@ from irrbench.tracking.artifacts import open_artifacts
 from irrbench.tracking.locks import exclusive
 from irrbench.tracking.refusals import RunNotCreatedError
 from irrbench.tracking.spool import RunAddress
-from irrbench.tracking.store import KEY_TAG, connect, local_place
+from irrbench.tracking.store import KEY_TAG, PREDICTIONS_TAG, ROLE_TAG, connect, local_place
 
 
 def entities() -> Any:
@@ -131,6 +131,16 @@ class StoredRun:
         if name not in known:
             known[name] = (self.run_id, str(self.client.get_run(self.run_id).info.experiment_id))
         return known[name][1]
+
+    def time_of_test(self) -> int:
+        """Return the time that is written with the results of a test.
+
+        In runs that several processes may write at once, those of finished predictions and of bounds, it is the start
+        of the run: a store without locks gets equal points from all of them, which it keeps once.
+        """
+        found = self.client.get_run(self.run_id)
+        is_shared = PREDICTIONS_TAG in found.data.tags or found.data.tags.get(ROLE_TAG) in {"ceiling", "floor"}
+        return int(found.info.start_time) if is_shared else self.created
 
     @property
     def artifacts(self) -> Any:

@@ -121,7 +121,8 @@ def picture(run: StoredRun, *, key: str, step: int, payload: Payload) -> None:
     thumbnail = image.resize(tuple(max(1, int(side * scale)) for side in image.size))
     known = [Path(file.path).name for file in run.artifacts.list_artifacts("images")]
     called = _call_picture(run, key, known)
-    start, time, identity = picture_name(run.run_id, called, step=step, timestamp=run.created, content=content)
+    created = run.time_of_test() if step == 0 and key.startswith("test/") else run.created
+    start, time, identity = picture_name(run.run_id, called, step=step, timestamp=created, content=content)
     if any(name.startswith(start) and identity in name and time not in name for name in known):
         return  # scored again, with the same result
     with tempfile.TemporaryDirectory() as folder:

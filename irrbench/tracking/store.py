@@ -28,6 +28,7 @@ from irrbench.tracking.creation import check_place, make_database, table_names
 ROLE_TAG = "irrbench.role"
 BOUNDS_TAG = "irrbench.bounds_id"
 KEY_TAG = "irrbench.run_key"
+PREDICTIONS_TAG = "irrbench.predictions"  # of finished predictions: their folder
 RESULT_TAGS = tuple(f"irrbench.{name}" for name in ("floor", "model", "ceiling", "normalized", "score", "bounds"))
 SCORE_TAG = "irrbench.score"
 COLOUR_TAG = "mlflow.runColor"

@@ -131,6 +131,26 @@ def test_of_two_runs_created_at_once_on_a_server_the_older_stays_and_takes_every
     assert (deleted.info.run_id, deleted.info.status) == (ids[0], "KILLED")
 
 
+def test_on_a_server_points_that_two_processes_write_at_once_stand_once(store, tmp_path, monkeypatch, read_together):
+    """Both have looked before either writes: the points are equal, also in their time, and MLflow keeps one."""
+    monkeypatch.setattr("irrbench.tracking.connection.local_place", lambda _: None)
+    runs = [Run.new(store.uri, "nodules", key="k1", spool=tmp_path / f"spool{number}") for number in range(2)]
+    for run in runs:
+        run.create(run_name="unet", tags={"irrbench.predictions": "/data/unet"})
+        assert run.drain() == 0
+    read_together("get_run", 2)
+    read_together("list_artifacts", 2, LocalArtifactRepository)
+    for run in runs:
+        run.log_scores({"test/iou": 0.5, "test/f1": 0.6}, step=0)
+        run.log_panel("test/a", np.zeros((4, 4, 3), np.uint8), step=0)
+        time.sleep(0.002)
+    assert [run.drain(limit=60) for run in runs] == [0, 0]
+    (found,) = store.client.search_runs([store.experiment_id])
+    (point,) = store.client.get_metric_history(found.info.run_id, "test/iou")
+    assert point.timestamp == found.info.start_time
+    assert len(store.client.list_artifacts(found.info.run_id, "images")) == 2
+
+
 def test_only_undefined_scores_send_nothing(tmp_path) -> None:
     run = Run("sqlite:////no/such/mlflow.db", RunAddress(run_id="none"), tmp_path / "spool")
     assert run.log_scores({"val/iou": float("nan")}, step=0) == ("val/iou",)
