@@ -22,6 +22,7 @@ from irrbench.plots import MODEL_COLOURS
 from irrbench.report import terminal_table
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside
 from irrbench.tracking.delivery import answer, delivery_for
+from irrbench.tracking.owners import is_of_another
 from irrbench.tracking.spool import clear_half_written, default_spool, own_sessions
 from irrbench.tracking.store import StoreError, absolute_uri, program, with_password
 from irrbench.training.cell import Tracking, cell_colours, make_cells, unfinish_damaged
@@ -215,7 +216,7 @@ def _deliver(store: Store, runs: Sequence[Run], console: Console) -> None:
     delivery_for(store.uri, store.spool).drain(limit=600)
     if experiments := [run.experiment_id for run in runs if run.experiment_id is not None]:
         console.print(f"charts: {chart_link(store.uri, experiments[0])}", soft_wrap=True)
-    if any(own_sessions(store.spool, store.uri)):
+    if not all(map(is_of_another, own_sessions(store.spool, store.uri))):
         command = f"{program()} sync --spool {shlex.quote(str(store.spool))}"
         console.print(f"Some records did not reach MLflow; send them: {command}", soft_wrap=True)
 

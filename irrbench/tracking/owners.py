@@ -98,6 +98,12 @@ def may_be_taken(folder: Path, *, asked: bool) -> bool:
     return has_ended(process) or (asked and not is_alive(process))
 
 
+def is_of_another(folder: Path) -> bool:
+    """Whether another process that lives writes a session, and delivers it itself."""
+    process = str(_read_store(folder).get("process"))
+    return process not in own_process().values() and is_alive(process)
+
+
 def store_of(folder: Path) -> str:
     """Return the address of the store that a session is for.
 

@@ -280,12 +280,12 @@ def test_a_second_interrupt_is_not_needed(store, monkeypatch, caplog) -> None:
 @pytest.mark.parametrize("has_failed", [False, True])
 def test_a_database_that_is_being_made_is_waited_for(store, monkeypatch, caplog, has_failed) -> None:
     def slow(tracking_uri: str):
-        time.sleep(1.5)
+        time.sleep(4)
         return connect(tracking_uri)
 
     connect = connection.connect
     monkeypatch.setattr(connection, "connect", slow)
-    for name, seconds in {"LOCAL_PATIENCE": 1.0, "PATIENCE": 1.0, "OPENING": 0.1}.items():
+    for name, seconds in {"LOCAL_PATIENCE": 3.0, "PATIENCE": 3.0, "OPENING": 0.1}.items():
         monkeypatch.setattr(delivery, name, seconds)
     run = store.new_run()
     if has_failed:
