@@ -272,7 +272,7 @@ def test_unusable_predictions(study, store, tmp_path, bad):
         ({"labels": ["median"]}, r"label='median': expected one of majority"),
         ({"predictions": {"naive rater (floor)": "x"}}, "is the name of a bound"),
         ({"predictions": {"best blind guess (blind)": "x"}}, "is the name of a bound"),
-        ({"tracking_uri": "nonsense://x"}, "--tracking-uri: .*nonsense"),
+        ({"tracking_uri": "nonsense://x"}, "tracking_uri: .*nonsense"),
     ],
 )
 def test_unusable_values(study, store, tmp_path, changes, message):
@@ -296,7 +296,7 @@ def test_a_missing_folder(store, tmp_path):
 
 def test_an_output_that_is_a_file(study, store, tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(ConfigError, match=r"out cannot be written: File exists.*--output"):
+    with pytest.raises(ConfigError, match=r"out cannot be written: it is no folder.*--output"):
         run_recorded(small_config(study, tmp_path / "out", store))
 
 
