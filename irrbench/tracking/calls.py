@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from irrbench.plots import MODEL_COLOURS, ROLE_COLOURS
-from irrbench.tracking.connection import Connection, StoredRun, entities
+from irrbench.tracking.connection import Connection, History, StoredRun, entities
 from irrbench.tracking.names import (
     MAX_KEY,
     MAX_PARAM,
@@ -184,8 +185,9 @@ def log_points(run: StoredRun, points: Sequence[Point], *, whole: bool = False) 
         points: of any number of metrics.
         whole: whether to log all or none.
     """
+    histories = run.connection.histories.pop(run.run_id, {})  # kept again if all is written
     if run.address.key:
-        points = _missing(run, points)
+        points = _missing(run, points, histories)
     if any(_is_test(key, step) for key, _, _, step in points):
         start = run.time_of_test()
         points = [(key, x, start if _is_test(key, step) else time, step) for key, x, time, step in points]
@@ -194,18 +196,37 @@ def log_points(run: StoredRun, points: Sequence[Point], *, whole: bool = False) 
         run.client.log_batch(run.run_id, metrics=entries)
     else:
         log_entries(run, "metrics", entries)
+    if histories:
+        run.connection.keep_histories(run.run_id, histories)
 
 
 def _is_test(key: str, step: int) -> bool:
     return step == 0 and key.startswith("test/")
 
 
-def _missing(run: StoredRun, points: Iterable[Point]) -> list[Point]:
-    """Return the points that a run lacks, or has with another value; of keys whose steps all come later, none is."""
-    steps = {metric.key: metric.step for metric in run.client.get_run(run.run_id).data.to_proto().metrics}
-    asked = {key for key, _, _, step in points if step <= steps.get(key, -math.inf)}
-    latest = {key: _read_latest(run, key) for key in asked}
-    return [point for point in points if _is_new(latest.setdefault(point[0], {}), point)]
+def _missing(run: StoredRun, points: Iterable[Point], histories: dict[str, History]) -> list[Point]:
+    """Return the points that a run lacks, or has with another value.
+
+    The history of a key is asked for if steps come again and the store has a last point that is not in the history kept
+    here, as of another process. It is then extended by what this one writes.
+    """
+    last = {metric.key: metric for metric in run.client.get_run(run.run_id).data.to_proto().metrics}
+    first: dict[str, int] = {}
+    for key, _, _, step in points:
+        first[key] = min(step, first.get(key, step))
+    for key, since in first.items():
+        if key not in last or since > last[key].step:
+            histories[key] = History(since, {})
+        elif not _covers(histories.get(key), since, last[key]):
+            histories[key] = _read_history(run, key, since)
+    return [point for point in points if _is_new(histories[point[0]].latest, point)]
+
+
+def _covers(history: History | None, since: int, last: Any) -> bool:
+    if history is None or since < history.since:
+        return False
+    value = history.latest.get(last.step)
+    return value is not None and _are_equal(value, last.value)
 
 
 def log_entries(run: StoredRun, kind: str, entries: Sequence[Any]) -> None:
@@ -240,17 +261,25 @@ def log_entries(run: StoredRun, kind: str, entries: Sequence[Any]) -> None:
         raise PartlyRefusedError(f"all was taken but {names}: {reason}")
 
 
-def _read_latest(run: StoredRun, key: str) -> dict[int, float]:
-    """Return the values of a key by step, of which the latest counts."""
-    history = sorted(run.client.get_metric_history(run.run_id, key), key=lambda point: point.timestamp)
-    return {point.step: point.value for point in history}
+def _read_history(run: StoredRun, key: str, since: int) -> History:
+    """Return the history of a key from a step on; of several values at a step the latest counts."""
+    found = sorted(run.client.get_metric_history(run.run_id, key), key=lambda point: point.timestamp)
+    return History(since, {point.step: point.value for point in found if point.step >= since})
 
 
 def _is_new(latest: dict[int, float], point: Point) -> bool:
     """Whether a step has no such value yet; it has it from now on."""
     _, value, _, step = point
     before, latest[step] = latest.get(step), value
-    return before != value
+    return before is None or not _are_equal(before, value)
+
+
+def _are_equal(one: float, other: float) -> bool:
+    """Whether MLflow's databases keep two values as one: NaN as NaN, infinity as the largest number."""
+    if math.isnan(one) or math.isnan(other):
+        return math.isnan(one) and math.isnan(other)
+    largest = sys.float_info.max
+    return max(-largest, min(float(one), largest)) == max(-largest, min(float(other), largest))
 
 
 @call

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from irrbench.tracking.artifacts import open_artifacts
 from irrbench.tracking.locks import exclusive
@@ -21,6 +21,16 @@ def entities() -> Any:
     return entities
 
 
+MAX_POINTS, MAX_RUNS = 500_000, 8  # of histories that are kept, which take about 100 bytes a point
+
+
+class History(NamedTuple):
+    """The latest value of a metric by step, of all its steps from one on."""
+
+    since: int
+    latest: dict[int, float]
+
+
 @dataclass
 class Connection:
     """A tracking store, opened at the first call, and the runs in it that were found by a key.
@@ -32,6 +42,7 @@ class Connection:
         names: what names are called, by the id of the run.
         said: names of which a user was told that they are called otherwise.
         artifacts: MLflow's repositories of artifacts, by the id of the run.
+        histories: of metrics, by the id of the run and by key, as far as they were asked for.
         is_opening: whether it is being opened, which takes long where MLflow creates a database.
         has_closed: whether the runs of ended processes were closed.
     """
@@ -43,6 +54,7 @@ class Connection:
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
     artifacts: dict[str, Any] = field(default_factory=dict)
+    histories: dict[str, dict[str, History]] = field(default_factory=dict)
     is_opening: bool = False
     has_closed: bool = False
 
@@ -69,6 +81,14 @@ class Connection:
             part: what is written, if not the values of the store's runs; see :func:`irrbench.tracking.locks.exclusive`.
         """
         return exclusive(local_place(self.tracking_uri), part)
+
+    def keep_histories(self, run_id: str, found: dict[str, History]) -> None:
+        """Keep the histories of a run, those of the runs written before as well while all together are not many."""
+        self.histories[run_id] = found
+        if len(self.histories) > MAX_RUNS:
+            del self.histories[next(iter(self.histories))]
+        if sum(len(one.latest) for kept in self.histories.values() for one in kept.values()) > MAX_POINTS:
+            self.histories.clear()
 
     def find_runs(self, experiment_id: str, key: str, *, deleted: bool = True) -> list[Any]:
         """Return the runs with a key, deleted ones last or not at all; the first, the oldest, counts."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from irrbench.plots import MODEL_COLOURS
 from irrbench.tracking import Run, RunAddress, palette_beside
+from irrbench.tracking.calls import perform
+from irrbench.tracking.connection import Connection, History
+from irrbench.tracking.spool import Request
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -99,6 +103,89 @@ def test_a_point_that_another_process_has_written_since_is_not_written_again(sto
         time.sleep(0.002)
     counts = {key: len(store.client.get_metric_history(first.run_id, key)) for key in ("test/iou", "test/f1")}
     assert counts == {"test/iou": 1, "test/f1": 2}
+
+
+class Writer:
+    """One process that writes the run k1."""
+
+    def __init__(self, uri: str) -> None:
+        self.connection, self.address = Connection(uri), RunAddress("", "k1", "nodules")
+        perform(self.connection, [Request("create", self.address, {"run_name": "unet"})])
+
+    def write(self, step: int, *, after: int, **values: float) -> None:
+        request = Request("metrics", self.address, {"values": values, "step": step}, created=after + step)
+        perform(self.connection, [request])
+
+    def points(self, key: str) -> list[tuple[int, float]]:
+        run_id, _ = self.connection.known["k1"]
+        return sorted((p.step, p.value) for p in self.connection.client.get_metric_history(run_id, key))
+
+
+def test_steps_that_come_again_ask_for_a_history_once_and_what_another_process_writes_is_seen(store, monkeypatch):
+    first, second, asked = Writer(store.uri), Writer(store.uri), []
+    read = mlflow.MlflowClient.get_metric_history
+    for step in range(6):
+        first.write(step, after=100, iou=step / 10)
+    monkeypatch.setattr(
+        mlflow.MlflowClient, "get_metric_history", lambda *args: [asked.append(args[2]), read(*args)][1]
+    )
+    for step in range(2, 6):
+        second.write(step, after=200, iou=0.9 if step == 3 else step / 10)
+    assert asked == ["iou"]  # not by the first one, whose steps all came later
+    for step in (6, 7):
+        first.write(step, after=300, iou=step / 10)
+        second.write(step, after=400, iou=step / 10)
+    first.write(1, after=500, iou=0.1)
+    assert len(asked) <= 4
+    assert first.points("iou") == [
+        (0, 0.0),
+        (1, 0.1),
+        (2, 0.2),
+        (3, 0.3),
+        (3, 0.9),
+        (4, 0.4),
+        (5, 0.5),
+        (6, 0.6),
+        (7, 0.7),
+    ]
+
+
+def test_a_point_that_did_not_arrive_is_written_by_the_next_attempt(store, monkeypatch) -> None:
+    writer, batch, fails = Writer(store.uri), mlflow.MlflowClient.log_batch, [False, False, True, False]
+
+    def log_batch(*args, **kwargs):
+        if fails.pop(0):
+            raise ConnectionError("gone")
+        return batch(*args, **kwargs)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", log_batch)
+    writer.write(5, after=0, iou=0.5)
+    writer.write(5, after=10, iou=0.6)
+    with pytest.raises(ConnectionError):
+        writer.write(5, after=20, iou=0.7)
+    writer.write(5, after=30, iou=0.7)
+    assert writer.points("iou") == [(5, 0.5), (5, 0.6), (5, 0.7)]
+
+
+def test_values_that_a_database_cannot_hold_stand_once(store) -> None:
+    values = {"nan": math.nan, "inf": math.inf, "negative": -math.inf, "whole": 2**60 + 1}
+    for time_of in (0, 100):
+        writer = Writer(store.uri)
+        for step in (0, 1):
+            writer.write(step, after=time_of, **values)
+    assert [len(writer.points(key)) for key in values] == [2] * 4
+    writer.write(1, after=200, nan=-math.inf, inf=math.nan)
+    assert [len(writer.points(key)) for key in values] == [3, 3, 2, 2]
+
+
+def test_few_histories_are_kept(store, monkeypatch) -> None:
+    monkeypatch.setattr("irrbench.tracking.connection.MAX_POINTS", 5)
+    writer = Writer(store.uri)
+    for step in (0, 0, *range(1, 9)):
+        writer.write(step, after=step, iou=0.5, f1=0.5)
+        assert len(writer.connection.histories) <= 1
+    writer.connection.keep_histories("another", {"iou": History(0, dict.fromkeys(range(6), 0.5))})
+    assert writer.connection.histories == {}
 
 
 def test_of_two_runs_created_at_once_on_a_server_the_older_stays_and_takes_everything(store, tmp_path, monkeypatch):
