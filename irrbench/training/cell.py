@@ -141,18 +141,26 @@ def cell_folders(output: Path, digests: Mapping[str, str]) -> dict[str, Path]:
         digests: of the cells' configurations, by the cells' names.
     """
     cells = output / CELLS
-    plain = {name: f"{slug(name)}-{digest}" for name, digest in digests.items()}
-    counts = Counter(folder.casefold() for folder in plain.values())  # some disks do not tell A from a
+    forms = {name: (f"{slug(name)}-{end}", f"{slug(name)}-{_digits(name)}-{end}") for name, end in digests.items()}
+    counts = Counter(plain.casefold() for plain, _ in forms.values())  # some disks do not tell A from a
     own = {
-        name: cells / (folder if counts[folder.casefold()] == 1 else f"{slug(name)}-{_digits(name)}-{digests[name]}")
-        for name, folder in plain.items()
+        name: cells / (plain if counts[plain.casefold()] == 1 else marked) for name, (plain, marked) in forms.items()
     }
     for name in [name for name, folder in own.items() if not folder.is_dir()]:
         free = {path for path in cells.glob(f"*-{digests[name]}") if path.is_dir()} - set(own.values())
-        called = {path: _name_of(path) for path in sorted(free)}
-        usable = (path for path, given in called.items() if given == name or given not in digests)
-        own[name] = min(usable, key=lambda path: called[path] != name, default=own[name])
+        owners = {path: _owners(path, digests[name], digests, forms) for path in sorted(free)}
+        usable = [path for path, names in owners.items() if name in names or not names]
+        own[name] = min(usable, key=lambda path: name not in owners[path], default=own[name])
     return own
+
+
+def _owners(
+    folder: Path, digest: str, digests: Mapping[str, str], forms: Mapping[str, tuple[str, ...]]
+) -> Sequence[str]:
+    """Names in the grid to which a folder may belong, none if it was made under another one."""
+    if given := _name_of(folder):
+        return [given] if digests.get(given) == digest else []
+    return [name for name, form in forms.items() if folder.name in form]
 
 
 def _digits(name: str) -> str:

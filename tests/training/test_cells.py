@@ -107,6 +107,29 @@ def test_a_folder_that_does_not_say_whose_it_is_belongs_to_one_cell(tmp_path):
     assert found["loss[0] soft"] == "loss-0-soft-0a1b" != found["loss(0) soft"]
 
 
+def test_a_model_with_a_new_name_keeps_its_cell_though_another_one_gets_the_old_name(tmp_path):
+    finish(tmp_path, "x-soft-0a1b", "x soft")
+    found = cell_folders(tmp_path, {"x soft": "2c3d", "y soft": "0a1b"})
+    assert {name: folder.name for name, folder in found.items()} == {"x soft": "x-soft-2c3d", "y soft": "x-soft-0a1b"}
+
+
+@pytest.mark.parametrize("alone", ["loss[0] soft", "loss(0) soft"])
+def test_one_of_an_unfinished_pair_goes_on_in_its_own_folder(tmp_path, alone):
+    pair = folders_of(tmp_path, "loss[0] soft", "loss(0) soft")
+    for folder in pair.values():
+        finish(tmp_path, folder, None)
+    assert folders_of(tmp_path, alone) == {alone: pair[alone]}
+
+
+def test_an_unfinished_cell_keeps_its_folder_beside_a_new_one_whose_name_differs_in_case(tmp_path):
+    finish(tmp_path, "Net-soft-0a1b", None)
+    found = folders_of(tmp_path, "net soft", "Net soft")
+    assert found["Net soft"] == "Net-soft-0a1b"
+    assert found["net soft"].startswith("net-soft-")
+    assert found["net soft"].endswith("-0a1b")
+    assert found["net soft"] != "net-soft-0a1b"
+
+
 def test_equal_models_with_two_names_are_two_cells_when_they_are_found_again(tmp_path):
     models = [ModelConfig(name="a"), ModelConfig(name="b")]
     config = BenchmarkConfig(models=models, labels=["soft"], output=str(tmp_path))
