@@ -188,6 +188,8 @@ def prepare_folder(path: Path, *, folders: Sequence[str] = (), files: Sequence[s
             _refuse_obstacle(path / name)
         for name in ("", *folders):
             for folder in path.glob(name) if "*" in name else [path / name]:
+                if "*" in name and os.path.isfile(folder):  # noqa: PTH113 (no error without rights)
+                    continue
                 _refuse_link_out(path, folder)
                 if "*" not in name:
                     _refuse_obstacle(folder, is_folder=True)

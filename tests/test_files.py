@@ -142,6 +142,13 @@ def test_an_output_folder_may_be_a_link_and_hold_links_to_itself(tmp_path):
     assert (tmp_path / "scratch" / "store" / "figures" / "a.png").read_text() == "whole"
 
 
+def test_a_link_to_a_file_beside_the_cells_is_nobodys_concern(tmp_path):
+    (tmp_path / "notes.txt").write_text("kept")
+    (tmp_path / "out" / "cells").mkdir(parents=True)
+    (tmp_path / "out" / "cells" / "notes.txt").symlink_to(tmp_path / "notes.txt")
+    assert prepare_folder(tmp_path / "out", **LAYOUT) == tmp_path / "out"
+
+
 def test_a_link_in_the_place_of_a_file_is_replaced_and_not_written_through(tmp_path):
     (tmp_path / "theirs").write_text("kept")
     for path in (tmp_path / "report.html", tmp_path / "leads nowhere"):

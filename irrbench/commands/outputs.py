@@ -25,6 +25,7 @@ from irrbench.report.benchmark import draw_figures
 from irrbench.report.page import save_drawings, save_picture
 from irrbench.summary import bounds_digest
 from irrbench.tracking.spool import SPOOL
+from irrbench.tracking.store import MLRUNS
 from irrbench.training.results import CELLS, CellResult
 
 if TYPE_CHECKING:
@@ -207,7 +208,8 @@ def prepare_output(output: Path) -> Path:
         ConfigError: see :func:`irrbench._files.prepare_folder`.
     """
     tables = [f"{field.name}.csv" for field in fields(Results)]  # and what is no table
-    return prepare_folder(output, folders=[FIGURES, CELLS, f"{CELLS}/*", SPOOL], files=[REPORT, CONFIG, *tables])
+    folders = [FIGURES, CELLS, f"{CELLS}/*", SPOOL, MLRUNS, f"{MLRUNS}/*"]
+    return prepare_folder(output, folders=folders, files=[REPORT, CONFIG, *tables])
 
 
 def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery] = ()) -> list[Path]:

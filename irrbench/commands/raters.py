@@ -23,6 +23,7 @@ from irrbench.report.terminal import reliability_table
 from irrbench.tracking import Run, chart_link
 from irrbench.tracking.run import log_reliability
 from irrbench.tracking.spool import SPOOL
+from irrbench.tracking.store import MLRUNS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +39,8 @@ def prepare_output(config: ReliabilityConfig) -> Path:
     Raises:
         ConfigError: see :func:`irrbench._files.prepare_folder`.
     """
-    return prepare_folder(Path(config.output), folders=[FIGURES, TABLES, SPOOL], files=[REPORT, CONFIG])
+    folders = [FIGURES, TABLES, SPOOL, MLRUNS, f"{MLRUNS}/*"]
+    return prepare_folder(Path(config.output), folders=folders, files=[REPORT, CONFIG])
 
 
 def write_outputs(study: Study, config: ReliabilityConfig, *, command: str = "") -> list[Path]:

@@ -39,6 +39,7 @@ VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 
 ROLES = ("model", "ceiling", "floor", "majority", "upper")
 
+MLRUNS = "mlruns"  # beside an sqlite file: the folder of its runs' files
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 DEFAULT_PORT = 5000
 SERVER_TIMEOUT = 10.0  # seconds; MLflow's own client waits for minutes
@@ -87,7 +88,7 @@ def open_store(tracking_uri: str, experiment: str, *, artifact_location: str | N
     if found is None:
         if (database := sqlite_file(tracking_uri)) is not None and artifact_location is None:
             folder = re.sub(r"[^\w.-]+", "_", experiment)
-            artifact_location = (database.parent.resolve() / "mlruns" / folder).as_uri()
+            artifact_location = (database.parent.resolve() / MLRUNS / folder).as_uri()
         try:
             return client, str(client.create_experiment(experiment, artifact_location=artifact_location))
         except Exception:

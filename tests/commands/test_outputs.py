@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from irrbench.commands.outputs import galleries_of, log_artifacts, make_results, write_outputs
-from irrbench.config import BenchmarkConfig, StatisticsConfig
+from irrbench.commands import raters
+from irrbench.commands.outputs import galleries_of, log_artifacts, make_results, prepare_output, write_outputs
+from irrbench.config import BenchmarkConfig, ConfigError, ReliabilityConfig, StatisticsConfig
 from irrbench.data import RaterData
 from irrbench.metrics import SegmentationBounds
 from irrbench.training.results import CellResult
@@ -206,3 +207,13 @@ def test_of_many_models_the_first_get_the_results(written):
     runs = {f"m{number}": Run() for number in range(30)}
     log_artifacts(runs, files, ["iou"])
     assert [len(run.logged) for run in runs.values()] == [len(files)] * 20 + [0] * 10
+
+
+@pytest.mark.parametrize("name", ["mlruns", "mlruns/study"])
+def test_a_store_in_the_output_folder_writes_through_no_link_out_of_it(tmp_path, name):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
+    (tmp_path / "out" / name).symlink_to(tmp_path / "theirs")
+    for prepare in (prepare_output, lambda out: raters.prepare_output(ReliabilityConfig(output=str(out)))):
+        with pytest.raises(ConfigError, match=f"out/{name} is a link that leads out of the output folder"):
+            prepare(tmp_path / "out")
