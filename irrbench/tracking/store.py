@@ -207,11 +207,17 @@ def _problems(uri: str) -> Iterator[str]:
     if kind == "sqlite" and not re.match(r"sqlite(\+\w+)?:///[^?]", uri):
         path = re.sub(r"^/{0,3}", "", rest) or "mlflow.db"
         yield f"the file stands behind three slashes, as in 'sqlite:///{path}', or four if its path begins with one"
+    if re.fullmatch(r"sqlite(\+\w+)?:///([^?]*/)?\.{0,2}(\?.*)?", uri):
+        yield "it names a folder, and the file is missing, as in 'sqlite:///runs/mlflow.db'"
+    if kind in DATABASES and ":" in uri and not rest.startswith("//"):
+        yield f"a database's is like '{scheme}://host/name'"
+    if re.match(r"(?i)https?//", uri):
+        yield "a server's has a colon, as in 'http://host:5000'"
     if kind in {"http", "https"} and not names_one_host(uri):
         yield f"a server's is like '{kind}://host:5000' or '{kind}://host/base', within passwords '/' is %2F, '@' %40"
     if host is not None and not 0 < int(host[1]) <= MAX_PORT:
         yield f"ports are numbers from 1 to {MAX_PORT}"
-    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+    if re.fullmatch(r"((?=[^:]*[^\W\d_])[\w.-]+|\d+(\.\d+){3}):\d+(/.*)?", uri):  # no folder like 2026-01:05/mlruns
         yield f"a server's begins with http:// or https://, as 'http://{uri}'"
     if kind == "postgres":
         yield f"MLflow calls it 'postgresql{without_password(uri)[len(scheme) :]}'"
@@ -234,7 +240,7 @@ def names_one_host(address: str) -> bool:
     >>> names_one_host("https://me@host:80/base"), names_one_host(r"http://host\@another"), names_one_host("http:/host")
     (True, False, False)
     """
-    form = r"(?i)(?:https?|mlflow-artifacts)://([^/?#\\\s]*@)?([\w.-]+|\[[\da-f:.]+\])(:\d+)?(/[^?#\\\s@]*)?"
+    form = r"(?i)(?:https?|mlflow-artifacts)://([^/?#\\\s]*@)?([\w.-]+|\[[\da-f:.]+(?:%25[\w.-]+)?\])(:\d+)?(/[^?#\\\s@]*)?"
     return re.fullmatch(form, address) is not None
 
 
