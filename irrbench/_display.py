@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import csv
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
+import yaml
 from rich.console import Console
 from rich.segment import Segment
 
@@ -40,13 +42,23 @@ _SECRET_NAME = re.compile(rf"(?i){_HIDDEN_NAMES}$")
 _SECRET_NUMBER = re.compile(r"(?i)(?:password|passwd|pwd|secret|api[-_]?key)$")  # `token: 8` and `low_pass: 2` are none
 _SECRET_IN_QUERY = re.compile(rf"(?i)(?:{_HIDDEN_NAMES}|(?<![\w-])key)$")
 _ADDRESS_NAME = re.compile(r"(?i)(?:ur[il]|address)$")
-_VALUE = r"\"[^\"]*\"|'[^']*'|[^\s,;&}\])'\"]+"
-# What a text gives by name: ``{password: secret}``, also in lines of YAML, and ``token=secret``.
-_IN_MAPPING = rf"(?:^[ \t]+|[{{,][ \t]*)['\"]?[\w-]*{_HIDDEN_NAMES}['\"]?[ \t]*:[ \t]*"
-_NAMED = re.compile(rf"(?im)({_IN_MAPPING}|(?<![\w/.-])[\w.-]*{_HIDDEN_NAMES}=)(?:{_VALUE})")
-_SCHEME = r"\b(?:(?i:https?):/*|[A-Za-z][A-Za-z0-9+.-]*://)"
+# What a text gives by name: ``{password: secret}``, also in lines of YAML, and ``password=secret``. Words that mean
+# other things, too, such as token, pass and sig, are secrets only in addresses and configurations.
+_PLAIN_NAMES = (
+    r"(?:passwd|password|passphrase|pwd|secret|credentials?|(?:api|access|account|secret)[-_]?key|"
+    r"(?:hf|api|auth|access|session|tracking)[-_]?token)"
+)
+_VALUE = r"(?![ \t]*(?:None|True|False|null|true|false)\b)(?:\"[^\"\n]*\"|'[^'\n]*'|[{\[].*|"
+_IN_MAPPING = rf"(?:^(?:[ \t]+|-[ \t]+|[ \t]+-[ \t]+)|[{{,][ \t]*)['\"]?[\w-]*{_PLAIN_NAMES}['\"]?[ \t]*:[ \t]*"
+_NAMED = [
+    re.compile(rf"(?im)({_IN_MAPPING}){_VALUE}[^,}}\]\n]+)"),
+    re.compile(rf"(?i)((?<![\w/.-])[\w.-]*{_PLAIN_NAMES}=){_VALUE}[^\s,;&)}}\]]+)"),
+]
+_SCHEME = r"\b(?:(?i:https?):/*|[A-Za-z][A-Za-z0-9+.-]{0,30}:?//)"
 _BEGIN, _END = r"(?:(?<!\w)|(?!\w)|(?<=%[0-9A-Fa-f]{2}))", r"(?:(?<!\w)|(?!\w))"  # not within a word
 _LEAST = 3  # characters: shorter pieces of a password are part of any text
+MAX_NAME = 100  # characters of a name at the end of which it is looked for
+MAX_LINE = 4000  # characters of an error's first line that are looked at; stores may send any length
 
 # Secrets.
 
@@ -86,11 +98,14 @@ def _secret_places(address: str) -> Iterator[tuple[int, int]]:
         begin = end
     query = re.search(r"[?#;]", address[begin:])
     begin += query.end() if query else len(address)
-    after = 0  # of the secret before, which may hold further names
-    for found in re.finditer(r"([^=&;?#]*?)(?:=|%3[Dd])(?=([^&]*))", address[begin:]):
-        if found.start() >= after and found[2] and _SECRET_IN_QUERY.search(unquote(found[1])):
-            after = found.end(2)
-            yield begin + found.start(2), begin + after
+    name = after = begin  # where a name begins, and where the secret before ends, which may hold further names
+    for found in re.finditer(r"[&;?#]|(=|%3[Dd])", address[begin:]):
+        last, value = begin + found.start(), begin + found.end()
+        if found[1] and last >= after and _SECRET_IN_QUERY.search(unquote(address[max(name, last - MAX_NAME) : last])):
+            after = value + len(address[value:].partition("&")[0])
+            if after > value:
+                yield value, after
+        name = value
 
 
 def without_secrets(value: Any, name: str = "") -> Any:
@@ -142,14 +157,29 @@ def hide_secrets(text: str, *addresses: str) -> str:
     for address in addresses:
         text = text.replace(address, without_password(address))
     text = re.sub(rf"{_SCHEME}[^\s'\"<>]+", lambda found: without_password(found[0]), text)
-    text = _NAMED.sub(rf"\1{PLACEHOLDER}", text)
-    known = {form for address in addresses for form in _forms(address)}
-    known |= {os.environ[name] for name in SECRET_VARIABLES if len(os.environ.get(name, "")) > _LEAST}
+    text = _hide_named(text)
+    known = {form for address in addresses for form in _forms(address)} | set(_forms_of_variables())
     shown = " ".join(map(without_password, addresses))
     for form in sorted(known, key=len, reverse=True):
         if re.search(rf"{_BEGIN}{re.escape(form)}{_END}", shown) is None:
             text = re.sub(_places_of(form), rf"\g<before>{PLACEHOLDER}{form[len(form.rstrip('@')) :]}", text)
     return text
+
+
+def _hide_named(text: str) -> str:
+    for pattern in _NAMED:
+        text = pattern.sub(rf"\1{PLACEHOLDER}", text)
+    return text
+
+
+def _forms_of_variables() -> Iterator[str]:
+    """Every form in which a message may have the secrets of the environment."""
+    for name in SECRET_VARIABLES:
+        value = os.environ.get(name, "")
+        if len(value) > _LEAST:
+            yield from (value, quote(value), quote(value, safe=""), quote_plus(value))
+            pair = f"{os.environ.get('MLFLOW_TRACKING_USERNAME', '')}:{value}"
+            yield base64.b64encode(pair.encode()).decode()
 
 
 def _places_of(form: str) -> str:
@@ -196,10 +226,32 @@ def hide_in_command(arguments: Iterable[str]) -> list[str]:
             shown.append(argument)
             option = argument
             continue
-        hidden = _NAMED.sub(rf"\1{PLACEHOLDER}", without_secrets(value, name))
+        hidden = _hide_in_value(value, name)
         shown.append(f"{name}={hidden}" if equals else hidden)
         option = ""
     return shown
+
+
+def _hide_in_value(text: str, name: str) -> str:
+    """Return the value of an option, which may be a mapping or a list in YAML, without secrets."""
+    if name.strip("-") == "predictions":  # a user's names and folders
+        return text
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            return PLACEHOLDER if re.search(_HIDDEN_NAMES, text, re.IGNORECASE) else text
+        hidden = without_secrets(value, name)
+        # On one line, as it was typed.
+        return (
+            text
+            if hidden == value
+            else yaml.safe_dump(hidden, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+        )
+    key, equals, inner = text.partition("=")
+    if equals and _SECRET_NAME.search(key) and re.fullmatch(r"[\w.-]+", key):
+        return f"{key}={PLACEHOLDER if inner else ''}"
+    return _hide_named(without_secrets(text, name))
 
 
 # Terminals.

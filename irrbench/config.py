@@ -319,8 +319,8 @@ class BenchmarkConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they are stored beside the results: without passwords and other secrets."""
-        shown: dict[str, Any] = without_secrets(asdict(self))
-        return shown
+        values = asdict(self)
+        return {**{key: without_secrets(value, key) for key, value in values.items()}, "predictions": self.predictions}
 
 
 @dataclass(frozen=True)

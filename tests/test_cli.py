@@ -205,6 +205,21 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_sync_without_a_spool_has_nothing_to_do(tmp_path, capsys) -> None:
     assert main(["sync", "--spool", str(tmp_path / "none")]) == 0
     assert "Nothing waits: there is no" in capsys.readouterr().out
+    (tmp_path / "file").touch()
+    assert main(["sync", "--spool", str(tmp_path / "file")]) == 2
+    assert "--spool: expected a folder" in capsys.readouterr().err
+
+
+def test_sync_names_what_waits_in_output_folders(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IRRBENCH_SPOOL", raising=False)
+    session = Session.create(tmp_path / "out" / "irrbench-spool", "http://127.0.0.1:9")
+    session.add(Request("finish", RunAddress(run_id="r")))
+    assert main(["sync"]) == 1
+    said = capsys.readouterr().out
+    assert "Nothing waits: there is no" in said
+    assert "But 1 records wait in out/irrbench-spool. To send them:" in said
+    assert "sync --spool out/irrbench-spool" in said
 
 
 def test_sync_says_what_still_waits_and_why(waiting, tmp_path, capsys) -> None:

@@ -291,6 +291,11 @@ def test_secrets_are_not_stored_and_are_asked_for_again(tmp_path):
     assert load_config(file, flags) == load_config(None, flags)
 
 
+def test_models_of_any_name_keep_their_folders(tmp_path):
+    config = load_config(None, ["--predictions", "{two-pass: a, my-secret: b, unet: c}"])
+    assert load_config(write(tmp_path / "c.yaml", to_yaml(config)), []) == config
+
+
 def test_values_that_do_not_go_together_are_told_with_all_others(tmp_path):
     (tmp_path / "c.yaml").write_text("train: {batchsize: 4}\nstatistics: {margins: {iuo: 0.1}}\nworkers: none\n")
     with pytest.raises(ConfigError) as caught:

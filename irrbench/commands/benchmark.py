@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
-from irrbench._display import SafeConsole, hide_secrets
+from irrbench._display import SafeConsole, hide_secrets, without_password
 from irrbench._files import quiet
 from irrbench.commands.checking import check_config, introduce, refusals, warn
 from irrbench.commands.loading import Scored, load_data, load_one, score_predictions, scored_on, scored_split
@@ -216,9 +216,14 @@ def _deliver(store: Store, runs: Sequence[Run], console: Console) -> None:
     delivery_for(store.uri, store.spool).drain(limit=600)
     if experiments := [run.experiment_id for run in runs if run.experiment_id is not None]:
         console.print(f"charts: {chart_link(store.uri, experiments[0])}", soft_wrap=True)
-    if not all(map(is_of_another, own_sessions(store.spool, store.uri))):
-        command = f"{program()} sync --spool {shlex.quote(str(store.spool))}"
-        console.print(f"Some records did not reach MLflow; send them: {command}", soft_wrap=True)
+    say_what_waits(store.uri, store.spool, console)
+
+
+def say_what_waits(tracking_uri: str, spool: Path, console: Console) -> None:
+    """Say that a store has not taken everything, and how to send the rest, but for what another process is sending."""
+    if not all(map(is_of_another, own_sessions(spool, tracking_uri))):
+        shown, command = without_password(tracking_uri), f"{program()} sync --spool {shlex.quote(str(spool))}"
+        console.print(f"Some records did not reach MLflow at {shown}; send them: {command}", soft_wrap=True)
 
 
 def _runs(models: Sequence[CellResult | Scored], store: Store) -> dict[str, Run]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from irrbench._display import SafeConsole
 from irrbench._files import prepare_folder, quiet, write_frame, write_yaml
-from irrbench.commands.benchmark import ALL_ENDED_WELL, reach_store
+from irrbench.commands.benchmark import ALL_ENDED_WELL, reach_store, say_what_waits
 from irrbench.commands.checking import check_config, introduce
 from irrbench.commands.loading import load_data
 from irrbench.commands.outputs import CONFIG, FIGURES, REPORT
@@ -166,3 +166,5 @@ def _show(found: Study, output: Path, run: Run | None, console: Console, said: S
     console.print(f"report: {output / REPORT}; tables: {output / TABLES}/*.csv", soft_wrap=True)
     if run is not None and run.experiment_id is not None:
         console.print(f"run: {chart_link(run.tracking_uri, run.experiment_id)}", soft_wrap=True)
+    if run is not None:
+        say_what_waits(run.tracking_uri, run.spool, console)

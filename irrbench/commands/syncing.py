@@ -13,7 +13,8 @@ from pathlib import Path
 
 from irrbench._display import without_password
 from irrbench._files import open_regular
-from irrbench.tracking.spool import REASONS, REFUSED, default_spool
+from irrbench.config import ConfigError
+from irrbench.tracking.spool import REASONS, REFUSED, SPOOL, default_spool
 from irrbench.tracking.store import chart_link, program, with_password
 from irrbench.tracking.sync import Report, Waiting, count_records, take_over
 
@@ -29,11 +30,13 @@ def sync(options: argparse.Namespace, say: Say) -> int:
         How many records wait still.
     """
     spool = default_spool() if options.spool is None else Path(options.spool)
-    if not spool.is_dir():
-        say(f"Nothing waits: there is no {spool}.")
-        return 0
-    command = f"{program()} sync{'' if options.spool is None else f' --spool {shlex.quote(options.spool)}'}"
     store = with_password(options.tracking_uri) if options.tracking_uri else None
+    if not spool.is_dir():
+        if spool.exists():
+            raise ConfigError(f"--spool: expected a folder, found {spool}, which is none.")
+        say(f"Nothing waits: there is no {spool}.")
+        return 0 if options.spool else _say_elsewhere(say)
+    command = f"{program()} sync{'' if options.spool is None else f' --spool {shlex.quote(options.spool)}'}"
     found = take_over(spool, store)
     if not found and (others := count_records(spool)):
         say(f"Nothing waits for {without_password(store or '')}. There are records for:")
@@ -59,6 +62,16 @@ def sync(options: argparse.Namespace, say: Say) -> int:
     stays = f"What waits stays in {spool}. Run `{command}{named}` again when the store is back."
     say(stays if count else f"Nothing waits{' for this store' if store else ''} any more.")
     return count
+
+
+def _say_elsewhere(say: Say) -> int:
+    """Say what waits in the spools of output folders below this folder; return how many records do."""
+    places = [path for depth in ("*", "*/*") for path in sorted(Path().glob(f"{depth}/{SPOOL}"))]
+    counts = {path: sum(count_records(path).values()) for path in places}
+    for path, count in counts.items():
+        if count:
+            say(f"But {count} records wait in {path}. To send them: {program()} sync --spool {shlex.quote(str(path))}")
+    return sum(counts.values())
 
 
 def _list(found: Sequence[Waiting], say: Say) -> None:

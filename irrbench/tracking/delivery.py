@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from irrbench._display import hide_secrets, without_password
+from irrbench._display import MAX_LINE, hide_secrets, without_password
 from irrbench.tracking.calls import CREATING, perform
 from irrbench.tracking.connection import Connection
 from irrbench.tracking.creation import check_place
@@ -87,7 +87,8 @@ def send(connection: Connection, batch: list[QueuedRequest], *, ask_first: float
 
 def one_line(error: BaseException, tracking_uri: str = "") -> str:
     """Return the first line of an error, not too long, without an address's password and what steers a terminal."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in str(error).strip().split("\n")[0])
+    first = str(error).strip().split("\n")[0][:MAX_LINE]
+    line = "".join(letter if letter.isprintable() else "?" for letter in first)
     text = hide_secrets(line, tracking_uri)
     is_own = isinstance(error, StoreError | UnknownCallError | SpoolError | PartlyRefusedError)
     return f"{'' if is_own else f'{type(error).__name__}: '}{text}"[:MAX_REASON] if text else type(error).__name__

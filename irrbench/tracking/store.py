@@ -21,7 +21,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import url2pathname, urlopen
 
-from irrbench._display import PLACEHOLDER, hide_secrets, without_password
+from irrbench._display import MAX_LINE, PLACEHOLDER, hide_secrets, without_password
 from irrbench.tracking.creation import check_place, make_database, table_names
 
 # Tags by which the runs of an experiment are found, and by which MLflow's pages know what to show.
@@ -153,7 +153,7 @@ def _other_version(database: Path) -> str | None:
 
 def unreadable(tracking_uri: str, error: Exception) -> Exception:
     """Return the error to raise when a store does not answer: what was expected, what MLflow said, and the remedy."""
-    whole = str(error)
+    whole = str(error)[:MAX_LINE]
     body = re.search(r"Response body: '(.*)'", whole)
     said = shorten(hide_secrets((body[1] if body else whole).split("\n")[0], tracking_uri), 200, placeholder=" ...")
     shown = without_password(tracking_uri)

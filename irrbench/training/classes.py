@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from irrbench._display import without_secrets
 from irrbench._settings import nearest
 
 
@@ -91,7 +92,7 @@ def build(path: str, init_args: Mapping[str, Any]) -> Any:
     try:
         return found(**arguments)
     except Exception as error:  # a user's class may raise anything
-        shown = ", ".join(f"{name}={value!r}" for name, value in init_args.items())
+        shown = ", ".join(f"{name}={value!r}" for name, value in without_secrets(init_args).items())
         raise ValueError(f"{path}({shown}) cannot be made: {type(error).__name__}: {error}") from error
 
 

@@ -143,6 +143,7 @@ def test_a_study_is_written_without_a_store(study, tmp_path, caplog) -> None:
     check_files(output, "config.yaml")
     assert len(warnings_of(caplog)) == 1
     assert records(output / "irrbench-spool") > 5
+    assert f"Some records did not reach MLflow at {uri}; send them: " in console.file.getvalue().replace("\n", "")
 
 
 def test_a_database_that_is_locked_holds_nothing_up(study, store, tmp_path, folders, caplog) -> None:
