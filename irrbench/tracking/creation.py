@@ -29,6 +29,7 @@ from irrbench.tracking.processes import has_ended, is_alive, own_process
 logger = logging.getLogger(__name__)
 
 QUIET_SECONDS = 15.0  # an unfinished file that nobody has written to for so long is not being made any more
+MAGIC = b"SQLite format 3\0"  # with which sqlite's files begin
 COMPANIONS = ("-journal", "-wal", "-shm")  # of an sqlite file; a new file would be ruined by those of an old one
 ALWAYS_FILLED = {"alembic_version", "workspaces"}  # tables with rows in a store that holds nothing
 NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
@@ -63,7 +64,12 @@ def check_place(database: Path) -> None:
     try:
         if database.exists() and not database.is_file():
             raise IsADirectoryError(errno.EISDIR, "it is a folder or a device")
-        if not database.exists():
+        if database.exists():
+            with database.open("rb") as file:
+                begin = file.read(len(MAGIC))
+            if begin.strip(b"\0") and begin != MAGIC:  # an empty one is filled
+                raise NotADirectoryError(errno.ENOTDIR, "it is a file of another kind")
+        else:
             tempfile.TemporaryFile(dir=next(folder for folder in database.parents if folder.exists())).close()
     except OSError as error:
         if error.errno not in NO_PLACE:

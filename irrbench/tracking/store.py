@@ -173,9 +173,10 @@ def unreadable(tracking_uri: str, error: Exception) -> Exception:
     )
     if not tracking_uri.startswith(DATABASES):
         return StoreError(text)
+    if lacks := re.search(r"No module named '(\w+)'", whole):
+        return StoreError(f"{text} Install the database's driver, which brings the module {lacks[1]!r}.")
     text += f" An old database may need `{program('mlflow')} db upgrade {shlex.quote(shown)}`."
-    # A database that is down, locked or damaged may come back; a driver that is not installed does not.
-    return StoreError(text) if isinstance(error, ImportError) else ConnectionError(text)
+    return ConnectionError(text)  # a database that is down, locked or damaged may come back
 
 
 # The address of a store.
@@ -204,6 +205,8 @@ def _problems(uri: str) -> Iterator[str]:
     host = re.match(r"[\w+.-]+://(?:[^/]*@)?(?:[\w.-]+|\[[^]]*\]):(\d+)(?:[/?]|$)", without_password(uri))
     if uri != uri.strip() or not uri.isprintable():
         yield "it begins or ends with a blank, or holds control characters"
+    if lacks := re.match(r"(?i)(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?(?=//)", uri):
+        yield f"a colon is missing, as in '{lacks[0]}:{without_password(uri)[lacks.end() :]}'"
     if kind == "sqlite" and not re.match(r"sqlite(\+\w+)?:///[^?]", uri):
         path = re.sub(r"^/{0,3}", "", rest) or "mlflow.db"
         yield f"the file stands behind three slashes, as in 'sqlite:///{path}', or four if its path begins with one"
@@ -211,14 +214,14 @@ def _problems(uri: str) -> Iterator[str]:
         yield "it names a folder, and the file is missing, as in 'sqlite:///runs/mlflow.db'"
     if kind in DATABASES and ":" in uri and not rest.startswith("//"):
         yield f"a database's is like '{scheme}://host/name'"
-    if re.match(r"(?i)https?//", uri):
-        yield "a server's has a colon, as in 'http://host:5000'"
     if kind in {"http", "https"} and not names_one_host(uri):
         yield f"a server's is like '{kind}://host:5000' or '{kind}://host/base', within passwords '/' is %2F, '@' %40"
     if host is not None and not 0 < int(host[1]) <= MAX_PORT:
         yield f"ports are numbers from 1 to {MAX_PORT}"
     if re.fullmatch(r"((?=[^:]*[^\W\d_])[\w.-]+|\d+(\.\d+){3}):\d+(/.*)?", uri):  # no folder like 2026-01:05/mlruns
         yield f"a server's begins with http:// or https://, as 'http://{uri}'"
+    if "://" not in uri and without_password(uri) != uri:
+        yield f"a server's begins with http:// or https://, as 'http://{without_password(uri)}'"
     if kind == "postgres":
         yield f"MLflow calls it 'postgresql{without_password(uri)[len(scheme) :]}'"
     if "://" in uri and kind not in SCHEMES and scheme not in entry_points(group="mlflow.tracking_store").names:
