@@ -96,6 +96,19 @@ def test_what_is_no_whole_picture_costs_one_image_and_is_fetched_again(convert, 
     np.testing.assert_array_equal(np.rint(load_folder(tmp_path / "data").image(0) * 255), np.full((1, 12, 20), 7))
 
 
+def test_a_host_that_takes_no_connection_is_not_waited_for(convert, server, monkeypatch):
+    asked = []
+
+    def takes_none(address, timeout=None, *_, **__):
+        asked.append(timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", takes_none)
+    with pytest.raises(ValueError, match="less than 16,384 bytes in 30 s"):
+        convert(a=f"{server.url}/a")
+    assert asked == [download.PATIENCE_SECONDS]
+
+
 @pytest.mark.parametrize("good", ["chunked", "redirect", "endless redirect"])
 def test_what_is_whole_is_kept(convert, server, tmp_path, good):
     server.answers["/a"] = good

@@ -43,6 +43,25 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path):
             yield f"http://127.0.0.1:{port}", uri
 
 
+def test_the_address_of_the_store_is_on_no_command_line(monkeypatch) -> None:
+    started = []
+
+    def start(command, *, env, **_):
+        started.append((command, env))
+        raise OSError("no process here")
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    uri = "postgresql://me:s3cret@host/db"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(OSError, match="no process here"), local_server(uri, host="127.0.0.1", port=port):
+        pass
+    ((command, environment),) = started
+    assert not [part for part in command if "s3cret" in part or "host/db" in part]
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == uri
+
+
 def log_two_models(uri: str, client, experiment_id: str) -> dict[str, Run]:
     runs = {}
     for name, top in (("unet", 0.5), ("fpn", 0.65)):
