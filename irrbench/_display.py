@@ -172,12 +172,16 @@ def _hide_named(text: str) -> str:
     return text
 
 
+def _spellings(secret: str) -> tuple[str, ...]:
+    return secret, quote(secret), quote(secret, safe=""), quote_plus(secret)
+
+
 def _forms_of_variables() -> Iterator[str]:
     """Every form in which a message may have the secrets of the environment."""
     for name in SECRET_VARIABLES:
         value = os.environ.get(name, "")
         if len(value) > _LEAST:
-            yield from (value, quote(value), quote(value, safe=""), quote_plus(value))
+            yield from _spellings(value)
             pair = f"{os.environ.get('MLFLOW_TRACKING_USERNAME', '')}:{value}"
             yield base64.b64encode(pair.encode()).decode()
 
@@ -206,7 +210,7 @@ def _forms(address: str) -> Iterator[str]:
             yield from (piece for piece in pieces if len(piece) > _LEAST or len(pieces) == 1)
             # What stands before the last "@" may be taken for a host, whatever is left of the password before it.
             yield from (f"{form[found.end() :]}@" for found in re.finditer(r"[/@:?#]", form))
-            yield from (form, quote(form), quote(form, safe=""), quote_plus(form))
+            yield from _spellings(form)
         yield base64.b64encode(unquote(pair).encode()).decode()
 
 
@@ -241,13 +245,10 @@ def _hide_in_value(text: str, name: str) -> str:
             value = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, RecursionError):
             return PLACEHOLDER if re.search(_HIDDEN_NAMES, text, re.IGNORECASE) else text
-        hidden = without_secrets(value, name)
+        if (hidden := without_secrets(value, name)) == value:
+            return text
         # On one line, as it was typed.
-        return (
-            text
-            if hidden == value
-            else yaml.safe_dump(hidden, default_flow_style=True, sort_keys=False, width=math.inf).strip()
-        )
+        return yaml.safe_dump(hidden, default_flow_style=True, sort_keys=False, width=math.inf).strip()
     key, equals, inner = text.partition("=")
     if equals and _SECRET_NAME.search(key) and re.fullmatch(r"[\w.-]+", key):
         return f"{key}={PLACEHOLDER if inner else ''}"

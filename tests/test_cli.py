@@ -22,6 +22,7 @@ from irrbench.tracking import RunAddress, chart_link, open_store
 from irrbench.tracking.reference_runs import ReferenceRuns
 from irrbench.tracking.spool import Request, Session, write_record
 from irrbench.tracking.store import program
+from tests.callbacks.outages import free_port
 from tests.training.study import ids, write_predictions, write_study
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -48,12 +49,6 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def session_members(leader: int) -> list[int]:

@@ -15,7 +15,16 @@ from irrbench._display import SafeConsole, hide_secrets, without_password
 from irrbench._files import quiet
 from irrbench.commands.checking import check_config, introduce, refusals, warn
 from irrbench.commands.loading import Scored, load_data, load_one, score_predictions, scored_on, scored_split
-from irrbench.commands.outputs import REPORT, galleries_of, log_artifacts, make_results, prepare_output, write_outputs
+from irrbench.commands.outputs import (
+    FILES,
+    FOLDERS,
+    REPORT,
+    galleries_of,
+    log_artifacts,
+    make_results,
+    prepare_output,
+    write_outputs,
+)
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.overview import model_cautions
 from irrbench.plots import MODEL_COLOURS
@@ -79,7 +88,7 @@ def run_benchmark(
     console = console or SafeConsole()
     with quiet():
         check_config(config)
-        output = prepare_output(Path(config.output))
+        output = prepare_output(Path(config.output), FOLDERS, FILES)
         data = load_data(config)
         introduce(config, data, console)
         for refuse in refusals(config, data):

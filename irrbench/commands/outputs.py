@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FIGURES, REPORT, CONFIG = "figures", "report.html", "config.yaml"
+FOLDERS = (CELLS, f"{CELLS}/*")  # of a benchmark
+FILES = tuple(f"{field.name}.csv" for field in fields(Results))  # its tables, and names that none has
 MOST_COPIES = 20  # runs that get the results
 
 
@@ -201,15 +203,19 @@ def galleries_of(results: Results, data: RaterData, models: Sequence[CellResult 
     return make_galleries(results, data, best.prediction, remark=remark)
 
 
-def prepare_output(output: Path) -> Path:
-    """Make the output folder of a benchmark, or refuse one to which it cannot or may not be written.
+def prepare_output(output: Path, folders: Sequence[str], files: Sequence[str] = ()) -> Path:
+    """Make the output folder of a command, or refuse one to which it cannot or may not be written.
+
+    Args:
+        output: the folder.
+        folders: in which this command writes, beside those of every command.
+        files: that it writes, likewise.
 
     Raises:
         ConfigError: see :func:`irrbench._files.prepare_folder`.
     """
-    tables = [f"{field.name}.csv" for field in fields(Results)]  # and what is no table
-    folders = [FIGURES, CELLS, f"{CELLS}/*", SPOOL, MLRUNS, f"{MLRUNS}/*"]
-    return prepare_folder(output, folders=folders, files=[REPORT, CONFIG, *tables])
+    folders = [FIGURES, *folders, SPOOL, MLRUNS, f"{MLRUNS}/*"]
+    return prepare_folder(output, folders=folders, files=[REPORT, CONFIG, *files])
 
 
 def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery] = ()) -> list[Path]:
@@ -224,7 +230,7 @@ def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery
     Raises:
         ConfigError: if the disk does not take them.
     """
-    prepare_output(output)
+    prepare_output(output, FOLDERS, FILES)
     files = [write_frame(output / f"{name}.csv", frame) for name, frame in results.frames().items()]
     files.append(write_yaml(output / CONFIG, results.config))
     drawings = draw_figures(results)

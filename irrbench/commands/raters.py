@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irrbench._display import SafeConsole
-from irrbench._files import prepare_folder, quiet, write_frame, write_yaml
+from irrbench._files import quiet, write_frame, write_yaml
 from irrbench.commands.benchmark import ALL_ENDED_WELL, reach_store, say_what_waits
 from irrbench.commands.checking import check_config, introduce
 from irrbench.commands.loading import load_data
-from irrbench.commands.outputs import CONFIG, FIGURES, REPORT
+from irrbench.commands.outputs import CONFIG, FIGURES, REPORT, prepare_output
 from irrbench.config import ConfigError, ReliabilityConfig, StudyOptions
 from irrbench.reliability.study import Study, study
 from irrbench.report.page import save_drawings, write_page
@@ -22,8 +22,6 @@ from irrbench.report.raters import draw_figures, findings, headline, study_page
 from irrbench.report.terminal import reliability_table
 from irrbench.tracking import Run, chart_link
 from irrbench.tracking.run import log_reliability
-from irrbench.tracking.spool import SPOOL
-from irrbench.tracking.store import MLRUNS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,16 +29,6 @@ if TYPE_CHECKING:
     from irrbench.data import RaterData
 
 TABLES = "tables"
-
-
-def prepare_output(config: ReliabilityConfig) -> Path:
-    """Make the output folder of a study, or refuse one to which it cannot or may not be written.
-
-    Raises:
-        ConfigError: see :func:`irrbench._files.prepare_folder`.
-    """
-    folders = [FIGURES, TABLES, SPOOL, MLRUNS, f"{MLRUNS}/*"]
-    return prepare_folder(Path(config.output), folders=folders, files=[REPORT, CONFIG])
 
 
 def write_outputs(study: Study, config: ReliabilityConfig, *, command: str = "") -> list[Path]:
@@ -57,7 +45,7 @@ def write_outputs(study: Study, config: ReliabilityConfig, *, command: str = "")
     Raises:
         ConfigError: if the disk does not take them.
     """
-    output = prepare_output(config)
+    output = prepare_output(Path(config.output), [TABLES])
     drawings = draw_figures(study, pictures=config.pictures)
     page = study_page(study, drawings, config=config.as_dict(), command=command)
     return [
@@ -130,7 +118,7 @@ def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Co
     console = console or SafeConsole()
     with quiet():
         check_config(config)
-        output = prepare_output(config)
+        output = prepare_output(Path(config.output), [TABLES])
         data = load_data(config)
         said = introduce(config, data, console)
         # The embedded readers are the first, second, ... of each scan, and not the same persons on all.

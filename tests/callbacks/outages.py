@@ -117,49 +117,20 @@ def silent_listener():
 
 
 @contextmanager
-def slow_server(seconds):
-    """Says that it is well, and takes its time for everything else."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            if self.path != "/health":
-                time.sleep(seconds)
-            self.send_response(200 if self.path == "/health" else 503)
-            self.end_headers()
-
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *_):
-            pass
-
-    with _serving(Handler) as uri:
-        yield uri
-
-
-@contextmanager
-def answering(code, body):
-    """Answers everything alike."""
+def serving(answer):
+    """A server for whose every request a function is called with its handler."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body.encode())
+            answer(self)
 
-        do_POST = do_GET  # noqa: N815
+        do_POST = do_PUT = do_GET  # noqa: N815
 
         def log_message(self, *_):
             pass
 
-    with _serving(Handler) as uri:
-        yield uri
-
-
-@contextmanager
-def _serving(handler):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -167,6 +138,34 @@ def _serving(handler):
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def slow_server(seconds):
+    """Says that it is well, and takes its time for everything else."""
+
+    def answer(request):
+        if request.path != "/health":
+            time.sleep(seconds)
+        request.send_response(200 if request.path == "/health" else 503)
+        request.end_headers()
+
+    with serving(answer) as uri:
+        yield uri
+
+
+@contextmanager
+def answering(code, body):
+    """Answers everything alike."""
+
+    def answer(request):
+        request.send_response(code)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body.encode())
+
+    with serving(answer) as uri:
+        yield uri
 
 
 @contextmanager

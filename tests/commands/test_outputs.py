@@ -9,8 +9,16 @@ import torch
 from PIL import Image
 
 from irrbench.commands import raters
-from irrbench.commands.outputs import galleries_of, log_artifacts, make_results, prepare_output, write_outputs
-from irrbench.config import BenchmarkConfig, ConfigError, ReliabilityConfig, StatisticsConfig
+from irrbench.commands.outputs import (
+    FILES,
+    FOLDERS,
+    galleries_of,
+    log_artifacts,
+    make_results,
+    prepare_output,
+    write_outputs,
+)
+from irrbench.config import BenchmarkConfig, ConfigError, StatisticsConfig
 from irrbench.data import RaterData
 from irrbench.metrics import SegmentationBounds
 from irrbench.training.results import CellResult
@@ -214,6 +222,6 @@ def test_a_store_in_the_output_folder_writes_through_no_link_out_of_it(tmp_path,
     (tmp_path / "theirs").mkdir()
     (tmp_path / "out" / name).parent.mkdir(parents=True)
     (tmp_path / "out" / name).symlink_to(tmp_path / "theirs")
-    for prepare in (prepare_output, lambda out: raters.prepare_output(ReliabilityConfig(output=str(out)))):
+    for own in ((FOLDERS, FILES), ([raters.TABLES],)):
         with pytest.raises(ConfigError, match=f"out/{name} is a link that leads out of the output folder"):
-            prepare(tmp_path / "out")
+            prepare_output(tmp_path / "out", *own)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from irrbench.tracking.store import absolute_uri, connect
 from irrbench.training.cell import Cell, CellConfig, Tracking
 from irrbench.training.fit import _parameters
 from irrbench.training.grid import _failure
+from tests.callbacks.outages import free_port
 from tests.training.study import ids, write_predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
@@ -120,9 +120,7 @@ def predictions(tmp_path: Path) -> Path:
 def test_everything_that_a_command_leaves_is_without_the_password(study, predictions, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     uri, data = f"http://me:{SECRET}@127.0.0.1:{port}", ["--data", str(study)]
     train = ["benchmark", *data, *QUICK, *SMALL, *OPTIONS, "--output", "trained", "--tracking-uri", uri]
     with local_server(f"sqlite:///{tmp_path / 'served' / 'mlflow.db'}", host="127.0.0.1", port=port) as server:

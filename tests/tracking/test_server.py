@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from irrbench.commands.main import main
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, save_chart_view
 from irrbench.tracking.reference_runs import ReferenceRuns
 from irrbench.tracking.server import local_server
+from tests.callbacks.outages import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,9 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path):
     folder = tmp_path_factory.mktemp("served")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     shutil.copy(empty_database, folder / "mlflow.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         with local_server(uri, host="127.0.0.1", port=port):
@@ -52,9 +50,7 @@ def test_the_address_of_the_store_is_on_no_command_line(monkeypatch) -> None:
 
     monkeypatch.setattr(subprocess, "Popen", start)
     uri = "postgresql://me:s3cret@host/db"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with pytest.raises(OSError, match="no process here"), local_server(uri, host="127.0.0.1", port=port):
         pass
     ((command, environment),) = started

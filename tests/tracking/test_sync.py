@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -14,7 +13,7 @@ from irrbench.tracking.connection import Connection
 from irrbench.tracking.queues import Outcome
 from irrbench.tracking.spool import Request, Session
 from irrbench.tracking.sync import is_same_store, take_over
-from tests.callbacks.outages import silent_listener, slow_server
+from tests.callbacks.outages import serving, silent_listener, slow_server
 
 RUN_ID = "0f" * 16
 TOKEN = "Bearer of-this-user"  # noqa: S105
@@ -25,30 +24,21 @@ def serve(redirect: str = "", code: int = 307):
     """An MLflow server that knows one run, or sends everything on to another; yields its address and what it got."""
     seen: list[str | None] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if self.path == "/health":
-                self.send_response(200)
-                self.end_headers()
-                return
-            seen.append(self.headers.get("Authorization"))
-            self.send_response(code if redirect else 200)
-            self.send_header("Location", redirect + self.path)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            info = {"run_id": RUN_ID, "experiment_id": "1", "artifact_uri": "mlflow-artifacts:/1", "status": "RUNNING"}
-            self.wfile.write(json.dumps({"run": {"info": info, "data": {}}}).encode())
+    def answer(request) -> None:
+        if request.path == "/health":
+            request.send_response(200)
+            request.end_headers()
+            return
+        seen.append(request.headers.get("Authorization"))
+        request.send_response(code if redirect else 200)
+        request.send_header("Location", redirect + request.path)
+        request.send_header("Content-Type", "application/json")
+        request.end_headers()
+        info = {"run_id": RUN_ID, "experiment_id": "1", "artifact_uri": "mlflow-artifacts:/1", "status": "RUNNING"}
+        request.wfile.write(json.dumps({"run": {"info": info, "data": {}}}).encode())
 
-        do_GET = do_POST = do_PUT = answer  # noqa: N815
-
-        def log_message(self, *_) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", seen
-        server.shutdown()
+    with serving(answer) as uri:
+        yield uri, seen
 
 
 @pytest.fixture(autouse=True)
