@@ -19,8 +19,9 @@ import irrbench
 from irrbench.commands.main import main, typed_command
 from irrbench.commands.syncing import _say_refused
 from irrbench.tracking import RunAddress, chart_link, open_store
+from irrbench.tracking.records import Request, write_record
 from irrbench.tracking.reference_runs import ReferenceRuns
-from irrbench.tracking.spool import Request, Session, write_record
+from irrbench.tracking.spool import Session
 from irrbench.tracking.store import program
 from tests.callbacks.outages import free_port
 from tests.training.study import ids, write_predictions, write_study

@@ -4,13 +4,13 @@ The bounds of a data set are two runs of their own with the *same metric keys* a
 default chart of MLflow draws together. MLflow itself is imported when a function is called, not with this package.
 
 A call on a :class:`Run` is recorded once, as the name of a function in :mod:`irrbench.tracking.calls` and its arguments
-(:mod:`irrbench.tracking.spool`), and that function performs it in the store: soon, by a worker thread, or later, by
+(:mod:`irrbench.tracking.records`), and that function performs it in the store: soon, by a worker thread, or later, by
 ``irrbench sync`` (:mod:`irrbench.tracking.delivery`, :mod:`irrbench.tracking.sync`).
 """
 
 from irrbench.tracking.calls import palette_beside
+from irrbench.tracking.records import RunAddress
 from irrbench.tracking.run import Run
-from irrbench.tracking.spool import RunAddress
 from irrbench.tracking.store import DEFAULT_TRACKING_URI, chart_link, open_store
 from irrbench.tracking.view import save_chart_view
 

@@ -36,8 +36,8 @@ from irrbench.tracking.names import (
 )
 from irrbench.tracking.processes import PROCESS_TAG, close_abandoned, has_ended
 from irrbench.tracking.queues import FILES
+from irrbench.tracking.records import Request
 from irrbench.tracking.refusals import PartlyRefusedError, UnknownCallError, is_final, is_refusal
-from irrbench.tracking.spool import Request
 from irrbench.tracking.store import (
     BOUNDS_TAG,
     COLOUR_TAG,

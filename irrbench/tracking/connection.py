@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from irrbench.tracking.artifacts import open_artifacts
 from irrbench.tracking.locks import exclusive
+from irrbench.tracking.records import RunAddress
 from irrbench.tracking.refusals import RunNotCreatedError
-from irrbench.tracking.spool import RunAddress
 from irrbench.tracking.store import KEY_TAG, PREDICTIONS_TAG, ROLE_TAG, connect, local_place
 
 

@@ -34,8 +34,9 @@ from irrbench.tracking.connection import Connection
 from irrbench.tracking.creation import check_place
 from irrbench.tracking.owners import SpoolError
 from irrbench.tracking.queues import WHOLE_STORE, Outcome, QueueName, Queues, queue_of
+from irrbench.tracking.records import Request
 from irrbench.tracking.refusals import PartlyRefusedError, RunNotCreatedError, UnknownCallError, is_final, is_refusal
-from irrbench.tracking.spool import REFUSED, QueuedRequest, Request, Session, claim_all, sessions
+from irrbench.tracking.spool import REFUSED, QueuedRequest, Session, claim_all, sessions
 from irrbench.tracking.store import StoreError, program, sqlite_file, unreadable, why_silent
 
 logger = logging.getLogger(__name__)

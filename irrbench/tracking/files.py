@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from irrbench.tracking.calls import call, log_tags
 from irrbench.tracking.connection import StoredRun
 from irrbench.tracking.names import call_name, call_names, file_name, safe_key, safe_part
-from irrbench.tracking.spool import EMPTY, Payload
+from irrbench.tracking.records import EMPTY, Payload
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,7 +23,7 @@ from irrbench.tracking.connection import Connection, StoredRun
 from irrbench.tracking.files import table
 from irrbench.tracking.names import MAX_KEY, call_keys, call_name, cut, entry_name
 from irrbench.tracking.processes import own_process
-from irrbench.tracking.spool import Payload, RunAddress
+from irrbench.tracking.records import Payload, RunAddress
 from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG
 
 NOTES = {

@@ -26,8 +26,9 @@ from irrbench.tracking import files
 from irrbench.tracking.connection import StoredRun
 from irrbench.tracking.delivery import Delivery, delivery_for
 from irrbench.tracking.processes import own_process
+from irrbench.tracking.records import Payload, Request, RunAddress
 from irrbench.tracking.reference_runs import bounds, bounds_line, bounds_table
-from irrbench.tracking.spool import Payload, Request, RunAddress, default_spool
+from irrbench.tracking.spool import default_spool
 from irrbench.tracking.store import NOTE_TAG, ROLE_TAG, ROLES, absolute_uri, check_address
 from irrbench.tracking.view import RELIABILITY, first_view, view
 

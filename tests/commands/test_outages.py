@@ -27,7 +27,8 @@ from irrbench.tracking import server as server_module
 from irrbench.tracking import store as store_module
 from irrbench.tracking.owners import STORE
 from irrbench.tracking.processes import PROCESS_TAG, _began, own_process
-from irrbench.tracking.spool import Request, RunAddress, Session
+from irrbench.tracking.records import Request, RunAddress
+from irrbench.tracking.spool import Session
 from irrbench.tracking.store import StoreError, unreadable, why_silent
 from tests.callbacks.outages import answering, forget, locked, nobody, silent_listener, slow_server
 from tests.training.conftest import run_recorded, small_config

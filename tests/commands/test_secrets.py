@@ -13,8 +13,9 @@ import pytest
 from irrbench.commands.main import main
 from irrbench.config import ModelConfig, RulesConfig, TrainConfig
 from irrbench.tracking import open_store
+from irrbench.tracking.records import Request, RunAddress
 from irrbench.tracking.server import local_server
-from irrbench.tracking.spool import Request, RunAddress, Session
+from irrbench.tracking.spool import Session
 from irrbench.tracking.store import absolute_uri, connect
 from irrbench.training.cell import Cell, CellConfig, Tracking
 from irrbench.training.fit import _parameters

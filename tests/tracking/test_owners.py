@@ -14,7 +14,8 @@ import pytest
 
 from irrbench.tracking.owners import SpoolError, store_of
 from irrbench.tracking.processes import own_process
-from irrbench.tracking.spool import Request, RunAddress, Session, claim_all, read_record, sessions
+from irrbench.tracking.records import Request, RunAddress, read_record
+from irrbench.tracking.spool import Session, claim_all, sessions
 from irrbench.tracking.sync import is_same_store, take_over
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and permissions as on POSIX systems")

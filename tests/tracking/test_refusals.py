@@ -398,7 +398,8 @@ def test_a_clock_that_was_wrong_does_not_undo_a_later_status(store, tmp_path, mo
 import os, sys, time
 now, skew = time.time_ns(), int(sys.argv[2])
 time.time_ns = lambda: now + skew * 10**9
-from irrbench.tracking.spool import Request, RunAddress, Session
+from irrbench.tracking.records import Request, RunAddress
+from irrbench.tracking.spool import Session
 from pathlib import Path
 session = Session.create(Path(sys.argv[3]), sys.argv[1])
 address = RunAddress(key="k", experiment="nodules")

@@ -20,7 +20,7 @@ from irrbench.plots import MODEL_COLOURS
 from irrbench.tracking import Run, RunAddress, palette_beside
 from irrbench.tracking.calls import perform
 from irrbench.tracking.connection import Connection, History
-from irrbench.tracking.spool import Request
+from irrbench.tracking.records import Request
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 

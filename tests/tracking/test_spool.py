@@ -14,20 +14,9 @@ import pytest
 
 from irrbench.tracking.owners import SpoolError
 from irrbench.tracking.queues import Outcome, Queues
+from irrbench.tracking.records import Payload, Request, RunAddress, read_record, write_record
 from irrbench.tracking.refusals import is_final, is_refusal
-from irrbench.tracking.spool import (
-    Payload,
-    QueuedRequest,
-    Request,
-    RunAddress,
-    Session,
-    clear_half_written,
-    default_spool,
-    own_sessions,
-    read_record,
-    sessions,
-    write_record,
-)
+from irrbench.tracking.spool import QueuedRequest, Session, clear_half_written, default_spool, own_sessions, sessions
 from irrbench.tracking.store import StoreError, absolute_uri
 
 URI = "http://127.0.0.1:9"

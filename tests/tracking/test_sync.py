@@ -11,7 +11,8 @@ import pytest
 from irrbench.tracking import Run, RunAddress, sync
 from irrbench.tracking.connection import Connection
 from irrbench.tracking.queues import Outcome
-from irrbench.tracking.spool import Request, Session
+from irrbench.tracking.records import Request
+from irrbench.tracking.spool import Session
 from irrbench.tracking.sync import is_same_store, take_over
 from tests.callbacks.outages import serving, silent_listener, slow_server
 
