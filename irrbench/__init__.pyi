@@ -9,6 +9,7 @@ from irrbench.agreement import percent_agreement as percent_agreement
 from irrbench.agreement import prevalence as prevalence
 from irrbench.agreement import why_undefined as why_undefined
 from irrbench.bounds import Bounds as Bounds
+from irrbench.bounds import mask_bounds as mask_bounds
 from irrbench.bounds import segmentation_bounds as segmentation_bounds
 from irrbench.consensus import StapleFit as StapleFit
 from irrbench.consensus import majority as majority

@@ -15,14 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from irrbench.folds import Reading, Ties, mean_of_readings, readings
+from irrbench.mask_evidence import LESION_IOU, TOLERANCE, MaskEvidence, check_share
 from irrbench.patterns import VotePatterns
 from irrbench.scores import DEFAULT_SCORES, CrossTable, EmptyReference, Score, ScoreTable, check_choice, select_scores
+from irrbench.surfaces import SURFACES
 from irrbench.upper import best_folds
 
 Values = dict[str, Tensor]
@@ -50,16 +53,37 @@ class EvidenceKind:
 
     Attributes:
         from_masks: a function of ``masks`` ``(B, R, *S)`` and, by name, ``roi``, ``preds`` and ``present``, as
-            :meth:`VotePatterns.from_masks <irrbench.patterns.VotePatterns.from_masks>`.
+            :meth:`VotePatterns.from_masks <irrbench.patterns.VotePatterns.from_masks>`, and of :attr:`options`.
         table: the named tuple of float64 fields that it gives for each candidate.
+        options: names of further arguments of ``from_masks``, such as ``spacing``.
+        takes: what ``preds`` is: the model's ``"mask"`` ``(B, *S)``, its ``"probabilities"`` ``(B, *S)``, or
+            ``"samples"`` ``(B, M, *S)``.
+        excludes_ties: whether tied pixels can be left out of a reference.
     """
 
     from_masks: Callable[..., Evidence]
     table: type[Any]
+    options: tuple[str, ...] = ()
+    takes: Literal["mask", "probabilities", "samples"] = "mask"
+    excludes_ties: bool = False
+
+    def make(self, masks: Tensor, preds: Tensor | None = None, **arguments: Any) -> Evidence:
+        """The evidence of a batch.
+
+        Args:
+            masks: ``(B, R, *S)``.
+            preds: see :attr:`takes`.
+            arguments: ``roi``, ``present`` and options of any kind; those of other kinds are left out.
+        """
+        known = {"roi", "present", *self.options}
+        return self.from_masks(masks, preds=preds, **{k: v for k, v in arguments.items() if k in known})
 
 
 CANDIDATES = ("floor", "blank", "ceiling", "majority", "model")
-EVIDENCE: dict[str, EvidenceKind] = {"patterns": EvidenceKind(VotePatterns.from_masks, CrossTable)}
+EVIDENCE: dict[str, EvidenceKind] = {
+    "patterns": EvidenceKind(VotePatterns.from_masks, CrossTable, excludes_ties=True),
+    "surfaces": EvidenceKind(partial(MaskEvidence, SURFACES), SURFACES.table, ("spacing", "tolerance")),
+}
 
 
 @dataclass(frozen=True)
@@ -151,8 +175,7 @@ def segmentation_bounds(
         (tensor([0.5000], dtype=torch.float64), tensor([0.5000], dtype=torch.float64))
     """
     chosen = select_scores(scores)
-    check_choice("ties", ties, Ties)
-    check_choice("empty_reference", empty_reference, EmptyReference)
+    check_rules(chosen, ties=ties, empty_reference=empty_reference)
     evidence = _by_kind(patterns, chosen)
     kinds = dict.fromkeys(score.evidence for score in chosen)
     tables = {kind: [evidence[kind].tables(reading) for reading in readings(ties)] for kind in kinds}
@@ -181,6 +204,74 @@ def segmentation_bounds(
         empty_reference=empty_reference,
         folds=folds,
     )
+
+
+def mask_bounds(
+    masks: Tensor,
+    preds: Tensor | None = None,
+    scores: Iterable[str] = ("nsd",),
+    *,
+    roi: Tensor | None = None,
+    present: Tensor | None = None,
+    spacing: Tensor | Sequence[float] | None = None,
+    tolerance: float = TOLERANCE,
+    lesion_iou: float = LESION_IOU,
+    ties: Ties = "average",
+    empty_reference: EmptyReference = "drop",
+) -> Bounds:
+    """:func:`segmentation_bounds` of masks: for scores of borders, lesions and centrelines, and all others of masks.
+
+    Args:
+        masks: ``(B, R, *S)``, 0/1 or bool.
+        preds: ``(B, *S)``, the model's masks.
+        scores: names among :data:`irrbench.SCORES` that score masks.
+        roi: ``(B, *S)``, the pixels that count; all of them if not given. Masks are cut to it first.
+        present: ``(B, R)``, which raters rated which image; all of them if not given.
+        spacing: ``(D,)``, or by image ``(B, D)``, the length of a pixel along each spatial axis; 1 if not given.
+        tolerance: of ``nsd``: how far apart borders may lie and agree, in the unit of ``spacing``.
+        lesion_iou: of scores of lesions: from which IoU on a lesion matches another.
+        ties: see :func:`segmentation_bounds`; ``"exclude"`` is for scores of vote patterns.
+        empty_reference: see :func:`segmentation_bounds`; distances stay undefined.
+
+    Raises:
+        ValueError: if shapes do not belong together, a length is not greater than 0, or a score is of no masks.
+
+    Example:
+        >>> masks = torch.zeros(1, 3, 8, 8, dtype=torch.bool)
+        >>> for r, size in enumerate((4, 5, 6)):
+        ...     masks[0, r, 1:size, 1:size] = True
+        >>> bounds = mask_bounds(masks, masks[:, 1], ["nsd", "hd95"], tolerance=1.0)
+        >>> bounds.ceiling["nsd"].round(decimals=3), bounds.model["hd95"]
+        (tensor([0.8330], dtype=torch.float64), tensor([0.7633], dtype=torch.float64))
+    """
+    chosen = select_scores(scores)
+    check_share("lesion_iou", lesion_iou)
+    given: dict[str, Any] = {"roi": roi, "present": present}
+    given |= {"spacing": spacing, "tolerance": tolerance, "lesion_iou": lesion_iou}
+    evidence = {}
+    for score in chosen:
+        kind = EVIDENCE[score.evidence]
+        if kind.takes != "mask":
+            raise ValueError(f"`mask_bounds` scores masks, and {score.name} is of {kind.takes}.")
+        if score.evidence not in evidence:
+            evidence[score.evidence] = kind.make(masks, preds, **given)
+    return segmentation_bounds(evidence, [s.name for s in chosen], ties=ties, empty_reference=empty_reference)
+
+
+def check_rules(scores: Iterable[Score], *, ties: str, empty_reference: str) -> None:
+    """Refuse rules that are unknown, or that a score cannot follow.
+
+    Raises:
+        ValueError: saying which.
+    """
+    check_choice("ties", ties, Ties)
+    check_choice("empty_reference", empty_reference, EmptyReference)
+    unfit = [score.name for score in scores if ties == "exclude" and not EVIDENCE[score.evidence].excludes_ties]
+    if unfit:
+        raise ValueError(
+            f"`ties='exclude'` leaves single pixels out of a reference, which {', '.join(unfit)} cannot. Take "
+            "'average', or leave out such scores."
+        )
 
 
 def fold_scores(
@@ -230,6 +321,7 @@ def cut_scores(
     present: Tensor | None = None,
     ties: Ties = "average",
     empty_reference: EmptyReference = "drop",
+    **options: Any,
 ) -> Tensor:
     """The model's score with its prediction cut at each level, for a threshold to be chosen.
 
@@ -244,12 +336,13 @@ def cut_scores(
         present: ``(B, R)`` bool.
         ties: see :func:`segmentation_bounds`.
         empty_reference: see :func:`segmentation_bounds`.
+        options: of the evidence, such as ``spacing``.
 
     Returns:
         ``(B, L - 1)`` float64: foreground is level 1 and above, level 2 and above, ...; NaN where undefined.
 
     Raises:
-        ValueError: for what :meth:`~irrbench.patterns.VotePatterns.from_levels` refuses.
+        ValueError: for a score of no mask, and for what :meth:`~irrbench.patterns.VotePatterns.from_levels` refuses.
 
     Example:
         >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]])
@@ -258,13 +351,16 @@ def cut_scores(
     """
     chosen = select_scores([score])[0]
     kind = EVIDENCE[chosen.evidence]
+    if kind.takes != "mask":
+        raise ValueError(f"a threshold makes masks, and {score} scores {kind.takes}: choose it by a score of masks.")
     rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference}
     if kind.table is CrossTable:
         patterns = VotePatterns.from_levels(masks, levels, num_levels=num_levels, roi=roi, present=present)
         # As many images at a time as fit into a few hundred MB, each cut being an image of its own.
-        parts = patterns.cuts().split(max(1, _MOST_CELLS >> patterns.num_raters))
-        return torch.cat([_model_scores(part, chosen, **rules) for part in parts]).view(len(masks), num_levels - 1)
-    cuts = (kind.from_masks(masks, preds=levels >= cut, roi=roi, present=present) for cut in range(1, num_levels))
+        some = patterns.cuts().split(max(1, _MOST_CELLS >> patterns.num_raters))
+        return torch.cat([_model_scores(part, chosen, **rules) for part in some]).view(len(masks), num_levels - 1)
+    parts: dict[str, Any] = {"roi": roi, "present": present, **options}
+    cuts = (kind.make(masks, levels >= cut, **parts) for cut in range(1, num_levels))
     return torch.stack([_model_scores(evidence, chosen, **rules) for evidence in cuts], 1)
 
 

@@ -167,9 +167,20 @@ def _kappa(table: CrossTable) -> Tensor:
     return agreement / (marked * table.negatives + table.positives * left)
 
 
+def _within(table: Any) -> Tensor:
+    # Of both borders, what lies within the tolerance of the other.
+    return _ratio(table.reference_within + table.candidate_within, table.reference + table.candidate)
+
+
 # Whether marks are where marks should be, beside how well they are drawn: shown wherever a reference is empty.
 DETECTION_SCORES = ("detection", "false_alarm")
 _DELINEATION: dict[str, Any] = {"needs_positives": True, "takes_empty": True}
+_DISTANCE: dict[str, Any] = {
+    "evidence": "surfaces",
+    "higher_is_better": False,
+    "range": (0.0, math.inf),
+    "needs_positives": True,
+}
 
 SCORES: dict[str, Score] = {
     score.name: score
@@ -190,6 +201,9 @@ SCORES: dict[str, Score] = {
             one_sided=True,
             needs_empty=True,
         ),
+        Score("nsd", "NSD (surface Dice)", _within, evidence="surfaces", **_DELINEATION),
+        Score("hd95", "HD95", lambda t: t.hd95, **_DISTANCE),
+        Score("masd", "MASD", lambda t: t.masd, **_DISTANCE),
     )
 }
 

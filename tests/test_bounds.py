@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, f1_score, jaccard_score
 
-from irrbench import SCORES, VotePatterns, segmentation_bounds
+from irrbench import VotePatterns, segmentation_bounds
 from irrbench.bounds import RecordedEvidence
 from irrbench.scores import record
 from tests import reference
+from tests.reference import PIXEL_SCORES
 from tests.test_patterns import draw
 
 WHO = reference.CANDIDATES
@@ -17,9 +18,9 @@ RULES = ["average", "negative", "positive", "exclude"]
 
 def compare(masks, roi, preds, present, **rules):
     patterns = VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present)
-    bounds = segmentation_bounds(patterns, SCORES, **rules)
+    bounds = segmentation_bounds(patterns, PIXEL_SCORES, **rules)
     for b in range(len(masks)):
-        for name in SCORES:
+        for name in PIXEL_SCORES:
             expected = reference.bounds(name, masks[b], roi[b], preds[b], present[b].tolist(), **rules)
             for who in WHO:
                 np.testing.assert_allclose(
@@ -127,10 +128,10 @@ def test_the_record_of_a_score_says_what_is_best_and_worst_and_which_masks_fool_
     masks = torch.tensor([[[1, 1, 0, 0]] * 3, [[0, 0, 0, 0]] * 3])  # false alarms are of empty references alone
     smaller, larger = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0]]), torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])
     right, wrong, timid, bold = (
-        segmentation_bounds(VotePatterns.from_masks(masks, preds=preds), SCORES).model
+        segmentation_bounds(VotePatterns.from_masks(masks, preds=preds), PIXEL_SCORES).model
         for preds in (masks[:, 0], 1 - masks[:, 0], smaller, larger)
     )
-    for name, score in SCORES.items():
+    for name, score in PIXEL_SCORES.items():
         image = 1 if score.needs_empty else 0
         assert (right[name][image], wrong[name][image]) == (score.best, score.worst), name
         assert (score.best in (timid[name][image], bold[name][image])) == score.one_sided, name
@@ -139,9 +140,9 @@ def test_the_record_of_a_score_says_what_is_best_and_worst_and_which_masks_fool_
 
 def test_identical_raters_reach_one():
     masks = draw(8)[0][:, :1].expand(-1, 4, -1, -1)
-    bounds = segmentation_bounds(VotePatterns.from_masks(masks, preds=masks[:, 0]), SCORES)
+    bounds = segmentation_bounds(VotePatterns.from_masks(masks, preds=masks[:, 0]), PIXEL_SCORES)
     for who in ("ceiling", "ceiling_of_two", "majority", "upper", "model"):
-        for name, score in SCORES.items():
+        for name, score in PIXEL_SCORES.items():
             values = getattr(bounds, who)[name]
             assert values.isnan().all() if name == "false_alarm" else (values == score.best).all()
 

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from irrbench import SCORES, VotePatterns, segmentation_bounds
+from irrbench import VotePatterns, segmentation_bounds
 from irrbench.summary import bounds_digest, bounds_table, fold_columns, score_names, summarize
 from tests import reference
+from tests.reference import PIXEL_SCORES
 from tests.test_patterns import draw
 
 WHO = ("floor", "blank", "ceiling", "majority", "model")
@@ -37,8 +38,8 @@ def slow_fold(name, masks, roi, pred, held_out, who):
 @pytest.mark.parametrize("who", WHO)
 def test_folds_by_a_slow_loop(who):
     masks, roi, preds = draw(3, (2, 4, 5, 6))
-    bounds = segmentation_bounds(VotePatterns.from_masks(masks, roi=roi, preds=preds), SCORES, ties="negative")
-    for name in SCORES:
+    bounds = segmentation_bounds(VotePatterns.from_masks(masks, roi=roi, preds=preds), PIXEL_SCORES, ties="negative")
+    for name in PIXEL_SCORES:
         expected = [[slow_fold(name, masks[b], roi[b], preds[b], r, who) for r in range(4)] for b in range(2)]
         np.testing.assert_allclose(bounds.folds[who][name], expected, atol=1e-9, err_msg=name)
 
@@ -48,8 +49,8 @@ def test_an_image_is_the_mean_of_its_folds_and_all_are_undefined_together():
     masks[2] = False
     present = torch.ones(6, 3, dtype=torch.bool)
     present[1, 0] = False
-    bounds = segmentation_bounds(VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present), SCORES)
-    for name in SCORES:
+    bounds = segmentation_bounds(VotePatterns.from_masks(masks, roi=roi, preds=preds, present=present), PIXEL_SCORES)
+    for name in PIXEL_SCORES:
         lacking = torch.stack([bounds.folds[who][name].isnan() for who in WHO])
         assert (lacking == lacking[0]).all()
         for who in WHO:

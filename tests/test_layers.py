@@ -11,7 +11,10 @@ import irrbench
 
 PACKAGE = Path(irrbench.__file__).parent
 LAYERS = (
-    ("_display", "_counting", "scores", "folds", "patterns", "upper", "bounds", "panels", "agreement", "consensus"),
+    ("_display", "_counting"),
+    ("scores", "folds", "patterns", "upper"),
+    ("mask_evidence", "surfaces"),
+    ("bounds", "panels", "agreement", "consensus"),
     ("stats", "summary", "icc", "simulate"),
     ("plots",),
     ("metrics",),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from irrbench.callbacks.captures import parts_of, tensors_in
@@ -33,6 +34,7 @@ class Sample(NamedTuple):
     present: Tensor | None = None  # (B, R)
     image: Tensor | None = None  # (B, C, *S)
     label: Tensor | None = None  # (B, *S) or (B, 1, *S)
+    spacing: Tensor | None = None  # (B, D)
     masks_at: str = 'batch["masks"]'  # Python for where the masks are; empty where a function finds them
 
     def arguments(self) -> dict[str, Any]:
@@ -84,6 +86,9 @@ def read_batch(batch: Any, selectors: Mapping[str, Selector | None], *, optional
         ValueError: if one is not there or has an impossible shape, with what the batch holds.
     """
     parts = {n: _read_part(batch, x, n, is_optional=n in optional) for n, x in selectors.items()}
+    spacing = parts.get("spacing")
+    if isinstance(spacing, list | tuple):  # as a loader collates a tuple of numbers
+        parts["spacing"] = torch.stack([torch.as_tensor(axis) for axis in spacing], -1)
     sample = Sample(**parts, masks_at=_python_of(batch, selectors["masks"]))
     _check(sample, batch)
     if sample.roi is not None and sample.roi.ndim == sample.masks.ndim:
@@ -240,13 +245,15 @@ def _check(sample: Sample, batch: Any) -> None:
             f"The masks must be a tensor (B, R, *S), one mask a rater, found {describe(masks)} in {describe(batch)}."
         )
     shapes: dict[str, Shape] = {}
-    for name in ("roi", "present", "label", "image"):
+    for name in ("roi", "present", "label", "image", "spacing"):
         part = getattr(sample, name)
         if part is not None:
             if not isinstance(part, Tensor) or len(part) != len(masks):
                 raise ValueError(f"`{name}` must be a tensor for {len(masks)} images, found {describe(part)}.")
             shapes[name] = tuple(part.shape)
-    advice = advise_on_masks(tuple(masks.shape), [shape for name, shape in shapes.items() if name != "present"])
+    advice = advise_on_masks(
+        tuple(masks.shape), [shape for name, shape in shapes.items() if name not in ("present", "spacing")]
+    )
     if advice:
         beside = f" beside {', '.join(f'{name} {shape}' for name, shape in shapes.items())}" if shapes else ""
         found = f"The masks must be (B, R, *S), found {tuple(masks.shape)}{beside}. "
@@ -261,6 +268,7 @@ def _check(sample: Sample, batch: Any) -> None:
     size, raters, *space = masks.shape
     planes = [(size, *space), (size, 1, *space)]
     fitting: dict[str, list[Shape]] = {"roi": planes, "label": planes, "present": [(size, raters)]}
+    fitting["spacing"] = [(size, len(space))]
     for name, known in fitting.items():
         if name in shapes and shapes[name] not in known:
             raise ValueError(

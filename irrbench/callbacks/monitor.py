@@ -21,6 +21,7 @@ from irrbench.evaluation.evaluator import Evaluator, split_names
 from irrbench.evaluation.mlflow_sink import MLflowSink
 from irrbench.evaluation.sinks import Sink, tell
 from irrbench.folds import Ties
+from irrbench.mask_evidence import LESION_IOU, TOLERANCE
 from irrbench.metrics.inputs import take_out_void
 from irrbench.metrics.state import Aggregate
 from irrbench.scores import DEFAULT_SCORES, EmptyReference
@@ -68,6 +69,10 @@ class RaterBoundsMonitor(StageHooks):
         include_background: whether the background is one of the classes that are scored.
         ignore_index: value of the masks for void, which takes a pixel out for all, see
             :class:`~irrbench.SegmentationBounds`.
+        spacing: of scores of borders: numbers, the length of a pixel along each spatial axis; or where ``(B, D)`` is in
+            a batch. 1 along each axis if not given.
+        tolerance: of ``nsd``: how far apart borders may lie and agree, in the unit of ``spacing``.
+        lesion_iou: of scores of lesions: from which IoU on a lesion matches another.
         aggregate: ``"image"``: patches with the same ``image_id`` are one image, and their counts are added; or a
             function, the image's id of a patch's id, see :class:`~irrbench.SegmentationBounds`.
         from_logits: floating-point predictions are logits (else probabilities).
@@ -117,6 +122,9 @@ class RaterBoundsMonitor(StageHooks):
         class_names: Sequence[str] | None = None,
         include_background: bool = False,
         ignore_index: int | None = None,
+        spacing: Sequence[float] | Selector | None = None,
+        tolerance: float = TOLERANCE,
+        lesion_iou: float = LESION_IOU,
         aggregate: Aggregate = None,
         from_logits: bool = True,
         threshold: float = 0.5,
@@ -146,7 +154,11 @@ class RaterBoundsMonitor(StageHooks):
                 "class by a monitor of its own: masks=lambda batch: batch['masks'] == 1, label= likewise."
             )
         self.name = name
-        self._selectors = {"masks": masks, "roi": roi, "image_id": image_id, "present": present, "image": image}
+        given = {"masks": masks, "roi": roi, "image_id": image_id, "present": present, "image": image}
+        is_in_batch = spacing is None or isinstance(spacing, str | int) or callable(spacing)
+        self._selectors: dict[str, Selector | None] = given
+        if is_in_batch:
+            self._selectors["spacing"] = spacing  # type: ignore[assignment]
         self._label = label
         self.finder = PredictionFinder(predictions, num_classes=num_classes)
         self._options: dict[str, Any] = {
@@ -155,6 +167,9 @@ class RaterBoundsMonitor(StageHooks):
             "class_names": class_names,
             "include_background": include_background,
             "ignore_index": ignore_index,
+            "spacing": None if is_in_batch else spacing,
+            "tolerance": tolerance,
+            "lesion_iou": lesion_iou,
             "aggregate": aggregate,
             "from_logits": from_logits,
             "threshold": threshold,

@@ -42,7 +42,7 @@ class Evaluator:
             way, and those of validation have finished this epoch before, the values hold ``_noise_fit``, see
             :func:`noise_fit`.
         options: of :class:`~irrbench.SegmentationBounds`: ``scores``, ``num_classes``, ``from_logits``, ``threshold``,
-            ``ties``, ``empty_reference``, ``aggregate``, ``ignore_index``, ...
+            ``ties``, ``empty_reference``, ``spacing``, ``tolerance``, ``aggregate``, ``ignore_index``, ...
 
     Attributes:
         metric: the state.
@@ -135,6 +135,8 @@ class Evaluator:
         present: Tensor | None = None,
         image: Tensor | None = None,
         label: Tensor | None = None,
+        samples: Tensor | None = None,
+        spacing: Tensor | Sequence[float] | None = None,
     ) -> None:
         """Take in a batch.
 
@@ -147,6 +149,8 @@ class Evaluator:
             image: ``(B, C, *S)``, for pictures.
             label: ``(B, *S)`` or ``(B, 1, *S)``, the one label that the model is trained on; of validation images the
                 label that is made in the same way. For binary masks.
+            samples: ``(B, M, *S)`` masks, for scores of several samples of a probabilistic model.
+            spacing: ``(B, D)`` or ``(D,)``, length of a pixel along each spatial axis.
 
         Raises:
             ValueError: for shapes that do not belong together, see :meth:`irrbench.SegmentationBounds.update`.
@@ -157,7 +161,7 @@ class Evaluator:
             raise no_volume(masks, "`image`", image)
         if image is not None and len(image) != len(masks):
             raise ValueError(f"`image` must hold {len(masks)} images, as `masks`; found {tuple(image.shape)}.")
-        self.metric.update(preds, masks, roi, image_id, present, label)
+        self.metric.update(preds, masks, roi, image_id, present, label, samples, spacing)
         if image is not None:
             self.panels.add(preds, masks, image, roi=roi, image_id=image_id)
 

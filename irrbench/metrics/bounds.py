@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from irrbench.bounds import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, segmentation_bounds
+from irrbench.bounds import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, check_rules, segmentation_bounds
 from irrbench.folds import Ties, readings
+from irrbench.mask_evidence import LESION_IOU, TOLERANCE, check_share, check_spacing, check_tolerance
 from irrbench.metrics.base import PatternsMetric
-from irrbench.metrics.inputs import drop_channel, ends_of_all, extremes, is_one_hot, no_volume, to_labels, to_mask
+from irrbench.metrics.inputs import (
+    drop_channel,
+    ends_of_all,
+    extremes,
+    is_one_hot,
+    no_volume,
+    to_labels,
+    to_mask,
+    to_probabilities,
+)
 from irrbench.metrics.state import Aggregate, ImageIds, Images, encode
 from irrbench.patterns import VotePatterns, check_shapes, probability_tolerance, require_tensors
-from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, EmptyReference, check_choice, select_scores
+from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, SCORES, EmptyReference, select_scores
 from irrbench.summary import (
     NO_PIXEL,
     bounds_table,
@@ -59,6 +69,10 @@ class SegmentationBounds(PatternsMetric):
         empty_reference: see :func:`~irrbench.bounds.segmentation_bounds`.
         rebuilt: whether ``per_image()`` also has everybody's scores without each rater, see
             :func:`irrbench.summary.bounds_table`.
+        spacing: length of a pixel along each spatial axis, for scores of borders; 1 if not given. See ``update``, too.
+        tolerance: how far apart borders may lie and agree, in the unit of ``spacing``, see
+            :func:`irrbench.mask_bounds`.
+        lesion_iou: from which IoU on a lesion matches another, see :func:`irrbench.mask_bounds`.
         aggregate: see :class:`~irrbench.metrics.base.PatternsMetric`; for scores of vote patterns.
         ignore_index: see :class:`~irrbench.metrics.base.ImagesMetric`.
         validate_args: whether to check values and ids at every batch (first batch only, on an accelerator).
@@ -104,6 +118,9 @@ class SegmentationBounds(PatternsMetric):
         ties: Ties = "average",
         empty_reference: EmptyReference = "drop",
         rebuilt: bool = False,
+        spacing: Sequence[float] | None = None,
+        tolerance: float = TOLERANCE,
+        lesion_iou: float = LESION_IOU,
         aggregate: Aggregate = None,
         ignore_index: int | None = None,
         validate_args: bool = True,
@@ -115,8 +132,12 @@ class SegmentationBounds(PatternsMetric):
         self.scores = tuple(score.name for score in selected)
         unasked = [name for name in DETECTION_SCORES if name not in self.scores]
         self.computed = (*self.scores[:1], *unasked, *self.scores[1:])
-        check_choice("ties", ties, Ties)
-        check_choice("empty_reference", empty_reference, EmptyReference)
+        check_rules(selected, ties=ties, empty_reference=empty_reference)
+        self.options: dict[str, Any] = {
+            "spacing": None if spacing is None else check_spacing(spacing),
+            "tolerance": check_tolerance(tolerance),
+            "lesion_iou": check_share("lesion_iou", lesion_iou),
+        }
         if not 0 < threshold < 1:
             raise ValueError(f"`threshold` must lie between 0 and 1 (a probability), found {threshold}.")
         self.from_logits, self.threshold = from_logits, threshold
@@ -162,6 +183,8 @@ class SegmentationBounds(PatternsMetric):
         image_id: ImageIds | None = None,
         present: Tensor | None = None,
         label: Tensor | None = None,
+        samples: Tensor | None = None,
+        spacing: Tensor | Sequence[float] | None = None,
     ) -> None:
         """Take in a batch.
 
@@ -173,6 +196,8 @@ class SegmentationBounds(PatternsMetric):
             present: ``(B, R)`` bool, which raters rated which image; all if not given.
             label: ``(B, *S)`` or ``(B, 1, *S)``, the one label that the model was trained on, soft ones cut at .5: the
                 scores against it become the columns ``s_label`` of the table. For binary masks.
+            samples: ``(B, M, *S)`` masks, for scores of several samples of a probabilistic model.
+            spacing: ``(B, D)``, length of a pixel along each spatial axis by image, or ``(D,)`` for all of them.
         """
         require_tensors(preds=preds, masks=masks, label=label)
         if masks.ndim < 3:
@@ -186,7 +211,11 @@ class SegmentationBounds(PatternsMetric):
         validate = self._validates(masks)
         classes = self._count(masks, preds=mask, roi=roi, present=present, validate=validate)
         on_label = None if label is None else self._count_label(mask, label, roi)
-        fields = self._record(masks, mask, roi, present) if self._kinds else None
+        fields = None
+        if self._kinds:
+            parts = {"mask": mask, "probabilities": preds, "samples": samples}
+            given = {} if spacing is None else {"spacing": spacing}
+            fields = self._record(masks, parts, roi=roi, present=present, **self.options | given)
         rows = encode(classes, unusable=unusable, image_id=image_id, label=on_label, fields=fields)
         self._keep(rows, masks, image_id)
 
@@ -266,19 +295,32 @@ class SegmentationBounds(PatternsMetric):
             )
         return unusable | outside
 
-    def _record(self, masks: Tensor, preds: Tensor, roi: Tensor | None, present: Tensor | None) -> Tensor:
+    def _record(self, masks: Tensor, parts: Mapping[str, Tensor | None], **arguments: Any) -> Tensor:
         """Evidence other than votes as numbers, ``(B, classes * kinds * readings * candidates * fields * R)``."""
-        pairs = [(masks, preds)]
-        if self.num_classes is not None:
-            pairs = [(masks == c, preds == c) for c in self._scored]
-        parts = []
-        for mask, pred in pairs:
+        found = []
+        needed = {EVIDENCE[kind].takes: kind for kind in self._kinds}
+        preds = {takes: self._prediction(takes, parts[takes], masks.ndim - 2) for takes in needed}
+        for c in [None] if self.num_classes is None else self._scored:
+            of_class = masks if c is None else masks == c
             for kind in self._kinds:
-                evidence = EVIDENCE[kind].from_masks(mask, roi=roi, preds=pred, present=present)
+                pred = preds[EVIDENCE[kind].takes](c)
+                evidence = EVIDENCE[kind].make(of_class, pred, **arguments)
                 tables = [evidence.tables(reading) for reading in readings(self.ties)]
                 fields = [torch.stack(tuple(cast("Iterable[Tensor]", t[name]))) for t in tables for name in CANDIDATES]
-                parts.append(torch.stack(fields).double().permute(2, 0, 1, 3).flatten(1))
-        return torch.cat(parts, 1)
+                found.append(torch.stack(fields).double().permute(2, 0, 1, 3).flatten(1))
+        return torch.cat(found, 1)
+
+    def _prediction(self, takes: str, part: Tensor | None, num_spatial: int) -> Callable[[int | None], Tensor]:
+        """What evidence takes as prediction, by class (None: binary)."""
+        if part is None:
+            scores = [score for score in self.scores if EVIDENCE[SCORES[score].evidence].takes == takes]
+            raise ValueError(f"`{takes}` must be given, as {', '.join(scores)} is of {takes}; found None.")
+        if takes == "probabilities":
+            part = to_probabilities(part, from_logits=self.from_logits, num_classes=self.num_classes)
+            if self.num_classes is None:
+                part = drop_channel(part, num_spatial)
+            return lambda c: part if c is None else part[:, c]
+        return lambda c: part if c is None else part == c
 
     def _evidence(self, images: Images) -> Iterator[dict[str, Evidence]]:
         """All evidence of each class, by kind."""

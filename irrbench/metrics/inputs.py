@@ -29,6 +29,28 @@ def to_mask(preds: Tensor, *, from_logits: bool, threshold: float) -> Tensor:
     return preds > (math.log(threshold / (1 - threshold)) if from_logits else threshold)
 
 
+def to_probabilities(preds: Tensor, *, from_logits: bool, num_classes: int | None) -> Tensor:
+    """Probabilities within [0, 1] out of floating-point predictions; 0 where they are no numbers.
+
+    Args:
+        preds: ``(B, *S)``, ``(B, 1, *S)``, or of ``C`` classes ``(B, C, *S)``.
+        from_logits: whether they are logits: of a sigmoid, of several classes of a softmax.
+        num_classes: ``C``; None for binary masks.
+
+    Raises:
+        ValueError: of masks and class numbers.
+    """
+    if not preds.is_floating_point():
+        raise ValueError(
+            f"`preds` must be probabilities or logits where they are scored as such; found {preds.dtype}, a mask. "
+            "Leave out brier and ece for masks."
+        )
+    preds = preds.float() if preds.element_size() < 4 else preds
+    if from_logits:
+        preds = preds.sigmoid() if num_classes is None else preds.softmax(1)
+    return preds.nan_to_num(0.0).clamp(0, 1)
+
+
 def to_labels(preds: Tensor, *, num_classes: int) -> Tensor:
     """The class of each pixel.
 

@@ -1,0 +1,380 @@
+"""Evidence that is no function of votes: what compares two masks as a whole, reference by reference.
+
+Borders, lesions and centrelines each need two functions: the features of one mask, and the fields that two masks'
+features give. Who is compared with whom (:data:`irrbench.bounds.CANDIDATES` on each held-out reference), ties, absent
+raters and the region of interest (ROI) are the same for all of them and are here.
+
+What the raters' masks alone decide (the references' features, and the fields of naive rater, blank mask, average rater
+and majority) is kept by a digest of the masks' bits, in bounded memory. So from the second epoch on an image costs what
+its prediction costs, and an image whose masks change is computed anew.
+
+Axes: ``B`` images, ``R`` raters and as many folds, ``F`` fields, ``D`` spatial axes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from irrbench._counting.masks import as_foreground, blank_absent
+from irrbench.folds import Reading
+from irrbench.patterns import check_shapes
+
+TOLERANCE, LESION_IOU = 2.0, 0.1
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Box = tuple[slice, ...]
+_KEPT_BYTES = 2**27  # of references' features, in one process
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What scores know of an image beside its masks.
+
+    Attributes:
+        spacing: ``D`` lengths of a pixel.
+        diagonal: of the smallest box around the ROI, in the unit of the spacing.
+        tolerance: how far apart borders may lie and agree, in the unit of the spacing.
+        lesion_iou: from which IoU on a lesion matches another.
+    """
+
+    spacing: tuple[float, ...]
+    diagonal: float
+    tolerance: float = TOLERANCE
+    lesion_iou: float = LESION_IOU
+
+
+@dataclass(frozen=True)
+class MaskMeasure:
+    """How two masks are compared.
+
+    Attributes:
+        name: of the evidence.
+        table: the named tuple of its fields, of which the last is ``roi``, the pixels of the ROI.
+        features: of one mask: a function of the part of it that has marks, bool ``(*S)``, of where that begins in the
+            image, ``(D,)``, and of the geometry; a tuple of arrays.
+        measure: the fields but ``roi`` ``(n, F - 1)`` of ``n`` pairs of features (reference, candidate).
+        max_pixels: of the part of a mask that has marks; more is refused.
+    """
+
+    name: str
+    table: type[Any]
+    features: Callable[[Bools, tuple[int, ...], Geometry], Any]
+    measure: Callable[[Sequence[tuple[Any, Any]], Geometry], Floats]
+    max_pixels: int = 2**31
+
+
+class _Fixed(NamedTuple):
+    """What the raters' masks decide."""
+
+    fields: Floats  # (4, F, n) of naive rater, blank mask, average rater and majority
+    references: tuple[Any, ...]  # features, by fold
+
+    @property
+    def nbytes(self) -> int:
+        kept = {id(array): int(array.nbytes) for reference in self.references for array in reference}
+        return int(self.fields.nbytes) + sum(kept.values())
+
+
+class FixedCache:
+    """The most recently used :class:`_Fixed`, up to a number of bytes.
+
+    Example:
+        >>> cache = FixedCache(max_bytes=0)
+        >>> len(cache)
+        0
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.nbytes, self.hits = max_bytes, 0, 0
+        self._entries: OrderedDict[bytes, _Fixed] = OrderedDict()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, key: bytes, make: Callable[[], _Fixed]) -> _Fixed:
+        """The entry of a key, made where it is not known."""
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                self.hits += 1
+                return self._entries[key]
+        entry = make()
+        with self._lock:
+            if key not in self._entries and entry.nbytes <= self.max_bytes:
+                self._entries[key] = entry
+                self.nbytes += entry.nbytes
+            while self.nbytes > self.max_bytes:
+                self.nbytes -= self._entries.popitem(last=False)[1].nbytes
+        return entry
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._entries.clear()
+            self.nbytes = self.hits = 0
+
+
+CACHE = FixedCache(_KEPT_BYTES)
+
+
+class MaskEvidence:
+    """Evidence of pairs of masks, see :class:`irrbench.bounds.Evidence`.
+
+    Args:
+        measure: how two masks are compared.
+        masks: ``(B, R, *S)``, 0/1 or bool.
+        roi: ``(B, *S)``, the pixels that count; all of them if not given.
+        preds: ``(B, *S)``, the candidate's mask.
+        present: ``(B, R)``, which raters rated which image; all of them if not given.
+        spacing: ``(D,)`` or ``(B, D)``, length of a pixel along each spatial axis; 1 if not given.
+        tolerance: see :class:`Geometry`.
+        lesion_iou: see :class:`Geometry`.
+
+    Raises:
+        ValueError: for shapes that do not belong together, and lengths that are not greater than 0.
+    """
+
+    def __init__(
+        self,
+        measure: MaskMeasure,
+        masks: Tensor,
+        *,
+        roi: Tensor | None = None,
+        preds: Tensor | None = None,
+        present: Tensor | None = None,
+        spacing: Tensor | Sequence[float] | None = None,
+        tolerance: float = TOLERANCE,
+        lesion_iou: float = LESION_IOU,
+    ) -> None:
+        check_shapes(masks, roi, preds, present)
+        masks, self.present = blank_absent(masks, present, validate=False)
+        self._measure, self._has_preds = measure, preds is not None
+        marks = _as_bools(masks, "masks")
+        regions = None if roi is None else _as_bools(roi, "roi")
+        predicted = None if preds is None else _as_bools(preds, "preds")
+        lengths = spacings(spacing, len(masks), masks.ndim - 2)
+        options: dict[str, Any] = {"tolerance": check_tolerance(tolerance), "lesion_iou": lesion_iou}
+        there = self.present.cpu().numpy()
+        self._images = [
+            _Image(
+                measure,
+                marks[i][there[i]],
+                None if regions is None else regions[i],
+                None if predicted is None else predicted[i],
+                lengths[i],
+                options,
+            )
+            for i in range(len(masks))
+        ]
+
+    def tables(self, ties: Reading) -> Mapping[str, Any]:
+        """By candidate, fields ``(B, R)``; zeros for the folds of absent raters."""
+        if ties == "exclude":
+            raise ValueError(f"`ties='exclude'` leaves single pixels out, which {self._measure.name} cannot.")
+        num_fields = len(self._measure.table._fields)
+        candidates = ("floor", "blank", "ceiling", "majority", "model")[: 4 + self._has_preds]
+        fields = np.zeros((len(candidates), num_fields, *self.present.shape))
+        for i, (image, there) in enumerate(zip(self._images, self.present.cpu().numpy(), strict=True)):
+            if there.sum() > 1:
+                fields[:, :, i, there] = image.fields(ties)
+        return {name: self._measure.table(*torch.from_numpy(x)) for name, x in zip(candidates, fields, strict=True)}
+
+
+class _Image:
+    """One image: the masks of the raters who are there, cut to the ROI."""
+
+    def __init__(
+        self,
+        measure: MaskMeasure,
+        masks: Bools,
+        roi: Bools | None,
+        pred: Bools | None,
+        spacing: tuple[float, ...],
+        options: Mapping[str, Any],
+    ) -> None:
+        self._measure, self._roi, self._shape, self._pred = measure, roi, masks.shape[1:], pred
+        region = tuple(slice(0, n) for n in self._shape) if roi is None else box_of(roi)
+        sides = [(part.stop - part.start) * length for part, length in zip(region, spacing, strict=True)]
+        self._geometry = Geometry(spacing, math.hypot(*sides), **options)
+        self._region, self._size = region, math.prod(self._shape) if roi is None else int(roi.sum())
+        union: Bools = np.any(masks[(slice(None), *region)], axis=0)
+        self._box = _common_box(union, region)
+        self._masks = masks[(slice(None), *self._box)]
+        if roi is not None:
+            self._masks = self._masks & roi[self._box]
+        self._known: dict[tuple[bytes, str], Any] = {}
+
+    def fields(self, ties: Reading) -> Floats:
+        """``(4 or 5, F, n)``."""
+        if not self._size:
+            return np.zeros((4 + (self._pred is not None), len(self._measure.table._fields), len(self._masks)))
+        fixed = CACHE.find(self._key + ties.encode(), lambda: self._fixed(ties))
+        self._known.clear()
+        if self._pred is None:
+            return fixed.fields
+        box = _common_box(self._pred[self._region], self._region)
+        marks = self._pred[box] if self._roi is None else self._pred[box] & self._roi[box]
+        model = self._features(marks, box)
+        return np.concatenate([fixed.fields, self._compare(fixed.references, [[model] * len(self._masks)])])
+
+    @property
+    def _key(self) -> bytes:
+        told = hashlib.blake2b(digest_size=16)
+        told.update(repr((self._measure.name, self._shape, self._box, len(self._masks), self._geometry)).encode())
+        told.update(np.packbits(self._masks).tobytes())
+        if self._roi is not None:
+            told.update(np.packbits(self._roi[self._region]).tobytes() + repr(self._region).encode())
+        return told.digest()
+
+    def _fixed(self, ties: Reading) -> _Fixed:
+        masks, num = self._masks, len(self._masks)
+        votes = masks.sum(0, dtype=np.uint8)
+        is_marked = np.greater_equal if ties == "positive" else np.greater
+        references = tuple(self._features(is_marked(2 * (votes - mask), num - 1), self._box) for mask in masks)
+        whole = np.ones([part.stop - part.start for part in self._region], bool)
+        floor = self._features(whole if self._roi is None else self._roi[self._region], self._region)
+        blank = self._features(np.zeros_like(masks[0]), self._box)
+        majority = self._features(is_marked(2 * votes, num), self._box)
+        raters = [self._features(mask, self._box) for mask in masks]
+        return _Fixed(self._compare(references, [[floor] * num, [blank] * num, raters, [majority] * num]), references)
+
+    def _features(self, mask: Bools, box: Box) -> Any:
+        """Features of a mask; masks that are equal share them."""
+        key = np.packbits(mask).tobytes(), str(box)
+        if key not in self._known:
+            if mask.size > self._measure.max_pixels:
+                raise ValueError(
+                    f"{self._measure.name} of a mask with marks over {mask.shape} = {mask.size:,} pixels; at most "
+                    f"{self._measure.max_pixels:,} fit into memory. Score a smaller region of interest, or patches."
+                )
+            self._known[key] = self._measure.features(mask, tuple(part.start for part in box), self._geometry)
+        return self._known[key]
+
+    def _compare(self, references: Sequence[Any], candidates: Sequence[Sequence[Any]]) -> Floats:
+        """Fields ``(candidates, F, n)``; equal pairs are measured once."""
+        places: dict[tuple[int, int], int] = {}
+        pairs: list[tuple[Any, Any]] = []
+        wanted = []
+        for row in candidates:
+            for reference, candidate in zip(references, row, strict=True):
+                place = places.setdefault((id(reference), id(candidate)), len(pairs))
+                if place == len(pairs):
+                    pairs.append((reference, candidate))
+                wanted.append(place)
+        measured = self._measure.measure(pairs, self._geometry)
+        fields = np.concatenate([measured, np.full((len(measured), 1), float(self._size))], 1)
+        by_candidate: Floats = fields[wanted].reshape(len(candidates), len(references), -1).transpose(0, 2, 1)
+        return by_candidate
+
+
+def box_of(mask: Bools) -> Box:
+    """The smallest box around the marks of a mask ``(*S)``; an empty one where there are none.
+
+    Example:
+        >>> box_of(np.array([[0, 0, 0], [0, 1, 1]], bool))
+        (slice(1, 2, None), slice(1, 3, None))
+    """
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        found = np.flatnonzero(mask.any(others)) if others else np.flatnonzero(mask)
+        box.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0))
+    return tuple(box)
+
+
+def _common_box(mask: Bools, region: Box) -> Box:
+    """The box around the marks of a part of the image, in the image's own places."""
+    return tuple(
+        slice(part.start + begin.start, part.start + begin.stop)
+        for part, begin in zip(region, box_of(mask), strict=True)
+    )
+
+
+def _as_bools(x: Tensor, name: str) -> Bools:
+    marks = as_foreground(x, name, validate=False)
+    bools: Bools = (marks if marks.dtype is torch.bool else marks != 0).cpu().numpy()
+    return bools
+
+
+def check_spacing(spacing: Sequence[float], *, name: str = "spacing") -> tuple[float, ...]:
+    """Lengths of a pixel as a tuple.
+
+    Raises:
+        ValueError: for anything but finite numbers greater than 0.
+    """
+    try:
+        lengths = tuple(float(length) for length in spacing)
+    except (TypeError, ValueError):
+        lengths = ()
+    if not lengths or not all(0 < length < math.inf for length in lengths):
+        raise ValueError(
+            f"`{name}` must be the length of a pixel along each spatial axis, numbers greater than 0 such as "
+            f"(0.7, 0.7); found {spacing!r}."
+        )
+    return lengths
+
+
+def spacings(
+    spacing: Tensor | Sequence[float] | Sequence[Sequence[float]] | None, num_images: int, num_axes: int
+) -> list[tuple[float, ...]]:
+    """The spacing of each image, ``B`` tuples of ``D`` numbers.
+
+    Args:
+        spacing: ``(D,)``, ``(B, D)``, or None: 1 along each axis.
+        num_images: ``B``.
+        num_axes: ``D``.
+
+    Raises:
+        ValueError: for another shape, or anything but numbers greater than 0.
+
+    Example:
+        >>> spacings([2.0, 1.0], 1, 2)
+        [(2.0, 1.0)]
+    """
+    if spacing is None:
+        return [(1.0,) * num_axes] * num_images
+    rows = torch.as_tensor(spacing, dtype=torch.float64).cpu()
+    rows = rows.expand(num_images, -1) if rows.ndim == 1 else rows
+    if tuple(rows.shape) != (num_images, num_axes):
+        raise ValueError(
+            f"`spacing` must be ({num_axes},), the length of a pixel along each spatial axis, or "
+            f"{(num_images, num_axes)} by image; found {tuple(rows.shape)}."
+        )
+    return [check_spacing(row) for row in rows.tolist()]
+
+
+def check_tolerance(tolerance: float | str) -> float:
+    """The tolerance.
+
+    Raises:
+        ValueError: for anything but a finite number greater than 0.
+    """
+    if isinstance(tolerance, str) or not 0 < tolerance < math.inf:
+        raise ValueError(
+            "`tolerance` must be a distance greater than 0, in the unit of `spacing` (pixels without one), such as "
+            f"2.0; found {tolerance!r}. At 0 only borders that coincide would agree."
+        )
+    return float(tolerance)
+
+
+def check_share(name: str, value: float | str) -> float:
+    """A number above 0 and at most 1.
+
+    Raises:
+        ValueError: for another.
+    """
+    if isinstance(value, str) or not 0 < value <= 1:
+        raise ValueError(f"`{name}` must be greater than 0 and at most 1, found {value!r}.")
+    return float(value)
