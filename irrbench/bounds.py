@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from irrbench.folds import Reading, Ties, mean_of_readings, readings
+from irrbench.lesions import LESIONS
 from irrbench.mask_evidence import LESION_IOU, TOLERANCE, MaskEvidence, check_share
 from irrbench.patterns import VotePatterns
 from irrbench.scores import DEFAULT_SCORES, CrossTable, EmptyReference, Score, ScoreTable, check_choice, select_scores
@@ -83,6 +84,7 @@ CANDIDATES = ("floor", "blank", "ceiling", "majority", "model")
 EVIDENCE: dict[str, EvidenceKind] = {
     "patterns": EvidenceKind(VotePatterns.from_masks, CrossTable, excludes_ties=True),
     "surfaces": EvidenceKind(partial(MaskEvidence, SURFACES), SURFACES.table, ("spacing", "tolerance")),
+    "lesions": EvidenceKind(partial(MaskEvidence, LESIONS), LESIONS.table, ("lesion_iou",)),
 }
 
 

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -42,16 +42,53 @@ class Geometry:
     """What scores know of an image beside its masks.
 
     Attributes:
+        shape: ``(*S)``.
         spacing: ``D`` lengths of a pixel.
         diagonal: of the smallest box around the ROI, in the unit of the spacing.
         tolerance: how far apart borders may lie and agree, in the unit of the spacing.
         lesion_iou: from which IoU on a lesion matches another.
     """
 
+    shape: tuple[int, ...]
     spacing: tuple[float, ...]
     diagonal: float
     tolerance: float = TOLERANCE
     lesion_iou: float = LESION_IOU
+
+
+class _Compared(Protocol):
+    @property
+    def reference(self) -> Tensor: ...
+    @property
+    def candidate(self) -> Tensor: ...
+    @property
+    def roi(self) -> Tensor: ...
+
+
+class ComparedMasks:
+    """What the rules for undefined scores ask of fields ``reference``, ``candidate`` (what each marks) and ``roi``."""
+
+    __slots__ = ()
+
+    @property
+    def positives(self: _Compared) -> Tensor:
+        """How much the reference marks."""
+        return self.reference
+
+    @property
+    def negatives(self: _Compared) -> Tensor:
+        """Pixels of the region of interest, as no reference is too full."""
+        return self.roi
+
+    @property
+    def total(self: _Compared) -> Tensor:
+        """Pixels of the region of interest."""
+        return self.roi
+
+    @property
+    def marked(self: _Compared) -> Tensor:
+        """How much the candidate marks."""
+        return self.candidate
 
 
 @dataclass(frozen=True)
@@ -207,7 +244,7 @@ class _Image:
         self._measure, self._roi, self._shape, self._pred = measure, roi, masks.shape[1:], pred
         region = tuple(slice(0, n) for n in self._shape) if roi is None else box_of(roi)
         sides = [(part.stop - part.start) * length for part, length in zip(region, spacing, strict=True)]
-        self._geometry = Geometry(spacing, math.hypot(*sides), **options)
+        self._geometry = Geometry(self._shape, spacing, math.hypot(*sides), **options)
         self._region, self._size = region, math.prod(self._shape) if roi is None else int(roi.sum())
         union: Bools = np.any(masks[(slice(None), *region)], axis=0)
         self._box = _common_box(union, region)
@@ -232,7 +269,7 @@ class _Image:
     @property
     def _key(self) -> bytes:
         told = hashlib.blake2b(digest_size=16)
-        told.update(repr((self._measure.name, self._shape, self._box, len(self._masks), self._geometry)).encode())
+        told.update(repr((self._measure.name, self._box, len(self._masks), self._geometry)).encode())
         told.update(np.packbits(self._masks).tobytes())
         if self._roi is not None:
             told.update(np.packbits(self._roi[self._region]).tobytes() + repr(self._region).encode())

@@ -181,6 +181,7 @@ _DISTANCE: dict[str, Any] = {
     "range": (0.0, math.inf),
     "needs_positives": True,
 }
+_LESIONS = {"evidence": "lesions"} | _DELINEATION
 
 SCORES: dict[str, Score] = {
     score.name: score
@@ -204,6 +205,11 @@ SCORES: dict[str, Score] = {
         Score("nsd", "NSD (surface Dice)", _within, evidence="surfaces", **_DELINEATION),
         Score("hd95", "HD95", lambda t: t.hd95, **_DISTANCE),
         Score("masd", "MASD", lambda t: t.masd, **_DISTANCE),
+        Score("lesion_recall", "Lesion recall", lambda t: _ratio(t.matched, t.reference), one_sided=True, **_LESIONS),
+        Score(
+            "lesion_precision", "Lesion precision", lambda t: _ratio(t.matched, t.candidate), one_sided=True, **_LESIONS
+        ),
+        Score("lesion_f1", "Lesion F1", lambda t: _ratio(2 * t.matched, t.reference + t.candidate), **_LESIONS),
     )
 }
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from irrbench.mask_evidence import Bools, Floats, Geometry, MaskMeasure
+from irrbench.mask_evidence import Bools, ComparedMasks, Floats, Geometry, MaskMeasure
 
 Ints = NDArray[np.int64]
 _FAR = 2**30  # columns, of a line without a border pixel
@@ -33,12 +33,7 @@ _ROUNDING = 1e-9  # a distance of 3 pixels of .1 is within .3
 QUANTILE = 0.95
 
 
-class SurfaceTable(NamedTuple):
-    """Borders of reference and candidate, float64 of any one shape.
-
-    Where one of the two is empty the distances are the diagonal of the smallest box around the region of interest.
-    """
-
+class _SurfaceFields(NamedTuple):
     reference: Tensor  # border pixels
     candidate: Tensor
     reference_within: Tensor  # of these, within the tolerance of the other's
@@ -47,25 +42,12 @@ class SurfaceTable(NamedTuple):
     masd: Tensor  # the mean of both directions' mean distances
     roi: Tensor  # pixels
 
-    @property
-    def positives(self) -> Tensor:
-        """Border pixels of the reference."""
-        return self.reference
 
-    @property
-    def negatives(self) -> Tensor:
-        """Pixels of the region of interest."""
-        return self.roi
+class SurfaceTable(ComparedMasks, _SurfaceFields):
+    """Borders of reference and candidate, float64 of any one shape.
 
-    @property
-    def total(self) -> Tensor:
-        """Pixels of the region of interest."""
-        return self.roi
-
-    @property
-    def marked(self) -> Tensor:
-        """Border pixels of the candidate."""
-        return self.candidate
+    Where one of the two is empty the distances are the diagonal of the smallest box around the region of interest.
+    """
 
 
 class Border(NamedTuple):
