@@ -1,0 +1,37 @@
+#!/usr/bin/env python
+"""Print the table of docs/scores.md, two models that two scores rank differently, and draw its picture."""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from studies.disagreement import draw_disagreement, examples, score_example
+
+from irrbench.plots import save_figure
+
+
+def main() -> None:
+    """Make the models, score them, print as Markdown, draw the first example."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--images", type=int, help="nodules (default: all of the test split)")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where the picture goes (default: docs)")
+    options = parser.parse_args()
+    console = Console(width=200)
+    console.print("| question | model | by the first score | by the second |\n|---|---|---|---|")
+    for number, example in enumerate(examples(images=options.images)):
+        table = score_example(example)
+        for _, row in table.iterrows():
+            cells = [_cell(row, score) for score in example.scores]
+            console.print(f"| {example.question} | {row['model']} | {' | '.join(cells)} |")
+        if number == 0:
+            save_figure(draw_disagreement(example, table), options.docs / "disagreement.svg")
+
+
+def _cell(row: pd.Series, score: str) -> str:
+    place = row[f"{score}_normalized"]
+    return f"{score} {row[score]:.3f}" + ("" if pd.isna(place) else f" ({place:.0%})")
+
+
+if __name__ == "__main__":
+    main()
