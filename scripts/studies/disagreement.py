@@ -6,8 +6,8 @@ simulated. The models are made from those masks, each with one fault.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Masks = NDArray[np.bool_]  # (R, H, W)
-Maps = NDArray[np.floating]  # (H, W), or (M, H, W) samples
-Maker = Callable[[Masks, np.random.Generator], Maps | Masks]
+Maker = Callable[[Masks, np.random.Generator], NDArray[Any]]  # gives (H, W), or (M, H, W) samples
 NUM_SAMPLES = 4
 
 
@@ -41,7 +40,7 @@ class Example(NamedTuple):
 
     question: str
     masks: Sequence[Masks]
-    models: dict[str, Maker]
+    models: Mapping[str, Maker]
     scores: tuple[str, str]
 
 
@@ -53,17 +52,20 @@ def examples(*, images: int | None = None) -> Iterator[Example]:
     """
     data = load_lidc(size=64, progress=False).split("test")
     nodules = [np.asarray(data.masks(i)) > 0 for i in range(len(data))][:images]
-    overlap = {"1 pixel too large everywhere": _wide, "a quarter missing at one side": _bitten}
+    overlap: dict[str, Maker] = {"1 pixel too large everywhere": _wide, "a quarter missing at one side": _bitten}
     yield Example("area or border?", nodules, overlap, ("iou", "nsd"))
-    worst = {"a quarter missing at one side": _bitten, "a speck far away": _stray}
+    worst: dict[str, Maker] = {"a quarter missing at one side": _bitten, "a speck far away": _stray}
     yield Example("area or worst place?", nodules, worst, ("iou", "hd95"))
-    several = {"the large one alone": _largest, "all, each 1 pixel too small": _narrow}
+    several: dict[str, Maker] = {"the large one alone": _largest, "all, each 1 pixel too small": _narrow}
     yield Example("area or lesions?", collages(nodules), several, ("iou", "lesion_f1"))
-    thin = {"1 pixel too wide, whole": _wide, "right width, interrupted": _interrupted}
+    thin: dict[str, Maker] = {"1 pixel too wide, whole": _wide, "right width, interrupted": _interrupted}
     yield Example("area or connection?", vessels(), thin, ("iou", "cldice"))
-    maps = {"the share of votes": _share, "the same, cut at .5": _cut}
+    maps: dict[str, Maker] = {"the share of votes": _share, "the same, cut at .5": _cut}
     yield Example("mask or probability?", nodules, maps, ("iou", "brier"))
-    samples = {f"{NUM_SAMPLES} samples that differ as people do": _varied, "the same mask each time": _same}
+    samples: dict[str, Maker] = {
+        f"{NUM_SAMPLES} samples that differ as people do": _varied,
+        "the same mask each time": _same,
+    }
     yield Example("one mask or the spread of people?", nodules, samples, ("iou", "ged"))
 
 
@@ -96,11 +98,11 @@ def score_example(example: Example, *, tolerance: float = 2.0, seed: int = 0) ->
 
 def majority(masks: Masks) -> Masks:
     """What at least half of the raters mark."""
-    return 2 * masks.sum(0) >= len(masks)
+    return np.asarray(2 * masks.sum(0) >= len(masks))
 
 
 def _wide(masks: Masks, _: np.random.Generator) -> Masks:
-    return ndimage.binary_dilation(majority(masks))
+    return np.asarray(ndimage.binary_dilation(majority(masks)))
 
 
 def _narrow(masks: Masks, _: np.random.Generator) -> Masks:
@@ -108,7 +110,7 @@ def _narrow(masks: Masks, _: np.random.Generator) -> Masks:
     inner = ndimage.binary_erosion(whole)
     labels, count = ndimage.label(whole)
     lost = [k for k in range(1, count + 1) if not inner[labels == k].any()]
-    return inner | np.isin(labels, lost)
+    return np.asarray(inner | np.isin(labels, lost))
 
 
 def _bitten(masks: Masks, rng: np.random.Generator) -> Masks:
@@ -132,7 +134,7 @@ def _stray(masks: Masks, rng: np.random.Generator) -> Masks:
 def _largest(masks: Masks, _: np.random.Generator) -> Masks:
     labels, count = ndimage.label(majority(masks), np.ones((3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    return labels == 1 + int(sizes.argmax()) if count else labels > 0
+    return np.asarray(labels == 1 + int(sizes.argmax()) if count else labels > 0)
 
 
 def _interrupted(masks: Masks, rng: np.random.Generator) -> Masks:
@@ -143,13 +145,12 @@ def _interrupted(masks: Masks, rng: np.random.Generator) -> Masks:
     return whole
 
 
-def _share(masks: Masks, _: np.random.Generator) -> Maps:
-    share: Maps = masks.mean(0)
-    return share
+def _share(masks: Masks, _: np.random.Generator) -> NDArray[np.float64]:
+    return np.asarray(masks.mean(0))
 
 
-def _cut(masks: Masks, _: np.random.Generator) -> Maps:
-    return (masks.mean(0) > 0.5).astype(float)
+def _cut(masks: Masks, _: np.random.Generator) -> NDArray[np.float64]:
+    return np.asarray(masks.mean(0) > 0.5, dtype=float)
 
 
 def _varied(masks: Masks, rng: np.random.Generator) -> Masks:
@@ -198,7 +199,7 @@ def _draw(line: NDArray[np.float64], side: int) -> Masks:
     mask = np.zeros((side, side), bool)
     y, x = line.round().astype(int).clip(0, side - 1).T
     mask[y, x] = True
-    return ndimage.binary_dilation(mask, np.ones((3, 3)))
+    return np.asarray(ndimage.binary_dilation(mask, np.ones((3, 3))))
 
 
 def draw_disagreement(example: Example, table: pd.DataFrame, *, columns: int = 4) -> Figure:
