@@ -11,13 +11,14 @@ __version__ = "0.1.0"
 _HOMES = {  # types are in __init__.pyi
     "agreement": "ClassVotes cohen_kappa fleiss_kappa gwet_ac1 krippendorff_alpha percent_agreement prevalence "
     "why_undefined",
-    "bounds": "Bounds mask_bounds segmentation_bounds",
+    "bounds": "Bounds mask_bounds sample_bounds segmentation_bounds",
     "consensus": "StapleFit majority staple staple_probability vote_share",
     "icc": "AreaICCFit ExtentICCFit JointICC PixelICCFit area_icc area_icc_from_counts extent_icc joint_icc pixel_icc "
     "shrout_fleiss",
     "metrics": "AreaICC ExtentICC GwetAC1 KrippendorffAlpha PixelICC SegmentationBounds",
     "panels": "PanelCurve panel_curve",
     "patterns": "VotePatterns",
+    "samples": "generalized_energy_distance",
     "scores": "DEFAULT_SCORES SCORES",
     "summary": "ScoreSummary summarize",
 }

@@ -10,6 +10,7 @@ from irrbench.agreement import prevalence as prevalence
 from irrbench.agreement import why_undefined as why_undefined
 from irrbench.bounds import Bounds as Bounds
 from irrbench.bounds import mask_bounds as mask_bounds
+from irrbench.bounds import sample_bounds as sample_bounds
 from irrbench.bounds import segmentation_bounds as segmentation_bounds
 from irrbench.consensus import StapleFit as StapleFit
 from irrbench.consensus import majority as majority
@@ -35,6 +36,7 @@ from irrbench.metrics import SegmentationBounds as SegmentationBounds
 from irrbench.panels import PanelCurve as PanelCurve
 from irrbench.panels import panel_curve as panel_curve
 from irrbench.patterns import VotePatterns as VotePatterns
+from irrbench.samples import generalized_energy_distance as generalized_energy_distance
 from irrbench.scores import DEFAULT_SCORES as DEFAULT_SCORES
 from irrbench.scores import SCORES as SCORES
 from irrbench.summary import ScoreSummary as ScoreSummary

@@ -25,6 +25,7 @@ from irrbench.folds import Reading, Ties, mean_of_readings, readings
 from irrbench.lesions import LESIONS
 from irrbench.mask_evidence import LESION_IOU, TOLERANCE, MaskEvidence, check_share
 from irrbench.patterns import VotePatterns
+from irrbench.samples import SampleEvidence, SampleTable
 from irrbench.scores import DEFAULT_SCORES, CrossTable, EmptyReference, Score, ScoreTable, check_choice, select_scores
 from irrbench.surfaces import SURFACES
 from irrbench.upper import best_folds
@@ -85,6 +86,8 @@ EVIDENCE: dict[str, EvidenceKind] = {
     "patterns": EvidenceKind(VotePatterns.from_masks, CrossTable, excludes_ties=True),
     "surfaces": EvidenceKind(partial(MaskEvidence, SURFACES), SURFACES.table, ("spacing", "tolerance")),
     "lesions": EvidenceKind(partial(MaskEvidence, LESIONS), LESIONS.table, ("lesion_iou",)),
+    # Each rater's mask is read as it is, so that there are no tied pixels in a reference.
+    "samples": EvidenceKind(SampleEvidence, SampleTable, ("validate",), takes="samples", excludes_ties=True),
 }
 
 
@@ -250,14 +253,61 @@ def mask_bounds(
     check_share("lesion_iou", lesion_iou)
     given: dict[str, Any] = {"roi": roi, "present": present}
     given |= {"spacing": spacing, "tolerance": tolerance, "lesion_iou": lesion_iou}
-    evidence = {}
-    for score in chosen:
-        kind = EVIDENCE[score.evidence]
-        if kind.takes != "mask":
-            raise ValueError(f"`mask_bounds` scores masks, and {score.name} is of {kind.takes}.")
-        if score.evidence not in evidence:
-            evidence[score.evidence] = kind.make(masks, preds, **given)
+    evidence = _evidence_of("mask", chosen, masks, preds, **given)
     return segmentation_bounds(evidence, [s.name for s in chosen], ties=ties, empty_reference=empty_reference)
+
+
+def sample_bounds(
+    masks: Tensor,
+    samples: Tensor | None = None,
+    scores: Iterable[str] = ("ged", "energy_score"),
+    *,
+    roi: Tensor | None = None,
+    present: Tensor | None = None,
+    ties: Ties = "average",
+) -> Bounds:
+    """:func:`segmentation_bounds` of several masks an image, for scores of a probabilistic model's samples.
+
+    Floor, blank mask and majority are models of one sample. Of ``ged`` the reference is the distribution of the peers'
+    masks, and the ceiling the held-out rater as a model of one sample; of ``energy_score`` the reference is the
+    held-out rater alone, and the ceiling the peers as a model of ``R - 1`` samples.
+
+    Args:
+        masks: ``(B, R, *S)``, bool, 0/1 or 0/255.
+        samples: ``(B, M, *S)``, the model's samples, likewise.
+        scores: names among :data:`irrbench.SCORES` that score samples.
+        roi: ``(B, *S)``, the pixels that count; all of them if not given.
+        present: ``(B, R)``, which raters rated which image; all of them if not given.
+        ties: how the majority of all raters is read, see :func:`segmentation_bounds`; all else has no ties.
+
+    Returns:
+        Scores per image, defined also where masks are empty; NaN where fewer than two raters are present, and where the
+        ROI is empty.
+
+    Raises:
+        ValueError: if shapes do not belong together, values are those of no mask, or a score is of no samples.
+
+    Example:
+        >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]])  # two raters, IoU 1/2
+        >>> bounds = sample_bounds(masks, masks)
+        >>> bounds.ceiling["ged"].item(), bounds.model["ged"].item(), bounds.ceiling["energy_score"].item()
+        (1.0, 0.25, 0.5)
+    """
+    chosen = select_scores(scores)
+    evidence = _evidence_of("samples", chosen, masks, samples, roi=roi, present=present)
+    return segmentation_bounds(evidence, [s.name for s in chosen], ties=ties)
+
+
+def _evidence_of(
+    takes: str, scores: Iterable[Score], masks: Tensor, preds: Tensor | None, **given: Any
+) -> dict[str, Evidence]:
+    """The evidence that scores need, all of one sort of predictions."""
+    kinds = {score.evidence: EVIDENCE[score.evidence] for score in scores}
+    unfit = [score.name for score in scores if kinds[score.evidence].takes != takes]
+    if unfit:
+        name = {"mask": "mask_bounds", "samples": "sample_bounds"}[takes]
+        raise ValueError(f"`{name}` is for scores of {takes}, found {', '.join(unfit)}.")
+    return {name: kind.make(masks, preds, **given) for name, kind in kinds.items()}
 
 
 def check_rules(scores: Iterable[Score], *, ties: str, empty_reference: str) -> None:
@@ -287,12 +337,13 @@ def fold_scores(
         score: its record.
         empty_reference: see :func:`segmentation_bounds`.
     """
-    return mean_of_readings([score(tables[candidate], empty_reference=empty_reference) for tables in of_readings])
+    by_reading = [score(tables[candidate], empty_reference=empty_reference) for tables in of_readings]
+    return mean_of_readings(by_reading).cpu()
 
 
 def _is_empty(table: ScoreTable) -> Tensor:
     """Whether a reference marks nothing, NaN where there is none."""
-    return (table.positives == 0).double().masked_fill(table.total == 0, torch.nan)
+    return (table.positives == 0).double().masked_fill(table.total == 0, torch.nan).cpu()
 
 
 def _by_kind(given: object, scores: tuple[Score, ...]) -> Mapping[str, Evidence]:

@@ -182,6 +182,7 @@ _DISTANCE: dict[str, Any] = {
     "needs_positives": True,
 }
 _LESIONS = {"evidence": "lesions"} | _DELINEATION
+_OF_SAMPLES: dict[str, Any] = {"evidence": "samples", "higher_is_better": False}
 
 SCORES: dict[str, Score] = {
     score.name: score
@@ -210,6 +211,8 @@ SCORES: dict[str, Score] = {
             "lesion_precision", "Lesion precision", lambda t: _ratio(t.matched, t.candidate), one_sided=True, **_LESIONS
         ),
         Score("lesion_f1", "Lesion F1", lambda t: _ratio(2 * t.matched, t.reference + t.candidate), **_LESIONS),
+        Score("ged", "GED (squared)", lambda t: t.ged, range=(0.0, 2.0), **_OF_SAMPLES),
+        Score("energy_score", "Energy score", lambda t: t.energy, **_OF_SAMPLES),
     )
 }
 
