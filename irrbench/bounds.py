@@ -16,11 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from irrbench.centrelines import CENTRELINES
 from irrbench.folds import Reading, Ties, mean_of_readings, readings
 from irrbench.lesions import LESIONS
 from irrbench.mask_evidence import LESION_IOU, TOLERANCE, MaskEvidence, check_share
@@ -61,6 +63,7 @@ class EvidenceKind:
         takes: what ``preds`` is: the model's ``"mask"`` ``(B, *S)``, its ``"probabilities"`` ``(B, *S)``, or
             ``"samples"`` ``(B, M, *S)``.
         excludes_ties: whether tied pixels can be left out of a reference.
+        library: what else must be installed: module, project, and the extra of this package that brings it.
     """
 
     from_masks: Callable[..., Evidence]
@@ -68,6 +71,7 @@ class EvidenceKind:
     options: tuple[str, ...] = ()
     takes: Literal["mask", "probabilities", "samples"] = "mask"
     excludes_ties: bool = False
+    library: tuple[str, str, str] | None = None
 
     def make(self, masks: Tensor, preds: Tensor | None = None, **arguments: Any) -> Evidence:
         """The evidence of a batch.
@@ -88,6 +92,9 @@ EVIDENCE: dict[str, EvidenceKind] = {
     "lesions": EvidenceKind(partial(MaskEvidence, LESIONS), LESIONS.table, ("lesion_iou",)),
     # Each rater's mask is read as it is, so that there are no tied pixels in a reference.
     "samples": EvidenceKind(SampleEvidence, SampleTable, ("validate",), takes="samples", excludes_ties=True),
+    "centrelines": EvidenceKind(
+        partial(MaskEvidence, CENTRELINES), CENTRELINES.table, library=("skimage", "scikit-image", "thin")
+    ),
 }
 
 
@@ -311,11 +318,13 @@ def _evidence_of(
 
 
 def check_rules(scores: Iterable[Score], *, ties: str, empty_reference: str) -> None:
-    """Refuse rules that are unknown, or that a score cannot follow.
+    """Refuse rules that are unknown, or that a score cannot follow, and scores whose library is not installed.
 
     Raises:
         ValueError: saying which.
+        ModuleNotFoundError: saying what to install.
     """
+    scores = tuple(scores)
     check_choice("ties", ties, Ties)
     check_choice("empty_reference", empty_reference, EmptyReference)
     unfit = [score.name for score in scores if ties == "exclude" and not EVIDENCE[score.evidence].excludes_ties]
@@ -324,6 +333,10 @@ def check_rules(scores: Iterable[Score], *, ties: str, empty_reference: str) -> 
             f"`ties='exclude'` leaves single pixels out of a reference, which {', '.join(unfit)} cannot. Take "
             "'average', or leave out such scores."
         )
+    for score in scores:
+        library = EVIDENCE[score.evidence].library
+        if library and find_spec(library[0]) is None:
+            raise ModuleNotFoundError(f"{score.name} needs {library[1]}: pip install 'irrbench[{library[2]}]'.")
 
 
 def fold_scores(

@@ -172,6 +172,12 @@ def _within(table: Any) -> Tensor:
     return _ratio(table.reference_within + table.candidate_within, table.reference + table.candidate)
 
 
+def _centreline_dice(table: Any) -> Tensor:
+    # The harmonic mean of both shares of centrelines that lie inside the other mask, multiplied out.
+    inside = table.reference_inside * table.candidate_inside
+    return _ratio(2 * inside, table.candidate_inside * table.reference + table.reference_inside * table.candidate)
+
+
 # Whether marks are where marks should be, beside how well they are drawn: shown wherever a reference is empty.
 DETECTION_SCORES = ("detection", "false_alarm")
 _DELINEATION: dict[str, Any] = {"needs_positives": True, "takes_empty": True}
@@ -213,6 +219,7 @@ SCORES: dict[str, Score] = {
         Score("lesion_f1", "Lesion F1", lambda t: _ratio(2 * t.matched, t.reference + t.candidate), **_LESIONS),
         Score("ged", "GED (squared)", lambda t: t.ged, range=(0.0, 2.0), **_OF_SAMPLES),
         Score("energy_score", "Energy score", lambda t: t.energy, **_OF_SAMPLES),
+        Score("cldice", "Centreline Dice", _centreline_dice, evidence="centrelines", **_DELINEATION),
     )
 }
 

@@ -109,3 +109,28 @@ def shares(masks, roi, present, ties):
         labels = [[label for votes in peers if (label := majority(votes, rule)) is not None] for rule in readings]
         empty.append(nanmean([float(not any(reading)) if reading else np.nan for reading in labels]))
     return split / marked if marked else np.nan, nanmean(empty)
+
+
+def mask_bounds(compare, masks, roi, pred, present, *, ties="average"):
+    """Candidate -> mean values of one image, by a function of two masks (reference, candidate) that gives several."""
+    masks, pred = masks & roi, pred & roi
+    raters = [r for r in range(len(masks)) if present[r]]
+
+    def vote(of, rule):
+        votes = {place: [int(masks[r][place]) for r in of] for place in np.ndindex(roi.shape) if roi[place]}
+        mask = np.zeros(roi.shape, bool)
+        for place, marks in votes.items():
+            mask[place] = majority(marks, rule)
+        return mask
+
+    folds = {name: [] for name in ("floor", "blank", "ceiling", "majority", "model")}
+    for held_out in raters if len(raters) > 1 else []:
+        read = {name: [] for name in folds}
+        for rule in ("negative", "positive") if ties == "average" else (ties,):
+            reference = vote([r for r in raters if r != held_out], rule)
+            candidates = (roi, np.zeros_like(roi), masks[held_out], vote(raters, rule), pred)
+            for name, candidate in zip(folds, candidates, strict=True):
+                read[name].append(compare(reference, candidate))
+        for name, rows in folds.items():
+            rows.append([nanmean(column) for column in zip(*read[name], strict=True)])
+    return {name: [nanmean(column) for column in zip(*rows, strict=True)] for name, rows in folds.items()}

@@ -13,7 +13,7 @@ PACKAGE = Path(irrbench.__file__).parent
 LAYERS = (
     ("_display", "_counting"),
     ("scores", "folds", "patterns", "upper"),
-    ("mask_evidence", "surfaces", "lesions", "samples"),
+    ("mask_evidence", "surfaces", "lesions", "centrelines", "samples"),
     ("bounds", "panels", "agreement", "consensus"),
     ("stats", "summary", "icc", "simulate"),
     ("plots",),
@@ -31,6 +31,7 @@ LAYERS = (
     ("__main__",),
 )
 ONLY = {
+    "skimage": "centrelines",
     "mlflow": "tracking",
     "jinja2": "report",
     "PIL": ("data", "datasets", "convert", "plots", "report"),

@@ -1,6 +1,7 @@
 """Lesions: by hand, against a flood fill and an exhaustive matching, and their properties."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -49,40 +50,13 @@ def by_hand(reference_mask, candidate_mask, lesion_iou):
     return most_pairs(ours, theirs, lesion_iou), len(ours), len(theirs)
 
 
-def slow_scores(counts, size, empty_reference):
-    matched, ours, theirs = counts
+def slow_scores(one, other, *, lesion_iou, size, empty_reference):
+    matched, ours, theirs = by_hand(one, other, lesion_iou)
     if size == 0 or (ours == 0 and empty_reference == "drop"):
         return [np.nan] * 3
     if ours == 0:
         return [float(theirs == 0)] * 3
     return [matched / ours, matched / theirs if theirs else 0.0, 2 * matched / (ours + theirs)]
-
-
-def slow_bounds(
-    masks, pred, roi, present, *, lesion_iou=0.1, ties="average", empty_reference="drop", scores=slow_scores
-):
-    """Candidate -> the scores of one image, fold by fold."""
-    masks, pred = masks & roi, pred & roi
-    raters = [r for r in range(len(masks)) if present[r]]
-    values = {name: [] for name in ("floor", "blank", "ceiling", "majority", "model")}
-    for held_out in raters if len(raters) > 1 else []:
-        read = {name: [] for name in values}
-        for rule in ("negative", "positive") if ties == "average" else (ties,):
-
-            def vote(of, rule=rule):
-                cells = [
-                    roi[place] and bool(reference.majority([int(masks[r][place]) for r in of], rule))
-                    for place in np.ndindex(roi.shape)
-                ]
-                return np.array(cells, bool).reshape(roi.shape)
-
-            truth = vote([r for r in raters if r != held_out])
-            candidates = (roi, roi & False, masks[held_out], vote(raters), pred)
-            for name, candidate in zip(values, candidates, strict=True):
-                read[name].append(scores(by_hand(truth, candidate, lesion_iou), roi.sum(), empty_reference))
-        for name, folds in values.items():
-            folds.append([reference.nanmean(column) for column in zip(*read[name], strict=True)])
-    return {name: [reference.nanmean(column) for column in zip(*rows, strict=True)] for name, rows in values.items()}
 
 
 def geometry(*shape):
@@ -194,10 +168,12 @@ def test_bounds_equal_the_slow_reference(ties, empty_reference):
         shape = (9, 8) if case % 2 else (3, 5, 6)
         masks = np.stack([random_mask(rng, shape) for _ in range(4)])
         roi, present = rng.random(shape) < 0.9, rng.random(4) < 0.8
-        options = {"lesion_iou": rng.choice([0.1, 0.4]), "ties": ties, "empty_reference": empty_reference}
+        lesion_iou = rng.choice([0.1, 0.4])
+        options = {"lesion_iou": lesion_iou, "ties": ties, "empty_reference": empty_reference}
         parts = [torch.from_numpy(x)[None] for x in (masks, masks[0], roi, present)]
         bounds = mask_bounds(parts[0], parts[1], SCORES, roi=parts[2], present=parts[3], **options)
-        expected = slow_bounds(masks, masks[0], roi, present, **options)
+        compare = partial(slow_scores, lesion_iou=lesion_iou, size=roi.sum(), empty_reference=empty_reference)
+        expected = reference.mask_bounds(compare, masks, roi, masks[0], present, ties=ties)
         for name, values in expected.items():
             found = [getattr(bounds, name)[score].item() for score in SCORES]
             np.testing.assert_allclose(found, values or [np.nan] * 3, err_msg=f"{case} {name}")
