@@ -27,6 +27,7 @@ from irrbench.folds import Reading, Ties, mean_of_readings, readings
 from irrbench.lesions import LESIONS
 from irrbench.mask_evidence import LESION_IOU, TOLERANCE, MaskEvidence, check_share
 from irrbench.patterns import VotePatterns
+from irrbench.probabilities import ProbabilityEvidence, ProbabilityTable
 from irrbench.samples import SampleEvidence, SampleTable
 from irrbench.scores import DEFAULT_SCORES, CrossTable, EmptyReference, Score, ScoreTable, check_choice, select_scores
 from irrbench.surfaces import SURFACES
@@ -88,6 +89,7 @@ class EvidenceKind:
 CANDIDATES = ("floor", "blank", "ceiling", "majority", "model")
 EVIDENCE: dict[str, EvidenceKind] = {
     "patterns": EvidenceKind(VotePatterns.from_masks, CrossTable, excludes_ties=True),
+    "probabilities": EvidenceKind(ProbabilityEvidence, ProbabilityTable, takes="probabilities", excludes_ties=True),
     "surfaces": EvidenceKind(partial(MaskEvidence, SURFACES), SURFACES.table, ("spacing", "tolerance")),
     "lesions": EvidenceKind(partial(MaskEvidence, LESIONS), LESIONS.table, ("lesion_iou",)),
     # Each rater's mask is read as it is, so that there are no tied pixels in a reference.
@@ -210,7 +212,7 @@ def segmentation_bounds(
         raters=folds["ceiling"],
         tied=votes.tied_share() if isinstance(votes, VotePatterns) else unknown[:, 0],
         empty=mean_of_readings(
-            [_is_empty(by_candidate["floor"]) for by_candidate in next(iter(tables.values()))]
+            [_is_empty(by_candidate["floor"]) for by_candidate in tables.get("patterns") or next(iter(tables.values()))]
         ).nanmean(1),
         ties=ties,
         empty_reference=empty_reference,

@@ -174,10 +174,8 @@ class VotePatterns:
                      [0, 1, 0, 1]]])
         """
         require_tensors(probabilities=probabilities)
-        error = probability_tolerance(probabilities.dtype)
-        if validate and probabilities.numel() and not ((probabilities >= -error) & (probabilities <= 1 + error)).all():
-            low, high = probabilities.min().item(), probabilities.max().item()
-            raise ValueError(f"`probabilities` must lie in [0, 1], found {low:g} .. {high:g}. Logits need a sigmoid.")
+        if validate:
+            check_probabilities(probabilities, "probabilities")
         if isinstance(levels, Tensor):
             level, num_levels = torch.bucketize(probabilities, levels.to(probabilities.device)), len(levels) + 1
         else:
@@ -398,6 +396,18 @@ def probability_tolerance(dtype: torch.dtype) -> float:
         1e-6, or the distance from 1 to the next number where that is more: 9.8e-4 of float16, 7.8e-3 of bfloat16.
     """
     return max(1e-6, torch.finfo(dtype).eps) if dtype.is_floating_point else 0.0
+
+
+def check_probabilities(probabilities: Tensor, name: str) -> None:
+    """Refuse numbers that are no probabilities, but for rounding errors; waits for their device.
+
+    Raises:
+        ValueError: naming the argument and what came.
+    """
+    error = probability_tolerance(probabilities.dtype)
+    if probabilities.numel() and not ((probabilities >= -error) & (probabilities <= 1 + error)).all():
+        low, high = probabilities.min().item(), probabilities.max().item()
+        raise ValueError(f"`{name}` must lie in [0, 1], found {low:g} .. {high:g}. Logits need a sigmoid.")
 
 
 def require_tensors(**parts: object) -> None:

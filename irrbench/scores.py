@@ -189,6 +189,7 @@ _DISTANCE: dict[str, Any] = {
 }
 _LESIONS = {"evidence": "lesions"} | _DELINEATION
 _OF_SAMPLES: dict[str, Any] = {"evidence": "samples", "higher_is_better": False}
+_PROBABILITY: dict[str, Any] = {"evidence": "probabilities", "higher_is_better": False}
 
 SCORES: dict[str, Score] = {
     score.name: score
@@ -220,6 +221,9 @@ SCORES: dict[str, Score] = {
         Score("ged", "GED (squared)", lambda t: t.ged, range=(0.0, 2.0), **_OF_SAMPLES),
         Score("energy_score", "Energy score", lambda t: t.energy, **_OF_SAMPLES),
         Score("cldice", "Centreline Dice", _centreline_dice, evidence="centrelines", **_DELINEATION),
+        Score("brier", "Brier score", lambda t: t.squared / t.total, **_PROBABILITY),
+        # A constant can be perfect: it sees whether probabilities are right on average, and not where.
+        Score("ece", "ECE (calibration error)", lambda t: t.gaps / t.total, one_sided=True, **_PROBABILITY),
     )
 }
 

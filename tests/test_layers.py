@@ -13,7 +13,7 @@ PACKAGE = Path(irrbench.__file__).parent
 LAYERS = (
     ("_display", "_counting"),
     ("scores", "folds", "patterns", "upper"),
-    ("mask_evidence", "surfaces", "lesions", "centrelines", "samples"),
+    ("mask_evidence", "surfaces", "lesions", "centrelines", "samples", "probabilities"),
     ("bounds", "panels", "agreement", "consensus"),
     ("stats", "summary", "icc", "simulate"),
     ("plots",),

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irrbench import SCORES, VotePatterns, segmentation_bounds
+from irrbench import VotePatterns, segmentation_bounds
 from tests import reference
+from tests.reference import PIXEL_SCORES
 from tests.test_patterns import draw
 
 RULES = ["average", "negative", "positive", "exclude"]
@@ -45,9 +46,9 @@ def test_equal_to_the_exhaustive_search(ties, data):
     each = VotePatterns.from_masks(
         masks.expand(len(unions), -1, -1), preds=unions, present=present.expand(len(unions), -1)
     )
-    tried = segmentation_bounds(each, SCORES, **rules).model
-    found = segmentation_bounds(VotePatterns.from_masks(masks, present=present), SCORES, **rules)
-    for name, score in SCORES.items():
+    tried = segmentation_bounds(each, PIXEL_SCORES, **rules).model
+    found = segmentation_bounds(VotePatterns.from_masks(masks, present=present), PIXEL_SCORES, **rules)
+    for name, score in PIXEL_SCORES.items():
         values = score.gain(tried[name])
         best = values[~values.isnan()].max().item() if (~values.isnan()).any() else np.nan
         np.testing.assert_allclose(score.gain(found.upper[name]).item(), best, atol=1e-12, err_msg=name)
