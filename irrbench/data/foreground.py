@@ -58,6 +58,14 @@ class Foreground(NamedTuple):
         kind = self.values.dtype if self.values.dtype.kind == "f" else np.dtype(np.float64)
         return np.searchsorted((edges * self.certain).astype(kind), self.values.astype(kind, copy=False), side="left")
 
+    def steps(self) -> NDArray[Any]:
+        """The probability in steps of 1/255 or 1/65535: integers as they are, floats rounded by 1/131070 at most."""
+        if self.certain is None:
+            return np.where(self.values, 255, 0).astype(np.uint8)
+        if self.values.dtype.kind == "f":
+            return np.rint(self.values.clip(0, 1).astype(np.float64) * 65535).astype(np.uint16)
+        return self.values.astype(np.uint8 if self.certain == 255 else np.uint16)
+
 
 class Known(NamedTuple):
     """What is known before any file is read: class numbers that are foreground, and names by number (nnU-Net's)."""

@@ -57,7 +57,8 @@ class Predictions:
     """Predicted masks of the images of ``data``, checked and kept compressed; index ``i`` is that of ``data``.
 
     ``masks_alone`` says that the files hold masks, so that no threshold could be chosen, and ``values`` how the files
-    were read, such as ``probabilities, 8 bit`` or ``masks 0/255``.
+    were read, such as ``probabilities, 8 bit`` or ``masks 0/255``. Probabilities are kept where they were asked for: 8
+    and 16 bit as in the files, floats in steps of 1/65535.
     """
 
     data: RaterData
@@ -65,6 +66,7 @@ class Predictions:
     packed: tuple[bytes, ...] = field(repr=False)
     masks_alone: bool = False
     values: str = ""
+    packed_probabilities: tuple[bytes, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -75,6 +77,21 @@ class Predictions:
         packed = np.frombuffer(zlib.decompress(self.packed[index]), np.uint8)
         return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
 
+    def probability(self, index: int) -> NDArray[np.float32]:
+        """The probability of the foreground of image ``index``, ``(*S)``, above the threshold where the mask is.
+
+        Raises:
+            IndexError: if probabilities were not kept.
+        """
+        packed, shape = zlib.decompress(self.packed_probabilities[index]), self.data.shape(index)
+        is_wide = len(packed) > math.prod(shape)
+        steps = np.frombuffer(packed, np.uint16 if is_wide else np.uint8).reshape(shape)
+        values: NDArray[np.float32] = np.divide(steps, 65535 if is_wide else 255, dtype=np.float32)
+        # What is rounded to the threshold stays on its side of it.
+        edge = np.float32(self.threshold)
+        above, below = np.maximum(values, np.nextafter(edge, np.float32(2))), np.minimum(values, edge)
+        return np.where(self.prediction(index), above, below)
+
 
 def load_predictions(
     root: str | Path,
@@ -83,6 +100,7 @@ def load_predictions(
     split: str | None = None,
     threshold: float = 0.5,
     classes: Sequence[int] | None = None,
+    keep_probabilities: bool = False,
     progress: bool = True,
 ) -> Predictions:
     """Load ``<id>.*`` files of masks (0/1, 0/255 or bool) or probabilities, which are cut above ``threshold``.
@@ -99,31 +117,39 @@ def load_predictions(
         split: the split that must be complete; files for the other splits of ``data`` are then ignored.
         threshold: probabilities above it are foreground.
         classes: the class numbers that are foreground, where files hold class numbers or several classes.
+        keep_probabilities: whether to keep them beside the masks, for scores of probabilities.
         progress: whether to show a bar where it takes over two seconds.
 
     Raises:
-        DataError: with every missing, unknown, unreadable or wrongly sized file and every value that is no probability.
+        DataError: with every missing, unknown, unreadable or wrongly sized file and every value that is no probability;
+            masks where probabilities are to be kept (:class:`MasksAloneError`).
         ValueError: ``threshold`` outside (0, 1), or an unknown split.
     """
     if not 0 < threshold < 1:
         raise ValueError(f"threshold={threshold}: expected a probability between 0 and 1")
     wanted = data if split is None else data.split(split)
 
-    def pack(found: Foreground, _: int) -> tuple[bytes, bool, bool | None]:
+    def pack(found: Foreground, _: int) -> tuple[bytes, bool, bool | None, bytes]:
         mask = found.cut(threshold)
         is_marked = bool(mask.any())
         framed = is_framed(mask) if is_marked and not mask.all() else None
-        return zlib.compress(np.packbits(mask).tobytes(), 1), is_marked, framed
+        steps = zlib.compress(found.steps().tobytes(), 1) if keep_probabilities else b""
+        return zlib.compress(np.packbits(mask).tobytes(), 1), is_marked, framed, steps
 
     results, reading = _read_all(Path(root), data, wanted, pack, classes, progress=progress)
+    if keep_probabilities and reading.kind != "probability":
+        expected, remedy = "probabilities, which brier and ece score", "leave out these scores, or save probabilities"
+        raise MasksAloneError([Problem(str(root), reading.text, expected, remedy)])
     odd = doubt(reading, [result[1] for result in results], [result[2] for result in results])
     if odd:
         log.warning("%s: %s%s", root, reading.text, odd)
-    return Predictions(wanted, threshold, tuple(result[0] for result in results), values=reading.text + odd)
+    kept = tuple(result[3] for result in results) if keep_probabilities else ()
+    masks = tuple(result[0] for result in results)
+    return Predictions(wanted, threshold, masks, values=reading.text + odd, packed_probabilities=kept)
 
 
 class MasksAloneError(DataError):
-    """A threshold is to be chosen, and the files hold masks instead of probabilities."""
+    """Probabilities are to be cut or scored, and the files hold masks."""
 
 
 class ChosenThreshold(NamedTuple):

@@ -129,3 +129,25 @@ def test_a_raters_own_masks_are_predictions(folder, data):
     loaded = load_predictions(folder / "masks" / "ben", data)
     for i in range(len(data)):
         np.testing.assert_array_equal(loaded.prediction(i), data.masks(i)[RATERS.index("ben")])
+
+
+@pytest.mark.parametrize(("name", "error"), [("float", 1 / 131070), ("8 bit", 0.0), ("16 bit", 0.0), ("bool", 0.0)])
+def test_probabilities_are_kept_beside_the_masks(data, predictions, name, error):
+    file, array = ENCODINGS[name]
+    (predictions / "a.npy").unlink()
+    save(predictions / file, array)
+    save(predictions / "b.npy", np.full(SIZES["b"], 0.3, np.float32))  # else some folders hold masks
+    scale = np.iinfo(array.dtype).max if array.dtype.kind == "u" else 1
+    for threshold in (0.5, 0.3):
+        loaded = load_predictions(predictions, data, threshold=threshold, keep_probabilities=True)
+        found = loaded.probability(0)
+        assert found.dtype == np.float32
+        assert np.abs(found - array.astype(np.float64) / scale).max() <= error + 1e-7  # of single precision
+        for i in range(len(loaded)):
+            np.testing.assert_array_equal(loaded.probability(i) > np.float32(threshold), loaded.prediction(i))
+    assert not load_predictions(predictions, data).packed_probabilities
+
+
+def test_masks_are_refused_where_probabilities_are_to_be_kept(data, predictions):
+    with pytest.raises(DataError, match=r"probabilities, which brier and ece score.*leave out these scores, or save"):
+        load_predictions(predictions, data, keep_probabilities=True)
