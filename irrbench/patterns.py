@@ -215,7 +215,7 @@ class VotePatterns:
         labels, present = blank_absent(labels, present, validate=validate)
         for name, x in (("labels", labels), ("preds", preds)):
             if validate and x is not None and x.numel():
-                _check_labels(x, name, num_classes)
+                check_labels(x, name, num_classes)
         return tuple(
             cls.from_masks(
                 labels == c,
@@ -423,7 +423,12 @@ def require_tensors(**parts: object) -> None:
             )
 
 
-def _check_labels(labels: Tensor, name: str, num_classes: int) -> None:
+def check_labels(labels: Tensor, name: str, num_classes: int) -> None:
+    """Refuse what is no class number.
+
+    Raises:
+        ValueError: naming the argument and the values.
+    """
     low, high = labels.min().item(), labels.max().item()
     if not (low >= 0 and high < num_classes):
         missing = advise_on_missing(labels) if name == "labels" else ""

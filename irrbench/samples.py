@@ -196,23 +196,31 @@ def generalized_energy_distance(
     return squared.where(evidence.roi_pixels > 0, torch.nan)
 
 
-def check_samples(samples: Tensor | None, masks: Tensor) -> None:
+def check_samples(samples: Tensor | None, masks: Tensor, *, channels: int = 0) -> None:
     """Refuse samples that do not belong to masks ``(B, R, *S)``.
 
+    Args:
+        samples: ``(B, M, *S)``, or with channels ``(B, M, C, *S)``.
+        masks: what they should fit.
+        channels: ``C``; 0 where there can be none.
+
     Raises:
-        ValueError: for another shape than ``(B, M, *S)``.
+        ValueError: for another shape.
         TypeError: for what is no tensor.
     """
     require_tensors(samples=samples)
-    size, _, *space = masks.shape
     if samples is None:
         return
+    size, _, *space = masks.shape
     found = list(samples.shape)
+    if found[2:] == [channels, *space]:
+        del found[2]
     if found[:1] + found[2:] != [size, *space] or not found[1]:
         inner = ", ".join(map(str, space))
+        also = f" or ({size}, M, {channels}, {inner})" if channels else ""
         raise ValueError(
-            f"`samples` must be (B, M, *S) = ({size}, M, {inner}), as `masks` is {tuple(masks.shape)} = (B, R, *S); "
-            f"found {tuple(found)}. Stack the masks of an image on axis 1, as many for each image."
+            f"`samples` must be (B, M, *S) = ({size}, M, {inner}){also}, as `masks` is {tuple(masks.shape)} = "
+            f"(B, R, *S); found {tuple(samples.shape)}. Stack the masks of an image on axis 1, as many for each image."
         )
 
 

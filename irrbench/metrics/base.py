@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 MOST_PIECES = 64
+_EQUAL_NUMBERS = {  # in all batches: of what, on which axis, and what to do where they differ
+    "masks": (
+        "raters",
+        "(B, R, *S)",
+        "Pad to the largest number of raters, and say by `present=` who rated which image.",
+    ),
+    "samples": ("samples", "(B, M, *S)", "Distances depend on the number: give every image as many."),
+}
 
 
 class NoImagesError(ValueError):
@@ -149,11 +157,11 @@ class ImagesMetric(Metric):
         for name, value in Rows.empty(self.device)._asdict().items():
             setattr(self, name, [value])
         if not self._is_forward:
-            self._shape: tuple[int, ...] = ()  # of the first masks
+            self._shapes: dict[str, tuple[int, ...]] = {}  # of the first masks, and the first samples
             self._digests: dict[str, int] = {}  # of the masks, by image; only grows
 
     def _keep(self, rows: Rows, masks: Tensor, image_id: ImageIds | None) -> None:
-        self._check_raters(tuple(masks.shape))
+        self._check_number("masks", tuple(masks.shape))
         self._check_ids(image_id, rows.digests)
         for name, value in rows._asdict().items():
             pieces = getattr(self, name)
@@ -187,13 +195,14 @@ class ImagesMetric(Metric):
                 f"found {self.ignore_index}. Pixels that count are chosen by `roi`."
             )
 
-    def _check_raters(self, shape: tuple[int, ...]) -> None:
-        if not self._shape:
-            self._shape = shape
-        if shape[1] != self._shape[1]:
+    def _check_number(self, name: str, shape: tuple[int, ...]) -> None:
+        """Refuse another number of raters or samples than before."""
+        self._shapes = {name: shape} | self._shapes
+        if shape[1] != self._shapes[name][1]:
+            what, axes, remedy = _EQUAL_NUMBERS[name]
             raise ValueError(
-                f"All batches must have the same number of raters: `masks` is {shape} = (B, R, *S), before it was "
-                f"{self._shape}. Pad to the largest number of raters, and say by `present=` who rated which image."
+                f"All batches must have the same number of {what}: `{name}` is {shape} = {axes}, before it was "
+                f"{self._shapes[name]}. {remedy}"
             )
 
     def _check_ids(self, image_id: ImageIds | None, digests: Tensor) -> None:

@@ -25,7 +25,8 @@ from irrbench.metrics.inputs import (
     to_probabilities,
 )
 from irrbench.metrics.state import Aggregate, ImageIds, Images, encode
-from irrbench.patterns import VotePatterns, check_shapes, probability_tolerance, require_tensors
+from irrbench.patterns import VotePatterns, check_labels, check_shapes, probability_tolerance, require_tensors
+from irrbench.samples import check_samples
 from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, SCORES, EmptyReference, select_scores
 from irrbench.summary import (
     NO_PIXEL,
@@ -105,6 +106,7 @@ class SegmentationBounds(PatternsMetric):
     """
 
     ends: Tensor
+    num_samples: Tensor
 
     def __init__(
         self,
@@ -156,6 +158,8 @@ class SegmentationBounds(PatternsMetric):
         # A logit below 0 or above 1 tells logits from probabilities; read at the end, so that no batch waits for a
         # device. Of all images: the largest, the smallest (negative), and whether some lie between 0 and 1.
         self.add_state("ends", default=torch.tensor([-torch.inf, -torch.inf, 0.0]), dist_reduce_fx="max")
+        # Of the samples of all processes: the largest number, and the negative of the smallest.
+        self.add_state("num_samples", default=torch.tensor([-torch.inf, -torch.inf]), dist_reduce_fx="max")
         self.add_state("cut", default=torch.tensor(from_logits + threshold), dist_reduce_fx="max")  # see "void"
         self._has_warned = self._has_counted = False
         self.unusable: list[str] = []
@@ -166,6 +170,11 @@ class SegmentationBounds(PatternsMetric):
         """Names of the scored classes, as in the keys; none of binary masks."""
         numbers = tuple(f"class{c}" for c in self._scored) if len(self._scored) > 1 else ()
         return numbers if self.class_names is None else self.class_names
+
+    @property
+    def _takes(self) -> set[str]:
+        """What the scores are of, apart from vote patterns."""
+        return {EVIDENCE[kind].takes for kind in self._kinds}
 
     @property
     def rules(self) -> dict[str, str]:
@@ -196,24 +205,27 @@ class SegmentationBounds(PatternsMetric):
             present: ``(B, R)`` bool, which raters rated which image; all if not given.
             label: ``(B, *S)`` or ``(B, 1, *S)``, the one label that the model was trained on, soft ones cut at .5: the
                 scores against it become the columns ``s_label`` of the table. For binary masks.
-            samples: ``(B, M, *S)`` masks, for scores of several samples of a probabilistic model.
+            samples: ``(B, M, *S)`` or ``(B, M, 1, *S)``, for scores of several samples of a probabilistic model; for
+                label maps ``(B, M, C, *S)`` scores or ``(B, M, *S)`` integers. Each is cut as ``preds`` is.
             spacing: ``(B, D)``, length of a pixel along each spatial axis by image, or ``(D,)`` for all of them.
         """
-        require_tensors(preds=preds, masks=masks, label=label)
+        require_tensors(preds=preds, masks=masks, label=label, samples=samples)
         if masks.ndim < 3:
             check_shapes(masks, roi, None, present)  # all else is checked where pixels are counted
         self._check_axes(preds, masks)
         unusable = self._check_predictions(preds)
         masks, roi, present, void = self._take_out_void(masks, roi, present)
-        mask = self._cut(preds, masks.ndim - 2)
-        if void is not None and not preds.is_floating_point():
-            mask = mask.masked_fill(void & (mask == self.ignore_index), 0)
+        mask, drawn = self._cut(preds, masks.ndim - 2, void), None
+        if samples is not None and "samples" in self._takes:
+            no_numbers = self._check_predictions(samples, "samples")
+            drawn = self._cut_samples(samples, masks, void)
+            unusable = no_numbers if unusable is None or no_numbers is None else unusable | no_numbers
         validate = self._validates(masks)
         classes = self._count(masks, preds=mask, roi=roi, present=present, validate=validate)
         on_label = None if label is None else self._count_label(mask, label, roi)
         fields = None
         if self._kinds:
-            parts = {"mask": mask, "probabilities": preds, "samples": samples}
+            parts = {"mask": mask, "probabilities": preds, "samples": drawn}
             given = {} if spacing is None else {"spacing": spacing}
             fields = self._record(masks, parts, roi=roi, present=present, **self.options | given)
         rows = encode(classes, unusable=unusable, image_id=image_id, label=on_label, fields=fields)
@@ -243,11 +255,29 @@ class SegmentationBounds(PatternsMetric):
 
         return BoundsValue(self, key)
 
-    def _cut(self, preds: Tensor, num_spatial: int) -> Tensor:
-        """The predicted mask or class numbers, ``(B, *S)``."""
+    def _cut(self, preds: Tensor, num_spatial: int, void: Tensor | None) -> Tensor:
+        """The predicted mask or class numbers, ``(B, *S)``, background where void is predicted."""
         if self.num_classes is not None:
-            return to_labels(preds, num_classes=self.num_classes)
-        return to_mask(drop_channel(preds, num_spatial), from_logits=self.from_logits, threshold=self.threshold)
+            mask = to_labels(preds, num_classes=self.num_classes)
+        else:
+            mask = to_mask(drop_channel(preds, num_spatial), from_logits=self.from_logits, threshold=self.threshold)
+        if void is None or preds.is_floating_point():
+            return mask
+        return mask.masked_fill(void & (mask == self.ignore_index), 0)
+
+    def _cut_samples(self, samples: Tensor, masks: Tensor, void: Tensor | None) -> Tensor:
+        """The masks or class numbers of samples, ``(B, M, *S)``."""
+        channels = 1 if self.num_classes is None else self.num_classes if samples.is_floating_point() else 0
+        check_samples(samples, masks, channels=channels)
+        num = samples.shape[1]
+        self._check_number("samples", tuple(samples.shape))
+        ends = torch.tensor([num, -num], dtype=torch.float32).to(masks.device, non_blocking=True)
+        self.num_samples = torch.maximum(self.num_samples, ends)
+        many = None if void is None else void.repeat_interleave(num, 0)
+        cut = self._cut(samples.flatten(0, 1), masks.ndim - 2, many).view(*samples.shape[:2], *masks.shape[2:])
+        if self.num_classes is not None and self._validates(cut):
+            check_labels(cut, "samples", self.num_classes)
+        return cut
 
     def _count_label(self, mask: Tensor, label: Tensor, roi: Tensor | None) -> Tensor:
         """Pixels by prediction and training label, ``(B, 4)``."""
@@ -271,11 +301,11 @@ class SegmentationBounds(PatternsMetric):
         channels = {(), (1,), (several,)} if self.num_classes is not None and preds.is_floating_point() else {(), (1,)}
         is_flat = tuple(preds.shape[1:]) in {(*c, *space) for c in channels}
         if is_flat or (
-            1 < several <= _MOST_CHANNELS and self._validates(masks) and not self._shape and is_one_hot(masks)
+            1 < several <= _MOST_CHANNELS and self._validates(masks) and not self._shapes and is_one_hot(masks)
         ):
             raise no_volume(masks, "`preds`", preds)
 
-    def _check_predictions(self, preds: Tensor) -> Tensor | None:
+    def _check_predictions(self, preds: Tensor, name: str = "preds") -> Tensor | None:
         """Which images have predictions that are no numbers, ``(B,)``; None of masks."""
         ends = extremes(preds)
         if ends is None:
@@ -290,7 +320,7 @@ class SegmentationBounds(PatternsMetric):
         if self._validates(preds) and outside.any():
             low, high = ends.low[outside].amin().item(), ends.high[outside].amax().item()
             raise ValueError(
-                f"`preds` must lie in [0, 1] with from_logits=False (rounding errors of {tolerance:.1g} are clipped), "
+                f"`{name}` must lie in [0, 1] with from_logits=False (rounding errors of {tolerance:.1g} are clipped), "
                 f"found {low:g} .. {high:g}. Leave `from_logits` out if they are logits."
             )
         return unusable | outside
@@ -298,8 +328,8 @@ class SegmentationBounds(PatternsMetric):
     def _record(self, masks: Tensor, parts: Mapping[str, Tensor | None], **arguments: Any) -> Tensor:
         """Evidence other than votes as numbers, ``(B, classes * kinds * readings * candidates * fields * R)``."""
         found = []
-        needed = {EVIDENCE[kind].takes: kind for kind in self._kinds}
-        preds = {takes: self._prediction(takes, parts[takes], masks.ndim - 2) for takes in needed}
+        arguments |= {"validate": self._validates(masks)}
+        preds = {takes: self._prediction(takes, parts[takes], masks.ndim - 2) for takes in self._takes}
         for c in [None] if self.num_classes is None else self._scored:
             of_class = masks if c is None else masks == c
             for kind in self._kinds:
@@ -307,14 +337,15 @@ class SegmentationBounds(PatternsMetric):
                 evidence = EVIDENCE[kind].make(of_class, pred, **arguments)
                 tables = [evidence.tables(reading) for reading in readings(self.ties)]
                 fields = [torch.stack(tuple(cast("Iterable[Tensor]", t[name]))) for t in tables for name in CANDIDATES]
-                found.append(torch.stack(fields).double().permute(2, 0, 1, 3).flatten(1))
+                found.append(torch.stack(fields).to(masks.device).double().permute(2, 0, 1, 3).flatten(1))
         return torch.cat(found, 1)
 
     def _prediction(self, takes: str, part: Tensor | None, num_spatial: int) -> Callable[[int | None], Tensor]:
         """What evidence takes as prediction, by class (None: binary)."""
         if part is None:
             scores = [score for score in self.scores if EVIDENCE[SCORES[score].evidence].takes == takes]
-            raise ValueError(f"`{takes}` must be given, as {', '.join(scores)} is of {takes}; found None.")
+            shape = "(B, M, *S), as many for each image" if takes == "samples" else "(B, *S)"
+            raise ValueError(f"`{takes}` must be given, {shape}, as {', '.join(scores)} is of {takes}; found None.")
         if takes == "probabilities":
             part = to_probabilities(part, from_logits=self.from_logits, num_classes=self.num_classes)
             if self.num_classes is None:
@@ -367,6 +398,11 @@ class SegmentationBounds(PatternsMetric):
     def _table(self) -> pd.DataFrame:
         known, self.unusable, self.digests = self.unusable, [], {}
         table = fill_single(show_detection(super()._table(), self.scores))
+        most, negative_least = self.num_samples.tolist()
+        if most > -negative_least:
+            raise ValueError(
+                f"All batches must have the same number of samples; some had {most:g}, others {-negative_least:g}."
+            )
         if len(self.unusable) == len(table) and not self._is_forward:
             raise ValueError(
                 f"Predictions must be finite (and lie in [0, 1] with from_logits=False): all {len(table)} images have "
