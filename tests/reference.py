@@ -117,7 +117,8 @@ def mask_bounds(compare, masks, roi, pred, present, *, ties="average"):
     raters = [r for r in range(len(masks)) if present[r]]
 
     def vote(of, rule):
-        votes = {place: [int(masks[r][place]) for r in of] for place in np.ndindex(roi.shape) if roi[place]}
+        marked = zip(*np.nonzero(masks.any(0)), strict=True)  # all else has no vote
+        votes = {place: [int(masks[r][place]) for r in of] for place in marked}
         mask = np.zeros(roi.shape, bool)
         for place, marks in votes.items():
             mask[place] = majority(marks, rule)

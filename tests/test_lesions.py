@@ -1,7 +1,7 @@
 """Lesions: by hand, against a flood fill and an exhaustive matching, and their properties."""
 
 import itertools
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import pytest
@@ -20,13 +20,18 @@ SCORES = ("lesion_recall", "lesion_precision", "lesion_f1")
 
 def flood(mask):
     """Sets of places that hang together, also by corners."""
-    left = set(zip(*np.nonzero(mask), strict=True))
+    return _flood(mask.shape, mask.tobytes())
+
+
+@lru_cache(maxsize=16)
+def _flood(shape, bits):
+    left = set(zip(*np.nonzero(np.frombuffer(bits, bool).reshape(shape)), strict=True))
     found = []
     while left:
         grown, new = set(), {left.pop()}
         while new:
             grown |= new
-            near = {tuple(np.add(p, s)) for p in new for s in itertools.product((-1, 0, 1), repeat=mask.ndim)}
+            near = {tuple(np.add(p, s)) for p in new for s in itertools.product((-1, 0, 1), repeat=len(shape))}
             new = near & left
             left -= new
         found.append(frozenset(grown))
