@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     ClosedUnitInterval = float
     OpenUnitInterval = float
     PositiveFloat = float
+    ShareAboveZero = float
     ShareBelowOne = float
 else:
     from jsonargparse.typing import (
@@ -37,6 +38,7 @@ else:
         restricted_number_type,
     )
 
+    ShareAboveZero = restricted_number_type("ShareAboveZero", float, [(">", 0), ("<=", 1)])
     ShareBelowOne = restricted_number_type("ShareBelowOne", float, [(">=", 0), ("<", 1)])
     TwoOrMore = restricted_number_type("TwoOrMore", int, (">=", 2))
 

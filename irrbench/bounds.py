@@ -29,7 +29,16 @@ from irrbench.mask_evidence import LESION_IOU, TOLERANCE, MaskEvidence, check_sh
 from irrbench.patterns import VotePatterns
 from irrbench.probabilities import ProbabilityEvidence, ProbabilityTable
 from irrbench.samples import SampleEvidence, SampleTable
-from irrbench.scores import DEFAULT_SCORES, CrossTable, EmptyReference, Score, ScoreTable, check_choice, select_scores
+from irrbench.scores import (
+    DEFAULT_SCORES,
+    CrossTable,
+    EmptyReference,
+    Score,
+    ScoreTable,
+    check_choice,
+    option_text,
+    select_scores,
+)
 from irrbench.surfaces import SURFACES
 from irrbench.upper import best_folds
 
@@ -339,6 +348,25 @@ def check_rules(scores: Iterable[Score], *, ties: str, empty_reference: str) -> 
         library = EVIDENCE[score.evidence].library
         if library and find_spec(library[0]) is None:
             raise ModuleNotFoundError(f"{score.name} needs {library[1]}: pip install 'irrbench[{library[2]}]'.")
+
+
+def option_rules(scores: Iterable[Score], options: Mapping[str, Any], *, unit: str, spacing: str) -> dict[str, str]:
+    """The options behind scores in words, to be shown beside them; none where no score depends on any.
+
+    Args:
+        scores: records.
+        options: by name, such as ``tolerance``.
+        unit: of distances.
+        spacing: of the images, in words.
+
+    Example:
+        >>> option_rules(select_scores(["iou", "nsd"]), {"tolerance": 2.0}, unit="px", spacing="1 px")
+        {'spacing': '1 px', 'tolerance': '2 px'}
+    """
+    scores = tuple(scores)
+    has_spacing = any("spacing" in EVIDENCE[score.evidence].options for score in scores)
+    named = {score.at: option_text(score.at, options[score.at], unit) for score in scores if score.at}
+    return {"spacing": spacing, **named} if has_spacing else named
 
 
 def fold_scores(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,10 +23,13 @@ from irrbench._settings import (
     OpenUnitInterval,
     PositiveFloat,
     PositiveInt,
+    ShareAboveZero,
     ShareBelowOne,
     TwoOrMore,
     load_settings,
 )
+from irrbench.bounds import EVIDENCE, check_rules
+from irrbench.mask_evidence import LESION_IOU, TOLERANCE, check_spacing
 from irrbench.scores import DEFAULT_SCORES, SCORES, select_scores
 from irrbench.tracking.store import check_address
 
@@ -48,6 +51,8 @@ class FolderConfig:
         void: the value of pixels that do not count: no part of the ROI, whichever rater marked them so.
         exif: where an image's EXIF turns it and a mask or prediction has no turn: whether that was drawn on the image
             ``upright`` (as viewers show it) or on its ``stored`` pixels.
+        spacing: millimetres from pixel to pixel, one length or one along each axis of the mask, or the manifest column
+            that has them; for scores of borders, where files (NIfTI, NRRD, MHA) do not say so. Without: pixels.
     """
 
     raters: list[str] | None = None
@@ -57,6 +62,18 @@ class FolderConfig:
     classes: list[int] | dict[str, list[int]] | None = None
     void: int | None = None
     exif: Literal["upright", "stored"] | None = None
+    spacing: float | list[float] | str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that are none."""
+        if isinstance(self.spacing, float | int | list):
+            try:
+                check_spacing([self.spacing] if isinstance(self.spacing, float | int) else self.spacing)
+            except ValueError as error:
+                raise ConfigError(
+                    "folder.spacing must be millimetres from pixel to pixel, numbers greater than 0 such as 0.7 or "
+                    f"[0.7, 0.5], or the manifest column that has them; found {self.spacing}."
+                ) from error
 
 
 @dataclass(frozen=True)
@@ -170,11 +187,26 @@ class RulesConfig:
         ties: what a tie among an image's raters is.
         empty_reference: whether an empty reference leaves a score undefined or scores 1 and 0.
         threshold: probabilities above it are foreground.
+        tolerance: of ``nsd``: how far apart borders may lie and agree, in pixels, or millimetres where the spacing is
+            known; ``raters``: the 95th percentile of the distances between raters' borders on the training images.
+        lesion_iou: of scores of lesions: from which IoU on a lesion matches another.
     """
 
     ties: Literal["average", "negative", "positive", "exclude"] = "average"
     empty_reference: Literal["drop", "score"] = "drop"
     threshold: OpenUnitInterval = 0.5
+    tolerance: PositiveFloat | Literal["raters"] = TOLERANCE
+    lesion_iou: ShareAboveZero = LESION_IOU
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those that only some scores depend on."""
+        return {"tolerance": self.tolerance, "lesion_iou": self.lesion_iou}
+
+    def of(self, scores: Iterable[str]) -> dict[str, Any]:
+        """The rules that some scores follow, without the options that none of them depends on."""
+        needed = {score.at for score in select_scores(scores)}
+        return {name: value for name, value in asdict(self).items() if name not in self.options or name in needed}
 
 
 @dataclass(frozen=True)
@@ -304,7 +336,7 @@ class BenchmarkConfig:
 
     def __post_init__(self) -> None:
         """Refuse unknown scores, and to keep no runs: cells are resumed, and compared by a link, through them."""
-        select_scores(self.scores)
+        _check_scores(self)
         if (hidden := next(hidden_keys(asdict(self)), None)) is not None:
             raise ConfigError(
                 f"{hidden}: found {PLACEHOLDER}, which written configurations have in the place of a secret. Expected "
@@ -415,6 +447,22 @@ class ReliabilityConfig:
         """Plain values, as they are stored beside the results: without passwords and other secrets."""
         shown: dict[str, Any] = without_secrets(asdict(self))
         return shown
+
+
+def _check_scores(config: BenchmarkConfig) -> None:
+    """Refuse scores that are unknown, that the rules do not fit, or by which no epoch or threshold is chosen."""
+    scores, rules = select_scores(config.scores), config.rules
+    try:
+        check_rules(scores, ties=rules.ties, empty_reference=rules.empty_reference)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise ConfigError(f"rules and scores: {error}") from error
+    takes = EVIDENCE[scores[0].evidence].takes
+    if takes != "mask" and (not config.predictions or config.finished.threshold == "auto"):
+        what = "a threshold" if config.predictions else "an epoch"
+        raise ConfigError(
+            f"scores: the first one chooses {what}, by masks; found {scores[0].name}, which is of {takes}. Put a score "
+            "of masks first, such as iou."
+        )
 
 
 def _check_store(tracking_uri: str | None) -> None:

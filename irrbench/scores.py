@@ -14,7 +14,7 @@ A new score is one more entry in :data:`SCORES`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
@@ -97,6 +97,8 @@ class Score:
         needs_negatives: undefined where the reference marks the whole region of interest.
         needs_empty: undefined where the reference marks anything.
         takes_empty: ``empty_reference="score"`` gives it a value where the reference marks nothing.
+        is_distance: whether its values are lengths, in the unit of the spacing.
+        at: the option of its evidence that its values depend on, such as ``tolerance``; stated wherever it is shown.
     """
 
     name: str
@@ -110,6 +112,8 @@ class Score:
     needs_negatives: bool = False
     needs_empty: bool = False
     takes_empty: bool = False
+    is_distance: bool = False
+    at: str = ""
 
     def __call__(self, table: ScoreTable, *, empty_reference: EmptyReference = "drop") -> Tensor:
         """The score, NaN where it is undefined.
@@ -132,6 +136,22 @@ class Score:
             value = value.masked_fill(table.positives > 0, torch.nan)
         return value.masked_fill(table.total == 0, torch.nan)
 
+    def title_with(self, options: Mapping[str, Any], unit: str) -> str:
+        """The title, with the unit of distances and with the option that its values depend on.
+
+        Args:
+            options: of the evidence, by name.
+            unit: of distances.
+
+        Example:
+            >>> record("nsd").title_with({"tolerance": 2.0}, "px"), record("hd95").title_with({}, "mm")
+            ('NSD at 2 px (surface Dice)', 'HD95 in mm')
+        """
+        name, blank, rest = self.title.partition(" (")
+        name += f" in {unit}" if self.is_distance else ""
+        name += f" at {option_text(self.at, options[self.at], unit, digits=3)}" if self.at else ""
+        return f"{name}{blank}{rest}"
+
     @property
     def best(self) -> float:
         """The value of a perfect candidate."""
@@ -153,6 +173,16 @@ class Score:
 
         clipped: NDArray[np.float64] = np.where(np.isfinite(values), np.clip(values, *self.range), values)
         return clipped
+
+
+def option_text(name: str, value: float, unit: str, *, digits: int = 12) -> str:
+    """An option of a score in words.
+
+    Example:
+        >>> option_text("tolerance", 2.0, "mm"), option_text("lesion_iou", 0.1, "px")
+        ('2 mm', 'IoU 0.1')
+    """
+    return f"{value:.{digits}g} {unit}" if name == "tolerance" else f"IoU {value:.{digits}g}"
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -186,8 +216,9 @@ _DISTANCE: dict[str, Any] = {
     "higher_is_better": False,
     "range": (0.0, math.inf),
     "needs_positives": True,
+    "is_distance": True,
 }
-_LESIONS = {"evidence": "lesions"} | _DELINEATION
+_LESIONS = {"evidence": "lesions", "at": "lesion_iou"} | _DELINEATION
 _OF_SAMPLES: dict[str, Any] = {"evidence": "samples", "higher_is_better": False}
 _PROBABILITY: dict[str, Any] = {"evidence": "probabilities", "higher_is_better": False}
 
@@ -210,7 +241,7 @@ SCORES: dict[str, Score] = {
             one_sided=True,
             needs_empty=True,
         ),
-        Score("nsd", "NSD (surface Dice)", _within, evidence="surfaces", **_DELINEATION),
+        Score("nsd", "NSD (surface Dice)", _within, evidence="surfaces", at="tolerance", **_DELINEATION),
         Score("hd95", "HD95", lambda t: t.hd95, **_DISTANCE),
         Score("masd", "MASD", lambda t: t.masd, **_DISTANCE),
         Score("lesion_recall", "Lesion recall", lambda t: _ratio(t.matched, t.reference), one_sided=True, **_LESIONS),

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from irrbench.mask_evidence import Bools, ComparedMasks, Floats, Geometry, MaskMeasure
+from irrbench.mask_evidence import Bools, ComparedMasks, Floats, Geometry, MaskMeasure, box_of, check_spacing
 
 Ints = NDArray[np.int64]
 _FAR = 2**30  # columns, of a line without a border pixel
@@ -135,6 +135,43 @@ def distances(questions: Sequence[tuple[Border, Border]], spacing: Sequence[floa
             values[~is_found] = trees.ask(one.points[~is_found], other)
         found[place] = values
     return found
+
+
+def rater_distances(
+    masks: Bools | Tensor,
+    *,
+    roi: Bools | Tensor | None = None,
+    present: Bools | Tensor | None = None,
+    spacing: Sequence[float] | None = None,
+) -> dict[tuple[int, int], Floats]:
+    """Distances between the borders of each two raters of one image.
+
+    Args:
+        masks: ``(R, *S)``, 0/1 or bool.
+        roi: ``(*S)``, the pixels that count, to which masks are cut; all of them if not given.
+        present: ``(R,)``, which raters rated the image; all of them if not given.
+        spacing: ``D`` lengths of a pixel; 1 if not given.
+
+    Returns:
+        By places ``(r, s)``, ``r < s``, of two raters who both marked something: the distance from each border pixel of
+        either to the nearest of the other, ``(n,)``, those of ``r`` first, in the unit of the spacing.
+
+    Example:
+        >>> masks = np.zeros((3, 4, 9), bool)
+        >>> masks[0, 1:3, 1:4] = masks[1, 1:3, 1:6] = True  # and rater 2 marks nothing
+        >>> {pair: float(values.max()) for pair, values in rater_distances(masks).items()}
+        {(0, 1): 2.0}
+    """
+    marks = np.asarray(masks) != 0
+    marks = marks if roi is None else marks & (np.asarray(roi) != 0)
+    box = box_of(marks.any(0))
+    origin = tuple(part.start for part in box)
+    there = np.ones(len(marks), bool) if present is None else np.asarray(present) != 0
+    borders = {r: border(mask[box], origin) for r, mask in enumerate(marks) if there[r] and mask.any()}
+    pairs = list(itertools.combinations(borders, 2))
+    questions = [(borders[r], borders[s]) for pair in pairs for r, s in (pair, pair[::-1])]
+    found = distances(questions, check_spacing([1.0] * (marks.ndim - 1) if spacing is None else spacing))
+    return {pair: np.concatenate(found[2 * i : 2 * i + 2]) for i, pair in enumerate(pairs)}
 
 
 def _to_box(points: NDArray[np.int32], box: NDArray[np.int32], spacing: Sequence[float]) -> Floats:

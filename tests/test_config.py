@@ -84,7 +84,7 @@ def test_the_printed_configuration_is_the_same_configuration(tmp_path):
         ("modles: []", "c.yaml: unknown key 'modles'. Did you mean 'models'?"),
         ("train: {max_epoch: 3}", "c.yaml: train: unknown key 'max_epoch'. Did you mean 'max_epochs'?"),
         ("models: [{architectur: unet}]", "c.yaml: models[0]: unknown key 'architectur'. Did you mean 'architecture'?"),
-        ("rules: {zzz: 1}", "unknown key 'zzz'. Known are ties, empty_reference, threshold."),
+        ("rules: {zzz: 1}", "unknown key 'zzz'. Known are ties, empty_reference, threshold, tolerance, lesion_iou."),
         ("train: 3", "c.yaml: train: expected keys and values, found 3."),
         ("- a", "expected keys and values, found ['a']."),
         ("a: [", "c.yaml is no valid YAML"),

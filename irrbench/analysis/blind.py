@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from irrbench.bounds import cut_scores
+from irrbench.bounds import EVIDENCE, cut_scores
 from irrbench.data.dataset import references
 from irrbench.folds import Ties
-from irrbench.scores import EmptyReference, gain
+from irrbench.scores import CrossTable, EmptyReference, gain, record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from irrbench.data import RaterData
 
 _LEVELS = 256  # thresholds that are tried,
-_CELLS = 2**20  # and fewer with many raters, for memory's sake
+_CELLS = 2**20  # and fewer with many raters, for memory's sake,
+_CUTS = 32  # or where each is computed by itself
 
 
 class BlindError(ValueError):
@@ -55,7 +56,12 @@ class BlindGuess:
 
 
 def fit_blind(
-    train: RaterData, *, score: str = "iou", ties: Ties = "average", empty_reference: EmptyReference = "drop"
+    train: RaterData,
+    *,
+    score: str = "iou",
+    ties: Ties = "average",
+    empty_reference: EmptyReference = "drop",
+    **options: Any,
 ) -> BlindGuess:
     """Find the best guess on the training images.
 
@@ -65,6 +71,7 @@ def fit_blind(
             good as possible.
         ties: see :func:`irrbench.segmentation_bounds`.
         empty_reference: likewise.
+        options: of the score's evidence, such as ``tolerance``.
 
     Raises:
         BlindError: if there are no images, sizes differ, or no image defines the score.
@@ -90,15 +97,16 @@ def fit_blind(
     share = marks / count
     # The first threshold marks everything; above the largest share nothing would be marked.
     thresholds = np.unique(np.append(share, 0.0))
-    most = max(2, min(_LEVELS, _CELLS >> len(train.raters)))
+    is_counted = EVIDENCE[record(score).evidence].table is CrossTable
+    most = max(2, min(_LEVELS, _CELLS >> len(train.raters))) if is_counted else _CUTS
     if len(thresholds) > most:
         thresholds = np.unique(np.quantile(thresholds, np.linspace(0, 1, most), method="nearest"))
     levels = torch.from_numpy(np.searchsorted(thresholds, share, side="right"))[None]
-    rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference}
+    rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference, **options}
     by_image = []
     for place in range(len(train)):
-        options = {"levels": levels, "score": score, "num_levels": len(thresholds) + 1, **rules}
-        by_image.append(cut_scores(**references(train, place), **options)[0].numpy())
+        cuts: dict[str, Any] = {"levels": levels, "score": score, "num_levels": len(thresholds) + 1}
+        by_image.append(cut_scores(**references(train, place), **cuts, **rules)[0].numpy())
     defined = [values for values in by_image if not np.isnan(values).any()]
     if not defined:
         raise BlindError(f"no blind guess: no training image defines {score}.")
@@ -114,6 +122,7 @@ def score_blind(
     scores: Sequence[str],
     ties: Ties = "average",
     empty_reference: EmptyReference = "drop",
+    **options: Any,
 ) -> pd.DataFrame:
     """Score the guess on images as any model is.
 
@@ -123,6 +132,7 @@ def score_blind(
         scores: the main one first.
         ties: see :func:`irrbench.segmentation_bounds`.
         empty_reference: likewise.
+        options: of the scores' evidence, such as ``tolerance``.
 
     Returns:
         A per-image table as :func:`irrbench.summary.bounds_table` gives.
@@ -139,7 +149,8 @@ def score_blind(
                 f"{guess.share.shape}; it needs images of one size."
             )
     mask = torch.from_numpy(guess.mask)[None]
-    metric = SegmentationBounds(scores, from_logits=False, ties=ties, empty_reference=empty_reference, rebuilt=True)
+    rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference, **options}
+    metric = SegmentationBounds(scores, from_logits=False, rebuilt=True, **rules)
     for index, image_id in enumerate(data.image_ids):
         metric.update(mask, **references(data, index), image_id=[image_id])
     return metric.per_image()
@@ -152,6 +163,7 @@ def blind_table(
     scores: Sequence[str],
     ties: Ties = "average",
     empty_reference: EmptyReference = "drop",
+    **options: Any,
 ) -> pd.DataFrame:
     """Fit the guess on the training split and score it on other images.
 
@@ -161,6 +173,7 @@ def blind_table(
         scores: the main one, which sets the threshold, first.
         ties: see :func:`irrbench.segmentation_bounds`.
         empty_reference: likewise.
+        options: of the scores' evidence, such as ``tolerance``.
 
     Raises:
         BlindError: if there is no guess for these data.
@@ -168,5 +181,5 @@ def blind_table(
     scored, train = set(image_ids), set(data.split("train").image_ids)
     fit = data.subset([i for i, name in enumerate(data.image_ids) if name in train - scored])
     test = data.subset([i for i, name in enumerate(data.image_ids) if name in scored])
-    guess = fit_blind(fit, score=scores[0], ties=ties, empty_reference=empty_reference)
-    return score_blind(guess, test, scores=scores, ties=ties, empty_reference=empty_reference)
+    rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference, **options}
+    return score_blind(fit_blind(fit, score=scores[0], **rules), test, scores=scores, **rules)

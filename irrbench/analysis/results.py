@@ -75,6 +75,7 @@ class Results:
         digests: what identifies data and results, by name.
         config: the resolved configuration, plain values.
         command: what computes these results again.
+        titles: of scores, with units and tolerances, where they are not those of their records.
 
     Raises:
         ValueError: if the leaderboard lacks a column, or has no score.
@@ -109,6 +110,7 @@ class Results:
     digests: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Fill in scores and colours, and refuse a leaderboard that lacks something."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,6 +90,8 @@ def read_batch(batch: Any, selectors: Mapping[str, Selector | None], *, optional
     spacing = parts.get("spacing")
     if isinstance(spacing, list | tuple):  # as a loader collates a tuple of numbers
         parts["spacing"] = torch.stack([torch.as_tensor(axis) for axis in spacing], -1)
+    elif isinstance(spacing, np.ndarray):
+        parts["spacing"] = torch.from_numpy(spacing)
     sample = Sample(**parts, masks_at=_python_of(batch, selectors["masks"]))
     _check(sample, batch)
     if sample.roi is not None and sample.roi.ndim == sample.masks.ndim:

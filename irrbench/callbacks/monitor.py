@@ -71,6 +71,7 @@ class RaterBoundsMonitor(StageHooks):
             :class:`~irrbench.SegmentationBounds`.
         spacing: of scores of borders: numbers, the length of a pixel along each spatial axis; or where ``(B, D)`` is in
             a batch. 1 along each axis if not given.
+        spacing_unit: its unit, to be shown with distances, such as ``mm``.
         tolerance: of ``nsd``: how far apart borders may lie and agree, in the unit of ``spacing``.
         lesion_iou: of scores of lesions: from which IoU on a lesion matches another.
         aggregate: ``"image"``: patches with the same ``image_id`` are one image, and their counts are added; or a
@@ -123,6 +124,7 @@ class RaterBoundsMonitor(StageHooks):
         include_background: bool = False,
         ignore_index: int | None = None,
         spacing: Sequence[float] | Selector | None = None,
+        spacing_unit: str | None = None,
         tolerance: float = TOLERANCE,
         lesion_iou: float = LESION_IOU,
         aggregate: Aggregate = None,
@@ -168,6 +170,7 @@ class RaterBoundsMonitor(StageHooks):
             "include_background": include_background,
             "ignore_index": ignore_index,
             "spacing": None if is_in_batch else spacing,
+            "spacing_unit": spacing_unit,
             "tolerance": tolerance,
             "lesion_iou": lesion_iou,
             "aggregate": aggregate,

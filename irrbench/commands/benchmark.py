@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +15,15 @@ from rich.console import Console
 from irrbench._display import SafeConsole, hide_secrets, without_password
 from irrbench._files import quiet
 from irrbench.commands.checking import check_config, introduce, refusals, warn
-from irrbench.commands.loading import Scored, load_data, load_one, score_predictions, scored_on, scored_split
+from irrbench.commands.loading import (
+    Scored,
+    load_data,
+    load_one,
+    score_predictions,
+    scored_on,
+    scored_split,
+    settle_tolerance,
+)
 from irrbench.commands.outputs import (
     FILES,
     FOLDERS,
@@ -28,6 +37,7 @@ from irrbench.commands.outputs import (
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.overview import model_cautions
 from irrbench.plots import MODEL_COLOURS
+from irrbench.plots.style import show_titles
 from irrbench.report import terminal_table
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside
 from irrbench.tracking.delivery import answer, delivery_for
@@ -93,6 +103,9 @@ def run_benchmark(
         introduce(config, data, console)
         for refuse in refusals(config, data):
             refuse()
+        given, (config, tolerance) = config, settle_tolerance(config, data)
+        if tolerance:
+            console.print(tolerance)
         store = reach_store(config.tracking_uri, config.experiment, data, output, names=list(config.predictions))
         store = store._replace(command=command)
         models: Sequence[CellResult | Scored]
@@ -113,9 +126,12 @@ def run_benchmark(
         runs: Mapping[str, Run] = {}
         if models:
             results = make_results(config, data, models, failures=failures, colours=colours, command=command)
-            files = write_outputs(results, output, galleries=galleries_of(results, data, models))
+            notes = (*filter(None, [tolerance]), *results.notes)
+            results = replace(results, config=given.as_dict(), notes=notes)
             ends, scores = results.interval_name, results.scores
-            console.print(terminal_table(results.leaderboard, scores=scores, note=results.note, interval=ends))
+            with show_titles(results.titles):
+                files = write_outputs(results, output, galleries=galleries_of(results, data, models))
+                console.print(terminal_table(results.leaderboard, scores=scores, note=results.note, interval=ends))
             warn(results.cautions, console)
             for note in results.notes:
                 console.print(note)

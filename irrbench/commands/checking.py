@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,14 +14,23 @@ from rich.text import Text
 
 from irrbench._display import SafeConsole, has_control
 from irrbench.analysis.candidates import BLIND_NAME
-from irrbench.commands.loading import DataConfig, describe, load_data, load_one, scored_on, scored_split
+from irrbench.commands.loading import (
+    DataConfig,
+    describe,
+    load_data,
+    load_one,
+    scored_on,
+    scored_split,
+    settle_tolerance,
+)
 from irrbench.commands.outputs import check_questions
 from irrbench.config import BenchmarkConfig, ConfigError, ReliabilityConfig, StudyOptions
 from irrbench.data import DataError, SegmentationDataset
-from irrbench.data.dataset import choice_notes, label_notes
+from irrbench.data.dataset import check_spacings, choice_notes, label_notes
 from irrbench.data.layout import unread
 from irrbench.data.overview import Marks, cautions, count_marks, model_cautions, overview
 from irrbench.data.problems import Problem, count_problems, summarize_problems
+from irrbench.mask_evidence import TOLERANCE
 from irrbench.plots import DISPLAY_NAMES
 from irrbench.reliability.covariates import check_covariates
 from irrbench.reliability.study import check_exclusions, exclude_by_shares, remark
@@ -77,10 +87,12 @@ def refusals(config: DataConfig, data: RaterData) -> Iterator[Callable[[], objec
     if not isinstance(config, BenchmarkConfig):
         return
     yield partial(check_questions, config, data)
+    yield partial(check_spacings, data, config.scores)
+    yield partial(settle_tolerance, config, data)
     if not config.predictions:
         yield partial(check_grid, config, data.raters)
         yield partial(check_splits, data)
-        yield partial(check_scored, data, config.scores[0], config.rules)
+        yield partial(check_scored, data, config.scores[0], replace(config.rules, tolerance=TOLERANCE))
         for label in config.labels:
             if label.partition(":")[2] in data.raters:
                 yield partial(SegmentationDataset, data.split("train"), label=label)

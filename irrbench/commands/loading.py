@@ -18,6 +18,7 @@ from irrbench.data.dataset import references
 from irrbench.data.io import track
 from irrbench.data.overview import headline, read_as, splits_text
 from irrbench.datasets import load_lidc
+from irrbench.mask_evidence import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +81,28 @@ def scored_on(split: str | None, data: RaterData) -> str:
     """Which images finished predictions are scored on."""
     reason = "there is no column split" if not data.has_splits else "split test is empty"
     return f"all {len(data)} images ({reason})" if split is None else f"the {len(data)} {split} images"
+
+
+def settle_tolerance(config: BenchmarkConfig, data: RaterData) -> tuple[BenchmarkConfig, str]:
+    """The configuration with ``rules.tolerance: raters`` as a number, and that number in words.
+
+    Raises:
+        ConfigError: if there are no training images apart from the scored ones, or their raters give no tolerance.
+    """
+    if config.rules.tolerance != "raters":
+        return config, ""
+    tolerance, text = TOLERANCE, ""
+    if "tolerance" in config.rules.of(config.scores):
+        from irrbench.reliability.borders import rater_tolerance  # noqa: PLC0415 (of few commands)
+
+        is_apart = not config.predictions or scored_split(data) is not None
+        train = data.split("train") if is_apart else data.subset([])
+        tolerance = rater_tolerance(train)
+        text = (
+            f"Tolerance {tolerance:g} {data.unit}: the 95th percentile of the distances between raters' borders on "
+            f"{len(train)} training images."
+        )
+    return replace(config, rules=replace(config.rules, tolerance=tolerance)), text
 
 
 def describe(config: DataConfig, data: RaterData) -> str:
@@ -151,6 +174,7 @@ def load_one(folder: str, config: BenchmarkConfig, data: RaterData, *, split: st
                 ties=rules.ties,
                 empty_reference=rules.empty_reference,
                 classes=finished.classes,
+                **rules.options,
             ).threshold
         except MasksAloneError:  # nothing to cut, as beside another model's probabilities
             threshold, masks_alone = rules.threshold, True
@@ -199,15 +223,15 @@ def score_predictions(
         colour=tracking.colour,
         params={"threshold": threshold},
         tags={PREDICTIONS_TAG: where, COMMAND_TAG: tracking.command},
-        key=predictions_digest(name, predictions, asdict(rules) | {"scores": sorted(scores)}),
+        key=predictions_digest(name, predictions, rules.of(scores) | {"scores": sorted(scores)}),
         spool=spool,
         data_name=data.name,
         saves_view=False,  # once, with the results: for every model it would read the runs of all
     )
-    sink.run.log_config(
-        {"name": name, "predictions": where or "finished", "scores": list(scores), "rules": asdict(rules)}
-    )
-    evaluator = Evaluator("test", sinks=[sink], scores=scores, from_logits=False, references=False, **asdict(rules))
+    shown = {"name": name, "predictions": where or "finished", "scores": list(scores), "rules": rules.of(scores)}
+    sink.run.log_config(shown)
+    options = {"scores": scores, "from_logits": False, "references": False, "spacing_unit": data.unit, **asdict(rules)}
+    evaluator = Evaluator("test", sinks=[sink], **options)
     try:
         for index, image_id in enumerate(track(data.image_ids, total=len(data), label=f"scoring {name}")):
             has_panel = index < evaluator.panels.num_panels

@@ -16,6 +16,7 @@ from irrbench.analysis.blind import BlindError, blind_table
 from irrbench.analysis.candidates import Resampling
 from irrbench.analysis.results import Questions, Results, build_results, resampling_in_words
 from irrbench.analysis.subgroups import check_columns
+from irrbench.bounds import option_rules
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.dataset import choice_notes, label_notes
 from irrbench.folds import TIES_IN_WORDS
@@ -23,6 +24,7 @@ from irrbench.plots.style import percent_of
 from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
 from irrbench.report.benchmark import draw_figures
 from irrbench.report.page import save_drawings, save_picture
+from irrbench.scores import select_scores
 from irrbench.summary import bounds_digest
 from irrbench.tracking.spool import SPOOL
 from irrbench.tracking.store import MLRUNS
@@ -88,10 +90,13 @@ def make_results(
         notes += label_notes(data.split("train"), config.labels) + choice_notes(data.split("val"), config.scores[0])
     reason = ""
     rules: dict[str, Any] = {"ties": config.rules.ties, "empty_reference": config.rules.empty_reference}
+    of_scores = config.rules.options
     asked: dict[str, Any] = {name: value for name, value in asdict(options).items() if name in Questions._fields}
     if options.blind:
         try:
-            blind = blind_table(data, table["image_id"].astype(str).tolist(), scores=config.scores, **rules)
+            blind = blind_table(
+                data, table["image_id"].astype(str).tolist(), scores=config.scores, **rules, **of_scores
+            )
         except BlindError as error:
             reason = str(error)[0].upper() + str(error)[1:]
     results = build_results(
@@ -118,6 +123,7 @@ def make_results(
         digests=_digests(config, data, models),
         config=config.as_dict(),
         command=command,
+        titles={s.name: s.title_with(of_scores, data.unit) for s in select_scores(results.scores)},
     )
 
 
@@ -163,12 +169,20 @@ def rules_in_words(config: BenchmarkConfig, data: RaterData, models: Sequence[Ce
         "Ties": ties_in_words(rules.ties, models[0].table),
         "Empty references": "left out for all candidates" if rules.empty_reference == "drop" else scored,
         "Threshold": threshold,
+        **_rules_of_scores(config, data),
         "Intervals": resampling_in_words(resampling_of(config, data), unit=unit),
         "Comparisons": "two-sided p-values that belong to the intervals, with Holm's correction within each score: "
         "against the average rater, against the naive rater, and between models",
         "Verdicts": f"one-sided at {(1 - options.level) / 2:.3g}, with Holm's correction over models; "
         f"margins: {margins}",
     }
+
+
+def _rules_of_scores(config: BenchmarkConfig, data: RaterData) -> dict[str, str]:
+    """Spacing and tolerance, where a score depends on them."""
+    spacing = "of each image, in mm" if data.unit == "mm" else "not known: distances are in pixels"
+    found = option_rules(select_scores(config.scores), config.rules.options, unit=data.unit, spacing=spacing)
+    return {name.replace("_", " ").capitalize(): text for name, text in found.items()}
 
 
 def ties_in_words(rule: str, table: pd.DataFrame) -> str:
@@ -190,7 +204,7 @@ def _digests(config: BenchmarkConfig, data: RaterData, models: Sequence[CellResu
     of_data = {str(cell.facts["config"]["data_digest"]) for cell in cells} or {data.digest()}
     return {
         "data": ", ".join(sorted(of_data)),
-        "bounds (scored images, raters and rules)": bounds_digest(models[0].table, asdict(config.rules)),
+        "bounds (scored images, raters and rules)": bounds_digest(models[0].table, config.rules.of(config.scores)),
         **{f"model {cell.name}": str(cell.facts["digest"]) for cell in cells},
     }
 

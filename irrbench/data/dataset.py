@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from irrbench.bounds import EVIDENCE
 from irrbench.consensus import majority, staple_probability, vote_share
 from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import DataError, Problem
+from irrbench.scores import SCORES
 
 
 class LabelRequest(NamedTuple):
@@ -126,13 +129,46 @@ def choice_notes(data: RaterData, score: str) -> list[str]:
     return [f"{start}, which has neither floor nor ceiling ({score}_all is the mean over all validation images)."]
 
 
+def check_spacings(data: RaterData, scores: Sequence[str]) -> None:
+    """Refuse images whose spacing is none, or is known of some of them only, where a score measures distances.
+
+    Raises:
+        DataError: with every such image.
+    """
+    using = [score for score in scores if "spacing" in EVIDENCE[SCORES[score].evidence].options]
+    known = {name: data.spacing(i) for i, name in enumerate(data.image_ids)} if using else {}
+    some = [lengths for lengths in known.values() if lengths is not None]
+    problems = []
+    for name, lengths in known.items() if some else ():
+        names = ", ".join(using)
+        if lengths is None:
+            found, remedy = "no spacing", "give it by folder.spacing, or leave out"
+            expected = f"one, as {len(some)} of {len(data)} images have: else {names} would mix millimetres and pixels"
+        elif not all(0 < length < math.inf for length in lengths):
+            found, remedy = (
+                f"spacing {' x '.join(f'{length:g}' for length in lengths)}",
+                "correct the file, or leave out",
+            )
+            expected = f"lengths greater than 0, for {names}"
+        else:
+            continue
+        problems.append(Problem(f"images/{name}", found, expected, f"{remedy} such scores"))
+    if problems:
+        raise DataError(problems)
+
+
 def references(data: RaterData, index: int) -> dict[str, Any]:
-    """An image's ``masks`` ``(1, R, *S)``, ``roi`` ``(1, *S)`` (None: the whole image) and ``present`` ``(1, R)``."""
+    """What an image is scored on.
+
+    Its ``masks`` ``(1, R, *S)``, ``roi`` ``(1, *S)`` (None: the whole image), ``present`` ``(1, R)`` and ``spacing``
+    ``(D,)`` (None: pixels).
+    """
     region = data.roi(index)
     return {
         "masks": torch.from_numpy(data.masks(index))[None],
         "roi": None if region is None else torch.from_numpy(region)[None],
         "present": torch.from_numpy(data.present(index))[None],
+        "spacing": data.spacing(index),
     }
 
 
@@ -140,7 +176,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     """Images with a training label and all raters' masks.
 
     An item is a dict: ``image`` float32 ``(C, *S)``, ``label`` float32 ``(1, *S)``, ``masks`` uint8 ``(R, *S)``,
-    ``roi`` bool ``(*S)``, ``present`` bool ``(R,)`` and ``id``, a string.
+    ``roi`` bool ``(*S)``, ``present`` bool ``(R,)`` and ``id``, a string; where it is known of all images ``spacing``,
+    float64 ``(D,)`` of numpy (millimetres along each axis).
 
     Args:
         data: a split of the raters' data.
@@ -156,6 +193,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, data: RaterData, *, label: str = "majority", seed: int = 0) -> None:
         self.data, self.label, self.seed = data, label, seed
+        self._has_spacing = data.unit == "mm"
         self._strategy, self._argument = parse_label(label, data.raters)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see its changes
         if self._strategy == "rater":
@@ -179,6 +217,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         roi = None if region is None else torch.from_numpy(region)
         rng = np.random.default_rng([self.seed, int(self._epoch), index])
         request = LabelRequest(masks, present, self.data.raters, self._argument, rng, roi)
+        spacing = {"spacing": np.array(self.data.spacing(index))} if self._has_spacing else {}
         return {
             "image": torch.from_numpy(np.array(self.data.image(index))),
             "label": LABEL_STRATEGIES[self._strategy](request)[None],
@@ -186,6 +225,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             "roi": torch.ones(masks.shape[1:], dtype=torch.bool) if roi is None else roi,
             "present": present,
             "id": self.data.image_ids[index],
+            **spacing,
         }
 
 
@@ -193,7 +233,7 @@ def collate(batch: Sequence[dict[str, Any]], *, multiple: int = 32) -> dict[str,
     """Stack items of a :class:`SegmentationDataset`, padded at the end of each spatial axis to one common size.
 
     The size is the largest in the batch, rounded up to ``multiple``. ``roi`` is False in the padding, so that it never
-    counts; ``id`` becomes a list of strings.
+    counts; ``id`` becomes a list of strings, ``spacing`` an array ``(B, D)``, which stays in the host's memory.
     """
     sizes = torch.tensor([item["roi"].shape for item in batch]).amax(0)
     target = [-(-int(size) // multiple) * multiple for size in sizes]
@@ -206,4 +246,5 @@ def collate(batch: Sequence[dict[str, Any]], *, multiple: int = 32) -> dict[str,
         **{key: torch.stack([padded(item[key]) for item in batch]) for key in ("image", "label", "masks", "roi")},
         "present": torch.stack([item["present"] for item in batch]),
         "id": [item["id"] for item in batch],
+        **({"spacing": np.stack([item["spacing"] for item in batch])} if "spacing" in batch[0] else {}),
     }

@@ -22,7 +22,9 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
 
 from irrbench._display import has_control
 from irrbench.data.image_files import ROI, Classes, Drawn, FolderImage, MaskFile, decide_all, read_files, rules_of
@@ -43,8 +45,13 @@ from irrbench.data.problems import DataError, Problem, many, some_text
 from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import Exif
 from irrbench.data.values import Rule, questioned
+from irrbench.mask_evidence import check_spacing
 from irrbench.patterns import MAX_RATERS
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Spacing = float | Sequence[float] | str | None
 MAX_REPEATS = 30
 _REPEAT = re.compile(r"(?P<rater>.+)@(?P<drawing>[2-9]|[1-9]\d+)")
 log = logging.getLogger(__name__)
@@ -61,6 +68,7 @@ def load_folder(
     classes: Classes = None,
     void: int | None = None,
     exif: Exif | None = None,
+    spacing: Spacing = None,
     check_images: bool = True,
     progress: bool = True,
 ) -> RaterData:
@@ -84,6 +92,8 @@ def load_folder(
         exif: where an image's EXIF turns it and a mask, an ROI or a prediction has no turn of its own: whether that was
             drawn on the image ``upright`` (as viewers show it) or on its ``stored`` pixels, so that it is turned too.
             By default the sizes decide; where they cannot, it is a problem.
+        spacing: millimetres from pixel to pixel, one length or one along each axis of the masks, or the manifest column
+            that has them (``0.7``, ``0.7 x 0.5``), where files do not say so themselves.
         check_images: whether each image is decoded once now, so that a damaged one is found before training.
         progress: whether to show a bar where it takes over two seconds.
 
@@ -110,6 +120,8 @@ def load_folder(
     if len(counts) > 1 and counts != {1, 3}:
         found = f"images of {' and '.join(map(str, sorted(counts)))} channels"
         problems.append(Problem("images", found, "one number of channels (grey beside colour is fine)", "convert"))
+    spacings, odd = _read_spacings(spacing, manifest.frame, items)
+    problems += odd
     if problems:
         raise DataError(problems)
     data = RaterData(
@@ -130,6 +142,7 @@ def load_folder(
         pictures=tuple(item.header.digest for item in items if item.header is not None) if check_images else (),
         values=values,
         affines=tuple(item.affine for item in items),
+        spacings=spacings,
     )
     for rater in questioned(values):
         log.warning("%s: %s: %s", data.name, rater, values[rater])
@@ -140,6 +153,47 @@ def load_folder(
         return data
     log.warning("%s: %d images by fewer than %d raters left out", data.name, len(data) - len(enough), min_raters)
     return data.subset(enough)
+
+
+def _read_spacings(
+    spacing: Spacing, frame: pd.DataFrame, items: Sequence[Drawn]
+) -> tuple[tuple[tuple[float, ...] | None, ...], list[Problem]]:
+    """What an option or a column says of each image's spacing, and where it is no length or not what the files say."""
+    if spacing is None:
+        return (), []
+    if isinstance(spacing, str) and spacing not in frame:
+        near = get_close_matches(spacing, frame.columns, n=1)
+        remedy = f"did you mean {near[0]!r}" if near else "give a column of manifest.csv, or lengths"
+        return (), [Problem("folder.spacing", f"no column {spacing!r}", "a column of lengths", remedy)]
+    problems: list[Problem] = []
+    found: list[tuple[float, ...] | None] = []
+    for name, item, value in zip(
+        frame.index, items, frame[spacing] if isinstance(spacing, str) else [spacing] * len(frame), strict=True
+    ):
+        num_axes = len(item.header.shape) - 1 if item.header is not None else 0
+        place, lengths = f"spacing of {name}", _lengths(value, num_axes)
+        found.append(lengths)
+        if lengths is None and num_axes:
+            expected = f"1 or {num_axes} lengths in mm, greater than 0, such as 0.7 or 0.7 x 0.5"
+            problems.append(Problem(place, f"{value!r}", expected, "correct it, or leave folder.spacing out"))
+        elif lengths is not None and item.affine is not None:
+            own = np.linalg.norm(item.affine[:3, :num_axes], axis=0)
+            if not np.allclose(own, lengths, rtol=1e-3):
+                sizes = [" x ".join(f"{length:.4g}" for length in some) for some in (own, lengths)]
+                expected = f"{sizes[1]} mm, as folder.spacing says"
+                problems.append(Problem(place, f"{sizes[0]} mm in its file", expected, "leave folder.spacing out"))
+    return tuple(found), problems
+
+
+def _lengths(value: object, num_axes: int) -> tuple[float, ...] | None:
+    """A length along each axis; None of what is none."""
+    parts: Any = value if isinstance(value, list | tuple) else re.split(r"[\sx,;]+", str(value).strip())
+    try:
+        lengths = check_spacing(parts)
+    except ValueError:
+        return None
+    lengths = lengths * num_axes if len(lengths) == 1 else lengths
+    return lengths if len(lengths) == num_axes else None
 
 
 def check_folder(root: str | Path, **options: Any) -> list[Problem]:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from irrbench.bounds import cut_scores
+from irrbench.bounds import EVIDENCE, cut_scores
 from irrbench.data.dataset import references
 from irrbench.data.foreground import (
     Facts,
@@ -42,7 +42,7 @@ from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import Mask
 from irrbench.data.values import is_framed
 from irrbench.folds import Ties
-from irrbench.scores import EmptyReference, gain
+from irrbench.scores import CrossTable, EmptyReference, gain, record
 
 Result = TypeVar("Result")
 Classes = Sequence[int] | None
@@ -171,8 +171,9 @@ def choose_threshold(
     ties: Ties = "average",
     empty_reference: EmptyReference = "drop",
     classes: Sequence[int] | None = None,
-    candidates: Sequence[float] = CANDIDATES,
+    candidates: Sequence[float] | None = None,
     progress: bool = True,
+    **options: Any,
 ) -> ChosenThreshold:
     """The threshold with the best mean score of a model on the images of one split; of equals the one nearest to .5.
 
@@ -187,14 +188,19 @@ def choose_threshold(
         ties: as in :func:`irrbench.segmentation_bounds`.
         empty_reference: as in :func:`irrbench.segmentation_bounds`.
         classes: as in :func:`~irrbench.data.load_predictions`.
-        candidates: thresholds, ascending, each within (0, 1).
+        candidates: thresholds, ascending, each within (0, 1); by default .01 to .99 in steps of .01, of .05 where each
+            takes a pass over the image (scores of borders).
         progress: whether to show a bar where it takes over two seconds.
+        options: of the score's evidence, such as ``tolerance``.
 
     Raises:
         DataError: with every problem of the files; no image in the split; masks where probabilities are needed
             (:class:`MasksAloneError`); or no image on which the score is defined.
         ValueError: candidates out of order or range, or an unknown split or score.
     """
+    if candidates is None:
+        is_counted = EVIDENCE[record(score).evidence].table is CrossTable
+        candidates = CANDIDATES if is_counted else CANDIDATES[4::5]
     edges = np.array(candidates, dtype=np.float64)
     if not len(edges) or edges.min() <= 0 or edges.max() >= 1 or (np.diff(edges) <= 0).any():
         raise ValueError("candidates: expected ascending thresholds between 0 and 1")
@@ -210,6 +216,7 @@ def choose_threshold(
             **references(wanted, index),
             ties=ties,
             empty_reference=empty_reference,
+            **options,
         )
         return np.asarray(by_cut[0].numpy(), dtype=np.float64)
 

@@ -120,6 +120,7 @@ class RaterData:
         group_column: the manifest column that groups images (patients), or None where each image is its own group.
         repeats: names of repeat drawings (``anna@2``), see :meth:`drawings`.
         affines: by image, from voxels to millimetres ``(4, 4)`` where its files say so, see :meth:`spacing`.
+        spacings: by image, millimetres from pixel to pixel where something else than its files says so.
         values: by rater, ``roi`` and ``images``, how the values in their files were read, such as ``0/255``.
         has_splits: whether the splits are the data's own, and no hash of names.
         pictures: a digest of each image's pixels; empty where they were not decoded.
@@ -139,6 +140,7 @@ class RaterData:
     has_splits: bool = True
     pictures: tuple[bytes, ...] = field(default=(), repr=False)
     affines: tuple[Affine | None, ...] = field(default=(), repr=False)
+    spacings: tuple[tuple[float, ...] | None, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -190,12 +192,20 @@ class RaterData:
         return self.affines[index] if self.affines else None
 
     def spacing(self, index: int) -> tuple[float, ...] | None:
-        """Millimetres from pixel to pixel along each axis of image ``index``; None where no file says so."""
+        """Millimetres from pixel to pixel along each axis of image ``index``; None where nothing says so."""
         affine, item = self.affine(index), self.packed[index]
-        if affine is None:
+        if affine is not None:
+            lengths = np.linalg.norm(affine[:3, : len(item.shape)], axis=0)
+        elif self.spacings and (known := self.spacings[index]) is not None:
+            lengths = np.array(known)
+        else:
             return None
-        sizes = np.linalg.norm(affine[:3, : len(item.shape)], axis=0) * item.full_shape / item.shape
-        return tuple(sizes.tolist())
+        return tuple((lengths * item.full_shape / item.shape).tolist())
+
+    @property
+    def unit(self) -> str:
+        """In which distances are measured: ``mm`` where the spacing of all images is known, else ``px``."""
+        return "mm" if len(self) and all(self.spacing(i) is not None for i in range(len(self))) else "px"
 
     @property
     def groups(self) -> list[str]:
@@ -225,6 +235,7 @@ class RaterData:
             repeated=tuple(self.repeated[i] for i in indices) if self.repeats else (),
             pictures=tuple(self.pictures[i] for i in indices) if self.pictures else (),
             affines=tuple(self.affines[i] for i in indices) if self.affines else (),
+            spacings=tuple(self.spacings[i] for i in indices) if self.spacings else (),
         )
 
     def digest(self) -> str:
@@ -248,10 +259,11 @@ class RaterData:
         present: NDArray[np.bool_] | None = None,
         manifest: pd.DataFrame | None = None,
         group_column: str | None = None,
+        spacings: Sequence[tuple[float, ...] | None] = (),
     ) -> RaterData:
         """Data from memory: images ``(C, *S)``, masks ``(R, *S)`` each, presence ``(N, R)``.
 
-        Without a manifest images are split by a hash of their ids.
+        Without a manifest images are split by a hash of their ids. Spacings are millimetres along each axis.
 
         Raises:
             DataError: a mask or an ROI of another size than its image, or a number of raters outside 2 to 16.
@@ -291,4 +303,5 @@ class RaterData:
                 pack_masks([mask if drawn else None for mask, drawn in zip(stack, row, strict=True)], roi)
                 for stack, row, roi in zip(masks, drew, regions, strict=True)
             ),
+            spacings=tuple(spacings),
         )

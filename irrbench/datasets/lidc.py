@@ -77,6 +77,7 @@ def load_lidc(*, size: int = 64, limit: int | None = None, seed: int = 0, progre
         group_column="group",
         sources=tuple(partial(_unit_range, pixels) for _, pixels in items),
         packed=tuple(pack_masks(list(nodule.masks)) for nodule, _ in items),
+        spacings=tuple((nodule.row["pixel_spacing_mm"],) * 2 for nodule, _ in items),
     )
 
 

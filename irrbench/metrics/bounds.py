@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from irrbench.bounds import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, check_rules, segmentation_bounds
+from irrbench.bounds import (
+    CANDIDATES,
+    EVIDENCE,
+    Evidence,
+    RecordedEvidence,
+    check_rules,
+    option_rules,
+    segmentation_bounds,
+)
 from irrbench.folds import Ties, readings
 from irrbench.mask_evidence import LESION_IOU, TOLERANCE, check_share, check_spacing, check_tolerance
 from irrbench.metrics.base import PatternsMetric
@@ -71,6 +79,7 @@ class SegmentationBounds(PatternsMetric):
         rebuilt: whether ``per_image()`` also has everybody's scores without each rater, see
             :func:`irrbench.summary.bounds_table`.
         spacing: length of a pixel along each spatial axis, for scores of borders; 1 if not given. See ``update``, too.
+        spacing_unit: its unit, to be shown with distances, such as ``mm``.
         tolerance: how far apart borders may lie and agree, in the unit of ``spacing``, see
             :func:`irrbench.mask_bounds`.
         lesion_iou: from which IoU on a lesion matches another, see :func:`irrbench.mask_bounds`.
@@ -121,6 +130,7 @@ class SegmentationBounds(PatternsMetric):
         empty_reference: EmptyReference = "drop",
         rebuilt: bool = False,
         spacing: Sequence[float] | None = None,
+        spacing_unit: str | None = None,
         tolerance: float = TOLERANCE,
         lesion_iou: float = LESION_IOU,
         aggregate: Aggregate = None,
@@ -142,6 +152,7 @@ class SegmentationBounds(PatternsMetric):
         }
         if not 0 < threshold < 1:
             raise ValueError(f"`threshold` must lie between 0 and 1 (a probability), found {threshold}.")
+        self.spacing_unit, self._has_spacings = spacing_unit, False
         self.from_logits, self.threshold = from_logits, threshold
         self.ties, self.empty_reference, self.rebuilt = ties, empty_reference, rebuilt
         self._kinds = tuple(dict.fromkeys(score.evidence for score in selected if score.evidence != "patterns"))
@@ -182,7 +193,22 @@ class SegmentationBounds(PatternsMetric):
         rules: dict[str, str] = {"ties": self.ties, "empty_reference": self.empty_reference}
         if self.num_classes is not None:
             rules["background"] = "left out" if self._scored.start else "scored"
-        return rules if self.ignore_index is None else rules | {"ignore_index": str(self.ignore_index)}
+        rules |= {} if self.ignore_index is None else {"ignore_index": str(self.ignore_index)}
+        lengths = self.options["spacing"]
+        own = " x ".join(f"{length:.12g}" for length in lengths or [1])
+        spacing = f"of each image, in {self.unit}" if self._has_spacings and not lengths else f"{own} {self.unit}"
+        return rules | option_rules(select_scores(self.scores), self.options, unit=self.unit, spacing=spacing)
+
+    @property
+    def unit(self) -> str:
+        """In which distances are measured: ``px`` without a spacing."""
+        has_spacing = self._has_spacings or self.options["spacing"] is not None
+        return self.spacing_unit or ("units of spacing" if has_spacing else "px")
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """The scores' titles with units, and with the options that their values depend on."""
+        return {score.name: score.title_with(self.options, self.unit) for score in select_scores(self.scores)}
 
     def update(
         self,
@@ -227,6 +253,7 @@ class SegmentationBounds(PatternsMetric):
         if self._kinds:
             parts = {"mask": mask, "probabilities": preds, "samples": drawn}
             given = {} if spacing is None else {"spacing": spacing}
+            self._has_spacings |= spacing is not None
             fields = self._record(masks, parts, roi=roi, present=present, **self.options | given)
         rows = encode(classes, unusable=unusable, image_id=image_id, label=on_label, fields=fields)
         self._keep(rows, masks, image_id)
@@ -386,9 +413,11 @@ class SegmentationBounds(PatternsMetric):
             ax: where to draw; a new figure if not given.
         """
         from irrbench.plots import band_axes  # noqa: PLC0415 (matplotlib is not for everybody who computes)
+        from irrbench.plots.style import show_titles  # noqa: PLC0415
 
         values = self.compute() if val is None else val
-        return band_axes({key: float(value) for key, value in values.items()}, ax=ax)
+        with show_titles(self.titles):
+            return band_axes({key: float(value) for key, value in values.items()}, ax=ax)
 
     def reset(self) -> None:
         """Forget all images."""

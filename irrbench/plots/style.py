@@ -9,6 +9,7 @@ import textwrap
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from unicodedata import bidirectional, east_asian_width
@@ -69,8 +70,10 @@ _FIGURE_STYLE = Path(__file__).with_name("figures.mplstyle")
 def number(value: float, *, digits: int = 3) -> str:
     """Return a number as text: a dash for NaN, a true minus sign, more digits where only zeros would be left.
 
-    >>> number(0.5), number(0.00042), number(-1e-12)
-    ('0.500', '0.0004', '0.000')
+    From 10 on there are three digits in all, as of distances.
+
+    >>> number(0.5), number(0.00042), number(-1e-12), number(12.345), number(1234.5)
+    ('0.500', '0.0004', '0.000', '12.3', '1234')
     >>> number(-0.004, digits=2) == MINUS + "0.004"
     True
     >>> number(float("nan")) == DASH, number(-0.25, digits=2) == MINUS + "0.25"
@@ -78,6 +81,19 @@ def number(value: float, *, digits: int = 3) -> str:
     """
     if not math.isfinite(value):
         return DASH
+    return _fixed(value, digits if abs(value) < 10 else min(digits, max(0, 2 - int(math.log10(abs(value))))))
+
+
+def percent(value: float, *, digits: int) -> str:
+    """Return a share in percent, as a number.
+
+    >>> percent(0.1234, digits=2)
+    '12.34'
+    """
+    return _fixed(100 * value, digits) if math.isfinite(value) else DASH
+
+
+def _fixed(value: float, digits: int) -> str:
     if _NOTHING < abs(value) < 0.5 * 10**-digits:  # an end of an interval on one side of 0 must not read as 0
         digits = math.ceil(-math.log10(abs(value)))
     text = f"{value:.{digits}f}"
@@ -152,13 +168,31 @@ def known_score(name: str) -> Score:
         return Score(name, name, lambda table: table)
 
 
+_TITLES: ContextVar[Mapping[str, str]] = ContextVar("titles", default={})  # noqa: B039 (never changed)
+
+
+@contextmanager
+def show_titles(titles: Mapping[str, str]) -> Iterator[None]:
+    """Show scores under these titles, which say units and tolerances; others under their own.
+
+    >>> with show_titles({"hd95": "HD95 in mm"}):
+    ...     score_title("hd95")
+    'HD95 in mm'
+    """
+    token = _TITLES.set(titles)
+    try:
+        yield
+    finally:
+        _TITLES.reset(token)
+
+
 def score_title(score: str) -> str:
     """Return the name of a score in figures and tables; an unknown score keeps its key.
 
     >>> score_title("iou"), score_title("my_score")
     ('IoU', 'my_score')
     """
-    return SCORES[score].title if score in SCORES else score
+    return _TITLES.get().get(score) or (SCORES[score].title if score in SCORES else score)
 
 
 def direction_note(score: str) -> str:

@@ -24,7 +24,7 @@ from markupsafe import Markup
 
 from irrbench._files import write_atomically
 from irrbench.plots import save_figure
-from irrbench.plots.style import DASH, number, score_title
+from irrbench.plots.style import DASH, number, percent, score_title
 from irrbench.report.text import environment, p_value, share, to_float, whole
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ _FORMATS: dict[str, Callable[[float], str]] = {
     "fine": partial(number, digits=4),
     "count": whole,
     "rank": whole,
-    "percent": lambda value: "<0.01 %" if 0 < value < _LEAST_SHARE else f"{number(100 * value, digits=2)} %",
+    "percent": lambda value: "<0.01 %" if 0 < value < _LEAST_SHARE else f"{percent(value, digits=2)} %",
     "share": share,
     "p": p_value,
     "yes": lambda value: "yes" if value else "no",

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from irrbench.plots.bands import score_columns
-from irrbench.plots.style import DASH, MINUS, direction_note, number, score_title, shorten
+from irrbench.plots.style import DASH, MINUS, direction_note, number, percent, score_title, shorten
 from irrbench.report.text import FORMULA, sentence, share, span, to_float, whole
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def _that_fit(columns: Sequence[tuple[str, Sequence[str]]]) -> Sequence[tuple[st
 
 def _score_title(score: str) -> str:
     """In narrow lines, with an arrow where lower is better."""
-    title = score_title(score).partition(" (")[0].replace(" ", "\n")
+    name, *rest = re.split(r" (?=(?:at|in) )", score_title(score).partition(" (")[0])
+    title = "\n".join([name.replace(" ", "\n"), *rest])
     return f"{title} {_LESS}" if direction_note(score) else title
 
 
@@ -137,7 +139,7 @@ def reliability_table(summary: pd.DataFrame, across: pd.DataFrame, *, note: str 
         table.add_column(title, justify="right", no_wrap=True)
     for row in summary.to_dict("records"):
         numbers = [number(to_float(row[key])) for key in ("mean", "se", "sd")]
-        shares = [f"{number(100 * to_float(row[key]), digits=1)} %" for key in ("under_half", "over_nine_tenths")]
+        shares = [f"{percent(to_float(row[key]), digits=1)} %" for key in ("under_half", "over_nine_tenths")]
         table.add_row(*map(Text, [str(row["title"]), whole(row["n"]), *numbers, *shares]))
     for row in across.to_dict("records"):
         interval = span(to_float(row["low"]), to_float(row["high"]))

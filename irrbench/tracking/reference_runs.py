@@ -32,6 +32,7 @@ NOTES = {
     "floor": "A rater who marks the whole region of interest, on the same references.",
 }
 SHOWN_RULES = {"data": "{}", "ties": "ties {}", "empty_reference": "empty references {}"}  # in names
+SHOWN_RULES |= {"tolerance": "tolerance {}", "lesion_iou": "lesions at {}"}
 USUAL_RULES = {"empty_reference": "drop"}
 
 

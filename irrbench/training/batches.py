@@ -198,7 +198,7 @@ def _is_defined(data: RaterData, index: int, score: str, column: str, rules: Rul
     """Whether an image has the score, or that on the one mask where ``column`` has it, whatever the model."""
     drawn, preds = references(data, index), torch.ones(1, *data.shape(index), dtype=torch.uint8)
     kinds = {"patterns", SCORES[score].evidence}
-    evidence: dict[str, Any] = {kind: EVIDENCE[kind].from_masks(**drawn, preds=preds) for kind in kinds}
+    evidence: dict[str, Any] = {k: EVIDENCE[k].make(**drawn, preds=preds, **rules.options) for k in kinds}
     bounds = segmentation_bounds(evidence, [score], ties=rules.ties, empty_reference=rules.empty_reference)
     table = bounds_table(data.image_ids[index : index + 1], [evidence["patterns"]], [bounds], rebuilt=False)
     return any(name in table and bool(table[name].notna().any()) for name in (score, column))

@@ -149,13 +149,14 @@ def _train(cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener
     """Train and test; gives the table of the test images, the curve, the masks of the test images, and the facts."""
     config, score = cell.config, cell.config.scores[0]
     torch.manual_seed(config.seed)
-    rules = asdict(config.rules)
+    rules = config.rules.of(config.scores)
     collector = PredictionCollector(data, threshold=config.rules.threshold)
     loaders = make_loaders(data, label=config.label, seed=config.seed, train=config.train)
     keys = {"masks": "masks", "roi": "roi", "image_id": "id", "present": "present", "image": "image"}
+    keys |= {"spacing": "spacing", "spacing_unit": "mm"} if data.unit == "mm" else {}
     options = {"predictions": collector, "scores": config.scores, "data_name": config.data}
     silent = {"print_link": False, "verbose": False}
-    monitor = RaterBoundsMonitor(**{**keys, **options, **rules, **silent})
+    monitor = RaterBoundsMonitor(**{**keys, **options, **asdict(config.rules), **silent})
     choice = config.choice or score
     best, last = best_weights(cell.folder, score, choice), LastEpoch(cell.folder, monitor)
     module = make_module(config.model, config.train, *image_facts(data))
