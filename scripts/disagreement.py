@@ -8,7 +8,9 @@ import pandas as pd
 from rich.console import Console
 from studies.disagreement import draw_disagreement, examples, score_example
 
+from irrbench import SCORES
 from irrbench.plots import save_figure
+from irrbench.scores import gain
 
 
 def main() -> None:
@@ -22,15 +24,18 @@ def main() -> None:
     for number, example in enumerate(examples(images=options.images)):
         table = score_example(example)
         for _, row in table.iterrows():
-            cells = [_cell(row, score) for score in example.scores]
+            cells = [_cell(row, score, best=gain(score, table[score]).max()) for score in example.scores]
             console.print(f"| {example.question} | {row['model']} | {' | '.join(cells)} |")
         if number == 0:
             save_figure(draw_disagreement(example, table), options.docs / "disagreement.svg")
 
 
-def _cell(row: pd.Series, score: str) -> str:
-    place = row[f"{score}_normalized"]
-    return f"{score} {row[score]:.3f}" + ("" if pd.isna(place) else f" ({place:.0%})")
+def _cell(row: pd.Series, score: str, *, best: float) -> str:
+    """The score, bold where it is the better one, and the normalized score."""
+    value, place = f"{row[score]:.3f}", row[f"{score}_normalized"]
+    is_best = f"{abs(best):.3f}" == value
+    shown = f"**{value}**" if is_best else value
+    return f"{SCORES[score].title} {shown} ({place:.0%})"
 
 
 if __name__ == "__main__":

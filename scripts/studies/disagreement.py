@@ -87,8 +87,8 @@ def score_example(example: Example, *, tolerance: float = 2.0, seed: int = 0) ->
         for masks in example.masks:
             made = torch.from_numpy(np.asarray(make(masks, rng)))
             options = {} if made.ndim == 2 else {"samples": made[None]}
-            mask = made if made.ndim == 2 else made[0]
-            metric.update(mask[None].float(), torch.from_numpy(masks)[None], **options)
+            mask = made.float() if made.ndim == 2 else made.float().mean(0)
+            metric.update(mask[None], torch.from_numpy(masks)[None], **options)
         values = {key: float(value) for key, value in metric.compute().items()}
         ends = ("", "_floor", "_ceiling", "_normalized")
         found = {score + end: values[score + end] for score in example.scores for end in ends}
