@@ -56,7 +56,7 @@ def examples(*, images: int | None = None) -> Iterator[Example]:
     yield Example("area or border?", nodules, overlap, ("iou", "nsd"))
     worst: dict[str, Maker] = {"a quarter missing at one side": _bitten, "a speck far away": _stray}
     yield Example("area or worst place?", nodules, worst, ("iou", "hd95"))
-    several: dict[str, Maker] = {"the large one alone": _largest, "all, each 1 pixel too small": _narrow}
+    several: dict[str, Maker] = {"the large one alone": _largest, "all, each too small by 2 pixels": _narrow}
     yield Example("area or lesions?", collages(nodules), several, ("iou", "lesion_f1"))
     thin: dict[str, Maker] = {"1 pixel too wide, whole": _wide, "right width, interrupted": _interrupted}
     yield Example("area or connection?", vessels(), thin, ("iou", "cldice"))
@@ -107,7 +107,7 @@ def _wide(masks: Masks, _: np.random.Generator) -> Masks:
 
 def _narrow(masks: Masks, _: np.random.Generator) -> Masks:
     whole = majority(masks)
-    inner = ndimage.binary_erosion(whole)
+    inner = ndimage.binary_erosion(whole, iterations=2)
     labels, count = ndimage.label(whole)
     lost = [k for k in range(1, count + 1) if not inner[labels == k].any()]
     return np.asarray(inner | np.isin(labels, lost))
