@@ -15,7 +15,7 @@ _HOMES = {  # types are in __init__.pyi
     "consensus": "StapleFit majority staple staple_probability vote_share",
     "icc": "AreaICCFit ExtentICCFit JointICC PixelICCFit area_icc area_icc_from_counts extent_icc joint_icc pixel_icc "
     "shrout_fleiss",
-    "metrics": "AreaICC ExtentICC GwetAC1 KrippendorffAlpha PixelICC SegmentationBounds",
+    "metrics": "AreaICC ExtentICC GwetAC1 KrippendorffAlpha PixelICC ProbabilityLevels SegmentationBounds",
     "panels": "PanelCurve panel_curve",
     "patterns": "VotePatterns",
     "samples": "generalized_energy_distance",

@@ -32,6 +32,7 @@ from irrbench.metrics import ExtentICC as ExtentICC
 from irrbench.metrics import GwetAC1 as GwetAC1
 from irrbench.metrics import KrippendorffAlpha as KrippendorffAlpha
 from irrbench.metrics import PixelICC as PixelICC
+from irrbench.metrics import ProbabilityLevels as ProbabilityLevels
 from irrbench.metrics import SegmentationBounds as SegmentationBounds
 from irrbench.panels import PanelCurve as PanelCurve
 from irrbench.panels import panel_curve as panel_curve

@@ -13,6 +13,7 @@ doi 10.1371/journal.pcbi.1003553 (lower and upper noise ceiling).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +37,7 @@ from irrbench.scores import (
     Score,
     ScoreTable,
     check_choice,
+    gain,
     option_text,
     select_scores,
 )
@@ -44,6 +46,7 @@ from irrbench.upper import best_folds
 
 Values = dict[str, Tensor]
 _MOST_CELLS = 2**21  # counts that are scored at a time
+_TINY = 1e-12  # a smaller difference between means is one of rounding
 
 
 class Evidence(Protocol):
@@ -452,15 +455,40 @@ def cut_scores(
     rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference}
     if kind.table is CrossTable:
         patterns = VotePatterns.from_levels(masks, levels, num_levels=num_levels, roi=roi, present=present)
-        # As many images at a time as fit into a few hundred MB, each cut being an image of its own.
-        some = patterns.cuts().split(max(1, _MOST_CELLS >> patterns.num_raters))
-        return torch.cat([_model_scores(part, chosen, **rules) for part in some]).view(len(masks), num_levels - 1)
+        return scores_of_cuts(patterns, [score], **rules)[score]
     parts: dict[str, Any] = {"roi": roi, "present": present, **options}
     cuts = (kind.make(masks, levels >= cut, **parts) for cut in range(1, num_levels))
-    return torch.stack([_model_scores(evidence, chosen, **rules) for evidence in cuts], 1)
+    return torch.stack([_model_scores(evidence, [chosen], **rules)[score] for evidence in cuts], 1)
 
 
-def _model_scores(evidence: Evidence, score: Score, *, ties: Ties, empty_reference: EmptyReference) -> Tensor:
-    """The prediction's score of each image, ``(B,)``."""
+def scores_of_cuts(
+    patterns: VotePatterns, scores: Iterable[str], *, ties: Ties = "average", empty_reference: EmptyReference = "drop"
+) -> Values:
+    """:func:`cut_scores` of counted patterns, for several scores of votes: score name -> ``(B, L - 1)`` float64."""
+    chosen = select_scores(scores)
+    # As many images at a time as fit into a few hundred MB, each cut being an image of its own.
+    parts = patterns.cuts().split(max(1, _MOST_CELLS >> patterns.num_raters))
+    found = [_model_scores(part, chosen, ties=ties, empty_reference=empty_reference) for part in parts]
+    shape = len(patterns), patterns.num_levels - 1
+    return {score.name: torch.cat([values[score.name] for values in found]).view(shape) for score in chosen}
+
+
+def find_best(score: str, thresholds: Sequence[float], means: Sequence[float]) -> int | None:
+    """Where the threshold with the best mean score is, of equals the one nearest to .5; None where all are NaN.
+
+    Example:
+        >>> find_best("iou", [0.1, 0.4, 0.7], [0.6, 0.8, 0.8])
+        1
+    """
+    gains = [gain(score, mean) for mean in means if not math.isnan(mean)]
+    known = [i for i, mean in enumerate(means) if not math.isnan(mean)]
+    best = [i for i, value in zip(known, gains, strict=True) if value >= max(gains) - _TINY]
+    return min(best, key=lambda i: abs(thresholds[i] - 0.5), default=None)
+
+
+def _model_scores(
+    evidence: Evidence, scores: Iterable[Score], *, ties: Ties, empty_reference: EmptyReference
+) -> Values:
+    """The prediction's scores of each image, ``(B,)``."""
     tables = [evidence.tables(reading) for reading in readings(ties)]
-    return fold_scores(tables, "model", score, empty_reference).nanmean(1)
+    return {score.name: fold_scores(tables, "model", score, empty_reference).nanmean(1) for score in scores}

@@ -77,7 +77,7 @@ class ProbabilityEvidence:
         check_shapes(masks, roi, preds, present)
         masks, self.present = blank_absent(masks, present, validate=False)
         votes = VotePatterns.from_masks(masks, roi=roi, present=self.present, validate=False).counts
-        cells, raters = _by_votes(votes, masks.shape[1]), self.present.sum(1)[:, None, None, None]
+        cells, raters = pixels_by_votes(votes, masks.shape[1]), self.present.sum(1)[:, None, None, None]
         size = cells.sum((2, 3))
         self._valid = (self.present & (raters.view(-1, 1) > 1)).to(votes.device)
         self._common = cells[..., 1].sum(2), size
@@ -127,7 +127,7 @@ def level_of(probabilities: Tensor, bins: int) -> Tensor:
     return level
 
 
-def _by_votes(counts: Tensor, num_raters: int) -> Tensor:
+def pixels_by_votes(counts: Tensor, num_raters: int) -> Tensor:
     """Pixels by the number of the peers' votes and the rater's own, ``(B, R, V, 2)``, of vote patterns ``(B, K)``."""
     bits = pattern_bits(num_raters).to(counts.device, torch.int64, non_blocking=True)
     code = (bits.sum(1, keepdim=True) - bits) * 2 + bits  # (K, R)

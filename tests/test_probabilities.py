@@ -251,7 +251,7 @@ def test_an_image_without_numbers_counts_as_the_worse_of_floor_and_blank():
 def test_masks_stay_masks(dtype):
     masks, preds, _ = drawn(2, 3)
     mask = (preds > 0.5).to(dtype)
-    message = r"`preds` must be probabilities or logits .* a mask. Leave out brier and ece for masks"
+    message = r"`preds` must be probabilities or logits .* a mask. For masks leave out brier, ece"
     for score in SCORES:
         metric, evaluator = SegmentationBounds(["iou", score]), Evaluator("val", scores=["iou", score])
         for taker in (metric, evaluator):
@@ -275,7 +275,7 @@ class Masked(Module):
 )
 def test_the_monitor_refuses_masks_at_the_first_batch(tmp_path):
     monitor = RaterBoundsMonitor(roi="roi", image_id="id", predictions="preds", scores=["brier"], print_link=False)
-    with pytest.raises(ValueError, match=r"found torch\.bool, a mask\. Leave out brier"):
+    with pytest.raises(ValueError, match=r"found torch\.bool, a mask\. For masks leave out brier"):
         trainer([monitor], tmp_path).validate(Masked(), loader(), verbose=False)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from irrbench.bounds import EVIDENCE, cut_scores
+from irrbench.bounds import EVIDENCE, cut_scores, find_best
 from irrbench.data.dataset import references
 from irrbench.data.foreground import (
     Facts,
@@ -42,13 +42,12 @@ from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import Mask
 from irrbench.data.values import is_framed
 from irrbench.folds import Ties
-from irrbench.scores import CrossTable, EmptyReference, gain, record
+from irrbench.scores import CrossTable, EmptyReference, record
 
 Result = TypeVar("Result")
 Classes = Sequence[int] | None
 Use = Callable[["Foreground", int], Result]  # what is made of one image's prediction and the image's index
 CANDIDATES = tuple(number / 100 for number in range(1, 100))
-TINY = 1e-12
 log = logging.getLogger(__name__)
 
 
@@ -230,9 +229,7 @@ def choose_threshold(
     if not defined.any():
         raise DataError([Problem(str(root), f"no image with a defined {score}", "one at least", "give a threshold")])
     means = scores[defined].mean(0)
-    gains = gain(score, means)
-    best = np.flatnonzero(gains >= gains.max() - TINY)
-    chosen = best[np.abs(edges[best] - 0.5).argmin()]
+    chosen = find_best(score, candidates, means.tolist()) or 0
     return ChosenThreshold(float(edges[chosen]), float(means[chosen]), tuple(edges.tolist()), means, int(defined.sum()))
 
 

@@ -42,8 +42,8 @@ def to_probabilities(preds: Tensor, *, from_logits: bool, num_classes: int | Non
     """
     if not preds.is_floating_point():
         raise ValueError(
-            f"`preds` must be probabilities or logits where they are scored as such; found {preds.dtype}, a mask. "
-            "Leave out brier and ece for masks."
+            f"`preds` must be probabilities or logits where they are scored as such or a threshold is chosen; found "
+            f"{preds.dtype}, a mask. For masks leave out brier, ece and `choose_threshold`."
         )
     preds = preds.float() if preds.element_size() < 4 else preds
     if from_logits:

@@ -23,6 +23,7 @@ from irrbench.patterns import VotePatterns
 ImageIds = Sequence[str | int] | Tensor
 Aggregate = Literal["image"] | Callable[[str], str] | None
 DENSE_RATERS = 11  # 32 KiB an image and class, with predictions
+_DENSE_CELLS = 2**13  # of an image and class, where predictions have levels: 64 KiB
 _CHUNK = 2**23  # counts made dense at a time
 _WIDTH = 15
 _ID, _ID_KIND, _NAME_LENGTH, _PRESENT, _RATERS, _CLASSES, _SPLITS, _CELLS, _UNUSABLE, _ENTRIES, _DIGEST, *_ = range(
@@ -85,7 +86,7 @@ def encode(
         info[:, _LABEL] = label
     counts = table.flatten(1)
     other = counts.new_empty(0, dtype=torch.float64) if fields is None else fields.to(counts.device).flatten()
-    if first.num_raters <= DENSE_RATERS:
+    if first.num_raters <= DENSE_RATERS and first.num_levels << first.num_raters <= _DENSE_CELLS:
         return Rows(info, counts.flatten(), counts.new_empty(0), names, other)
     image, code = counts.nonzero(as_tuple=True)
     info[:, _ENTRIES] = counts.ne(0).sum(1)
@@ -222,7 +223,7 @@ def _decode(rows: Rows, aggregate: Aggregate) -> Iterator[_Decoded]:
     for start in range(0, len(names), chunk):
         part = names[start : start + chunk]
         first = torch.tensor([groups[name][0] for name in part])
-        table, sums = _dense(rows, first.tolist()), info[first]
+        table, sums, own = _dense(rows, first.tolist()), info[first], fields[first]
         for place, name in enumerate(part):
             others = groups[name][1:]
             if not others:
@@ -230,8 +231,9 @@ def _decode(rows: Rows, aggregate: Aggregate) -> Iterator[_Decoded]:
             for begin in range(0, len(others), chunk):
                 table[place] += _dense(rows, others[begin : begin + chunk]).sum(0)
             sums[place, _UNUSABLE:] += info[others, _UNUSABLE:].sum(0)
+            own[place] += fields[others].sum(0)
         present = (sums[:, _PRESENT, None] >> torch.arange(raters)) & 1
-        yield _Decoded(part, table, present.bool(), sums, fields[first])
+        yield _Decoded(part, table, present.bool(), sums, own)
 
 
 def _dense(rows: Rows, part: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Learning curves inside the band, and scores of images against the raters' agreement on them."""
+"""Learning curves inside the band, scores over thresholds, reliability, and scores of images against agreement."""
 
 # ruff: noqa: PLC0415 - matplotlib is loaded when something is drawn
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def _draw_bounds(ax: Axes, bounds: Mapping[str, float]) -> None:
         label = f"{style.DISPLAY_NAMES[role]} {style.number(value, digits=2)}"
         ax.annotate(label, (1, value), xytext=(0, shift), xycoords=("axes fraction", "data"),
                     textcoords="offset points", ha="right", va=side, fontsize=9, color=style.ROLE_TEXT_COLOURS[role],
-                    bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5})  # fmt: skip
+                    bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5}, zorder=5)  # fmt: skip
 
 
 def _draw_model(ax: Axes, rows: pd.DataFrame, score: str, look: ModelStyle) -> Line2D:
@@ -175,3 +175,98 @@ def _draw_cloud(ax: Axes, rows: pd.DataFrame, score: str, look: ModelStyle) -> N
         medians = ([float(np.median(values[group])) for group in groups] for values in (x, y))
         ax.plot(*medians, color=look.colour, linewidth=1.8, marker=look.marker, zorder=3,
                 markersize=5, markeredgecolor="white", markeredgewidth=0.6)  # fmt: skip
+
+
+def threshold_axes(
+    curves: Mapping[str, pd.DataFrame],
+    score: str,
+    *,
+    marks: Mapping[str, float] | None = None,
+    note: str = "",
+    colours: Colours | None = None,
+    ax: Axes | None = None,
+) -> tuple[Figure, Axes]:
+    """Draw a score over the thresholds of a probability, one line a model, between floor and ceiling.
+
+    Args:
+        curves: by model, what :meth:`irrbench.ProbabilityLevels.curve` gives, on the same images.
+        score: which score.
+        marks: by model, the threshold that is used, drawn as a dot.
+        note: a remark above, such as "rendered images".
+        colours: colour by model; the palette in order of appearance by default.
+        ax: where to draw; a new figure if not given.
+    """
+    models = style.model_styles(curves, colours)
+    labels, width = style.legend_labels(models), style.COMPACT_WIDTH
+    with style.figure_style():
+        axes = style.new_figure(width, 3.4 + style.legend_height(labels, width=width))[1][0] if ax is None else ax
+        figure, first = style.figure_of(axes), next(iter(curves.values()))
+        bounds = {role: float(first[f"{score}_{role}"].iloc[0]) for role in ("floor", "ceiling")}
+        _draw_bounds(axes, bounds)
+        handles = []
+        for name, look in models.items():
+            x, y = (curves[name][column].to_numpy(float) for column in ("threshold", score))
+            handles += axes.plot(x, y, color=look.colour, linewidth=1.6, zorder=3)
+            if name in (marks or {}) and len(x):
+                near = int(np.abs(x - (marks or {})[name]).argmin())
+                axes.plot(x[near], y[near], zorder=4, **style.dot(look.colour, look.marker))
+        values = [*bounds.values(), *(x for curve in curves.values() for x in curve[score])]
+        axes.set(xlim=(0, 1), ylim=style.axis_limits([score], values))
+        axes.set_xlabel("threshold: probabilities above it are foreground")
+        axes.set_ylabel(style.axis_label(score))
+        style.draw_grid(axes, "y")
+        style.write_heading(axes, note=note)
+        if ax is None and len(labels) > 1:
+            style.legend_below(figure, handles, labels)
+    return figure, axes
+
+
+def reliability_plot(tables: Mapping[str, pd.DataFrame], *, note: str = "", colours: Colours | None = None) -> Figure:
+    """Draw what probabilities say against what raters did, for models and for the raters' peers, and how many pixels.
+
+    Args:
+        tables: by model, what :meth:`irrbench.ProbabilityLevels.reliability` gives, on the same images.
+        note: a remark above, such as "rendered images".
+        colours: colour by model; the palette in order of appearance by default.
+    """
+    from matplotlib.ticker import NullFormatter, PercentFormatter
+
+    models = style.model_styles(tables, colours)
+    labels = [*style.legend_labels(models), "peers: the share of the other raters who mark the pixel"]
+    width = style.COMPACT_WIDTH
+    with style.figure_style():
+        height = 5.6 + style.heading_height("", note) + style.legend_height(labels, width=width)
+        figure, (ax, below) = style.new_figure(width, height, rows=2, heights=(3, 1))
+        ax.plot([0, 1], [0, 1], color=style.ROLE_COLOURS["floor"], linewidth=1, linestyle="--", zorder=1)
+        rows = [table[table["who"] == "model"] for table in tables.values()]
+        handles = [_draw_reliability(ax, part, look, "-") for part, look in zip(rows, models.values(), strict=True)]
+        peers = next(iter(tables.values()))
+        handles.append(_draw_reliability(ax, peers[peers["who"] == "peers"], _RATER, ":"))
+        for part, look in zip(rows, models.values(), strict=True):
+            below.stairs(*_histogram(part), color=look.colour, linewidth=1.4, baseline=None)
+        ax.set(xlim=(0, 1), ylim=(0, 1))
+        ax.set_ylabel("share of raters who mark it")
+        below.set(xlim=(0, 1), yscale="log", ylim=(None, 1))
+        below.set_xlabel("probability of the foreground")
+        below.set_ylabel("share of pixels")
+        below.yaxis.set_major_formatter(PercentFormatter(1))
+        below.yaxis.set_minor_formatter(NullFormatter())
+        for axes in (ax, below):
+            style.draw_grid(axes, "both")
+        style.write_heading(ax, note=note)
+        style.legend_below(figure, handles, labels)
+    return figure
+
+
+def _draw_reliability(ax: Axes, rows: pd.DataFrame, look: ModelStyle, line: str) -> Line2D:
+    (drawn,) = ax.plot(rows["probability"].to_numpy(), rows["share"].to_numpy(), color=look.colour, marker=look.marker,
+                       markersize=5, linewidth=1.4, linestyle=line, clip_on=False, zorder=3)  # fmt: skip
+    return drawn
+
+
+def _histogram(rows: pd.DataFrame) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Shares of pixels, NaN for bins without any, and the bins' edges."""
+    bins = round(1 / float((rows["high"] - rows["low"]).mean())) if len(rows) else 1
+    shares = np.full(bins, np.nan)
+    shares[(rows["low"].to_numpy() * bins).round().astype(int)] = rows["pixels"] / rows["pixels"].sum()
+    return shares, np.linspace(0, 1, bins + 1)
