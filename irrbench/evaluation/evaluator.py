@@ -163,7 +163,7 @@ class Evaluator:
             raise ValueError(f"`image` must hold {len(masks)} images, as `masks`; found {tuple(image.shape)}.")
         self.metric.update(preds, masks, roi, image_id, present, label, samples, spacing)
         if image is not None:
-            self.panels.add(preds, masks, image, roi=roi, image_id=image_id)
+            self.panels.add(preds, masks, image, roi=roi, image_id=image_id, present=present)
 
     def finish(self, epoch: int = 0) -> dict[str, float]:
         """End an epoch and tell the sinks; every process must come here.

@@ -35,7 +35,14 @@ class Panels:
         self._images.clear()
 
     def add(
-        self, preds: Tensor, masks: Tensor, image: Tensor, *, roi: Tensor | None, image_id: ImageIds | None
+        self,
+        preds: Tensor,
+        masks: Tensor,
+        image: Tensor,
+        *,
+        roi: Tensor | None,
+        image_id: ImageIds | None,
+        present: Tensor | None = None,
     ) -> None:
         """Keep what is still wanted of a batch; arguments as of :meth:`irrbench.evaluation.Evaluator.update`."""
         wanted = min(self.num_panels - len(self), len(masks))
@@ -44,21 +51,21 @@ class Panels:
         mask = to_mask(drop_channel(preds, masks.ndim - 2), from_logits=self.from_logits, threshold=self.threshold)
         for i in range(wanted):
             name = len(self) if image_id is None else image_id[i]
-            parts = tuple(None if part is None else part[i].detach() for part in (image, masks, mask, roi))
+            parts = tuple(None if part is None else part[i].detach() for part in (image, masks, mask, roi, present))
             # On the CPU what will be shown is cut out at once: some whole volumes would fill the memory.
             keep = _shown if masks.device.type == "cpu" else _copied
             self._images.append((name, keep(*parts)))
 
     def draw(self) -> dict[str, NDArray[np.uint8]]:
         """Pictures by image id, ``(H, W, 3)``."""
-        from irrbench.plots import contour_panel  # noqa: PLC0415 (drawn at the end of a stage only)
+        from irrbench.plots import image_panel  # noqa: PLC0415 (drawn at the end of a stage only)
 
         pictures = {}
         for image_id, parts in self._images:
             # an id on an accelerator is fetched here, not while batches pass
             name = str(image_id.item() if isinstance(image_id, Tensor) else image_id)
-            image, masks, mask, roi = parts if isinstance(parts, _Shown) else _shown(*parts)
-            pictures[name] = contour_panel(image, masks, mask, roi=roi, title=name)
+            image, masks, mask, roi, present = parts if isinstance(parts, _Shown) else _shown(*parts)
+            pictures[name] = image_panel(image, masks, mask, roi=roi, present=present, title=name)
         return pictures
 
 
@@ -69,20 +76,24 @@ class _Shown(NamedTuple):
     masks: NDArray[np.bool_]
     prediction: NDArray[np.bool_] | None
     roi: NDArray[np.bool_] | None
+    present: NDArray[np.bool_] | None
 
 
 def _copied(*parts: Tensor | None) -> tuple[Tensor | None, ...]:
     return tuple(None if part is None else part.clone() for part in parts)
 
 
-def _shown(image: Tensor | None, *marks: Tensor | None) -> _Shown:
+def _shown(image: Tensor | None, *others: Tensor | None) -> _Shown:
     from irrbench.plots.panels import shown_part  # noqa: PLC0415
 
     assert image is not None  # noqa: S101 (kept only with an image)
     whole = image.cpu().float().numpy()
     # Networks see normalised images; for the eye, the image's own range is what counts.
     low, high = float(whole.min()), float(whole.max())
-    every, own, roi = (None if part is None else part.cpu().bool().numpy() for part in marks)
-    part, masks, *layers = shown_part(whole, every, own, roi=roi, margin=16)
+    every, own, roi, present = (None if part is None else part.cpu().bool().numpy() for part in others)
+    if present is not None and every is not None:  # what an absent rater's mask holds is nothing to show
+        every = every & present.reshape(-1, *[1] * (every.ndim - 1))
+    part, masks, own, roi = shown_part(whole, every, own, roi=roi, margin=16)
     unit = part.copy() if low >= 0 and high <= 1 else np.asarray((part - low) / max(high - low, 1e-12), np.float32)
-    return _Shown(unit, masks.copy(), *(None if layer is None else layer.copy() for layer in layers))
+    own, roi = (None if layer is None else layer.copy() for layer in (own, roi))
+    return _Shown(unit, masks.copy(), own, roi, present)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from irrbench.plots.bands import band_axes, band_plot, subgroup_plot
 from irrbench.plots.curves import learning_curves, score_against_agreement
-from irrbench.plots.panels import MODEL_CONTOUR, RATER_COLOURS, contour_panel
+from irrbench.plots.panels import MODEL_CONTOUR, RATER_COLOURS, agreement_panel, contour_panel, image_panel
 from irrbench.plots.style import DISPLAY_NAMES, MODEL_COLOURS, ROLE_COLOURS, save_figure
 
 __all__ = [
@@ -17,9 +17,11 @@ __all__ = [
     "MODEL_CONTOUR",
     "RATER_COLOURS",
     "ROLE_COLOURS",
+    "agreement_panel",
     "band_axes",
     "band_plot",
     "contour_panel",
+    "image_panel",
     "learning_curves",
     "save_figure",
     "score_against_agreement",

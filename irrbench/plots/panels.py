@@ -1,4 +1,4 @@
-"""Images with contours of raters and model, and with every rater's mask beside each other."""
+"""Images with contours of raters and model, or with areas of their agreement."""
 
 # ruff: noqa: PLC0415 - matplotlib and Pillow are loaded when something is drawn
 
@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
-
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     Mask = NDArray[np.bool_]
@@ -25,21 +21,17 @@ RATER_COLOURS: tuple[str, ...] = (
     "#8EE7FF", "#FFF08A", "#A8F5A2", "#FFC9A3", "#D9CCFF", "#FFB8D9", "#FFFFFF", "#7FF0D4",
 )  # fmt: skip
 MODEL_CONTOUR = "#FF1F8F"
+# Apart for colour-blind eyes, too: yellow is light, the other two differ as blue and orange do.
+AREA_COLOURS = {"both": "#F0E442", "only the majority of raters": "#3A8FD9", "only the model": "#D55E00"}
 _SIDE = 384  # pixels that the longer side is brought to
 _LARGEST = 1024
 _DASH = 6  # pixels a rater keeps of a line that several share
-_TITLE_HEIGHT = 22
+_TITLE_HEIGHT, _STRIP = 22, "#202428"
 _SHADE = 0.45
 _FULL = 0.25  # share of the picture; a contour that covers more hides what it is drawn on
 _FAINT = 0.5
-
-MOST_RATERS = 6  # in a figure of masks
-_PIXELS = 480  # of a panel's longer side
-_GAP, _CAPTION, _HEAD = 0.06, 0.24, 0.26  # inches
-_MARGIN = 0.6  # around the marks, in sizes of what is marked
-
-
-# One image with contours
+_HIDDEN = 0.5  # share of the marks; contours that cover more hide where the marks are
+_OPAQUE, _DIM = 0.9, 0.7
 
 
 def contour_panel(
@@ -75,22 +67,135 @@ def contour_panel(
     >>> contour_panel(np.zeros((1, 4, 6)), np.zeros((3, 4, 6), bool), scale=2).shape
     (8, 12, 3)
     """
+    return _titled(_draw_contours(_begin(image, masks, prediction, roi=roi, margin=margin, scale=scale)), title)
+
+
+def agreement_panel(
+    image: Any,
+    masks: Any,
+    prediction: Any,
+    *,
+    roi: Any = None,
+    margin: int | None = None,
+    scale: int | None = None,
+    title: str = "",
+) -> Picture:
+    """Colour what both the strict majority of raters and the model mark, what only they mark, and what only it marks.
+
+    For vessels and other thin things, which contours would hide. A key stands below.
+
+    Args:
+        image: see :func:`contour_panel`, as all others.
+        masks: of the raters who saw the image.
+        prediction: the model's mask.
+        roi: what lies outside is darkened.
+        margin: pixels of the image around all marks.
+        scale: enlargement.
+        title: written above the image.
+
+    Returns:
+        (H', W', 3) uint8; of a volume, the slice with the most marks.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+    return _titled(_draw_areas(_begin(image, masks, prediction, roi=roi, margin=margin, scale=scale)), title)
+
+
+def image_panel(
+    image: Any,
+    masks: Any,
+    prediction: Any = None,
+    *,
+    present: Any = None,
+    roi: Any = None,
+    margin: int | None = None,
+    title: str = "",
+) -> Picture:
+    """:func:`agreement_panel` where contours would cover more than half of all marks, else :func:`contour_panel`.
+
+    Args:
+        image: see :func:`contour_panel`, as all others.
+        masks: of all raters.
+        prediction: the model's mask.
+        present: (R,) bool, who saw the image; all of them if not given. The others' masks are left out.
+        roi: what lies outside is darkened.
+        margin: pixels of the image around all marks.
+        title: written above the image.
+    """
+    # An absent rater keeps a colour: each rater has the same colour in all pictures.
+    masks = np.asarray(masks)
+    there = np.ones(len(masks), bool) if present is None else np.asarray(present, bool)
+    if not there.all():
+        masks = masks.astype(bool) & there.reshape(-1, *[1] * (masks.ndim - 1))
+    shown = _begin(image, masks, prediction, roi=roi, margin=margin)._replace(num_raters=int(there.sum()))
+    return _titled(_draw_areas(shown) if shown.is_hidden_by_contours else _draw_contours(shown), title)
+
+
+class _Shown(NamedTuple):
+    """What is drawn on, enlarged."""
+
+    picture: NDArray[np.float64]
+    masks: Mask
+    prediction: Mask | None
+    thin: int  # width of a rater's line
+    num_raters: int
+
+    @property
+    def model_widths(self) -> tuple[int, ...]:
+        return 2 * self.thin + 1, self.thin, 1
+
+    @property
+    def majority(self) -> Mask:
+        more_than_half: Mask = 2 * self.masks.sum(axis=0) > self.num_raters
+        return more_than_half
+
+    @property
+    def is_hidden_by_contours(self) -> bool:
+        """Whether the contours of majority and model cover more than half of what these mark."""
+        if self.prediction is None:
+            return False
+        both = np.stack([self.majority, self.prediction])
+        covered: int = contour(both, self.model_widths[0]).sum()
+        return bool(covered > _HIDDEN * both.sum())
+
+
+def _begin(
+    image: Any, masks: Any, prediction: Any, *, roi: Any, margin: int | None, scale: int | None = None
+) -> _Shown:
+    """What is shown of an image, enlarged, dark outside of the region of interest."""
     image, masks, prediction, roi = shown_part(image, masks, prediction, roi=roi, margin=margin)
-    image = image.astype(np.float64)
     scale = scale or max(1, round(_SIDE / max(image.shape[1:])))
-    picture = _enlarged_picture(image, scale)
+    picture = _enlarged_picture(image.astype(np.float64), scale)
     if roi is not None:
         picture = np.where(_enlarged(roi, scale)[..., None], picture, picture * _SHADE)
-    masks, thin = _enlarged(masks, scale), max(1, scale // 3)
+    large = None if prediction is None else _enlarged(prediction, scale)
+    return _Shown(picture, _enlarged(masks, scale), large, max(1, scale // 3), len(masks))
+
+
+def _draw_contours(shown: _Shown) -> NDArray[np.float64]:
+    picture, masks, thin = shown.picture, shown.masks, shown.thin
     # A dark edge keeps light lines visible on light images.
     picture[contour(masks, thin + 1).any(axis=0)] *= _SHADE
-    if prediction is not None:
-        _draw_model(picture, _enlarged(prediction, scale), widths=(2 * thin + 1, thin, 1))
+    if shown.prediction is not None:
+        _draw_model(picture, shown.prediction, widths=shown.model_widths)
     # Where several lines coincide, they take turns along the diagonal.
     lines = contour(masks, thin)
     turn = (np.indices(lines.shape[1:]).sum(axis=0) // (_DASH * thin)) % np.maximum(lines.sum(axis=0), 1)
     for rater, own in enumerate(lines & (lines.cumsum(axis=0) - 1 == turn)):
         picture[own] = _rgb(RATER_COLOURS[rater % len(RATER_COLOURS)])
+    return picture
+
+
+def _draw_areas(shown: _Shown) -> NDArray[np.float64]:
+    raters, model = shown.majority, np.asarray(shown.prediction)
+    picture = _DIM * shown.picture
+    for area, colour in zip((raters & model, raters & ~model, model & ~raters), AREA_COLOURS.values(), strict=True):
+        picture[area] = _OPAQUE * np.array(_rgb(colour)) + (1 - _OPAQUE) * picture[area]
+    return np.concatenate([picture, _area_key(picture.shape[1])])
+
+
+def _titled(picture: NDArray[np.float64], title: str) -> Picture:
     drawn: Picture = picture.round().astype(np.uint8)
     return np.concatenate([_title_strip(title, drawn.shape[1]), drawn]) if title else drawn
 
@@ -143,13 +248,13 @@ def _window(marks: Sequence[Mask], margin: int | None) -> tuple[Any, ...]:
         marks = [mask[depth[0]] for mask in marks]
     ends = [(0, size) for size in marks[0].shape]
     if margin is not None and any(mask.any() for mask in marks):
-        for axis, (first, last) in enumerate(_extent(marks)):
+        for axis, (first, last) in enumerate(extent_of(marks)):
             ends[axis] = max(0, first - margin), min(ends[axis][1], last + 1 + margin)
     step = -(-max(end - start for start, end in ends) // _LARGEST)
     return (..., *depth, *(slice(start, end, step) for start, end in ends))
 
 
-def _extent(marks: Iterable[Mask]) -> list[tuple[int, int]]:
+def extent_of(marks: Iterable[Mask]) -> list[tuple[int, int]]:
     """Return the first and the last row, and column, that any of the masks (H, W) marks."""
     places = (np.flatnonzero(np.any([mask.any(axis=other) for mask in marks], axis=0)) for other in (1, 0))
     return [(int(found[0]), int(found[-1])) for found in places]
@@ -185,114 +290,39 @@ def _rgb(colour: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(colour.removeprefix("#")))
 
 
+def _letters(size: int) -> Any:
+    import matplotlib as mpl
+    from PIL import ImageFont
+
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
 def _title_strip(title: str, width: int) -> Picture:
     """Return white letters on a dark strip of ``width`` pixels, the title cut to fit."""
-    import matplotlib as mpl
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 13)
+    font = _letters(13)
     while len(title) > 1 and font.getlength(title) > width - 8:
         title = title.rstrip("…")[:-1] + "…"
-    strip = Image.new("RGB", (width, _TITLE_HEIGHT), "#202428")
+    strip = Image.new("RGB", (width, _TITLE_HEIGHT), _STRIP)
     ImageDraw.Draw(strip).text((4, 3), title, fill="#FFFFFF", font=font)
     return np.asarray(strip)
 
 
-# Every rater's mask of a few images, and the votes
+def _area_key(width: int) -> Picture:
+    """Return a strip of ``width`` pixels with the colours of areas and what they mean, in as many lines as it takes."""
+    from PIL import Image, ImageDraw
 
-
-class RatedImage(NamedTuple):
-    """One image with its raters' masks.
-
-    Attributes:
-        caption: beside it.
-        image: ``(C, H, W)`` in [0, 1].
-        masks: ``(R, H, W)`` bool.
-        roi: ``(H, W)`` bool, or None.
-        present: ``(R,)`` bool.
-    """
-
-    caption: str
-    image: NDArray[np.floating[Any]]
-    masks: NDArray[np.bool_]
-    roi: NDArray[np.bool_] | None
-    present: NDArray[np.bool_]
-
-    def shown_part(self) -> RatedImage:
-        """A copy of what :func:`mask_figure` shows of it: a few hundred kilobytes, whatever the size of the image."""
-        window = _square_window(self.masks)
-        step = max(1, -(-max(part.stop - part.start for part in window) // _PIXELS))
-        rows, columns = (slice(part.start, part.stop, step) for part in window)
-        roi = None if self.roi is None else self.roi[rows, columns].copy()
-        image, masks = self.image[:, rows, columns].copy(), self.masks[:, rows, columns].copy()
-        return self._replace(image=image, masks=masks, roi=roi)
-
-
-def mask_figure(images: Sequence[RatedImage], raters: Sequence[str]) -> Figure:
-    """Draw a row an image: the image, each rater's mask, and the share of votes with the majority's outline.
-
-    Args:
-        images: one or more; of more than six raters the first six are shown.
-        raters: names.
-
-    Raises:
-        ValueError: if there is no image, or masks do not have the image's shape.
-    """
-    from matplotlib.figure import Figure as NewFigure
-
-    if not images:
-        raise ValueError("`images` must hold one image or more, found none.")
-    for image in images:
-        expected = (len(raters), *image.image.shape[1:])
-        if image.masks.shape != expected:
-            raise ValueError(f"masks of {image.caption!r} must be {expected}, found {image.masks.shape}.")
-    titles = ["image", *(style.shorten(name, width=12) for name in raters[:MOST_RATERS]), "votes"]
-    windows = [_square_window(image.masks) for image in images]
-    full = style.FIGURE_WIDTH
-    width = (full - _GAP * (len(titles) + 1)) / len(titles)
-    heights = [width * (rows.stop - rows.start) / (columns.stop - columns.start) for rows, columns in windows]
-    total = _HEAD + sum(heights) + _CAPTION * len(heights)
-    with style.figure_style():
-        # At given places: captions run over several panels, which no automatic layout allows.
-        figure = NewFigure(figsize=(full, total))
-        figure.subplots_adjust(_GAP / full, _CAPTION / total, 1 - _GAP / full, 1 - _HEAD / total)
-        figure.subplots_adjust(wspace=_GAP / width, hspace=_CAPTION * len(heights) / sum(heights))
-        bare = {"xticks": [], "yticks": [], "frame_on": False}
-        axes = figure.subplots(len(images), len(titles), squeeze=False, height_ratios=heights, subplot_kw=bare)
-        for ax, title in zip(axes[0], titles, strict=True):
-            ax.set_title(title, fontsize=8, fontweight="normal", loc="center", pad=3)
-        for row, image in zip(axes, images, strict=True):
-            _draw_row(row, image.shown_part())
-    return figure
-
-
-def _square_window(masks: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Return a square around all marks, so that a small lesion can be seen; the whole image where it is large."""
-    sizes = masks.shape[1:]
-    extent = _extent(masks) if masks.any() else [(0, size) for size in sizes]
-    side = int((1 + 2 * _MARGIN) * (max(last - first for first, last in extent) + 1)) + 8
-    if 2 * side > min(sizes):
-        return slice(0, sizes[0]), slice(0, sizes[1])
-    middles = ((first + last) // 2 for first, last in extent)
-    top, left = (min(max(0, middle - side // 2), size - side) for middle, size in zip(middles, sizes, strict=True))
-    return slice(top, top + side), slice(left, left + side)
-
-
-def _draw_row(axes: Sequence[Axes], rated: RatedImage) -> None:
-    image, masks, roi = rated.image, rated.masks, rated.roi
-    look: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": "auto"}
-    axes[0].imshow(np.clip(np.moveaxis(image, 0, -1) if len(image) == 3 else image.mean(0), 0, 1), **look)
-    axes[0].annotate(style.shorten(rated.caption, width=100), (0, 0), xytext=(0, -3), va="top", fontsize=7.5,
-                     color="#59636E", xycoords="axes fraction", textcoords="offset points",
-                     annotation_clip=False)  # fmt: skip
-    share = masks[rated.present].mean(0)
-    drawn = [mask.astype(float) if here else None for mask, here in zip(masks, rated.present, strict=True)]
-    for ax, votes in zip(axes[1:], [*drawn[: len(axes) - 2], share], strict=True):
-        if votes is None:
-            ax.text(0.5, 0.5, "not drawn", ha="center", va="center", fontsize=7, transform=ax.transAxes)
-        else:
-            # Grey by votes; the region of interest is lighter than what lies outside.
-            ax.imshow(votes if roi is None else np.where(roi, 0.2 + 0.8 * votes, 0.0), **look)
-    majority = share > 0.5
-    if majority.any() and not majority.all():
-        axes[-1].contour(majority.astype(float), levels=[0.5], colors=[MODEL_CONTOUR], linewidths=1.0)
+    font, places, x, y = _letters(11), [], 4, 4
+    for label in AREA_COLOURS:
+        length = 15 + round(font.getlength(label))
+        if x > 4 and x + length > width:
+            x, y = 4, y + 16
+        places.append((x, y))
+        x += length + 10
+    strip = Image.new("RGB", (width, y + 16), _STRIP)
+    draw = ImageDraw.Draw(strip)
+    for (label, colour), (left, top) in zip(AREA_COLOURS.items(), places, strict=True):
+        draw.rectangle((left, top, left + 10, top + 10), fill=colour)
+        draw.text((left + 15, top - 2), label, fill="#FFFFFF", font=font)
+    return np.asarray(strip)

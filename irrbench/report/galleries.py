@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, contour_panel
+from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, image_panel
 from irrbench.plots.style import shorten
 from irrbench.report.page import Picture, Stroke
 from irrbench.report.text import sentence
@@ -69,11 +69,9 @@ def make_galleries(
 
 
 def _draw(data: RaterData, place: int, prediction: NDArray[np.bool_], caption: str) -> Picture:
-    shape, present = data.shape(place), data.present(place)
-    # An absent rater keeps a colour: each rater has the same colour in all pictures.
-    masks = data.masks(place) & present.reshape(-1, *[1] * len(shape))
-    margin = max(8, max(shape[-2:]) // 20)
-    pixels = contour_panel(data.image(place), masks, prediction, roi=data.roi(place), margin=margin)
+    masks, present = data.masks(place), data.present(place)
+    margin = max(8, max(data.shape(place)[-2:]) // 20)
+    pixels = image_panel(data.image(place), masks, prediction, present=present, roi=data.roi(place), margin=margin)
     empty = empty_masks([int(mask.sum()) for mask in masks[present]], prediction=int(prediction.sum()))
     return Picture(f"{caption} {empty[0].upper()}{empty[1:]}." if empty else caption, pixels)
 

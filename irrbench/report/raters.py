@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irrbench.plots.panels import RatedImage, mask_figure
+from irrbench.plots.masks import RatedImage, mask_figure
 from irrbench.plots.raters import (
     average_and_naive,
     coefficient_plot,

@@ -14,7 +14,7 @@ import torch
 from irrbench.data.io import read_image
 from irrbench.evaluation import Evaluator
 from irrbench.plots import contour_panel
-from irrbench.plots.panels import RatedImage
+from irrbench.plots.masks import RatedImage
 
 SIDE, RATERS = 64, 4
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, contour_panel
+from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, agreement_panel, contour_panel, image_panel
+from irrbench.plots.panels import AREA_COLOURS
 
 H, W = 9, 11
 
@@ -135,3 +136,65 @@ def test_the_title_stands_above_the_image():
 def test_refuses_shapes_that_do_not_fit(image, masks, prediction, message):
     with pytest.raises(ValueError, match=message):
         contour_panel(np.zeros(image), np.zeros(masks), None if prediction is None else np.zeros(prediction))
+
+
+def nearest_area(panel):
+    """For each pixel the place of its colour among the areas, -1 where it is grey."""
+    colours = np.array([rgb(colour) for colour in AREA_COLOURS.values()], float)
+    distances = np.abs(panel[..., None, :].astype(float) - colours).sum(-1)
+    return np.where(np.ptp(panel, axis=-1) < 10, -1, distances.argmin(-1))
+
+
+def test_areas_are_where_both_mark_or_one_of_them():
+    first, second, third = box(1, 5, 1, 6), box(1, 5, 3, 8), box(2, 3, 2, 10)
+    model = box(3, 8, 3, 9)
+    majority = first.astype(int) + second + third > 1
+    panel = agreement_panel(np.full((1, H, W), 0.5), np.stack([first, second, third]), model, scale=1)[:H]
+    expected = np.select([majority & model, majority & ~model, model & ~majority], [0, 1, 2], -1)
+    np.testing.assert_array_equal(nearest_area(panel), expected)
+
+
+def test_the_key_of_areas_takes_as_many_lines_as_it_needs():
+    masks = np.zeros((2, 96, 96), bool)
+    wide, narrow = (agreement_panel(np.zeros((1, 96, 96)), masks, masks[0], scale=scale) for scale in (4, 1))
+    lines = [panel.shape[0] - 96 * scale for panel, scale in ((wide, 4), (narrow, 1))]
+    assert lines[0] < lines[1]
+    for panel, scale in ((wide, 4), (narrow, 1)):
+        key = panel[96 * scale :]
+        assert all(painted(key, colour).sum() > 100 for colour in AREA_COLOURS.values())
+
+
+def grid(width, shape=(96, 96)):
+    """Lines of this width, twenty pixels apart."""
+    mask = np.zeros(shape, bool)
+    for line in range(width):
+        mask[10 + line :: 20] = mask[:, 10 + line :: 20] = True
+    return mask
+
+
+@pytest.mark.parametrize(("width", "is_thin"), [(1, True), (2, True), (4, False), (8, False)])
+def test_what_contours_would_hide_is_coloured(width, is_thin):
+    masks, model = np.stack([grid(width)] * 3), np.roll(grid(width), 1, 0)
+    image = np.full((1, 96, 96), 0.5)
+    draw = agreement_panel if is_thin else contour_panel
+    np.testing.assert_array_equal(image_panel(image, masks, model), draw(image, masks, model))
+    np.testing.assert_array_equal(image_panel(image, masks), contour_panel(image, masks))  # without a model
+
+
+@pytest.mark.parametrize("width", [2, 8])
+def test_a_rater_who_is_absent_is_not_drawn_and_has_no_vote(width):
+    masks, image = (
+        np.stack([grid(width), np.roll(grid(width), 1, 0), np.ones((96, 96), bool)]),
+        np.full((1, 96, 96), 0.5),
+    )
+    model = grid(width)
+    shown = image_panel(image, masks, model, present=[True, True, False])
+    expected = agreement_panel(image, masks[:2], model) if width == 2 else contour_panel(image, masks[:2], model)
+    np.testing.assert_array_equal(shown, expected)
+
+
+def test_an_area_that_nobody_marks_is_no_thin_one():
+    masks = np.zeros((3, H, W), bool)
+    np.testing.assert_array_equal(
+        image_panel(np.zeros((1, H, W)), masks, masks[0]), contour_panel(np.zeros((1, H, W)), masks, masks[0])
+    )

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from irrbench.plots import save_figure
-from irrbench.plots.panels import RatedImage, mask_figure
+from irrbench.plots.masks import RatedImage, mask_figure
 from irrbench.plots.raters import (
     average_and_naive,
     coefficient_plot,
