@@ -66,6 +66,13 @@ class Foreground(NamedTuple):
             return np.rint(self.values.clip(0, 1).astype(np.float64) * 65535).astype(np.uint16)
         return self.values.astype(np.uint8 if self.certain == 255 else np.uint16)
 
+    def shares(self) -> NDArray[np.float32]:
+        """The probability; of a mask 0 and 1."""
+        if self.certain is None:
+            return np.asarray(self.values, dtype=bool).astype(np.float32)
+        shares: NDArray[np.float32] = np.divide(self.values, self.certain, dtype=np.float32)
+        return shares
+
 
 class Known(NamedTuple):
     """What is known before any file is read: class numbers that are foreground, and names by number (nnU-Net's)."""
@@ -130,10 +137,16 @@ class Facts(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What the values of a folder mean, and that in words."""
+    """What the values of a folder mean, that in words, and how many files an image has."""
 
     kind: Kind
     text: str
+    num_samples: int = 1
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether there is something to cut: probabilities, or the mean of several masks."""
+        return self.kind == "probability" or self.num_samples > 1
 
 
 def read_foreground(

@@ -1,4 +1,4 @@
-"""Finished predictions of any framework: a folder of masks or probability maps, one file an image.
+"""Finished predictions of any framework: a folder of masks or probability maps, one file an image or several samples.
 
 Each file is read once: :class:`Predictions` keep the masks in memory, and the choice of a threshold counts the pixels
 of an image at all candidates in one pass.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ from irrbench.data.io import Files, files_by_id, in_threads
 from irrbench.data.layout import level_problem
 from irrbench.data.naming import check_names, relate_names
 from irrbench.data.nnunet import EXTRAS, FILES, Archive, in_image_axes, read_labels, reorients
-from irrbench.data.problems import DataError, Problem, ReadError, collecting, some_text
+from irrbench.data.problems import DataError, Problem, ReadError, collecting, many, some_text
 from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import Mask
 from irrbench.data.values import is_framed
@@ -46,7 +47,9 @@ from irrbench.scores import CrossTable, EmptyReference, record
 
 Result = TypeVar("Result")
 Classes = Sequence[int] | None
-Use = Callable[["Foreground", int], Result]  # what is made of one image's prediction and the image's index
+Use = Callable[[Iterator["Foreground"], int], Result]  # what is made of an image's files, read in turn, and its index
+Groups = dict[str, tuple[Path, ...]]
+_SAMPLE = re.compile(r"(.+)_s(\d+)")
 CANDIDATES = tuple(number / 100 for number in range(1, 100))
 log = logging.getLogger(__name__)
 
@@ -57,7 +60,8 @@ class Predictions:
 
     ``masks_alone`` says that the files hold masks, so that no threshold could be chosen, and ``values`` how the files
     were read, such as ``probabilities, 8 bit`` or ``masks 0/255``. Probabilities are kept where they were asked for: 8
-    and 16 bit as in the files, floats in steps of 1/65535.
+    and 16 bit as in the files, floats in steps of 1/65535. Where an image has several samples, its mask is cut out of
+    their mean, and each sample by itself.
     """
 
     data: RaterData
@@ -66,15 +70,29 @@ class Predictions:
     masks_alone: bool = False
     values: str = ""
     packed_probabilities: tuple[bytes, ...] = field(default=(), repr=False)
+    packed_samples: tuple[tuple[bytes, ...], ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.packed)
 
     def prediction(self, index: int) -> Mask:
         """The predicted mask of image ``index``, bool ``(*S)``; no file is opened."""
+        return self._unpack(self.packed[index], index)
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples each image has; 1 of a model that gives one mask."""
+        return len(self.packed_samples[0]) if self.packed_samples else 1
+
+    def samples(self, index: int) -> Mask:
+        """The samples of image ``index``, bool ``(M, *S)``; of a model without samples its mask."""
+        packed = self.packed_samples[index] if self.packed_samples else (self.packed[index],)
+        return np.stack([self._unpack(sample, index) for sample in packed])
+
+    def _unpack(self, packed: bytes, index: int) -> Mask:
         shape = self.data.shape(index)
-        packed = np.frombuffer(zlib.decompress(self.packed[index]), np.uint8)
-        return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
+        bits = np.frombuffer(zlib.decompress(packed), np.uint8)
+        return np.unpackbits(bits, count=math.prod(shape)).astype(bool).reshape(shape)
 
     def probability(self, index: int) -> NDArray[np.float32]:
         """The probability of the foreground of image ``index``, ``(*S)``, above the threshold where the mask is.
@@ -110,6 +128,9 @@ def load_predictions(
     classes the second is taken, of more ``classes`` says which count. A file may have its image's original size where
     ``data`` was loaded with ``max_side``. What nnU-Net writes beside its predictions is skipped.
 
+    A folder whose files are all named ``<id>_s0.*``, ``<id>_s1.*``, ... holds the samples of a probabilistic model, as
+    many for each image. The mask is then the mean of an image's samples, cut above ``threshold``.
+
     Args:
         root: the folder.
         data: the raters' data.
@@ -128,23 +149,58 @@ def load_predictions(
         raise ValueError(f"threshold={threshold}: expected a probability between 0 and 1")
     wanted = data if split is None else data.split(split)
 
-    def pack(found: Foreground, _: int) -> tuple[bytes, bool, bool | None, bytes]:
+    def pack(samples: Iterator[Foreground], _: int) -> _Packed:
+        each: list[bytes] = []
+
+        def kept() -> Iterator[Foreground]:
+            for sample in samples:
+                each.append(_pack(sample.cut(threshold)))
+                yield sample
+
+        found = _mean(kept())
         mask = found.cut(threshold)
         is_marked = bool(mask.any())
         framed = is_framed(mask) if is_marked and not mask.all() else None
         steps = zlib.compress(found.steps().tobytes(), 1) if keep_probabilities else b""
-        return zlib.compress(np.packbits(mask).tobytes(), 1), is_marked, framed, steps
+        return _Packed(each[0] if len(each) == 1 else _pack(mask), is_marked, framed, steps, tuple(each))
 
     results, reading = _read_all(Path(root), data, wanted, pack, classes, progress=progress)
-    if keep_probabilities and reading.kind != "probability":
+    if keep_probabilities and not reading.has_probabilities:
         expected, remedy = "probabilities, which brier and ece score", "leave out these scores, or save probabilities"
         raise MasksAloneError([Problem(str(root), reading.text, expected, remedy)])
-    odd = doubt(reading, [result[1] for result in results], [result[2] for result in results])
+    odd = doubt(reading, [result.is_marked for result in results], [result.framed for result in results])
     if odd:
         log.warning("%s: %s%s", root, reading.text, odd)
-    kept = tuple(result[3] for result in results) if keep_probabilities else ()
-    masks = tuple(result[0] for result in results)
-    return Predictions(wanted, threshold, masks, values=reading.text + odd, packed_probabilities=kept)
+    return Predictions(
+        wanted,
+        threshold,
+        tuple(result.mask for result in results),
+        values=reading.text + odd,
+        packed_probabilities=tuple(result.steps for result in results) if keep_probabilities else (),
+        packed_samples=tuple(result.samples for result in results) if reading.num_samples > 1 else (),
+    )
+
+
+class _Packed(NamedTuple):
+    """What is kept of an image's files."""
+
+    mask: bytes
+    is_marked: bool
+    framed: bool | None
+    steps: bytes  # of its probabilities
+    samples: tuple[bytes, ...]
+
+
+def _pack(mask: Mask) -> bytes:
+    return zlib.compress(np.packbits(mask).tobytes(), 1)
+
+
+def _mean(samples: Iterator[Foreground]) -> Foreground:
+    """The mean of an image's samples as a probability; what is alone as it is."""
+    first, total, num = next(samples), None, 1
+    for sample in samples:
+        total, num = sample.shares() + (first.shares() if total is None else total), num + 1
+    return first if total is None else Foreground(total / num, 1.0)
 
 
 class MasksAloneError(DataError):
@@ -207,9 +263,9 @@ def choose_threshold(
     if not len(wanted):
         raise DataError([Problem(str(root), f"no {split} image", "images to choose on", "give a threshold")])
 
-    def score_image(found: Foreground, index: int) -> NDArray[np.float64]:
+    def score_image(samples: Iterator[Foreground], index: int) -> NDArray[np.float64]:
         by_cut = cut_scores(
-            levels=torch.from_numpy(found.levels(edges))[None],
+            levels=torch.from_numpy(_mean(samples).levels(edges))[None],
             score=score,
             num_levels=len(edges) + 1,
             **references(wanted, index),
@@ -221,7 +277,7 @@ def choose_threshold(
 
     lacking = f"a prediction for each {split} image, as the threshold is chosen on these", "add it, or give a threshold"
     results, reading = _read_all(Path(root), data, wanted, score_image, classes, progress=progress, lacking=lacking)
-    if reading.kind != "probability":
+    if not reading.has_probabilities:
         remedy = "give a threshold, or save them"
         raise MasksAloneError([Problem(str(root), "masks alone", "probabilities to cut", remedy)])
     scores = np.stack(results)
@@ -269,7 +325,9 @@ def _read_all(
         DataError: with every problem of every file.
     """
     is_nnunet = any((root / name).is_file() for name in FILES)
-    files, problems = _find_files(root, data.image_ids, is_nnunet=is_nnunet)
+    named, problems = _find_files(root, data.image_ids, is_nnunet=is_nnunet)
+    groups = _group_samples(named, data.image_ids)
+    files = {name: paths[0] for name, paths in groups.items()}
     if _mean_no_wanted(files, data.image_ids, wanted.image_ids):
         found = f"names that are no ids of the data ({some_text(list(files))})"
         expected = f"those of the images: {some_text(wanted.image_ids)}"
@@ -284,6 +342,8 @@ def _read_all(
         lacking=lacking,
         wanted=wanted.image_ids,
     )
+    numbers = {name: len(groups[name]) for name in wanted.image_ids if name in groups}
+    problems += _unequal_numbers(root, numbers)
     labels: dict[int, str] = {}
     with collecting(problems, str(root / FILES[0])):
         labels = read_labels(root / FILES[0]) if is_nnunet else {}
@@ -294,31 +354,65 @@ def _read_all(
     library, unknown = reorients(root, volumes) if volumes else (None, [])
     problems += [problem for problem in unknown if problem not in problems]
 
-    def read(index: int, kind: Kind | None = None) -> tuple[Result, Facts] | Problem:
-        path, affine, source = files[wanted.image_ids[index]], wanted.affine(index), wanted.sources[index]
+    def read(index: int, kind: Kind | None = None) -> tuple[Result, dict[str, Facts]] | Problem:
+        paths, affine, source = groups[wanted.image_ids[index]], wanted.affine(index), wanted.sources[index]
         axes = partial(in_image_axes, affine=affine, library=library) if index in archives else None
         turn, exif = (source.turn, source.exif) if isinstance(source, FolderImage) else (1, None)
+        facts: dict[str, Facts] = {}
+
+        def samples() -> Iterator[Foreground]:
+            for path in paths:
+                found, facts[str(path)] = read_foreground(
+                    path, wanted.packed[index], known, kind, archive_axes=axes, like=affine, turn=turn, exif=exif
+                )
+                yield found
+
         try:
-            found, facts = read_foreground(
-                path, wanted.packed[index], known, kind, archive_axes=axes, like=affine, turn=turn, exif=exif
-            )
-            return use(found, index), facts
+            return use(samples(), index), facts
         except ReadError as error:
-            return error.at(str(path))
+            return error.at(str(paths[len(facts)]))
 
     results = dict(
         zip(indices, in_threads(read, indices, label=f"reading {root.name}", progress=progress), strict=True)
     )
     facts = {i: result[1] for i, result in results.items() if not isinstance(result, Problem)}
-    names = {i: str(files[wanted.image_ids[i]]) for i in facts}
-    reading, contradictions = decide_predictions(str(root), {names[i]: fact for i, fact in facts.items()}, known)
+    of_files = {name: fact for found in facts.values() for name, fact in found.items()}
+    reading, contradictions = decide_predictions(str(root), of_files, known)
     problems += contradictions
-    again = [] if problems else [i for i, fact in facts.items() if not fact.means(reading.kind)]
+    odd = [i for i, found in facts.items() if not all(fact.means(reading.kind) for fact in found.values())]
+    again = [] if problems else odd
     results |= {i: read(i, reading.kind) for i in again}
     problems += [result for result in results.values() if isinstance(result, Problem)]
     if problems:
         raise DataError(problems)
+    num = next(iter(numbers.values()), 1)
+    if num > 1:
+        reading = reading._replace(text=f"{reading.text}, {num} samples an image", num_samples=num)
     return [result[0] for result in results.values() if not isinstance(result, Problem)], reading
+
+
+def _group_samples(files: Files, known: Collection[str]) -> Groups:
+    """The files of each image: one, or its samples where all names are ``<id>_s<number>`` and none is an id itself."""
+    found = {name: _SAMPLE.fullmatch(name) for name in files}
+    ids = {match[1] for match in found.values() if match}
+    if not all(found.values()) or ids.isdisjoint(known) or not found.keys().isdisjoint(known):
+        return {name: (path,) for name, path in files.items()}
+    groups: Groups = {}
+    for name, match in found.items():
+        if match:
+            groups[match[1]] = (*groups.get(match[1], ()), files[name])
+    return groups
+
+
+def _unequal_numbers(root: Path, numbers: Mapping[str, int]) -> list[Problem]:
+    """A problem where images have different numbers of samples."""
+    by_number: dict[int, list[str]] = {}
+    for name, number in numbers.items():
+        by_number.setdefault(number, []).append(name)
+    if len(by_number) < 2:
+        return []
+    found = " and ".join(f"{many(number, 'sample')} of {some_text(names)}" for number, names in by_number.items())
+    return [Problem(str(root), found, "as many samples of each image", "add or remove some: scores depend on it")]
 
 
 def _mean_no_wanted(files: Files, ids: Sequence[str], wanted: Sequence[str]) -> bool:
