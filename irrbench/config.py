@@ -463,6 +463,12 @@ def _check_scores(config: BenchmarkConfig) -> None:
             f"scores: the first one chooses {what}, by masks; found {scores[0].name}, which is of {takes}. Put a score "
             "of masks first, such as iou."
         )
+    of_samples = [score.name for score in scores if EVIDENCE[score.evidence].takes == "samples"]
+    if of_samples and not config.predictions:
+        raise ConfigError(
+            f"scores: {', '.join(of_samples)} is of several samples an image, and the models of a grid give one mask. "
+            "Score finished predictions (<id>_s0, <id>_s1, ...), or leave it out."
+        )
 
 
 def _check_store(tracking_uri: str | None) -> None:

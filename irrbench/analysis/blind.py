@@ -152,7 +152,7 @@ def score_blind(
     rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference, **options}
     metric = SegmentationBounds(scores, from_logits=False, rebuilt=True, **rules)
     for index, image_id in enumerate(data.image_ids):
-        metric.update(mask, **references(data, index), image_id=[image_id])
+        metric.update(mask, **references(data, index), image_id=[image_id], samples=mask[:, None])
     return metric.per_image()
 
 
@@ -170,7 +170,7 @@ def blind_table(
     Args:
         data: all images.
         image_ids: those to score it on; they are never among those it is fitted on.
-        scores: the main one, which sets the threshold, first.
+        scores: the first of masks sets the threshold.
         ties: see :func:`irrbench.segmentation_bounds`.
         empty_reference: likewise.
         options: of the scores' evidence, such as ``tolerance``.
@@ -182,4 +182,7 @@ def blind_table(
     fit = data.subset([i for i, name in enumerate(data.image_ids) if name in train - scored])
     test = data.subset([i for i, name in enumerate(data.image_ids) if name in scored])
     rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference, **options}
-    return score_blind(fit_blind(fit, score=scores[0], **rules), test, scores=scores, **rules)
+    of_masks = [score for score in scores if EVIDENCE[record(score).evidence].takes == "mask"]
+    if not of_masks:
+        raise BlindError(f"no blind guess: a threshold makes it a mask, and {', '.join(scores)} score no masks.")
+    return score_blind(fit_blind(fit, score=of_masks[0], **rules), test, scores=scores, **rules)

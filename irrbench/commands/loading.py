@@ -235,11 +235,13 @@ def score_predictions(
     try:
         for index, image_id in enumerate(track(data.image_ids, total=len(data), label=f"scoring {name}")):
             has_panel = index < evaluator.panels.num_panels
+            has_samples = "samples" in evaluator.metric.takes
             evaluator.update(
                 torch.from_numpy(predictions.prediction(index))[None],
                 **references(data, index),
                 image_id=[image_id],
                 image=torch.from_numpy(data.image(index))[None] if has_panel else None,
+                samples=torch.from_numpy(predictions.samples(index))[None] if has_samples else None,
             )
         evaluator.finish()
     except BaseException as error:
@@ -258,6 +260,8 @@ def predictions_digest(name: str, predictions: Predictions, rules: Mapping[str, 
     data = predictions.data
     digest = hashlib.sha256(json.dumps([name, data.digest(), dict(rules)], sort_keys=True, default=str).encode())
     for index, image_id in enumerate(data.image_ids):
-        mask = predictions.prediction(index)
-        digest.update(f"{image_id} {mask.dtype} {mask.shape} ".encode() + np.ascontiguousarray(mask).tobytes())
+        masks = [predictions.prediction(index)]
+        masks += list(predictions.samples(index)) if predictions.num_samples > 1 else []
+        for mask in masks:
+            digest.update(f"{image_id} {mask.dtype} {mask.shape} ".encode() + np.ascontiguousarray(mask).tobytes())
     return digest.hexdigest()[:32]

@@ -183,7 +183,7 @@ class SegmentationBounds(PatternsMetric):
         return numbers if self.class_names is None else self.class_names
 
     @property
-    def _takes(self) -> set[str]:
+    def takes(self) -> set[str]:
         """What the scores are of, apart from vote patterns."""
         return {EVIDENCE[kind].takes for kind in self._kinds}
 
@@ -242,7 +242,7 @@ class SegmentationBounds(PatternsMetric):
         unusable = self._check_predictions(preds)
         masks, roi, present, void = self._take_out_void(masks, roi, present)
         mask, drawn = self._cut(preds, masks.ndim - 2, void), None
-        if samples is not None and "samples" in self._takes:
+        if samples is not None and "samples" in self.takes:
             no_numbers = self._check_predictions(samples, "samples")
             drawn = self._cut_samples(samples, masks, void)
             unusable = no_numbers if unusable is None or no_numbers is None else unusable | no_numbers
@@ -356,7 +356,7 @@ class SegmentationBounds(PatternsMetric):
         """Evidence other than votes as numbers, ``(B, classes * kinds * readings * candidates * fields * R)``."""
         found = []
         arguments |= {"validate": self._validates(masks)}
-        preds = {takes: self._prediction(takes, parts[takes], masks.ndim - 2) for takes in self._takes}
+        preds = {takes: self._prediction(takes, parts[takes], masks.ndim - 2) for takes in self.takes}
         for c in [None] if self.num_classes is None else self._scored:
             of_class = masks if c is None else masks == c
             for kind in self._kinds:
