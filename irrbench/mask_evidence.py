@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import OrderedDict
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
@@ -34,7 +35,8 @@ TOLERANCE, LESION_IOU = 2.0, 0.1
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Box = tuple[slice, ...]
-_KEPT_BYTES = 2**27  # of references' features, in one process
+_KEPT_BYTES = 2**28  # of references' features, in one process
+_READINGS: tuple[Reading, ...] = ("negative", "positive")
 
 
 @dataclass(frozen=True)
@@ -101,30 +103,33 @@ class MaskMeasure:
         features: of one mask: a function of the part of it that has marks, bool ``(*S)``, of where that begins in the
             image, ``(D,)``, and of the geometry; a tuple of arrays.
         measure: the fields but ``roi`` ``(n, F - 1)`` of ``n`` pairs of features (reference, candidate).
-        max_pixels: of the part of a mask that has marks; more is refused.
+        max_pixels: of the region of interest; more would not fit into memory and is refused.
     """
 
     name: str
     table: type[Any]
     features: Callable[[Bools, tuple[int, ...], Geometry], Any]
     measure: Callable[[Sequence[tuple[Any, Any]], Geometry], Floats]
-    max_pixels: int = 2**31
+    max_pixels: int = 2**29
 
 
 class _Fixed(NamedTuple):
     """What the raters' masks decide."""
 
-    fields: Floats  # (4, F, n) of naive rater, blank mask, average rater and majority
-    references: tuple[Any, ...]  # features, by fold
+    fields: Floats  # (readings, 4, F, n) of naive rater, blank mask, average rater and majority
+    references: tuple[tuple[Any, ...], ...]  # features, by reading and fold
 
     @property
     def nbytes(self) -> int:
-        kept = {id(array): int(array.nbytes) for reference in self.references for array in reference}
+        kept = {id(array): int(array.nbytes) for of in self.references for reference in of for array in reference}
         return int(self.fields.nbytes) + sum(kept.values())
 
 
 class FixedCache:
-    """The most recently used :class:`_Fixed`, up to a number of bytes.
+    """:class:`_Fixed` of images, up to a number of bytes.
+
+    Which one gives way to a new one is drawn by chance: of a data set that is larger than the memory the least recently
+    used would always be those that come next.
 
     Example:
         >>> cache = FixedCache(max_bytes=0)
@@ -134,8 +139,8 @@ class FixedCache:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes, self.nbytes, self.hits = max_bytes, 0, 0
-        self._entries: OrderedDict[bytes, _Fixed] = OrderedDict()
-        self._lock = Lock()
+        self._entries: dict[bytes, _Fixed] = {}
+        self._lock, self._random = Lock(), random.Random(0)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -144,16 +149,15 @@ class FixedCache:
         """The entry of a key, made where it is not known."""
         with self._lock:
             if key in self._entries:
-                self._entries.move_to_end(key)
                 self.hits += 1
                 return self._entries[key]
         entry = make()
         with self._lock:
             if key not in self._entries and entry.nbytes <= self.max_bytes:
+                while self.nbytes + entry.nbytes > self.max_bytes:
+                    self.nbytes -= self._entries.pop(self._random.choice(list(self._entries))).nbytes
                 self._entries[key] = entry
                 self.nbytes += entry.nbytes
-            while self.nbytes > self.max_bytes:
-                self.nbytes -= self._entries.popitem(last=False)[1].nbytes
         return entry
 
     def clear(self) -> None:
@@ -178,9 +182,11 @@ class MaskEvidence:
         spacing: ``(D,)`` or ``(B, D)``, length of a pixel along each spatial axis; 1 if not given.
         tolerance: see :class:`Geometry`.
         lesion_iou: see :class:`Geometry`.
+        validate: whether to look at the values of masks; without it anything but 0 is marked.
 
     Raises:
-        ValueError: for shapes that do not belong together, and lengths that are not greater than 0.
+        ValueError: for shapes that do not belong together, values that are no mask's, lengths that are not greater
+            than 0, and regions of interest of too many pixels.
     """
 
     def __init__(
@@ -194,20 +200,22 @@ class MaskEvidence:
         spacing: Tensor | Sequence[float] | None = None,
         tolerance: float = TOLERANCE,
         lesion_iou: float = LESION_IOU,
+        validate: bool = True,
     ) -> None:
         check_shapes(masks, roi, preds, present)
-        masks, self.present = blank_absent(masks, present, validate=False)
+        masks, self.present = blank_absent(masks, present, validate=validate)
         self._measure, self._has_preds = measure, preds is not None
-        marks = _as_bools(masks, "masks")
-        regions = None if roi is None else _as_bools(roi, "roi")
-        predicted = None if preds is None else _as_bools(preds, "preds")
+        marks = _as_bools(masks, "masks", validate=validate)
+        regions = None if roi is None else _as_bools(roi, "roi", validate=validate)
+        predicted = None if preds is None else _as_bools(preds, "preds", validate=validate)
         lengths = spacings(spacing, len(masks), masks.ndim - 2)
         options: dict[str, Any] = {"tolerance": check_tolerance(tolerance), "lesion_iou": lesion_iou}
         there = self.present.cpu().numpy()
         self._images = [
             _Image(
                 measure,
-                marks[i][there[i]],
+                marks[i],
+                there[i],
                 None if regions is None else regions[i],
                 None if predicted is None else predicted[i],
                 lengths[i],
@@ -225,7 +233,7 @@ class MaskEvidence:
         fields = np.zeros((len(candidates), num_fields, *self.present.shape))
         for i, (image, there) in enumerate(zip(self._images, self.present.cpu().numpy(), strict=True)):
             if there.sum() > 1:
-                fields[:, :, i, there] = image.fields(ties)
+                fields[:, :, i, there] = image.fields[_READINGS.index(ties)]
         return {name: self._measure.table(*torch.from_numpy(x)) for name, x in zip(candidates, fields, strict=True)}
 
 
@@ -236,6 +244,7 @@ class _Image:
         self,
         measure: MaskMeasure,
         masks: Bools,
+        there: Bools,
         roi: Bools | None,
         pred: Bools | None,
         spacing: tuple[float, ...],
@@ -243,9 +252,12 @@ class _Image:
     ) -> None:
         self._measure, self._roi, self._shape, self._pred = measure, roi, masks.shape[1:], pred
         region = tuple(slice(0, n) for n in self._shape) if roi is None else box_of(roi)
-        sides = [(part.stop - part.start) * length for part, length in zip(region, spacing, strict=True)]
-        self._geometry = Geometry(self._shape, spacing, math.hypot(*sides), **options)
+        lengths = [part.stop - part.start for part in region]
+        check_pixels(measure.name, lengths, measure.max_pixels)
+        diagonal = math.hypot(*(n * length for n, length in zip(lengths, spacing, strict=True)))
+        self._geometry = Geometry(self._shape, spacing, diagonal, **options)
         self._region, self._size = region, math.prod(self._shape) if roi is None else int(roi.sum())
+        masks = masks if there.all() else masks[there]  # a copy, which large volumes are spared
         union: Bools = np.any(masks[(slice(None), *region)], axis=0)
         self._box = _common_box(union, region)
         self._masks = masks[(slice(None), *self._box)]
@@ -253,18 +265,19 @@ class _Image:
             self._masks = self._masks & roi[self._box]
         self._known: dict[tuple[bytes, str], Any] = {}
 
-    def fields(self, ties: Reading) -> Floats:
-        """``(4 or 5, F, n)``."""
+    @cached_property
+    def fields(self) -> Floats:
+        """``(readings, 4 or 5, F, n)``."""
+        num, num_fields = len(self._masks), len(self._measure.table._fields)
         if not self._size:
-            return np.zeros((4 + (self._pred is not None), len(self._measure.table._fields), len(self._masks)))
-        fixed = CACHE.find(self._key + ties.encode(), lambda: self._fixed(ties))
+            return np.zeros((len(_READINGS), 4 + (self._pred is not None), num_fields, num))
+        fixed = CACHE.find(self._key, self._fixed)
         self._known.clear()
         if self._pred is None:
             return fixed.fields
         box = _common_box(self._pred[self._region], self._region)
-        marks = self._pred[box] if self._roi is None else self._pred[box] & self._roi[box]
-        model = self._features(marks, box)
-        return np.concatenate([fixed.fields, self._compare(fixed.references, [[model] * len(self._masks)])])
+        model = self._features(self._pred[box] if self._roi is None else self._pred[box] & self._roi[box], box)
+        return np.concatenate([fixed.fields, self._compare(fixed.references, [[[model] * num]] * len(_READINGS))], 1)
 
     @property
     def _key(self) -> bytes:
@@ -275,45 +288,56 @@ class _Image:
             told.update(np.packbits(self._roi[self._region]).tobytes() + repr(self._region).encode())
         return told.digest()
 
-    def _fixed(self, ties: Reading) -> _Fixed:
+    def _fixed(self) -> _Fixed:
         masks, num = self._masks, len(self._masks)
         votes = masks.sum(0, dtype=np.uint8)
-        is_marked = np.greater_equal if ties == "positive" else np.greater
-        references = tuple(self._features(is_marked(2 * (votes - mask), num - 1), self._box) for mask in masks)
         whole = np.ones([part.stop - part.start for part in self._region], bool)
         floor = self._features(whole if self._roi is None else self._roi[self._region], self._region)
         blank = self._features(np.zeros_like(masks[0]), self._box)
-        majority = self._features(is_marked(2 * votes, num), self._box)
         raters = [self._features(mask, self._box) for mask in masks]
-        return _Fixed(self._compare(references, [[floor] * num, [blank] * num, raters, [majority] * num]), references)
+        references, candidates = [], []
+        for is_marked in (np.greater, np.greater_equal):  # ties as background, as foreground
+            references.append(tuple(self._features(is_marked(2 * (votes - mask), num - 1), self._box) for mask in masks))
+            majority = self._features(is_marked(2 * votes, num), self._box)
+            candidates.append([[floor] * num, [blank] * num, raters, [majority] * num])
+        return _Fixed(self._compare(references, candidates), tuple(references))
 
     def _features(self, mask: Bools, box: Box) -> Any:
         """Features of a mask; masks that are equal share them."""
         key = np.packbits(mask).tobytes(), str(box)
         if key not in self._known:
-            if mask.size > self._measure.max_pixels:
-                raise ValueError(
-                    f"{self._measure.name} of a mask with marks over {mask.shape} = {mask.size:,} pixels; at most "
-                    f"{self._measure.max_pixels:,} fit into memory. Score a smaller region of interest, or patches."
-                )
             self._known[key] = self._measure.features(mask, tuple(part.start for part in box), self._geometry)
         return self._known[key]
 
-    def _compare(self, references: Sequence[Any], candidates: Sequence[Sequence[Any]]) -> Floats:
-        """Fields ``(candidates, F, n)``; equal pairs are measured once."""
-        places: dict[tuple[int, int], int] = {}
-        pairs: list[tuple[Any, Any]] = []
-        wanted = []
-        for row in candidates:
-            for reference, candidate in zip(references, row, strict=True):
-                place = places.setdefault((id(reference), id(candidate)), len(pairs))
-                if place == len(pairs):
-                    pairs.append((reference, candidate))
-                wanted.append(place)
-        measured = self._measure.measure(pairs, self._geometry)
+    def _compare(self, references: Sequence[Sequence[Any]], candidates: Sequence[Sequence[Sequence[Any]]]) -> Floats:
+        """Fields ``(readings, candidates, F, n)``; equal pairs are measured once."""
+        pairs = [
+            pair
+            for of, rows in zip(references, candidates, strict=True)
+            for row in rows
+            for pair in zip(of, row, strict=True)
+        ]
+        distinct = {(id(reference), id(candidate)): (reference, candidate) for reference, candidate in pairs}
+        places = {key: place for place, key in enumerate(distinct)}
+        measured = self._measure.measure(list(distinct.values()), self._geometry)
         fields = np.concatenate([measured, np.full((len(measured), 1), float(self._size))], 1)
-        by_candidate: Floats = fields[wanted].reshape(len(candidates), len(references), -1).transpose(0, 2, 1)
+        wanted = fields[[places[id(reference), id(candidate)] for reference, candidate in pairs]]
+        shape = len(references), len(candidates[0]), len(references[0]), -1
+        by_candidate: Floats = wanted.reshape(shape).swapaxes(2, 3)
         return by_candidate
+
+
+def check_pixels(name: str, shape: Sequence[int], most: int) -> None:
+    """Refuse what would not fit into memory.
+
+    Raises:
+        ValueError: with the size.
+    """
+    if math.prod(shape) > most:
+        raise ValueError(
+            f"{name} of {' x '.join(map(str, shape))} = {math.prod(shape):,} pixels would not fit into memory; at most "
+            f"{most:,} are taken. Pass a smaller region of interest (`roi`), or score patches."
+        )
 
 
 def box_of(mask: Bools) -> Box:
@@ -339,8 +363,8 @@ def _common_box(mask: Bools, region: Box) -> Box:
     )
 
 
-def _as_bools(x: Tensor, name: str) -> Bools:
-    marks = as_foreground(x, name, validate=False)
+def _as_bools(x: Tensor, name: str, *, validate: bool) -> Bools:
+    marks = as_foreground(x, name, validate=validate)
     bools: Bools = (marks if marks.dtype is torch.bool else marks != 0).cpu().numpy()
     return bools
 

@@ -14,9 +14,10 @@ Source: Maier-Hein et al. 2024, doi 10.1038/s41592-023-02151-z (definitions); Ni
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,13 @@ from torch import Tensor
 from irrbench.mask_evidence import Bools, ComparedMasks, Floats, Geometry, MaskMeasure, box_of, check_spacing
 
 Ints = NDArray[np.int64]
-_FAR = 2**30  # columns, of a line without a border pixel
-_REACH = {1: 0, 2: 12, 3: 4}  # lines, along each axis, that are searched before a tree is asked
-_MOST_CELLS = 2**26  # of the windows of all masks together; above, a tree is asked for everything
-_CELLS_A_POINT = 200  # ... and above this, as so many cells cost what one question costs
+Step = tuple[int, ...]
+_FAR = 2**14  # pixels of a line, up to which 16 bits hold its distances
+_REACH = {2: 12, 3: 5}  # lines, in each direction, that are searched before a tree is asked
+_ROWS, _POINTS = 16, 2**12  # lines, each way, and points of a plane that are looked at together
+_MOST_CELLS = 2**26  # of the windows that are searched together; where one is twice as large a tree is asked
+_CELLS_A_POINT = 1000  # ... and above this, as so many cells cost what one question costs
+_PART = 2**18  # numbers that are looked at together
 _ROUNDING = 1e-9  # a distance of 3 pixels of .1 is within .3
 QUANTILE = 0.95
 
@@ -51,29 +55,60 @@ class SurfaceTable(ComparedMasks, _SurfaceFields):
 
 
 class Border(NamedTuple):
-    """Border pixels of a mask."""
+    """Border pixels of a mask: their places, or a whole box."""
 
-    points: NDArray[np.int32]  # (n, D), places in the image
-    box: NDArray[np.int32]  # (2, D), first and last place of a mask that is a whole box; (0, D) of others
+    points: NDArray[np.int32]  # (n, D), places in the image, axis by axis in memory; none of a box
+    ends: NDArray[np.int32]  # (2, D), first and last place along each axis; (0, D) of an empty mask
+
+    @property
+    def is_box(self) -> bool:
+        """Whether the mask is a box without a hole."""
+        return not len(self.points) and len(self.ends) > 0
+
+    @property
+    def size(self) -> int:
+        """Number of border pixels."""
+        if not self.is_box:
+            return len(self.points)
+        sides = self.ends[1].astype(int) - self.ends[0] + 1
+        return math.prod(sides.tolist()) - math.prod((sides - 2).clip(0).tolist())
+
+    @property
+    def places(self) -> NDArray[np.int32]:
+        """Of all border pixels, ``(n, D)``."""
+        if not self.is_box:
+            return self.points
+        grids = [np.meshgrid(*face, indexing="ij") for face in self.faces]
+        return np.concatenate([np.stack([x.reshape(-1) for x in grid]).T for grid in grids]).astype(np.int32)
+
+    @property
+    def faces(self) -> list[list[range]]:
+        """A box's border in parts that share no pixel: of each the places along each axis."""
+        sides = [range(low, high + 1) for low, high in self.ends.T.tolist()]
+        return [
+            [other[1:-1] for other in sides[:axis]] + [range(end, end + 1)] + sides[axis + 1 :]
+            for axis, side in enumerate(sides)
+            for end in sorted({side[0], side[-1]})
+        ]
 
 
-def border(mask: Bools, origin: Sequence[int] = (0, 0), _geometry: Geometry | None = None) -> Border:
+def border(mask: Bools, origin: Sequence[int] | None = None, _geometry: Geometry | None = None) -> Border:
     """Border pixels of a mask.
 
     Args:
         mask: ``(*S)``, a part of the image outside of which nothing is marked.
-        origin: where that part begins.
+        origin: where that part begins; at the image's beginning if not given.
 
     Example:
-        >>> border(np.ones((3, 3), bool)).points.tolist()
-        [[0, 0], [0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1], [2, 2]]
+        >>> border(np.array([[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 0, 0]], bool)).points.tolist()
+        [[0, 0], [0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1], [2, 2], [3, 0]]
     """
-    edge = mask & ~_inner(mask)
-    start = np.array(origin, np.int32)
-    points = (np.argwhere(edge) + start).astype(np.int32)
-    is_box = bool(mask.size) and bool(mask.all())
-    ends = np.stack([start, start + np.array(mask.shape, np.int32) - 1]) if is_box else start[None][:0]
-    return Border(points, ends.astype(np.int32))
+    start = np.zeros(mask.ndim, np.int32) if origin is None else np.array(origin, np.int32)
+    if mask.size and mask.all():
+        return Border(start[None][:0], np.stack([start, start + np.array(mask.shape, np.int32) - 1]))
+    places = np.unravel_index(np.flatnonzero(mask & ~_inner(mask)), mask.shape)
+    points = np.stack([x.astype(np.int32) + first for x, first in zip(places, start, strict=True)]).T
+    return Border(points, np.stack([points.min(0), points.max(0)]) if len(points) else start[None][:0])
 
 
 def _inner(mask: Bools) -> Bools:
@@ -89,7 +124,7 @@ def _inner(mask: Bools) -> Bools:
 
 def measure(pairs: Sequence[tuple[Border, Border]], geometry: Geometry) -> Floats:
     """The fields of :class:`SurfaceTable` but the last, ``(n, 6)``, of references and candidates."""
-    sizes = np.array([[len(reference.points), len(candidate.points)] for reference, candidate in pairs], float)
+    sizes = np.array([[reference.size, candidate.size] for reference, candidate in pairs], float)
     fields = np.zeros((len(pairs), 6))
     fields[:, :2] = sizes
     fields[:, 4:] = geometry.diagonal
@@ -112,7 +147,7 @@ def distances(questions: Sequence[tuple[Border, Border]], spacing: Sequence[floa
         spacing: ``D`` lengths of a pixel.
 
     Returns:
-        For each question ``(n,)``, in the order of the points.
+        For each question ``(n,)``, in the order of :attr:`Border.places`.
 
     Example:
         >>> one, other = (border(np.ones((1, 1), bool), origin) for origin in ((0, 0), (3, 4)))
@@ -120,20 +155,15 @@ def distances(questions: Sequence[tuple[Border, Border]], spacing: Sequence[floa
         [array([5.])]
     """
     found: list[Floats] = [np.empty(0)] * len(questions)
-    rest: list[int] = []
+    by_target: dict[int, list[int]] = {}
     for place, (one, other) in enumerate(questions):
-        if len(other.box):
-            found[place] = _to_box(one.points, other.box, spacing)
+        if other.is_box:
+            found[place] = _to_box(one.places, other.ends, spacing)
         else:
-            rest.append(place)
-    scanned = _scan([questions[place] for place in rest], spacing)
-    trees = _Trees(spacing)
-    for place, (squares, is_found) in zip(rest, scanned, strict=True):
-        one, other = questions[place]
-        values = np.sqrt(squares)
-        if not is_found.all():
-            values[~is_found] = trees.ask(one.points[~is_found], other)
-        found[place] = values
+            by_target.setdefault(id(other), []).append(place)
+    for places in _groups(questions, list(by_target.values())):
+        for place, values in zip(places, _to_group([questions[i] for i in places], spacing), strict=True):
+            found[place] = values
     return found
 
 
@@ -183,95 +213,193 @@ def _to_box(points: NDArray[np.int32], box: NDArray[np.int32], spacing: Sequence
     return np.where(inside >= 0, inside, np.sqrt((outside**2).sum(1)))
 
 
+def _groups(questions: Sequence[tuple[Border, Border]], by_target: Sequence[list[int]]) -> Iterator[list[int]]:
+    """Questions whose targets are searched together: as many targets as fit into memory."""
+    if by_target:
+        low, high = _window([questions[places[0]][1] for places in by_target])
+        size = max(1, _MOST_CELLS // math.prod((high - low + 1).tolist()))
+        for start in range(0, len(by_target), size):
+            yield [place for places in by_target[start : start + size] for place in places]
+
+
+def _window(borders: Sequence[Border]) -> Ints:
+    """First and last place of all of them along each axis, ``(2, D)``."""
+    ends = np.array([x.ends for x in borders], int)
+    return np.stack([ends[:, 0].min(0), ends[:, 1].max(0)])
+
+
+def _to_group(questions: Sequence[tuple[Border, Border]], spacing: Sequence[float]) -> Sequence[Floats]:
+    """Distances to a few borders, of which none is a box."""
+    ones, targets = [one for one, _ in questions], list({id(other): other for _, other in questions}.values())
+    order, trees = {id(target): place for place, target in enumerate(targets)}, _Trees(spacing)
+    window = _window(targets)
+    cells = len(targets) * math.prod((window[1] - window[0] + 1).tolist())
+    if cells > min(2 * _MOST_CELLS, _CELLS_A_POINT * sum(one.size for one in ones)):
+        return [trees.ask(one.places, other) for one, other in questions]
+    lines = _Lines(targets, window, _window([*ones, *targets]), spacing)
+    which, sizes = [order[id(other)] for _, other in questions], [len(one.points) for one in ones]
+    squares, is_known = lines.search(np.concatenate([one.points.T for one in ones], 1), np.repeat(which, sizes))
+    splits = np.cumsum(sizes)[:-1]
+    found = np.split(np.sqrt(squares), splits)
+    for place, ((one, other), known) in enumerate(zip(questions, np.split(is_known, splits), strict=True)):
+        if one.is_box:
+            found[place] = np.sqrt(np.concatenate([lines.from_face(face, which[place]) for face in one.faces]))
+        elif not known.all():
+            found[place][~known] = trees.ask(one.points[~known], other)
+    return found
+
+
 class _Trees:
     """A tree of each border that is asked."""
 
     def __init__(self, spacing: Sequence[float]) -> None:
-        from scipy.spatial import cKDTree  # noqa: PLC0415 (as dear as this package)
-
-        self._make, self._lengths, self._trees = cKDTree, np.array(spacing), dict[int, object]()
+        self._lengths, self._trees = np.array(spacing), dict[int, Any]()
 
     def ask(self, points: NDArray[np.int32], other: Border) -> Floats:
-        tree = self._trees.get(id(other))
-        if tree is None:
+        from scipy.spatial import cKDTree  # noqa: PLC0415 (as dear as this package)
+
+        if id(other) not in self._trees:
             options = {"compact_nodes": False, "balanced_tree": False}
-            tree = self._trees[id(other)] = self._make(other.points * self._lengths, **options)
-        values: Floats = tree.query(points * self._lengths)[0]  # type: ignore[attr-defined]
+            self._trees[id(other)] = cKDTree(other.points * self._lengths, **options)
+        values: Floats = self._trees[id(other)].query(points * self._lengths)[0]
         return values
 
 
-def _scan(questions: Sequence[tuple[Border, Border]], spacing: Sequence[float]) -> list[tuple[Floats, Bools]]:
-    """Squared distances to what is near, and whether they are the least, for each question."""
-    targets = {id(other): other for _, other in questions}
-    points = [one.points for one, _ in questions]
-    nothing = [(np.full(len(x), np.inf), np.zeros(len(x), bool)) for x in points]
-    if not targets:
-        return nothing
-    ends = [(x.points.min(0), x.points.max(0)) for x in targets.values()]
-    low, high = np.min([x[0] for x in ends], 0), np.max([x[1] for x in ends], 0)
-    num_axes = len(low)
-    reach = np.array([_REACH.get(num_axes, 2)] * (num_axes - 1) + [0])
-    window = high - low + 1 + 2 * reach
-    cells, num_points = len(targets) * int(np.prod(window)), sum(map(len, points))
-    if num_axes == 1 or cells > min(_MOST_CELLS, _CELLS_A_POINT * num_points):
-        return nothing
-    lines = _nearest_in_line([x.points - low + reach for x in targets.values()], tuple(window.tolist()))
-    order = {target: place for place, target in enumerate(targets)}
-    which = np.repeat([order[id(other)] for _, other in questions], [len(x) for x in points])
-    together = np.concatenate(points) - low
-    inside = ((together >= 0) & (together <= high - low)).all(1)
-    base = np.ravel_multi_index((which[inside], *(together[inside] + reach).T), lines.shape)
-    squares, is_found = np.full(len(together), np.inf), np.zeros(len(together), bool)
-    squares[inside], is_found[inside] = _search(lines, base, reach, spacing)
-    splits = np.cumsum([len(x) for x in points])[:-1]
-    return list(zip(np.split(squares, splits), np.split(is_found, splits), strict=True))
+class _Lines:
+    """How many pixels away the nearest border pixel is along the finest axis, in a window around some borders.
+
+    Args:
+        targets: the borders.
+        window: first and last place of theirs, ``(2, D)``.
+        whole: likewise with all that is asked from.
+        spacing: ``D`` lengths of a pixel.
+    """
+
+    def __init__(self, targets: Sequence[Border], window: Ints, whole: Ints, spacing: Sequence[float]) -> None:
+        self._axes = np.argsort(spacing, kind="stable")
+        self._lengths = np.array(spacing)[self._axes]
+        self._low, self._high = window[:, self._axes]
+        self._reach = _reach(tuple(self._lengths.tolist()), tuple((self._high - self._low).tolist()))
+        length, *others = (self._high - self._low + 1 + 2 * np.array(self._reach)).tolist()
+        farthest = math.hypot(*((whole[1] - whole[0] + 1) * np.array(spacing)).tolist())
+        dtype = np.int16 if max(length, farthest / self._lengths[0]) < _FAR else np.int32
+        self._cells = cells = np.full((length, len(targets), *others), np.iinfo(dtype).max // 2, dtype)
+        self._strides = [stride // cells.itemsize for stride in cells.strides]
+        self._flat = cells.reshape(-1)
+        for place, target in enumerate(targets):
+            self._flat[self._places(target.points.T[self._axes] - self._low[:, None], place)] = 0
+        for here in range(1, length):
+            np.minimum(cells[here], cells[here - 1] + 1, out=cells[here])
+        for here in range(length - 2, -1, -1):
+            np.minimum(cells[here], cells[here + 1] + 1, out=cells[here])
+
+    def _places(self, points: Ints, which: Ints | int) -> Ints:
+        """Where places ``(D, n)`` along the axes of the cells are in these."""
+        places: Ints = which * np.int64(self._strides[1]) + points[0] * np.int64(self._strides[0])
+        for x, n, stride in zip(points[1:], self._reach[1:], self._strides[2:], strict=True):
+            places += (x + n) * np.int64(stride)
+        return places
+
+    def search(self, points: NDArray[np.int32], which: Ints) -> tuple[Floats, Bools]:
+        """Squared distances of points, and which of them are known; others are too large.
+
+        Args:
+            points: ``(D, n)``.
+            which: target each is asked to, ``(n,)``.
+        """
+        points = points[self._axes] - self._low[:, None]
+        inside = np.ones(len(which), bool)
+        for x, last in zip(points, self._high - self._low, strict=True):
+            inside &= (x >= 0) & (x <= last)
+        squares, is_known = np.full(len(which), np.inf), np.zeros(len(which), bool)
+        squares[inside], is_known[inside] = self._search_near(self._places(points[:, inside], which[inside]))
+        if len(points) == 2:
+            far = np.flatnonzero(~is_known)
+            for start in range(0, len(far), _POINTS):
+                part = far[start : start + _POINTS]
+                squares[part] = self._search_rows(points[:, part], which[part], squares[part])
+            is_known[far] = True
+        return squares, is_known
+
+    def _search_near(self, at: Ints) -> tuple[Floats, Bools]:
+        """... of cells, by steps to the lines around."""
+        steps, limit = _steps(self._reach[1:], tuple(self._lengths[1:].tolist()))
+        flat, unit = self._flat, self._lengths[0]
+        best: Floats = np.square(flat.take(at) * unit)
+        active, values = np.arange(len(at)), best
+        for square, moves in steps:
+            open_ = values > square
+            if not open_.all():
+                best[active] = values
+                active, at, values = active[open_], at[open_], values[open_]
+                if not len(active):
+                    break
+            for move in moves:
+                there = flat.take(at + int(np.dot(move, self._strides[2:]))) * unit
+                np.minimum(values, np.square(there, out=there) + square, out=values)
+        best[active] = values
+        return best, best <= limit
+
+    def _search_rows(self, points: Ints, which: Ints, best: Floats) -> Floats:
+        """... of a plane's points, inside of the window or not, from the nearest line to the farthest."""
+        (column, row), size = points, self._high - self._low
+        nearest, middle = column.clip(0, size[0]), row.clip(0, size[1])
+        beside, base = column - nearest, self._places(np.stack([nearest, 0 * middle]), which)
+        active, start, rows = np.arange(len(which)), 0, _ROWS
+        while start <= size[1] and len(active):
+            steps = np.arange(start, start + rows)
+            there = (middle[active, None] + np.concatenate([-steps, steps])).clip(0, size[1])
+            lines = self._flat.take(base[active, None] + there) * self._lengths[0]
+            lines += (np.abs(beside[active]) * self._lengths[0])[:, None]
+            np.square(lines, out=lines)
+            lines += np.square((there - row[active, None]) * self._lengths[1])
+            best[active] = np.minimum(best[active], lines.min(1))
+            start, rows = start + rows, 2 * rows
+            active = active[best[active] > (start * self._lengths[1]) ** 2]
+        return best
+
+    def from_face(self, face: Sequence[range], which: int) -> Floats:
+        """Squared distances of all places of a grid, ``(n,)`` in the order of the image's axes."""
+        sides = [np.array(face[axis], int) - low for axis, low in zip(self._axes, self._low, strict=True)]
+        size = (self._high - self._low + 1).tolist()
+        nearest = sides[0].clip(0, size[0] - 1)
+        inner = tuple(slice(n, -n or None) for n in self._reach[1:])
+        lines = self._cells[:, which][(slice(None), *inner)][nearest] * self._lengths[0]
+        beside = np.abs(sides[0] - nearest) * self._lengths[0]
+        squares = np.square(lines + beside.reshape(-1, *[1] * (len(size) - 1)))
+        for axis in sorted(range(1, len(size)), key=lambda axis: len(sides[axis])):
+            away = np.square((sides[axis][:, None] - np.arange(size[axis])) * self._lengths[axis])
+            squares = np.moveaxis(_spread(np.moveaxis(squares, axis, -1), away), -1, axis)
+        return np.transpose(squares, np.argsort(self._axes)).reshape(-1)
 
 
-def _nearest_in_line(points: Sequence[NDArray[np.int32]], window: tuple[int, ...]) -> NDArray[np.int32]:
-    """How many columns away the nearest border pixel of the line is, ``(targets, *window)``."""
-    before = np.full((len(points), *window), -_FAR, np.int32)
-    for plane, places in zip(before, points, strict=True):
-        plane[tuple(places.T)] = places[:, -1]
-    after = np.where(before < 0, _FAR, before)
-    np.maximum.accumulate(before, axis=-1, out=before)
-    backwards = after[..., ::-1]
-    np.minimum.accumulate(backwards, axis=-1, out=backwards)
-    columns = np.arange(window[-1], dtype=np.int32)
-    np.subtract(columns, before, out=before)
-    np.subtract(after, columns, out=after)
-    return np.minimum(before, after, out=before)
+def _spread(squares: Floats, away: Floats) -> Floats:
+    """The least of squares ``(..., w)`` + away ``(n, w)`` over the last axis, ``(..., n)``."""
+    rows = max(1, _PART // max(squares.size, 1))
+    parts = [away[start : start + rows] for start in range(0, len(away), rows)]
+    return np.concatenate([(squares[..., None, :] + part).min(-1) for part in parts or [away]], -1)
+
+
+def _reach(lengths: tuple[float, ...], size: tuple[int, ...]) -> tuple[int, ...]:
+    """How many lines are searched at once along each axis: about as many whatever the spacing."""
+    others = lengths[1:]
+    if not others:
+        return (0,)
+    radius = _REACH.get(len(lengths), 2) * math.prod(others) ** (1 / len(others))
+    return 0, *(min(int(radius / x), n) for x, n in zip(others, size[1:], strict=True))
 
 
 @lru_cache(maxsize=64)
-def _steps(reach: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[list[tuple[int, ...]], Floats, float]:
-    """Steps to other lines by their length: the steps, their squared lengths, and the square of the next longer one."""
-    steps = np.array(list(itertools.product(*(range(-n, n + 1) for n in reach))))
+def _steps(reach: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[list[tuple[float, list[Step]]], float]:
+    """Steps to other lines: their squared lengths, shortest first, each with its steps; and the next longer one's."""
+    steps = np.array(list(itertools.product(*(range(-n, n + 1) for n in reach))), int).reshape(-1, len(reach))
     squares = ((steps * np.array(spacing)) ** 2).sum(1)
-    limit = min((n + 1) * length for n, length in zip(reach, spacing, strict=True)) ** 2
-    known = np.flatnonzero(squares < limit)
-    order = known[np.argsort(squares[known], kind="stable")][1:]
-    return [tuple(step) for step in steps[order].tolist()], squares[order], float(limit)
-
-
-def _search(lines: NDArray[np.int32], base: Ints, reach: Ints, spacing: Sequence[float]) -> tuple[Floats, Bools]:
-    """Squared distances of places in the lines, and whether nothing nearer is left to look at."""
-    steps, lengths, limit = _steps(tuple(reach[:-1].tolist()), tuple(spacing[:-1]))
-    strides = np.array(lines.strides[1:-1]) // lines.itemsize
-    offsets, flat = (np.array(steps, dtype=np.int64).reshape(-1, len(strides)) @ strides), lines.reshape(-1)
-    best: Floats = np.square(flat[base] * np.float64(spacing[-1]))
-    active = np.arange(len(base))
-    at, values = base, best
-    for offset, length in zip(offsets.tolist(), lengths.tolist(), strict=True):
-        open_ = values > length
-        if not open_.all():
-            best[active] = values
-            active, at, values = active[open_], at[open_], values[open_]
-            if not len(active):
-                break
-        np.minimum(values, (flat[at + offset] * spacing[-1]) ** 2 + length, out=values)
-    best[active] = values
-    is_least: Bools = best <= limit
-    return best, is_least
+    limit = min(((n + 1) * length for n, length in zip(reach, spacing, strict=True)), default=math.inf) ** 2
+    by_square: dict[float, list[Step]] = {}
+    for place in np.argsort(squares, kind="stable")[1:]:
+        if squares[place] < limit:
+            by_square.setdefault(float(squares[place]), []).append(tuple(steps[place].tolist()))
+    return list(by_square.items()), limit
 
 
 def _summaries(values: Sequence[Floats], tolerance: float) -> tuple[Floats, Floats, Floats]:
