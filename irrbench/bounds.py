@@ -42,6 +42,7 @@ from irrbench.scores import (
     select_scores,
 )
 from irrbench.surfaces import SURFACES
+from irrbench.surfaces_dense import surface_evidence
 from irrbench.upper import best_folds
 
 Values = dict[str, Tensor]
@@ -102,12 +103,15 @@ CANDIDATES = ("floor", "blank", "ceiling", "majority", "model")
 EVIDENCE: dict[str, EvidenceKind] = {
     "patterns": EvidenceKind(VotePatterns.from_masks, CrossTable, excludes_ties=True),
     "probabilities": EvidenceKind(ProbabilityEvidence, ProbabilityTable, takes="probabilities", excludes_ties=True),
-    "surfaces": EvidenceKind(partial(MaskEvidence, SURFACES), SURFACES.table, ("spacing", "tolerance")),
-    "lesions": EvidenceKind(partial(MaskEvidence, LESIONS), LESIONS.table, ("lesion_iou",)),
+    "surfaces": EvidenceKind(surface_evidence, SURFACES.table, ("spacing", "tolerance", "validate")),
+    "lesions": EvidenceKind(partial(MaskEvidence, LESIONS), LESIONS.table, ("lesion_iou", "validate")),
     # Each rater's mask is read as it is, so that there are no tied pixels in a reference.
     "samples": EvidenceKind(SampleEvidence, SampleTable, ("validate",), takes="samples", excludes_ties=True),
     "centrelines": EvidenceKind(
-        partial(MaskEvidence, CENTRELINES), CENTRELINES.table, library=("skimage", "scikit-image", "thin")
+        partial(MaskEvidence, CENTRELINES),
+        CENTRELINES.table,
+        ("validate",),
+        library=("skimage", "scikit-image", "thin"),
     ),
 }
 

@@ -36,7 +36,7 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Box = tuple[slice, ...]
 _KEPT_BYTES = 2**28  # of references' features, in one process
-_READINGS: tuple[Reading, ...] = ("negative", "positive")
+READINGS: tuple[Reading, ...] = ("negative", "positive")
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class FixedCache:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes, self.nbytes, self.hits = max_bytes, 0, 0
         self._entries: dict[bytes, _Fixed] = {}
-        self._lock, self._random = Lock(), random.Random(0)
+        self._lock, self._random = Lock(), random.Random(0)  # noqa: S311 (nothing secret)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -226,14 +226,13 @@ class MaskEvidence:
 
     def tables(self, ties: Reading) -> Mapping[str, Any]:
         """By candidate, fields ``(B, R)``; zeros for the folds of absent raters."""
-        if ties == "exclude":
-            raise ValueError(f"`ties='exclude'` leaves single pixels out, which {self._measure.name} cannot.")
+        check_ties(ties, self._measure.name)
         num_fields = len(self._measure.table._fields)
         candidates = ("floor", "blank", "ceiling", "majority", "model")[: 4 + self._has_preds]
         fields = np.zeros((len(candidates), num_fields, *self.present.shape))
         for i, (image, there) in enumerate(zip(self._images, self.present.cpu().numpy(), strict=True)):
             if there.sum() > 1:
-                fields[:, :, i, there] = image.fields[_READINGS.index(ties)]
+                fields[:, :, i, there] = image.fields[READINGS.index(ties)]
         return {name: self._measure.table(*torch.from_numpy(x)) for name, x in zip(candidates, fields, strict=True)}
 
 
@@ -270,14 +269,14 @@ class _Image:
         """``(readings, 4 or 5, F, n)``."""
         num, num_fields = len(self._masks), len(self._measure.table._fields)
         if not self._size:
-            return np.zeros((len(_READINGS), 4 + (self._pred is not None), num_fields, num))
+            return np.zeros((len(READINGS), 4 + (self._pred is not None), num_fields, num))
         fixed = CACHE.find(self._key, self._fixed)
         self._known.clear()
         if self._pred is None:
             return fixed.fields
         box = _common_box(self._pred[self._region], self._region)
         model = self._features(self._pred[box] if self._roi is None else self._pred[box] & self._roi[box], box)
-        return np.concatenate([fixed.fields, self._compare(fixed.references, [[[model] * num]] * len(_READINGS))], 1)
+        return np.concatenate([fixed.fields, self._compare(fixed.references, [[[model] * num]] * len(READINGS))], 1)
 
     @property
     def _key(self) -> bytes:
@@ -297,7 +296,9 @@ class _Image:
         raters = [self._features(mask, self._box) for mask in masks]
         references, candidates = [], []
         for is_marked in (np.greater, np.greater_equal):  # ties as background, as foreground
-            references.append(tuple(self._features(is_marked(2 * (votes - mask), num - 1), self._box) for mask in masks))
+            references.append(
+                tuple(self._features(is_marked(2 * (votes - mask), num - 1), self._box) for mask in masks)
+            )
             majority = self._features(is_marked(2 * votes, num), self._box)
             candidates.append([[floor] * num, [blank] * num, raters, [majority] * num])
         return _Fixed(self._compare(references, candidates), tuple(references))
@@ -325,6 +326,16 @@ class _Image:
         shape = len(references), len(candidates[0]), len(references[0]), -1
         by_candidate: Floats = wanted.reshape(shape).swapaxes(2, 3)
         return by_candidate
+
+
+def check_ties(ties: Reading, name: str) -> None:
+    """Refuse to leave tied pixels out.
+
+    Raises:
+        ValueError: for ``"exclude"``.
+    """
+    if ties == "exclude":
+        raise ValueError(f"`ties='exclude'` leaves single pixels out, which {name} cannot.")
 
 
 def check_pixels(name: str, shape: Sequence[int], most: int) -> None:

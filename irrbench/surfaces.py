@@ -13,7 +13,6 @@ Source: Maier-Hein et al. 2024, doi 10.1038/s41592-023-02151-z (definitions); Ni
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -33,7 +32,7 @@ _ROWS, _POINTS = 16, 2**12  # lines, each way, and points of a plane that are lo
 _MOST_CELLS = 2**26  # of the windows that are searched together; where one is twice as large a tree is asked
 _CELLS_A_POINT = 1000  # ... and above this, as so many cells cost what one question costs
 _PART = 2**18  # numbers that are looked at together
-_ROUNDING = 1e-9  # a distance of 3 pixels of .1 is within .3
+ROUNDING = 1e-9  # a distance of 3 pixels of .1 is within .3
 QUANTILE = 0.95
 
 
@@ -71,7 +70,7 @@ class Border(NamedTuple):
         if not self.is_box:
             return len(self.points)
         sides = self.ends[1].astype(int) - self.ends[0] + 1
-        return math.prod(sides.tolist()) - math.prod((sides - 2).clip(0).tolist())
+        return int(sides.prod() - (sides - 2).clip(0).prod())
 
     @property
     def places(self) -> NDArray[np.int32]:
@@ -300,14 +299,14 @@ class _Lines:
             places += (x + n) * np.int64(stride)
         return places
 
-    def search(self, points: NDArray[np.int32], which: Ints) -> tuple[Floats, Bools]:
+    def search(self, coordinates: NDArray[np.int32], which: Ints) -> tuple[Floats, Bools]:
         """Squared distances of points, and which of them are known; others are too large.
 
         Args:
-            points: ``(D, n)``.
+            coordinates: ``(D, n)``.
             which: target each is asked to, ``(n,)``.
         """
-        points = points[self._axes] - self._low[:, None]
+        points: Ints = coordinates[self._axes] - self._low[:, None]
         inside = np.ones(len(which), bool)
         for x, last in zip(points, self._high - self._low, strict=True):
             inside &= (x >= 0) & (x <= last)
@@ -323,7 +322,7 @@ class _Lines:
 
     def _search_near(self, at: Ints) -> tuple[Floats, Bools]:
         """... of cells, by steps to the lines around."""
-        steps, limit = _steps(self._reach[1:], tuple(self._lengths[1:].tolist()))
+        steps, limit = _steps(self._reach[1:], tuple(self._lengths[1:].tolist())) if self._reach[1:] else ([], math.inf)
         flat, unit = self._flat, self._lengths[0]
         best: Floats = np.square(flat.take(at) * unit)
         active, values = np.arange(len(at)), best
@@ -392,9 +391,9 @@ def _reach(lengths: tuple[float, ...], size: tuple[int, ...]) -> tuple[int, ...]
 @lru_cache(maxsize=64)
 def _steps(reach: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[list[tuple[float, list[Step]]], float]:
     """Steps to other lines: their squared lengths, shortest first, each with its steps; and the next longer one's."""
-    steps = np.array(list(itertools.product(*(range(-n, n + 1) for n in reach))), int).reshape(-1, len(reach))
+    steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), -1).reshape(-1, len(reach))
     squares = ((steps * np.array(spacing)) ** 2).sum(1)
-    limit = min(((n + 1) * length for n, length in zip(reach, spacing, strict=True)), default=math.inf) ** 2
+    limit = min((n + 1) * length for n, length in zip(reach, spacing, strict=True)) ** 2
     by_square: dict[float, list[Step]] = {}
     for place in np.argsort(squares, kind="stable")[1:]:
         if squares[place] < limit:
@@ -407,7 +406,7 @@ def _summaries(values: Sequence[Floats], tolerance: float) -> tuple[Floats, Floa
     sizes = np.array([len(x) for x in values])
     starts = np.cumsum(sizes) - sizes
     together = np.concatenate(values)
-    within = np.add.reduceat(together <= tolerance * (1 + _ROUNDING), starts, dtype=float)
+    within = np.add.reduceat(together <= tolerance * (1 + ROUNDING), starts, dtype=float)
     means = np.add.reduceat(together, starts) / sizes
     place = QUANTILE * (sizes - 1)
     lower = place.astype(int)

@@ -13,7 +13,7 @@ PACKAGE = Path(irrbench.__file__).parent
 LAYERS = (
     ("_display", "_counting"),
     ("scores", "folds", "patterns", "upper"),
-    ("mask_evidence", "surfaces", "lesions", "centrelines", "samples", "probabilities"),
+    ("mask_evidence", "surfaces", "surfaces_dense", "lesions", "centrelines", "samples", "probabilities"),
     ("bounds", "panels", "agreement", "consensus"),
     ("stats", "summary", "icc", "simulate"),
     ("plots",),
