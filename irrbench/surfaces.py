@@ -13,6 +13,7 @@ Source: Maier-Hein et al. 2024, doi 10.1038/s41592-023-02151-z (definitions); Ni
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
