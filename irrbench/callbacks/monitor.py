@@ -22,7 +22,7 @@ from irrbench.evaluation.mlflow_sink import MLflowSink
 from irrbench.evaluation.sinks import Sink, tell
 from irrbench.folds import Ties
 from irrbench.mask_evidence import LESION_IOU, TOLERANCE
-from irrbench.metrics.inputs import take_out_void
+from irrbench.metrics.inputs import mean_of_samples, take_out_void
 from irrbench.metrics.state import Aggregate
 from irrbench.scores import DEFAULT_SCORES, EmptyReference
 from irrbench.summary import ScoreSummary
@@ -62,7 +62,11 @@ class RaterBoundsMonitor(StageHooks):
         predictions: key or path in what the step returns; a forward call by its name, ``"net"`` or ``"net[0]"``; or a
             function of (module, batch, outputs), called without gradients in the precision's context, as
             :class:`~irrbench.callbacks.ForwardAgain`. If not given: what the step returned, or an outermost forward
-            call's output, where exactly one tensor has the right shape and none beside it has several channels.
+            call's output, where exactly one tensor has the right shape and none beside it has several channels; with
+            ``samples`` their mean: the probability of a pixel is the mean over them.
+        samples: of a probabilistic model, for ``ged`` and ``energy_score``: a key or path in what the step returns, or
+            a function as for ``predictions``, that gives ``(B, M, *S)`` or ``(B, M, 1, *S)``, masks, logits or
+            probabilities as the predictions are (label maps: ``(B, M, C, *S)`` or class numbers).
         scores: names among :data:`irrbench.SCORES`; the first is the main one.
         num_classes: for label maps, background included.
         class_names: of the classes, the background first: ``val/<score>_<name>`` in place of ``val/<score>_class1``.
@@ -118,6 +122,7 @@ class RaterBoundsMonitor(StageHooks):
         image: Selector | None = None,
         label: Selector | None = None,
         predictions: Predictions | None = None,
+        samples: Predictions | None = None,
         scores: Iterable[str] = DEFAULT_SCORES,
         num_classes: int | None = None,
         class_names: Sequence[str] | None = None,
@@ -162,7 +167,7 @@ class RaterBoundsMonitor(StageHooks):
         if is_in_batch:
             self._selectors["spacing"] = spacing  # type: ignore[assignment]
         self._label = label
-        self.finder = PredictionFinder(predictions, num_classes=num_classes)
+        self.finder = PredictionFinder(predictions, samples=samples, num_classes=num_classes)
         self._options: dict[str, Any] = {
             "scores": tuple(scores),
             "num_classes": num_classes,
@@ -184,6 +189,11 @@ class RaterBoundsMonitor(StageHooks):
             "reliability": reliability,
         }
         self._owned = Evaluator(**self._options)  # a wrong option is an error here and now
+        if samples is None and "samples" in self._owned.metric.takes:
+            raise ValueError(
+                "`samples` must say where the samples (B, M, *S) are that ged and energy_score are of: a key of what "
+                "the step returns, or `samples=lambda module, batch, outputs: ...`; found None."
+            )
         self.reference_runs, self.data_name = reference_runs, data_name
         self.print_link, self.verbose = print_link, verbose
         self._evaluators = {}
@@ -325,15 +335,17 @@ class RaterBoundsMonitor(StageHooks):
             skipped = f"{split}: a step ran no forward and returned nothing. Such batches are left out, see n_images."
             self._say_once(skipped, skipped)
             return
+        rule = {option: self._options[option] for option in ("num_classes", "from_logits", "threshold")}
         with paused(x.finder for x in self._beside):
-            preds = self.finder.after_step(trainer, pl_module, outputs, batch, sample)
+            drawn = self.finder.draw(trainer, pl_module, outputs, batch, sample)
+            mean = None if drawn is None else mean_of_samples(drawn, sample.masks.ndim - 2, **rule)
+            preds = self.finder.after_step(trainer, pl_module, outputs, batch, sample, mean=mean)
         if self.verbose and self._told != id(trainer) and preds.numel() and not preds.is_meta:
             self._told = id(trainer)
             if trainer.is_global_zero:
                 name = self.finder.chosen + (f" as {self.name}" if self.name else "")
-                rule = {option: self._options[option] for option in ("num_classes", "from_logits", "threshold")}
                 pl_module.print(f"irrbench scores {announce(name, preds, self._without_void(sample), **rule)}")
-        evaluator.update(preds, **sample.arguments())
+        evaluator.update(preds, **sample.arguments(), samples=drawn)
         if split not in self._seen:
             self._seen.add(split)
             self._say_once(f"{split} doubt", self.finder.doubt)

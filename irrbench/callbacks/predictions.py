@@ -26,6 +26,7 @@ from irrbench.callbacks.captures import (
     tensors_in,
     version_of,
 )
+from irrbench.metrics.inputs import check_sample_shape
 
 __all__ = ["Capture", "ForwardAgain", "PredictionFinder", "Predictions", "distinct", "is_compiled", "paused"]
 
@@ -76,6 +77,7 @@ class PredictionFinder(ForwardCalls):
     Args:
         predictions: a key or path in what the step returns, a forward call as errors name it (``net``, ``net[0]``), a
             function of (module, batch, outputs), or None.
+        samples: a key or path in what the step returns, or such a function; None: there are none.
         num_classes: for label maps.
 
     Attributes:
@@ -83,10 +85,12 @@ class PredictionFinder(ForwardCalls):
         doubt: why another tensor may have been meant, or empty.
     """
 
-    def __init__(self, predictions: Predictions | None, *, num_classes: int | None) -> None:
-        only = (predictions.partition("[")[0],) if isinstance(predictions, str) else () if predictions else None
-        super().__init__(num_classes=num_classes, only=only)
-        self.predictions = predictions
+    def __init__(
+        self, predictions: Predictions | None, *, samples: Predictions | None = None, num_classes: int | None
+    ) -> None:
+        named = (predictions.partition("[")[0],) if isinstance(predictions, str) else ()
+        super().__init__(num_classes=num_classes, only=named if predictions or samples else None)
+        self.predictions, self.samples = predictions, samples
         self.chosen = self.doubt = ""
         self._labels: dict[str, bool] = {}  # by name, whether its values once showed it to be a label
 
@@ -95,15 +99,52 @@ class PredictionFinder(ForwardCalls):
         super().setup(module)
         self._labels.clear()
 
-    def after_step(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, sample: Sample) -> Tensor:
-        """The predictions of a step.
+    def draw(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, sample: Sample
+    ) -> Tensor | None:
+        """The samples of a step; None where nothing says where they are.
+
+        Raises:
+            ValueError: if they are not found, or do not fit the masks.
+        """
+        if self.samples is None:
+            return None
+        if callable(self.samples):
+            with paused([self]):
+                given = _call(self.samples, trainer, module, batch, outputs)
+        else:
+            try:
+                given = select(outputs, self.samples, name="samples")
+            except ValueError as error:
+                raise ValueError(
+                    f"`samples={self.samples!r}` is not in what the step returned: {describe(outputs)}. "
+                    f"{did_you_mean(outputs, self.samples, name='samples')}Return them from the step as a dict, or "
+                    "pass `samples=lambda module, batch, outputs: ...`, which gives (B, M, *S)."
+                ) from error
+        if not isinstance(given, Tensor):
+            raise ValueError(f"`samples` must give a tensor (B, M, *S), M masks an image; found {describe(given)}.")
+        check_sample_shape(given, sample.masks, num_classes=self.num_classes)
+        return given.detach().to(sample.masks.device)
+
+    def after_step(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        sample: Sample,
+        *,
+        mean: Tensor | None = None,
+    ) -> Tensor:
+        """The predictions of a step: the mean of its samples, where these are given and nothing else is said.
 
         Raises:
             ValueError: if there is none, more than one, or one that does not fit the masks.
         """
         if callable(self.predictions):
-            with torch.no_grad(), untouched(module), trainer.precision_plugin.forward_context():
-                given = Capture("what `predictions` returned", self.predictions(module, batch, outputs))
+            given = Capture("what `predictions` returned", _call(self.predictions, trainer, module, batch, outputs))
+        elif mean is not None and self.predictions is None:
+            given = Capture("the mean of `samples`", mean)
         elif self.predictions is None:
             given = self._choose(outputs, sample)
         else:
@@ -123,7 +164,7 @@ class PredictionFinder(ForwardCalls):
     def is_skipped(self, outputs: Any) -> bool:
         """Whether a step returned nothing and called nothing, as one that skips its batch."""
         nothing = outputs is None or (isinstance(outputs, Mapping) and not outputs)
-        return nothing and not self._seen and not callable(self.predictions)
+        return nothing and not self._seen and not callable(self.predictions or self.samples)
 
     def _pick(self, key: str, outputs: Any) -> Capture:
         """What the user named: a part of what the step returned, or else what a forward call gave."""
@@ -261,6 +302,14 @@ def _pick(named: list[Named]) -> str:
     keys = [".".join(re.findall(r"\['?(.*?)'?\]", x)) if x.startswith("outputs[") else x for x in names]
     usable = [f"`predictions={key!r}`" for name, key in zip(names, keys, strict=True) if names.count(name) == 1]
     return f" by {' or '.join(usable)}" if usable else ""
+
+
+def _call(
+    function: Callable[[Any, Any, Any], Any], trainer: Trainer, module: LightningModule, batch: Any, outputs: Any
+) -> Any:
+    """What the user's function gives, without gradients, in the trainer's precision, and without a trace."""
+    with torch.no_grad(), untouched(module), trainer.precision_plugin.forward_context():
+        return function(module, batch, outputs)
 
 
 @contextmanager

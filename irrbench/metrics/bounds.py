@@ -23,6 +23,7 @@ from irrbench.folds import Ties, readings
 from irrbench.mask_evidence import LESION_IOU, TOLERANCE, check_share, check_spacing, check_tolerance
 from irrbench.metrics.base import PatternsMetric
 from irrbench.metrics.inputs import (
+    check_sample_shape,
     drop_channel,
     ends_of_all,
     extremes,
@@ -34,7 +35,6 @@ from irrbench.metrics.inputs import (
 )
 from irrbench.metrics.state import Aggregate, ImageIds, Images, encode
 from irrbench.patterns import VotePatterns, check_labels, check_shapes, probability_tolerance, require_tensors
-from irrbench.samples import check_samples
 from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, SCORES, EmptyReference, select_scores
 from irrbench.summary import (
     NO_PIXEL,
@@ -295,8 +295,7 @@ class SegmentationBounds(PatternsMetric):
 
     def _cut_samples(self, samples: Tensor, masks: Tensor, void: Tensor | None) -> Tensor:
         """The masks or class numbers of samples, ``(B, M, *S)``."""
-        channels = 1 if self.num_classes is None else self.num_classes if samples.is_floating_point() else 0
-        check_samples(samples, masks, channels=channels)
+        check_sample_shape(samples, masks, num_classes=self.num_classes)
         num = samples.shape[1]
         self._check_number("samples", tuple(samples.shape))
         ends = torch.tensor([num, -num], dtype=torch.float32).to(masks.device, non_blocking=True)

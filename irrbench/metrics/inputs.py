@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from irrbench.samples import check_samples
+
+_SURE = 1e-7  # a mean probability nearer to 0 or 1 has no finite logit in single precision
 _SAMPLED = 4096  # pixels of an image, at most, that are asked whether it is a mask
 
 
@@ -71,6 +74,56 @@ def to_labels(preds: Tensor, *, num_classes: int) -> Tensor:
             f"`preds` must have num_classes={num_classes} channels on axis 1, found the shape {tuple(preds.shape)}."
         )
     return preds.argmax(1)
+
+
+def check_sample_shape(samples: Tensor, masks: Tensor, *, num_classes: int | None) -> None:
+    """Refuse samples of another shape than ``(B, M, *S)``, ``(B, M, 1, *S)``, or scores of classes ``(B, M, C, *S)``.
+
+    Args:
+        samples: masks, class numbers, or floating-point predictions.
+        masks: ``(B, R, *S)``, which they should fit.
+        num_classes: ``C``; None for binary masks.
+
+    Raises:
+        ValueError: saying which shape.
+    """
+    channels = 1 if num_classes is None else num_classes if samples.is_floating_point() else 0
+    check_samples(samples, masks, channels=channels)
+
+
+def mean_of_samples(
+    samples: Tensor, num_spatial: int, *, from_logits: bool, threshold: float, num_classes: int | None
+) -> Tensor:
+    """One prediction out of several samples, as the metric takes it.
+
+    Args:
+        samples: see :func:`check_sample_shape`.
+        num_spatial: number of spatial axes.
+        from_logits: what floating-point numbers are.
+        threshold: on the share of masks that mark a pixel.
+        num_classes: ``C``; None for binary masks.
+
+    Returns:
+        Of floating-point samples the mean probability, as a logit again where they are logits, ``(B, *S)`` or
+        ``(B, C, *S)``; of masks the pixels that more than that share of them mark, of class numbers the most frequent
+        one, ``(B, *S)``.
+
+    Example:
+        >>> masks = torch.tensor([[[1, 1, 0], [1, 0, 0], [1, 1, 0]]])
+        >>> mean_of_samples(masks, 1, from_logits=True, threshold=0.5, num_classes=None)
+        tensor([[ True,  True, False]])
+    """
+    if num_classes is None and samples.ndim == num_spatial + 3:
+        samples = samples.squeeze(2)
+    if not samples.is_floating_point():
+        if num_classes is None:
+            return (samples != 0).float().mean(1) > threshold
+        return torch.stack([(samples == c).sum(1) for c in range(num_classes)], 1).argmax(1)
+    samples = samples.float() if samples.element_size() < 4 else samples
+    if not from_logits:
+        return samples.mean(1)
+    mean = (samples.sigmoid() if num_classes is None else samples.softmax(2)).mean(1).clamp(_SURE, 1 - _SURE)
+    return mean.logit() if num_classes is None else mean.log()
 
 
 def drop_channel(preds: Tensor, num_spatial: int) -> Tensor:
