@@ -16,7 +16,15 @@ from irrbench.callbacks.hooks import StageHooks
 from irrbench.callbacks.keys import KeyGuard, refuse_same_names
 from irrbench.callbacks.notices import announce, equal_masks, no_bounds, shown_nowhere, why_no_fit
 from irrbench.callbacks.predictions import PredictionFinder, Predictions, paused
-from irrbench.callbacks.trainers import also_watched, autologging, find_sinks, mlflow_loggers, watched_by, wrong_modes
+from irrbench.callbacks.trainers import (
+    also_watched,
+    autologging,
+    find_sinks,
+    mlflow_loggers,
+    watched_by,
+    weights_digest,
+    wrong_modes,
+)
 from irrbench.evaluation.evaluator import Evaluator, split_names
 from irrbench.evaluation.mlflow_sink import MLflowSink
 from irrbench.evaluation.sinks import Sink, tell
@@ -82,6 +90,13 @@ class RaterBoundsMonitor(StageHooks):
             function, the image's id of a patch's id, see :class:`~irrbench.SegmentationBounds`.
         from_logits: floating-point predictions are logits (else probabilities).
         threshold: cut on the probability.
+        choose_threshold: whether to choose, at the end of each validation epoch and on its images alone, the threshold
+            with the best main score (the first that is a function of votes; of equals the one nearest to .5). It logs
+            ``val/<score>_best_threshold`` and the score there, ``val/<score>_at_best_threshold``, beside
+            ``<stage>/<score>_threshold``, at which all other scores are cut; scores over thresholds and the reliability
+            of the probabilities go to MLflow, TensorBoard and W&B as pictures. Predictions must be no masks.
+        test_at_chosen: whether testing cuts at the threshold that was chosen for the very weights that are tested, as
+            by a validation epoch of this fit or by ``trainer.validate``; an error where none was. Else at `threshold`.
         ties: see :func:`~irrbench.bounds.segmentation_bounds`.
         empty_reference: see :func:`~irrbench.bounds.segmentation_bounds`.
         name: of what is scored, where a trainer has several monitors or logs a score of its own: the keys are then
@@ -111,6 +126,7 @@ class RaterBoundsMonitor(StageHooks):
 
     history: Result[list[dict[str, float]]] = Result()
     _evaluators: Result[dict[str, list[Evaluator]]] = Result()
+    _chosen: Result[dict[tuple[int, ...], float]] = Result()  # thresholds, by the digest of the weights
 
     def __init__(
         self,
@@ -135,6 +151,8 @@ class RaterBoundsMonitor(StageHooks):
         aggregate: Aggregate = None,
         from_logits: bool = True,
         threshold: float = 0.5,
+        choose_threshold: bool = False,
+        test_at_chosen: bool = False,
         ties: Ties = "average",
         empty_reference: EmptyReference = "drop",
         name: str | None = None,
@@ -160,7 +178,9 @@ class RaterBoundsMonitor(StageHooks):
                 f"`label` is for binary masks, found it with num_classes={num_classes}. Leave one out, or watch one "
                 "class by a monitor of its own: masks=lambda batch: batch['masks'] == 1, label= likewise."
             )
-        self.name = name
+        if test_at_chosen and not (choose_threshold and "validate" in self.stages):
+            raise ValueError("`test_at_chosen` needs choose_threshold=True and the stage 'validate'.")
+        self.name, self._test_at_chosen = name, test_at_chosen
         given = {"masks": masks, "roi": roi, "image_id": image_id, "present": present, "image": image}
         is_in_batch = spacing is None or isinstance(spacing, str | int) or callable(spacing)
         self._selectors: dict[str, Selector | None] = given
@@ -181,6 +201,7 @@ class RaterBoundsMonitor(StageHooks):
             "aggregate": aggregate,
             "from_logits": from_logits,
             "threshold": threshold,
+            "choose_threshold": choose_threshold,
             "ties": ties,
             "empty_reference": empty_reference,
             "references": log_references,
@@ -196,7 +217,7 @@ class RaterBoundsMonitor(StageHooks):
             )
         self.reference_runs, self.data_name = reference_runs, data_name
         self.print_link, self.verbose = print_link, verbose
-        self._evaluators = {}
+        self._evaluators, self._chosen = {}, {}
         self._running: set[str] = set()
         self._open: set[str] = set()  # stages that have ended and are not yet written
         self._told = 0  # the trainer in which the first batch was announced
@@ -300,12 +321,22 @@ class RaterBoundsMonitor(StageHooks):
         if stage not in self.stages:
             return
         splits = split_names(self.split(stage), loaders)
-        if [evaluator.split for evaluator in self._evaluators.get(stage, [])] != splits:
-            self._evaluators[stage] = [Evaluator(split, **self._options) for split in splits]
+        is_at_chosen = stage == "test" and self._test_at_chosen
+        if is_at_chosen or [evaluator.split for evaluator in self._evaluators.get(stage, [])] != splits:
+            options = self._options | ({"threshold": self._threshold_of(pl_module)} if is_at_chosen else {})
+            self._evaluators[stage] = [Evaluator(split, **options) for split in splits]
         for evaluator in self._evaluators[stage]:
             evaluator.begin(pl_module.device)
         self.finder.begin()
         self._running.add(stage)
+
+    def _threshold_of(self, module: LightningModule) -> float:
+        if (digest := weights_digest(module)) not in self._chosen:
+            raise ValueError(
+                "`test_at_chosen`: no threshold was chosen for the weights that are tested. Call trainer.validate with "
+                "them first, on one loader; or leave the option out, and pass a `threshold`."
+            )
+        return self._chosen[digest]
 
     def before_step(self, stage: str, pl_module: LightningModule, batch: Any) -> None:
         """Read the masks, and watch for predictions of their shape."""
@@ -335,7 +366,7 @@ class RaterBoundsMonitor(StageHooks):
             skipped = f"{split}: a step ran no forward and returned nothing. Such batches are left out, see n_images."
             self._say_once(skipped, skipped)
             return
-        rule = {option: self._options[option] for option in ("num_classes", "from_logits", "threshold")}
+        rule = {option: getattr(evaluator.metric, option) for option in ("num_classes", "from_logits", "threshold")}
         with paused(x.finder for x in self._beside):
             drawn = self.finder.draw(trainer, pl_module, outputs, batch, sample)
             mean = None if drawn is None else mean_of_samples(drawn, sample.masks.ndim - 2, **rule)
@@ -374,6 +405,9 @@ class RaterBoundsMonitor(StageHooks):
             evaluator.validation[:] = self._evaluators.get("validate", []) if stage == "train" else []
             values = evaluator.finish(step)
             values |= also_watched(evaluator, values, watched)
+            best = evaluator.thresholds.best if evaluator.thresholds and len(evaluators) == 1 else None
+            if self._test_at_chosen and best and stage == "validate":
+                self._chosen[weights_digest(pl_module)] = best.threshold
             if stage == "train":
                 is_monitored = "validate" in self.stages and trainer.enable_validation
                 told: dict[str, Any] = {"label": self._label, "is_monitored": is_monitored, "owner": self.title}

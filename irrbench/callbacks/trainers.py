@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from irrbench.callbacks.base import Trainer
+import torch
+
+from irrbench.callbacks.base import LightningModule, Trainer
 from irrbench.callbacks.keys import Owner
 from irrbench.evaluation.evaluator import Evaluator
 from irrbench.evaluation.mlflow_sink import MLflowSink, is_mlflow
@@ -62,6 +64,12 @@ def also_watched(evaluator: Evaluator, values: Mapping[str, float], watched: Ite
     return {key: values[other] for key, other in same.items() if key != other and other in values}
 
 
+def weights_digest(module: LightningModule) -> tuple[int, ...]:
+    """What tells a module's weights from those of another epoch: the sum of the bytes of each parameter."""
+    sums = [x.detach().flatten().view(torch.uint8).sum(dtype=torch.int64) for x in module.parameters()]
+    return tuple(torch.stack(sums).tolist()) if sums else ()
+
+
 def wrong_modes(trainer: Trainer, owner: Owner) -> Iterator[str]:
     """Callbacks that watch a score of a monitor for its worst values, each with a sentence on it."""
     for callback in trainer.callbacks:
@@ -84,7 +92,7 @@ def right_mode(key: str) -> str | None:
     name = key.rpartition("/")[2]
     if name.endswith("_normalized"):
         return "max"
-    name = name.removesuffix("_all").removesuffix("_label")
-    if name.endswith(("_floor", "_ceiling", "_gap", "_fit")) or base_score(name) not in SCORES:
+    name = name.removesuffix("_all").removesuffix("_label").removesuffix("_at_best_threshold")
+    if name.endswith(("_threshold", "_floor", "_ceiling", "_gap", "_fit")) or base_score(name) not in SCORES:
         return None
     return "max" if record(name).higher_is_better else "min"

@@ -15,6 +15,7 @@ from torch import Tensor
 from irrbench.agreement import gwet_ac1, percent_agreement
 from irrbench.evaluation.panels import Panels
 from irrbench.evaluation.sinks import Sink, tell
+from irrbench.evaluation.thresholds import Thresholds
 from irrbench.icc import pixel_icc
 from irrbench.metrics import SegmentationBounds
 from irrbench.metrics.base import NoImagesError
@@ -24,6 +25,7 @@ from irrbench.summary import ScoreSummary, count_missing, name_column, summarize
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +43,17 @@ class Evaluator:
         validation: of training images, the evaluators of the validation images. Where both get labels made in the same
             way, and those of validation have finished this epoch before, the values hold ``_noise_fit``, see
             :func:`noise_fit`.
+        choose_threshold: whether to gather binary predictions, which then are no masks, by level of probability: scores
+            over thresholds and the reliability diagram. On images of the split ``val``, and on no others, the threshold
+            with the best main score (the first that is a function of votes) is chosen; of equals the one nearest to .5.
+            It cuts nothing by itself: pass ``threshold=val.thresholds.best.threshold`` to another evaluator.
         options: of :class:`~irrbench.SegmentationBounds`: ``scores``, ``num_classes``, ``from_logits``, ``threshold``,
             ``ties``, ``empty_reference``, ``spacing``, ``tolerance``, ``aggregate``, ``ignore_index``, ...
 
     Attributes:
         metric: the state.
         panels: the pictures.
+        thresholds: what is gathered to choose a threshold: ``best``, ``curve`` and ``reliability``; None without it.
         table: latest per-image table, see :func:`irrbench.summary.bounds_table`; None before the first epoch has ended,
             and where it could not be scored.
         summary: latest means over images, by score.
@@ -74,12 +81,14 @@ class Evaluator:
         num_panels: int = 4,
         reliability: bool = False,
         validation: Sequence[Evaluator] = (),
+        choose_threshold: bool = False,
         **options: Any,
     ) -> None:
         self.split, self.sinks = split, list(sinks)
         self.references, self.normalized, self.reliability = references, normalized, reliability
         # In testing the table is made once, and has what statements about other raters need.
         self.metric = SegmentationBounds(**{"rebuilt": split.partition("/")[0] == "test", **options})
+        self.thresholds = Thresholds(self.metric, split) if choose_threshold else None
         binary = self.metric.num_classes is None
         self.panels = Panels(
             num_panels if binary else 0, from_logits=self.metric.from_logits, threshold=self.metric.threshold
@@ -116,12 +125,16 @@ class Evaluator:
     def begin(self, device: torch.device) -> None:
         """Start an epoch on a device; without this call the first ``update`` after ``finish`` does it."""
         self.metric.to(device)
+        if self.thresholds is not None:
+            self.thresholds.metric.to(device)
         self.forget()
         self._is_running = True
 
     def forget(self) -> None:
         """Drop what the running epoch has gathered."""
         self.metric.reset()
+        if self.thresholds is not None:
+            self.thresholds.metric.reset()
         self.panels.reset()
         self._is_running = False
 
@@ -162,6 +175,8 @@ class Evaluator:
         if image is not None and len(image) != len(masks):
             raise ValueError(f"`image` must hold {len(masks)} images, as `masks`; found {tuple(image.shape)}.")
         self.metric.update(preds, masks, roi, image_id, present, label, samples, spacing)
+        if self.thresholds is not None:
+            self.thresholds.metric.update(preds, masks, roi, image_id, present)
         if image is not None:
             self.panels.add(preds, masks, image, roi=roi, image_id=image_id, present=present)
 
@@ -174,7 +189,9 @@ class Evaluator:
         Returns:
             ``<split>/<score>`` with its ``_floor``, ``_ceiling`` and ``_normalized``, and ``<split>/n_images``; where
             there are labels, of the main score also ``_label``, ``_label_gap`` (see :class:`~irrbench.ScoreSummary`)
-            and ``_noise_fit``; where one rater alone drew some image, ``_all``, the model's score with those images in.
+            and ``_noise_fit``; where a threshold is to be chosen, ``_threshold``, at which the scores are cut, and of
+            validation images ``_best_threshold`` and the score there, ``_at_best_threshold``; where one rater alone
+            drew some image, ``_all``, the model's score with those images in.
             NaN for every score, with a warning, where no image had predictions that are numbers.
         """
         if not self._is_running:  # this process has had no batch, and what it still has is of another epoch
@@ -198,6 +215,8 @@ class Evaluator:
             self.noise_fit = {score: x for score, x in noise_fit(self, *same_epoch).items() if not math.isnan(x)}
             if self.reliability:
                 self._measure_agreement(self.table)
+        if self.thresholds is not None:
+            self.thresholds.finish(is_scored=self.table is not None)
         values = self.values()
         for sink in self._own_sinks():
             tell(sink, "log_stage", self, values, step=epoch)
@@ -226,12 +245,18 @@ class Evaluator:
             if score == self.scores[0] and not math.isnan(s.label):
                 fit = {f"{key}_noise_fit": self.noise_fit[score]} if score in self.noise_fit else {}
                 values |= {f"{key}_label": s.label, f"{key}_label_gap": s.label_gap, **fit}
-        return values
+        chosen = {} if self.thresholds is None else self.thresholds.values()
+        return values | {f"{self.split}/{name}": value for name, value in chosen.items()}
+
+    def pictures(self) -> dict[str, NDArray[np.uint8]]:
+        """Pictures ``(H, W, 3)`` by name: the first images by their ids, and diagrams of thresholds and reliability."""
+        return self.panels.draw() | ({} if self.thresholds is None else self.thresholds.draw())
 
     def owns(self, name: str) -> bool:
         """Whether a name may be the last part of a key among its values, whatever the data."""
         endings = [""] + ["_normalized"] * self.normalized + ["_floor", "_ceiling"] * self.references
         endings += ["_all", "_label", "_label_gap", "_noise_fit"]
+        endings += ["_threshold", "_best_threshold", "_at_best_threshold"] * (self.thresholds is not None)
         classes = ["", *(f"_{one}" for one in self.metric.class_names or ())]
         scores, names, known = ("|".join(map(re.escape, x)) for x in (self.metric.computed, classes, endings))
         return name == "n_images" or re.fullmatch(rf"({scores})({names}|_class\d+)({known})", name) is not None
@@ -251,7 +276,8 @@ class Evaluator:
         assert self.table is not None  # noqa: S101 (it has a summary)
         missing = count_missing(self.table).items()
         left_out = "".join(f"; {number} of {len(self.table)} images {reason}" for reason, number in missing)
-        return f"{self.split} {score} {found.model:.2f} {bounds}: {place}{left_out}"
+        cut = "" if self.thresholds is None else self.thresholds.line()
+        return f"{self.split} {score} {found.model:.2f} {bounds}: {place}{left_out}{cut}"
 
     def why_nan(self, key: str) -> str:
         """Why the value of a key is not a number."""

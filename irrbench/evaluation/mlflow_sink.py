@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irrbench._display import SafeConsole, hide_secrets
+from irrbench._display import SafeConsole, hide_secrets, to_csv
 from irrbench.evaluation.sinks import candidate_table
 from irrbench.summary import REFERENCES, bounds_digest
 from irrbench.tracking import Run, RunAddress, chart_link
@@ -133,6 +133,8 @@ class MLflowSink:
         if (table := stage.full_table) is not None:
             self._extend(stage, step)
             self.run.log_per_image(stage.split, candidate_table(table, "model", stage.scores))
+            for name, frame in (stage.thresholds.tables() if stage.thresholds else {}).items():
+                self.run.log_text(to_csv(frame), f"{name}/{stage.split}.csv")
             if step:
                 self._log_panels(stage, step)
             self._log_results(stage)
@@ -200,7 +202,7 @@ class MLflowSink:
         self.run.log_results(values=dict(zip(RESULT_TAGS, (*digits, reached, key, bounds), strict=True)), key=key)
 
     def _log_panels(self, stage: Evaluator, step: int) -> None:
-        for name, picture in stage.panels.draw().items():
+        for name, picture in stage.pictures().items():
             self.run.log_panel(f"{stage.split}/{name}", picture, step=step)
 
 

@@ -30,11 +30,11 @@ class Sink(Protocol):
     """What an :class:`~irrbench.evaluation.Evaluator` tells, in the first process only.
 
     What a sink raises is logged once and costs the training nothing. It may ask the evaluator for ``split``, ``table``,
-    ``full_table``, ``summary``, ``scores``, ``rules`` and ``panels``.
+    ``full_table``, ``summary``, ``scores``, ``rules``, ``thresholds`` and ``pictures()``.
     """
 
     def log_stage(self, stage: Evaluator, values: Mapping[str, float], *, step: int) -> None:
-        """An epoch has ended: its values by key, and ``stage.table``, ``stage.summary`` and ``stage.panels``."""
+        """An epoch has ended: its values by key, and ``stage.table``, ``stage.summary``, ``stage.pictures()``."""
 
     def close_stage(self, stage: Evaluator, *, step: int) -> None:
         """The last epoch of the training has ended, or the test: write tables and pictures."""
@@ -74,7 +74,9 @@ class CSVSink:
     """Writes tables into a folder.
 
     ``<split>.csv`` has one row an epoch, ``per_image/<split>.csv`` the latest scores of each image with their
-    bounds. Both are replaced as a whole, so that a reader never sees half a file; so are an earlier run's.
+    bounds; where a threshold is to be chosen, ``thresholds/<split>.csv`` the mean scores at each and
+    ``reliability/<split>.csv`` what probabilities say and raters did. All are replaced as a whole, so that a reader
+    never sees half a file; so are an earlier run's.
 
     Args:
         folder: created where it is missing.
@@ -110,6 +112,8 @@ class CSVSink:
         """Write the scores of each image."""
         if (table := stage.full_table) is not None:
             self._write(candidate_table(table, "model", stage.scores), f"per_image/{stage.split}.csv")
+        for name, frame in (stage.thresholds.tables() if stage.thresholds else {}).items():
+            self._write(frame, f"{name}/{stage.split}.csv")
 
     def _write(self, frame: pd.DataFrame, name: str) -> None:
         path = self.folder / name
@@ -146,7 +150,7 @@ class PictureSink:
             self._draw(stage)
 
     def _draw(self, stage: Evaluator) -> None:
-        for name, picture in stage.panels.draw().items():
+        for name, picture in stage.pictures().items():
             self._show(f"{stage.split}/{name}", picture)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,13 +36,19 @@ class BestThreshold(NamedTuple):
         threshold: what lies above it is foreground.
         value: the mean score there.
         score: whose it is.
-        n_images: on which the score is defined.
     """
 
     threshold: float
     value: float
     score: str
-    n_images: int
+
+
+def best_of(curve: pd.DataFrame, score: str) -> BestThreshold:
+    """The best threshold of a curve, see :meth:`ProbabilityLevels.curve`; NaN where no image defines the score."""
+    thresholds, means = curve["threshold"].tolist(), curve[score].tolist()
+    place = find_best(score, thresholds, means)
+    found = (math.nan, math.nan) if place is None else (thresholds[place], means[place])
+    return BestThreshold(found[0], found[1], score)
 
 
 class ProbabilityLevels(PatternsMetric):
@@ -73,7 +80,7 @@ class ProbabilityLevels(PatternsMetric):
         >>> metric = ProbabilityLevels(["iou"], levels=10, from_logits=False)
         >>> metric.update(torch.tensor([[0.9, 0.6, 0.35, 0.2]]), masks)
         >>> metric.best()
-        BestThreshold(threshold=0.5, value=0.7222222222222222, score='iou', n_images=1)
+        BestThreshold(threshold=0.5, value=0.7222222222222222, score='iou')
     """
 
     takes_classes = False
@@ -151,37 +158,28 @@ class ProbabilityLevels(PatternsMetric):
     def compute(self) -> dict[str, Tensor]:
         """The best threshold of all images of all processes, and the scores there."""
         table, score = self._table(), self.scores[0]
-        best = self._best(table)
+        curve = self._curve(table)
+        best = best_of(curve, score)
         flat = {f"{score}_best_threshold": best.threshold, f"{score}_at_best_threshold": best.value}
-        flat |= {f"{score}_{who}": float(table[f"{score}_{who}"].mean()) for who in ("floor", "ceiling")}
+        flat |= {f"{score}_{who}": curve[f"{score}_{who}"].iloc[0] for who in ("floor", "ceiling")}
         return {k: torch.tensor(x, dtype=torch.float64) for k, x in {**flat, "n_images": len(table)}.items()}
 
     def best(self) -> BestThreshold:
-        """The threshold with the best mean of the first score; in several processes as :meth:`per_image`.
-
-        NaN where no image defines the score.
-        """
-        return self._best(self.per_image())
-
-    def _best(self, table: pd.DataFrame) -> BestThreshold:
-        score = self.scores[0]
-        means = table[[f"{score}@{x:g}" for x in self.thresholds]].mean().tolist()
-        place = find_best(score, self.thresholds, means)
-        n_images = int(table[f"{score}_floor"].notna().sum())
-        if place is None:
-            return BestThreshold(float("nan"), float("nan"), score, n_images)
-        return BestThreshold(self.thresholds[place], means[place], score, n_images)
+        """The threshold with the best mean of the first score; in several processes as :meth:`per_image`."""
+        return best_of(self.curve(), self.scores[0])
 
     def curve(self) -> pd.DataFrame:
         """Means over images at each threshold; in several processes as :meth:`per_image`.
 
         Returns:
             ``threshold``, and of each score ``s`` the columns ``s``, ``s_floor`` and ``s_ceiling`` (the same in all
-            rows).
+            rows); NaN where no image defines it.
         """
+        return self._curve(self.per_image())
+
+    def _curve(self, table: pd.DataFrame) -> pd.DataFrame:
         import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
 
-        table = self.per_image()
         columns: dict[str, Any] = {"threshold": self.thresholds}
         for score in self.scores:
             columns[score] = table[[f"{score}@{x:g}" for x in self.thresholds]].mean().to_numpy()

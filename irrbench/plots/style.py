@@ -17,9 +17,11 @@ from unicodedata import bidirectional, east_asian_width
 from irrbench.scores import SCORES, Score, record
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 Colours = Mapping[str, str]  # by the name of the model
 
@@ -422,6 +424,18 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
     """Write a legend under all axes, in as many columns as fit the figure."""
     ncols = legend_columns(labels, width=figure.get_figwidth())
     figure.legend(handles, labels, loc="outside lower left", ncols=ncols)
+
+
+def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """Draw a figure as a picture, ``(H, W, 3)``."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with figure_style():
+        figure.set_dpi(120)
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()
+    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3].copy()
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
