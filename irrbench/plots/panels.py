@@ -316,7 +316,7 @@ def _area_key(width: int) -> Picture:
     font, places, x, y = _letters(11), [], 4, 4
     for label in AREA_COLOURS:
         length = 15 + round(font.getlength(label))
-        if x > 4 and x + length > width:
+        if x > 4 and x + length > width - 4:
             x, y = 4, y + 16
         places.append((x, y))
         x += length + 10
