@@ -205,8 +205,12 @@ class RulesConfig:
 
     def of(self, scores: Iterable[str]) -> dict[str, Any]:
         """The rules that some scores follow, without the options that none of them depends on."""
-        needed = {score.at for score in select_scores(scores)}
-        return {name: value for name, value in asdict(self).items() if name not in self.options or name in needed}
+        return _without_unused(asdict(self), scores)
+
+
+def _without_unused(values: dict[str, Any], scores: Iterable[str]) -> dict[str, Any]:
+    needed = {score.at for score in select_scores(scores)}
+    return {name: value for name, value in values.items() if name not in ("tolerance", "lesion_iou") or name in needed}
 
 
 @dataclass(frozen=True)
@@ -366,6 +370,9 @@ class StudyOptions:
         scores: scores of average and naive rater.
         ties: what a tie among an image's raters is.
         empty_reference: whether an empty reference leaves a score undefined or scores 1 and 0.
+        tolerance: of ``nsd``: how far apart borders may lie and agree, in pixels, or millimetres where the spacing is
+            known.
+        lesion_iou: of scores of lesions: from which IoU on a lesion matches another.
         quadrature: whether the pixel ICC is also fitted by quadrature, which is nearly exact and takes longer.
         fitted: of more images than this so many are drawn at random, to which pixel, area and joint ICC are fitted.
         covariates: manifest columns for the linear model; those that look like covariates by default.
@@ -383,6 +390,8 @@ class StudyOptions:
     scores: list[str] = field(default_factory=lambda: list(DEFAULT_SCORES))
     ties: Literal["average", "negative", "positive", "exclude"] = "average"
     empty_reference: Literal["drop", "score"] = "drop"
+    tolerance: PositiveFloat = TOLERANCE
+    lesion_iou: ShareAboveZero = LESION_IOU
     quadrature: bool = True
     fitted: int = 2000
     covariates: list[str] | None = None
@@ -409,8 +418,17 @@ class StudyOptions:
         for name, (found_, smallest) in least.items():
             if found_ < smallest:
                 raise ConfigError(f"study: {name} must be {smallest} or more, found {found_}.")
-        if other := [score.name for score in select_scores(self.scores) if score.evidence != "patterns"]:
-            raise ConfigError(f"study: scores must need nothing but the raters' votes; leave out {other[0]!r}.")
+        scores = select_scores(self.scores)
+        if other := [score.name for score in scores if EVIDENCE[score.evidence].takes != "mask"]:
+            raise ConfigError(f"study: scores must be of masks, as raters draw nothing else; leave out {other[0]!r}.")
+        try:
+            check_rules(scores, ties=self.ties, empty_reference=self.empty_reference)
+        except (ValueError, ModuleNotFoundError) as error:
+            raise ConfigError(f"study: {error}") from error
+
+    def as_key(self) -> dict[str, Any]:
+        """Plain values, without the options that none of the scores depends on."""
+        return _without_unused(asdict(self), self.scores)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ def refusals(config: DataConfig, data: RaterData) -> Iterator[Callable[[], objec
     """What a command does before it computes anything; each raises where these data cannot be used for it."""
     if isinstance(config, ReliabilityConfig):
         yield partial(check_covariates, data.manifest, config.study.covariates)
+        yield partial(check_spacings, data, config.study.scores)
     if not isinstance(config, BenchmarkConfig):
         return
     yield partial(check_questions, config, data)

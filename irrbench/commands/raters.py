@@ -16,6 +16,7 @@ from irrbench.commands.checking import check_config, introduce
 from irrbench.commands.loading import load_data
 from irrbench.commands.outputs import CONFIG, FIGURES, REPORT, prepare_output
 from irrbench.config import ConfigError, ReliabilityConfig, StudyOptions
+from irrbench.reliability.borders import BORDER_TOLERANCE
 from irrbench.reliability.study import Study, study
 from irrbench.report.page import save_drawings, write_page
 from irrbench.report.raters import draw_figures, findings, headline, study_page
@@ -96,7 +97,7 @@ def log_study(run: Run, study: Study, files: list[Path]) -> str | None:
 
 def study_digest(data: RaterData, options: StudyOptions) -> str:
     """What identifies a study, which is written into its run again when it is repeated: the data and the options."""
-    content = json.dumps(["reliability", data.digest(), asdict(options)], sort_keys=True, default=str)
+    content = json.dumps(["reliability", data.digest(), options.as_key()], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
@@ -146,7 +147,10 @@ def _show(found: Study, output: Path, run: Run | None, console: Console, said: S
         if warning not in said:
             console.print(warning)
     scores = [measure.name for measure in found.measures if measure.kind == "score"]
-    measures, single = ~found.summary["measure"].isin(scores), found.across["measure"] == "extent_icc"
+    measures, single = (
+        ~found.summary["measure"].isin(scores),
+        found.across["measure"].isin(["extent_icc", BORDER_TOLERANCE]),
+    )
     console.print(reliability_table(found.summary[measures], found.across[single], note=found.data.note))
     console.print(headline(found))
     for sentence in findings(found):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations, product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,6 @@ from irrbench.folds import pattern_bits
 from irrbench.icc import ExtentICCFit, extent_icc, extent_icc_interval, joint_icc, shrout_fleiss
 from irrbench.icc.extent import logit_extent
 from irrbench.icc.pixel import Engine
-from irrbench.patterns import VotePatterns
 from irrbench.reliability.counting import Counted, count_images, repeated_images
 from irrbench.reliability.measures import Measured, fitted_images, fitted_text, measure_all
 from irrbench.scores import record
@@ -229,16 +228,12 @@ def score_candidates(counted: Counted, options: StudyOptions) -> dict[str, Score
         ``ceiling``, ``floor`` and ``blank`` -> score name -> ``(N,)``; ``raters`` -> score name -> ``(N, R)``.
     """
     parts = []
-    for patterns in (chunk.patterns for chunk in counted.chunks()):
-        # The mask that marks nothing is scored as a prediction, by the same function as all others.
-        counts = torch.stack([patterns.totals, torch.zeros_like(patterns.totals)], 1)
-        blank = VotePatterns.from_counts(counts, num_raters=patterns.num_raters, present=patterns.present)
-        ties, empty_reference = options.ties, options.empty_reference
-        parts.append(segmentation_bounds(blank, options.scores, ties=ties, empty_reference=empty_reference))
-    places = {"ceiling": "ceiling", "floor": "floor", "blank": "model", "raters": "raters"}
+    for chunk in counted.chunks():
+        rules: dict[str, Any] = {"ties": options.ties, "empty_reference": options.empty_reference}
+        parts.append(segmentation_bounds(chunk.evidence(), options.scores, **rules))
     return {
-        candidate: {score: torch.cat([getattr(p, place)[score] for p in parts]).numpy() for score in options.scores}
-        for candidate, place in places.items()
+        candidate: {score: torch.cat([getattr(p, candidate)[score] for p in parts]).numpy() for score in options.scores}
+        for candidate in ("ceiling", "floor", "blank", "raters")
     }
 
 
@@ -298,23 +293,36 @@ def _without_few(table: pd.DataFrame, min_images: int) -> pd.DataFrame:
 
 
 def pair_table(data: RaterData, counted: Counted, *, level: float, min_images: int = 1) -> pd.DataFrame:
-    """One row a pair of raters: Cohen's kappa, mean over the images that both drew.
+    """One row a pair of raters: Cohen's kappa and distances of borders, means over the images that both drew.
 
     Returns:
-        Columns ``first``, ``second``, ``n`` (images on which it is defined), ``kappa``, ``se``, ``low``, ``high`` and
-        ``reason``: with ``n`` below `min_images` all values are NaN.
+        Columns ``first``, ``second``, ``n`` (images on which kappa is defined), ``kappa``, ``se``, ``low``, ``high``;
+        ``border`` (mean distance between both raters' borders, of images on which both marked something) with
+        ``border_low`` and ``border_high``, ``border_95`` (95th percentile) likewise; and ``reason``: with ``n`` below
+        `min_images` all values are NaN.
     """
     kappas = torch.cat([cohen_kappa(chunk.patterns) for chunk in counted.chunks()]).numpy()
+    borders = torch.cat([chunk.borders for chunk in counted.chunks()]).numpy()
     rows, groups = [], data.groups
-    for i, j in combinations(range(len(data.raters)), 2):
+    for place, (i, j) in enumerate(combinations(range(len(data.raters)), 2)):
         found = clustered_mean(kappas[:, i, j], groups, level=level)
         low, high = np.clip([found.low, found.high], -1, 1)
-        rows.append((data.raters[i], data.raters[j], found.n, found.mean, found.se, float(low), float(high), ""))
-    columns = ["first", "second", "n", "kappa", "se", "low", "high", "reason"]
+        kappa = found.n, found.mean, found.se, float(low), float(high)
+        means = [clustered_mean(borders[:, place, which], groups, level=level) for which in (0, 1)]
+        distances = [x for mean in means for x in (mean.mean, max(mean.low, 0.0), mean.high)]
+        rows.append((data.raters[i], data.raters[j], *kappa, *distances, ""))
+    ends = [f"border{which}{end}" for which in ("", "_95") for end in ("", "_low", "_high")]
+    columns = ["first", "second", "n", "kappa", "se", "low", "high", *ends, "reason"]
     return _without_few(pd.DataFrame(rows, columns=columns), min_images)
 
 
-def score_table(candidates: Mapping[str, Scores], groups: Sequence[Hashable], *, level: float = 0.95) -> pd.DataFrame:
+def score_table(
+    candidates: Mapping[str, Scores],
+    groups: Sequence[Hashable],
+    *,
+    level: float = 0.95,
+    titles: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """One row a score: average rater, a mask that marks everything, one that marks nothing, and their distance.
 
     The naive rater marks everything. Where lesions are small, a mask that marks nothing scores better than that
@@ -325,6 +333,7 @@ def score_table(candidates: Mapping[str, Scores], groups: Sequence[Hashable], *,
         candidates: as :func:`score_candidates` gives.
         groups: of the images.
         level: of the interval of the gain over both careless masks.
+        titles: of the scores, where they are not those of their records.
 
     Returns:
         Columns ``score``, ``title``, ``n``, ``ceiling``, ``ceiling_se``, ``floor``, ``floor_se``, ``blank`` (marks
@@ -340,7 +349,7 @@ def score_table(candidates: Mapping[str, Scores], groups: Sequence[Hashable], *,
         careless = floor, np.fmax(floor, blank)
         gap, margin = (clustered_mean(ceiling - other, groups, level=level) for other in careless)
         is_above.append(margin.low > 0 and not score.one_sided)
-        row: dict[str, object] = {"score": name, "title": score.title, "n": gap.n}
+        row: dict[str, object] = {"score": name, "title": (titles or {}).get(name, score.title), "n": gap.n}
         for who, by_image in values.items():
             mean = clustered_mean(by_image, groups)
             row |= {who: mean.mean, f"{who}_se": mean.se}
@@ -375,7 +384,7 @@ def within_raters(
         images = repeated_images(data, rater)
         if not images:
             continue
-        again = count_images(data, cells=options.cells, rater=rater, progress=progress)
+        again = count_images(data, options, rater=rater, progress=progress)
         within = measure_all(again, options, progress=progress)[None].table
         groups = data.subset(images).groups
         for name in within:

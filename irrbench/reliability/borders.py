@@ -18,6 +18,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from irrbench.config import ConfigError
 from irrbench.data.io import in_threads
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from irrbench.data import RaterData
 
+BORDER_TOLERANCE = "border_tolerance"
 _DIGITS = 4  # of a tolerance
 
 
@@ -38,12 +40,12 @@ class BorderDistances(NamedTuple):
     Attributes:
         pairs: ``(P, 2)``, mean and 95th percentile of each pair in the order of ``itertools.combinations``; NaN where
             one of both is absent or marked nothing.
-        values: different distances of all pairs, ascending.
+        distances: different distances of all pairs, ascending.
         counts: how often each of them occurs.
     """
 
     pairs: Floats
-    values: Floats
+    distances: Floats
     counts: NDArray[np.int64]
 
 
@@ -66,7 +68,7 @@ def border_distances(
 
 def pooled_quantile(images: Sequence[BorderDistances], share: float = QUANTILE) -> float:
     """The quantile of all distances of all images, with linear interpolation; NaN without any."""
-    values = np.concatenate([np.empty(0), *(image.values for image in images)])
+    values = np.concatenate([np.empty(0), *(image.distances for image in images)])
     counts = np.concatenate([np.empty(0, np.int64), *(image.counts for image in images)])
     if not len(values):
         return math.nan
@@ -83,7 +85,7 @@ def quantile_interval(
 ) -> tuple[float, float]:
     """The interval of :func:`pooled_quantile` over groups of images: where that of the share below it ends."""
     quantile = pooled_quantile(images)
-    within = [float(image.counts[image.values <= quantile].sum()) for image in images]
+    within = [float(image.counts[image.distances <= quantile].sum()) for image in images]
     totals = [float(image.counts.sum()) for image in images]
     sums = group_sums(np.column_stack([within, totals]), list(groups))
     if math.isnan(quantile) or len(sums) < 2:
@@ -93,6 +95,28 @@ def quantile_interval(
     half = (high - low) / 2
     ends = [min(max(QUANTILE + side * half, 0.0), 1.0) for side in (-1, 1)]
     return pooled_quantile(images, ends[0]), pooled_quantile(images, ends[1])
+
+
+def border_table(
+    images: Sequence[BorderDistances], groups: Sequence[Hashable], level: float, unit: str
+) -> pd.DataFrame:
+    """The tolerance by the raters as a row of values of all images together.
+
+    Args:
+        images: their distances.
+        groups: of the images.
+        level: of the interval, which is over groups.
+        unit: of distances.
+
+    Returns:
+        Columns ``measure``, ``title``, ``value``, ``low``, ``high`` and ``reason``: how many pairs of raters on an
+        image have distances, as a rater who marked nothing has no border.
+    """
+    title = f"Tolerance by the raters in {unit}: 95 % of the distances between their borders are within it"
+    pairs = [~np.isnan(image.pairs[:, 0]) for image in images]
+    reason = f"of {sum(map(sum, pairs))} pairs of raters on {sum(map(any, pairs))} images, who both marked something"
+    row = (BORDER_TOLERANCE, title, pooled_quantile(images), *quantile_interval(images, groups, level=level), reason)
+    return pd.DataFrame([row], columns=["measure", "title", "value", "low", "high", "reason"])
 
 
 def as_tolerance(distance: float) -> float:

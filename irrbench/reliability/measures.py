@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import combinations
 from typing import Literal, NamedTuple
@@ -87,8 +87,13 @@ class Measure:
         return self.kind in ("agreement", "icc")
 
 
-def select_measures(options: StudyOptions) -> tuple[Measure, ...]:
-    """The measures of a study, in the order of its tables."""
+def select_measures(options: StudyOptions, *, unit: str = "px") -> tuple[Measure, ...]:
+    """The measures of a study, in the order of its tables.
+
+    Args:
+        options: of the study.
+        unit: of distances.
+    """
     of, signed = _of_patterns, (-1.0, 1.0)
     measures = [
         Measure("prevalence", "Prevalence", "description", of(_mean_prevalence), is_main=True),
@@ -102,6 +107,9 @@ def select_measures(options: StudyOptions) -> tuple[Measure, ...]:
         Measure("cohen_kappa", "Cohen's kappa, mean of pairs", "agreement", of(_mean_cohen), range=signed),
         Measure("ac1", "Gwet's AC1", "agreement", of(gwet_ac1), is_main=True, range=signed),
     ]
+    for name, which, place in (("border_distance", "mean", 0), ("border_distance_95", "95th percentile", 1)):
+        title = f"Distance of two raters' borders in {unit}, {which}, mean of pairs"
+        measures.append(Measure(name, title, "description", partial(_border, place=place), range=(0.0, math.inf)))
     # The nearly exact value first, where there is one.
     if options.quadrature:
         compute = partial(_pixel_icc, engine="quadrature")
@@ -119,7 +127,7 @@ def select_measures(options: StudyOptions) -> tuple[Measure, ...]:
         for candidate, who in (("ceiling", "average rater"), ("floor", "naive rater")):
             bound = partial(_bound, score=name, candidate=candidate, options=options)
             is_main = place == 0 and candidate == "ceiling"
-            title = f"{score.title}, {who}"
+            title = f"{score.title_with(asdict(options), unit)}, {who}"
             measures.append(Measure(f"{name}_{candidate}", title, "score", bound, is_main=is_main, range=score.range))
     return tuple(measures)
 
@@ -171,6 +179,12 @@ def _mean_pairwise_iou(patterns: VotePatterns) -> Tensor:
     return (totals @ both / (totals @ either)).where(there, torch.nan).nanmean(1)
 
 
+def _border(chunk: Chunk, *, place: int) -> Values:
+    values = chunk.borders[:, :, place].nanmean(1)
+    reasons = ("no two raters marked something" if missing else "" for missing in values.isnan().tolist())
+    return Values(values, tuple(reasons))
+
+
 def _pixel_icc(chunk: Chunk, *, engine: Engine) -> Values:
     fit = pixel_icc(chunk.patterns, engine=engine)
     return Values(fit.icc, fit.reason)
@@ -188,7 +202,7 @@ def _block_shares(chunk: Chunk, *, cells: int) -> Values:
 
 
 def _bound(chunk: Chunk, *, score: str, candidate: str, options: StudyOptions) -> Values:
-    tables = [chunk.tables(reading) for reading in readings(options.ties)]
+    tables = [chunk.tables(record(score).evidence, reading) for reading in readings(options.ties)]
     values = fold_scores(tables, candidate, record(score), options.empty_reference).nanmean(1)
     too_few, undefined = (chunk.patterns.present.sum(1) < 2).tolist(), values.isnan().tolist()
     why = ("fewer than two raters" if few else "no reference defines it" for few in too_few)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,6 +12,7 @@ import torch
 
 from irrbench.agreement import prevalence
 from irrbench.config import StudyOptions
+from irrbench.data.dataset import check_spacings
 from irrbench.data.readers import DataError, Problem
 from irrbench.data.resemblance import copied_repeats
 from irrbench.patterns import MIN_RATERS
@@ -27,6 +28,7 @@ from irrbench.reliability.across import (
     score_table,
     within_raters,
 )
+from irrbench.reliability.borders import border_table
 from irrbench.reliability.counting import Counted, count_images
 from irrbench.reliability.covariates import check_covariates, make_design, regress_all
 from irrbench.reliability.measures import (
@@ -38,6 +40,7 @@ from irrbench.reliability.measures import (
     select_measures,
     summarize_measures,
 )
+from irrbench.scores import record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,9 +135,12 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
     Source: Hurault et al. 2022, doi 10.1016/j.xjidi.2022.100133.
     """
     options = options or StudyOptions()
-    n_images, level, measures = len(data), options.level, select_measures(options)
+    check_spacings(data, options.scores)
+    n_images, level, unit = len(data), options.level, data.unit
+    measures = select_measures(options, unit=unit)
+    titles = {name: record(name).title_with(asdict(options), unit) for name in options.scores}
     with _one_thread():
-        counted = count_images(data, cells=options.cells, progress=progress)
+        counted = count_images(data, options, progress=progress)
         excluded = exclude(counted, data.image_ids, options)
         check_exclusions(excluded, data, options)
         out = set(excluded["place"])
@@ -170,10 +176,10 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
             summary=summarize_measures(
                 table, measures, groups, level=level, n_fitted=min(len(counted), options.fitted)
             ),
-            across=across,
+            across=pd.concat([across, border_table([image.borders for image in counted.images], groups, level, unit)]),
             joint=joint_table(counted, options, progress=progress),
             raters_needed=raters_needed(fits, options.targets),
-            scores=score_table(scores, groups, level=level),
+            scores=score_table(scores, groups, level=level, titles=titles),
             raters=rater_table(data, counted, extents, scores["raters"], level=level, min_images=options.min_images),
             pairs=pair_table(data, counted, level=level, min_images=options.min_images),
             leave_one_out=leave_one_out(data, measured, extents, level=level),

@@ -20,6 +20,7 @@ from irrbench.plots.raters import (
     within_and_between,
 )
 from irrbench.reliability.across import EXTENT_MARKED
+from irrbench.reliability.borders import BORDER_TOLERANCE
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
 from irrbench.report.text import alpha_word, icc_word, sentence, sentences, two_digits
 
@@ -47,6 +48,8 @@ COLUMNS = {
     "difference": Column("difference", interval=("low", "high")),
     "estimate": Column("change", interval=("low", "high")),
     "kappa": Column("Cohen's kappa", interval=("low", "high")),
+    "border": Column("distance of borders", interval=("border_low", "border_high")),
+    "border_95": Column("95 % within", interval=("border_95_low", "border_95_high")),
     "p": Column("p", "p"),
     "sd": Column("SD"),
     "laplace": Column("Laplace"),
@@ -79,7 +82,7 @@ _TABLES = {
     "raters": choose_columns(
         COLUMNS, "rater n reason extent consensus bias rmse rmse_relative sensitivity specificity"
     ),
-    "rater_pairs": choose_columns(COLUMNS, "first second kappa se n reason"),
+    "rater_pairs": choose_columns(COLUMNS, "first second kappa se border border_95 n reason"),
     "coefficients": choose_columns(COLUMNS, "measure covariate contrast estimate p n reason"),
     "skipped_covariates": choose_columns(COLUMNS, "column reason", reason="why it is no covariate"),
     "leave_one_out": choose_columns(COLUMNS, "left_out measure mean se change"),
@@ -145,6 +148,7 @@ def findings(study: Study) -> list[str]:
         words,
         extent=extent,
         extent_marked=across.get(EXTENT_MARKED),
+        tolerance=across[BORDER_TOLERANCE],
         outlier_rater=_outlier_rater(study),
         monitored=monitored[0] if monitored else None,
     )

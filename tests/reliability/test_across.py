@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from irrbench.config import StudyOptions
 from irrbench.data import RaterData
 from irrbench.icc import extent_icc, joint_icc, shrout_fleiss
 from irrbench.reliability import across as across_module
@@ -69,7 +70,7 @@ def test_extents_without_blank_masks(data):
 
 def test_extents_by_loops(found):
     data = found.data
-    extents = measure_extents(count_images(data, cells=[2]))
+    extents = measure_extents(count_images(data, StudyOptions(cells=[2])))
     for i in range(3):
         masks, roi = data.masks(i), data.roi(i)
         assert extents.total[i] == roi.sum()
@@ -103,7 +104,7 @@ def test_one_image_has_no_extent_icc_and_says_so():
 
 
 def test_joint_shares_are_one_model_of_all_images(found, monkeypatch):
-    counted = count_images(found.data, cells=[2])
+    counted = count_images(found.data, StudyOptions(cells=[2]))
     fit = joint_icc(counted.patterns())
     table = found.joint.set_index("part")
     assert table.loc["icc_pixel", "laplace"] == pytest.approx(fit.icc_pixel.item(), abs=1e-6)
@@ -146,7 +147,9 @@ def test_ties_of_the_others_count_half(raters, of_the_first, of_the_last):
     # The first two raters mark the same 20 pixels. Their votes are 1 or 2 among 2, 3 or 4 others.
     masks = np.zeros((1, raters, 10, 10), bool)
     masks[0, :2, :2] = True
-    extents = measure_extents(count_images(RaterData.from_arrays([np.zeros((1, 10, 10))], list(masks)), cells=[2]))
+    extents = measure_extents(
+        count_images(RaterData.from_arrays([np.zeros((1, 10, 10))], list(masks)), StudyOptions(cells=[2]))
+    )
     assert extents.consensus[0, [0, -1]].tolist() == [of_the_first, of_the_last]
 
 

@@ -20,7 +20,9 @@ def images(*shares: tuple[float, ...], present=None) -> RaterData:
 
 
 def reasons(data: RaterData, **options: float) -> list[str]:
-    listed = exclude(count_images(data, cells=[2]), data.image_ids, StudyOptions(**options)).set_index("place")
+    listed = exclude(count_images(data, StudyOptions(cells=[2])), data.image_ids, StudyOptions(**options)).set_index(
+        "place"
+    )
     return [listed["reason"].get(place, "") for place in range(len(data))]
 
 
@@ -64,14 +66,14 @@ def test_an_empty_region_has_its_own_reason():
 
 def test_few_left_out_are_counted():
     data = images((0.01, 0.01), *[(0.5, 0.4)] * 4)
-    listed = exclude(count_images(data, cells=[2]), data.image_ids, StudyOptions())
+    listed = exclude(count_images(data, StudyOptions(cells=[2])), data.image_ids, StudyOptions())
     assert remark(listed, 5, StudyOptions()) == f"1 of 5 images left out: 1 because {BELOW}."
     assert remark(listed.iloc[:0], 5, StudyOptions()) == ""
 
 
 def test_disputed_images_left_out_are_said():
     data = images((0.0, 0.0, 0.3), (0.0, 0.0, 0.0), *[(0.5, 0.4, 0.5)] * 4)
-    listed = exclude(count_images(data, cells=[2]), data.image_ids, StudyOptions())
+    listed = exclude(count_images(data, StudyOptions(cells=[2])), data.image_ids, StudyOptions())
     assert listed["disputed"].tolist() == [True, False]
     assert "In 1 of these some raters marked something and others nothing" in remark(listed, 6, StudyOptions())
 
@@ -82,7 +84,7 @@ def test_disputed_images_left_out_are_said():
 )
 def test_most_left_out_is_said_with_a_remedy(share, remedy):
     data = images((share, share), (share, share), (0.5, 0.4))
-    listed = exclude(count_images(data, cells=[2]), data.image_ids, StudyOptions())
+    listed = exclude(count_images(data, StudyOptions(cells=[2])), data.image_ids, StudyOptions())
     text = remark(listed, 3, StudyOptions())
     assert "2 of 3 images left out" in text
     assert remedy in text

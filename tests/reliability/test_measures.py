@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from irrbench import VotePatterns, gwet_ac1, krippendorff_alpha, segmentation_bounds
+from irrbench.config import StudyOptions
 from irrbench.data import RaterData
 from irrbench.icc import area_icc, block_counts, block_share_icc, pixel_icc
 from irrbench.reliability import select_measures, study
@@ -76,7 +77,7 @@ def test_pairs_that_marked_nothing_and_absent_raters_have_no_iou():
         [np.zeros((1, 1, 4))] * 2, list(masks), present=np.array([[True, True, True], [True, True, False]])
     )
     measures = {m.name: m for m in select_measures(OPTIONS)}
-    found = measures["pairwise_iou"].compute(next(iter(count_images(data, cells=[2]).chunks())))[0]
+    found = measures["pairwise_iou"].compute(next(iter(count_images(data, StudyOptions(cells=[2])).chunks())))[0]
     assert found.tolist() == [0, 0.5]  # (0 + 0 + undefined), and the pair that is there
 
 
@@ -89,7 +90,7 @@ def test_block_shares_are_those_of_the_masks(found):
 def test_unanimous_counts_present_raters_alone():
     masks = np.array([[[[1, 1, 0, 0]], [[1, 0, 0, 0]], [[0, 1, 1, 1]]]], bool)
     data = RaterData.from_arrays([np.zeros((1, 1, 4))], list(masks), present=np.array([[True, True, False]]))
-    counted = count_images(data, cells=[2])
+    counted = count_images(data, StudyOptions(cells=[2]))
     measures = {m.name: m for m in select_measures(OPTIONS)}
     for name, value in (("unanimous", 0.75), ("marked_by_all", 0.5)):
         assert measures[name].compute(next(iter(counted.chunks())))[0].tolist() == [value]
@@ -137,7 +138,7 @@ def test_two_raters_cannot_be_left_out():
 
 
 def test_measuring_in_parts_changes_nothing(data, monkeypatch):
-    counted = count_images(data, cells=QUICK.cells)
+    counted = count_images(data, StudyOptions(cells=QUICK.cells))
     whole = measure_all(counted, QUICK, left_out=[2], progress=False)
     monkeypatch.setattr("irrbench.reliability.measures._PART", 7)
     parts = measure_all(counted, QUICK, left_out=[2], progress=False)
@@ -147,7 +148,10 @@ def test_measuring_in_parts_changes_nothing(data, monkeypatch):
 
 
 def test_of_many_images_models_are_fitted_to_those_that_are_drawn(data, monkeypatch):
-    counted, drawn = count_images(data, cells=QUICK.cells), fitted_images(len(data), replace(QUICK, fitted=5))
+    counted, drawn = (
+        count_images(data, StudyOptions(cells=QUICK.cells)),
+        fitted_images(len(data), replace(QUICK, fitted=5)),
+    )
     whole = measure_all(counted, QUICK, left_out=[2], progress=False)
     fits = []
     pixel = "irrbench.reliability.measures.pixel_icc"
@@ -177,6 +181,6 @@ def test_a_study_says_that_models_are_of_some_images(data):
 
 @pytest.mark.slow
 def test_processes_change_nothing(data):
-    counted = count_images(data, cells=OPTIONS.cells)
+    counted = count_images(data, StudyOptions(cells=OPTIONS.cells))
     alone, several = (measure_all(counted, OPTIONS, left_out=[0], workers=n, progress=False) for n in (1, 2))
     pd.testing.assert_frame_equal(several[0].table, alone[0].table)
