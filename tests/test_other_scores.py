@@ -120,10 +120,10 @@ def test_a_prediction_is_scored_at_every_cut_by_any_evidence(score, monkeypatch)
         np.testing.assert_array_equal(found[:, cut - 1], metric.per_image()[score])
 
 
-def test_a_study_of_raters_takes_scores_of_votes_alone():
-    with pytest.raises(ConfigError, match="must need nothing but the raters' votes; leave out 'area_error'"):
-        load_study_config(None, ["--study.scores", "[iou, area_error]"])
-    assert load_study_config(None, ["--study.scores", "[error]"]).study.scores == ["error"]
+def test_a_study_of_raters_takes_scores_of_masks():
+    with pytest.raises(ConfigError, match="scores must be of masks, as raters draw nothing else; leave out 'ged'"):
+        load_study_config(None, ["--study.scores", "[iou, ged]"])
+    assert load_study_config(None, ["--study.scores", "[error, area_error]"]).study.scores == ["error", "area_error"]
 
 
 def test_evidence_that_is_missing_is_named():

@@ -21,6 +21,8 @@ from irrbench.metrics import SegmentationBounds
 from irrbench.metrics.base import NoImagesError
 from irrbench.metrics.inputs import no_volume
 from irrbench.metrics.state import ImageIds, Images
+from irrbench.plots.style import number
+from irrbench.scores import option_text, record
 from irrbench.summary import ScoreSummary, count_missing, name_column, summarize
 
 if TYPE_CHECKING:
@@ -272,12 +274,17 @@ class Evaluator:
         place = f"{found.normalized:.0%}".replace("%", " %") if not math.isnan(found.normalized) else found.reason
         low, high = sorted((found.floor, found.ceiling))
         side = "below" if found.model < low else "above" if found.model > high else "between"
-        bounds = f"{side} {found.floor:.2f} (naive) and {found.ceiling:.2f} (average rater)"
+        model, floor, ceiling = (number(value, digits=2) for value in (found.model, found.floor, found.ceiling))
+        bounds = f"{side} {floor} (naive) and {ceiling} (average rater)"
         assert self.table is not None  # noqa: S101 (it has a summary)
         missing = count_missing(self.table).items()
         left_out = "".join(f"; {number} of {len(self.table)} images {reason}" for reason, number in missing)
         cut = "" if self.thresholds is None else self.thresholds.line()
-        return f"{self.split} {score} {found.model:.2f} {bounds}: {place}{left_out}{cut}"
+        known, unit = record(score), self.metric.unit
+        at = f" at {option_text(known.at, self.metric.options[known.at], unit, digits=3)}" if known.at else ""
+        model += f" {unit}" if known.is_distance else ""
+        lower = "" if known.higher_is_better else " (lower is better)"
+        return f"{self.split} {score}{at} {model} {bounds}{lower}: {place}{left_out}{cut}"
 
     def why_nan(self, key: str) -> str:
         """Why the value of a key is not a number."""

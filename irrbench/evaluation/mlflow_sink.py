@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from irrbench._display import SafeConsole, hide_secrets, to_csv
 from irrbench.evaluation.sinks import candidate_table
+from irrbench.plots.style import number
+from irrbench.scores import record
 from irrbench.summary import REFERENCES, bounds_digest
 from irrbench.tracking import Run, RunAddress, chart_link
 from irrbench.tracking.calls import dataset, describe_dataset
@@ -197,7 +199,9 @@ class MLflowSink:
         self._shown, score = stage.split, stage.scores[0]
         means = stage.summary[score]
         reached = f"{means.normalized:.0%}" if math.isfinite(means.normalized) else "-"
-        digits = (f"{value:.3f}" for value in (means.floor, means.model, means.ceiling))
+        values = means.floor, means.model, means.ceiling
+        is_distance, unit = record(score).is_distance, stage.metric.unit
+        digits = (f"{number(value)} {unit}" if is_distance else f"{value:.3f}" for value in values)
         key, bounds = f"{stage.split}/{score}", name_bounds({"data": self._data_name, **stage.rules})
         self.run.log_results(values=dict(zip(RESULT_TAGS, (*digits, reached, key, bounds), strict=True)), key=key)
 

@@ -29,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from irrbench._display import hide_secrets, without_password
 from irrbench._files import try_lock, write_atomically
 from irrbench.config import ConfigError
+from irrbench.plots.style import number
 from irrbench.training.cell import Cell
 from irrbench.training.failures import explain
 from irrbench.training.fit import EpochListener, has_processes, run_cell, run_in_processes, start_anew
@@ -388,7 +389,7 @@ class GridProgress:
         self._bar.update(self._task, description=cell.name)
 
         def on_epoch(epochs: int, score: float) -> None:
-            shown = "" if math.isnan(score) else f" {cell.config.scores[0]} {score:.3f}"
+            shown = "" if math.isnan(score) else f" {cell.config.scores[0]} {number(score)}"
             self._bar.update(self._task, advance=epochs - self._epochs_of_cell, description=f"{cell.name}{shown}")
             self._epochs_of_cell = epochs
 
@@ -406,7 +407,7 @@ class GridProgress:
             text = "another process is running it; skipped here"
         else:
             result, score = load_cell(cell.name, cell.folder), cell.config.scores[0]
-            text = f"test {score} {result.table[score].mean():.3f}, "
+            text = f"test {score} {number(result.table[score].mean())}, "
             if cell.name in self._skipped:
                 text += f"finished before ({cell.folder})"
             else:
