@@ -247,7 +247,26 @@ def test_the_line_says_on_which_side_of_the_bounds_a_score_lies(score, model, fl
     means = {"model": model, "floor": floor, "ceiling": ceiling, "normalized": (model - floor) / (ceiling - floor)}
     evaluator.summary[score] = dataclasses.replace(evaluator.summary[score], **means)
     bounds = f"{side} {floor:.2f} (naive) and {ceiling:.2f} (average rater)"
-    assert evaluator.line() == f"val {score} {model:.2f} {bounds}: {place} %"
+    lower = " (lower is better)" * (score == "false_alarm")
+    assert evaluator.line() == f"val {score} {model:.2f} {bounds}{lower}: {place} %"
+
+
+@pytest.mark.parametrize(
+    ("score", "options", "said"),
+    [
+        ("hd95", {}, "val hd95 3.14 px between 40.2 (naive) and 2.72 (average rater) (lower is better): 99 %"),
+        ("hd95", {"spacing": (1, 1), "spacing_unit": "mm"}, "val hd95 3.14 mm between 40.2 (naive) and 2.72 "),
+        ("hd95", {"spacing": (1, 1)}, "val hd95 3.14 units of spacing between 40.2 (naive) and 2.72 "),
+        ("nsd", {"tolerance": 1.5}, "val nsd at 1.5 px 3.14 between 40.2 (naive) and 2.72 "),
+        ("lesion_f1", {}, "val lesion_f1 at IoU 0.1 3.14 "),
+    ],
+)
+def test_the_line_says_units_and_what_a_score_depends_on(score, options, said):
+    evaluator = Evaluator("val", scores=[score], **options)
+    run(evaluator)
+    means = {"model": 3.14159, "floor": 40.2345, "ceiling": 2.71828, "normalized": 0.9887}
+    evaluator.summary[score] = dataclasses.replace(evaluator.summary[score], **means)
+    assert evaluator.line().startswith(said)
 
 
 def test_without_data_it_says_what_to_call(caplog):
