@@ -52,7 +52,7 @@ def centreline(mask: Bools, origin: Sequence[int], geometry: Geometry) -> Centre
 
     Example:
         >>> centreline(np.ones((3, 7), bool), (0, 0), Geometry((3, 7), (1.0, 1.0), 1.0)).points
-        array([ 8,  9, 10, 11, 12])
+        array([ 5,  7,  8,  9, 10, 11])
     """
     if mask.ndim not in {2, 3}:
         raise ValueError(f"cldice is of masks with 2 or 3 spatial axes; found {mask.ndim}, shape {geometry.shape}.")
