@@ -213,9 +213,18 @@ def shown_part(
     found = {name: None if mask is None else np.asarray(mask).astype(bool, copy=False) for name, mask in layers.items()}
     _check(image, masks, **found)
     marks = [*masks] if found["prediction"] is None else [*masks, found["prediction"]]
-    window = _window(marks, margin)
-    prediction, roi = (None if mask is None else mask[window] for mask in found.values())
-    return image[window], masks[window], prediction, roi
+    cut, step = _window(marks, margin)
+    thinned = (..., slice(None, None, step), slice(None, None, step))
+    prediction, roi = (None if mask is None else mask[cut] for mask in found.values())
+    whole = None if prediction is None else _pooled(prediction, step)
+    return image[cut][thinned], _pooled(masks[cut], step), whole, None if roi is None else roi[thinned]
+
+
+def _pooled(mask: Mask, step: int) -> Mask:
+    """A mask of fewer pixels, marked where one of ``step`` x ``step`` is: a line of one pixel stays whole."""
+    for axis in (-2, -1) if step > 1 else ():
+        mask = np.logical_or.reduceat(mask, np.arange(0, mask.shape[axis], step), axis=axis)
+    return mask
 
 
 def contour(mask: Mask, width: int) -> Mask:
@@ -239,8 +248,11 @@ def _check(image: NDArray[Any], masks: Mask, **layers: Mask | None) -> None:
             raise ValueError(f"`{name}` must have the image's shape {shape}; found {mask.shape}.")
 
 
-def _window(marks: Sequence[Mask], margin: int | None) -> tuple[Any, ...]:
-    """Return the index of what is shown: of a volume the slice with the most marks, and the part around all marks."""
+def _window(marks: Sequence[Mask], margin: int | None) -> tuple[tuple[Any, ...], int]:
+    """Return the index of what is shown, and by how much that is made smaller.
+
+    Of a volume it is the slice with the most marks; of that, the part around all marks.
+    """
     depth: tuple[int, ...] = ()
     if marks[0].ndim == 3:
         number = np.sum([mask.sum(axis=(1, 2)) for mask in marks], axis=0)
@@ -251,7 +263,7 @@ def _window(marks: Sequence[Mask], margin: int | None) -> tuple[Any, ...]:
         for axis, (first, last) in enumerate(extent_of(marks)):
             ends[axis] = max(0, first - margin), min(ends[axis][1], last + 1 + margin)
     step = -(-max(end - start for start, end in ends) // _LARGEST)
-    return (..., *depth, *(slice(start, end, step) for start, end in ends))
+    return (..., *depth, *(slice(start, end) for start, end in ends)), step
 
 
 def extent_of(marks: Iterable[Mask]) -> list[tuple[int, int]]:

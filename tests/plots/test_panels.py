@@ -118,6 +118,15 @@ def test_small_images_are_enlarged_and_large_ones_thinned_out():
     assert contour_panel(np.zeros((1, 2100, 60)), np.zeros((2, 2100, 60))).shape == (700, 20, 3)
 
 
+def test_a_thin_line_on_a_large_image_stays_whole():
+    lines = np.zeros((1201, 2050), bool)
+    lines[7, 5:1900] = lines[5:1100, 11] = True
+    panel = agreement_panel(np.zeros((1, 1201, 2050)), np.stack([lines] * 3), lines)[:401]
+    expected = np.zeros((401, 684), bool)
+    expected[2, 1:634] = expected[1:367, 3] = True
+    np.testing.assert_array_equal(nearest_area(panel) == 0, expected)
+
+
 def test_the_title_stands_above_the_image():
     panel = contour_panel(np.ones((1, 64, 64)), np.zeros((2, 64, 64)), title="Δ very long " * 20)
     assert panel.shape[1] == 384
