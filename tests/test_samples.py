@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from pathlib import Path
@@ -156,6 +157,22 @@ def test_identical_raters_are_perfect():
     bounds = sample_bounds(mask.expand(-1, 3, -1, -1), mask.expand(-1, 2, -1, -1))
     for candidate in ("ceiling", "majority", "model"):
         assert all((values.abs() < 1e-12).all() for values in getattr(bounds, candidate).values())
+
+
+def test_each_ceiling_is_that_of_a_model_that_draws_as_people_do_with_as_many_samples():
+    masks = batch(8, raters=5, empty=0.3)[0]
+
+    def means(num_raters, score):
+        """Of all ways to take some of the five as raters and the others as samples."""
+        ways = [list(some) for some in itertools.combinations(range(5), num_raters)]
+        found = [sample_bounds(masks[:, way], masks[:, [m for m in range(5) if m not in way]]) for way in ways]
+        return [
+            torch.stack([values[score] for values in each]).mean(0)
+            for each in ([b.ceiling for b in found], [b.model for b in found])
+        ]
+
+    np.testing.assert_allclose(*means(4, "ged"), atol=1e-12)  # one sample
+    np.testing.assert_allclose(*means(3, "energy_score"), atol=1e-12)  # two of them, as there are two peers
 
 
 @pytest.mark.parametrize("filler", [0, 1, -1])

@@ -92,6 +92,7 @@ class PredictionFinder(ForwardCalls):
         super().__init__(num_classes=num_classes, only=named if predictions or samples else None)
         self.predictions, self.samples = predictions, samples
         self.chosen = self.doubt = ""
+        self._draws = 0
         self._labels: dict[str, bool] = {}  # by name, whether its values once showed it to be a label
 
     def setup(self, module: LightningModule) -> None:
@@ -110,8 +111,10 @@ class PredictionFinder(ForwardCalls):
         if self.samples is None:
             return None
         if callable(self.samples):
+            self._draws += 1  # other random numbers in each step, though those of the training are restored
+            seed = (torch.initial_seed() + self._draws) % 2**63
             with paused([self]):
-                given = _call(self.samples, trainer, module, batch, outputs)
+                given = _call(self.samples, trainer, module, batch, outputs, seed=seed)
         else:
             try:
                 given = select(outputs, self.samples, name="samples")
@@ -305,21 +308,28 @@ def _pick(named: list[Named]) -> str:
 
 
 def _call(
-    function: Callable[[Any, Any, Any], Any], trainer: Trainer, module: LightningModule, batch: Any, outputs: Any
+    function: Callable[[Any, Any, Any], Any],
+    trainer: Trainer,
+    module: LightningModule,
+    batch: Any,
+    outputs: Any,
+    *,
+    seed: int | None = None,
 ) -> Any:
     """What the user's function gives, without gradients, in the trainer's precision, and without a trace."""
-    with torch.no_grad(), untouched(module), trainer.precision_plugin.forward_context():
+    with torch.no_grad(), untouched(module, seed=seed), trainer.precision_plugin.forward_context():
         return function(module, batch, outputs)
 
 
 @contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
+def untouched(module: nn.Module, *, seed: int | None = None) -> Iterator[None]:
     """Leave no trace of a call: restore random states (Python's, NumPy's, torch's), the module's modes, buffers.
 
     Nothing in it waits for an accelerator. The module's parameters are not looked after.
 
     Args:
         module: that the call may use; it may draw random numbers on its device.
+        seed: of torch's random numbers in the call; they go on as they are if not given.
     """
     modes = [(part, part.training) for part in module.modules()]
     buffers = [(part, *item) for part in module.modules() for item in part.named_buffers(recurse=False)]
@@ -329,6 +339,10 @@ def untouched(module: nn.Module) -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the user's)
     try:
         with torch.random.fork_rng([device] if device else [], **options):
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)
+                if device:
+                    getattr(torch, device.type).manual_seed(seed)
             yield
     finally:
         random.setstate(python)

@@ -35,12 +35,13 @@ class Draws:
     """A function for `samples=` that draws, and keeps what it gave in the latest epoch."""
 
     def __init__(self, num=NUM):
-        self.num, self.given = num, {}
+        self.num, self.given, self.drawn = num, {}, []
 
     def __call__(self, module, batch, outputs):
         assert not torch.is_grad_enabled()
         image = batch["image"]
         noise = torch.randn(len(image), self.num, *image.shape[2:])
+        self.drawn.append(noise[0, 0, 0, 0].item())
         logits = module.net((image + noise).flatten(0, 1).unsqueeze(1)).unflatten(0, noise.shape[:2])
         self.given |= dict(zip(batch["id"], logits, strict=True))
         return logits  # (B, M, 1, H, W)
@@ -67,6 +68,10 @@ def test_a_function_draws_them_and_training_is_what_it_was(tmp_path):
         assert last[f"val/{score}"] == pytest.approx(expected[score].nanmean().item())
     assert last["val/ged_ceiling"] == pytest.approx(expected["bounds"].ceiling["ged"].mean().item())
     assert float(best.best_model_score) == pytest.approx(min(row["val/ged"] for row in watcher.history), abs=1e-6)
+    assert len(set(draws.drawn)) == len(draws.drawn) > 2  # other random numbers in each batch, the same in each run
+    again = Draws()
+    fit(tmp_path / "again", monitor(samples=again))
+    assert again.drawn == draws.drawn
     alone = fit(tmp_path / "alone", None)
     assert all(torch.equal(x, y) for x, y in zip(module.parameters(), alone.parameters(), strict=True))
 
