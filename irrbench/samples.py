@@ -21,8 +21,10 @@ Source: Kohl et al. 2018, arXiv 1806.05034 (GED of masks); Gneiting and Raftery 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -102,11 +104,11 @@ class SampleEvidence:
         self._num_samples = 0 if preds is None else preds.shape[1]
         marks = _as_bools(masks, "masks", validate=validate)
         inside = torch.ones_like(marks[:, :1]) if roi is None else _as_bools(roi[:, None], "roi", validate=validate)
-        marks = marks & inside & self.present[..., None]
+        marks = marks & self.present[..., None]
         doubled, num = 2 * marks.sum(1, keepdim=True, dtype=torch.uint8), self.present.sum(1)[:, None, None]
-        planes = [marks, inside, torch.zeros_like(inside), doubled > num, (doubled >= num) & inside]
-        planes += [] if preds is None else [_as_bools(preds, "samples", validate=validate) & inside]
-        shared = _shared_pixels(planes)
+        planes = [marks, inside, torch.zeros_like(inside), doubled > num, doubled >= num]
+        planes += [] if preds is None else [_as_bools(preds, "samples", validate=validate)]
+        shared = _shared_pixels(planes if roi is None else [plane & inside for plane in planes])
         self._sizes = shared.diagonal(dim1=1, dim2=2)
         self.roi_pixels = self._sizes[:, masks.shape[1]]
         union = self._sizes[:, :, None] + self._sizes[:, None] - shared
@@ -114,7 +116,10 @@ class SampleEvidence:
 
     def tables(self, ties: Reading) -> Mapping[str, SampleTable]:
         """By candidate, fields ``(B, R)``; zeros for the folds of absent raters."""
-        num, alone = self.present.shape[1], torch.eye(self.distances.shape[1]).to(self.distances)
+        num, alone = (
+            self.present.shape[1],
+            torch.eye(self.distances.shape[1], dtype=torch.float64, device=self.present.device),
+        )
         own = alone[:num]
         peers = self._raters(~torch.eye(num, dtype=torch.bool, device=self.present.device))
         candidates = {"floor": alone[num], "blank": alone[num + 1], "ceiling": own}
@@ -226,7 +231,8 @@ def check_samples(samples: Tensor | None, masks: Tensor, *, channels: int = 0) -
 
 def _as_bools(x: Tensor, name: str, *, validate: bool) -> Tensor:
     """``(B, ., pixels)`` bool."""
-    return as_foreground(x, name, validate=validate).flatten(2) != 0
+    marks = as_foreground(x, name, validate=validate).flatten(2)
+    return marks if marks.dtype is torch.bool else marks != 0
 
 
 def _shared_pixels(planes: list[Tensor]) -> Tensor:
@@ -235,11 +241,28 @@ def _shared_pixels(planes: list[Tensor]) -> Tensor:
     Args:
         planes: masks ``(B, ., pixels)`` bool, ``N`` of them together.
     """
+    return (_count_bits if planes[0].device.type == "cpu" else _multiply)(planes)
+
+
+def _count_bits(planes: list[Tensor]) -> Tensor:
+    """64 pixels at a time, on processors."""
+    packed = np.concatenate([np.packbits(plane.numpy(), axis=-1) for plane in planes], 1)
+    words = np.pad(packed, ((0, 0), (0, 0), (0, -packed.shape[-1] % 8))).view(np.uint64)
+    shared = np.empty((*words.shape[:2], words.shape[1]))
+    for i in range(words.shape[1]):
+        shared[:, i, i:] = np.bitwise_count(words[:, i : i + 1] & words[:, i:]).sum(-1, dtype=np.int64)
+        shared[:, i:, i] = shared[:, i, i:]
+    return torch.from_numpy(shared)
+
+
+def _multiply(planes: list[Tensor]) -> Tensor:
+    """A matrix product for each image, which waits for no accelerator."""
     size, _, pixels = planes[0].shape
-    num = sum(plane.shape[1] for plane in planes)
+    num, device = sum(plane.shape[1] for plane in planes), planes[0].device
+    shared = torch.zeros(size, num, num, dtype=torch.float64, device=device)
     step = max(1, min(_EXACT, _CHUNK // max(size * num, 1)))
-    shared = torch.zeros(size, num, num, dtype=torch.float64, device=planes[0].device)
-    with torch.autocast(shared.device.type, enabled=False):  # half precision does not hold whole numbers
+    casts = torch.amp.is_autocast_available(device.type)  # to half precision, which does not hold whole numbers
+    with torch.autocast(device.type, enabled=False) if casts else nullcontext():
         for start in range(0, pixels, step):
             part = torch.cat([plane[..., start : start + step] for plane in planes], 1).float()
             shared += part @ part.mT

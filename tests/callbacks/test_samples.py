@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from irrbench import SegmentationBounds, VotePatterns, sample_bounds, segmentation_bounds
 from irrbench.callbacks import RaterBoundsMonitor
 from irrbench.metrics.inputs import mean_of_samples
+from tests.callbacks.test_no_waiting import batch, run
 from tests.callbacks.toys import Module, Toy, loader, trainer
 
 NUM = 5
@@ -117,6 +118,18 @@ def test_the_forward_calls_of_drawing_are_no_predictions(tmp_path):
 def test_what_is_refused_at_the_first_batch(tmp_path, samples, message):
     with pytest.raises(ValueError, match=message):
         fit(tmp_path, monitor(samples=samples), Module("dict"))
+
+
+def test_nothing_waits_for_the_device():
+    watcher = RaterBoundsMonitor(
+        roi="roi", image_id="id", present="present", samples="s", scores=SCORES, stages=("validate",), verbose=False
+    )
+    given = [batch(torch.bool, list("abcd")) for _ in range(2)]
+    outputs = [{"s": torch.zeros(4, NUM, 1, 8, 10, device="meta")} for _ in given]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watcher._owned.metric.__class__, "_validates", lambda *_: False)  # as after the first batch
+        evaluator = run(watcher, "validate", given, outputs)
+    assert evaluator.metric.fields[-1].device.type == "meta"
 
 
 def test_scores_of_samples_ask_for_them_at_once():
