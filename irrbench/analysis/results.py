@@ -390,9 +390,10 @@ def _notes_on_tests(candidates: Candidates, asked: Questions) -> Iterator[str]:
             "scores are too short."
         )
     if not set(asked.margins or {}) & set(candidates.scores):
+        main = candidates.scores[0]
         yield (
             "No margin is declared, so non-inferiority to the average rater is not tested: set statistics.margins, "
-            f"such as {{{candidates.scores[0]}: 0.02}}, before looking at the results."
+            f"such as {{{main}: {1 if record(main).is_distance else 0.02}}}, before looking at the results."
         )
     single = [candidates.names[place] for place in models if len(candidates.members[place]) == 1]
     if options.spread_over_seeds and single:

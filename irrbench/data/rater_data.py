@@ -200,7 +200,7 @@ class RaterData:
             lengths = np.array(known)
         else:
             return None
-        return tuple((lengths * item.full_shape / item.shape).tolist())
+        return tuple((lengths * np.divide(item.full_shape, item.shape)).tolist())
 
     @property
     def unit(self) -> str:
