@@ -157,10 +157,12 @@ def nearest_area(panel):
 def test_areas_are_where_both_mark_or_one_of_them():
     first, second, third = box(1, 5, 1, 6), box(1, 5, 3, 8), box(2, 3, 2, 10)
     model = box(3, 8, 3, 9)
-    majority = first.astype(int) + second + third > 1
-    panel = agreement_panel(np.full((1, H, W), 0.5), np.stack([first, second, third]), model, scale=1)[:H]
-    expected = np.select([majority & model, majority & ~model, model & ~majority], [0, 1, 2], -1)
-    np.testing.assert_array_equal(nearest_area(panel), expected)
+    votes = first.astype(int) + second + third
+    for masks in ([first, second, third], [first, second, third, box(0, 0, 0, 0)]):
+        majority = 2 * votes > len(masks)  # two of four are none
+        panel = agreement_panel(np.full((1, H, W), 0.5), np.stack(masks), model, scale=1)[:H]
+        expected = np.select([majority & model, majority & ~model, model & ~majority], [0, 1, 2], -1)
+        np.testing.assert_array_equal(nearest_area(panel), expected)
 
 
 def test_the_key_of_areas_takes_as_many_lines_as_it_needs():
