@@ -219,7 +219,7 @@ class FinishedConfig:
 
     Attributes:
         threshold: probabilities above it are foreground; ``auto`` takes, for each model, the one with the best main
-            score on the validation images; by default that of ``rules``.
+            score (the first of masks) on the validation images; by default that of ``rules``.
         classes: class numbers that are foreground, where files hold numbers or probabilities of several classes.
     """
 
@@ -353,6 +353,11 @@ class BenchmarkConfig:
             )
         _check_store(self.tracking_uri)
 
+    @property
+    def of_masks(self) -> list[str]:
+        """The scores of masks, of which the first chooses thresholds."""
+        return [score.name for score in select_scores(self.scores) if EVIDENCE[score.evidence].takes == "mask"]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they are stored beside the results: without passwords and other secrets."""
         values = asdict(self)
@@ -474,12 +479,10 @@ def _check_scores(config: BenchmarkConfig) -> None:
         check_rules(scores, ties=rules.ties, empty_reference=rules.empty_reference)
     except (ValueError, ModuleNotFoundError) as error:
         raise ConfigError(f"rules and scores: {error}") from error
-    takes = EVIDENCE[scores[0].evidence].takes
-    if takes != "mask" and (not config.predictions or config.finished.threshold == "auto"):
-        what = "a threshold" if config.predictions else "an epoch"
+    if config.predictions and config.finished.threshold == "auto" and not config.of_masks:
         raise ConfigError(
-            f"scores: the first one chooses {what}, by masks; found {scores[0].name}, which is of {takes}. Put a score "
-            "of masks first, such as iou."
+            f"scores: a threshold is chosen by a score of masks; found {', '.join(config.scores)}. Add one, such as "
+            "iou, or give finished.threshold."
         )
     of_samples = [score.name for score in scores if EVIDENCE[score.evidence].takes == "samples"]
     if of_samples and not config.predictions:

@@ -54,6 +54,9 @@ class Results:
         separation: which score separates models.
         seeds: spread between seeds.
         subgroups: a leaderboard for each ``column`` and ``subgroup``, with ``n_groups``, ``cut`` and ``warning``.
+        thresholds: of models with probabilities, see :meth:`irrbench.ProbabilityLevels.curve`, with ``name`` and the
+            threshold that is ``used``.
+        reliability: likewise, see :meth:`irrbench.ProbabilityLevels.reliability`.
         no_shares: why a score has no normalized value, by score.
         cautions: what may make the numbers mean something else than they seem to, to be read before them.
         copies: models whose masks are, pixel by pixel, a rater's or the majority's.
@@ -90,6 +93,8 @@ class Results:
     separation: pd.DataFrame = field(default_factory=pd.DataFrame)
     seeds: pd.DataFrame = field(default_factory=pd.DataFrame)
     subgroups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    thresholds: pd.DataFrame = field(default_factory=pd.DataFrame)
+    reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
     no_shares: Mapping[str, str] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()

@@ -7,11 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
+from irrbench.bounds import EVIDENCE
 from irrbench.config import LIDC, BenchmarkConfig, ConfigError, ReliabilityConfig, RulesConfig
 from irrbench.data import MasksAloneError, choose_threshold, find_models, load_folder, load_predictions
 from irrbench.data.dataset import references
@@ -19,6 +21,7 @@ from irrbench.data.io import track
 from irrbench.data.overview import headline, read_as, splits_text
 from irrbench.datasets import load_lidc
 from irrbench.mask_evidence import TOLERANCE
+from irrbench.scores import select_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +41,7 @@ class Scored(NamedTuple):
     table: pd.DataFrame  # per image, with bounds
     run: Run
     predictions: Predictions
+    diagrams: Mapping[str, pd.DataFrame] = MappingProxyType({})  # ``thresholds`` and ``reliability``, of probabilities
 
     @property
     def run_id(self) -> str | None:
@@ -155,7 +159,7 @@ def load_one(folder: str, config: BenchmarkConfig, data: RaterData, *, split: st
         split: that must be complete; None for all images.
 
     Raises:
-        DataError: with every problem of the folder.
+        DataError: with every problem of the folder; masks where probabilities are scored.
         ConfigError: a threshold to be chosen where no images are kept for that.
     """
     finished, rules = config.finished, config.rules
@@ -170,7 +174,7 @@ def load_one(folder: str, config: BenchmarkConfig, data: RaterData, *, split: st
             threshold = choose_threshold(
                 folder,
                 data,
-                score=config.scores[0],
+                score=config.of_masks[0],
                 ties=rules.ties,
                 empty_reference=rules.empty_reference,
                 classes=finished.classes,
@@ -178,8 +182,9 @@ def load_one(folder: str, config: BenchmarkConfig, data: RaterData, *, split: st
             ).threshold
         except MasksAloneError:  # nothing to cut, as beside another model's probabilities
             threshold, masks_alone = rules.threshold, True
-    found = load_predictions(folder, data, split=split, threshold=threshold, classes=finished.classes)
-    return replace(found, masks_alone=masks_alone)
+    keep = any(EVIDENCE[score.evidence].takes == "probabilities" for score in select_scores(config.scores))
+    options: dict[str, Any] = {"threshold": threshold, "classes": finished.classes, "keep_probabilities": keep}
+    return replace(load_predictions(folder, data, split=split, **options), masks_alone=masks_alone)
 
 
 def score_predictions(
@@ -231,13 +236,16 @@ def score_predictions(
     shown = {"name": name, "predictions": where or "finished", "scores": list(scores), "rules": rules.of(scores)}
     sink.run.log_config(shown)
     options = {"scores": scores, "from_logits": False, "references": False, "spacing_unit": data.unit, **asdict(rules)}
-    evaluator = Evaluator("test", sinks=[sink], **options)
+    has_votes = any(score.evidence == "patterns" for score in select_scores(scores))
+    has_probabilities = bool(predictions.packed_probabilities)
+    evaluator = Evaluator("test", sinks=[sink], choose_threshold=has_probabilities and has_votes, **options)
     try:
         for index, image_id in enumerate(track(data.image_ids, total=len(data), label=f"scoring {name}")):
             has_panel = index < evaluator.panels.num_panels
             has_samples = "samples" in evaluator.metric.takes
+            found = predictions.probability(index) if has_probabilities else predictions.prediction(index)
             evaluator.update(
-                torch.from_numpy(predictions.prediction(index))[None],
+                torch.from_numpy(found)[None],
                 **references(data, index),
                 image_id=[image_id],
                 image=torch.from_numpy(data.image(index))[None] if has_panel else None,
@@ -252,7 +260,8 @@ def score_predictions(
     evaluator.close()
     sink.run.finish()
     sink.run.drain(limit=600)
-    return Scored(name, evaluator.table, sink.run, predictions)
+    diagrams = {} if evaluator.thresholds is None else evaluator.thresholds.tables()
+    return Scored(name, evaluator.table, sink.run, predictions, diagrams)
 
 
 def predictions_digest(name: str, predictions: Predictions, rules: Mapping[str, Any]) -> str:
@@ -264,4 +273,5 @@ def predictions_digest(name: str, predictions: Predictions, rules: Mapping[str, 
         masks += list(predictions.samples(index)) if predictions.num_samples > 1 else []
         for mask in masks:
             digest.update(f"{image_id} {mask.dtype} {mask.shape} ".encode() + np.ascontiguousarray(mask).tobytes())
+        digest.update(predictions.packed_probabilities[index].packed if predictions.packed_probabilities else b"")
     return digest.hexdigest()[:32]

@@ -118,6 +118,8 @@ def make_results(
         unit=data.group_column or "",
         agreement=table.set_index("image_id")["alpha"].rename("Krippendorff's alpha of the raters"),
         curves=_curves(models, results.members),
+        thresholds=_diagrams(models, results.models, "thresholds"),
+        reliability=_diagrams(models, results.models, "reliability"),
         colours={**(colours or {}), **by_model},
         rules=rules_in_words(config, data, models),
         digests=_digests(config, data, models),
@@ -145,6 +147,17 @@ def _curves(models: Sequence[CellResult | Scored], members: Mapping[str, Sequenc
     return pd.concat(curves) if curves else None
 
 
+def _diagrams(models: Sequence[CellResult | Scored], names: Sequence[str], kind: str) -> pd.DataFrame:
+    """Scores over thresholds, or reliability, of models with probabilities, in the leaderboard's order."""
+    found = {model.name: model for model in models if not isinstance(model, CellResult) and kind in model.diagrams}
+    tables = [
+        found[name].diagrams[kind].assign(name=name, used=found[name].predictions.threshold)
+        for name in names
+        if name in found
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
 def _with_single(curve: pd.DataFrame) -> pd.DataFrame:
     """The curve with scores on the one mask where no validation image has bounds."""
     pairs = [(column.removesuffix("_all"), column) for column in curve.columns if str(column).endswith("_all")]
@@ -161,7 +174,7 @@ def rules_in_words(config: BenchmarkConfig, data: RaterData, models: Sequence[Ce
     if config.predictions and config.finished.threshold == "auto":
         found = {model.name: model.predictions for model in models if not isinstance(model, CellResult)}
         best = ", ".join(f"{name} {'(masks)' if p.masks_alone else f'{p.threshold:g}'}" for name, p in found.items())
-        threshold = f"for each model the one with the best {config.scores[0]} on the validation images ({best})"
+        threshold = f"for each model the one with the best {config.of_masks[0]} on the validation images ({best})"
     elif config.predictions and config.finished.threshold is not None:
         threshold = f"probabilities above {config.finished.threshold:g} are foreground"
     return {

@@ -29,6 +29,7 @@ FEW_VALUES = 16  # up to so many numbers in a whole folder are those of classes 
 FEW_CLASSES = 5  # and up to so many, with 0, anyway; more are probabilities
 _NAME_CLASSES = "name the foreground's class numbers (--finished.classes [1])"
 _SAMPLE = 4096
+_STEPS = 60000  # to which floats are rounded where they are kept
 _SCALES = (100, 255, 1000, 65535)  # values of certainty where no value is negative
 _FEWEST_PERCENT = 50  # class numbers are smaller
 _SMALL = 50  # up to here values without negative ones may be logits, too
@@ -58,13 +59,17 @@ class Foreground(NamedTuple):
         kind = self.values.dtype if self.values.dtype.kind == "f" else np.dtype(np.float64)
         return np.searchsorted((edges * self.certain).astype(kind), self.values.astype(kind, copy=False), side="left")
 
-    def steps(self) -> NDArray[Any]:
-        """The probability in steps of 1/255 or 1/65535: integers as they are, floats rounded by 1/131070 at most."""
+    def steps(self) -> tuple[NDArray[Any], int]:
+        """The probability in whole steps, and how many are 1: integers as they are, floats rounded to 1/60000.
+
+        Steps of 1/60000 hold hundredths and the shares of 3, 6, 8, ... votes exactly, so that they stay on their side
+        of a threshold of two digits.
+        """
         if self.certain is None:
-            return np.where(self.values, 255, 0).astype(np.uint8)
+            return np.asarray(self.values, dtype=bool).astype(np.uint8), 1
         if self.values.dtype.kind == "f":
-            return np.rint(self.values.clip(0, 1).astype(np.float64) * 65535).astype(np.uint16)
-        return self.values.astype(np.uint8 if self.certain == 255 else np.uint16)
+            return np.rint(self.values.clip(0, 1).astype(np.float64) * _STEPS).astype(np.uint16), _STEPS
+        return self.values.astype(np.uint8 if self.certain == 255 else np.uint16), int(self.certain)
 
     def shares(self) -> NDArray[np.float32]:
         """The probability; of a mask 0 and 1."""

@@ -54,13 +54,26 @@ CANDIDATES = tuple(number / 100 for number in range(1, 100))
 log = logging.getLogger(__name__)
 
 
+class Steps(NamedTuple):
+    """Probabilities in whole steps, compressed, and how many steps are 1."""
+
+    packed: bytes
+    top: int
+
+    @classmethod
+    def of(cls, found: Foreground) -> Steps:
+        """Those of an image."""
+        values, top = found.steps()
+        return cls(zlib.compress(values.tobytes(), 1), top)
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """Predicted masks of the images of ``data``, checked and kept compressed; index ``i`` is that of ``data``.
 
     ``masks_alone`` says that the files hold masks, so that no threshold could be chosen, and ``values`` how the files
     were read, such as ``probabilities, 8 bit`` or ``masks 0/255``. Probabilities are kept where they were asked for: 8
-    and 16 bit as in the files, floats in steps of 1/65535. Where an image has several samples, its mask is cut out of
+    and 16 bit as in the files, floats rounded to 1/60000. Where an image has several samples, its mask is cut out of
     their mean, and each sample by itself.
     """
 
@@ -69,7 +82,7 @@ class Predictions:
     packed: tuple[bytes, ...] = field(repr=False)
     masks_alone: bool = False
     values: str = ""
-    packed_probabilities: tuple[bytes, ...] = field(default=(), repr=False)
+    packed_probabilities: tuple[Steps, ...] = field(default=(), repr=False)
     packed_samples: tuple[tuple[bytes, ...], ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
@@ -100,10 +113,9 @@ class Predictions:
         Raises:
             IndexError: if probabilities were not kept.
         """
-        packed, shape = zlib.decompress(self.packed_probabilities[index]), self.data.shape(index)
-        is_wide = len(packed) > math.prod(shape)
-        steps = np.frombuffer(packed, np.uint16 if is_wide else np.uint8).reshape(shape)
-        values: NDArray[np.float32] = np.divide(steps, 65535 if is_wide else 255, dtype=np.float32)
+        packed, top = self.packed_probabilities[index]
+        steps = np.frombuffer(zlib.decompress(packed), np.uint8 if top < 256 else np.uint16)
+        values: NDArray[np.float32] = np.divide(steps, top, dtype=np.float32).reshape(self.data.shape(index))
         # What is rounded to the threshold stays on its side of it.
         edge = np.float32(self.threshold)
         above, below = np.maximum(values, np.nextafter(edge, np.float32(2))), np.minimum(values, edge)
@@ -161,7 +173,7 @@ def load_predictions(
         mask = found.cut(threshold)
         is_marked = bool(mask.any())
         framed = is_framed(mask) if is_marked and not mask.all() else None
-        steps = zlib.compress(found.steps().tobytes(), 1) if keep_probabilities else b""
+        steps = Steps.of(found) if keep_probabilities else Steps(b"", 1)
         return _Packed(each[0] if len(each) == 1 else _pack(mask), is_marked, framed, steps, tuple(each))
 
     results, reading = _read_all(Path(root), data, wanted, pack, classes, progress=progress)
@@ -187,7 +199,7 @@ class _Packed(NamedTuple):
     mask: bytes
     is_marked: bool
     framed: bool | None
-    steps: bytes  # of its probabilities
+    steps: Steps
     samples: tuple[bytes, ...]
 
 

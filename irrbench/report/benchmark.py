@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from irrbench.plots import band_plot, learning_curves, score_against_agreement, subgroup_plot
-from irrbench.plots.curves import paired, trend_bins
+from irrbench.plots.curves import paired, reliability_plot, threshold_axes, trend_bins
 from irrbench.plots.style import score_title
 from irrbench.report.galleries import Gallery, contour_key
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
@@ -127,6 +127,7 @@ def benchmark_page(
             _subgroups(results, drawn.get("subgroups")),
             _by_score(results, "seeds", "How much the seed matters", results.seeds, label="Seeds"),
             Section("curves", "Learning curves", figure=drawn.get("curves")),
+            _probabilities(results, drawn),
             Section("agreement", "Score and agreement of the raters", figure=drawn.get("agreement")),
             Section("images", "Images", key=contour_key(results.raters), parts=images),
             Section("rules", "Rules used", pairs=list(results.rules.items())),
@@ -290,6 +291,12 @@ def _subgroups(results: Results, drawing: Drawing | None) -> Section:
     return Section("subgroups", "Subgroups of the images", figure=drawing, parts=parts)
 
 
+def _probabilities(results: Results, drawn: Mapping[str, Drawing]) -> Section:
+    parts = [Section(figure=drawn[name]) for name in ("reliability", "thresholds") if name in drawn]
+    text = sentence(TEXTS, "probabilities", results) if parts else ""
+    return Section("probabilities", "Probabilities", text=text, parts=parts) if parts else Section()
+
+
 def _by_score(
     results: Results, name: str, title: str, frame: pd.DataFrame, *, label: str, parts: Sequence[Section] = ()
 ) -> Section:
@@ -366,4 +373,23 @@ def draw_figures(results: Results) -> dict[str, Drawing]:
         drawn["subgroups"] = Drawing(
             subgroup_plot(shown, score=score, **look), *sentences(TEXTS, "subgroups_figure", results, MOST_MODELS)
         )
-    return drawn
+    return drawn | _draw_probabilities(results, look)
+
+
+def _draw_probabilities(results: Results, look: Mapping[str, Any]) -> dict[str, Drawing]:
+    """Reliability, and the first score of votes over thresholds, of the best models with probabilities."""
+    curves, tables = (
+        {str(name): table for name, table in frame.groupby("name", sort=False)} if len(frame) else {}
+        for frame in (results.thresholds, results.reliability)
+    )
+    if not curves or not tables:
+        return {}
+    shown = list(curves)[:MOST_MODELS]
+    score = next(str(column) for column in results.thresholds.columns[1:])
+    marks = {name: float(curves[name]["used"].iloc[0]) for name in shown}
+    figures = {
+        "reliability": reliability_plot({name: tables[name] for name in shown}, **look),
+        "thresholds": threshold_axes({name: curves[name] for name in shown}, score, marks=marks, **look)[0],
+    }
+    words = (results, score, len(curves), len(shown))
+    return {name: Drawing(figure, *sentences(TEXTS, f"{name}_figure", *words)) for name, figure in figures.items()}

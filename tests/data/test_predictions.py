@@ -131,7 +131,7 @@ def test_a_raters_own_masks_are_predictions(folder, data):
         np.testing.assert_array_equal(loaded.prediction(i), data.masks(i)[RATERS.index("ben")])
 
 
-@pytest.mark.parametrize(("name", "error"), [("float", 1 / 131070), ("8 bit", 0.0), ("16 bit", 0.0), ("bool", 0.0)])
+@pytest.mark.parametrize(("name", "error"), [("float", 1 / 120000), ("8 bit", 0.0), ("16 bit", 0.0), ("bool", 0.0)])
 def test_probabilities_are_kept_beside_the_masks(data, predictions, name, error):
     file, array = ENCODINGS[name]
     (predictions / "a.npy").unlink()
@@ -151,3 +151,13 @@ def test_probabilities_are_kept_beside_the_masks(data, predictions, name, error)
 def test_masks_are_refused_where_probabilities_are_to_be_kept(data, predictions):
     with pytest.raises(DataError, match=r"probabilities, which brier and ece score.*leave out these scores, or save"):
         load_predictions(predictions, data, keep_probabilities=True)
+
+
+def test_shares_of_votes_and_hundredths_stay_exact(data, predictions):
+    shares = np.array([k / n for n in (3, 4, 5, 6, 8, 10, 12, 15, 16, 20, 100) for k in range(n + 1)], np.float32)
+    array = np.resize(shares, SIZES["a"])
+    np.save(predictions / "a.npy", array)
+    loaded = load_predictions(predictions, data, threshold=0.3, keep_probabilities=True)
+    kept = np.unique(array)[1:-1]
+    found = np.unique(loaded.probability(0))[1:-1]
+    np.testing.assert_array_equal(found[found != np.float32(0.3)], kept[kept != np.float32(0.3)])
