@@ -92,7 +92,7 @@ class Score:
         evidence: what the formula needs, a key of :data:`irrbench.bounds.EVIDENCE`.
         higher_is_better: whether more is better.
         range: the least and the largest value that it can have; infinite where there is no limit.
-        one_sided: whether it sees one kind of error only, so that a blank or a full mask can be perfect.
+        one_sided: whether it sees one kind of error only, which marking more, or less, avoids.
         needs_positives: undefined where the reference marks nothing.
         needs_negatives: undefined where the reference marks the whole region of interest.
         needs_empty: undefined where the reference marks anything.

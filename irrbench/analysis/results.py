@@ -363,7 +363,7 @@ def _notes_on_scores(table: pd.DataFrame, candidates: Candidates, no_shares: Map
     blank = candidates.place("blank")
     for score in (score for score in candidates.scores if score not in no_shares):
         if record(score).one_sided:
-            error = "it sees one kind of error, which larger or smaller masks avoid"
+            error = "it sees one kind of error, which marking more, or less, avoids"
             yield f"The normalized {score} says little alone: {error}."
         elif normalize(candidates, score)[blank].value > _MUCH:
             reached = percent_of(normalize(candidates, score)[blank].value)
