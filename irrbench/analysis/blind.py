@@ -6,6 +6,7 @@ images. What it reaches needs only the usual position, not the image: much on ce
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _LEVELS = 256  # thresholds that are tried,
 _CELLS = 2**20  # and fewer with many raters, for memory's sake,
 _CUTS = 32  # or where each is computed by itself
+_LEAST = 1e-12  # less than any share but 0
 
 
 class BlindError(ValueError):
@@ -124,7 +126,7 @@ def score_blind(
     empty_reference: EmptyReference = "drop",
     **options: Any,
 ) -> pd.DataFrame:
-    """Score the guess on images as any model is.
+    """Score the guess on images as any model is: as a mask, and the share of marks as its probability.
 
     Args:
         guess: the mask.
@@ -148,11 +150,13 @@ def score_blind(
                 f"no blind guess: {image_id} has the size {data.shape(index)}, the training images "
                 f"{guess.share.shape}; it needs images of one size."
             )
-    mask = torch.from_numpy(guess.mask)[None]
-    rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference, **options}
+    mask, share = torch.from_numpy(guess.mask)[None], torch.from_numpy(guess.share.clip(2 * _LEAST))[None]
+    # A metric marks what is above its threshold, the guess what is not below.
+    cut = max(math.nextafter(guess.threshold, 0.0), _LEAST)
+    rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference, "threshold": cut, **options}
     metric = SegmentationBounds(scores, from_logits=False, rebuilt=True, **rules)
     for index, image_id in enumerate(data.image_ids):
-        metric.update(mask, **references(data, index), image_id=[image_id], samples=mask[:, None])
+        metric.update(share, **references(data, index), image_id=[image_id], samples=mask[:, None])
     return metric.per_image()
 
 

@@ -26,6 +26,7 @@ from irrbench.analysis.tables import (
     unusable_cautions,
 )
 from irrbench.analysis.verdicts import comparisons_frame, failures_frame, verdicts_frame
+from irrbench.bounds import EVIDENCE
 from irrbench.folds import Ties
 from irrbench.plots.bands import bound, need_columns, score_columns
 from irrbench.plots.style import DISPLAY_NAMES, model_styles, percent_of
@@ -363,7 +364,9 @@ def _notes_on_scores(table: pd.DataFrame, candidates: Candidates, no_shares: Map
     blank = candidates.place("blank")
     for score in (score for score in candidates.scores if score not in no_shares):
         if record(score).one_sided:
-            error = "it sees one kind of error, which marking more, or less, avoids"
+            is_mask = EVIDENCE[record(score).evidence].takes == "mask"
+            how = "marking more, or less, avoids" if is_mask else "the same guess for all pixels avoids"
+            error = f"it sees one kind of error, which {how}"
             yield f"The normalized {score} says little alone: {error}."
         elif normalize(candidates, score)[blank].value > _MUCH:
             reached = percent_of(normalize(candidates, score)[blank].value)

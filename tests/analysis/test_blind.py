@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from irrbench import VotePatterns, segmentation_bounds
-from irrbench.analysis.blind import BlindError, blind_table, fit_blind, score_blind
+from irrbench.analysis.blind import BlindError, BlindGuess, blind_table, fit_blind, score_blind
 from irrbench.commands.loading import Scored
 from irrbench.commands.outputs import make_results
 from irrbench.config import BenchmarkConfig, RulesConfig, StatisticsConfig
@@ -126,7 +126,7 @@ def test_many_levels_are_thinned_out(monkeypatch):
 
 def scored(data: RaterData) -> Scored:
     table = score_blind(fit_blind(data.split("train")), data.split("test"), scores=["iou"])
-    return Scored("model", table, *[None] * (len(Scored._fields) - 2))
+    return Scored("model", table, None, None)
 
 
 def test_a_row_among_the_others_or_a_remark():
@@ -145,3 +145,15 @@ def test_a_row_among_the_others_or_a_remark():
     remarks = make_results(config, none_left, [model])
     assert "No blind guess: there is no training image beside the scored ones; give a split." in remarks.notes
     assert "blind" not in remarks.leaderboard["role"].tolist()
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.25, 1.0])
+def test_its_probability_is_the_share_of_marks(threshold):
+    data = centred(6)
+    share = fit_blind(data).share
+    guess = BlindGuess(share, threshold, 0.0, 6)
+    table = score_blind(guess, data, scores=["iou", "brier"])
+    assert table["iou"].tolist() == slow_scores(data, share >= threshold, "iou")
+    for i, found in enumerate(table["brier"]):
+        inside, raters = data.roi(i), data.masks(i)[data.present(i)]
+        assert found == pytest.approx(np.mean([(share[inside] - mask[inside]) ** 2 for mask in raters]), abs=1e-9)
