@@ -223,7 +223,7 @@ class TestLowerIsBetter:
     def test_the_best_has_the_lowest_value(self):
         found = results(self.frame({"fpn": 0.5, "unet": 0.62}), scores=("error",))
         assert found.best["name"] == "unet"
-        assert headline(found).startswith("The best of 2 models, unet, reaches Error rate 0.38 on 120 images")
+        assert headline(found).startswith("The best of 2 models, unet, reaches Error rate (lower is better) 0.38 on")
         assert not found.is_inverted("error")
 
     def test_a_floor_below_the_ceiling_is_inverted(self):
