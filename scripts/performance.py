@@ -19,7 +19,7 @@ def main() -> int:
         "--sections",
         nargs="+",
         metavar="NAME",
-        help="some of: counting bounds agreement icc study files startup callback",
+        help="some of: counting bounds surfaces agreement icc study files startup callback",
     )
     add("--repeats", type=int, default=20, metavar="N", help="rounds of a row at most (default: 20)")
     add("--seconds", type=float, default=10.0, metavar="S", help="of a row, after which no round begins (default: 10)")

@@ -52,14 +52,14 @@ def test_the_row_compares_the_callback_with_its_epoch(monkeypatch):
     found = CallbackShare(hooks=0.03, batches=0.02, watching=0.01, epoch=8.0, num_batches=4)
     sides = []
 
-    def measure(*, side, num_batches):
-        sides.append(side)
+    def measure(*, side, num_batches, scores):
+        sides.append((side, "nsd" in scores))
         return found
 
     monkeypatch.setattr("studies.performance.validation_epoch.measure_validation_epoch", measure)
     for seconds in (1.0, 10.0):
-        (row,) = validation_epoch.rows(Budget(5, seconds))
-        assert row.ratio == pytest.approx(200)
-        assert row.verdict == "met"
-        assert row.note == "0.50% of the epoch"
-    assert sides == [256, 512]
+        for row in validation_epoch.rows(Budget(5, seconds)):
+            assert row.ratio == pytest.approx(200)
+            assert row.verdict == "met"
+            assert row.note == "0.50% of the epoch"
+    assert sides == [(256, False), (256, True), (512, False), (512, True)]

@@ -11,6 +11,7 @@ from studies.performance import (
     measure,
     scaling_figure,
     study,
+    surfaces,
     timing,
     to_frame,
     to_markdown,
@@ -167,6 +168,8 @@ def test_every_row_finds_the_same_numbers_as_its_peer(section, monkeypatch):
     monkeypatch.setattr(timing, "_rounds", seconds_once)
     monkeypatch.setitem(Images.draw.__func__.__kwdefaults__, "side", 128)
     monkeypatch.setattr(files, "NUM_IMAGES", 4)
+    for name, value in {"SIDE": 64, "SMALL": 32, "DEPTH": 8}.items():
+        monkeypatch.setattr(surfaces, name, value)
     rows = list(measure([section]))
     assert rows
     assert all(found.equal in (True, None) or found.note.startswith("skipped") for found in rows)

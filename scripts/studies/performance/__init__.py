@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from studies.performance import agreement, bounds, counting, files, icc, startup, study, validation_epoch
+from studies.performance import agreement, bounds, counting, files, icc, startup, study, surfaces, validation_epoch
 from studies.performance.report import machine, to_frame, to_markdown, to_table
 from studies.performance.scaling import exponents, points, scaling_figure
 from studies.performance.timing import Budget, Row
@@ -26,6 +26,7 @@ __all__ = [
 SECTIONS = {
     "counting": counting.rows,
     "bounds": bounds.rows,
+    "surfaces": surfaces.rows,
     "agreement": agreement.rows,
     "icc": icc.rows,
     "study": study.rows,

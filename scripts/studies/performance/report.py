@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _COLUMNS = ("task", "size", "ours", "peer", "peer's time", "peer / ours", "range", "equal", "goal", "note")
-_PACKAGES = ("torch", "torchmetrics", "numpy", "krippendorff", "statsmodels", "SimpleITK")
+_PACKAGES = ("torch", "torchmetrics", "numpy", "krippendorff", "statsmodels", "SimpleITK", "monai")
 
 
 def to_table(rows: Sequence[Row]) -> Table:
