@@ -4,8 +4,14 @@ A border pixel is a marked pixel with a neighbour, along an axis, that is not ma
 of the region of interest is not marked. Distances are from border pixel to nearest border pixel, exact, in the unit of
 the spacing.
 
-They are searched for at border pixels alone. In each line along the last axis the nearest border pixel is known by one
-pass; over neighbouring lines a few steps find the nearest of all for whatever is near. What is far is asked of a tree.
+They are searched for at border pixels alone. Along the finest axis the nearest border pixel of each line is known by
+one pass in each direction; a few steps to the lines around find the nearest of all for whatever is near. What is far
+looks at all lines of a plane, or is asked of a tree; the faces of a box are grids, searched axis by axis.
+
+Border pixels and values are MONAI's. DeepMind's ``surface-distance`` puts the border between pixels and weights its
+elements by length or area. Equal masks score the same by both. On 360 pairs of discs and balls, by kind, its surface
+Dice is .01 to .12 higher on average (more where pixels are coarse), its mean distance .13 to .38 lower, and its HD95
+the same on about half of the flat pairs, else up to .6 pixels lower.
 
 Source: Maier-Hein et al. 2024, doi 10.1038/s41592-023-02151-z (definitions); Nikolov et al. 2021, doi 10.2196/26151
 (normalized surface Dice at a tolerance).
@@ -27,12 +33,12 @@ from irrbench.mask_evidence import Bools, ComparedMasks, Floats, Geometry, MaskM
 
 Ints = NDArray[np.int64]
 Step = tuple[int, ...]
-_FAR = 2**14  # pixels of a line, up to which 16 bits hold its distances
-_REACH = {2: 12, 3: 5}  # lines, in each direction, that are searched before a tree is asked
-_ROWS, _POINTS = 16, 2**12  # lines, each way, and points of a plane that are looked at together
+_FAR = 2**13  # pixels of a line, up to which 16 bits hold its distances
+_REACH = {2: 5, 3: 5}  # lines, in each direction, that are looked at first
 _MOST_CELLS = 2**26  # of the windows that are searched together; where one is twice as large a tree is asked
 _CELLS_A_POINT = 1000  # ... and above this, as so many cells cost what one question costs
-_PART = 2**18  # numbers that are looked at together
+_MOST_LINES = 1000  # of a plane that are all looked at
+_PART = 2**17  # numbers that are looked at together
 ROUNDING = 1e-9  # a distance of 3 pixels of .1 is within .3
 QUANTILE = 0.95
 
@@ -313,11 +319,9 @@ class _Lines:
             inside &= (x >= 0) & (x <= last)
         squares, is_known = np.full(len(which), np.inf), np.zeros(len(which), bool)
         squares[inside], is_known[inside] = self._search_near(self._places(points[:, inside], which[inside]))
-        if len(points) == 2:
+        if len(points) == 2 and self._high[1] - self._low[1] < _MOST_LINES and not is_known.all():
             far = np.flatnonzero(~is_known)
-            for start in range(0, len(far), _POINTS):
-                part = far[start : start + _POINTS]
-                squares[part] = self._search_rows(points[:, part], which[part], squares[part])
+            squares[far] = self._search_plane(points[:, far], which[far])
             is_known[far] = True
         return squares, is_known
 
@@ -340,23 +344,32 @@ class _Lines:
         best[active] = values
         return best, best <= limit
 
-    def _search_rows(self, points: Ints, which: Ints, best: Floats) -> Floats:
-        """... of a plane's points, inside of the window or not, from the nearest line to the farthest."""
-        (column, row), size = points, self._high - self._low
-        nearest, middle = column.clip(0, size[0]), row.clip(0, size[1])
-        beside, base = column - nearest, self._places(np.stack([nearest, 0 * middle]), which)
-        active, start, rows = np.arange(len(which)), 0, _ROWS
-        while start <= size[1] and len(active):
-            steps = np.arange(start, start + rows)
-            there = (middle[active, None] + np.concatenate([-steps, steps])).clip(0, size[1])
-            lines = self._flat.take(base[active, None] + there) * self._lengths[0]
-            lines += (np.abs(beside[active]) * self._lengths[0])[:, None]
-            np.square(lines, out=lines)
-            lines += np.square((there - row[active, None]) * self._lengths[1])
-            best[active] = np.minimum(best[active], lines.min(1))
-            start, rows = start + rows, 2 * rows
-            active = active[best[active] > (start * self._lengths[1]) ** 2]
-        return best
+    def _search_plane(self, points: Ints, which: Ints) -> Floats:
+        """... of a plane's points, inside of the window or not, by all of its lines; points of one row together."""
+        (columns, rows), (last, last_row) = points, self._high - self._low
+        nearest, unit = columns.clip(0, last), self._lengths[0]
+        lines = self._cells.reshape(-1, self._cells.shape[2])
+        inner = slice(self._reach[1], self._reach[1] + int(last_row) + 1)
+        places, beside = nearest * self._cells.shape[1] + which, np.abs(columns - nearest)
+        # Whole numbers are quicker where the pixels are squares, and their squares are within 32 bits.
+        is_whole = unit == self._lengths[1] and self._cells.dtype == np.int16
+        dtype, units = (np.int32, (1, 1)) if is_whole else (np.float64, self._lengths)
+        beside = (beside * units[0]).astype(dtype)
+        least = np.empty(len(which))
+        order = np.argsort(rows, kind="stable")
+        num = max(1, _PART // int(last_row + 1))
+        for of_row in np.split(order, np.flatnonzero(np.diff(rows[order])) + 1):
+            ways = np.square((np.arange(last_row + 1) - rows[of_row[0]]) * units[1]).astype(dtype)
+            for start in range(0, len(of_row), num):
+                part = of_row[start : start + num]
+                squares = lines.take(places[part], 0)[:, inner].astype(dtype)
+                if not is_whole:
+                    squares *= units[0]
+                squares += beside[part, None]
+                np.square(squares, out=squares)
+                squares += ways
+                least[part] = squares.min(1)
+        return least * unit**2 if is_whole else least
 
     def from_face(self, face: Sequence[range], which: int) -> Floats:
         """Squared distances of all places of a grid, ``(n,)`` in the order of the image's axes."""

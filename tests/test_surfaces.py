@@ -62,8 +62,7 @@ def test_every_way_to_search_finds_the_same(monkeypatch):
             for one, other in questions
         ]
         for name, value in {
-            "_POINTS": 100,
-            "_ROWS": 3,
+            "_MOST_LINES": 0,
             "_MOST_CELLS": 4000,
             "_CELLS_A_POINT": 0,
             "_PART": 50,
