@@ -16,7 +16,7 @@ import torch
 from irrbench.bounds import EVIDENCE
 from irrbench.config import LIDC, BenchmarkConfig, ConfigError, ReliabilityConfig, RulesConfig
 from irrbench.data import MasksAloneError, choose_threshold, find_models, load_folder, load_predictions
-from irrbench.data.dataset import references
+from irrbench.data.dataset import references, spacings_of
 from irrbench.data.io import track
 from irrbench.data.overview import headline, read_as, splits_text
 from irrbench.datasets import load_lidc
@@ -221,6 +221,8 @@ def score_predictions(
     rules, data = replace(rules, threshold=predictions.threshold), predictions.data
     where = str(Path(folder).absolute()) if folder else ""
     threshold = "none: masks" if predictions.masks_alone else rules.threshold
+    depends: dict[str, Any] = {"scores": sorted(scores)}
+    depends |= {"spacings": spacings} if (spacings := spacings_of(data, scores)) else {}
     sink = MLflowSink.new_run(
         tracking.uri,
         tracking.experiment,
@@ -228,7 +230,7 @@ def score_predictions(
         colour=tracking.colour,
         params={"threshold": threshold},
         tags={PREDICTIONS_TAG: where, COMMAND_TAG: tracking.command},
-        key=predictions_digest(name, predictions, rules.of(scores) | {"scores": sorted(scores)}),
+        key=predictions_digest(name, predictions, rules.of(scores) | depends),
         spool=spool,
         data_name=data.name,
         saves_view=False,  # once, with the results: for every model it would read the runs of all

@@ -16,6 +16,7 @@ from irrbench.commands.checking import check_config, introduce
 from irrbench.commands.loading import load_data
 from irrbench.commands.outputs import CONFIG, FIGURES, REPORT, prepare_output
 from irrbench.config import ConfigError, ReliabilityConfig, StudyOptions
+from irrbench.data.dataset import spacings_of
 from irrbench.reliability.borders import BORDER_TOLERANCE
 from irrbench.reliability.study import Study, study
 from irrbench.report.page import save_drawings, write_page
@@ -97,8 +98,8 @@ def log_study(run: Run, study: Study, files: list[Path]) -> str | None:
 
 def study_digest(data: RaterData, options: StudyOptions) -> str:
     """What identifies a study, which is written into its run again when it is repeated: the data and the options."""
-    content = json.dumps(["reliability", data.digest(), options.as_key()], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
+    content = ["reliability", data.digest(), options.as_key(), *filter(None, [spacings_of(data, options.scores)])]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Console | None = None) -> int:

@@ -129,6 +129,12 @@ def choice_notes(data: RaterData, score: str) -> list[str]:
     return [f"{start}, which has neither floor nor ceiling ({score}_all is the mean over all validation images)."]
 
 
+def spacings_of(data: RaterData, scores: Sequence[str]) -> list[tuple[float, ...] | None]:
+    """What distances depend on, image by image; none where no score measures any, or all are in pixels."""
+    measures = any("spacing" in EVIDENCE[SCORES[score].evidence].options for score in scores)
+    return [data.spacing(i) for i in range(len(data))] if measures and data.unit == "mm" else []
+
+
 def check_spacings(data: RaterData, scores: Sequence[str]) -> None:
     """Refuse images whose spacing is none, or is known of some of them only, where a score measures distances.
 

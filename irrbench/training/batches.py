@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from irrbench.bounds import EVIDENCE, segmentation_bounds
 from irrbench.config import ConfigError, RulesConfig, TrainConfig
 from irrbench.data import SegmentationDataset, collate
-from irrbench.data.dataset import references
+from irrbench.data.dataset import references, spacings_of
 from irrbench.scores import SCORES
 from irrbench.summary import bounds_table
 from irrbench.training.classes import build, import_class
@@ -228,10 +228,15 @@ def image_facts(data: RaterData) -> ImageFacts:
     return ImageFacts(len(mean), tuple(np.round(mean, 6).tolist()), tuple(np.round(std, 6).tolist()))
 
 
-def data_digest(data: RaterData, facts: ImageFacts) -> str:
-    """Digest of masks, raters, splits, groups and image statistics; images of equal statistics have the same digest."""
+def data_digest(data: RaterData, facts: ImageFacts, scores: Sequence[str] = ()) -> str:
+    """Digest of masks, raters, splits, groups and image statistics; images of equal statistics have the same digest.
+
+    Where one of the scores measures distances, the images' spacings are part of it.
+    """
     splits = sorted(zip(data.image_ids, data.manifest["split"], data.groups, strict=True))
     text = repr((data.digest(), [tuple(map(str, row)) for row in splits], tuple(facts)))
+    if spacings := spacings_of(data, scores):
+        text += repr(sorted(zip(data.image_ids, spacings, strict=True)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -253,7 +253,7 @@ def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> 
     check_grid(config, data.raters)
     check_splits(data)
     check_scored(data, config.scores[0], config.rules)
-    digest = data_digest(data, image_facts(data))
+    digest = data_digest(data, image_facts(data), config.scores)
     transforms = [transform["class_path"] for transform in config.train.transforms]
     models, colours = {model.label: model for model in config.models}, cell_colours(config)
     names, resolved = dict(cell_names(config)), {}

@@ -12,7 +12,8 @@ import pytest
 from irrbench import mask_bounds
 from irrbench.commands.checking import check
 from irrbench.commands.loading import settle_tolerance
-from irrbench.config import ConfigError, FinishedConfig, load_config
+from irrbench.commands.raters import study_digest
+from irrbench.config import ConfigError, FinishedConfig, StudyOptions, load_config
 from irrbench.data import DataError, load_folder
 from irrbench.data.dataset import references
 from irrbench.tracking.store import RESULT_TAGS
@@ -177,6 +178,27 @@ def test_a_training_keeps_the_epoch_of_least_distance(study, store, tmp_path):
         for score in ("hd95", "nsd"):
             assert table.loc[image_id, score] == pytest.approx(bounds.model[score].item())
             assert table.loc[image_id, f"{score}_ceiling"] == pytest.approx(bounds.ceiling[score].item())
+
+
+def test_another_spacing_is_another_cell_and_another_run_where_distances_are_measured(study, tmp_path):
+    from irrbench.training.batches import data_digest, image_facts
+
+    pixels, near, far = (load_folder(study, spacing=spacing) for spacing in (None, 0.3, 0.5))
+    facts = image_facts(pixels)
+    assert len({data_digest(data, facts, ["iou"]) for data in (pixels, near, far)}) == 1
+    assert data_digest(pixels, facts, ["hd95"]) == data_digest(pixels, facts)
+    assert len({data_digest(data, facts, ["iou", "hd95"]) for data in (pixels, near, far)}) == 3
+    config = {scores: StudyOptions(scores=list(scores)) for scores in (("iou",), ("hd95",))}
+    keys = {(scores, i): study_digest(d, c) for scores, c in config.items() for i, d in enumerate((pixels, near, far))}
+    assert [len({keys[scores, i] for i in range(3)}) for scores in config] == [1, 3]
+    folder = write_masks(tmp_path / "near", 0.5)
+    store, runs = f"sqlite:///{tmp_path / 'mlflow.db'}", {}
+    for spacing in (None, 0.5):
+        changes = {"predictions": {"near": folder}, "scores": ["masd"], "folder.spacing": spacing}
+        assert run_recorded(small_config(study, tmp_path / f"out{spacing}", store, **changes)).code == 0
+        runs = {r.info.run_id: r.data.metrics["test/masd"] for r in runs_of(store) if r.info.run_name == "near"}
+    assert len(runs) == 2
+    assert max(runs.values()) == pytest.approx(2 * min(runs.values()))
 
 
 def test_a_threshold_is_chosen_by_distances(study, store, tmp_path):
