@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from irrbench.analysis.blind import BlindError, blind_table
 from irrbench.analysis.candidates import Resampling
 from irrbench.analysis.results import Questions, Results, build_results, resampling_in_words
 from irrbench.analysis.subgroups import check_columns
-from irrbench.bounds import option_rules
+from irrbench.bounds import EVIDENCE, option_rules
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.dataset import choice_notes, label_notes
 from irrbench.folds import TIES_IN_WORDS
@@ -24,7 +24,7 @@ from irrbench.plots.style import percent_of
 from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
 from irrbench.report.benchmark import draw_figures
 from irrbench.report.page import save_drawings, save_picture
-from irrbench.scores import select_scores
+from irrbench.scores import record, select_scores
 from irrbench.summary import bounds_digest
 from irrbench.tracking.spool import SPOOL
 from irrbench.tracking.store import MLRUNS
@@ -86,7 +86,9 @@ def make_results(
     if failures:
         lost = f"{len(failures)} of {len(models) + len(failures)} failed and are not shown: "
         notes.append(f"{lost}{', '.join(failure.name for failure in failures)}.")
-    if not config.predictions:
+    if config.predictions:
+        notes += _notes_on_samples(models, config.scores)
+    else:
         notes += label_notes(data.split("train"), config.labels) + choice_notes(data.split("val"), config.scores[0])
     reason = ""
     rules: dict[str, Any] = {"ties": config.rules.ties, "empty_reference": config.rules.empty_reference}
@@ -127,6 +129,20 @@ def make_results(
         command=command,
         titles={s.name: s.title_with(of_scores, data.unit) for s in select_scores(results.scores)},
     )
+
+
+def _notes_on_samples(models: Sequence[CellResult | Scored], scores: Sequence[str]) -> Iterator[str]:
+    """What a reader must know where an image has several samples, or is scored as if it had."""
+    numbers = {model.name: model.predictions.num_samples for model in models if not isinstance(model, CellResult)}
+    several = [f"{name} {number}" for name, number in numbers.items() if number > 1]
+    single = [name for name, number in numbers.items() if number == 1]
+    of_samples = " and ".join(name for name in scores if EVIDENCE[record(name).evidence].takes == "samples")
+    if several:
+        yield f"Samples an image: {', '.join(several)}. Scores of masks are of their mean, cut at the threshold."
+    if of_samples and len(set(numbers.values())) > 1:
+        yield f"{of_samples} depend on the number of samples: compare models that have as many."
+    if single and of_samples:
+        yield f"{', '.join(single)}: one mask an image, which is one sample for {of_samples}."
 
 
 def resampling_of(config: BenchmarkConfig, data: RaterData) -> Resampling:

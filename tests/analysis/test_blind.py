@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from irrbench import VotePatterns, segmentation_bounds
+from irrbench import VotePatterns, sample_bounds, segmentation_bounds
 from irrbench.analysis.blind import BlindError, BlindGuess, blind_table, fit_blind, score_blind
 from irrbench.commands.loading import Scored
 from irrbench.commands.outputs import make_results
@@ -79,6 +79,18 @@ def test_scored_as_everybody_is():
     np.testing.assert_allclose(table["iou"], slow_scores(test, guess.mask, "iou"))
     assert table["iou_floor"].mean() < table["iou"].mean() < 1
     assert len([c for c in table if c.startswith("iou_fold")]) == 3
+
+
+def test_it_is_one_sample():
+    data = centred(8)
+    guess = fit_blind(data)
+    table = score_blind(guess, data, scores=["iou", "ged"])
+    for i in range(len(data)):
+        masks, mask, roi = data.masks(i)[data.present(i)], guess.mask[None], data.roi(i)
+        bounds = sample_bounds(*(torch.from_numpy(x)[None] for x in (masks, mask)), roi=torch.from_numpy(roi)[None])
+        assert table.loc[i, "ged"] == pytest.approx(bounds.model["ged"].item())
+    with pytest.raises(BlindError, match="a threshold makes it a mask, and ged score no masks"):
+        blind_table(data, data.image_ids, scores=["ged"])
 
 
 def test_it_unmasks_centred_crops_and_nothing_else():

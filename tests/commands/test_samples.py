@@ -47,7 +47,12 @@ def test_a_model_with_samples_beside_one_without(study, store, tmp_path):
     assert board.loc[board["role"] == "blind", "ged"].notna().all()  # its threshold is that of the first score of masks
     # Of discs around one centre two of three votes are the middle one.
     assert board.loc["three", "iou"] == pytest.approx(board.loc["one", "iou"])
+    text = " ".join(result.text.split())
+    assert "Samples an image: three 3. Scores of masks are of their mean, cut at the threshold." in text
+    assert "ged and energy_score depend on the number of samples: compare models that have as many." in text
+    assert "one: one mask an image, which is one sample for ged and energy_score." in text
     report = (tmp_path / "out" / "report.html").read_text()
+    assert "Samples an image: three 3." in report
     assert "GED" in report
     assert "Energy score" in report
 
