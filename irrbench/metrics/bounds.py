@@ -254,8 +254,7 @@ class SegmentationBounds(PatternsMetric):
             parts = {"mask": mask, "probabilities": preds, "samples": drawn}
             given = {} if spacing is None else {"spacing": spacing}
             self._has_spacings |= spacing is not None
-            options = self.options | given | {"validate": validate}
-            fields = self._record(masks, parts, roi=roi, present=present, **options)
+            fields = self._record(masks, parts, roi=roi, present=present, **self.options | given)
         rows = encode(classes, unusable=unusable, image_id=image_id, label=on_label, fields=fields)
         self._keep(rows, masks, image_id)
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from irrbench import mask_bounds
 from irrbench.data.io import read_image
 from irrbench.evaluation import Evaluator
+from irrbench.mask_evidence import CACHE
 from irrbench.plots import contour_panel
 from irrbench.plots.masks import RatedImage
 
@@ -78,3 +80,18 @@ def test_pictures_of_volumes_that_an_evaluator_keeps(volume):
     assert sum(part.nbytes for part in parts if part is not None) < SIDE**3
     at_once = contour_panel(volume[0], volume[1], volume[1][0], margin=16, title="0")
     np.testing.assert_array_equal(evaluator.panels.draw()["0"], at_once)
+
+
+def test_scores_of_borders_of_a_large_volume_with_a_small_organ():
+    """What is made beside the masks is a few bytes a pixel: the region as a mask, and what the organ needs."""
+    CACHE.clear()
+    shape = (96, 160, 160)
+    masks = torch.zeros(1, RATERS, *shape, dtype=torch.bool)
+    for r in range(RATERS):
+        masks[0, r, 40 : 50 + r, 70:85, 60 : 72 + r] = True
+        masks[0, r, 44, 77, 64] = False
+    limit = peak_of(lambda: mask_bounds(masks, masks[:, 0], ["nsd", "hd95", "masd"]), np.prod(shape))
+    assert limit < 2
+    CACHE.clear()
+    first = peak_of(lambda: (CACHE.clear(), mask_bounds(masks, masks[:, 0], ["nsd", "hd95", "masd"])), np.prod(shape))
+    assert first < 5
