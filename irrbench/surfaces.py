@@ -39,7 +39,7 @@ _MOST_CELLS = 2**26  # of the windows that are searched together; where one is t
 _CELLS_A_POINT = 1000  # ... and above this, as so many cells cost what one question costs
 _MOST_LINES = 1000  # of a plane that are all looked at
 _PART = 2**17  # numbers that are looked at together
-ROUNDING = 1e-9  # a distance of 3 pixels of .1 is within .3
+ROUNDING = 1e-6  # a distance of 3 pixels of .1 is within .3; files hold spacings in single precision
 QUANTILE = 0.95
 
 

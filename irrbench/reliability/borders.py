@@ -23,7 +23,7 @@ import pandas as pd
 from irrbench.config import ConfigError
 from irrbench.data.io import in_threads
 from irrbench.stats import Floats, Ratios, group_sums, interval
-from irrbench.surfaces import QUANTILE, rater_distances
+from irrbench.surfaces import QUANTILE, ROUNDING, rater_distances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -125,9 +125,11 @@ def as_tolerance(distance: float) -> float:
     Example:
         >>> as_tolerance(5**0.5), as_tolerance(2.0)
         (2.237, 2.0)
+        >>> as_tolerance(0.800000012)  # a spacing in single precision
+        0.8
     """
     scale = 10.0 ** (_DIGITS - 1 - math.floor(math.log10(distance)))
-    return math.ceil(distance * scale - 1e-6) / scale
+    return math.ceil(distance * scale * (1 - ROUNDING)) / scale
 
 
 def rater_tolerance(train: RaterData, *, progress: bool = True) -> float:

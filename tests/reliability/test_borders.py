@@ -120,8 +120,17 @@ def test_one_group_has_no_interval():
 
 def test_a_tolerance_holds_its_distance():
     for distance in (2**0.5, 13**0.5, 0.1 * 3, 123.456, 0.00071):
-        assert distance <= as_tolerance(distance) * (1 + 1e-9) <= distance * 1.001
+        assert distance <= as_tolerance(distance) * (1 + 1e-6) <= distance * 1.001
     assert as_tolerance(3.0) == 3.0
+
+
+def test_a_tolerance_that_is_a_multiple_of_a_spacing_in_single_precision_holds_so_many_pixels():
+    masks = torch.zeros(1, 2, 3, 12, dtype=torch.bool)
+    masks[0, 0, 1, 2:6] = masks[0, 1, 1, 2:9] = True  # lines, one 3 pixels longer
+    spacing = [float(np.float32(0.8))] * 2
+    for tolerance, share in ((2.4, 1.0), (2.39, 10 / 11)):
+        bounds = mask_bounds(masks, scores=["nsd"], spacing=spacing, tolerance=tolerance)
+        assert bounds.ceiling["nsd"].item() == pytest.approx(share)
 
 
 def data_of(masks, **options):
