@@ -21,6 +21,7 @@ _HOMES = {  # types are in __init__.pyi
     "samples": "generalized_energy_distance",
     "scores": "DEFAULT_SCORES SCORES",
     "summary": "ScoreSummary summarize",
+    "surfaces": "rater_distances",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -42,5 +42,6 @@ from irrbench.scores import DEFAULT_SCORES as DEFAULT_SCORES
 from irrbench.scores import SCORES as SCORES
 from irrbench.summary import ScoreSummary as ScoreSummary
 from irrbench.summary import summarize as summarize
+from irrbench.surfaces import rater_distances as rater_distances
 
 __version__: str

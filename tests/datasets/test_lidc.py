@@ -152,6 +152,12 @@ def test_some_nodules(few):
 
 
 @needs_contours
+def test_pixels_have_the_scans_spacing(few):
+    assert few.unit == "mm"
+    assert [few.spacing(i) for i in range(30)] == [(mm, mm) for mm in few.manifest["pixel_spacing_mm"]]
+
+
+@needs_contours
 def test_same_seed_same_data_and_another_seed_other_nodules(few):
     again, other = load_lidc(limit=30, progress=False), load_lidc(limit=30, seed=1, progress=False)
     assert again.digest() == few.digest()
