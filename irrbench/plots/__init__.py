@@ -7,7 +7,7 @@ chosen, no global state is left.
 from __future__ import annotations
 
 from irrbench.plots.bands import band_axes, band_plot, subgroup_plot
-from irrbench.plots.curves import learning_curves, score_against_agreement
+from irrbench.plots.curves import learning_curves, reliability_plot, score_against_agreement, threshold_axes
 from irrbench.plots.panels import MODEL_CONTOUR, RATER_COLOURS, agreement_panel, contour_panel, image_panel
 from irrbench.plots.style import DISPLAY_NAMES, MODEL_COLOURS, ROLE_COLOURS, save_figure
 
@@ -23,7 +23,9 @@ __all__ = [
     "contour_panel",
     "image_panel",
     "learning_curves",
+    "reliability_plot",
     "save_figure",
     "score_against_agreement",
     "subgroup_plot",
+    "threshold_axes",
 ]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from irrbench import plots
 from irrbench.plots.bands import INVERTED
-from irrbench.plots.style import columns, isolate, legend_columns, legend_labels, model_styles, shorten
+from irrbench.plots.style import columns, figure_pixels, isolate, legend_columns, legend_labels, model_styles, shorten
 from tests.report.frames import CEILING, FLOOR, MAJORITY, UPPER, curves, leaderboard, per_image
 
 IMPORTS = (ast.Import, ast.ImportFrom)
@@ -366,3 +366,55 @@ class TestFiles:
             loaded = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, IMPORTS)]
             names = [getattr(node, "module", None) or node.names[0].name for node in loaded]
             assert not [name for name in names if name.startswith(("matplotlib", "PIL"))]
+
+
+class TestProbabilities:
+    RELIABILITY = pd.DataFrame(
+        {
+            "who": ["model", "model", "peers", "peers", "peers"],
+            "low": [0.0, 0.5, 0.0, 0.25, 0.75],
+            "high": [0.25, 0.75, 0.25, 0.5, 1.0],
+            "probability": [0.1, 0.6, 0.0, 0.5, 1.0],
+            "share": [0.2, 0.5, 0.05, 0.45, 0.8],
+            "pixels": [90, 10, 80, 10, 10],
+        }
+    )
+    CURVE = pd.DataFrame(
+        {"threshold": [0.25, 0.5, 0.75], "iou": [0.4, 0.7, np.nan], "iou_floor": 0.2, "iou_ceiling": 0.6}
+    )
+
+    def test_reliability_of_models_and_peers_on_one_diagonal(self):
+        figure = plots.reliability_plot({"unet": self.RELIABILITY, "fpn": self.RELIABILITY}, note="rendered images")
+        above, below = figure.axes
+        diagonal, unet, fpn, peers = above.lines
+        assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+        for line in (unet, fpn):
+            assert line.get_xydata().tolist() == [[0.1, 0.2], [0.6, 0.5]]
+        assert peers.get_xydata().tolist() == [[0.0, 0.05], [0.5, 0.45], [1.0, 0.8]]
+        assert len({line.get_color() for line in above.lines}) == 4
+        values, edges, _ = below.patches[0].get_data()
+        np.testing.assert_array_equal(values, [0.9, np.nan, 0.1, np.nan])
+        assert edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
+        assert {"unet", "fpn", "peers: the share of the other raters who mark the pixel"} <= set(texts(figure))
+        assert "rendered images" in texts(figure)
+
+    def test_scores_over_thresholds_in_their_band_with_the_one_that_is_used(self):
+        figure, axes = plots.threshold_axes({"unet": self.CURVE, "fpn": self.CURVE}, "iou", marks={"unet": 0.52})
+        (floor,), (ceiling,) = lines(axes, gid="floor"), lines(axes, gid="ceiling")
+        assert (floor.get_ydata()[0], ceiling.get_ydata()[0]) == (0.2, 0.6)
+        (used,) = dots(axes)
+        assert used.get_xydata().tolist() == [[0.5, 0.7]]
+        assert axes.get_ylabel() == "IoU"
+        assert {"unet", "fpn"} <= set(texts(figure))
+        own = Figure().subplots()
+        found, same = plots.threshold_axes({"model": self.CURVE}, "iou", ax=own)
+        assert same is own
+        assert found is own.figure
+        assert not found.legends
+
+    def test_a_figure_as_a_picture(self):
+        picture = figure_pixels(plots.threshold_axes({"model": self.CURVE}, "iou")[0])
+        assert picture.dtype == np.uint8
+        assert picture.ndim == 3
+        assert picture.shape[2] == 3
+        assert picture.std() > 10
