@@ -405,8 +405,8 @@ def check_probabilities(probabilities: Tensor, name: str) -> None:
         ValueError: naming the argument and what came.
     """
     error = probability_tolerance(probabilities.dtype)
-    if probabilities.numel() and not ((probabilities >= -error) & (probabilities <= 1 + error)).all():
-        low, high = probabilities.min().item(), probabilities.max().item()
+    low, high = (end.item() for end in probabilities.aminmax()) if probabilities.numel() else (0, 1)
+    if not (low >= -error and high <= 1 + error):  # also where one is NaN
         raise ValueError(f"`{name}` must lie in [0, 1], found {low:g} .. {high:g}. Logits need a sigmoid.")
 
 

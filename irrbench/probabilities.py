@@ -111,7 +111,8 @@ class ProbabilityEvidence:
         counts, sums = count_and_sum_levels(marks, level_of(p, bins), p, self.present, inside, num_levels=bins)
         bits = pattern_bits(masks.shape[1]).to(p.device, torch.float64, non_blocking=True)
         gaps: Tensor = (sums.sum(2, keepdim=True) - counts.double() @ bits).abs().sum(1)
-        squares = (p.double() if inside is None else p.double().where(inside, 0.0)).square().sum(1, keepdim=True)
+        p = p if inside is None else p.where(inside, 0.0)
+        squares = torch.stack([image.double().square().sum() for image in p])[:, None]  # one by one, for the cache
         squared = squares - 2 * (sums.sum(1) @ bits) + self._common[0]
         return squared.clamp(min=0), gaps, sums.sum((1, 2))[:, None]
 

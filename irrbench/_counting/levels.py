@@ -80,10 +80,12 @@ def _by_codes(
     counts = torch.empty(len(masks), num_levels << num_raters, dtype=torch.int64)
     sums = torch.empty(counts.shape if values is not None else (0, num_levels), dtype=torch.float64)
     for image, (votes, level, raters) in enumerate(zip(masks, levels, present.tolist(), strict=True)):
-        codes = level.to(torch.int32) << num_raters
+        codes = torch.zeros(len(level), dtype=torch.uint8 if num_raters <= 8 else torch.int32)  # bytes are quicker
         for r, is_there in enumerate(raters):
             if is_there:
-                codes.add_((votes[r] != 0).to(torch.int32), alpha=1 << r)
+                marks = votes[r] if votes.dtype is torch.bool else votes[r] != 0
+                codes.add_(marks.view(torch.uint8), alpha=1 << r)
+        codes = torch.add(codes, level.to(torch.int32), alpha=1 << num_raters)
         where = slice(None) if roi is None else roi[image] != 0
         counts[image] = torch.bincount(codes[where], minlength=counts.shape[1])
         if values is not None:

@@ -51,7 +51,7 @@ def to_probabilities(preds: Tensor, *, from_logits: bool, num_classes: int | Non
     preds = preds.float() if preds.element_size() < 4 else preds
     if from_logits:
         preds = preds.sigmoid() if num_classes is None else preds.softmax(1)
-    return preds.nan_to_num(0.0).clamp(0, 1)
+    return preds.where(preds > 0, 0.0).clamp(max=1)  # NaN is not greater than 0
 
 
 def to_labels(preds: Tensor, *, num_classes: int) -> Tensor:

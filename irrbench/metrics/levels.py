@@ -153,7 +153,7 @@ class ProbabilityLevels(PatternsMetric):
         cuts = torch.tensor(self.thresholds, dtype=torch.float64)
         preds = preds.float() if preds.element_size() < 4 else preds
         cuts = (cuts.logit() if self.from_logits else cuts).to(preds.device, preds.dtype, non_blocking=True)
-        return torch.bucketize(preds.nan_to_num(-torch.inf, torch.inf, -torch.inf), cuts, out_int32=True)
+        return torch.bucketize(preds.masked_fill(preds.isnan(), -torch.inf), cuts, out_int32=True)
 
     def compute(self) -> dict[str, Tensor]:
         """The best threshold of all images of all processes, and the scores there."""
