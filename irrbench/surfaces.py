@@ -38,7 +38,7 @@ _REACH = {2: 5, 3: 5}  # lines, in each direction, that are looked at first
 _MOST_CELLS = 2**26  # of the windows that are searched together; where one is twice as large a tree is asked
 _CELLS_A_POINT = 1000  # ... and above this, as so many cells cost what one question costs
 _MOST_LINES = 1000  # of a plane that are all looked at
-_PART = 2**17  # numbers that are looked at together
+_PART = 2**16  # numbers that are looked at together
 ROUNDING = 1e-6  # a distance of 3 pixels of .1 is within .3; files hold spacings in single precision
 QUANTILE = 0.95
 
@@ -243,15 +243,18 @@ def _to_group(questions: Sequence[tuple[Border, Border]], spacing: Sequence[floa
     if cells > min(2 * _MOST_CELLS, _CELLS_A_POINT * sum(one.size for one in ones)):
         return [trees.ask(one.places, other) for one, other in questions]
     lines = _Lines(targets, window, _window([*ones, *targets]), spacing)
-    which, sizes = [order[id(other)] for _, other in questions], [len(one.points) for one in ones]
-    squares, is_known = lines.search(np.concatenate([one.points.T for one in ones], 1), np.repeat(which, sizes))
+    # The faces of a box are grids, which is worth something where they are planes and not lines.
+    are_grids = [one.is_box and window.shape[1] > 2 for one in ones]
+    points = [one.points if is_grid else one.places for one, is_grid in zip(ones, are_grids, strict=True)]
+    which, sizes = [order[id(other)] for _, other in questions], [len(x) for x in points]
+    squares, is_known = lines.search(np.concatenate([x.T for x in points], 1), np.repeat(which, sizes))
     splits = np.cumsum(sizes)[:-1]
     found = np.split(np.sqrt(squares), splits)
     for place, ((one, other), known) in enumerate(zip(questions, np.split(is_known, splits), strict=True)):
-        if one.is_box:
+        if are_grids[place]:
             found[place] = np.sqrt(np.concatenate([lines.from_face(face, which[place]) for face in one.faces]))
         elif not known.all():
-            found[place][~known] = trees.ask(one.points[~known], other)
+            found[place][~known] = trees.ask(points[place][~known], other)
     return found
 
 
@@ -345,29 +348,31 @@ class _Lines:
         return best, best <= limit
 
     def _search_plane(self, points: Ints, which: Ints) -> Floats:
-        """... of a plane's points, inside of the window or not, by all of its lines; points of one row together."""
-        (columns, rows), (last, last_row) = points, self._high - self._low
+        """... of a plane's points, inside of the window or not, by all of its lines."""
+        (columns, rows), (last, last_row) = points, (self._high - self._low).tolist()
         nearest, unit = columns.clip(0, last), self._lengths[0]
-        lines = self._cells.reshape(-1, self._cells.shape[2])
-        inner = slice(self._reach[1], self._reach[1] + int(last_row) + 1)
-        places, beside = nearest * self._cells.shape[1] + which, np.abs(columns - nearest)
+        lines, inner = (
+            self._cells.reshape(-1, self._cells.shape[2]),
+            slice(self._reach[1], self._reach[1] + last_row + 1),
+        )
         # Whole numbers are quicker where the pixels are squares, and their squares are within 32 bits.
         is_whole = unit == self._lengths[1] and self._cells.dtype == np.int16
         dtype, units = (np.int32, (1, 1)) if is_whole else (np.float64, self._lengths)
-        beside = (beside * units[0]).astype(dtype)
-        least = np.empty(len(which))
-        order = np.argsort(rows, kind="stable")
-        num = max(1, _PART // int(last_row + 1))
-        for of_row in np.split(order, np.flatnonzero(np.diff(rows[order])) + 1):
-            ways = np.square((np.arange(last_row + 1) - rows[of_row[0]]) * units[1]).astype(dtype)
-            for start in range(0, len(of_row), num):
-                part = of_row[start : start + num]
+        places, beside = nearest * self._cells.shape[1] + which, (np.abs(columns - nearest) * units[0]).astype(dtype)
+        first = rows.min()
+        steps = np.arange(last_row + 1) - np.arange(first, rows.max() + 1)[:, None]
+        ways, least = np.square(steps * units[1]).astype(dtype), np.empty(len(which))
+        num = max(1, _PART // (last_row + 1))
+        for of in (np.flatnonzero(beside == 0), np.flatnonzero(beside)):
+            for start in range(0, len(of), num):
+                part = of[start : start + num]
                 squares = lines.take(places[part], 0)[:, inner].astype(dtype)
                 if not is_whole:
-                    squares *= units[0]
-                squares += beside[part, None]
+                    squares *= unit
+                if beside[part[0]]:
+                    squares += beside[part, None]
                 np.square(squares, out=squares)
-                squares += ways
+                squares += ways.take(rows[part] - first, 0)
                 least[part] = squares.min(1)
         return least * unit**2 if is_whole else least
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from irrbench.bounds import mask_bounds
 from irrbench.mask_evidence import CACHE
 from studies.performance.counting import threads
 from studies.performance.images import Images
-from studies.performance.timing import Budget, Row, compare, without_peer
+from studies.performance.timing import Budget, Row, against, compare, without_peer
 
 SCORES = ("nsd", "hd95", "masd")
 WHO = ("floor", "ceiling", "majority", "model")
@@ -102,10 +103,10 @@ def _rows(name: str, images: Images, budget: Budget) -> Iterator[Row]:
         for found in (first(), later())
         for key, values in found.items()
     )
-    options: dict[str, Any] = {"peer": lambda: by_monai(images), "peer_name": "MONAI", "equal": equal, "budget": budget}
+    options: dict[str, Any] = {"peer_name": "MONAI", "equal": equal, "budget": budget}
     size = f"{images.size}, {name}"
-    yield compare(TASK, size, ours=first, **options)
-    yield compare("... an epoch later", size, ours=later, **options)
+    yield (row := compare(TASK, size, ours=first, peer=lambda: by_monai(images), **options))
+    yield against("... an epoch later", size, action=later, seconds=row.peer, goal=math.nan, **options)
 
 
 def _spacing(images: Images) -> tuple[float, ...]:
