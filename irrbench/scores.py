@@ -99,6 +99,8 @@ class Score:
         takes_empty: ``empty_reference="score"`` gives it a value where the reference marks nothing.
         is_distance: whether its values are lengths, in the unit of the spacing.
         at: the option of its evidence that its values depend on, such as ``tolerance``; stated wherever it is shown.
+        digits: behind the point in tables. More than three: values are small parts of the range, as most pixels are
+            background, and axes end with the values.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Score:
     takes_empty: bool = False
     is_distance: bool = False
     at: str = ""
+    digits: int = 3
 
     def __call__(self, table: ScoreTable, *, empty_reference: EmptyReference = "drop") -> Tensor:
         """The score, NaN where it is undefined.
@@ -220,7 +223,7 @@ _DISTANCE: dict[str, Any] = {
 }
 _LESIONS = {"evidence": "lesions", "at": "lesion_iou"} | _DELINEATION
 _OF_SAMPLES: dict[str, Any] = {"evidence": "samples", "higher_is_better": False}
-_PROBABILITY: dict[str, Any] = {"evidence": "probabilities", "higher_is_better": False}
+_PROBABILITY: dict[str, Any] = {"evidence": "probabilities", "higher_is_better": False, "digits": 4}
 
 SCORES: dict[str, Score] = {
     score.name: score

@@ -274,7 +274,8 @@ class Evaluator:
         place = f"{found.normalized:.0%}".replace("%", " %") if not math.isnan(found.normalized) else found.reason
         low, high = sorted((found.floor, found.ceiling))
         side = "below" if found.model < low else "above" if found.model > high else "between"
-        model, floor, ceiling = (number(value, digits=2) for value in (found.model, found.floor, found.ceiling))
+        digits = record(score).digits - 1
+        model, floor, ceiling = (number(value, digits=digits) for value in (found.model, found.floor, found.ceiling))
         bounds = f"{side} {floor} (naive) and {ceiling} (average rater)"
         assert self.table is not None  # noqa: S101 (it has a summary)
         missing = count_missing(self.table).items()

@@ -200,8 +200,8 @@ class MLflowSink:
         means = stage.summary[score]
         reached = f"{means.normalized:.0%}" if math.isfinite(means.normalized) else "-"
         values = means.floor, means.model, means.ceiling
-        is_distance, unit = record(score).is_distance, stage.metric.unit
-        digits = (f"{number(value)} {unit}" if is_distance else f"{value:.3f}" for value in values)
+        known, unit = record(score), stage.metric.unit
+        digits = (f"{number(value)} {unit}" if known.is_distance else f"{value:.{known.digits}f}" for value in values)
         key, bounds = f"{stage.split}/{score}", name_bounds({"data": self._data_name, **stage.rules})
         self.run.log_results(values=dict(zip(RESULT_TAGS, (*digits, reached, key, bounds), strict=True)), key=key)
 

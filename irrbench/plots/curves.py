@@ -211,7 +211,8 @@ def threshold_axes(
                 near = int(np.abs(x - (marks or {})[name]).argmin())
                 axes.plot(x[near], y[near], zorder=4, **style.dot(look.colour, look.marker))
         values = [*bounds.values(), *(x for curve in curves.values() for x in curve[score])]
-        axes.set(xlim=(0, 1), ylim=style.axis_limits([score], values))
+        low, high = style.axis_limits([score], values)
+        axes.set(xlim=(0, 1), ylim=(low - 0.06 * (high - low), high))  # room for the floor's name
         axes.set_xlabel("threshold: probabilities above it are foreground")
         axes.set_ylabel(style.axis_label(score))
         style.draw_grid(axes, "y")
@@ -229,7 +230,7 @@ def reliability_plot(tables: Mapping[str, pd.DataFrame], *, note: str = "", colo
         note: a remark above, such as "rendered images".
         colours: colour by model; the palette in order of appearance by default.
     """
-    from matplotlib.ticker import NullFormatter, PercentFormatter
+    from matplotlib.ticker import NullFormatter
 
     models = style.model_styles(tables, colours)
     labels = [*style.legend_labels(models), "peers: the share of the other raters who mark the pixel"]
@@ -249,7 +250,7 @@ def reliability_plot(tables: Mapping[str, pd.DataFrame], *, note: str = "", colo
         below.set(xlim=(0, 1), yscale="log", ylim=(None, 1))
         below.set_xlabel("probability of the foreground")
         below.set_ylabel("share of pixels")
-        below.yaxis.set_major_formatter(PercentFormatter(1))
+        below.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
         below.yaxis.set_minor_formatter(NullFormatter())
         for axes in (ax, below):
             style.draw_grid(axes, "both")

@@ -219,8 +219,9 @@ def axis_range(score: str) -> tuple[float, float]:
     >>> axis_range("iou"), axis_range("kappa")
     ((0.0, 1.0), (0.0, 1.0))
     """
-    low, high = known_score(score).range
-    return 0.0 if low <= 0 < high else low, high
+    known = known_score(score)
+    low, high = known.range
+    return 0.0 if low <= 0 < high else low, high if known.digits <= 3 else math.inf
 
 
 def range_key(score: str) -> Hashable:

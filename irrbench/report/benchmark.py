@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from irrbench.plots import band_plot, learning_curves, score_against_agreement, subgroup_plot
 from irrbench.plots.curves import paired, reliability_plot, threshold_axes, trend_bins
-from irrbench.plots.style import score_title
+from irrbench.plots.style import known_score, score_title
 from irrbench.report.galleries import Gallery, contour_key
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
 from irrbench.report.text import FORMULA, sentence, sentences, to_float
@@ -235,7 +235,8 @@ def _leaderboard(results: Results) -> Section:
 
 
 def _score_column(score: str, share: str | None = None) -> Column:
-    return Column(score_title(score), interval=(f"{score}_low", f"{score}_high"), share=share)
+    kind = "fine" if known_score(score).digits > 3 else "number"
+    return Column(score_title(score), kind, interval=(f"{score}_low", f"{score}_high"), share=share)
 
 
 def _comparisons(results: Results) -> Section:

@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from irrbench.plots.bands import score_columns
-from irrbench.plots.style import DASH, MINUS, direction_note, number, percent, score_title, shorten
+from irrbench.plots.style import DASH, MINUS, direction_note, known_score, number, percent, score_title, shorten
 from irrbench.report.text import FORMULA, sentence, share, span, to_float, whole
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _empty_table(note: str, **options: Any) -> Table:
 
 def _mean(row: Mapping[Any, Any], score: str) -> str:
     """The mean, and of a model the normalized score under it."""
-    mean = number(to_float(row[score]))
+    mean = number(to_float(row[score]), digits=known_score(score).digits)
     return mean if row["role"] != "model" else f"{mean}\n{share(to_float(row.get(f'{score}_normalized')))}"
 
 
@@ -101,7 +101,8 @@ def _interval(row: Mapping[Any, Any], score: str) -> str:
     low, high, low_share, high_share = (
         to_float(row.get(f"{score}_{end}")) for end in ("low", "high", "normalized_low", "normalized_high")
     )
-    interval = _ends(number(low, digits=2), number(high, digits=2)) if math.isfinite(low + high) else ""
+    digits = known_score(score).digits - 1
+    interval = _ends(number(low, digits=digits), number(high, digits=digits)) if math.isfinite(low + high) else ""
     if row["role"] == "model" and math.isfinite(low_share + high_share):
         interval += f"\n{_ends(share(low_share).removesuffix(' %'), share(high_share))}"
     return interval
