@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy.spatial.distance import cdist
 
 from irrbench import mask_bounds
 from irrbench.commands.checking import check
-from irrbench.commands.loading import settle_tolerance
+from irrbench.commands.loading import score_predictions, settle_tolerance
 from irrbench.commands.raters import study_digest
-from irrbench.config import ConfigError, FinishedConfig, StudyOptions, load_config
-from irrbench.data import DataError, load_folder
+from irrbench.config import ConfigError, FinishedConfig, RulesConfig, StudyOptions, load_config
+from irrbench.data import DataError, load_folder, load_predictions
 from irrbench.data.dataset import references
 from irrbench.tracking.store import RESULT_TAGS
+from irrbench.training.cell import Tracking
 from irrbench.training.results import load_cell
 from tests.training.conftest import run_recorded, small_config
 from tests.training.study import RATERS, disk, ids
@@ -50,11 +54,14 @@ def the_run(uri, **tags):
     return found
 
 
-@pytest.mark.parametrize("main", ["nsd", "hd95"])
-def test_finished_predictions(study, store, tmp_path, main):
+@pytest.mark.parametrize(
+    ("main", "changes", "unit"),
+    [("nsd", {"rules.tolerance": "raters"}, "px"), ("hd95", {"folder.spacing": [2, 0.5]}, "mm")],
+)
+def test_finished_predictions(study, store, tmp_path, main, changes, unit):
     scores = [main, *(score for score in SCORES if score != main)]
     more = {"statistics.blind": True, "statistics.subgroups": ["group"], "statistics.failure": {"hd95": 1.5}}
-    result = finished(study, store, tmp_path, scores=scores, **{"folder.spacing": [2, 0.5], **more})
+    result = finished(study, store, tmp_path, scores=scores, **changes, **more)
     assert result.code == 0, result.text
     board = pd.read_csv(tmp_path / "out" / "leaderboard.csv").set_index("name")
     models = board[board["role"] == "model"]
@@ -62,75 +69,73 @@ def test_finished_predictions(study, store, tmp_path, main):
     assert models.index.tolist() == ["near", "far"]
     assert (board[[f"{s}_low" for s in SCORES]].min() >= 0).all()
     assert 0 < models.loc["far", "hd95_normalized"] < models.loc["near", "hd95_normalized"]
-    # The same by the function alone, in millimetres.
-    test = load_folder(study, spacing=[2, 0.5]).split("test")
+    # The same by the function alone.
+    test = load_folder(study, spacing=changes.get("folder.spacing")).split("test")
+    settled, said = settle_tolerance(result.config, load_folder(study))
+    tolerance = settled.rules.tolerance
     for name, wider in (("near", 0.5), ("far", 4.0)):
         found = [
-            mask_bounds(preds=preds[None], scores=SCORES, **references(test, i))
+            mask_bounds(preds=preds[None], scores=SCORES, tolerance=tolerance, **references(test, i))
             for i, image_id in enumerate(test.image_ids)
-            for preds in [np_to_tensor(disk(image_id, wider))]
+            for preds in [torch.from_numpy(disk(image_id, wider))]
         ]
         for score in SCORES:
             mean = np.mean([bounds.model[score].item() for bounds in found])
             assert models.loc[name, score] == pytest.approx(mean)
     failures = pd.read_csv(tmp_path / "out" / "failures.csv")
     assert "score over 1.5" in failures["failure"].tolist()
-    words = {"nsd": "NSD at 2 mm", "hd95": "HD95 in mm", "masd": "MASD in mm"}
+    words = {"nsd": f"NSD at {tolerance:.3g} {unit}", "hd95": f"HD95 in {unit}", "masd": f"MASD in {unit}"}
     report = (tmp_path / "out" / "report.html").read_text()
     band = (tmp_path / "out" / "figures" / "band.svg").read_text()
     assert all(title in report for title in words.values())
-    assert "of each image, in mm" in report
+    assert {"px": "distances are in pixels", "mm": "of each image, in mm"}[unit] in report
     assert "(lower is better)" in band
-    assert words[main] in " ".join(result.text.split())
+    text = " ".join(result.text.split())
+    assert words[main] in text
+    if main == "nsd":
+        assert said in text
+        assert said.replace("'", "&#39;") in report
+        assert "tolerance: raters" in (tmp_path / "out" / "config.yaml").read_text()
     run = next(run for run in runs_of(store) if run.info.run_name == "near")
     assert run.data.metrics["test/hd95"] == pytest.approx(models.loc["near", "hd95"])
     assert run.data.tags[RESULT_TAGS[1]].endswith(" mm") == (main == "hd95")
     rules = the_run(store, role="ceiling").data.params
-    assert [rules[name] for name in ("spacing", "tolerance")] == ["of each image, in mm", "2 mm"]
-
-
-def np_to_tensor(mask):
-    import torch
-
-    return torch.from_numpy(mask)
+    spacing = {"px": "1 px", "mm": "of each image, in mm"}[unit]
+    assert [rules[name] for name in ("spacing", "tolerance")] == [spacing, f"{tolerance:g} {unit}"]
 
 
 def test_two_tolerances_never_share_reference_runs(study, store, tmp_path):
-    for place, tolerance in enumerate((50.0, 60.0)):  # so large that all scores are equal
-        changes = {"name": f"out{place}", "scores": ["nsd"], "rules.tolerance": tolerance}
-        assert finished(study, store, tmp_path, **changes).code == 0
-    boards = [pd.read_csv(tmp_path / f"out{place}" / "leaderboard.csv") for place in (0, 1)]
-    pd.testing.assert_frame_equal(*boards)
+    data = load_folder(study)
+    predictions = load_predictions(write_masks(tmp_path / "near", 0.5), data, split="test")
+    for tolerance in (50.0, 60.0):  # so large that all scores are equal
+        tracking, rules = Tracking(store, "tolerances", "#000000"), RulesConfig(tolerance=tolerance)
+        options = {"scores": ("nsd",), "rules": rules, "tracking": tracking, "spool": tmp_path / "spool"}
+        scored = score_predictions("near", predictions, **options)
+        assert scored.table["nsd"].eq(1).all()
     ceilings = [run for run in runs_of(store) if run.data.tags.get("irrbench.role") == "ceiling"]
     assert sorted(run.info.run_name for run in ceilings) == [
         "average rater · study · ties average · tolerance 50 px",
         "average rater · study · ties average · tolerance 60 px",
     ]
     assert len({run.data.tags["irrbench.bounds_id"] for run in ceilings}) == 2
+    assert len([run for run in runs_of(store) if run.info.run_name == "near"]) == 2
 
 
 def test_the_raters_give_the_tolerance(study, store, tmp_path):
-    from scipy.spatial.distance import cdist
-
-    result = finished(study, store, tmp_path, scores=["nsd"], **{"rules.tolerance": "raters"})
     gathered = []
     for image_id in ids("train"):
         masks = [disk(image_id, r - 1.0) for r in range(len(RATERS))]
         borders = [np.argwhere(mask & ~inner(mask)) for mask in masks]
-        for one in range(3):
-            for other in range(3):
-                gathered += cdist(borders[one], borders[other]).min(1).tolist() if one != other else []
+        for one, other in itertools.permutations(range(3), 2):
+            gathered += cdist(borders[one], borders[other]).min(1).tolist()
     expected = np.quantile(gathered, 0.95)
     config = small_config(study, tmp_path / "x", store, scores=["nsd"], **{"rules.tolerance": "raters"})
     settled, text = settle_tolerance(config, load_folder(study))
-    assert expected <= settled.rules.tolerance < expected * 1.001
+    assert expected <= settled.rules.tolerance * (1 + 1e-6) < expected * 1.001
     assert text == (
         f"Tolerance {settled.rules.tolerance:g} px: the 95th percentile of the distances between raters' borders on 8 "
         "training images."
     )
-    assert text in " ".join(result.text.split())
-    assert "tolerance: raters" in (tmp_path / "out" / "config.yaml").read_text()
-    assert text.replace("'", "&#39;") in (tmp_path / "out" / "report.html").read_text()
 
 
 def inner(mask):
@@ -173,14 +178,14 @@ def test_a_training_keeps_the_epoch_of_least_distance(study, store, tmp_path):
     assert isinstance(tolerance, float)
     table = cell.table.set_index("image_id")
     for i, image_id in enumerate(test.image_ids):
-        mask = np_to_tensor(cell.prediction(image_id))[None]
+        mask = torch.from_numpy(cell.prediction(image_id))[None]
         bounds = mask_bounds(preds=mask, scores=["hd95", "nsd"], tolerance=tolerance, **references(test, i))
         for score in ("hd95", "nsd"):
             assert table.loc[image_id, score] == pytest.approx(bounds.model[score].item())
             assert table.loc[image_id, f"{score}_ceiling"] == pytest.approx(bounds.ceiling[score].item())
 
 
-def test_another_spacing_is_another_cell_and_another_run_where_distances_are_measured(study, tmp_path):
+def test_another_spacing_is_another_cell_and_another_run_where_distances_are_measured(study):
     from irrbench.training.batches import data_digest, image_facts
 
     pixels, near, far = (load_folder(study, spacing=spacing) for spacing in (None, 0.3, 0.5))
@@ -191,14 +196,6 @@ def test_another_spacing_is_another_cell_and_another_run_where_distances_are_mea
     config = {scores: StudyOptions(scores=list(scores)) for scores in (("iou",), ("hd95",))}
     keys = {(scores, i): study_digest(d, c) for scores, c in config.items() for i, d in enumerate((pixels, near, far))}
     assert [len({keys[scores, i] for i in range(3)}) for scores in config] == [1, 3]
-    folder = write_masks(tmp_path / "near", 0.5)
-    store, runs = f"sqlite:///{tmp_path / 'mlflow.db'}", {}
-    for spacing in (None, 0.5):
-        changes = {"predictions": {"near": folder}, "scores": ["masd"], "folder.spacing": spacing}
-        assert run_recorded(small_config(study, tmp_path / f"out{spacing}", store, **changes)).code == 0
-        runs = {r.info.run_id: r.data.metrics["test/masd"] for r in runs_of(store) if r.info.run_name == "near"}
-    assert len(runs) == 2
-    assert max(runs.values()) == pytest.approx(2 * min(runs.values()))
 
 
 def test_a_threshold_is_chosen_by_distances(study, store, tmp_path):
@@ -237,7 +234,10 @@ def test_mixed_spacings_are_refused_at_once_and_by_check(study, tmp_path):
             ["--scores", "[iou, nsd]", "--rules.ties", "exclude"],
             "leaves single pixels out of a .*, which nsd cannot",
         ),
-        (["--scores", "[ged, iou]"], "the first one chooses an epoch, by masks; found ged, which is of samples"),
+        (
+            ["--scores", "[ged, iou]"],
+            "ged is of several samples an image",
+        ),
         (["--scores", "[nsd, hd96]"], "found 'hd96'"),
     ],
 )

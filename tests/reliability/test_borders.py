@@ -226,14 +226,14 @@ def test_a_study_says_how_far_apart_borders_are(masks, found):
 
 def test_the_report_says_the_tolerance(found):
     from irrbench.report.page import render
-    from irrbench.report.raters import draw_figures, findings, study_page
+    from irrbench.report.raters import findings, study_page
 
     (said,) = [text for text in findings(found) if text.startswith("Two raters' borders lie")]
     value = found.across.set_index("measure").loc[BORDER_TOLERANCE, "value"]
     assert f"within {value:.2f} (" in said
     assert "mm: a tolerance for the surface Dice (nsd) by which a model's border is as near as another rater's." in said
     assert said.endswith("Counted are 38 pairs of raters on 14 images, who both marked something.")
-    html = render(study_page(found, draw_figures(found, pictures=0), config={}, command=""))
+    html = render(study_page(found, {}, config={}, command=""))
     assert "Tolerance by the raters in mm" in html
     assert "NSD at 1.5 mm" in html
 
