@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from irrbench._counting.levels import _count_by_bits, _sum_integers, count_and_s
 from irrbench.bounds import EVIDENCE, cut_scores
 from irrbench.callbacks import RaterBoundsMonitor
 from irrbench.evaluation import Evaluator
+from irrbench.plots.style import axis_range, range_key
 from irrbench.probabilities import BINS, ProbabilityEvidence
 from irrbench.scores import record
 from irrbench.stats import clustered_mean
@@ -308,3 +310,13 @@ def test_no_device_is_waited_for():
     present = torch.ones(2, 3, dtype=torch.bool, device="meta")
     tables = ProbabilityEvidence(masks, roi=roi, preds=preds, present=present).tables("negative")
     assert [field.shape for field in tables["model"]] == [(2, 3)] * 5
+
+
+def test_small_values_are_shown_with_four_digits_on_axes_of_their_own():
+    assert axis_range("brier") == axis_range("ece") == (0.0, math.inf)
+    assert range_key("brier") != range_key("ece")
+    evaluator = Evaluator("val", scores=["brier"], from_logits=False)
+    masks, preds, _ = drawn(2, 3)
+    evaluator.update(preds, masks)
+    evaluator.finish()
+    assert re.match(r"val brier 0\.\d{3} above 0\.\d{3} \(naive\) and 0\.\d{3} \(average rater\)", evaluator.line())

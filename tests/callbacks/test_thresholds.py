@@ -101,6 +101,16 @@ def test_the_weights_that_are_tested_are_cut_where_their_own_validation_said(tmp
     assert values["test/iou_threshold"] == pytest.approx(watcher.history[-2]["val/iou_best_threshold"])
 
 
+def test_of_several_validation_loaders_none_chooses_for_the_test(tmp_path):
+    watcher = monitor(test_at_chosen=True)
+    run, module = trainer([watcher], tmp_path), Module()
+    (first, second) = run.validate(module, [loader(seed=1), loader(seed=3)], verbose=False)
+    assert {"val/0/iou_best_threshold"} <= first.keys()
+    assert {"val/1/iou_best_threshold"} <= second.keys()
+    with pytest.raises(ValueError, match=r"no threshold was chosen .* on one loader"):
+        run.test(module, loader(seed=2), verbose=False)
+
+
 def test_options_that_cannot_be(tmp_path):
     with pytest.raises(ValueError, match="`test_at_chosen` needs choose_threshold=True and the stage 'validate'"):
         monitor(choose_threshold=False, test_at_chosen=True)
