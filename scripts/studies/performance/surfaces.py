@@ -76,7 +76,8 @@ def _smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.bool
 
 
 def _read(folder: Path, raters: tuple[str, ...], *, num_images: int) -> NDArray[np.bool_]:
-    names = sorted(path.name for path in (folder / raters[0]).iterdir())[:num_images]
+    drawn = [{path.name for path in (folder / r).iterdir()} for r in raters]
+    names = sorted(set.intersection(*drawn))[:num_images]
     masks = np.stack([[np.asarray(Image.open(folder / r / name).convert("L")) > 0 for r in raters] for name in names])
     return masks if masks.shape[1] > 4 else np.concatenate([masks, np.roll(masks[:, :1], 2, -1)], 1)
 
