@@ -14,22 +14,18 @@ doi 10.1371/journal.pcbi.1003553 (lower and upper noise ceiling).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.util import find_spec
-from typing import Any, Literal, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from irrbench.centrelines import CENTRELINES
-from irrbench.folds import Reading, Ties, mean_of_readings, readings
-from irrbench.lesions import LESIONS
-from irrbench.mask_evidence import LESION_IOU, TOLERANCE, MaskEvidence, check_share
+from irrbench.evidence import EVIDENCE, Evidence
+from irrbench.folds import Ties, mean_of_readings, readings
+from irrbench.mask_evidence import LESION_IOU, TOLERANCE, check_share
 from irrbench.patterns import VotePatterns
-from irrbench.probabilities import ProbabilityEvidence, ProbabilityTable
-from irrbench.samples import SampleEvidence, SampleTable
 from irrbench.scores import (
     DEFAULT_SCORES,
     CrossTable,
@@ -41,91 +37,11 @@ from irrbench.scores import (
     option_text,
     select_scores,
 )
-from irrbench.surfaces import SURFACES
-from irrbench.surfaces_dense import surface_evidence
 from irrbench.upper import best_folds
 
 Values = dict[str, Tensor]
 _MOST_CELLS = 2**21  # counts that are scored at a time
 _TINY = 1e-12  # a smaller difference between means is one of rounding
-
-
-class Evidence(Protocol):
-    """What scores are computed from: who is present, and a table of ``(B, R)`` fields for each candidate.
-
-    Vote patterns are one; what is no function of votes (borders, lesions) is another with the same few names, and all
-    that follows (folds, means, tables, tests, reports) is the same code for all.
-    """
-
-    @property
-    def present(self) -> Tensor:
-        """``(B, R)`` bool, which raters rated which image."""
-
-    def tables(self, ties: Reading) -> Mapping[str, ScoreTable]:
-        """By candidate, the names of :data:`CANDIDATES` (``model`` with a prediction only): fields ``(B, R)``."""
-
-
-@dataclass(frozen=True)
-class EvidenceKind:
-    """How one kind of evidence comes about.
-
-    Attributes:
-        from_masks: a function of ``masks`` ``(B, R, *S)`` and, by name, ``roi``, ``preds`` and ``present``, as
-            :meth:`VotePatterns.from_masks <irrbench.patterns.VotePatterns.from_masks>`, and of :attr:`options`.
-        table: the named tuple of float64 fields that it gives for each candidate.
-        options: names of further arguments of ``from_masks``, such as ``spacing``.
-        takes: what ``preds`` is: the model's ``"mask"`` ``(B, *S)``, its ``"probabilities"`` ``(B, *S)``, or
-            ``"samples"`` ``(B, M, *S)``.
-        excludes_ties: whether tied pixels can be left out of a reference.
-        library: what else must be installed: module, project, and the extra of this package that brings it.
-    """
-
-    from_masks: Callable[..., Evidence]
-    table: type[Any]
-    options: tuple[str, ...] = ()
-    takes: Literal["mask", "probabilities", "samples"] = "mask"
-    excludes_ties: bool = False
-    library: tuple[str, str, str] | None = None
-
-    def make(self, masks: Tensor, preds: Tensor | None = None, **arguments: Any) -> Evidence:
-        """The evidence of a batch.
-
-        Args:
-            masks: ``(B, R, *S)``.
-            preds: see :attr:`takes`.
-            arguments: ``roi``, ``present`` and options of any kind; those of other kinds are left out.
-        """
-        known = {"roi", "present", *self.options}
-        return self.from_masks(masks, preds=preds, **{k: v for k, v in arguments.items() if k in known})
-
-
-CANDIDATES = ("floor", "blank", "ceiling", "majority", "model")
-EVIDENCE: dict[str, EvidenceKind] = {
-    "patterns": EvidenceKind(VotePatterns.from_masks, CrossTable, excludes_ties=True),
-    "probabilities": EvidenceKind(ProbabilityEvidence, ProbabilityTable, takes="probabilities", excludes_ties=True),
-    "surfaces": EvidenceKind(surface_evidence, SURFACES.table, ("spacing", "tolerance", "validate")),
-    "lesions": EvidenceKind(partial(MaskEvidence, LESIONS), LESIONS.table, ("lesion_iou", "validate")),
-    # Each rater's mask is read as it is, so that there are no tied pixels in a reference.
-    "samples": EvidenceKind(SampleEvidence, SampleTable, ("validate",), takes="samples", excludes_ties=True),
-    "centrelines": EvidenceKind(
-        partial(MaskEvidence, CENTRELINES),
-        CENTRELINES.table,
-        ("validate",),
-        library=("skimage", "scikit-image", "thin"),
-    ),
-}
-
-
-@dataclass(frozen=True)
-class RecordedEvidence:
-    """Evidence whose tables were computed before, by how tied pixels were read."""
-
-    present: Tensor
-    recorded: Mapping[Reading, Mapping[str, ScoreTable]]
-
-    def tables(self, ties: Reading) -> Mapping[str, ScoreTable]:
-        """The tables that were recorded."""
-        return self.recorded[ties]
 
 
 @dataclass(frozen=True)
@@ -178,7 +94,7 @@ def segmentation_bounds(
 
     Args:
         patterns: vote patterns of ``B`` images; or other evidence that the scores need; or several by name, a key of
-            :data:`EVIDENCE` each.
+            :data:`irrbench.evidence.EVIDENCE` each.
         scores: names among :data:`irrbench.SCORES`.
         ties: what a pixel is on which the peers are evenly split: ``"average"``: the reference is read twice, with ties
             as background and as foreground, and a score is the mean of both (of the defined one where one is empty);
@@ -383,7 +299,7 @@ def fold_scores(
 
     Args:
         of_readings: the tables of the score's evidence, for each reading of tied pixels.
-        candidate: one of :data:`CANDIDATES`.
+        candidate: one of :data:`irrbench.evidence.CANDIDATES`.
         score: its record.
         empty_reference: see :func:`segmentation_bounds`.
     """

@@ -1,7 +1,7 @@
 """Evidence that is no function of votes: what compares two masks as a whole, reference by reference.
 
 Borders, lesions and centrelines each need two functions: the features of one mask, and the fields that two masks'
-features give. Who is compared with whom (:data:`irrbench.bounds.CANDIDATES` on each held-out reference), ties, absent
+features give. Who is compared with whom (:data:`irrbench.evidence.CANDIDATES` on each held-out reference), ties, absent
 raters and the region of interest (ROI) are the same for all of them and are here.
 
 What the raters' masks alone decide (the references' features, and the fields of naive rater, blank mask, average rater
@@ -171,7 +171,7 @@ CACHE = FixedCache(_KEPT_BYTES)
 
 
 class MaskEvidence:
-    """Evidence of pairs of masks, see :class:`irrbench.bounds.Evidence`.
+    """Evidence of pairs of masks, see :class:`irrbench.evidence.Evidence`.
 
     Args:
         measure: how two masks are compared.

@@ -299,7 +299,7 @@ class VotePatterns:
         return VotePatterns(counts, self.num_raters, self.present.repeat_interleave(self.num_levels - 1, 0))
 
     def tables(self, ties: Reading) -> dict[str, CrossTable]:
-        """Cross tables ``(B, R)`` of each candidate with each reference, see :class:`irrbench.bounds.Evidence`.
+        """Cross tables ``(B, R)`` of each candidate with each reference, see :class:`irrbench.evidence.Evidence`.
 
         Raises:
             ValueError: if the prediction has more than two levels: cut it first, see :meth:`cuts`.

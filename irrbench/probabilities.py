@@ -44,7 +44,7 @@ class ProbabilityTable(NamedTuple):
 
 
 class ProbabilityEvidence:
-    """Evidence for ``brier`` and ``ece``, see :class:`irrbench.bounds.Evidence`.
+    """Evidence for ``brier`` and ``ece``, see :class:`irrbench.evidence.Evidence`.
 
     Args:
         masks: ``(B, R, *S)``, 0/1 or bool.

@@ -68,7 +68,7 @@ class SampleTable(NamedTuple):
 
 
 class SampleEvidence:
-    """Evidence of several masks an image, see :class:`irrbench.bounds.Evidence`.
+    """Evidence of several masks an image, see :class:`irrbench.evidence.Evidence`.
 
     Args:
         masks: ``(B, R, *S)``, bool, 0/1 or 0/255.

@@ -89,7 +89,7 @@ class Score:
         name: its key.
         title: its name in tables and plots.
         formula: from the table of its evidence; what it gives where the score is undefined does not matter.
-        evidence: what the formula needs, a key of :data:`irrbench.bounds.EVIDENCE`.
+        evidence: what the formula needs, a key of :data:`irrbench.evidence.EVIDENCE`.
         higher_is_better: whether more is better.
         range: the least and the largest value that it can have; infinite where there is no limit.
         one_sided: whether it sees one kind of error only, which marking more, or less, avoids.

@@ -39,7 +39,7 @@ def surface_evidence(masks: Tensor, **arguments: Any) -> DenseSurfaces | MaskEvi
 
 
 class DenseSurfaces:
-    """Evidence of borders, see :class:`irrbench.bounds.Evidence`; everything stays on the device of the masks.
+    """Evidence of borders, see :class:`irrbench.evidence.Evidence`; everything stays on the device of the masks.
 
     Args:
         masks: ``(B, R, *S)``, 0/1 or bool.

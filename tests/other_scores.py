@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from irrbench.bounds import EVIDENCE, EvidenceKind
+from irrbench.evidence import EVIDENCE, EvidenceKind
 from irrbench.scores import SCORES, Score
 
 BOUNDS = ("floor", "blank", "ceiling", "majority")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, f1_score, jaccard_score
 
 from irrbench import VotePatterns, segmentation_bounds
-from irrbench.bounds import RecordedEvidence
+from irrbench.evidence import RecordedEvidence
 from irrbench.scores import record
 from tests import reference
 from tests.reference import PIXEL_SCORES

@@ -14,6 +14,7 @@ LAYERS = (
     ("_display", "_counting"),
     ("scores", "folds", "patterns", "upper"),
     ("mask_evidence", "surfaces", "surfaces_dense", "lesions", "centrelines", "samples", "probabilities"),
+    ("evidence",),
     ("bounds", "panels", "agreement", "consensus"),
     ("stats", "summary", "icc", "simulate"),
     ("plots",),

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from irrbench.bounds import EVIDENCE, cut_scores
+from irrbench.bounds import cut_scores
 from irrbench.data.dataset import references
+from irrbench.evidence import EVIDENCE
 from irrbench.folds import Ties
 from irrbench.scores import CrossTable, EmptyReference, gain, record
 

@@ -26,7 +26,7 @@ from irrbench.analysis.tables import (
     unusable_cautions,
 )
 from irrbench.analysis.verdicts import comparisons_frame, failures_frame, verdicts_frame
-from irrbench.bounds import EVIDENCE
+from irrbench.evidence import EVIDENCE
 from irrbench.folds import Ties
 from irrbench.plots.bands import bound, need_columns, score_columns
 from irrbench.plots.style import DISPLAY_NAMES, model_styles, percent_of

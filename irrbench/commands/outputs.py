@@ -16,9 +16,10 @@ from irrbench.analysis.blind import BlindError, blind_table
 from irrbench.analysis.candidates import Resampling
 from irrbench.analysis.results import Questions, Results, build_results, resampling_in_words
 from irrbench.analysis.subgroups import check_columns
-from irrbench.bounds import EVIDENCE, option_rules
+from irrbench.bounds import option_rules
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.dataset import choice_notes, label_notes
+from irrbench.evidence import EVIDENCE
 from irrbench.folds import TIES_IN_WORDS
 from irrbench.plots.style import percent_of
 from irrbench.report import Gallery, benchmark_page, make_galleries, write_page

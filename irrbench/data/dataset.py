@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from irrbench.bounds import EVIDENCE
 from irrbench.consensus import majority, staple_probability, vote_share
 from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import DataError, Problem
+from irrbench.evidence import EVIDENCE
 from irrbench.scores import SCORES
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from irrbench.bounds import EVIDENCE, cut_scores, find_best
+from irrbench.bounds import cut_scores, find_best
 from irrbench.data.dataset import references
 from irrbench.data.foreground import Foreground, doubt
 from irrbench.data.formats import extension
@@ -27,6 +27,7 @@ from irrbench.data.problems import DataError, Problem
 from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import Mask
 from irrbench.data.values import is_framed
+from irrbench.evidence import EVIDENCE
 from irrbench.folds import Ties
 from irrbench.scores import CrossTable, EmptyReference, record
 

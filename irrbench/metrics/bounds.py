@@ -5,20 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from irrbench.bounds import (
-    CANDIDATES,
-    EVIDENCE,
-    Evidence,
-    RecordedEvidence,
-    check_rules,
-    option_rules,
-    segmentation_bounds,
-)
+from irrbench.bounds import check_rules, option_rules, segmentation_bounds
+from irrbench.evidence import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, pack_tables, unpack_tables
 from irrbench.folds import Ties, readings
 from irrbench.mask_evidence import LESION_IOU, TOLERANCE, check_share, check_spacing, check_tolerance
 from irrbench.metrics.base import PatternsMetric
@@ -361,9 +354,8 @@ class SegmentationBounds(PatternsMetric):
             for kind in self._kinds:
                 pred = preds[EVIDENCE[kind].takes](c)
                 evidence = EVIDENCE[kind].make(of_class, pred, **arguments)
-                tables = [evidence.tables(reading) for reading in readings(self.ties)]
-                fields = [torch.stack(tuple(cast("Iterable[Tensor]", t[name]))) for t in tables for name in CANDIDATES]
-                found.append(torch.stack(fields).to(masks.device).double().permute(2, 0, 1, 3).flatten(1))
+                packed = [pack_tables(evidence.tables(reading)) for reading in readings(self.ties)]
+                found.append(torch.stack(packed, 1).to(masks.device).flatten(1))
         return torch.cat(found, 1)
 
     def _prediction(self, takes: str, part: Tensor | None, num_spatial: int) -> Callable[[int | None], Tensor]:
@@ -388,13 +380,9 @@ class SegmentationBounds(PatternsMetric):
         for patterns in (images.classes[c] for c in self._scored):
             evidence: dict[str, Evidence] = {"patterns": patterns}
             for kind in self._kinds:
-                table = EVIDENCE[kind].table
-                shape = (len(read), len(CANDIDATES), len(table._fields), raters)
-                by_reading = next(parts).view(-1, *shape).movedim(0, -2).unbind(0)  # (candidates, fields, B, R) each
-                recorded = {
-                    reading: {c: table(*fields) for c, fields in zip(CANDIDATES, x, strict=True)}
-                    for reading, x in zip(read, by_reading, strict=True)
-                }
+                shape = (len(read), len(CANDIDATES), len(EVIDENCE[kind].table._fields), raters)
+                packed = next(parts).view(-1, *shape).unbind(1)
+                recorded = {reading: unpack_tables(kind, x) for reading, x in zip(read, packed, strict=True)}
                 evidence[kind] = RecordedEvidence(patterns.present, recorded)
             yield evidence
 

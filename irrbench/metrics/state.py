@@ -4,7 +4,7 @@ Flat tensors have one width whatever the number of raters, so that a process tha
 gathering, and string ids travel with them. An image's counts are a table of ``classes x splits x cells``: vote patterns
 (cells) by prediction (splits, one without) and class, or marks and pixels (cells) by block (classes). Up to 11 raters
 vote patterns are stored as they are; above, only those that occur. What other evidence than votes gives for an image
-(:data:`irrbench.bounds.EVIDENCE`) is stored as it is, one number a field, candidate and fold.
+(:data:`irrbench.evidence.EVIDENCE`) is stored as it is, one number a field, candidate and fold.
 """
 
 from __future__ import annotations

@@ -5,17 +5,17 @@ Axes: ``N`` images, ``R`` raters, ``K = 2**R`` vote patterns, ``D`` blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from irrbench.bounds import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence
 from irrbench.config import StudyOptions
 from irrbench.data.io import in_threads
+from irrbench.evidence import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, pack_tables, unpack_tables
 from irrbench.folds import readings
 from irrbench.icc import BlockCounts, block_counts
 from irrbench.patterns import VotePatterns
@@ -60,8 +60,7 @@ class Chunk:
                 self._tables[kind, ties] = self.patterns.tables(ties)
             else:
                 fields = self.recorded[kind, ties][:, 0 if self.without is None else 1 + self.without]
-                named = zip(CANDIDATES, fields.permute(1, 2, 0, 3), strict=False)
-                self._tables[kind, ties] = {name: EVIDENCE[kind].table(*values) for name, values in named}
+                self._tables[kind, ties] = unpack_tables(kind, fields, CANDIDATES[:-1])
         return self._tables[kind, ties]
 
     def evidence(self) -> dict[str, Evidence]:
@@ -196,9 +195,7 @@ def _record(
     for kind in sorted({record(score).evidence for score in options.scores} - {"patterns"}):
         evidence = EVIDENCE[kind].make(masks.expand(len(there), *masks.shape[1:]), **parts)
         for ties in readings(options.ties):
-            tables = [evidence.tables(ties)[name] for name in CANDIDATES[:-1]]
-            fields = torch.stack([torch.stack(tuple(cast("Iterable[Tensor]", table))) for table in tables])
-            recorded[kind, ties] = fields.double().permute(2, 0, 1, 3)
+            recorded[kind, ties] = pack_tables(evidence.tables(ties), CANDIDATES[:-1])
     return recorded
 
 
