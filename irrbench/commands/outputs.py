@@ -141,7 +141,8 @@ def _notes_on_samples(models: Sequence[CellResult | Scored], scores: Sequence[st
     if several:
         yield f"Samples an image: {', '.join(several)}. Scores of masks are of their mean, cut at the threshold."
     if of_samples and len(set(numbers.values())) > 1:
-        yield f"{of_samples} depend on the number of samples: compare models that have as many."
+        verb = "depend" if " and " in of_samples else "depends"
+        yield f"{of_samples} {verb} on the number of samples: compare models that have as many."
     if single and of_samples:
         yield f"{', '.join(single)}: one mask an image, which is one sample for {of_samples}."
 

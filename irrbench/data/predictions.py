@@ -159,7 +159,10 @@ def load_predictions(
 
     results, reading = read_all(Path(root), data, wanted, pack, classes, progress=progress)
     if keep_probabilities and not reading.has_probabilities:
-        expected, remedy = "probabilities, which brier and ece score", "leave out these scores, or save probabilities"
+        expected, remedy = (
+            "probabilities, which brier and ece score",
+            "leave out these scores or this model, or save probabilities",
+        )
         raise MasksAloneError([Problem(str(root), reading.text, expected, remedy)])
     odd = doubt(reading, [result.is_marked for result in results], [result.framed for result in results])
     if odd:

@@ -27,6 +27,7 @@ Colours = Mapping[str, str]  # by the name of the model
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+LESS = "\N{DOWNWARDS ARROW}"  # lower is better
 
 # Twelve colours searched for the largest smallest distance in OKLab, seen normally and with protanopia, deuteranopia
 # and tritanopia, at a contrast of 2.5 or more on white and on a dark page, away from grey; the most distinct first.
@@ -200,6 +201,15 @@ def score_title(score: str) -> str:
 def direction_note(score: str) -> str:
     """Return the words beside a score where lower is better; empty where higher is better."""
     return "" if known_score(score).higher_is_better else "(lower is better)"
+
+
+def marked_title(score: str) -> str:
+    """Return the name of a score in tables, with an arrow where lower is better.
+
+    >>> marked_title("iou"), marked_title("hd95") == "HD95 " + LESS
+    ('IoU', True)
+    """
+    return f"{score_title(score)} {LESS}" if direction_note(score) else score_title(score)
 
 
 def axis_label(score: str, *, separator: str = " ") -> str:

@@ -14,11 +14,11 @@ from markupsafe import Markup
 
 from irrbench.plots import band_plot, learning_curves, score_against_agreement, subgroup_plot
 from irrbench.plots.curves import paired, reliability_plot, threshold_axes, trend_bins
-from irrbench.plots.style import known_score, score_title
+from irrbench.plots.style import DISPLAY_NAMES, known_score, marked_title, score_title
 from irrbench.report.galleries import Gallery, contour_key
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
 from irrbench.report.text import FORMULA, sentence, sentences, to_float
-from irrbench.scores import gain
+from irrbench.scores import SCORES, gain
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, MIN_IMAGES_OF_SUBGROUP
 
 if TYPE_CHECKING:
@@ -113,9 +113,9 @@ def benchmark_page(
         sections=[
             Section("band", "Between the naive and the average rater", figure=drawn.get("band")),
             _leaderboard(results),
-            Section("reading", "How to read this", template="reading_benchmark.html"),
+            Section("reading", "How to read this", template="reading_benchmark.html", pairs=_meanings(results)),
             _by_score(results, "verdicts", as_good, results.verdicts, label="Verdicts"),
-            _by_score(results, "failures", "How often models fail", results.failures, label="Failures"),
+            _failures(results),
             _comparisons(results),
             _alternative(results),
             replace(
@@ -236,7 +236,21 @@ def _leaderboard(results: Results) -> Section:
 
 def _score_column(score: str, share: str | None = None) -> Column:
     kind = "fine" if known_score(score).digits > 3 else "number"
-    return Column(score_title(score), kind, interval=(f"{score}_low", f"{score}_high"), share=share)
+    return Column(marked_title(score), kind, interval=(f"{score}_low", f"{score}_high"), share=share)
+
+
+def _meanings(results: Results) -> list[tuple[str, str]]:
+    """What a reader must know of the scores that are among the results."""
+    said = {score: sentence(TEXTS, "meaning", score) for score in results.scores if known_score(score).name in SCORES}
+    return [(score_title(score), text) for score, text in said.items() if text]
+
+
+def _failures(results: Results) -> Section:
+    """How often models fail; where the main score has no limit and no worst value, how to give one."""
+    found = _by_score(results, "failures", "How often models fail", results.failures, label="Failures")
+    if found.anchor or math.isfinite(known_score(results.score).worst):
+        return found
+    return Section("failures", "How often models fail", text=sentence(TEXTS, "failures", results))
 
 
 def _comparisons(results: Results) -> Section:
@@ -295,7 +309,16 @@ def _subgroups(results: Results, drawing: Drawing | None) -> Section:
 def _probabilities(results: Results, drawn: Mapping[str, Drawing]) -> Section:
     parts = [Section(figure=drawn[name]) for name in ("reliability", "thresholds") if name in drawn]
     text = sentence(TEXTS, "probabilities", results) if parts else ""
+    columns = {"name": COLUMNS["name"], **{s: _score_column(s) for s in results.scores if _of_probabilities(s)}}
+    drawn_of = {*results.reliability["name"], DISPLAY_NAMES["ceiling"], DISPLAY_NAMES["floor"]} if parts else ()
+    rows = results.leaderboard[results.leaderboard["name"].isin(drawn_of)]
+    if parts and len(columns) > 1:
+        parts.insert(1, _table(results, rows, columns, label="Scores of probabilities"))
     return Section("probabilities", "Probabilities", text=text, parts=parts) if parts else Section()
+
+
+def _of_probabilities(score: str) -> bool:
+    return known_score(score).evidence == "probabilities"
 
 
 def _by_score(

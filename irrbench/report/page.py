@@ -24,7 +24,7 @@ from markupsafe import Markup
 
 from irrbench._files import write_atomically
 from irrbench.plots import save_figure
-from irrbench.plots.style import DASH, number, percent, score_title
+from irrbench.plots.style import DASH, marked_title, number, percent
 from irrbench.report.text import environment, p_value, share, to_float, whole
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ _FORMATS: dict[str, Callable[[float], str]] = {
 def _cell(row: Mapping[Any, Any], name: str, column: Column, *, role: str) -> Cell:
     if column.kind in ("text", "score"):
         text = DASH if pd.isna(row[name]) else str(row[name])
-        return Cell(score_title(text) if column.kind == "score" else text, "text")
+        return Cell(marked_title(text) if column.kind == "score" else text, "text")
     show, value = _FORMATS[column.kind], to_float(row[name])
     beside, below = None if column.share is None else "", []
     ends = [to_float(row.get(end)) for end in column.interval or ()]

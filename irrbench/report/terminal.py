@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from irrbench.plots.bands import score_columns
-from irrbench.plots.style import DASH, MINUS, direction_note, known_score, number, percent, score_title, shorten
+from irrbench.plots.style import DASH, LESS, MINUS, direction_note, known_score, number, percent, score_title, shorten
 from irrbench.report.text import FORMULA, sentence, share, span, to_float, whole
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 _WIDTH = 80  # columns of a table
-_LESS = "\N{DOWNWARDS ARROW}"
 _NAME_WIDTH = 24
 _NAME_LETTERS = 60
 
@@ -52,7 +51,7 @@ def terminal_table(
         if column in leaderboard and len(leaderboard)
         for count in (int(leaderboard[column].max()),)
     ]
-    title, is_lower_better = score_title(chosen[0]).partition(" (")[0], any(_LESS in title for title, _ in columns)
+    title, is_lower_better = score_title(chosen[0]).partition(" (")[0], any(LESS in title for title, _ in columns)
     shown = interval if any(intervals[1]) else ""
     caption = sentence("benchmark.txt", "terminal_caption", title, counts, shown, FORMULA, is_lower_better, left_out)
     table = _empty_table(note, caption=Text(caption, justify="left"), padding=(0, 1, 0, 0))
@@ -78,7 +77,7 @@ def _score_title(score: str) -> str:
     """In narrow lines, with an arrow where lower is better."""
     name, *rest = re.split(r" (?=(?:at|in) )", score_title(score).partition(" (")[0])
     title = "\n".join([name.replace(" ", "\n"), *rest])
-    return f"{title} {_LESS}" if direction_note(score) else title
+    return f"{title} {LESS}" if direction_note(score) else title
 
 
 def _empty_table(note: str, **options: Any) -> Table:

@@ -149,7 +149,9 @@ def test_probabilities_are_kept_beside_the_masks(data, predictions, name, error)
 
 
 def test_masks_are_refused_where_probabilities_are_to_be_kept(data, predictions):
-    with pytest.raises(DataError, match=r"probabilities, which brier and ece score.*leave out these scores, or save"):
+    with pytest.raises(
+        DataError, match=r"probabilities, which brier and ece score.*leave out these scores or this model, or save"
+    ):
         load_predictions(predictions, data, keep_probabilities=True)
 
 

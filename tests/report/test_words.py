@@ -13,11 +13,13 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from irrbench.plots.curves import trend_bins
-from irrbench.plots.style import DASH, MINUS
+from irrbench.plots.style import DASH, LESS, MINUS, show_titles
 from irrbench.report import terminal_table
 from irrbench.report.benchmark import benchmark_page, cautions, draw_figures, findings, headline
+from irrbench.report.page import render
 from irrbench.report.terminal import wrap_name
 from irrbench.report.text import sentences, share
+from irrbench.scores import SCORES
 from irrbench.stats import alternative_annotator_test
 from tests.other_scores import register
 from tests.report.frames import comparisons, leaderboard, per_image, results, subgroups, verdicts
@@ -223,8 +225,31 @@ class TestLowerIsBetter:
     def test_the_best_has_the_lowest_value(self):
         found = results(self.frame({"fpn": 0.5, "unet": 0.62}), scores=("error",))
         assert found.best["name"] == "unet"
-        assert headline(found).startswith("The best of 2 models, unet, reaches Error rate (lower is better) 0.38 on")
+        assert headline(found).startswith("The best of 2 models, unet, reaches Error rate 0.38 (lower is better) on")
         assert not found.is_inverted("error")
+
+    def test_distances_have_their_unit_behind_the_number(self):
+        frame = leaderboard({"unet": 0.62}).rename(columns=lambda name: name.replace("iou", "hd95"))
+        with show_titles({"hd95": "HD95 in mm"}):
+            found = results(frame, scores=("hd95",))
+            text = "reaches HD95 0.62 mm (lower is better; 95 % interval 0.60 to 0.65) on 120 images"
+            assert text in headline(found)
+            assert "(lower is better), naive rater" in " ".join(sentences("benchmark.txt", "scale", found))
+
+    def test_how_to_set_a_limit_where_there_is_no_worst_value(self):
+        frame = leaderboard({"unet": 0.62}).rename(columns=lambda name: name.replace("iou", "hd95"))
+        said = "No limit is set for HD95, which has no worst value: statistics.failure: {hd95: 5}."
+        rows = pd.DataFrame({"name": ["unet"], "score": ["tpr"], "failure": ["score of 0"], "share": [0.1]})
+        for failures, is_said in (
+            (pd.DataFrame(), True),
+            (rows, True),
+            (rows.assign(score="hd95"), False),
+        ):
+            found = results(frame, scores=("hd95", "tpr"), failures=failures)
+            (part,) = [part for part in benchmark_page(found).sections if part.anchor == "failures"]
+            assert (said in part.text) == is_said
+            assert part.has_content
+            assert ("A mean hides" in part.text) == bool(len(failures))
 
     def test_a_floor_below_the_ceiling_is_inverted(self):
         frame = changed(self.frame({"unet": 0.6}), "floor", error=0.1)
@@ -547,3 +572,38 @@ class TestTerminal:
         assert f"{MINUS}0.004{DASH}0.003" in text
         assert "…" not in text
         assert max(map(cell_len, text.splitlines())) <= 80
+
+
+def test_scores_where_lower_is_better_are_marked_in_tables_and_explained():
+    frame = leaderboard({"unet": 0.6})
+    lower = frame.assign(brier=0.01, ece=0.02)
+    page = render(benchmark_page(results(lower, scores=("iou", "brier"))))
+    assert f'<th scope="col">Brier score {LESS}</th>' in page
+    assert f"{LESS}: lower is better." in page
+    assert "each rater&#39;s own mark" in page  # what Brier says
+    assert "share of pixels that a rater marks" not in page  # ECE is not among the results
+    plain = render(benchmark_page(results(frame)))
+    assert LESS not in plain
+    assert "Brier" not in plain
+    explained = ["brier", "ece", "ged", "energy_score", "cldice", "lesion_recall", "lesion_precision", "lesion_f1"]
+    assert [name for name in SCORES if sentences("benchmark.txt", "meaning", name)] == [
+        name for name in SCORES if name in explained
+    ]
+
+
+def test_scores_of_probabilities_stand_beside_their_diagrams():
+    frame = leaderboard({"unet": 0.6, "masks": 0.5}).assign(brier=0.01)
+    steps = pd.DataFrame({"threshold": [0.3, 0.5, 0.7], "iou": [0.5, 0.6, 0.5], "name": "unet", "used": 0.5})
+    steps = steps.assign(iou_floor=0.1, iou_ceiling=0.7)
+    bins = pd.DataFrame({"probability": [0.1, 0.9], "share": [0.2, 0.8], "pixels": [90, 10], "name": "unet"})
+    bins = bins.assign(source="model", used=0.5)
+    found = results(frame, scores=("brier", "iou"), thresholds=steps, reliability=bins)
+    drawn = dict.fromkeys(("reliability", "thresholds"), draw_figures(results(frame))["band"])
+    (part,) = [part for part in benchmark_page(found, drawings=drawn).sections if part.anchor == "probabilities"]
+    rows = part.parts[1].table
+    assert rows["name"].tolist() == ["average rater (ceiling)", "unet", "naive rater (floor)"]
+    assert list(part.parts[1].shown_columns) == ["name", "brier"]
+    words = " ".join(sentences("benchmark.txt", "thresholds_figure", found, "iou", 1, 1))
+    assert "Shown is IoU, as Brier score is no function of votes" in words
+    same = " ".join(sentences("benchmark.txt", "thresholds_figure", results(frame), "iou", 1, 1))
+    assert "Shown is" not in same
