@@ -300,6 +300,7 @@ _IN_WORDS = {
     PositiveFloat: "a number greater than 0",
     OpenUnitInterval: "a number between 0 and 1",
     ClosedUnitInterval: "a number from 0 to 1",
+    ShareAboveZero: "a number greater than 0 and at most 1",
     ShareBelowOne: "a number from 0 to below 1",
 }
 

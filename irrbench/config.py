@@ -285,10 +285,22 @@ class StatisticsConfig:
                     f"statistics.margins must give scores (among {', '.join(SCORES)}) a difference greater than 0, "
                     f"such as {{iou: 0.02}}; found {score}: {margin}."
                 )
+            least, most = SCORES[score].range
+            if margin >= most - least:
+                raise ConfigError(
+                    f"statistics.margins must be smaller than the range of the score, which is {most - least:g} for "
+                    f"{score}; found {score}: {margin}. Give how much worse still counts as equally good."
+                )
         for score, limit in self.failure.items():
             if score not in SCORES or not math.isfinite(limit):
                 raise ConfigError(
                     f"statistics.failure must give scores (among {', '.join(SCORES)}) a value, such as {{iou: 0.3}}; "
+                    f"found {score}: {limit}."
+                )
+            least, most = SCORES[score].range
+            if not least <= limit <= most:
+                raise ConfigError(
+                    f"statistics.failure must be values that scores can have, from {least:g} to {most:g} for {score}; "
                     f"found {score}: {limit}."
                 )
 
@@ -484,6 +496,14 @@ def _check_scores(config: BenchmarkConfig) -> None:
         raise ConfigError(
             f"scores: a threshold is chosen by a score of masks; found {', '.join(config.scores)}. Add one, such as "
             "iou, or give finished.threshold."
+        )
+    statistics = config.statistics or StatisticsConfig()  # None where it is refused itself
+    limits = {score for score in statistics.failure if score not in StatisticsConfig().failure}
+    given = [("margins", score) for score in statistics.margins] + [("failure", score) for score in sorted(limits)]
+    for name, score in (each for each in given if each[1] not in config.scores):
+        raise ConfigError(
+            f"statistics.{name}: {score} is of a score that is not among scores; found {', '.join(config.scores)}. Add "
+            "it to scores, or leave it out."
         )
     of_samples = [score.name for score in scores if EVIDENCE[score.evidence].takes == "samples"]
     if of_samples and not config.predictions:

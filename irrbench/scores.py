@@ -93,6 +93,8 @@ class Score:
         higher_is_better: whether more is better.
         range: the least and the largest value that it can have; infinite where there is no limit.
         one_sided: whether it sees one kind of error only, which marking more, or less, avoids.
+        counts_background: a pixel that both leave counts as much as one that both mark, so that a mask that marks
+            nothing is nearly perfect where little is marked.
         needs_positives: undefined where the reference marks nothing.
         needs_negatives: undefined where the reference marks the whole region of interest.
         needs_empty: undefined where the reference marks anything.
@@ -110,6 +112,7 @@ class Score:
     higher_is_better: bool = True
     range: tuple[float, float] = (0.0, 1.0)
     one_sided: bool = False
+    counts_background: bool = False
     needs_positives: bool = False
     needs_negatives: bool = False
     needs_empty: bool = False
@@ -229,11 +232,18 @@ SCORES: dict[str, Score] = {
     score.name: score
     for score in (
         Score("iou", "IoU", lambda t: _ratio(t.tp, t.tp + t.fp + t.fn), **_DELINEATION),
-        Score("accuracy", "Accuracy", lambda t: (t.tp + t.tn) / t.total),
+        Score("accuracy", "Accuracy", lambda t: (t.tp + t.tn) / t.total, counts_background=True),
         Score("tpr", "TPR (sensitivity)", lambda t: _ratio(t.tp, t.positives), one_sided=True, **_DELINEATION),
         Score("ppv", "PPV (precision)", lambda t: _ratio(t.tp, t.tp + t.fp), one_sided=True, **_DELINEATION),
         Score("f1", "F1 (Dice)", lambda t: _ratio(2 * t.tp, 2 * t.tp + t.fp + t.fn), **_DELINEATION),
-        Score("specificity", "Specificity", lambda t: _ratio(t.tn, t.negatives), one_sided=True, needs_negatives=True),
+        Score(
+            "specificity",
+            "Specificity",
+            lambda t: _ratio(t.tn, t.negatives),
+            one_sided=True,
+            counts_background=True,
+            needs_negatives=True,
+        ),
         Score("kappa", "Cohen's kappa", _kappa, range=(-1.0, 1.0), needs_positives=True, needs_negatives=True),
         Score("detection", "Detection", lambda t: (t.tp > 0).double(), one_sided=True, needs_positives=True),
         Score(
@@ -255,6 +265,7 @@ SCORES: dict[str, Score] = {
         Score("ged", "GED (squared)", lambda t: t.ged, range=(0.0, 2.0), **_OF_SAMPLES),
         Score("energy_score", "Energy score", lambda t: t.energy, **_OF_SAMPLES),
         Score("cldice", "Centreline Dice", _centreline_dice, evidence="centrelines", **_DELINEATION),
+        # Most pixels are background here too; but the floor is the best constant, which a blank mask does not beat.
         Score("brier", "Brier score", lambda t: t.squared / t.total, **_PROBABILITY),
         # A constant can be perfect: it sees whether probabilities are right on average, and not where.
         Score("ece", "ECE (calibration error)", lambda t: t.gaps / t.total, one_sided=True, **_PROBABILITY),

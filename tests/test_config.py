@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import irrbench
+from irrbench._settings import _expected, _fields, load_settings
 from irrbench.config import (
     BenchmarkConfig,
     ConfigError,
@@ -266,6 +267,10 @@ def test_file_names_hold_plain_characters():
         (["margins={iou: 0}"], "greater than 0, .* found iou: 0"),
         (["failure={iuo: 0.1}"], "failure must give scores .* found iuo: 0.1"),
         (["failure={iou: .nan}"], "failure must give scores .* found iou: nan"),
+        (["margins={hd95: 1}"], "margins: hd95 is of a score that is not among scores; found iou, "),
+        (["failure={iou: 0.3, hd95: 5}"], "failure: hd95 is of a score that is not among scores"),
+        (["margins={iou: 1}"], "smaller than the range of the score, which is 1 for iou; found iou: 1"),
+        (["failure={brier: 2}"], "values that scores can have, from 0 to 1 for brier; found brier: 2"),
         (["alternative_margin=1"], r"alternative_margin must be a number from 0 to below 1; found .1"),
         (["quantiles=1"], "quantiles must be a whole number of 2 or more; found .1"),
         (
@@ -277,6 +282,23 @@ def test_file_names_hold_plain_characters():
 def test_statistics_that_cannot_be_used_are_refused(flags, message):
     with pytest.raises(ConfigError, match=message):
         load_config(None, [f"--statistics.{flag}" for flag in flags])
+
+
+def test_margins_and_failures_of_scores_that_are_there():
+    flags = ["--statistics.margins", "{hd95: 1, ged: 1.5}", "--scores", "[hd95, ged]", "--predictions", "{unet: net}"]
+    assert load_config(None, [*flags, "--finished.threshold", "0.5"]).statistics.failure == {"iou": 0.3}
+    assert load_config(None, ["--statistics.failure", "{hd95: 5}", "--scores", "[hd95]"]).statistics.margins == {}
+
+
+@pytest.mark.parametrize("kind", [BenchmarkConfig, ReliabilityConfig])
+def test_every_field_says_what_it_takes(kind):
+    assert all(_expected(hint) for hint in _fields(kind).values())
+    for section in ("rules", "study"):
+        if hasattr(kind(), section):
+            with pytest.raises(
+                ConfigError, match=rf"{section}.lesion_iou must be a number greater than 0 and at most 1"
+            ):
+                load_settings(kind, None, [f"--{section}.lesion_iou", "2"], {})
 
 
 def test_secrets_are_not_stored_and_are_asked_for_again(tmp_path):

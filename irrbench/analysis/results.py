@@ -181,6 +181,12 @@ class Results:
         """Whether there are too few groups for p-values and verdicts."""
         return self.n_groups is not None and self.n_groups < MIN_GROUPS_FOR_TESTS
 
+    @property
+    def without_empty(self) -> str:
+        """The scores, in words, that are undefined where the reference is empty; empty text where none is."""
+        titles = list(dict.fromkeys(_short(score) for score in _of_marks(self.scores)))
+        return _in_words(titles) if titles else ""
+
     def bounds(self, score: str) -> tuple[float, float]:
         """Floor and ceiling of a score; NaN where the leaderboard has none."""
         return bound(self.leaderboard, score, "floor"), bound(self.leaderboard, score, "ceiling")
@@ -330,8 +336,7 @@ def _cautions(
     """What makes numbers mean something else than they seem to: models that may have seen the masks, the raters."""
     yield from (f"{name}: {text}" for found in of_models for name, text in found.items())
     is_empty, rule = table["empty"] > 0, asked.empty_reference
-    drawn = [record(score) for score in scores if score not in DETECTION_SCORES and record(score).needs_positives]
-    titles = [score.title.partition(" (")[0] for score in drawn if score.takes_empty or rule == "drop"]
+    titles = [_short(score) for score in _of_marks(scores) if record(score).takes_empty or rule == "drop"]
     if is_empty.any() and titles:
         yield (
             f"{percent_of(table['empty'].mean())} of the references mark nothing (on {is_empty.sum()} of {len(table)} "
@@ -346,6 +351,15 @@ def _cautions(
             "more raters, so neither ceilings nor models compare between images, subgroups or data sets with different "
             f"numbers of raters. The row '{DISPLAY_NAMES['ceiling_of_two']}' does not depend on that number."
         )
+
+
+def _of_marks(scores: Sequence[str]) -> list[str]:
+    """Those that are undefined where the reference is empty, but for detection."""
+    return [score for score in scores if score not in DETECTION_SCORES and record(score).needs_positives]
+
+
+def _short(score: str) -> str:
+    return record(score).title.partition(" (")[0]
 
 
 def _in_words(names: Sequence[str]) -> str:
@@ -399,9 +413,10 @@ def _notes_on_tests(candidates: Candidates, asked: Questions) -> Iterator[str]:
         )
     if not set(asked.margins or {}) & set(candidates.scores):
         main = candidates.scores[0]
+        example = 1 if record(main).is_distance else 0.02 if record(main).digits <= 3 else 0.001
         yield (
             "No margin is declared, so non-inferiority to the average rater is not tested: set statistics.margins, "
-            f"such as {{{main}: {1 if record(main).is_distance else 0.02}}}, before looking at the results."
+            f"such as {{{main}: {example}}}, before looking at the results."
         )
     single = [candidates.names[place] for place in models if len(candidates.members[place]) == 1]
     if options.spread_over_seeds and single:

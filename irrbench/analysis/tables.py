@@ -214,11 +214,11 @@ def separation_frame(candidates: Candidates) -> pd.DataFrame:
     """Which score tells these models apart: paired differences of neighbours in each score's own ranking.
 
     Returns:
-        One row a score, the sharpest first, last those that see one kind of error only or count the background:
-        ``score``, ``n_images``, ``n_pairs`` of neighbours, ``separation`` (median over them of
-        ``|difference| / standard error``; NaN with fewer than two models), ``floor``, ``ceiling``, ``gap`` (ceiling -
-        floor) with ``gap_low`` and ``gap_high``, ``gap_sd`` (over images, n - 1), and a ``remark`` where the order does
-        not say which model is better.
+        One row a score, the sharpest first, last those that see one kind of error only or by which a blank mask does
+        better than the naive rater: ``score``, ``n_images``, ``n_pairs`` of neighbours, ``separation`` (median over
+        them of ``|difference| / standard error``; NaN with fewer than two models), ``floor``, ``ceiling``, ``gap``
+        (ceiling - floor) with ``gap_low`` and ``gap_high``, ``gap_sd`` (over images, n - 1), and a ``remark`` where
+        the order does not say which model is better.
     """
     floor, ceiling = candidates.place("floor"), candidates.place("ceiling")
     rows = []
@@ -231,8 +231,9 @@ def separation_frame(candidates: Candidates) -> pd.DataFrame:
         remarks = [
             normalize(candidates, score)[ceiling].reason,
             "it sees one kind of error only" if record(score).one_sided else "",
-            "it counts the background: a blank mask does better than the naive rater"
-            if counts_background(candidates, score)
+            "it counts the background: " * record(score).counts_background
+            + "a blank mask does better than the naive rater"
+            if blank_beats_floor(candidates, score)
             else "",
             "" if len(apart) else "fewer than two models: nothing to tell apart",
         ]
@@ -243,14 +244,14 @@ def separation_frame(candidates: Candidates) -> pd.DataFrame:
             | {"gap_sd": float(gaps.std(ddof=1)) if len(gaps) > 1 else math.nan}
             | {"remark": "; ".join(filter(None, remarks))}
         )
-    last = [record(score).one_sided or counts_background(candidates, score) for score in candidates.scores]
+    last = [record(score).one_sided or blank_beats_floor(candidates, score) for score in candidates.scores]
     frame = pd.DataFrame(rows).assign(last=last)
     order = frame.sort_values(["last", "separation"], ascending=[True, False], kind="stable")
     return order.drop(columns="last").reset_index(drop=True)
 
 
-def counts_background(candidates: Candidates, score: str) -> bool:
-    """Whether a mask that marks nothing does better by a score than one that marks everything."""
+def blank_beats_floor(candidates: Candidates, score: str) -> bool:
+    """Whether a mask that marks nothing does better by a score than the naive rater."""
     gains = gain(score, candidates.means(score).estimates)
     return bool(gains[candidates.place("blank")] > gains[candidates.place("floor")])
 
@@ -349,7 +350,7 @@ def _why_no_stand_in(score: str, enters: Sequence[bool], min_images: int, *, eve
     number, known = sum(enters), record(score)
     cases = {
         "the score sees one kind of error only": known.one_sided,
-        "the score counts the background, which every mask gets right": not known.needs_positives,
+        "the score counts the background, which every mask gets right": known.counts_background,
         "a mask that marks nothing would pass too": nothing,
         "a mask that marks everything would pass too": everything,
         f"only {len(enters)} raters; the test asks for three": len(enters) < 3,

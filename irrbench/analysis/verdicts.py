@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from irrbench.analysis.candidates import Candidates
-from irrbench.analysis.tables import A_COPY, bound_means, counts_background, normalize, score_columns
+from irrbench.analysis.tables import A_COPY, blank_beats_floor, bound_means, normalize, score_columns
 from irrbench.scores import gain, record
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, Floats, Ratios, holm, interval, p_above, p_two_sided
 from irrbench.stats.failures import clustered_share
@@ -36,10 +36,10 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
 
     Returns:
         ``name``, ``versus``, ``score``, ``difference``, ``low``, ``high``, two-sided ``p``, ``p_holm`` and ``verdict``
-        (``above`` where ``name`` is better than ``versus``, ``below`` where it is worse, none with fewer than ten
-        groups); then ``value`` and
-        ``versus_value`` beside ``floor`` and ``ceiling``, and the difference in units of ceiling - floor,
-        ``normalized_difference`` (positive where ``name`` is better).
+        (``above`` where ``name`` is better than ``versus``, ``below`` where it is worse; where lower is better
+        ``better`` and ``worse``; none with fewer than ten groups); then ``value`` and ``versus_value`` beside
+        ``floor`` and ``ceiling``, and the difference in units of ceiling - floor, ``normalized_difference`` (positive
+        where ``name`` is better).
     """
     options = candidates.resampling
     families = [[(model, candidates.place(role)) for model in candidates.models] for role in ("ceiling", "floor")]
@@ -50,6 +50,7 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
         is_withheld = bool(_why_no_test(candidates, score))
         is_known = not normalize(candidates, score)[candidates.place("ceiling")].reason
         gap = bounds["ceiling"] - bounds["floor"] if is_known else math.nan
+        better, worse = ("above", "below") if record(score).higher_is_better else ("better", "worse")
         for pairs in filter(None, families):
             one, other = (list(side) for side in zip(*pairs, strict=True))
             ratios = candidates.differences(score, one, other)
@@ -61,8 +62,8 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
                 (np.isnan(ratios.estimates), "undefined"),
                 (np.full(len(p), is_withheld), NO_VERDICT),
                 (~(p_holm < 1 - options.level), "not distinguishable"),
-                (gain(score, ratios.estimates) > 0, "above"),
-                otherwise="below",
+                (gain(score, ratios.estimates) > 0, better),
+                otherwise=worse,
             )
             columns = {
                 "name": [candidates.names[i] for i in one],
@@ -182,7 +183,7 @@ def _verdicts(candidates: Candidates, score: str, margin: float | None, copies: 
     )
     fragile = ((ABOVE_FLOOR, over_floor.is_fragile), (NON_INFERIOR, close.is_fragile))
     columns["reason"] = [
-        _reason(why, [word for word, where in fragile if where[m]]) if known[m] else ""
+        _reason(score, why, [word for word, where in fragile if where[m]]) if known[m] else ""
         for m, why in enumerate(withheld)
     ]
     return pd.DataFrame(columns)
@@ -229,9 +230,9 @@ def _why_no_verdict(candidates: Candidates, score: str) -> str:
     title = record(score).title
     if record(score).one_sided:
         return f"{title} sees one kind of error only"
-    if not record(score).needs_positives:
+    if record(score).counts_background:
         return f"{title} counts the background, which every mask gets right"
-    return f"a blank mask has a better {title} than the naive rater" if counts_background(candidates, score) else ""
+    return f"a blank mask has a better {title} than the naive rater" if blank_beats_floor(candidates, score) else ""
 
 
 def _why_no_test(candidates: Candidates, score: str) -> str:
@@ -242,11 +243,13 @@ def _why_no_test(candidates: Candidates, score: str) -> str:
     return f"fewer than {MIN_GROUPS_FOR_TESTS} independent images or groups" if has_few else ""
 
 
-def _reason(withheld: str, fragile: list[str]) -> str:
+def _reason(score: str, withheld: str, fragile: list[str]) -> str:
     """Why a model lacks a verdict, or empty."""
     if withheld or not fragile:
         return withheld
-    return f"one more image or group with the worst possible score would undo: {', '.join(fragile)}"
+    has_worst = math.isfinite(record(score).worst)
+    worst = "the worst possible score" if has_worst else "the worst score that anybody has here"
+    return f"one more image or group with {worst} would undo: {', '.join(fragile)}"
 
 
 def failures_frame(candidates: Candidates, limits: Mapping[str, float] | None = None) -> pd.DataFrame:

@@ -53,7 +53,7 @@ def read_all(
     """
     is_nnunet = any((root / name).is_file() for name in FILES)
     named, problems = _find_files(root, data.image_ids, is_nnunet=is_nnunet)
-    groups = _group_samples(named, data.image_ids)
+    groups = _group_samples(root, named, data.image_ids)
     files = {name: paths[0] for name, paths in groups.items()}
     if _mean_no_wanted(files, data.image_ids, wanted.image_ids):
         found = f"names that are no ids of the data ({some_text(list(files))})"
@@ -118,10 +118,19 @@ def read_all(
     return [result[0] for result in results.values() if not isinstance(result, Problem)], reading
 
 
-def _group_samples(files: Files, known: Collection[str]) -> Groups:
-    """The files of each image: one, or its samples where all names are ``<id>_s<number>`` and none is an id itself."""
+def _group_samples(root: Path, files: Files, known: Collection[str]) -> Groups:
+    """The files of each image: one, or its samples where all names are ``<id>_s<number>`` and none is an id itself.
+
+    Raises:
+        DataError: where some are samples and others are named by the id alone.
+    """
     found = {name: _SAMPLE.fullmatch(name) for name in files}
     ids = {match[1] for match in found.values() if match}
+    samples = [name for name, match in found.items() if match and match[1] in known and name not in known]
+    if samples and (alone := [name for name in files if name in known]):
+        mixed = f"samples ({some_text(samples)}) beside files that are the only one of their image ({some_text(alone)})"
+        expected = "samples <id>_s<number> of each image, or one file <id> of each"
+        raise DataError([Problem(str(root), mixed, expected, "name a single sample <id>_s0, or remove one kind")])
     if not all(found.values()) or ids.isdisjoint(known) or not found.keys().isdisjoint(known):
         return {name: (path,) for name, path in files.items()}
     groups: Groups = {}

@@ -113,7 +113,13 @@ def benchmark_page(
         sections=[
             Section("band", "Between the naive and the average rater", figure=drawn.get("band")),
             _leaderboard(results),
-            Section("reading", "How to read this", template="reading_benchmark.html", pairs=_meanings(results)),
+            Section(
+                "reading",
+                "How to read this",
+                template="reading_benchmark.html",
+                values={"without_empty": results.without_empty},
+                pairs=_meanings(results),
+            ),
             _by_score(results, "verdicts", as_good, results.verdicts, label="Verdicts"),
             _failures(results),
             _comparisons(results),
@@ -294,8 +300,8 @@ def _subgroups(results: Results, drawing: Drawing | None) -> Section:
             "subgroup": Column(str(column), "text"),
             "name": COLUMNS["name"],
             score: _score_column(score),
-            f"{score}_floor": COLUMNS["floor"],
-            f"{score}_ceiling": COLUMNS["ceiling"],
+            f"{score}_floor": _score_column(score)._replace(title=COLUMNS["floor"].title, interval=None),
+            f"{score}_ceiling": _score_column(score)._replace(title=COLUMNS["ceiling"].title, interval=None),
             f"{score}_normalized": _score_column(f"{score}_normalized")._replace(title="normalized", kind="share"),
             **choose_columns(COLUMNS, "n_images n_groups warning"),
         }

@@ -24,7 +24,7 @@ from markupsafe import Markup
 
 from irrbench._files import write_atomically
 from irrbench.plots import save_figure
-from irrbench.plots.style import DASH, marked_title, number, percent
+from irrbench.plots.style import DASH, known_score, marked_title, number, percent
 from irrbench.report.text import environment, p_value, share, to_float, whole
 
 if TYPE_CHECKING:
@@ -131,7 +131,8 @@ class Section:
         key: to the contours of the pictures.
         figure: with caption.
         code: shown as it is.
-        template: the name of a template with text that is always the same.
+        template: the name of a template with text that is always the same, but for its values.
+        values: of the template, by name.
         pairs: terms and their explanations.
         table: the rows in the order in which they are shown; of a long one the first.
         columns: of the table by name, in order; those that the table lacks are left out.
@@ -153,6 +154,7 @@ class Section:
     figure: Drawing | None = None
     code: str = ""
     template: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
     pairs: Sequence[tuple[str, str]] = ()
     table: pd.DataFrame | None = None
     columns: Mapping[str, Column] = field(default_factory=dict)
@@ -209,6 +211,8 @@ _FORMATS: dict[str, Callable[[float], str]] = {
 
 
 def _cell(row: Mapping[Any, Any], name: str, column: Column, *, role: str) -> Cell:
+    if column.kind == "number" and known_score(str(row.get("score", ""))).digits > 3:
+        column = column._replace(kind="fine")
     if column.kind in ("text", "score"):
         text = DASH if pd.isna(row[name]) else str(row[name])
         return Cell(marked_title(text) if column.kind == "score" else text, "text")

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from irrbench._display import printable
-from irrbench.plots.style import isolate, number, percent_of, score_title
+from irrbench.plots.style import isolate, known_score, number, percent_of, score_title
 from irrbench.scores import SCORES, record
 
 FORMULA = "normalized = (mean model − mean floor) / (mean ceiling − mean floor)"  # noqa: RUF001
@@ -29,6 +29,16 @@ def two_digits(value: float) -> str:
     '0.71'
     """
     return number(float(value), digits=2)
+
+
+def as_score(value: float, score: str, digits: int = 2) -> str:
+    """Return a value of a score as sentences have it: with all its digits where values are small.
+
+    >>> as_score(0.714, "iou"), as_score(0.02694, "brier")
+    ('0.71', '0.0269')
+    """
+    known = known_score(score).digits
+    return number(float(value), digits=known if known > 3 else digits)
 
 
 def to_float(value: Any) -> float:
@@ -136,6 +146,7 @@ def environment() -> Environment:
     )
     functions = (
         alpha_word,
+        as_score,
         icc_word,
         isolate,
         number,
@@ -147,6 +158,7 @@ def environment() -> Environment:
     )
     found.filters |= {function.__name__: function for function in functions}
     found.tests["known"] = lambda value: math.isfinite(to_float(value))
+    found.tests["endless"] = lambda score: not math.isfinite(known_score(score).worst)
     one_sided = [score.title.partition(" (")[0] for score in SCORES.values() if score.one_sided]
     found.globals |= {"one_sided_scores": f"{', '.join(one_sided[:-1])} and {one_sided[-1]}", "record": record}
     return found

@@ -37,8 +37,12 @@ OPTIONS = [
 
 @pytest.fixture(autouse=True)
 def scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    error = Score("error", "Error rate", lambda t: (t.fp + t.fn) / t.total, higher_is_better=False)
-    odds = Score("odds", "Odds", lambda t: (t.tp + t.tn) / (t.fp + t.fn + 1), range=(0, math.inf))
+    error = Score(
+        "error", "Error rate", lambda t: (t.fp + t.fn) / t.total, higher_is_better=False, counts_background=True
+    )
+    odds = Score(
+        "odds", "Odds", lambda t: (t.tp + t.tn) / (t.fp + t.fn + 1), range=(0, math.inf), counts_background=True
+    )
     for score in (error, odds):
         monkeypatch.setitem(SCORES, score.name, score)
 
@@ -122,11 +126,13 @@ class TestTables:
 
     def test_comparisons(self, score, options):
         expected, found = (comparisons_frame(candidates(s, options)) for s in ("accuracy", score))
-        assert_same(found, expected, ["name", "versus", "p", "p_holm", "verdict", "normalized_difference"])
+        assert_same(found, expected, ["name", "versus", "p", "p_holm", "normalized_difference"])
         assert_turned(*(f.rename(columns={"value": "_", "difference": "value"}) for f in (found, expected)), score,
                       is_difference=True)  # fmt: skip
-        words = {"no verdict"} if options.spread_over_raters else {"above", "below", "not distinguishable"}
+        sides = ("better", "worse") if score == "error" else ("above", "below")
+        words = {"no verdict"} if options.spread_over_raters else {*sides, "not distinguishable"}
         assert words == set(found["verdict"])
+        assert_same(found.replace(dict(zip(sides, ("above", "below"), strict=True))), expected, ["verdict"])
 
     def test_verdicts(self, score, options):
         margins = {"accuracy": MARGIN, "error": MARGIN, "odds": SCALE * MARGIN}

@@ -88,6 +88,21 @@ class TestStandIn:
         assert found.loc[("m0", score), "winning_rate"] >= 0.5  # it would pass
         assert found.loc[("m0", score), ["verdict", "remark"]].tolist() == ["no verdict", remark]
 
+    def test_a_score_of_samples_has_a_verdict_and_counts_no_background(self, monkeypatch):
+        tables = scored((0, 0), (3, 2))
+        tables = {
+            name: frame.rename(columns=lambda column: column.replace("iou", "energy_score")).pipe(
+                lambda frame: frame.assign(**{c: 1 - frame[c] for c in frame if c.startswith("energy_score")})
+            )
+            for name, frame in tables.items()
+        }
+        found = stand_in(tables).loc[("m0", "energy_score")]
+        assert found[["verdict", "remark"]].tolist() == ["may stand in for a rater", ""]
+        for frame in tables.values():
+            frame["energy_score_blank"] = 0.0
+        remark = build_results(tables).separation.set_index("score").loc["energy_score", "remark"]
+        assert remark == "a blank mask does better than the naive rater"
+
     @pytest.mark.parametrize(("role", "marks"), [("blank", "nothing"), ("floor", "everything")])
     def test_no_verdict_where_a_mask_without_knowledge_passes_too(self, role, marks):
         tables = scored((0, 0))
@@ -144,7 +159,8 @@ class TestSeparation:
         assert frame.index.tolist()[: len(whole)] == whole
         assert frame.loc[whole, "separation"].is_monotonic_decreasing
         assert frame.loc[["tpr", "specificity"], "remark"].str.contains("it sees one kind of error only").all()
-        assert frame.loc["accuracy", "remark"].endswith("a blank mask does better than the naive rater")
+        words = "it counts the background: a blank mask does better than the naive rater"
+        assert frame.loc["accuracy", "remark"].endswith(words)
         assert (frame.loc[whole, "remark"] == "").all()
 
     def test_the_gap_to_the_naive_rater_decides_nothing(self):

@@ -157,6 +157,12 @@ def test_one_more_failure_at_a_score_without_limit_is_as_bad_as_the_worst_that_a
         assert word == ("non-inferior to the average rater" if p < 0.025 else "no verdict")
         found.add(word)
     assert len(found) == 2
+    questions = Questions(margins={"distance": 0.3})
+    assert (
+        build_results({"m": made}, questions=questions)
+        .verdicts.loc[0, "reason"]
+        .startswith("one more image or group with the worst score that anybody has here would undo: ")
+    )
 
 
 def test_few_groups_have_no_verdict():
@@ -183,6 +189,18 @@ def test_a_score_that_counts_the_background_has_no_verdict():
     found = build_results({"m": made}, questions=Questions(margins={"accuracy": 0.3})).verdicts.loc[0]
     assert {found[f"{question}_verdict"] for question in ("floor", "ceiling", "equivalence")} == {"no verdict"}
     assert found["reason"] == "Accuracy counts the background, which every mask gets right"
+
+
+@pytest.mark.parametrize("score", ["ged", "energy_score", "brier"])
+def test_scores_whose_naive_rater_is_no_better_for_the_background_have_verdicts(score):
+    made = table([0.3, 0.25] * 20, ceiling=[0.2, 0.25] * 20, floor=[0.9, 0.89] * 20, score=score)
+    made[f"{score}_blank"] = 1.0
+    found = build_results({"m": made}, questions=Questions(margins={score: 0.3})).verdicts.loc[0]
+    assert found[["floor_verdict", "ceiling_verdict", "reason"]].tolist() == [
+        "better than the naive rater",
+        "non-inferior to the average rater",
+        "",
+    ]
 
 
 @pytest.mark.parametrize(("blank", "reason"), [(0.5, "a blank mask has a better IoU than the naive rater"), (0.0, "")])

@@ -96,8 +96,10 @@ def test_an_id_that_ends_like_a_sample_is_an_id(folder, tmp_path):
 def test_names_are_samples_only_where_all_are(data, tmp_path):
     net = write(tmp_path / "net")
     (net / "c_s0.npy").rename(net / "c.npy")
-    with pytest.raises(DataError, match=r"suffix '_s0' behind the image's id|a_s0"):
+    found = r"found samples \(a_s0, a_s1, a_s2, .*\) beside files that are the only one of their image \(c\)"
+    with pytest.raises(DataError, match=rf"{found}; expected samples <id>_s<number> of each image") as caught:
         load_predictions(net, data)
+    assert len(caught.value.problems) == 1
 
 
 def test_numbers_that_differ_are_named_with_their_images(data, tmp_path):

@@ -236,6 +236,20 @@ def test_reading_explains_every_row(whole):
         assert words not in parsed.text
 
 
+def test_reading_names_the_scores_at_hand_and_what_a_distance_to_nothing_is(whole):
+    _, parsed = whole
+    assert "What leaves empty references out, unless the rules below say otherwise: IoU and TPR. That" in parsed.text
+    assert (
+        "where the candidate is empty, the diagonal of\nthe smallest box around the region of interest" in parsed.text
+    )
+
+
+def test_columns_of_a_score_of_small_values_have_its_digits():
+    frame = pd.DataFrame({"score": ["iou", "brier"], "floor": [0.27, 0.02694]})
+    section = Section(table=frame, columns={"score": Column("score", "score"), "floor": Column("naive rater")})
+    assert [cells[1].text for _, _, cells in section.rows()] == ["0.270", "0.0269"]
+
+
 def test_remarks_of_the_statistics_are_shown(tmp_path):
     _, parsed = write(tmp_path, **LIGHT, notes=("No normalized tpr: because.", "iou is defined on 3 of 4 test images."))
     assert "iou is defined on 3 of 4 test images." in parsed.text

@@ -255,14 +255,21 @@ class TestLowerIsBetter:
         frame = changed(self.frame({"unet": 0.6}), "floor", error=0.1)
         assert results(frame, scores=("error",)).is_inverted("error")
 
-    def test_above_is_better(self):
+    def test_no_word_that_means_two_things(self):
         frame = self.frame({"unet": 0.8})
         made = verdicts({"unet": 0.8}).assign(score="error", reason="").head(1)
-        for low, high, word in ((-0.1, -0.05, "above"), (-0.1, 0.05, "level with"), (0.05, 0.1, "below")):
+        for low, high, word in ((-0.1, -0.05, "better than"), (-0.1, 0.05, "level with"), (0.05, 0.1, "worse than")):
             ends = {"ceiling_difference_low_simultaneous": low, "ceiling_difference_high_simultaneous": high}
             floor = {"floor_difference_low": -0.9, "floor_difference_high": -0.8}
             text = headline(results(frame, scores=("error",), verdicts=made.assign(**ends, **floor)))
             assert f", {word} the average rater" in text
+
+    def test_small_values_have_all_their_digits(self):
+        frame = self.frame({"unet": 0.6}).rename(columns=lambda column: column.replace("error", "brier"))
+        frame["brier"] = frame["role"].map({"model": 0.02692, "ceiling": 0.02491, "floor": 0.07368})
+        text = headline(results(frame, scores=("brier",)))
+        assert "reaches Brier score 0.0269 (lower is better" in text
+        assert "the average rater reaches 0.0249, the naive rater 0.0737" in text
 
     def test_the_caption_says_hatched_where_the_band_is(self):
         frame = self.frame({"unet": 0.6})
