@@ -384,7 +384,8 @@ def _notes_on_scores(table: pd.DataFrame, candidates: Candidates, no_shares: Map
             yield f"The normalized {score} says little alone: {error}."
         elif normalize(candidates, score)[blank].value > _MUCH:
             reached = percent_of(normalize(candidates, score)[blank].value)
-            yield f"The normalized {score} says little, as the background counts: a blank mask is at {reached}."
+            why = ", as the background counts" * record(score).counts_background
+            yield f"The normalized {score} says little{why}: a blank mask is at {reached}."
     voteless = [score for score in candidates.scores if record(score).evidence != "patterns"]
     if voteless:
         yield f"No best possible mask for {', '.join(voteless)}: the search needs a score that is a function of votes."

@@ -191,6 +191,14 @@ def test_a_score_that_counts_the_background_has_no_verdict():
     assert found["reason"] == "Accuracy counts the background, which every mask gets right"
 
 
+@pytest.mark.parametrize(("score", "why"), [("accuracy", ", as the background counts"), ("f1", "")])
+def test_a_blank_mask_near_the_average_rater_is_noted_with_its_cause(score, why):
+    made = table([0.95, 0.97] * 10, ceiling=[0.97, 0.98] * 10, floor=[0.1, 0.11] * 10, score=score)
+    made[f"{score}_blank"] = 0.9
+    notes = " ".join(build_results({"m": made}).notes)
+    assert f"The normalized {score} says little{why}: a blank mask is at 9" in notes
+
+
 @pytest.mark.parametrize("score", ["ged", "energy_score", "brier"])
 def test_scores_whose_naive_rater_is_no_better_for_the_background_have_verdicts(score):
     made = table([0.3, 0.25] * 20, ceiling=[0.2, 0.25] * 20, floor=[0.9, 0.89] * 20, score=score)
