@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from irrbench.analysis.candidates import Candidates, Resampling, make_candidates, resampling_in_words
@@ -216,6 +217,7 @@ _HALF_EMPTY = (
     " A reference that is empty only where ties are read as background counts half, and everybody's score on it is "
     "that of the other reading."
 )
+_MANY_BLANKS = 0.05  # of the references, from which on distances to a border that is not there are named
 _MUCH = 0.5  # of the way from naive to average rater, above which a blank mask makes a normalized score say little
 
 
@@ -314,9 +316,7 @@ def build_results(
         seeds=seeds_frame(candidates),
         subgroups=subgroups,
         no_shares=no_shares,
-        cautions=tuple(
-            filter(None, [candidates.resampling.caution, *_cautions(first, candidates.scores, of_models, asked)])
-        ),
+        cautions=tuple(filter(None, [candidates.resampling.caution, *_cautions(first, candidates, of_models, asked)])),
         copies=tuple(copies),
         above_majority=tuple(name for name in leaks if name not in copies),
         notes=(*_notes_on_scores(first, candidates, no_shares), *_notes_on_tests(candidates, asked)),
@@ -331,12 +331,13 @@ def build_results(
 
 
 def _cautions(
-    table: pd.DataFrame, scores: Sequence[str], of_models: Sequence[Mapping[str, str]], asked: Questions
+    table: pd.DataFrame, candidates: Candidates, of_models: Sequence[Mapping[str, str]], asked: Questions
 ) -> Iterator[str]:
     """What makes numbers mean something else than they seem to: models that may have seen the masks, the raters."""
     yield from (f"{name}: {text}" for found in of_models for name, text in found.items())
+    yield from _caution_on_blanks(candidates)
     is_empty, rule = table["empty"] > 0, asked.empty_reference
-    titles = [_short(score) for score in _of_marks(scores) if record(score).takes_empty or rule == "drop"]
+    titles = [_short(score) for score in _of_marks(candidates.scores) if record(score).takes_empty or rule == "drop"]
     if is_empty.any() and titles:
         yield (
             f"{percent_of(table['empty'].mean())} of the references mark nothing (on {is_empty.sum()} of {len(table)} "
@@ -360,6 +361,24 @@ def _of_marks(scores: Sequence[str]) -> list[str]:
 
 def _short(score: str) -> str:
     return record(score).title.partition(" (")[0]
+
+
+def _caution_on_blanks(candidates: Candidates) -> Iterator[str]:
+    """Who is at the diagonal on a relevant share of the references, having marked nothing where they mark something."""
+    distances = [score for score in candidates.folds if record(score).is_distance]
+    if not distances:
+        return
+    values, members = candidates.folds[distances[0]], candidates.members
+    is_blank = values == values[:, :, list(members[candidates.place("blank")])[:1]]  # not where undefined
+    shares = is_blank.sum((0, 1)) / np.maximum(1, (~np.isnan(values)).sum((0, 1)))
+    of = {place: shares[list(members[place])].mean() for place in (candidates.place("ceiling"), *candidates.models)}
+    found = [f"{candidates.names[p]} on {percent_of(part)}" for p, part in of.items() if part >= _MANY_BLANKS]
+    if found:
+        yield (
+            f"A mask without marks is as far as the diagonal of the image: {', '.join(found)} of the references that "
+            f"mark something. Values of {_in_words([record(score).title for score in distances])} there say who marks "
+            "nothing, not how far borders are."
+        )
 
 
 def _in_words(names: Sequence[str]) -> str:

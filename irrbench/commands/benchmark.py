@@ -103,7 +103,7 @@ def run_benchmark(
         introduce(config, data, console)
         for refuse in refusals(config, data):
             refuse()
-        given, (config, tolerance) = config, settle_tolerance(config, data)
+        given, (config, tolerance, decided) = config, settle_tolerance(config, data)
         if tolerance:
             console.print(tolerance)
         store = reach_store(config.tracking_uri, config.experiment, data, output, names=list(config.predictions))
@@ -127,7 +127,8 @@ def run_benchmark(
         if models:
             results = make_results(config, data, models, failures=failures, colours=colours, command=command)
             notes = (*filter(None, [tolerance]), *results.notes)
-            results = replace(results, config=given.as_dict(), notes=notes)
+            asked = tuple(filter(None, [decided]))
+            results = replace(results, config=given.as_dict(), notes=notes, cautions=(*asked, *results.cautions))
             ends, scores = results.interval_name, results.scores
             with show_titles(results.titles):
                 files = write_outputs(results, output, galleries=galleries_of(results, data, models))

@@ -87,26 +87,26 @@ def scored_on(split: str | None, data: RaterData) -> str:
     return f"all {len(data)} images ({reason})" if split is None else f"the {len(data)} {split} images"
 
 
-def settle_tolerance(config: BenchmarkConfig, data: RaterData) -> tuple[BenchmarkConfig, str]:
-    """The configuration with ``rules.tolerance: raters`` as a number, and that number in words.
+def settle_tolerance(config: BenchmarkConfig, data: RaterData) -> tuple[BenchmarkConfig, str, str]:
+    """The configuration with ``rules.tolerance: raters`` as a number, that number in words, and a caution about it.
 
     Raises:
         ConfigError: if there are no training images apart from the scored ones, or their raters give no tolerance.
     """
     if config.rules.tolerance != "raters":
-        return config, ""
-    tolerance, text = TOLERANCE, ""
+        return config, "", ""
+    tolerance, text, caution = TOLERANCE, "", ""
     if "tolerance" in config.rules.of(config.scores):
         from irrbench.reliability.borders import rater_tolerance  # noqa: PLC0415 (of few commands)
 
         is_apart = not config.predictions or scored_split(data) is not None
         train = data.split("train") if is_apart else data.subset([])
-        tolerance = rater_tolerance(train)
+        tolerance, caution = rater_tolerance(train)
         text = (
             f"Tolerance {tolerance:g} {data.unit}: the 95th percentile of the distances between raters' borders on "
             f"{len(train)} training images."
         )
-    return replace(config, rules=replace(config.rules, tolerance=tolerance)), text
+    return replace(config, rules=replace(config.rules, tolerance=tolerance)), text, caution
 
 
 def describe(config: DataConfig, data: RaterData) -> str:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 BORDER_TOLERANCE = "border_tolerance"
 _DIGITS = 4  # of a tolerance
+_FAR = 3.0  # times the median over images of their own 95th percentile: beyond, few images decide
+_MOST_NAMES = 3
 
 
 class BorderDistances(NamedTuple):
@@ -119,6 +121,28 @@ def border_table(
     return pd.DataFrame([row], columns=["measure", "title", "value", "low", "high", "reason"])
 
 
+def far_images(images: Sequence[BorderDistances], image_ids: Sequence[str], unit: str) -> str:
+    """A caution where few images decide the tolerance by the raters; empty where they do not.
+
+    They do where it exceeds three times the median over images of the image's own 95th percentile. Images whose own is
+    beyond that are named, with the tolerance that the others give.
+    """
+    own = np.array([pooled_quantile([image]) for image in images])
+    quantile = pooled_quantile(images)
+    if not np.isfinite(own).any() or not quantile > (limit := _FAR * float(np.nanmedian(own))):
+        return ""
+    far = np.flatnonzero(own > limit)
+    far = far[np.argsort(-own[far], kind="stable")]
+    others = pooled_quantile([image for place, image in enumerate(images) if place not in far])
+    more = f" and {len(far) - _MOST_NAMES} more" if len(far) > _MOST_NAMES else ""
+    names = ", ".join(str(image_ids[place]) for place in far[:_MOST_NAMES]) + more
+    return (
+        f"{len(far)} of {np.isfinite(own).sum()} images ({names}) decide{'s' * (len(far) == 1)} the tolerance by the "
+        f"raters, {quantile:.3g} {unit}: without {'it' if len(far) == 1 else 'them'} it is {others:.3g} {unit}. Look "
+        "whether raters drew different objects there."
+    )
+
+
 def as_tolerance(distance: float) -> float:
     """A distance as a tolerance, rounded up to four digits, so that the distance is within it.
 
@@ -132,8 +156,8 @@ def as_tolerance(distance: float) -> float:
     return math.ceil(distance * scale * (1 - ROUNDING)) / scale
 
 
-def rater_tolerance(train: RaterData, *, progress: bool = True) -> float:
-    """The tolerance by the raters of some images, in the unit of their spacing.
+def rater_tolerance(train: RaterData, *, progress: bool = True) -> tuple[float, str]:
+    """The tolerance by the raters of some images, in the unit of their spacing, and a caution, see :func:`far_images`.
 
     Raises:
         ConfigError: if there is no image, no pair of raters with marks, or raters' borders coincide.
@@ -145,7 +169,7 @@ def rater_tolerance(train: RaterData, *, progress: bool = True) -> float:
     images = in_threads(measure, list(range(len(train))), label="distances of raters", progress=progress)
     quantile = pooled_quantile(images)
     if quantile > 0:
-        return as_tolerance(quantile)
+        return as_tolerance(quantile), far_images(images, train.image_ids, train.unit)
     found = (
         "there is none"
         if not images

@@ -28,7 +28,7 @@ from irrbench.reliability.across import (
     score_table,
     within_raters,
 )
-from irrbench.reliability.borders import border_table
+from irrbench.reliability.borders import border_table, far_images
 from irrbench.reliability.counting import Counted, count_images
 from irrbench.reliability.covariates import check_covariates, make_design, regress_all
 from irrbench.reliability.measures import (
@@ -148,6 +148,9 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
         copied = list(copied_repeats(data))
         data, counted = data.subset(kept), counted.subset(kept)
         groups, raters = data.groups, data.raters
+        borders = [image.borders for image in counted.images]
+        far = far_images(borders, data.image_ids, unit)
+        cautions = (*copied, *([far] if far else []))
         check_covariates(data.manifest, options.covariates)
         enough = counted.present.sum(0) >= options.min_images
         left_out = [r for r in range(len(raters)) if len(raters) > MIN_RATERS and enough[r]]
@@ -171,12 +174,12 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
             n_images=n_images,
             options=options,
             measures=measures,
-            remarks=(*filter(None, [text, fitted]), *copied),
-            warnings=(*([text] if len(excluded) > WARNING_SHARE * n_images else []), *copied),
+            remarks=(*filter(None, [text, fitted]), *cautions),
+            warnings=(*([text] if len(excluded) > WARNING_SHARE * n_images else []), *cautions),
             summary=summarize_measures(
                 table, measures, groups, level=level, n_fitted=min(len(counted), options.fitted)
             ),
-            across=pd.concat([across, border_table([image.borders for image in counted.images], groups, level, unit)]),
+            across=pd.concat([across, border_table(borders, groups, level, unit)]),
             joint=joint_table(counted, options, progress=progress),
             raters_needed=raters_needed(fits, options.targets),
             scores=score_table(scores, groups, level=level, titles=titles),

@@ -226,6 +226,28 @@ class TestEmptyReferences:
         assert list(board.index).index("careful") < list(board.index).index("bold")
 
 
+class TestDistancesToNothing:
+    """Who marks nothing where the reference does is at the diagonal, whoever it is."""
+
+    def said(self, blank_raters, blank_preds, scores=("hd95", "masd")):
+        drawn, preds = masks(), masks(1)[:, 0].float()
+        drawn[:blank_raters, 0] = False
+        preds[:blank_preds] = 0
+        return [text for text in cautions(scored(preds, drawn, scores)) if text.startswith("A mask without marks")]
+
+    def test_the_share_of_the_references_of_each_candidate(self):
+        assert self.said(0, 0) == []
+        (text,) = self.said(12, 6)  # one of four raters on half of the images
+        assert ": average rater (ceiling) on 12 %, net on 25 % of the references that mark something." in text
+        assert "Values of HD95 and MASD there say who marks nothing" in text
+
+    def test_only_where_it_is_a_relevant_share(self):
+        (text,) = self.said(0, 6, ("hd95",))
+        assert "image: net on 25 % of the references" in text
+        assert self.said(4, 1) == []  # 4 of 96 references
+        assert self.said(12, 6, ("iou", "nsd")) == []
+
+
 class TestNumbersOfRaters:
     def frame(self, **absent):
         drawn, present = masks(), torch.ones(N, 4, dtype=torch.bool)

@@ -71,7 +71,7 @@ def test_finished_predictions(study, store, tmp_path, main, changes, unit):
     assert 0 < models.loc["far", "hd95_normalized"] < models.loc["near", "hd95_normalized"]
     # The same by the function alone.
     test = load_folder(study, spacing=changes.get("folder.spacing")).split("test")
-    settled, said = settle_tolerance(result.config, load_folder(study))
+    settled, said, _ = settle_tolerance(result.config, load_folder(study))
     tolerance = settled.rules.tolerance
     for name, wider in (("near", 0.5), ("far", 4.0)):
         found = [
@@ -130,12 +130,13 @@ def test_the_raters_give_the_tolerance(study, store, tmp_path):
             gathered += cdist(borders[one], borders[other]).min(1).tolist()
     expected = np.quantile(gathered, 0.95)
     config = small_config(study, tmp_path / "x", store, scores=["nsd"], **{"rules.tolerance": "raters"})
-    settled, text = settle_tolerance(config, load_folder(study))
+    settled, text, caution = settle_tolerance(config, load_folder(study))
     assert expected <= settled.rules.tolerance * (1 + 1e-6) < expected * 1.001
     assert text == (
         f"Tolerance {settled.rules.tolerance:g} px: the 95th percentile of the distances between raters' borders on 8 "
         "training images."
     )
+    assert caution == ""
 
 
 def inner(mask):
@@ -157,6 +158,7 @@ def test_the_raters_give_no_tolerance_without_training_images(study, store, tmp_
     unused = small_config(study, tmp_path / "out", store, scores=["iou"], **{"rules.tolerance": "raters"})
     assert settle_tolerance(unused, load_folder(study)) == (
         small_config(study, tmp_path / "out", store, scores=["iou"]),
+        "",
         "",
     )
 

@@ -18,6 +18,7 @@ from irrbench.reliability.borders import (
     BORDER_TOLERANCE,
     as_tolerance,
     border_distances,
+    far_images,
     pooled_quantile,
     quantile_interval,
     rater_tolerance,
@@ -155,9 +156,47 @@ def test_raters_who_give_no_tolerance():
     expected = as_tolerance(
         pooled_quantile([border_distances(m, roi=None, present=np.ones(3, bool), spacing=None) for m in masks])
     )
-    assert rater_tolerance(data_of(list(masks)), progress=False) == expected
+    assert rater_tolerance(data_of(list(masks)), progress=False) == (expected, "")
     in_mm = data_of(list(masks), spacings=[(0.5, 0.5)] * len(masks))
-    assert rater_tolerance(in_mm, progress=False) == pytest.approx(expected / 2, rel=2e-3)
+    assert rater_tolerance(in_mm, progress=False)[0] == pytest.approx(expected / 2, rel=2e-3)
+
+
+def test_images_that_decide_the_tolerance_are_named():
+    def image(*distances):
+        return BORDERS._replace(distances=np.array(distances), counts=np.array([95, *[5] * (len(distances) - 1)]))
+
+    near = [image(0.0, 1.0, 2.0)] * 7  # the 95th percentile of each is 1
+    ids = list("abcdefgh")
+    assert pooled_quantile(near[:1]) == 1
+    assert far_images(near, ids[:7], "px") == far_images([], [], "px") == ""
+    wide = BORDERS._replace(distances=np.array([60.0]), counts=np.array([100]))
+    assert far_images([*near, wide], ids, "mm") == (
+        "1 of 8 images (h) decides the tolerance by the raters, 60 mm: without it it is 1 mm. Look whether raters "
+        "drew different objects there."
+    )
+    nobody = BORDERS._replace(distances=np.empty(0), counts=np.empty(0, np.int64))
+    assert "1 of 7 images (c)" in far_images([nobody, near[0], wide, *near[:5]], ids, "px")
+    text = far_images([*near, *[wide] * 4], [*map(str, range(11))], "px")
+    assert text.startswith(
+        "4 of 11 images (7, 8, 9 and 1 more) decide the tolerance by the raters, 60 px: without them"
+    )
+    few = wide._replace(counts=np.array([10]))  # as far, but too little to decide anything
+    assert far_images([*near, few], ids, "px") == ""
+
+
+def test_a_study_and_a_tolerance_warn_of_an_image_on_which_another_object_was_drawn():
+    masks = np.zeros((8, 2, 60, 70), bool)
+    masks[:, 0, 3:9, 3:9] = masks[:, 1, 3:10, 3:9] = True
+    masks[7, 1] = False
+    masks[7, 1, 40:58, 50:68] = True
+    data = data_of(list(masks))
+    tolerance, caution = rater_tolerance(data, progress=False)
+    assert tolerance > 30
+    assert f"1 of 8 images ({data.image_ids[7]})" in caution
+    assert "without it it is 1 px" in caution
+    made = study(data, OPTIONS, progress=False)
+    assert caution in made.warnings
+    assert caution in made.remarks
 
 
 OPTIONS = StudyOptions(
