@@ -26,7 +26,7 @@ from irrbench.analysis.tables import (
     separation_frame,
     unusable_cautions,
 )
-from irrbench.analysis.verdicts import comparisons_frame, failures_frame, verdicts_frame
+from irrbench.analysis.verdicts import comparisons_frame, failures_frame, share_by_image, verdicts_frame
 from irrbench.evidence import EVIDENCE
 from irrbench.folds import Ties
 from irrbench.plots.bands import bound, need_columns, score_columns
@@ -368,10 +368,10 @@ def _caution_on_blanks(candidates: Candidates) -> Iterator[str]:
     distances = [score for score in candidates.folds if record(score).is_distance]
     if not distances:
         return
-    values, members = candidates.folds[distances[0]], candidates.members
-    is_blank = values == values[:, :, list(members[candidates.place("blank")])[:1]]  # not where undefined
-    shares = is_blank.sum((0, 1)) / np.maximum(1, (~np.isnan(values)).sum((0, 1)))
-    of = {place: shares[list(members[place])].mean() for place in (candidates.place("ceiling"), *candidates.models)}
+    score, blank = distances[0], list(candidates.members[candidates.place("blank")])[:1]
+    is_blank = candidates.folds[score] == candidates.folds[score][:, :, blank]
+    places = (candidates.place("ceiling"), *candidates.models) if candidates.counted(score).any() else ()
+    of = {place: float(np.nanmean(share_by_image(candidates, score, is_blank, place))) for place in places}
     found = [f"{candidates.names[p]} on {percent_of(part)}" for p, part in of.items() if part >= _MANY_BLANKS]
     if found:
         yield (

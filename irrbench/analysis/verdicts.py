@@ -284,7 +284,7 @@ def failures_frame(candidates: Candidates, limits: Mapping[str, float] | None = 
             is_worse = gain(score, _on_folds(candidates, score)) < gain(score, limit)
             failures[f"score {side} {limit:g}"] = limit, is_worse
         for (words, (limit, failed)), place in ((item, place) for item in failures.items() for place in places):
-            values = _by_image(candidates, score, failed, place)
+            values = share_by_image(candidates, score, failed, place)
             found = clustered_share(values, candidates.groups, level=candidates.resampling.level)
             facts = (candidates.names[place], candidates.roles[place], score, words, limit, found.n, found.units)
             rows.append((*facts, found.share, found.low, found.high, found.effective_n))
@@ -296,7 +296,7 @@ def _on_folds(candidates: Candidates, score: str) -> NDArray[np.float64]:
     return candidates.folds[score] if candidates.folds else candidates.tables[score][:, None]
 
 
-def _by_image(candidates: Candidates, score: str, failed: NDArray[np.bool_], place: int) -> NDArray[np.float64]:
+def share_by_image(candidates: Candidates, score: str, failed: NDArray[np.bool_], place: int) -> NDArray[np.float64]:
     """Share of an image's references and of a candidate's seeds, ``(N,)``; NaN where the image does not count."""
     members = list(candidates.members[place])
     defined = ~np.isnan(_on_folds(candidates, score)[:, :, members])
