@@ -22,10 +22,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from irrbench.evidence import EVIDENCE, Evidence
+from irrbench.evidence import EVIDENCE, Evidence, check_options
 from irrbench.folds import Ties, mean_of_readings, readings
 from irrbench.mask_evidence import LESION_IOU, TOLERANCE, check_share
-from irrbench.patterns import VotePatterns
+from irrbench.patterns import VotePatterns, require_tensors
 from irrbench.scores import (
     DEFAULT_SCORES,
     CrossTable,
@@ -190,6 +190,10 @@ def mask_bounds(
         >>> bounds.ceiling["nsd"].round(decimals=3), bounds.model["hd95"]
         (tensor([0.8330], dtype=torch.float64), tensor([0.7633], dtype=torch.float64))
     """
+    second: object = preds
+    if isinstance(second, str | list | tuple) and all(isinstance(name, str) for name in second):
+        raise TypeError(f"the second argument is `preds`; found {second!r}: pass `scores={second!r}` by its name.")
+    require_tensors(masks=masks, preds=preds, roi=roi, present=present)
     chosen = select_scores(scores)
     check_share("lesion_iou", lesion_iou)
     given: dict[str, Any] = {"roi": roi, "present": present}
@@ -246,8 +250,8 @@ def _evidence_of(
     kinds = {score.evidence: EVIDENCE[score.evidence] for score in scores}
     unfit = [score.name for score in scores if kinds[score.evidence].takes != takes]
     if unfit:
-        name = {"mask": "mask_bounds", "samples": "sample_bounds"}[takes]
-        raise ValueError(f"`{name}` is for scores of {takes}, found {', '.join(unfit)}.")
+        name, of = {"mask": ("mask_bounds", "masks"), "samples": ("sample_bounds", "samples")}[takes]
+        raise ValueError(f"`{name}` is for scores of {of}, found {', '.join(unfit)}.")
     return {name: kind.make(masks, preds, **given) for name, kind in kinds.items()}
 
 
@@ -326,7 +330,9 @@ def _by_kind(given: object, scores: tuple[Score, ...]) -> Mapping[str, Evidence]
         )
     for kind, name in kinds.items():
         if kind not in evidence:
-            raise ValueError(f"the score {name!r} needs the evidence {kind!r}; given are: {', '.join(evidence)}.")
+            how = {"mask": "mask_bounds(masks, preds, [...])", "samples": "sample_bounds(masks, samples)"}
+            advice = f" `{how[takes]}` makes it." if (takes := EVIDENCE[kind].takes) in how else ""
+            raise ValueError(f"the score {name!r} needs the evidence {kind!r}; given: {', '.join(evidence)}.{advice}")
     return evidence
 
 
@@ -370,6 +376,7 @@ def cut_scores(
     """
     chosen = select_scores([score])[0]
     kind = EVIDENCE[chosen.evidence]
+    check_options(options)
     if kind.takes != "mask":
         raise ValueError(f"a threshold makes masks, and {score} scores {kind.takes}: choose it by a score of masks.")
     rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference}

@@ -56,8 +56,8 @@ def centreline(mask: Bools, origin: Sequence[int], geometry: Geometry) -> Centre
     """
     if mask.ndim not in {2, 3}:
         raise ValueError(f"cldice is of masks with 2 or 3 spatial axes; found {mask.ndim}, shape {geometry.shape}.")
-    # One plane of a volume is thinned as a part of the volume, an image of one plane as an image.
-    is_part = mask.ndim == 3 and geometry.shape[0] > 1
+    # One plane of a volume is thinned as a part of the volume, a volume of one plane as an image, padded or not.
+    is_part = mask.ndim == 3 and (geometry.sides or geometry.shape)[0] > 1
     points = _thin_box(mask.shape, is_part) if mask.all() else _thin(mask, is_part)
     places = [place + begin for place, begin in zip(points, origin, strict=True)]
     return Centreline(*find_runs(mask, origin, geometry.shape), np.ravel_multi_index(places, geometry.shape))

@@ -71,7 +71,11 @@ class EvidenceKind:
             masks: ``(B, R, *S)``.
             preds: see :attr:`takes`.
             arguments: ``roi``, ``present`` and options of any kind; those of other kinds are left out.
+
+        Raises:
+            TypeError: for an option that no kind has.
         """
+        check_options(arguments)
         known = {"roi", "present", *self.options}
         return self.from_masks(masks, preds=preds, **{k: v for k, v in arguments.items() if k in known})
 
@@ -91,6 +95,17 @@ EVIDENCE: dict[str, EvidenceKind] = {
         library=("skimage", "scikit-image", "thin"),
     ),
 }
+
+
+def check_options(names: Iterable[str]) -> None:
+    """Refuse options that no kind of evidence has.
+
+    Raises:
+        TypeError: with those that there are.
+    """
+    known = {"roi", "present", "validate", *(option for kind in EVIDENCE.values() for option in kind.options)}
+    if unknown := sorted(set(names) - known):
+        raise TypeError(f"unknown options {', '.join(unknown)}; there are {', '.join(sorted(known))}.")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
@@ -35,6 +36,7 @@ TOLERANCE, LESION_IOU = 2.0, 0.1
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Box = tuple[slice, ...]
+_LONGEST = 1e15  # whose squares are still exact enough
 _KEPT_BYTES = 2**28  # of references' features, in one process
 READINGS: tuple[Reading, ...] = ("negative", "positive")
 
@@ -49,6 +51,7 @@ class Geometry:
         diagonal: of the smallest box around the ROI, in the unit of the spacing.
         tolerance: how far apart borders may lie and agree, in the unit of the spacing.
         lesion_iou: from which IoU on a lesion matches another.
+        sides: of that box, in pixels; of the image if not given.
     """
 
     shape: tuple[int, ...]
@@ -56,6 +59,7 @@ class Geometry:
     diagonal: float
     tolerance: float = TOLERANCE
     lesion_iou: float = LESION_IOU
+    sides: tuple[int, ...] = ()
 
 
 class _Compared(Protocol):
@@ -254,7 +258,7 @@ class _Image:
         lengths = [part.stop - part.start for part in region]
         check_pixels(measure.name, lengths, measure.max_pixels)
         diagonal = math.hypot(*(n * length for n, length in zip(lengths, spacing, strict=True)))
-        self._geometry = Geometry(self._shape, spacing, diagonal, **options)
+        self._geometry = Geometry(self._shape, spacing, diagonal, **options, sides=tuple(lengths))
         self._region, self._size = region, math.prod(self._shape) if roi is None else int(roi.sum())
         masks = masks if there.all() else masks[there]  # a copy, which large volumes are spared
         union: Bools = np.any(masks[(slice(None), *region)], axis=0)
@@ -388,9 +392,9 @@ def check_spacing(spacing: Sequence[float], *, name: str = "spacing") -> tuple[f
     """
     try:
         lengths = tuple(float(length) for length in spacing)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         lengths = ()
-    if not lengths or not all(0 < length < math.inf for length in lengths):
+    if not lengths or not all(0 < length < _LONGEST for length in lengths):
         raise ValueError(
             f"`{name}` must be the length of a pixel along each spatial axis, numbers greater than 0 such as "
             f"(0.7, 0.7); found {spacing!r}."
@@ -417,36 +421,48 @@ def spacings(
     """
     if spacing is None:
         return [(1.0,) * num_axes] * num_images
-    rows = torch.as_tensor(spacing, dtype=torch.float64).cpu()
-    rows = rows.expand(num_images, -1) if rows.ndim == 1 else rows
-    if tuple(rows.shape) != (num_images, num_axes):
+    try:
+        rows = torch.as_tensor(spacing, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        rows = torch.empty(0, 0, 0)
+    if tuple(rows.shape) not in {(num_axes,), (num_images, num_axes)}:
+        found = repr(spacing) if rows.ndim == 3 else str(tuple(rows.shape))
         raise ValueError(
             f"`spacing` must be ({num_axes},), the length of a pixel along each spatial axis, or "
-            f"{(num_images, num_axes)} by image; found {tuple(rows.shape)}."
+            f"{(num_images, num_axes)} by image, as one tensor or nested sequence of numbers; found {found}."
         )
+    rows = rows.expand(num_images, -1) if rows.ndim == 1 else rows
     return [check_spacing(row) for row in rows.tolist()]
 
 
-def check_tolerance(tolerance: float | str) -> float:
+def check_tolerance(tolerance: object) -> float:
     """The tolerance.
 
     Raises:
         ValueError: for anything but a finite number greater than 0.
     """
-    if isinstance(tolerance, str) or not 0 < tolerance < math.inf:
+    number = _number(tolerance)
+    if not 0 < number < math.inf:
         raise ValueError(
             "`tolerance` must be a distance greater than 0, in the unit of `spacing` (pixels without one), such as "
-            f"2.0; found {tolerance!r}. At 0 only borders that coincide would agree."
+            f"2.0; found {tolerance!r}. At 0 only borders that coincide would agree; how far apart raters' own borders "
+            "lie, `irrbench reliability` and `irrbench.rater_distances` say."
         )
-    return float(tolerance)
+    return number
 
 
-def check_share(name: str, value: float | str) -> float:
+def check_share(name: str, value: object) -> float:
     """A number above 0 and at most 1.
 
     Raises:
         ValueError: for another.
     """
-    if isinstance(value, str) or not 0 < value <= 1:
+    number = _number(value)
+    if not 0 < number <= 1:
         raise ValueError(f"`{name}` must be greater than 0 and at most 1, found {value!r}.")
-    return float(value)
+    return number
+
+
+def _number(value: object) -> float:
+    """A real number as a float, NaN of anything else."""
+    return math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)

@@ -273,6 +273,12 @@ SCORES: dict[str, Score] = {
 }
 
 
+_ALSO_CALLED = {
+    "dice": "f1", "dsc": "f1", "jaccard": "iou", "sensitivity": "tpr", "recall": "tpr", "precision": "ppv",
+    "hd": "hd95", "hausdorff": "hd95", "assd": "masd", "asd": "masd", "surface_dice": "nsd", "brier_score": "brier",
+}  # fmt: skip
+
+
 def select_scores(names: Iterable[str]) -> tuple[Score, ...]:
     """The scores of these names.
 
@@ -283,7 +289,9 @@ def select_scores(names: Iterable[str]) -> tuple[Score, ...]:
     unknown = [name for name in names if name not in SCORES]
     if unknown or not names or len(set(names)) < len(names):
         found = ", ".join(map(repr, unknown or names)) or "none"
-        raise ValueError(f"`scores` must be distinct names among {', '.join(SCORES)}; found {found}.")
+        hints = [f"{name} is {_ALSO_CALLED[name.lower()]}" for name in unknown if str(name).lower() in _ALSO_CALLED]
+        hint = f" Here {', '.join(hints)}." if hints else ""
+        raise ValueError(f"`scores` must be distinct names among {', '.join(SCORES)}; found {found}.{hint}")
     return tuple(SCORES[name] for name in names)
 
 

@@ -24,7 +24,7 @@ from irrbench.mask_evidence import (
     check_tolerance,
     spacings,
 )
-from irrbench.patterns import check_shapes
+from irrbench.patterns import check_shapes, require_tensors
 from irrbench.surfaces import QUANTILE, ROUNDING, SURFACES, SurfaceTable
 
 MOST_PIXELS = 2**27  # 16 GiB with four raters
@@ -33,6 +33,7 @@ _PART = 2**25  # numbers, of 8 bytes, that are made at a time
 
 def surface_evidence(masks: Tensor, **arguments: Any) -> DenseSurfaces | MaskEvidence:
     """The evidence of borders by the way that suits the device of the masks; arguments as of both."""
+    require_tensors(masks=masks)
     return (
         MaskEvidence(SURFACES, masks, **arguments) if masks.device.type == "cpu" else DenseSurfaces(masks, **arguments)
     )

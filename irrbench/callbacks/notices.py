@@ -14,6 +14,7 @@ from irrbench.evaluation.evaluator import Evaluator
 from irrbench.evaluation.mlflow_sink import MLflowSink
 from irrbench.evaluation.sinks import Sink
 from irrbench.metrics.inputs import to_mask
+from irrbench.scores import record
 
 
 def announce(
@@ -134,8 +135,14 @@ def no_bounds(key: str, sample: Sample, watched: Container[object]) -> str:
     present = sample.present
     if present is None or present.is_meta or present.sum(1).amax() > 1 or f"{key}_all" in watched:
         return ""
+    split, _, score = key.rpartition("/")
+    if record(score).evidence != "patterns":
+        return (
+            f"{split}: one rater drew each image of the first batch, and bounds need two: {key} leaves such images "
+            "out, and is NaN without others. Scores of votes, such as iou, are then scored on the one mask."
+        )
     return (
-        f"{key.rpartition('/')[0]}: one rater drew each image of the first batch, and bounds need two. Watch {key}_all "
+        f"{split}: one rater drew each image of the first batch, and bounds need two. Watch {key}_all "
         "(EarlyStopping, ModelCheckpoint), the mean over all images, there on the one mask; "
         f"{key} leaves such images out, and is NaN without others."
     )

@@ -176,9 +176,10 @@ class Evaluator:
             raise no_volume(masks, "`image`", image)
         if image is not None and len(image) != len(masks):
             raise ValueError(f"`image` must hold {len(masks)} images, as `masks`; found {tuple(image.shape)}.")
-        self.metric.update(preds, masks, roi, image_id, present, label, samples, spacing)
-        if self.thresholds is not None:
-            self.thresholds.metric.update(preds, masks, roi, image_id, present)
+        with self.metric.undo_on_error():  # a batch is taken in by both, or by none
+            self.metric.update(preds, masks, roi, image_id, present, label, samples, spacing)
+            if self.thresholds is not None:
+                self.thresholds.metric.update(preds, masks, roi, image_id, present)
         if image is not None:
             self.panels.add(preds, masks, image, roi=roi, image_id=image_id, present=present)
 
@@ -294,7 +295,8 @@ class Evaluator:
         score = key.rpartition("/")[2].removesuffix("_normalized")
         summary = self.summary.get(score)
         if summary and (self.table["n_raters"] < 2).all():
-            return f"no image has masks of two raters; watch {self.split}/{score}_all, the score on the one mask"
+            reason, key = "no image has masks of two raters", f"{self.split}/{score}_all"
+            return f"{reason}; watch {key}, the score on the one mask" if f"{score}_all" in self.table else reason
         return summary.reason if summary and summary.reason else "no image defines it"
 
     def _own_sinks(self) -> Sequence[Sink]:

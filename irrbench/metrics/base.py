@@ -98,7 +98,7 @@ class ImagesMetric(Metric):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The value of a batch, which is also taken in."""
-        with self._undo_on_error():
+        with self.undo_on_error():
             self._is_forward = True  # it resets the metric for a moment: what is known of earlier batches must stay
             value = super().forward(*args, **kwargs)
         self._is_forward = False
@@ -107,14 +107,14 @@ class ImagesMetric(Metric):
     @contextmanager
     def sync_context(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         """The state of all processes, as in ``torchmetrics.Metric``; where something raises, their own state again."""
-        with self._undo_on_error(), super().sync_context(*args, **kwargs):
+        with self.undo_on_error(), super().sync_context(*args, **kwargs):
             yield
 
     def _wrap_update(self, update: Callable[..., Any]) -> Callable[..., Any]:
-        return self._undo_on_error()(super()._wrap_update(update))
+        return self.undo_on_error()(super()._wrap_update(update))
 
     @contextmanager
-    def _undo_on_error(self) -> Iterator[None]:
+    def undo_on_error(self) -> Iterator[None]:
         """Where something raises, the metric is as it was before."""
         before = {name: list(x) if isinstance(x, list) else x for name, x in vars(self).items()}
         num_ids = len(self._digests)

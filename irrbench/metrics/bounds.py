@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from irrbench._counting.digest import mixed
 from irrbench.bounds import check_rules, option_rules, segmentation_bounds
 from irrbench.evidence import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, pack_tables, unpack_tables
 from irrbench.folds import Ties, readings
@@ -87,8 +90,8 @@ class SegmentationBounds(PatternsMetric):
     also ``s_class1``, ... (``s_liver``, ... by ``class_names``) each with its bounds. ``per_image()`` gives the table
     behind the means, see :func:`irrbench.summary.bounds_table`.
 
-    An image whose predictions are NaN or infinite counts as the worse of marking everything and marking nothing, with a
-    warning: left out, it would flatter the model, and one NaN for the mean would hide all others.
+    An image whose predictions (or samples) are NaN or infinite counts as the worse of marking everything and marking
+    nothing, with a warning: left out, it would flatter the model, and one NaN for the mean would hide all others.
 
     Attributes:
         unusable: ids of such images, as of the latest ``compute`` or ``per_image``.
@@ -145,7 +148,7 @@ class SegmentationBounds(PatternsMetric):
         }
         if not 0 < threshold < 1:
             raise ValueError(f"`threshold` must lie between 0 and 1 (a probability), found {threshold}.")
-        self.spacing_unit, self._has_spacings = spacing_unit, False
+        self.spacing_unit, self._has_spacings, self._is_decided = spacing_unit, False, False
         self.from_logits, self.threshold = from_logits, threshold
         self.ties, self.empty_reference, self.rebuilt = ties, empty_reference, rebuilt
         self._kinds = tuple(dict.fromkeys(score.evidence for score in selected if score.evidence != "patterns"))
@@ -165,6 +168,8 @@ class SegmentationBounds(PatternsMetric):
         # Of the samples of all processes: the largest number, and the negative of the smallest.
         self.add_state("num_samples", default=torch.tensor([-torch.inf, -torch.inf]), dist_reduce_fx="max")
         self.add_state("cut", default=torch.tensor(from_logits + threshold), dist_reduce_fx="max")  # see "void"
+        recorded = zlib.crc32(repr((self._kinds, ties, self.options)).encode()) if self._kinds else 0
+        self.add_state("recorded", default=torch.tensor(float(recorded), dtype=torch.float64), dist_reduce_fx="max")
         self._has_warned = self._has_counted = False
         self.unusable: list[str] = []
         self.digests: dict[str, int] = {}
@@ -246,8 +251,9 @@ class SegmentationBounds(PatternsMetric):
         if self._kinds:
             parts = {"mask": mask, "probabilities": preds, "samples": drawn}
             given = {} if spacing is None else {"spacing": spacing}
-            self._has_spacings |= spacing is not None
+            self._decide_spacing(is_given=spacing is not None)
             fields = self._record(masks, parts, roi=roi, present=present, **self.options | given)
+            classes = [self._with_spacing(classes[0], spacing), *classes[1:]]
         rows = encode(classes, unusable=unusable, image_id=image_id, label=on_label, fields=fields)
         self._keep(rows, masks, image_id)
 
@@ -274,6 +280,29 @@ class SegmentationBounds(PatternsMetric):
         from irrbench.metrics.value import BoundsValue  # noqa: PLC0415 (it is a kind of these)
 
         return BoundsValue(self, key)
+
+    def _decide_spacing(self, *, is_given: bool) -> None:
+        """Refuse a batch with a spacing beside one without: pixels and millimetres have no common mean."""
+        if is_given and self.options["spacing"] is not None:
+            own = self.options["spacing"]
+            raise ValueError(f"`spacing` came with a batch, and {own} was given for all images: leave one of them out.")
+        if self.spacing_unit not in (None, "px") and not is_given and self.options["spacing"] is None:
+            raise ValueError(f"`spacing_unit={self.spacing_unit!r}` needs `spacing`: without one distances are in px.")
+        if self._is_decided and is_given != self._has_spacings:
+            with_, without = ("this batch", "earlier ones") if is_given else ("earlier batches", "this one")
+            raise ValueError(
+                f"`spacing` came with {with_} and not with {without}: give it for all images, or for none."
+            )
+        self._has_spacings, self._is_decided = is_given, True
+
+    @staticmethod
+    def _with_spacing(patterns: VotePatterns, spacing: Tensor | Sequence[float] | None) -> VotePatterns:
+        """The patterns with a digest of the spacing, too: an image does not come again with another one."""
+        if spacing is None or patterns.digest is None:
+            return patterns
+        lengths = torch.as_tensor(spacing, dtype=torch.float64).to(patterns.digest.device, non_blocking=True)
+        places = torch.arange(1, lengths.shape[-1] + 1, device=lengths.device)
+        return replace(patterns, digest=patterns.digest + (mixed(lengths.view(torch.int64)) * places).sum(-1))
 
     def _cut(self, preds: Tensor, num_spatial: int, void: Tensor | None) -> Tensor:
         """The predicted mask or class numbers, ``(B, *S)``, background where void is predicted."""
@@ -410,6 +439,7 @@ class SegmentationBounds(PatternsMetric):
         """Forget all images."""
         super().reset()
         self.unusable, self.digests = [], {}
+        self._is_decided &= self._is_forward  # what was said of spacing stays until the next batch
 
     def _table(self) -> pd.DataFrame:
         known, self.unusable, self.digests = self.unusable, [], {}

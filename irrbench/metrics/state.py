@@ -146,8 +146,9 @@ def image_names(image_id: ImageIds) -> list[str]:
 def came_again(name: str) -> ValueError:
     """The error for an id that comes again with other masks."""
     return ValueError(
-        f"`image_id` {name!r} came twice with different masks. Patches: give each an `image_id` of its own, or pass "
-        '`aggregate="image"` to add their counts. Random crops or flips: score whole images, or fixed patches.'
+        f"`image_id` {name!r} came twice with different masks (or another region of interest or spacing). Patches: "
+        'give each an `image_id` of its own, or pass `aggregate="image"` to add their counts. Random crops or flips: '
+        "score whole images, or fixed patches."
     )
 
 

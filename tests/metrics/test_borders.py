@@ -7,8 +7,10 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from scipy.ndimage import binary_erosion, distance_transform_edt
+from torchmetrics import MetricCollection
 
-from irrbench import SegmentationBounds, mask_bounds
+from irrbench import SegmentationBounds, VotePatterns, mask_bounds, segmentation_bounds
+from irrbench.bounds import cut_scores
 from irrbench.callbacks import RaterBoundsMonitor
 from irrbench.evaluation import Evaluator
 from tests.callbacks.toys import Module, Toy, loader, trainer
@@ -138,18 +140,115 @@ def test_wrong_options_are_refused_at_construction(options, message):
 @pytest.mark.parametrize(
     ("spacing", "message"),
     [
-        (torch.ones(2, 3), r"`spacing` must be \(2,\), .* or \(2, 2\) by image; found \(2, 3\)"),
+        (torch.ones(2, 3), r"`spacing` must be \(2,\), .* or \(2, 2\) by image, .* found \(2, 3\)"),
         (torch.tensor([[1.0, 1.0], [0.0, 1.0]]), "numbers greater than 0"),
     ],
 )
 def test_wrong_spacing_of_a_batch_is_refused_and_costs_no_earlier_image(spacing, message):
     masks, roi, preds = blobs(2)
     metric = SegmentationBounds(SCORES)
-    metric.update(preds, masks, roi)
+    metric.update(preds, masks, roi, spacing=(1.0, 1.0))
     before = metric.per_image()
     with pytest.raises(ValueError, match=message):
         metric.update(preds, masks, roi, spacing=spacing)
     assert metric.per_image().equals(before)
+
+
+EMPTY_FIRST = {"tolerance": (1.0, 5.0), "spacing": ((1.0, 1.0), (2.0, 1.0)), "ties": ("negative", "positive")}
+
+
+@pytest.mark.parametrize(("option", "values"), EMPTY_FIRST.items(), ids=EMPTY_FIRST)
+def test_a_collection_keeps_metrics_apart_whose_options_differ(option, values):
+    masks, _, preds = blobs(3, raters=3)
+    empty = torch.zeros_like(masks)
+    alone = [SegmentationBounds(["nsd"], **{option: value}).as_metric("nsd") for value in values]
+    together = MetricCollection({str(i): metric.clone() for i, metric in enumerate(alone)})
+    for part in (empty, masks):  # at first nothing tells the states apart
+        ids = [f"{part is empty}{i}" for i in range(3)]
+        together.update(preds=preds & part.any(1), masks=part, image_id=ids)
+        for metric in alone:
+            metric.update(preds & part.any(1), part, image_id=ids)
+    assert [float(together.compute()[str(i)]) for i in range(2)] == [float(metric.compute()) for metric in alone]
+
+
+def test_spacing_comes_with_all_images_or_with_none():
+    masks, roi, preds = blobs(2)
+    metric = SegmentationBounds(["hd95"])
+    metric.update(preds, masks, roi, ["a", "b"], spacing=(5.0, 5.0))
+    with pytest.raises(ValueError, match="`spacing` came with earlier batches and not with this one"):
+        metric.update(preds, masks, roi, ["c", "d"])
+    assert metric.unit == "units of spacing"
+    metric.reset()
+    metric.update(preds, masks, roi, ["a", "b"])
+    assert (metric.unit, metric.rules["spacing"]) == ("px", "1 px")
+    with pytest.raises(ValueError, match="`spacing` came with this batch and not with earlier ones"):
+        metric.update(preds, masks, roi, ["c", "d"], spacing=(5.0, 5.0))
+    with pytest.raises(ValueError, match=r"`spacing` came with a batch, and \(1.0, 1.0\) was given for all images"):
+        SegmentationBounds(["hd95"], spacing=(1, 1)).update(preds, masks, roi, spacing=(5.0, 5.0))
+    with pytest.raises(ValueError, match="`spacing_unit='mm'` needs `spacing`"):
+        SegmentationBounds(["hd95"], spacing_unit="mm").update(preds, masks, roi)
+
+
+def test_an_image_does_not_come_again_with_another_spacing():
+    masks, roi, preds = blobs(2)
+    metric = SegmentationBounds(["hd95"])
+    for spacing in (torch.tensor([[1.0, 2.0], [1.0, 1.0]]), torch.tensor([[1.0, 2.0], [1.0, 1.0]])):
+        metric.update(preds, masks, roi, ["a", "b"], spacing=spacing)
+    assert len(metric.per_image()) == 2
+    with pytest.raises(ValueError, match=r"'b' came twice with different masks .*or spacing"):
+        metric.update(preds, masks, roi, ["a", "b"], spacing=torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
+
+
+def test_a_refused_batch_is_in_no_part_of_an_evaluator():
+    masks, roi, preds = blobs(2)
+    evaluator = Evaluator("val", scores=["iou"], choose_threshold=True, from_logits=False)
+    evaluator.update(preds.float(), masks, roi=roi, image_id=["a", "b"])
+    with pytest.raises(ValueError, match="a mask"):
+        evaluator.update(preds, masks, roi=roi, image_id=["c", "d"])
+    assert evaluator.finish()["val/n_images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, p: mask_bounds(m, p, ["nsd"], spacing="ab"), r"`spacing` must be \(2,\).* found 'ab'"),
+        (lambda m, p: mask_bounds(m, p, ["nsd"], spacing=(1.0, 1.0, 1.0)), r"found \(3,\)"),
+        (lambda m, p: mask_bounds(m, p, ["nsd"], spacing=(1e200, 1.0)), "numbers greater than 0"),
+        (lambda m, p: mask_bounds(m, p, ["nsd"], tolerance=None), "`tolerance` must be a distance .* found None"),
+        (lambda m, p: mask_bounds(m, p, ["nsd"], tolerance=True), "found True"),
+        (lambda m, p: mask_bounds(m, p, ["lesion_f1"], lesion_iou=None), "`lesion_iou` .* found None"),
+        (lambda m, p: mask_bounds(m.numpy(), p), "`masks` must be a torch.Tensor, found ndarray"),
+        (lambda m, p: mask_bounds(m, ["nsd", "hd95"]), r"pass `scores=\['nsd', 'hd95'\]` by its name"),
+        (lambda m, p: mask_bounds(m, p, ["brier"]), "`mask_bounds` is for scores of masks, found brier"),
+        (lambda m, p: mask_bounds(m, p, ["dice"]), "Here dice is f1"),
+        (lambda m, p: cut_scores(m, p.long(), "nsd", num_levels=2, tolernce=3), "unknown options tolernce"),
+        (lambda m, p: segmentation_bounds(VotePatterns.from_masks(m), ["nsd"]), "`mask_bounds.*` makes it"),
+    ],
+)
+def test_wrong_arguments_are_named(call, message):
+    masks, _, preds = blobs(1)
+    with pytest.raises((ValueError, TypeError), match=message):
+        call(masks, preds)
+
+
+def test_images_of_one_rater_have_no_key_that_nobody_logs():
+    masks, _, preds = blobs(2)
+    present = torch.tensor([[True, False, False]] * 2)
+    evaluator = Evaluator("val", scores=["nsd"])
+    evaluator.update(preds, masks, present=present)
+    evaluator.finish()
+    assert evaluator.why_nan("val/nsd") == "no image has masks of two raters"
+
+
+def test_the_centreline_of_a_volume_of_one_plane_does_not_depend_on_padding():
+    masks, _, preds = (part.unsqueeze(-3) for part in blobs(1))
+    alone = mask_bounds(masks, preds, ["cldice"])
+    padded = [torch.cat([x, torch.zeros_like(x), torch.zeros_like(x)], -3) for x in (masks, preds)]
+    roi = torch.zeros_like(padded[1])
+    roi[:, :1] = True
+    again = mask_bounds(*padded, ["cldice"], roi=roi)
+    for who in ("floor", "ceiling", "majority", "model"):
+        assert torch.equal(getattr(alone, who)["cldice"], getattr(again, who)["cldice"])
 
 
 def test_a_plain_loop_takes_spacing():
