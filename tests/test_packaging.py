@@ -41,6 +41,15 @@ def test_the_readmes_example_without_a_trainer_runs():
     assert names["bounds"].raters["iou"].shape == (8, 3)
 
 
+def test_the_scores_of_other_evidence_in_the_documentation_run():
+    (block,) = (block for block in python_blocks(ROOT / "docs" / "scores.md") if "draw_lesions" in block)
+    names = {}
+    exec(block, names)  # noqa: S102
+    assert (names["bounds"].model["hd95"] > 0).all()
+    assert {"nsd", "brier_floor", "ged_ceiling"} <= set(names["metric"].compute())
+    assert names["monitor"].scores == ("iou", "ged")
+
+
 def test_the_measures_on_arrays_in_the_documentation_run():
     (block,) = (block for block in python_blocks(ROOT / "docs" / "reliability.md") if "draw_lesions" in block)
     names = {}
