@@ -284,7 +284,7 @@ def test_the_monitor_refuses_masks_at_the_first_batch(tmp_path):
 
 def test_what_a_mask_or_a_patch_is_asked_for():
     masks, preds, _ = drawn(1, 3)
-    with pytest.raises(ValueError, match="`mask_bounds` is for scores of mask, found brier"):
+    with pytest.raises(ValueError, match="`mask_bounds` is for scores of masks, found brier"):
         mask_bounds(masks, preds > 0.5, ["brier"])
     with pytest.raises(ValueError, match="a threshold makes masks, and brier scores probabilities"):
         cut_scores(masks, (preds > 0.5).long(), "brier", num_levels=2)

@@ -141,5 +141,8 @@ def _monai_scores(candidate: Tensor, reference: Tensor, spacing: tuple[float, ..
         "hd95": metrics.compute_hausdorff_distance(one, other, percentile=95, **options),
         "masd": (means[0] + means[1]) / 2,
     }
-    is_empty = ~reference.flatten(1).any(1)
-    return {score: values[:, 0].double().masked_fill(is_empty, torch.nan) for score, values in found.items()}
+    is_empty, is_blank = (~masks.flatten(1).any(1) for masks in (reference, candidate))
+    diagonal = math.hypot(*(n * length for n, length in zip(reference.shape[1:], spacing, strict=True)))
+    blank = {"nsd": 0.0, "hd95": diagonal, "masd": diagonal}  # where MONAI has NaN or infinity
+    filled = {score: values[:, 0].double().masked_fill(is_blank, blank[score]) for score, values in found.items()}
+    return {score: values.masked_fill(is_empty, torch.nan) for score, values in filled.items()}
