@@ -100,7 +100,7 @@ def quantile_interval(
 
 
 def border_table(
-    images: Sequence[BorderDistances], groups: Sequence[Hashable], level: float, unit: str
+    images: Sequence[BorderDistances], groups: Sequence[Hashable], level: float, unit: str, caution: str = ""
 ) -> pd.DataFrame:
     """The tolerance by the raters as a row of values of all images together.
 
@@ -109,6 +109,7 @@ def border_table(
         groups: of the images.
         level: of the interval, which is over groups.
         unit: of distances.
+        caution: as :func:`far_images` gives it, to stand beside the value.
 
     Returns:
         Columns ``measure``, ``title``, ``value``, ``low``, ``high`` and ``reason``: how many pairs of raters on an
@@ -117,6 +118,7 @@ def border_table(
     title = f"Tolerance by the raters in {unit}: 95 % of the distances between their borders are within it"
     pairs = [~np.isnan(image.pairs[:, 0]) for image in images]
     reason = f"of {sum(map(sum, pairs))} pairs of raters on {sum(map(any, pairs))} images, who both marked something"
+    reason += f". {caution.rstrip('.')}" if caution else ""
     row = (BORDER_TOLERANCE, title, pooled_quantile(images), *quantile_interval(images, groups, level=level), reason)
     return pd.DataFrame([row], columns=["measure", "title", "value", "low", "high", "reason"])
 

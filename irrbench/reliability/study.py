@@ -179,7 +179,7 @@ def study(data: RaterData, options: StudyOptions | None = None, *, workers: int 
             summary=summarize_measures(
                 table, measures, groups, level=level, n_fitted=min(len(counted), options.fitted)
             ),
-            across=pd.concat([across, border_table(borders, groups, level, unit)]),
+            across=pd.concat([across, border_table(borders, groups, level, unit, far)]),
             joint=joint_table(counted, options, progress=progress),
             raters_needed=raters_needed(fits, options.targets),
             scores=score_table(scores, groups, level=level, titles=titles),

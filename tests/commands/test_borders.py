@@ -19,6 +19,7 @@ from irrbench.commands.raters import study_digest
 from irrbench.config import ConfigError, FinishedConfig, RulesConfig, StudyOptions, load_config
 from irrbench.data import DataError, load_folder, load_predictions
 from irrbench.data.dataset import references
+from irrbench.reliability import borders
 from irrbench.tracking.store import RESULT_TAGS
 from irrbench.training.cell import Tracking
 from irrbench.training.results import load_cell
@@ -58,7 +59,8 @@ def the_run(uri, **tags):
     ("main", "changes", "unit"),
     [("nsd", {"rules.tolerance": "raters"}, "px"), ("hd95", {"folder.spacing": [2, 0.5]}, "mm")],
 )
-def test_finished_predictions(study, store, tmp_path, main, changes, unit):
+def test_finished_predictions(study, store, tmp_path, monkeypatch, main, changes, unit):
+    monkeypatch.setattr(borders, "far_images", lambda *_: "one image decides the tolerance.")
     scores = [main, *(score for score in SCORES if score != main)]
     more = {"statistics.blind": True, "statistics.subgroups": ["group"], "statistics.failure": {"hd95": 1.5}}
     result = finished(study, store, tmp_path, scores=scores, **changes, **more)
@@ -94,6 +96,8 @@ def test_finished_predictions(study, store, tmp_path, main, changes, unit):
     assert words[main] in text
     if main == "nsd":
         assert said in text
+        assert "Caution: one image decides the tolerance." in text
+        assert '<p class="caution" role="note">one image decides the tolerance.</p>' in report
         assert said.replace("'", "&#39;") in report
         assert "tolerance: raters" in (tmp_path / "out" / "config.yaml").read_text()
     run = next(run for run in runs_of(store) if run.info.run_name == "near")

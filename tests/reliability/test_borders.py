@@ -23,6 +23,7 @@ from irrbench.reliability.borders import (
     quantile_interval,
     rater_tolerance,
 )
+from irrbench.report.raters import findings
 from irrbench.surfaces import rater_distances
 from tests.reliability.conftest import QUICK
 
@@ -197,6 +198,9 @@ def test_a_study_and_a_tolerance_warn_of_an_image_on_which_another_object_was_dr
     made = study(data, OPTIONS, progress=False)
     assert caution in made.warnings
     assert caution in made.remarks
+    row = made.across[made.across["measure"] == BORDER_TOLERANCE].iloc[0]
+    assert row["reason"] == f"of 8 pairs of raters on 8 images, who both marked something. {caution.rstrip('.')}"
+    assert any(caution in text for text in findings(made))  # beside the value
 
 
 OPTIONS = StudyOptions(
