@@ -232,6 +232,20 @@ class Candidates:
         floor, ceiling = [self.place("floor")], [self.place("ceiling")]
         return self._ratios(score, lambda sums: (sums[:, :-1] - sums[:, floor], sums[:, ceiling] - sums[:, floor]))
 
+    def normalized_interval(self, score: str) -> tuple[Floats, Floats]:
+        """Low and high ends of the normalized scores' intervals, each ``(A,)``.
+
+        They never contradict the intervals of the differences: a candidate whose lead over the naive rater is negative
+        throughout lies at 0 or below. The ratio's own interval may not, for models far outside with few groups.
+        """
+        low, high = self.interval(self.normalized(score))
+        everybody = list(range(len(self.names)))
+        for role, at in (("floor", 0.0), ("ceiling", 1.0)):
+            least, most = self.interval(self.advantages(score, everybody, [self.place(role)]))
+            low = np.where((least > 0) & (low < at), at, low)
+            high = np.where((most < 0) & (high > at), at, high)
+        return np.minimum(low, high), high
+
     def _ratios(self, score: str, parts: _Parts) -> Ratios:
         """Ratios of what a function makes of sums over images."""
         sums = self._with_counts(self._table_sums[score])

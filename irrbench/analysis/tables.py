@@ -40,7 +40,7 @@ def score_columns(candidates: Candidates, score: str) -> dict[str, Floats]:
     means = candidates.means(score)
     low, high = (record(score).clip(end) for end in candidates.interval(means))
     normalized = np.array([n.value for n in normalize(candidates, score)])
-    ends = candidates.interval(candidates.normalized(score))
+    ends = candidates.normalized_interval(score)
     # Floor and ceiling are 0 and 1 by definition: they have no interval.
     fixed = np.isin(candidates.roles, ("floor", "ceiling")) | np.isnan(normalized)
     return {

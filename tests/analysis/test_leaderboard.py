@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from irrbench.analysis.candidates import make_candidates
 from irrbench.commands import Resampling, Results, build_results
 
 CEILING, MAJORITY, FLOOR = "average rater (ceiling)", "majority of raters", "naive rater (floor)"
@@ -70,6 +71,18 @@ def test_by_hand():
     assert board["iou_ceiling"].tolist() == pytest.approx([0.7] * 8)
     assert (board["caution"] == "").all()
     assert remarks(results) == []
+
+
+def test_a_normalized_interval_does_not_contradict_those_of_differences():
+    rng = np.random.default_rng(0)
+    floor = 0.5 + 0.02 * rng.normal(size=12)
+    ceiling = floor + 0.004 + 0.03 * rng.exponential(size=12) ** 2  # some images tell both apart, most do not
+    model = 0.1 + 0.05 * rng.random(12)  # worse than the naive rater on every image
+    tables = {"m": table(model.tolist(), ceiling=ceiling.tolist(), floor=floor.tolist())}
+    candidates = make_candidates(tables)
+    assert candidates.interval(candidates.normalized("iou"))[1][candidates.models[0]] > 10  # the ratio's own end
+    found = row(build_results(tables).leaderboard, "m")
+    assert found["iou_normalized_low"] < found["iou_normalized"] < found["iou_normalized_high"] == 0
 
 
 def test_columns_are_those_that_scripts_rely_on():
