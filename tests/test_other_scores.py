@@ -128,7 +128,7 @@ def test_a_study_of_raters_takes_scores_of_masks():
 
 def test_evidence_that_is_missing_is_named():
     _, masks, _, _ = batch()
-    with pytest.raises(ValueError, match="the score 'area_error' needs the evidence 'areas'; given are: patterns"):
+    with pytest.raises(ValueError, match="the score 'area_error' needs the evidence 'areas'; given: patterns"):
         segmentation_bounds(VotePatterns.from_masks(masks), ["iou", "area_error"])
 
 
