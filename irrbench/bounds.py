@@ -24,7 +24,7 @@ from torch import Tensor
 
 from irrbench.evidence import EVIDENCE, Evidence, check_options
 from irrbench.folds import Ties, mean_of_readings, readings
-from irrbench.mask_evidence import LESION_IOU, TOLERANCE, check_share
+from irrbench.geometry import LESION_IOU, TOLERANCE, check_share
 from irrbench.patterns import VotePatterns, require_tensors
 from irrbench.scores import (
     DEFAULT_SCORES,

@@ -15,8 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from irrbench.geometry import Bools, Geometry
 from irrbench.lesions import Ints, find_runs
-from irrbench.mask_evidence import Bools, ComparedMasks, Floats, Geometry, MaskMeasure
+from irrbench.mask_evidence import Floats, MaskMeasure
+from irrbench.scores import ComparedMasks
 
 
 class _CentrelineFields(NamedTuple):

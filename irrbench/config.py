@@ -30,7 +30,7 @@ from irrbench._settings import (
 )
 from irrbench.bounds import check_rules
 from irrbench.evidence import EVIDENCE
-from irrbench.mask_evidence import LESION_IOU, TOLERANCE, check_spacing
+from irrbench.geometry import LESION_IOU, TOLERANCE, check_spacing
 from irrbench.scores import DEFAULT_SCORES, SCORES, select_scores
 from irrbench.tracking.store import check_address
 

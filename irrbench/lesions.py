@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from irrbench.mask_evidence import Bools, ComparedMasks, Floats, Geometry, MaskMeasure
+from irrbench.geometry import Bools, Geometry
+from irrbench.mask_evidence import Floats, MaskMeasure
+from irrbench.scores import ComparedMasks
 
 Ints = NDArray[np.int64]
 

@@ -32,39 +32,22 @@ from torch.nn.functional import pad
 from irrbench._counting.masks import as_foreground, blank_absent
 from irrbench.folds import Reading
 from irrbench.patterns import check_shapes, require_tensors
+from irrbench.scores import ComparedMasks
 
 _EXACT = 2**24  # up to here float32 holds all whole numbers
 _CHUNK = 2**24  # pixels of masks that are numbers at a time
 
 
-class SampleTable(NamedTuple):
-    """Distances of candidate and reference, each a distribution of masks; float64 of any one shape."""
-
+class _SampleFields(NamedTuple):
     reference: Tensor  # pixels that a peer marks, on average
     candidate: Tensor  # pixels that a mask of the candidate marks, on average
     ged: Tensor  # squared distance from the peers
     energy: Tensor  # half of the squared distance from the held-out rater
-    roi: Tensor
+    roi: Tensor  # pixels
 
-    @property
-    def positives(self) -> Tensor:
-        """How much the peers mark."""
-        return self.reference
 
-    @property
-    def negatives(self) -> Tensor:
-        """How much the peers leave."""
-        return self.roi - self.reference
-
-    @property
-    def total(self) -> Tensor:
-        """Pixels of the region of interest."""
-        return self.roi
-
-    @property
-    def marked(self) -> Tensor:
-        """How much the candidate marks."""
-        return self.candidate
+class SampleTable(ComparedMasks, _SampleFields):
+    """Distances of candidate and reference, each a distribution of masks; float64 of any one shape."""
 
 
 class SampleEvidence:

@@ -81,6 +81,41 @@ class CrossTable(NamedTuple):
         return self.tp + self.fp
 
 
+class _Compared(Protocol):
+    @property
+    def reference(self) -> Tensor: ...
+    @property
+    def candidate(self) -> Tensor: ...
+    @property
+    def roi(self) -> Tensor: ...
+
+
+class ComparedMasks:
+    """What the rules for undefined scores ask of fields ``reference``, ``candidate`` (what each marks) and ``roi``."""
+
+    __slots__ = ()
+
+    @property
+    def positives(self: _Compared) -> Tensor:
+        """How much the reference marks."""
+        return self.reference
+
+    @property
+    def negatives(self: _Compared) -> Tensor:
+        """Pixels of the region of interest, as no reference is too full."""
+        return self.roi
+
+    @property
+    def total(self: _Compared) -> Tensor:
+        """Pixels of the region of interest."""
+        return self.roi
+
+    @property
+    def marked(self: _Compared) -> Tensor:
+        """How much the candidate marks."""
+        return self.candidate
+
+
 @dataclass(frozen=True)
 class Score:
     """One score.

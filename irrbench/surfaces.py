@@ -29,7 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from irrbench.mask_evidence import Bools, ComparedMasks, Floats, Geometry, MaskMeasure, box_of, check_spacing
+from irrbench.geometry import Bools, Geometry, box_of, check_spacing
+from irrbench.mask_evidence import Floats, MaskMeasure
+from irrbench.scores import ComparedMasks
 
 Ints = NDArray[np.int64]
 Step = tuple[int, ...]

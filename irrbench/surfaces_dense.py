@@ -15,15 +15,8 @@ from torch import Tensor
 
 from irrbench._counting.masks import as_foreground, blank_absent
 from irrbench.folds import Reading
-from irrbench.mask_evidence import (
-    READINGS,
-    TOLERANCE,
-    MaskEvidence,
-    check_pixels,
-    check_ties,
-    check_tolerance,
-    spacings,
-)
+from irrbench.geometry import TOLERANCE, check_pixels, check_tolerance, spacings
+from irrbench.mask_evidence import READINGS, MaskEvidence, check_ties
 from irrbench.patterns import check_shapes, require_tensors
 from irrbench.surfaces import QUANTILE, ROUNDING, SURFACES, SurfaceTable
 

@@ -9,7 +9,7 @@ from skimage.morphology import skeletonize
 
 from irrbench import SegmentationBounds, mask_bounds
 from irrbench.centrelines import centreline
-from irrbench.mask_evidence import Geometry
+from irrbench.geometry import Geometry
 
 from . import reference
 

@@ -13,6 +13,7 @@ PACKAGE = Path(irrbench.__file__).parent
 LAYERS = (
     ("_display", "_counting"),
     ("scores", "folds", "patterns", "upper"),
+    ("geometry",),
     ("mask_evidence", "surfaces", "surfaces_dense", "lesions", "centrelines", "samples", "probabilities"),
     ("evidence",),
     ("bounds", "panels", "agreement", "consensus"),

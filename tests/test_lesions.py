@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irrbench import mask_bounds
+from irrbench.geometry import Geometry
 from irrbench.lesions import count_matches, find_runs, lesions
-from irrbench.mask_evidence import Geometry
 
 from . import reference
 

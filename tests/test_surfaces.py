@@ -6,7 +6,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from irrbench import SegmentationBounds, mask_bounds, surfaces, surfaces_dense
-from irrbench.mask_evidence import CACHE, Geometry, MaskEvidence
+from irrbench.geometry import Geometry
+from irrbench.mask_evidence import CACHE, MaskEvidence
 from irrbench.surfaces import SURFACES, Border, border, distances, measure
 from irrbench.surfaces_dense import DenseSurfaces, surface_evidence
 from tests.surface_cases import FIELDS, KINDS, draw, draw_mask, slow_border, slow_fields, slow_tables

@@ -29,7 +29,7 @@ from irrbench.evaluation.evaluator import Evaluator, split_names
 from irrbench.evaluation.mlflow_sink import MLflowSink
 from irrbench.evaluation.sinks import Sink, tell
 from irrbench.folds import Ties
-from irrbench.mask_evidence import LESION_IOU, TOLERANCE
+from irrbench.geometry import LESION_IOU, TOLERANCE
 from irrbench.metrics.inputs import mean_of_samples, take_out_void
 from irrbench.metrics.state import Aggregate
 from irrbench.scores import DEFAULT_SCORES, EmptyReference

@@ -30,7 +30,7 @@ from irrbench.data.dataset import check_spacings, choice_notes, label_notes
 from irrbench.data.layout import unread
 from irrbench.data.overview import Marks, cautions, count_marks, model_cautions, overview
 from irrbench.data.problems import Problem, count_problems, summarize_problems
-from irrbench.mask_evidence import TOLERANCE
+from irrbench.geometry import TOLERANCE
 from irrbench.plots import DISPLAY_NAMES
 from irrbench.reliability.covariates import check_covariates
 from irrbench.reliability.study import check_exclusions, exclude_by_shares, remark

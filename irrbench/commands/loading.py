@@ -20,7 +20,7 @@ from irrbench.data.io import track
 from irrbench.data.overview import headline, read_as, splits_text
 from irrbench.datasets import load_lidc
 from irrbench.evidence import EVIDENCE
-from irrbench.mask_evidence import TOLERANCE
+from irrbench.geometry import TOLERANCE
 from irrbench.scores import select_scores
 
 if TYPE_CHECKING:

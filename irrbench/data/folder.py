@@ -45,7 +45,7 @@ from irrbench.data.problems import DataError, Problem, many, some_text
 from irrbench.data.rater_data import RaterData
 from irrbench.data.readers import Exif
 from irrbench.data.values import Rule, questioned
-from irrbench.mask_evidence import check_spacing
+from irrbench.geometry import check_spacing
 from irrbench.patterns import MAX_RATERS
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from irrbench._counting.digest import mixed
 from irrbench.bounds import check_rules, option_rules, segmentation_bounds
 from irrbench.evidence import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, pack_tables, unpack_tables
 from irrbench.folds import Ties, readings
-from irrbench.mask_evidence import LESION_IOU, TOLERANCE, check_share, check_spacing, check_tolerance
+from irrbench.geometry import LESION_IOU, TOLERANCE, check_share, check_spacing, check_tolerance
 from irrbench.metrics.base import PatternsMetric
 from irrbench.metrics.inputs import (
     check_sample_shape,
