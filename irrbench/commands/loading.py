@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from irrbench.data import Predictions, RaterData
+    from irrbench.evaluation import Evaluator
     from irrbench.tracking import Run
     from irrbench.training.cell import Tracking
 
@@ -239,20 +240,10 @@ def score_predictions(
     sink.run.log_config(shown)
     options = {"scores": scores, "from_logits": False, "references": False, "spacing_unit": data.unit, **asdict(rules)}
     has_votes = any(score.evidence == "patterns" for score in select_scores(scores))
-    has_probabilities = bool(predictions.packed_probabilities)
-    evaluator = Evaluator("test", sinks=[sink], choose_threshold=has_probabilities and has_votes, **options)
+    chooses = has_votes and bool(predictions.packed_probabilities)
+    evaluator = Evaluator("test", sinks=[sink], choose_threshold=chooses, **options)
     try:
-        for index, image_id in enumerate(track(data.image_ids, total=len(data), label=f"scoring {name}")):
-            has_panel = index < evaluator.panels.num_panels
-            has_samples = "samples" in evaluator.metric.takes
-            found = predictions.probability(index) if has_probabilities else predictions.prediction(index)
-            evaluator.update(
-                torch.from_numpy(found)[None],
-                **references(data, index),
-                image_id=[image_id],
-                image=torch.from_numpy(data.image(index))[None] if has_panel else None,
-                samples=torch.from_numpy(predictions.samples(index))[None] if has_samples else None,
-            )
+        _take_in(evaluator, predictions, label=f"scoring {name}")
         evaluator.finish()
     except BaseException as error:
         sink.run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
@@ -264,6 +255,21 @@ def score_predictions(
     sink.run.drain(limit=600)
     diagrams = {} if evaluator.thresholds is None else evaluator.thresholds.tables()
     return Scored(name, evaluator.table, sink.run, predictions, diagrams)
+
+
+def _take_in(evaluator: Evaluator, predictions: Predictions, *, label: str) -> None:
+    """Hand over each prediction: probabilities where they are kept, samples where they are scored."""
+    data, has_samples = predictions.data, "samples" in evaluator.metric.takes
+    find = predictions.probability if predictions.packed_probabilities else predictions.prediction
+    for index, image_id in enumerate(track(data.image_ids, total=len(data), label=label)):
+        has_panel = index < evaluator.panels.num_panels
+        evaluator.update(
+            torch.from_numpy(find(index))[None],
+            **references(data, index),
+            image_id=[image_id],
+            image=torch.from_numpy(data.image(index))[None] if has_panel else None,
+            samples=torch.from_numpy(predictions.samples(index))[None] if has_samples else None,
+        )
 
 
 def predictions_digest(name: str, predictions: Predictions, rules: Mapping[str, Any]) -> str:

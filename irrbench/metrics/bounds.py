@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,7 @@ from torch import Tensor
 
 from irrbench._counting.digest import mixed
 from irrbench.bounds import check_rules, option_rules, segmentation_bounds
-from irrbench.evidence import CANDIDATES, EVIDENCE, Evidence, RecordedEvidence, pack_tables, unpack_tables
-from irrbench.folds import Ties, readings
+from irrbench.folds import Ties
 from irrbench.geometry import LESION_IOU, TOLERANCE, check_share, check_spacing, check_tolerance
 from irrbench.metrics.base import PatternsMetric
 from irrbench.metrics.inputs import (
@@ -27,11 +26,11 @@ from irrbench.metrics.inputs import (
     no_volume,
     to_labels,
     to_mask,
-    to_probabilities,
 )
-from irrbench.metrics.state import Aggregate, ImageIds, Images, encode
+from irrbench.metrics.recorded import Recorder
+from irrbench.metrics.state import Aggregate, ImageIds, encode
 from irrbench.patterns import VotePatterns, check_labels, check_shapes, probability_tolerance, require_tensors
-from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, SCORES, EmptyReference, select_scores
+from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, EmptyReference, select_scores
 from irrbench.summary import (
     NO_PIXEL,
     bounds_table,
@@ -183,7 +182,12 @@ class SegmentationBounds(PatternsMetric):
     @property
     def takes(self) -> set[str]:
         """What the scores are of, apart from vote patterns."""
-        return {EVIDENCE[kind].takes for kind in self._kinds}
+        return self._recorder.takes
+
+    @property
+    def _recorder(self) -> Recorder:
+        classes = None if self.num_classes is None else self._scored
+        return Recorder(self.scores, self._kinds, self.ties, classes, from_logits=self.from_logits)
 
     @property
     def rules(self) -> dict[str, str]:
@@ -252,7 +256,8 @@ class SegmentationBounds(PatternsMetric):
             parts = {"mask": mask, "probabilities": preds, "samples": drawn}
             given = {} if spacing is None else {"spacing": spacing}
             self._decide_spacing(is_given=spacing is not None)
-            fields = self._record(masks, parts, roi=roi, present=present, **self.options | given)
+            arguments = {"roi": roi, "present": present, "validate": validate, **self.options, **given}
+            fields = self._recorder.record(masks, parts, **arguments)
             classes = [self._with_spacing(classes[0], spacing), *classes[1:]]
         rows = encode(classes, unusable=unusable, image_id=image_id, label=on_label, fields=fields)
         self._keep(rows, masks, image_id)
@@ -373,48 +378,6 @@ class SegmentationBounds(PatternsMetric):
             )
         return unusable | outside
 
-    def _record(self, masks: Tensor, parts: Mapping[str, Tensor | None], **arguments: Any) -> Tensor:
-        """Evidence other than votes as numbers, ``(B, classes * kinds * readings * candidates * fields * R)``."""
-        found = []
-        arguments |= {"validate": self._validates(masks)}
-        preds = {takes: self._prediction(takes, parts[takes], masks.ndim - 2) for takes in self.takes}
-        for c in [None] if self.num_classes is None else self._scored:
-            of_class = masks if c is None else masks == c
-            for kind in self._kinds:
-                pred = preds[EVIDENCE[kind].takes](c)
-                evidence = EVIDENCE[kind].make(of_class, pred, **arguments)
-                packed = [pack_tables(evidence.tables(reading)) for reading in readings(self.ties)]
-                found.append(torch.stack(packed, 1).to(masks.device).flatten(1))
-        return torch.cat(found, 1)
-
-    def _prediction(self, takes: str, part: Tensor | None, num_spatial: int) -> Callable[[int | None], Tensor]:
-        """What evidence takes as prediction, by class (None: binary)."""
-        if part is None:
-            scores = [score for score in self.scores if EVIDENCE[SCORES[score].evidence].takes == takes]
-            shape = "(B, M, *S), as many for each image" if takes == "samples" else "(B, *S)"
-            raise ValueError(f"`{takes}` must be given, {shape}, as {', '.join(scores)} is of {takes}; found None.")
-        if takes == "probabilities":
-            part = to_probabilities(part, from_logits=self.from_logits, num_classes=self.num_classes)
-            if self.num_classes is None:
-                part = drop_channel(part, num_spatial)
-            return lambda c: part if c is None else part[:, c]
-        return lambda c: part if c is None else part == c
-
-    def _evidence(self, images: Images) -> Iterator[dict[str, Evidence]]:
-        """All evidence of each class, by kind."""
-        raters = images.classes[0].num_raters
-        read = readings(self.ties)
-        sizes = [len(read) * len(CANDIDATES) * len(EVIDENCE[kind].table._fields) * raters for kind in self._kinds]
-        parts = iter(images.fields.split(sizes * len(self._scored), 1) if sizes else ())
-        for patterns in (images.classes[c] for c in self._scored):
-            evidence: dict[str, Evidence] = {"patterns": patterns}
-            for kind in self._kinds:
-                shape = (len(read), len(CANDIDATES), len(EVIDENCE[kind].table._fields), raters)
-                packed = next(parts).view(-1, *shape).unbind(1)
-                recorded = {reading: unpack_tables(kind, x) for reading, x in zip(read, packed, strict=True)}
-                evidence[kind] = RecordedEvidence(patterns.present, recorded)
-            yield evidence
-
     def compute(self) -> dict[str, Tensor]:
         """The means over all images of all processes."""
         table = self._table()
@@ -484,7 +447,7 @@ class SegmentationBounds(PatternsMetric):
             self.digests |= zip(images.image_ids, images.digests, strict=True)
             bounds = [
                 segmentation_bounds(evidence, self.computed, ties=self.ties, empty_reference=self.empty_reference)
-                for evidence in self._evidence(images)
+                for evidence in self._recorder.evidence(images)
             ]
             options: dict[str, Any] = {"label": images.label, "rebuilt": self.rebuilt, "class_names": self.class_names}
             table = bounds_table(images.image_ids, images.classes, bounds, unusable=images.unusable, **options)

@@ -32,13 +32,13 @@ def to_mask(preds: Tensor, *, from_logits: bool, threshold: float) -> Tensor:
     return preds > (math.log(threshold / (1 - threshold)) if from_logits else threshold)
 
 
-def to_probabilities(preds: Tensor, *, from_logits: bool, num_classes: int | None) -> Tensor:
+def to_probabilities(preds: Tensor, *, from_logits: bool, is_binary: bool) -> Tensor:
     """Probabilities within [0, 1] out of floating-point predictions; 0 where they are no numbers.
 
     Args:
         preds: ``(B, *S)``, ``(B, 1, *S)``, or of ``C`` classes ``(B, C, *S)``.
         from_logits: whether they are logits: of a sigmoid, of several classes of a softmax.
-        num_classes: ``C``; None for binary masks.
+        is_binary: whether they are of one class.
 
     Raises:
         ValueError: of masks and class numbers.
@@ -50,7 +50,7 @@ def to_probabilities(preds: Tensor, *, from_logits: bool, num_classes: int | Non
         )
     preds = preds.float() if preds.element_size() < 4 else preds
     if from_logits:
-        preds = preds.sigmoid() if num_classes is None else preds.softmax(1)
+        preds = preds.sigmoid() if is_binary else preds.softmax(1)
     return preds.where(preds > 0, 0.0).clamp(max=1)  # NaN is not greater than 0
 
 

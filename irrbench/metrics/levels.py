@@ -131,7 +131,7 @@ class ProbabilityLevels(PatternsMetric):
         masks, roi, present, _ = self._take_out_void(masks, roi, present)
         preds = drop_channel(preds, masks.ndim - 2)
         check_shapes(masks, roi, preds, present)
-        p = to_probabilities(preds, from_logits=self.from_logits, num_classes=None)
+        p = to_probabilities(preds, from_logits=self.from_logits, is_binary=True)
         if not self.from_logits and self._validates(preds):
             check_probabilities(preds.where(preds.isfinite(), 0.0), "preds")
         validate = self._validates(masks)
