@@ -5,14 +5,14 @@ Files, terminal, report and MLflow read this object and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from irrbench.analysis.candidates import Candidates, Resampling, make_candidates, resampling_in_words
+from irrbench.analysis.candidates import Resampling, make_candidates, resampling_in_words
+from irrbench.analysis.remarks import find_cautions, in_words, notes_on_scores, notes_on_tests, of_marks, short
 from irrbench.analysis.subgroups import subgroups_frame
 from irrbench.analysis.tables import (
     alternative_frame,
@@ -26,18 +26,13 @@ from irrbench.analysis.tables import (
     separation_frame,
     unusable_cautions,
 )
-from irrbench.analysis.verdicts import comparisons_frame, failures_frame, share_by_image, verdicts_frame
-from irrbench.evidence import EVIDENCE
+from irrbench.analysis.verdicts import comparisons_frame, failures_frame, verdicts_frame
 from irrbench.folds import Ties
 from irrbench.plots.bands import bound, need_columns, score_columns
-from irrbench.plots.style import DISPLAY_NAMES, model_styles, percent_of
-from irrbench.scores import DETECTION_SCORES, EmptyReference, gain, record
-from irrbench.stats import MIN_GROUPS_FOR_SKEWED_SCORES, MIN_GROUPS_FOR_TESTS, smallest_p
+from irrbench.plots.style import model_styles
+from irrbench.scores import EmptyReference, gain
+from irrbench.stats import MIN_GROUPS_FOR_TESTS
 
-_OF_EMPTY = {
-    "drop": "are undefined there, so that a mark where nobody sees anything costs nothing",
-    "score": "are the best value for no mark there and the worst for any, and mix finding with drawing",
-}
 __all__ = ["Questions", "Resampling", "Results", "build_results", "resampling_in_words"]
 
 
@@ -185,8 +180,8 @@ class Results:
     @property
     def without_empty(self) -> str:
         """The scores, in words, that are undefined where the reference is empty; empty text where none is."""
-        titles = list(dict.fromkeys(_short(score) for score in _of_marks(self.scores)))
-        return _in_words(titles) if titles else ""
+        titles = list(dict.fromkeys(short(score) for score in of_marks(self.scores)))
+        return in_words(titles) if titles else ""
 
     def bounds(self, score: str) -> tuple[float, float]:
         """Floor and ceiling of a score; NaN where the leaderboard has none."""
@@ -211,14 +206,6 @@ class Results:
         """The frames that become files, by name, without empty ones."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "curves"}
         return {name: value for name, value in values.items() if isinstance(value, pd.DataFrame) and len(value)}
-
-
-_HALF_EMPTY = (
-    " A reference that is empty only where ties are read as background counts half, and everybody's score on it is "
-    "that of the other reading."
-)
-_MANY_BLANKS = 0.05  # of the references, from which on distances to a border that is not there are named
-_MUCH = 0.5  # of the way from naive to average rater, above which a blank mask makes a normalized score say little
 
 
 class Questions(NamedTuple):
@@ -298,6 +285,8 @@ def build_results(
     reasons = {score: normalize(candidates, score)[ceiling].reason for score in candidates.scores}
     no_shares = {score: reason for score, reason in reasons.items() if reason}
     names, first = list(tables), next(iter(tables.values()))
+    rules: dict[str, Any] = {"ties": asked.ties, "empty_reference": asked.empty_reference}
+    cautions = find_cautions(first, candidates, of_models, **rules)
     offset = len(candidates.roles) - len(candidates.models)
     return Results(
         leaderboard=leaderboard,
@@ -316,10 +305,10 @@ def build_results(
         seeds=seeds_frame(candidates),
         subgroups=subgroups,
         no_shares=no_shares,
-        cautions=tuple(filter(None, [candidates.resampling.caution, *_cautions(first, candidates, of_models, asked)])),
+        cautions=tuple(filter(None, [candidates.resampling.caution, *cautions])),
         copies=tuple(copies),
         above_majority=tuple(name for name in leaks if name not in copies),
-        notes=(*_notes_on_scores(first, candidates, no_shares), *_notes_on_tests(candidates, asked)),
+        notes=(*notes_on_scores(first, candidates, no_shares), *notes_on_tests(candidates, asked.margins)),
         members={
             candidates.names[place]: tuple(names[member - offset] for member in candidates.members[place])
             for place in candidates.models
@@ -328,131 +317,3 @@ def build_results(
         level=candidates.resampling.level,
         is_descriptive=candidates.resampling.spread_over_raters,
     )
-
-
-def _cautions(
-    table: pd.DataFrame, candidates: Candidates, of_models: Sequence[Mapping[str, str]], asked: Questions
-) -> Iterator[str]:
-    """What makes numbers mean something else than they seem to: models that may have seen the masks, the raters."""
-    yield from (f"{name}: {text}" for found in of_models for name, text in found.items())
-    yield from _caution_on_blanks(candidates)
-    is_empty, rule = table["empty"] > 0, asked.empty_reference
-    titles = [_short(score) for score in _of_marks(candidates.scores) if record(score).takes_empty or rule == "drop"]
-    if is_empty.any() and titles:
-        yield (
-            f"{percent_of(table['empty'].mean())} of the references mark nothing (on {is_empty.sum()} of {len(table)} "
-            f"images). Values of {_in_words(titles)} {_OF_EMPTY[rule]}: read them with "
-            f"{_in_words([record(score).title for score in DETECTION_SCORES])}."
-            + (_HALF_EMPTY if asked.ties == "average" and (table["tied"] > 0)[is_empty].any() else "")
-        )
-    rated = _numbers_of_raters(table)
-    if len(set(rated)) > 1:
-        yield (
-            f"Images have {min(rated)} to {max(rated)} raters. The same mask usually scores higher on the majority of "
-            "more raters, so neither ceilings nor models compare between images, subgroups or data sets with different "
-            f"numbers of raters. The row '{DISPLAY_NAMES['ceiling_of_two']}' does not depend on that number."
-        )
-
-
-def _of_marks(scores: Sequence[str]) -> list[str]:
-    """Those that are undefined where the reference is empty, but for detection."""
-    return [score for score in scores if score not in DETECTION_SCORES and record(score).needs_positives]
-
-
-def _short(score: str) -> str:
-    return record(score).title.partition(" (")[0]
-
-
-def _caution_on_blanks(candidates: Candidates) -> Iterator[str]:
-    """Who is at the diagonal on a relevant share of the references, having marked nothing where they mark something."""
-    distances = [score for score in candidates.folds if record(score).is_distance]
-    if not distances:
-        return
-    score, blank = distances[0], list(candidates.members[candidates.place("blank")])[:1]
-    is_blank = candidates.folds[score] == candidates.folds[score][:, :, blank]
-    places = (candidates.place("ceiling"), *candidates.models) if candidates.counted(score).any() else ()
-    of = {place: float(np.nanmean(share_by_image(candidates, score, is_blank, place))) for place in places}
-    found = [f"{candidates.names[p]} on {percent_of(part)}" for p, part in of.items() if part >= _MANY_BLANKS]
-    if found:
-        yield (
-            f"A mask without marks is as far as the diagonal of the image: {', '.join(found)} of the references that "
-            f"mark something. Values of {_in_words([record(score).title for score in distances])} there say who marks "
-            "nothing, not how far borders are."
-        )
-
-
-def _in_words(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-def _numbers_of_raters(table: pd.DataFrame) -> list[int]:
-    """Of the images that have bounds."""
-    return [int(number) for number in table["n_raters"] if number >= 2]
-
-
-def _notes_on_scores(table: pd.DataFrame, candidates: Candidates, no_shares: Mapping[str, str]) -> Iterator[str]:
-    """Which scores are not normalized or not defined everywhere, and what the ceiling of two raters is."""
-    yield from (f"No normalized {score}: {reason}." for score, reason in no_shares.items())
-    blank = candidates.place("blank")
-    for score in (score for score in candidates.scores if score not in no_shares):
-        if record(score).one_sided:
-            is_mask = EVIDENCE[record(score).evidence].takes == "mask"
-            how = "marking more, or less, avoids" if is_mask else "the same guess for all pixels avoids"
-            error = f"it sees one kind of error, which {how}"
-            yield f"The normalized {score} says little alone: {error}."
-        elif normalize(candidates, score)[blank].value > _MUCH:
-            reached = percent_of(normalize(candidates, score)[blank].value)
-            why = ", as the background counts" * record(score).counts_background
-            yield f"The normalized {score} says little{why}: a blank mask is at {reached}."
-    voteless = [score for score in candidates.scores if record(score).evidence != "patterns"]
-    if voteless:
-        yield f"No best possible mask for {', '.join(voteless)}: the search needs a score that is a function of votes."
-    if set(_numbers_of_raters(table)) == {2}:
-        yield "Images have two raters: each is scored on the other alone, so the ceiling is the agreement of the pair."
-    images = len(candidates.image_ids)
-    by_count: dict[int, list[str]] = {}
-    for score in candidates.scores:
-        by_count.setdefault(int(candidates.counted(score).sum()), []).append(score)
-    for defined, scores in by_count.items():
-        if defined < images:
-            verb = "is" if len(scores) == 1 else "are"
-            yield f"{_in_words(scores)} {verb} defined on {defined} of {images} scored images."
-
-
-def _notes_on_tests(candidates: Candidates, asked: Questions) -> Iterator[str]:
-    """What data, configuration and number of resamples leave without an answer."""
-    options, models = candidates.resampling, candidates.models
-    groups = len(set(candidates.groups))
-    if groups == 1:
-        yield "One image or group: there is no interval and no test."
-    elif groups < MIN_GROUPS_FOR_SKEWED_SCORES:
-        yield (
-            f"Only {groups} independent images or groups: below {MIN_GROUPS_FOR_SKEWED_SCORES}, intervals of skewed "
-            "scores are too short."
-        )
-    if not set(asked.margins or {}) & set(candidates.scores):
-        main = candidates.scores[0]
-        example = 1 if record(main).is_distance else 0.02 if record(main).digits <= 3 else 0.001
-        yield (
-            "No margin is declared, so non-inferiority to the average rater is not tested: set statistics.margins, "
-            f"such as {{{main}: {example}}}, before looking at the results."
-        )
-    single = [candidates.names[place] for place in models if len(candidates.members[place]) == 1]
-    if options.spread_over_seeds and single:
-        yield (
-            f"Trained from one seed only, so the spread between seeds is unknown: {', '.join(single)}. Train several "
-            "(seeds: [0, 1, 2])."
-        )
-    pairs, groups = max(len(models), len(models) * (len(models) - 1) // 2), max(groups, 2)
-    if 2 * pairs * smallest_p(groups, options.resamples, method=options.method) >= 1 - options.level:
-        yield (
-            f"{pairs} comparisons of {len(models)} models on {groups} images or groups cannot become significant with "
-            f"{options.resamples} resamples, however large the differences: raise statistics.resamples, or use "
-            "Student's intervals."
-        )
-    if not candidates.folds:
-        yield (
-            "No alternative annotator test: these results come from a version that did not store scores on each "
-            "rater's reference; score the models again."
-        )
