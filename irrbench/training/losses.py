@@ -1,19 +1,28 @@
-"""Losses of a network's logits against labels that may be soft, inside the region of interest.
+"""Losses of a network's logits against labels, inside the region of interest.
 
-A new loss is a function of logits, label and ROI and one more entry in :data:`LOSSES`; ``train.loss`` names it.
+A new loss is a class with keyword options and one more entry in :data:`LOSSES`. Formulas and sources of all:
+docs/definitions.md, "Losses".
 
 Axes: ``B`` images, ``S`` pixels of one image. Logits and labels are ``(B, 1, *S)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+from irrbench._settings import nearest
+from irrbench.training.classes import arguments_of
+from irrbench.training.own_loss import make_own_loss
+from irrbench.training.robust_losses import GeneralizedCrossEntropy, NoiseRobustDice, SymmetricCrossEntropy, TLoss
+from irrbench.training.roi_loss import RoiLoss, check_number
+
+SOFT_LABELS = ("soft",)  # label strategies whose labels may lie between 0 and 1
+_VOID = -1  # the label that segmentation-models-pytorch is told to ignore
 
 
 def bce(logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
@@ -47,19 +56,214 @@ def dice_bce(logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
     return bce(logits, label, roi) + dice(logits, label, roi)
 
 
-LOSSES: dict[str, Loss] = {"dice_bce": dice_bce, "bce": bce, "dice": dice}
+class CrossEntropy(RoiLoss):
+    """:func:`bce`."""
+
+    def _value(self, logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
+        return bce(logits, label, roi)
 
 
-def select_loss(name: str) -> Loss:
-    """The loss of this name.
+class Dice(RoiLoss):
+    """:func:`dice`."""
+
+    def _value(self, logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
+        return dice(logits, label, roi)
+
+
+class DiceCrossEntropy(RoiLoss):
+    """:func:`dice_bce`."""
+
+    def _value(self, logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
+        return dice_bce(logits, label, roi)
+
+
+class Focal(RoiLoss):
+    """Focal loss, ``-(1 - p_t) ** gamma log p_t``, the mean over the pixels of the ROI; 0 without any.
+
+    ``p_t`` is the probability of the label's class; labels are 0 or 1.
+
+    Args:
+        gamma: 0 (cross entropy), or 1 and more; below 1 the gradient is infinite where a prediction is surely right.
+        alpha: weight of lesion pixels from 0 to 1, that of the background is ``1 - alpha``; no weights if null.
+
+    Source: Lin et al. 2017, *Focal loss for dense object detection*, doi 10.1109/ICCV.2017.324; computed by
+    segmentation-models-pytorch.
+    """
+
+    def __init__(self, *, gamma: float = 2.0, alpha: float | None = None) -> None:
+        super().__init__()
+        from segmentation_models_pytorch.losses import FocalLoss  # noqa: PLC0415 (seconds)
+
+        gamma = check_number("gamma", gamma, "0, or a number of 1 or more", low=0 if gamma == 0 else 1)
+        if alpha is not None:
+            alpha = check_number("alpha", alpha, "null, or a number from 0 to 1", low=0, high=1)
+        self._sum = FocalLoss("binary", gamma=gamma, alpha=alpha, ignore_index=_VOID, reduction="sum")
+
+    def _value(self, logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
+        total: Tensor = self._sum(logits, label.masked_fill(~roi, _VOID))
+        return total / roi.sum().clamp_min(1)
+
+
+class Tversky(RoiLoss):
+    """Tversky loss, ``1 - TP / (TP + alpha FP + beta FN)`` of the batch as a whole.
+
+    Soft labels are taken as in :func:`dice`, whose values it has for ``alpha = beta = .5`` without the 1 in the
+    denominator. It is 0, without a gradient, in a batch without a mark.
+
+    Args:
+        alpha: weight of false positives, .3 as advised by the paper.
+        beta: weight of false negatives, .7 there.
+
+    Source: Salehi et al. 2017, *Tversky loss function for image segmentation using 3D fully convolutional deep
+    networks*, doi 10.1007/978-3-319-67389-9_44; computed by segmentation-models-pytorch.
+    """
+
+    def __init__(self, *, alpha: float = 0.3, beta: float = 0.7) -> None:
+        super().__init__()
+        from segmentation_models_pytorch.losses import TverskyLoss  # noqa: PLC0415 (seconds)
+
+        alpha = check_number("alpha", alpha, "a number of 0 or more", low=0)
+        beta = check_number("beta", beta, "a number of 0 or more", low=0)
+        self._batch = TverskyLoss("binary", alpha=alpha, beta=beta, ignore_index=_VOID)
+
+    def _value(self, logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
+        loss: Tensor = self._batch(logits, label.masked_fill(~roi, _VOID))
+        return loss
+
+
+class Lovasz(RoiLoss):
+    """Lovasz hinge, the convex surrogate of 1 - IoU; 0 without pixels in the ROI. Labels are 0 or 1.
+
+    Args:
+        per_image: the mean over images in place of the batch as a whole.
+
+    Source: Berman et al. 2018, *The Lovasz-softmax loss*, doi 10.1109/CVPR.2018.00464; computed by
+    segmentation-models-pytorch, in single precision.
+    """
+
+    def __init__(self, *, per_image: bool = False) -> None:
+        super().__init__()
+        from segmentation_models_pytorch.losses import LovaszLoss  # noqa: PLC0415 (seconds)
+
+        if not isinstance(per_image, bool):
+            raise ValueError(f"per_image must be true or false; found {per_image!r}.")
+        self._hinge = LovaszLoss("binary", per_image=per_image, ignore_index=_VOID)
+
+    def _value(self, logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
+        loss: Tensor = self._hinge(logits.float(), label.float().masked_fill(~roi, _VOID))
+        return loss.to(logits.dtype)
+
+
+class LossKind(NamedTuple):
+    """A loss of :data:`LOSSES`.
+
+    Attributes:
+        make: its class, with keyword options alone.
+        takes_soft: whether its formula is defined for labels between 0 and 1.
+        source: where the formula is from.
+    """
+
+    make: type[RoiLoss]
+    takes_soft: bool
+    source: str
+
+
+LOSSES: dict[str, LossKind] = {
+    "dice_bce": LossKind(DiceCrossEntropy, takes_soft=True, source="cross entropy plus dice"),
+    "bce": LossKind(CrossEntropy, takes_soft=True, source="cross entropy"),
+    "dice": LossKind(Dice, takes_soft=True, source="Wang et al. 2023, arXiv 2303.16296"),
+    "focal": LossKind(Focal, takes_soft=False, source="Lin et al. 2017, doi 10.1109/ICCV.2017.324"),
+    "tversky": LossKind(Tversky, takes_soft=True, source="Salehi et al. 2017, doi 10.1007/978-3-319-67389-9_44"),
+    "lovasz": LossKind(Lovasz, takes_soft=False, source="Berman et al. 2018, doi 10.1109/CVPR.2018.00464"),
+    "gce": LossKind(GeneralizedCrossEntropy, takes_soft=False, source="Zhang and Sabuncu 2018, arXiv 1805.07836"),
+    "sce": LossKind(SymmetricCrossEntropy, takes_soft=True, source="Wang et al. 2019, doi 10.1109/ICCV.2019.00041"),
+    "nr_dice": LossKind(NoiseRobustDice, takes_soft=True, source="Wang et al. 2020, doi 10.1109/TMI.2020.3000314"),
+    "t_loss": LossKind(TLoss, takes_soft=True, source="Gonzalez-Jimenez et al. 2023, doi 10.1007/978-3-031-43898-1_68"),
+}
+
+
+def make_loss(
+    name: str = "dice_bce", *, class_path: str | None = None, init_args: Mapping[str, Any] | None = None
+) -> RoiLoss:
+    """A loss: a module with ``forward(logits, label, roi)``, each ``(B, 1, *S)``, whose value is a scalar.
+
+    Args:
+        name: among :data:`LOSSES`; a title alone where there is a ``class_path``.
+        class_path: import path of a user's class in its place, see :class:`irrbench.training.own_loss.OwnLoss`.
+        init_args: options of the loss, or arguments of the class.
+
+    Raises:
+        ValueError: if there is no such loss, option or class, with the nearest; or for an option's wrong value.
+
+    Example:
+        >>> make_loss("gce", init_args={"q": 0.5})
+        GeneralizedCrossEntropy()
+        >>> make_loss("gce", init_args={"p": 0.5})
+        Traceback (most recent call last):
+        ...
+        ValueError: init_args of loss gce: unknown option 'p'. Known are q.
+    """
+    options = dict(init_args or {})
+    if class_path is not None:
+        return make_own_loss(class_path, options)
+    kind = _kind(name)
+    known = arguments_of(kind.make) or []
+    for option in options:
+        if option not in known:
+            raise ValueError(f"init_args of loss {name}: unknown option {option!r}. {nearest(option, known)}")
+    try:
+        return kind.make(**options)
+    except ValueError as error:
+        raise ValueError(f"init_args of loss {name}: {error}") from error
+
+
+def check_loss(
+    name: str,
+    *,
+    class_path: str | None = None,
+    init_args: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
+) -> None:
+    """Refuse a loss that cannot be made, or that does not take the labels; a user's class is taken at its word.
+
+    Args:
+        name: as of :func:`make_loss`.
+        class_path: as of :func:`make_loss`.
+        init_args: as of :func:`make_loss`.
+        labels: label strategies that it will be trained on, such as ``majority``.
+
+    Raises:
+        ValueError: as :func:`make_loss`; or if a label may lie between 0 and 1 and the loss is not defined for these.
+
+    Example:
+        >>> check_loss("gce", labels=["majority", "rater:anna"])
+    """
+    make_loss(name, class_path=class_path, init_args=init_args)
+    soft = [label for label in labels if label in SOFT_LABELS]
+    if soft and class_path is None and not LOSSES[name].takes_soft:
+        taking = ", ".join(other for other, kind in LOSSES.items() if kind.takes_soft)
+        raise ValueError(
+            f"loss {name} takes labels that are 0 or 1, and the label {soft[0]!r} lies between them. Take one of the "
+            f"losses {taking} for it, or another label such as majority."
+        )
+
+
+def _kind(name: str) -> LossKind:
+    if name not in LOSSES:
+        raise ValueError(f"There is no loss {name!r} among {', '.join(LOSSES)}. {nearest(name, LOSSES)}")
+    return LOSSES[name]
+
+
+def select_loss(name: str) -> RoiLoss:
+    """The loss of this name, with its usual options.
 
     Raises:
         ValueError: if there is none, with those that there are.
 
     Example:
-        >>> select_loss("dice_bce") is dice_bce
-        True
+        >>> select_loss("dice_bce")
+        DiceCrossEntropy()
     """
     if name not in LOSSES:
         raise ValueError(f"train.loss must be one of {', '.join(LOSSES)}; found {name!r}.")
-    return LOSSES[name]
+    return make_loss(name)
