@@ -91,41 +91,6 @@ class Resampling:
         return self.generalize in ("seeds", "all")
 
 
-def resampling_in_words(resampling: Resampling, *, unit: str) -> str:
-    """How the intervals were made.
-
-    Args:
-        resampling: the options.
-        unit: what is resampled: images, or groups of images.
-
-    Example:
-        >>> resampling_in_words(Resampling(), unit="images")
-        "95%, Hall's, by the spread and skewness over images"
-        >>> resampling_in_words(Resampling(interval="student", generalize="raters"), unit="images")
-        "a description, no 95% interval: Student's, by the spread over images and over raters (each left out)"
-    """
-    how = {
-        "hall": "Hall's, by the spread and skewness",
-        "student": "Student's, by the spread",
-        "expanded": "bootstrap quantiles widened as Student's",
-        "percentile": "bootstrap quantiles",
-        "bca": "bias-corrected and accelerated bootstrap quantiles",
-    }[resampling.method]
-    if resampling.method in ("hall", "student"):
-        seeds, raters = "over seeds", "over raters (each left out)"
-        units = [f"over {unit}"] + [seeds] * resampling.spread_over_seeds + [raters] * resampling.spread_over_raters
-    else:
-        how = f"{how}, {resampling.resamples} paired resamples"
-        units = [f"of {unit}"] + ["of seeds"] * resampling.spread_over_seeds
-    *first, last = units
-    what = (
-        f"a description, no {resampling.level:.0%} interval:"
-        if resampling.spread_over_raters
-        else f"{resampling.level:.0%},"
-    )
-    return f"{what} {how} {' and '.join([', '.join(first), last] if first else [last])}"
-
-
 @dataclass(frozen=True, eq=False)
 class Candidates:
     """Tables per image, in one order of images.
@@ -212,39 +177,56 @@ class Candidates:
         """Means over images, ``(A,)``."""
         return self._ratios(score, lambda sums: (sums[:, :-1], sums[:, -1:]))
 
+    def units(self, places: Sequence[int]) -> Floats:
+        """Weights ``(M, A)`` of which each row picks one candidate."""
+        return np.eye(len(self.names))[list(places)]
+
+    def contrast(self, score: str, weights: Floats) -> Ratios:
+        """Weighted sums of the candidates' means, in the score's own unit.
+
+        Args:
+            score: which.
+            weights: ``(M, A)``; a candidate with weight 0 may lack the score.
+        """
+        # Column after column in memory: numpy's sums over groups differ in the last digit with the layout.
+        return self._ratios(score, lambda sums: (np.asfortranarray(_weighted(sums, weights)), sums[:, -1:]))
+
     def differences(self, score: str, one: Sequence[int], other: Sequence[int]) -> Ratios:
         """Paired differences of means, one candidate less the other, in the score's own unit."""
-
-        def parts(sums: Floats) -> tuple[Floats, Floats]:
-            # Sums of equal columns may differ in the last digit: such a difference is 0.
-            difference = sums[:, one] - sums[:, other]
-            return np.where(np.abs(difference) < _ROUNDING, 0.0, difference), sums[:, -1:]
-
-        return self._ratios(score, parts)
+        return self.contrast(score, self.units(one) - self.units(other))
 
     def advantages(self, score: str, one: Sequence[int], other: Sequence[int]) -> Ratios:
         """The same differences as gains: above 0 where the one is better than the other."""
-        found = self.differences(score, one, other)
-        return replace(found, top=gain(score, found.top), samples=gain(score, found.samples))
+        return in_gains(score, self.differences(score, one, other))
 
-    def normalized(self, score: str) -> Ratios:
-        """Normalized scores, ``(A,)``, whether the floor is below the ceiling or not."""
-        floor, ceiling = [self.place("floor")], [self.place("ceiling")]
-        return self._ratios(score, lambda sums: (sums[:, :-1] - sums[:, floor], sums[:, ceiling] - sums[:, floor]))
+    def normalized(self, score: str, weights: Floats | None = None) -> Ratios:
+        """Normalized scores, ``(A,)``, whether the floor is below the ceiling or not.
 
-    def normalized_interval(self, score: str) -> tuple[Floats, Floats]:
-        """Low and high ends of the normalized scores' intervals, each ``(A,)``.
+        Args:
+            score: which.
+            weights: ``(M, A)``, each row of sum 1: the ``M`` normalized scores of weighted means of candidates.
+        """
+        weights, floor = self._weights(weights), self.units([self.place("floor")])
+        gap = self.units([self.place("ceiling")]) - floor
+        return self._ratios(score, lambda sums: (_weighted(sums, weights - floor), _weighted(sums, gap)))
+
+    def normalized_interval(self, score: str, weights: Floats | None = None) -> tuple[Floats, Floats]:
+        """Low and high ends of the normalized scores' intervals, each ``(A,)``, or ``(M,)`` of weighted means.
 
         They never contradict the intervals of the differences: a candidate whose lead over the naive rater is negative
         throughout lies at 0 or below. The ratio's own interval may not, for models far outside with few groups.
         """
-        low, high = self.interval(self.normalized(score))
-        everybody = list(range(len(self.names)))
+        low, high = self.interval(self.normalized(score, weights))
         for role, at in (("floor", 0.0), ("ceiling", 1.0)):
-            least, most = self.interval(self.advantages(score, everybody, [self.place(role)]))
+            over = self.contrast(score, self._weights(weights) - self.units([self.place(role)]))
+            least, most = self.interval(in_gains(score, over))
             low = np.where((least > 0) & (low < at), at, low)
             high = np.where((most < 0) & (high > at), at, high)
         return np.minimum(low, high), high
+
+    def _weights(self, weights: Floats | None) -> Floats:
+        """Weights, by default those that leave each candidate as it is."""
+        return np.eye(len(self.names)) if weights is None else weights
 
     def _ratios(self, score: str, parts: _Parts) -> Ratios:
         """Ratios of what a function makes of sums over images."""
@@ -314,6 +296,21 @@ class Candidates:
         if weights is None:
             return np.stack([part.mean(axis=-1) for part in parts], axis=-1)
         return np.stack([(part * w).sum(axis=-1) for part, w in zip(parts, weights, strict=True)], axis=-1)
+
+
+def _weighted(sums: Floats, weights: Floats) -> Floats:
+    """Weighted sums over candidates, ``(., A + 1)`` and ``(M, A)`` to ``(., M)``; NaN where one that counts is NaN."""
+    values = sums[:, :-1]
+    lacking = np.isnan(values)
+    found = np.where(lacking, 0.0, values) @ weights.T
+    found[(lacking @ (weights != 0).T) > 0] = np.nan
+    # Sums of equal columns may differ in the last digit: such a difference is 0.
+    return np.where(np.abs(found) < _ROUNDING, 0.0, found)
+
+
+def in_gains(score: str, ratios: Ratios) -> Ratios:
+    """Differences of a score as gains: above 0 where the one is better than the other."""
+    return replace(ratios, top=gain(score, ratios.top), samples=gain(score, ratios.samples))
 
 
 def make_candidates(

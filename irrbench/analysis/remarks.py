@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from irrbench.analysis.candidates import Candidates
+from irrbench.analysis.candidates import Candidates, Resampling
 from irrbench.analysis.tables import normalize
 from irrbench.analysis.verdicts import share_by_image
 from irrbench.evidence import EVIDENCE
@@ -173,3 +173,38 @@ def notes_on_tests(candidates: Candidates, margins: Mapping[str, float] | None) 
             "No alternative annotator test: these results come from a version that did not store scores on each "
             "rater's reference; score the models again."
         )
+
+
+def resampling_in_words(resampling: Resampling, *, unit: str) -> str:
+    """How the intervals were made.
+
+    Args:
+        resampling: the options.
+        unit: what is resampled: images, or groups of images.
+
+    Example:
+        >>> resampling_in_words(Resampling(), unit="images")
+        "95%, Hall's, by the spread and skewness over images"
+        >>> resampling_in_words(Resampling(interval="student", generalize="raters"), unit="images")
+        "a description, no 95% interval: Student's, by the spread over images and over raters (each left out)"
+    """
+    how = {
+        "hall": "Hall's, by the spread and skewness",
+        "student": "Student's, by the spread",
+        "expanded": "bootstrap quantiles widened as Student's",
+        "percentile": "bootstrap quantiles",
+        "bca": "bias-corrected and accelerated bootstrap quantiles",
+    }[resampling.method]
+    if resampling.method in ("hall", "student"):
+        seeds, raters = "over seeds", "over raters (each left out)"
+        units = [f"over {unit}"] + [seeds] * resampling.spread_over_seeds + [raters] * resampling.spread_over_raters
+    else:
+        how = f"{how}, {resampling.resamples} paired resamples"
+        units = [f"of {unit}"] + ["of seeds"] * resampling.spread_over_seeds
+    *first, last = units
+    what = (
+        f"a description, no {resampling.level:.0%} interval:"
+        if resampling.spread_over_raters
+        else f"{resampling.level:.0%},"
+    )
+    return f"{what} {how} {' and '.join([', '.join(first), last] if first else [last])}"

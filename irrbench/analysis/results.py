@@ -11,8 +11,18 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from irrbench.analysis.candidates import Resampling, make_candidates, resampling_in_words
-from irrbench.analysis.remarks import find_cautions, in_words, notes_on_scores, notes_on_tests, of_marks, short
+from irrbench.analysis.candidates import Resampling, make_candidates
+from irrbench.analysis.recipes import biases_frame, equivalents_frame, recipes_frame
+from irrbench.analysis.remarks import (
+    find_cautions,
+    in_words,
+    notes_on_scores,
+    notes_on_tests,
+    of_marks,
+    resampling_in_words,
+    short,
+)
+from irrbench.analysis.robustness import Trained, find_curves, robustness_frame, tolerance_frame
 from irrbench.analysis.subgroups import subgroups_frame
 from irrbench.analysis.tables import (
     alternative_frame,
@@ -33,7 +43,7 @@ from irrbench.plots.style import model_styles
 from irrbench.scores import EmptyReference, gain
 from irrbench.stats import MIN_GROUPS_FOR_TESTS
 
-__all__ = ["Questions", "Resampling", "Results", "build_results", "resampling_in_words"]
+__all__ = ["Questions", "Resampling", "Results", "Trained", "build_results", "resampling_in_words"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +61,11 @@ class Results:
         separation: which score separates models.
         seeds: spread between seeds.
         subgroups: a leaderboard for each ``column`` and ``subgroup``, with ``n_groups``, ``cut`` and ``warning``.
+        robustness: score over the dose of label noise, one row a recipe, noise and dose, with its model's ``name``.
+        tolerance: what noise each recipe stands, one row a recipe and noise.
+        recipes: pairs of recipes at each noise and dose.
+        biases: biased beside unbiased noise.
+        equivalents: the doses of noise that cost as much as other labels.
         thresholds: of models with probabilities, see :meth:`irrbench.ProbabilityLevels.curve`, with ``name`` and the
             threshold that is ``used``.
         reliability: likewise, see :meth:`irrbench.ProbabilityLevels.reliability`.
@@ -90,6 +105,11 @@ class Results:
     separation: pd.DataFrame = field(default_factory=pd.DataFrame)
     seeds: pd.DataFrame = field(default_factory=pd.DataFrame)
     subgroups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    robustness: pd.DataFrame = field(default_factory=pd.DataFrame)
+    tolerance: pd.DataFrame = field(default_factory=pd.DataFrame)
+    recipes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    biases: pd.DataFrame = field(default_factory=pd.DataFrame)
+    equivalents: pd.DataFrame = field(default_factory=pd.DataFrame)
     thresholds: pd.DataFrame = field(default_factory=pd.DataFrame)
     reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
     no_shares: Mapping[str, str] = field(default_factory=dict)
@@ -136,12 +156,24 @@ class Results:
         return [str(name) for name in self.leaderboard.loc[self.leaderboard["role"] == "model", "name"]]
 
     @property
+    def noisy(self) -> frozenset[str]:
+        """Models whose labels were spoilt on purpose: none of them is a candidate for the best model."""
+        frame = self.robustness
+        return frozenset(map(str, frame.loc[frame["dose"] > 0, "name"])) if len(frame) else frozenset()
+
+    @property
+    def rivals(self) -> list[str]:
+        """Models that may be the best, in the leaderboard's order: without label noise, where there are such."""
+        return [name for name in self.models if name not in self.noisy] or self.models
+
+    @property
     def best(self) -> dict[str, Any] | None:
         """The leaderboard's row of the model with the best main score; None where no model has one.
 
-        Copies of the raters' masks are left out, unless there is nothing else.
+        Models with noisy labels, and copies of the raters' masks, are left out, unless there is nothing else.
         """
-        rows = self.leaderboard[self.leaderboard["role"] == "model"].dropna(subset=[self.score])
+        rows = self.leaderboard[self.leaderboard["name"].isin(self.rivals)].dropna(subset=[self.score])
+        rows = rows[rows["role"] == "model"]
         rows = rows[~rows["name"].isin(self.copies)] if set(rows["name"]) - set(self.copies) else rows
         if rows.empty:
             return None
@@ -243,6 +275,7 @@ def build_results(
     questions: Questions | None = None,
     models: Mapping[str, str] | None = None,
     blind: pd.DataFrame | None = None,
+    trained: Mapping[str, Trained] | None = None,
 ) -> Results:
     """Make all frames, from one set of resamples.
 
@@ -253,6 +286,8 @@ def build_results(
         questions: margins and subgroups.
         models: model by the name of its table, where several tables are seeds of one model.
         blind: per-image table of a prediction that is made without the images.
+        trained: by model, how it was trained; where any labels are noisy, there are tables of robustness, and pairs of
+            models are compared at the same noise and dose only.
 
     Returns:
         ``leaderboard``: upper, majority, ceilings, models by rank (mean of the first score), floors; for each score its
@@ -288,10 +323,13 @@ def build_results(
     rules: dict[str, Any] = {"ties": asked.ties, "empty_reference": asked.empty_reference}
     cautions = find_cautions(first, candidates, of_models, **rules)
     offset = len(candidates.roles) - len(candidates.models)
+    trained = trained or {}
+    curves = find_curves(candidates, trained)
+    alike = {name: (one.noise, one.dose) if one.is_noisy else () for name, one in trained.items()}
     return Results(
         leaderboard=leaderboard,
         per_image=per_image_frame(candidates, unusable),
-        comparisons=comparisons_frame(candidates),
+        comparisons=comparisons_frame(candidates, alike),
         verdicts=verdicts_frame(candidates, asked.margins, copies=copies),
         failures=failures_frame(candidates, asked.failure),
         alternative=alternative_frame(
@@ -304,6 +342,11 @@ def build_results(
         separation=separation_frame(candidates),
         seeds=seeds_frame(candidates),
         subgroups=subgroups,
+        robustness=robustness_frame(candidates, trained, curves),
+        tolerance=tolerance_frame(candidates, curves, (asked.margins or {}).get(candidates.scores[0])),
+        recipes=recipes_frame(candidates, curves),
+        biases=biases_frame(candidates, curves),
+        equivalents=equivalents_frame(candidates, trained, curves),
         no_shares=no_shares,
         cautions=tuple(filter(None, [candidates.resampling.caution, *cautions])),
         copies=tuple(copies),

@@ -10,9 +10,9 @@ Axes: ``M`` models.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,8 +31,13 @@ BETTER, NON_INFERIOR = "better than the average rater", "non-inferior to the ave
 ABOVE_FLOOR, EQUIVALENT = "better than the naive rater", "equivalent to the average rater"
 
 
-def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
+def comparisons_frame(candidates: Candidates, alike: Mapping[str, Hashable] | None = None) -> pd.DataFrame:
     """Each model against ceiling and floor and against each other model, with Holm's correction within each family.
+
+    Args:
+        candidates: models and bounds.
+        alike: by model, what both models of a pair must have in common, such as noise and dose of the labels; all pairs
+            if not given.
 
     Returns:
         ``name``, ``versus``, ``score``, ``difference``, ``low``, ``high``, two-sided ``p``, ``p_holm`` and ``verdict``
@@ -41,40 +46,25 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
         ``floor`` and ``ceiling``, and the difference in units of ceiling - floor, ``normalized_difference`` (positive
         where ``name`` is better).
     """
-    options = candidates.resampling
-    families = [[(model, candidates.place(role)) for model in candidates.models] for role in ("ceiling", "floor")]
-    families.append(list(combinations(candidates.models, 2)))
+    models, known = candidates.models, alike or {}
+    families = [[(model, candidates.place(role)) for model in models] for role in ("ceiling", "floor")]
+    keys = {model: known.get(candidates.names[model]) for model in models}
+    families.append([(one, other) for one, other in combinations(models, 2) if keys[one] == keys[other]])
     frames = []
     for score in candidates.scores:
-        means, bounds = candidates.means(score).estimates, bound_means(candidates, score)
-        is_withheld = bool(_why_no_test(candidates, score))
-        is_known = not normalize(candidates, score)[candidates.place("ceiling")].reason
-        gap = bounds["ceiling"] - bounds["floor"] if is_known else math.nan
-        better, worse = ("above", "below") if record(score).higher_is_better else ("better", "worse")
+        means, bounds, gap = (
+            candidates.means(score).estimates,
+            bound_means(candidates, score),
+            find_gap(candidates, score),
+        )
         for pairs in filter(None, families):
             one, other = (list(side) for side in zip(*pairs, strict=True))
             ratios = candidates.differences(score, one, other)
-            low, high = difference_interval(candidates, score, ratios)
-            p = p_two_sided(ratios, method=options.method)
-            p = np.full_like(p, math.nan) if options.spread_over_raters else p
-            p_holm = holm(p)
-            verdict = _first_true(
-                (np.isnan(ratios.estimates), "undefined"),
-                (np.full(len(p), is_withheld), NO_VERDICT),
-                (~(p_holm < 1 - options.level), "not distinguishable"),
-                (gain(score, ratios.estimates) > 0, better),
-                otherwise=worse,
-            )
             columns = {
                 "name": [candidates.names[i] for i in one],
                 "versus": [candidates.names[i] for i in other],
                 "score": score,
-                "difference": ratios.estimates,
-                "low": low,
-                "high": high,
-                "p": p,
-                "p_holm": p_holm,
-                "verdict": verdict,
+                **compare(candidates, score, ratios),
                 "value": means[one],
                 "versus_value": means[other],
                 **bounds,
@@ -82,6 +72,32 @@ def comparisons_frame(candidates: Candidates) -> pd.DataFrame:
             }
             frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
+
+
+def compare(candidates: Candidates, score: str, ratios: Ratios) -> dict[str, Any]:
+    """Columns of differences ``(M,)`` that are one family of tests: interval, p-values and verdict."""
+    options = candidates.resampling
+    low, high = difference_interval(candidates, score, ratios)
+    p = p_two_sided(ratios, method=options.method)
+    p = np.full_like(p, math.nan) if options.spread_over_raters else p
+    p_holm = holm(p)
+    better, worse = ("above", "below") if record(score).higher_is_better else ("better", "worse")
+    verdict = _first_true(
+        (np.isnan(ratios.estimates), "undefined"),
+        (np.full(len(p), bool(why_no_test(candidates, score))), NO_VERDICT),
+        (~(p_holm < 1 - options.level), "not distinguishable"),
+        (gain(score, ratios.estimates) > 0, better),
+        otherwise=worse,
+    )
+    found = {"difference": ratios.estimates, "low": low, "high": high}
+    return {**found, "p": p, "p_holm": p_holm, "verdict": verdict}
+
+
+def find_gap(candidates: Candidates, score: str) -> float:
+    """Mean ceiling less mean floor; NaN where there is no normalized score."""
+    bounds = bound_means(candidates, score)
+    is_known = not normalize(candidates, score)[candidates.place("ceiling")].reason
+    return bounds["ceiling"] - bounds["floor"] if is_known else math.nan
 
 
 def _first_true(*cases: tuple[NDArray[np.bool_], str], otherwise: str) -> list[str]:
@@ -225,7 +241,7 @@ def _worst_gain(candidates: Candidates, score: str) -> float:
 
 def _why_no_verdict(candidates: Candidates, score: str) -> str:
     """Why no model has a verdict on a score, or empty."""
-    if reason := _why_no_test(candidates, score):
+    if reason := why_no_test(candidates, score):
         return reason
     title = record(score).title
     if record(score).one_sided:
@@ -235,7 +251,7 @@ def _why_no_verdict(candidates: Candidates, score: str) -> str:
     return f"a blank mask has a better {title} than the naive rater" if blank_beats_floor(candidates, score) else ""
 
 
-def _why_no_test(candidates: Candidates, score: str) -> str:
+def why_no_test(candidates: Candidates, score: str) -> str:
     """Why no test of a score means anything here, or empty."""
     if candidates.resampling.spread_over_raters:
         return "the spread over raters is described, not tested"

@@ -1,0 +1,107 @@
+"""Curves over doses, linear between them: their area, and the dose at which they fall below 0.
+
+No curve is taken to fall steadily. ``D`` doses, from low to high.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from irrbench.stats import Floats
+
+
+class Crossing(NamedTuple):
+    """The dose at which a curve first falls below 0.
+
+    Attributes:
+        dose: 0 where it is below from the first dose on, infinite where it is not below anywhere.
+        low: where the lower end of the curve's band first falls below 0; likewise.
+        high: where its upper end does.
+        largest: the largest dose.
+    """
+
+    dose: float
+    low: float
+    high: float
+    largest: float
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the curve starts at 0 or above and falls below 0."""
+        return 0 < self.dose < math.inf
+
+    def in_words(self) -> str:
+        """The dose and its interval as text; of a dose beyond the largest one that was tested, only that.
+
+        Example:
+            >>> Crossing(0.8, 0.4, 1.3, largest=4.0).in_words()
+            '0.8 (0.4 to 1.3)'
+            >>> Crossing(math.inf, 2.1, math.inf, largest=4.0).in_words()
+            '>4 (2.1 to >4)'
+            >>> Crossing(math.inf, math.inf, math.inf, largest=4.0).in_words()
+            '>4'
+        """
+        dose, low, high = (f">{self.largest:g}" if math.isinf(end) else f"{round(end, 2):.2g}" for end in self[:3])
+        return dose if low == dose == high else f"{dose} ({low} to {high})"
+
+
+def trapezoid_weights(doses: Sequence[float]) -> Floats:
+    """Weights ``(D,)`` of sum 1 that give the mean of a curve over its doses, by the trapezoid rule.
+
+    Example:
+        >>> trapezoid_weights([0, 1, 4])
+        array([0.125, 0.5  , 0.375])
+    """
+    steps = np.diff(np.asarray(doses, float))
+    if not len(steps):
+        return np.ones(1)
+    return np.asarray((np.append(steps, 0) + np.append(0, steps)) / (2 * steps.sum()))
+
+
+def first_below(doses: Sequence[float], values: Floats) -> float:
+    """The dose at which a curve first falls below 0: 0 where it begins there, infinite where it never does.
+
+    Args:
+        doses: ``(D,)``.
+        values: ``(D,)``; the ends of a band may be infinite.
+
+    Example:
+        >>> first_below([0, 1, 2], np.array([0.2, 0.1, -0.1]))
+        1.5
+        >>> first_below([0, 1], np.array([-0.2, 0.1])), first_below([0, 1], np.array([0.2, 0.0]))
+        (0.0, inf)
+    """
+    below = np.flatnonzero(values < 0)
+    if not len(below):
+        return math.inf
+    place = int(below[0])
+    if place == 0:
+        return 0.0
+    (left, right), (before, after) = doses[place - 1 : place + 1], values[place - 1 : place + 1]
+    part = 1.0 if math.isinf(before) else before / (before - after)
+    return float(left + (right - left) * part)
+
+
+def crossing(doses: Sequence[float], values: Floats, low: Floats, high: Floats) -> Crossing:
+    """Where a curve and the ends of its band ``(D,)`` first fall below 0."""
+    dose, least, most = (first_below(doses, curve) for curve in (values, low, high))
+    return Crossing(dose, least, most, largest=float(doses[-1]))
+
+
+def first_of_the_rest(doses: Sequence[float], holds: Sequence[bool]) -> float:
+    """The smallest dose from which on something holds at all doses; NaN where it does not at the largest.
+
+    Example:
+        >>> first_of_the_rest([0.5, 1, 2, 4], [True, False, True, True])
+        2.0
+    """
+    found = math.nan
+    for dose, is_so in zip(reversed(doses), reversed(holds), strict=True):
+        if not is_so:
+            break
+        found = float(dose)
+    return found
