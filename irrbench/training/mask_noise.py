@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects
 from scipy.ndimage import label as label_components
 
-from irrbench.training.outlines import fill_outlines, kept_corners, trace_outlines, vertex_importance
+from irrbench.training.outlines import Outline, fill_outlines, trace_outlines
 
 Mask = NDArray[np.bool_]  # (*S)
 AtStrength = Callable[[float], Mask]
@@ -168,18 +168,21 @@ def shift(mask: Mask, rng: np.random.Generator) -> AtStrength:
 
 
 def simplify(mask: Mask, rng: np.random.Generator) -> AtStrength:
-    """Each outline becomes a polygon of the same area whose sides lie within ``strength`` pixels of the outline.
+    """Outlines become polygons of the same area, with fewer corners the larger the tolerance; three are left at least.
 
-    Three corners are left at least. Volumes are simplified slice by slice along their first axis, as people draw them.
+    The tolerance of an outline, how far from its sides a corner may lie that is left out, is ``strength`` pixels times
+    a number from .5 to 1.5. Volumes are simplified slice by slice along their first axis, as people draw them.
 
-    Source: Douglas and Peucker 1973, doi 10.3138/FM57-6770-U75U-7727, from a random corner; then scaled to the area.
+    Source: Douglas and Peucker 1973, doi 10.3138/FM57-6770-U75U-7727, from a random corner on.
     """
     planes = mask.reshape(-1, *mask.shape[-2:])
-    outlines = [[(points, vertex_importance(points, rng)) for points in trace_outlines(plane)] for plane in planes]
+    outlines = [
+        [(Outline.ranked(points, rng), rng.uniform(0.5, 1.5)) for points in trace_outlines(plane)] for plane in planes
+    ]
 
     def at(strength: float) -> Mask:
         drawn = [
-            fill_outlines([kept_corners(*outline, tolerance=strength) for outline in of_plane], plane.shape)
+            fill_outlines([outline.simplified(factor * strength) for outline, factor in of_plane], plane.shape)
             for of_plane, plane in zip(outlines, planes, strict=True)
         ]
         return np.stack(drawn).reshape(mask.shape)

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from irrbench.convert.shapes import fill_windows
+from irrbench.convert.shapes import fill_polygon
 
 Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
 _STEPS = np.array([[0, 1], [1, 0], [0, -1], [-1, 0]])  # y, x: along the upper, right, lower and left side of a pixel
 _STARTS = np.array([[0, 0], [0, 1], [1, 1], [1, 0]])  # y, x of the corner of a pixel where that side begins
 _MARGIN = 2  # pixels
+_TINY = 1e-9
 _MOST_SCALED = 2.0  # a polygon that crosses itself may have hardly any area
 
 
@@ -56,28 +58,60 @@ def trace_outlines(mask: Mask) -> list[Points]:
     return outlines
 
 
-def vertex_importance(points: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+class Outline(NamedTuple):
+    """A closed line that can be simplified.
+
+    Attributes:
+        points: ``(N, 2)``.
+        importance: ``(N,)``, up to which tolerance a corner is kept.
+        area: inside of it.
+    """
+
+    points: Points
+    importance: NDArray[np.float64]
+    area: float
+
+    @classmethod
+    def ranked(cls, points: Points, rng: np.random.Generator) -> Outline:
+        """Rank the corners from a random one on, see :func:`rank_corners`."""
+        first = int(rng.integers(len(points)))
+        importance = np.roll(rank_corners(np.roll(points, -first, axis=0)), first)
+        return cls(points, importance, abs(_area(points)[0]))
+
+    def simplified(self, tolerance: float) -> Points:
+        """The corners whose importance is above a tolerance, three at least, moved so that the area stays."""
+        third = np.partition(self.importance, -3)[-3]
+        polygon = self.points[self.importance > min(tolerance, np.nextafter(third, 0))]
+        area, centre = _area(polygon)
+        if not area:
+            return np.asarray(polygon)
+        return np.asarray(centre + (polygon - centre) * min(_MOST_SCALED, math.sqrt(self.area / abs(area))))
+
+
+def rank_corners(points: Points) -> NDArray[np.float64]:
     """Up to which tolerance the simplification of Douglas and Peucker keeps each corner of a closed outline, ``(N,)``.
 
-    It begins with a random corner and the one farthest from it; these two are always kept, and so is a third.
+    It begins with the first corner and the one farthest from it, which are always kept.
 
     Source: Douglas and Peucker 1973, doi 10.3138/FM57-6770-U75U-7727.
+
+    Example:
+        >>> rank_corners(np.array([[0, 0], [4, 0], [4, 1], [5, 1], [5, 4]], float)).round(2).tolist()
+        [inf, 2.5, 0.71, 0.73, inf]
     """
-    first = int(rng.integers(len(points)))
-    closed = np.concatenate([points[first:], points[: first + 1]])
-    far = int(np.hypot(*(closed - closed[0]).T).argmax())
+    closed = np.concatenate([points, points[:1]])
+    far = int(np.hypot(*(points - points[0]).T).argmax())
     found = np.full(len(closed), np.inf)
-    parts = [(0, far, np.inf), (far, len(closed) - 1, np.inf)]
+    parts = [(0, far, np.inf), (far, len(points), np.inf)]
     while parts:
         start, end, limit = parts.pop()
-        if end - start < 2:
-            continue
-        away = _distances(closed[start + 1 : end], closed[start], closed[end])
-        middle = start + 1 + int(away.argmax())
-        # A corner is reached only where those before it are kept.
-        found[middle] = min(limit, float(away.max()))
-        parts += [(start, middle, found[middle]), (middle, end, found[middle])]
-    return np.roll(found[:-1], first)
+        if end - start > 1:
+            away = _distances(closed[start + 1 : end], closed[start], closed[end])
+            middle = start + 1 + int(away.argmax())
+            # A corner is reached only where those before it are kept.
+            found[middle] = min(limit, float(away.max()))
+            parts += [(start, middle, found[middle]), (middle, end, found[middle])]
+    return found[:-1]
 
 
 def _distances(points: Points, start: Points, end: Points) -> NDArray[np.float64]:
@@ -88,24 +122,13 @@ def _distances(points: Points, start: Points, end: Points) -> NDArray[np.float64
     return np.asarray(np.hypot(*(points - start - share[:, None] * along).T))
 
 
-def kept_corners(points: Points, importance: NDArray[np.float64], *, tolerance: float) -> Points:
-    """The corners whose importance is above a tolerance, three at least, scaled to the area of the outline."""
-    third = np.sort(importance)[-3]
-    polygon = points[(importance > tolerance) | (importance >= third)]
-    area, centre = _area(polygon)
-    if not area:
-        return polygon
-    scale = min(_MOST_SCALED, math.sqrt(abs(_area(points)[0] / area)))
-    return np.asarray(centre + (polygon - centre) * scale)
-
-
 def _area(points: Points) -> tuple[float, Points]:
-    """Signed area and centre of mass; the mean corner where the area is 0."""
+    """Signed area and centre of mass; of an area of 0 the mean corner."""
     x, y = (points - points[0]).T
     after_x, after_y = np.roll(x, -1), np.roll(y, -1)
     cross = x * after_y - after_x * y
     area = float(cross.sum() / 2)
-    if abs(area) < 1e-9:
+    if abs(area) < _TINY:
         return 0.0, np.asarray(points.mean(0))
     centre = np.array([((x + after_x) * cross).sum(), ((y + after_y) * cross).sum()]) / (6 * area)
     return area, np.asarray(points[0] + centre)
@@ -119,8 +142,10 @@ def fill_outlines(outlines: Sequence[Points], shape: tuple[int, ...]) -> Mask:
         [[0, 1, 1, 0]]
     """
     canvas = np.zeros([side + 2 * _MARGIN for side in shape], bool)
-    # Moved, as outlines within the first pixel would be taken for shares of the image's sides.
-    moved = [points + _MARGIN for points in outlines]
-    for window, inside in fill_windows(moved, canvas.shape) if moved else ():
-        canvas[window] ^= inside
+    if outlines:
+        # One line through all of them: what leads from one to the next is passed in both directions, which cancels.
+        # It is moved, as a line within the first pixel would be taken for shares of the image's sides.
+        back = [points[:1] for points in outlines]
+        parts = [part for points, start in zip(outlines, back, strict=True) for part in (points, start)]
+        fill_polygon(np.concatenate([*parts, *back[-2::-1]]) + _MARGIN, canvas)
     return canvas[tuple(slice(_MARGIN, _MARGIN + side) for side in shape)].copy()

@@ -17,17 +17,26 @@ def slow_iou(clean, noisy):
     return common / union
 
 
+def blobs(number, *, spots=3, seed=0):
+    """Masks of one large and several small lesions."""
+    random, masks = np.random.default_rng(seed), []
+    places = [(y, x) for y in (4, 12, 20, 28, 36, 44) for x in (4, 12, 20, 28, 36)][:spots]
+    for _ in range(number):
+        mask = blob(centre=random.uniform(20, 25, 2), radius=random.uniform(4, 9), lobes=random.uniform(0, 0.3))
+        for place in places:
+            mask |= blob(centre=place, radius=random.uniform(1.5, 3.5))
+        masks.append(mask)
+    return masks
+
+
+def keyed(masks):
+    return [(mask.astype(np.float32), None, (7, 0, i)) for i, mask in enumerate(masks)]
+
+
 @pytest.mark.parametrize("name", NOISE_MODELS)
 def test_calibrated_labels_have_the_dose(name):
-    random = np.random.default_rng(0)
-    masks = []
-    for _ in range(120):
-        mask = blob(centre=random.uniform(15, 25, 2), radius=random.uniform(4, 9), lobes=random.uniform(0, 0.3))
-        for corner in ((4, 4), (43, 35), (4, 35)):
-            mask |= blob(centre=corner, radius=random.uniform(1.5, 3))
-        masks.append(mask)
-    labels = [(mask.astype(np.float32), None, (7, 0, i)) for i, mask in enumerate(masks)]
-    noise = named(name, masks)
+    masks = blobs(120, spots=20)
+    labels, noise = keyed(masks), named(name, masks)
     for found in calibrate(labels, noise, [0.5, 1, 2], unit=0.15):
         scores = [slow_iou(label, spoil(label, noise, found.strength, key)) for label, _, key in labels]
         assert np.mean(scores) == pytest.approx(found.label_iou, abs=1e-9)
