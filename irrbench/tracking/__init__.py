@@ -9,9 +9,19 @@ A call on a :class:`Run` is recorded once, as the name of a function in :mod:`ir
 """
 
 from irrbench.tracking.calls import palette_beside
+from irrbench.tracking.dose_curves import log_dose_curves
 from irrbench.tracking.records import RunAddress
 from irrbench.tracking.run import Run
 from irrbench.tracking.store import DEFAULT_TRACKING_URI, chart_link, open_store
 from irrbench.tracking.view import save_chart_view
 
-__all__ = ["DEFAULT_TRACKING_URI", "Run", "RunAddress", "chart_link", "open_store", "palette_beside", "save_chart_view"]
+__all__ = [
+    "DEFAULT_TRACKING_URI",
+    "Run",
+    "RunAddress",
+    "chart_link",
+    "log_dose_curves",
+    "open_store",
+    "palette_beside",
+    "save_chart_view",
+]

@@ -53,7 +53,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CREATING = frozenset({"create", "bounds", "bounds_line", "bounds_table"})  # two at once would create two runs
+CREATING = frozenset(
+    {"create", "bounds", "bounds_line", "bounds_table", "dose_bounds"}
+)  # two at once would create two runs
 
 Tags = Mapping[str, str] | None
 Point = tuple[str, float, int, int]  # key, value, time in milliseconds, step

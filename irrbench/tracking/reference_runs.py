@@ -50,7 +50,7 @@ def bounds(
         data: fields of the data set, see :func:`irrbench.tracking.calls.describe_dataset`; MLflow's filter of data sets
             would hide the bounds without them.
     """
-    pair = _reference_runs(run, split, digest)
+    pair = find_pair(run, split, digest)
     pair.log_rules(call_keys(run, rules))
     pair.give_names(rules, digest)
     if data is not None:
@@ -63,17 +63,17 @@ def bounds_line(
     run: StoredRun, split: str, digest: str, ceiling: Mapping[str, float], floor: Mapping[str, float], *, last_step: int
 ) -> None:
     """Draw the bounds of a split up to a step, and at every step of the model; see :meth:`ReferenceRuns.log`."""
-    pair = _reference_runs(run, split, digest)
+    pair = find_pair(run, split, digest)
     pair.log(call_keys(run, ceiling), call_keys(run, floor), last_step=last_step, model=run)
 
 
 @call
 def bounds_table(run: StoredRun, *, split: str, digest: str, role: str, payload: Payload) -> None:
     """Write each image's bounds into the reference run of a role, where the models have their scores."""
-    table(_reference_runs(run, split, digest).runs[role], split=call_name(run, split), payload=payload)
+    table(find_pair(run, split, digest).runs[role], split=call_name(run, split), payload=payload)
 
 
-def _reference_runs(run: StoredRun, split: str, digest: str) -> ReferenceRuns:
+def find_pair(run: StoredRun, split: str, digest: str) -> ReferenceRuns:
     """Return the reference runs of a model's run; what is logged into them gets the call's time, and the model's names.
 
     A digest stands for one split, so whatever a model's run calls a split, its reference runs call it that too.
@@ -143,10 +143,10 @@ class ReferenceRuns:
         one step beside each other. Undefined values are left out.
         """
         lines = [key for key in {*ceiling, *floor} if not key.startswith("test/")]
-        steps = {key: {last_step, *(_steps_of(model, key) if model else ())} for key in lines}
+        steps = {key: {last_step, *(steps_of(model, key) if model else ())} for key in lines}
         for run, values in ((self.ceiling, ceiling), (self.floor, floor)):
             finite = {key: value for key, value in values.items() if math.isfinite(value)}
-            new = {key: {0, *steps.get(key, ())} - _steps_of(run, key) for key in finite}
+            new = {key: {0, *steps.get(key, ())} - steps_of(run, key) for key in finite}
             log_points(run, [(key, finite[key], run.created, step) for key in new for step in sorted(new[key])])
 
     def log_rules(self, rules: Mapping[str, Any]) -> None:
@@ -175,7 +175,8 @@ class ReferenceRuns:
             run.client.update_run(run.run_id, name=name)
 
 
-def _steps_of(run: StoredRun, key: str) -> set[int]:
+def steps_of(run: StoredRun, key: str) -> set[int]:
+    """Return the steps at which a run has a metric."""
     return {point.step for point in run.client.get_metric_history(run.run_id, key)}
 
 

@@ -25,6 +25,7 @@ from irrbench._display import hide_in_command, hide_secrets
 from irrbench.tracking import files
 from irrbench.tracking.connection import StoredRun
 from irrbench.tracking.delivery import Delivery, delivery_for
+from irrbench.tracking.doses import dose_bounds, supersede
 from irrbench.tracking.processes import own_process
 from irrbench.tracking.records import Payload, Request, RunAddress
 from irrbench.tracking.reference_runs import bounds, bounds_line, bounds_table
@@ -124,6 +125,8 @@ class Run:
     join_bounds = _recorded(stored.join)
     log_bounds = _recorded(bounds)
     log_bounds_line = _recorded(bounds_line)
+    log_dose_bounds = _recorded(dose_bounds)
+    supersede = _recorded(supersede)
     log_results = _recorded(stored.results)
     save_view = _recorded(view)
     save_first_view = _recorded(first_view)

@@ -1,5 +1,7 @@
 """The saved chart view of an experiment: bars for test, lines for validation, all runs, best first.
 
+A grid with label noise has its score over the dose in front.
+
 MLflow keeps a shared view in an experiment tag as the state of its own page, deflated and in base64. The format is
 internal to MLflow: everything here is best effort and never fails a run.
 """
@@ -21,6 +23,7 @@ from irrbench.scores import DEFAULT_SCORES, SCORES, base_score, record
 from irrbench.tracking.artifacts import open_artifacts
 from irrbench.tracking.calls import call
 from irrbench.tracking.connection import StoredRun
+from irrbench.tracking.doses import CELL_DOSE, DOSE_KEY, ROBUSTNESS
 from irrbench.tracking.files import LOGGED_IMAGES_TAG
 from irrbench.tracking.refusals import is_refusal
 from irrbench.tracking.store import BOUNDS_TAG, NOTE_TAG, RESULT_TAGS, ROLE_TAG, VIEW_KEY, VIEW_TAG, view_fragment
@@ -29,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 MAX_TAG = 20_000
 LINK_TEXT = "Charts: models between naive rater and average rater"
+DOSES_TEXT = "Charts: score over the dose of label noise"
 OWN_VIEW = MappingProxyType({LINK_TEXT: VIEW_KEY})
 MAX_RUNS = 200
 MAX_RUNS_WITH_PICTURES = 20  # each costs a request
@@ -45,8 +49,10 @@ X_AXIS = {"xAxisKey": "step", "xAxisScaleType": "linear", "selectedXAxisMetricKe
 Y_AXIS = {"yAxisKey": "metric", "yAxisExpressions": [], "scaleType": "linear", "range": {}}
 SMOOTHING = {"lineSmoothness": 0, "useGlobalLineSmoothing": False}
 MAX_SETS, MAX_FILTER = 12, 600  # data sets and rules with views of their own; characters that their filters add
+NOISE_FIT = "_noise_fit"
 OTHER_FORMS = ("_normalized", "_floor", "_ceiling", "_majority", "_upper")
 BAR_HEIGHT = 18  # pixels a run
+DOSE_HEIGHT = 560  # pixels: the naive rater lies far below, and lines of recipes close to each other
 _OWN_LINK = re.compile(r"(- )?\[Charts: [^\]]*\]\(#/experiments/[^)]*viewStateShareKey=irrbench")
 _PICTURE_NAME = re.compile(r"images/(?P<key>.+?)[+%]step[+%](?P<step>\d+)[+%]")
 
@@ -102,11 +108,14 @@ def update_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str])
     keys, pictures = chart_keys(logged, scores), logged_pictures(client, runs)
     hidden = [key for key in sorted(logged) if _says_little(key, keys)]
     models = sum(run.data.tags[ROLE_TAG] == "model" for run in runs)
-    state = view_state(keys, scores[0], pictures, hidden=hidden, runs=models)
+    state = with_doses(view_state(keys, scores[0], pictures, hidden=hidden, runs=models), logged, scores[0])
     while len(encode(state)) > MAX_TAG - MAX_FILTER:
         keys = keys[: len(keys) // 2]
-        state = view_state(keys, scores[0], {}, runs=models)
-    _save(client, experiment_id, state, bounds_sets(runs))
+        state = with_doses(view_state(keys, scores[0], {}, runs=models), logged, scores[0])
+    filtered = _views_of_sets(state, bounds_sets(runs))
+    if curve_keys(logged, scores[0]):
+        filtered = {DOSES_TEXT: (f"{VIEW_KEY}-doses", of_curves(state)), **filtered}
+    _save(client, experiment_id, state, filtered)
 
 
 def bounds_sets(runs: Iterable[Any]) -> dict[str, str]:
@@ -129,18 +138,34 @@ def bounds_sets(runs: Iterable[Any]) -> dict[str, str]:
 def _says_little(key: str, drawn: Collection[str]) -> bool:
     """Whether the chart that MLflow makes of a key says nothing beside the drawn ones: counts, and other forms."""
     stem = key.rpartition("_")[0]
+    if key in {DOSE_KEY, CELL_DOSE, "noise/reached", "noise/label_iou"}:
+        return True
     return key.endswith(("/n_images", "epoch")) or (key not in drawn and stem in drawn and key.endswith(OTHER_FORMS))
 
 
-def _save(client: Any, experiment_id: str, state: dict[str, Any], sets: Mapping[str, str] | None = None) -> None:
-    """Save a view, and the same for each data set with its rules; put links on top of the experiment's description."""
+def _views_of_sets(state: dict[str, Any], sets: Mapping[str, str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return a view for each data set with its rules, with its key, by what its link says."""
+    return {
+        f"Charts: {name}": (
+            f"{VIEW_KEY}-{entry.rpartition(':')[2][:8]}",
+            state | {"searchFilter": f"tags.`{BOUNDS_TAG}` LIKE '%{entry}%'"},
+        )
+        for name, entry in sets.items()
+    }
+
+
+def _save(
+    client: Any,
+    experiment_id: str,
+    state: dict[str, Any],
+    others: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType({}),
+) -> None:
+    """Save a view, and others with their keys; put links to all on top of the experiment's description."""
     client.set_experiment_tag(experiment_id, VIEW_TAG, encode(state))
     links = dict(OWN_VIEW)
-    for name, entry in (sets or {}).items():
-        key = f"{VIEW_KEY}-{entry.rpartition(':')[2][:8]}"
-        own = state | {"searchFilter": f"tags.`{BOUNDS_TAG}` LIKE '%{entry}%'"}
+    for text, (key, own) in others.items():
         client.set_experiment_tag(experiment_id, f"{VIEW_TAG.rpartition('.')[0]}.{key}", encode(own))
-        links[f"Charts: {name}"] = key
+        links[text] = key
     note = client.get_experiment(experiment_id).tags.get(NOTE_TAG, "")
     wanted = linked_note(note, experiment_id, links)
     if wanted != note:
@@ -196,7 +221,8 @@ def chart_keys(metric_keys: Iterable[str], scores: Sequence[str]) -> list[str]:
     for key in set(metric_keys):
         split, *rest = key.split("/")
         named = [scores.index(part) for part in rest if part in scores]
-        if named:
+        named += [0] if rest and rest[-1] == f"{scores[0]}{NOISE_FIT}" else []
+        if named and split != ROBUSTNESS:
             ranked.append((_section_rank(split), split, named[0], key))
     return [key for *_, key in sorted(ranked)]
 
@@ -214,7 +240,8 @@ def view_state(
         runs: how many models there are; bars of many need higher cards.
     """
     headline = f"{main} between floor and ceiling"
-    sections = {key: headline if main in key.split("/") else key.split("/")[0] for key in keys}
+    of_main = {main, f"{main}{NOISE_FIT}"}
+    sections = {key: headline if of_main & {*key.split("/")} else key.split("/")[0] for key in keys}
     names = sorted(set(sections.values()), key=lambda name: (name != headline, _section_rank(name), name))
     charts = [
         _card("BAR", key, section, metricKey=key)
@@ -274,3 +301,53 @@ def _card(kind: str, key: str, section: str, **options: Any) -> dict[str, Any]:
 
 def _identity(name: str) -> str:
     return f"irrbench-{re.sub('[^a-z0-9]+', '-', name.lower())}"
+
+
+# A grid with label noise.
+
+
+def with_doses(state: dict[str, Any], logged: Collection[str], main: str) -> dict[str, Any]:
+    """Return a view with charts of the score over the dose of noise in front; without such metrics the view itself.
+
+    Runs with curves come first, because MLflow draws the first hundred runs, and lists them in this order in legends.
+
+    Args:
+        state: of the view.
+        logged: keys of metrics.
+        main: the main score.
+    """
+    curves, name = curve_keys(logged, main), f"{main} over the dose of noise"
+    axis = {**X_AXIS, "xAxisKey": "metric", "selectedXAxisMetricKey": DOSE_KEY, "displayPoints": True}
+    charts = [_card("LINE", key, name, metricKey=key, **axis, **Y_AXIS, **SMOOTHING) for key in curves]
+    if {CELL_DOSE, f"test/{main}"} <= set(logged):
+        ends = {axis: {"key": key, "type": "METRIC"} for axis, key in (("xaxis", CELL_DOSE), ("yaxis", f"test/{main}"))}
+        charts.append(_card("SCATTER", f"test/{main} over dose", name, **ends))
+    if not charts:
+        return state
+    section = {**SECTION, "uuid": _identity(name), "name": name, "columns": 2, "cardHeight": DOSE_HEIGHT}
+    return {
+        **state,
+        **({"orderByKey": f"metrics.`{curves[0]}`"} if curves else {}),
+        "compareRunCharts": [*charts, *state["compareRunCharts"]],
+        "compareRunSections": [section, *state["compareRunSections"]],
+    }
+
+
+def curve_keys(logged: Iterable[str], main: str) -> list[str]:
+    """Return the keys of a score over the doses of each noise.
+
+    >>> curve_keys(["robustness/flip/iou", "robustness/dose", "test/iou"], "iou")
+    ['robustness/flip/iou']
+    """
+    return sorted(key for key in logged if key.startswith(f"{ROBUSTNESS}/") and key.endswith(f"/{main}"))
+
+
+def of_curves(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a view with doses that shows runs with curves, and the bounds, alone; other sections are closed."""
+    first, *others = state["compareRunSections"]
+    return {
+        **state,
+        "searchFilter": f"tags.`{ROLE_TAG}` != 'model'",
+        "compareRunCharts": [chart for chart in state["compareRunCharts"] if chart["type"] != "SCATTER"],
+        "compareRunSections": [first, *(section | {"display": False} for section in others)],
+    }

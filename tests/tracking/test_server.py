@@ -13,6 +13,7 @@ import pytest
 
 from irrbench.commands.main import main
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, save_chart_view
+from irrbench.tracking.dose_curves import log_dose_curves
 from irrbench.tracking.reference_runs import ReferenceRuns
 from irrbench.tracking.server import local_server
 from tests.callbacks.outages import free_port
@@ -22,6 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),  # inside MLflow
 ]
 SCORES = ("iou", "f1")
+RECIPES = {"ce": 0.7, "gce": 0.68}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
@@ -115,6 +117,24 @@ def test_the_link_opens_charts_of_models_between_floor_and_ceiling(server, tmp_p
     lines = re.findall(r'<path class="js-line"[^>]*stroke: rgb\((\d+), (\d+), (\d+)\)', page)
     assert ("0", "0", "0") in lines
     assert ("136", "136", "136") in lines
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_scores_over_the_dose_of_noise_are_lines_over_the_dose_itself(server, tmp_path) -> None:
+    address, uri = server
+    doses = (0.0, 0.5, 4.0)
+    rows = [{"recipe": r, "noise": "flip", "dose": d, "iou": top - d / 10} for r, top in RECIPES.items() for d in doses]
+    where = {"tracking_uri": uri, "experiment": "doses in a browser", "digest": "9c"}
+    runs = log_dose_curves(pd.DataFrame(rows), "iou", **where, bounds=(0.1, 0.65))
+    assert runs["gce"].drain(limit=120) == 0
+    client, experiment_id = open_store(uri, "doses in a browser")
+    assert save_chart_view(client, experiment_id, scores=SCORES)
+    page = dump_page(chart_link(address, experiment_id), tmp_path / "profile", until="js-line")
+    assert ">robustness/flip/iou" in page
+    assert ">robustness/dose" in page  # the axis
+    colours = set(re.findall(r'<path class="js-line"[^>]*stroke: (rgb\([^)]*\))', page))
+    assert len(colours) == 2 + len(RECIPES)
+    assert {"rgb(0, 0, 0)", "rgb(136, 136, 136)"} < colours
 
 
 def dump_page(address: str, profile: Path, *, until: str) -> str:

@@ -10,7 +10,7 @@ from irrbench.scores import SCORES as SCORES_BY_NAME
 from irrbench.tracking import Run, save_chart_view
 from irrbench.tracking.calls import metrics
 from irrbench.tracking.reference_runs import ReferenceRuns
-from irrbench.tracking.view import MAX_TAG, chart_keys, decode, encode, linked_note, parse_name, view_state
+from irrbench.tracking.view import MAX_TAG, chart_keys, decode, encode, linked_note, parse_name, view_state, with_doses
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -207,3 +207,37 @@ def test_data_sets_and_rules_of_one_experiment_have_views_of_their_own(store) ->
     save_chart_view(store.client, store.experiment_id, scores=SCORES)
     again = store.client.get_experiment(store.experiment_id).tags["mlflow.note.content"]
     assert again.splitlines() == [*note, "", "My words."]
+
+
+def test_a_view_without_noise_is_what_it_was(store) -> None:
+    logged = ["test/iou", "val/iou", "val/iou_normalized", "train/iou", "train/loss", "epoch"]
+    state = view_state(chart_keys(logged, SCORES), "iou", {})
+    assert with_doses(state, logged, "iou") is state
+    log_model(store, "val", "test")
+    save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    tags = store.client.get_experiment(store.experiment_id).tags
+    assert [key for key in tags if "sharedViewState" in key] == [TAG]
+    assert tags[TAG] == encode(view_state(["test/iou", "test/f1", "val/iou", "val/f1"], "iou", {}, runs=1))
+
+
+def test_a_grid_that_is_still_running_shows_a_dot_for_each_model(store) -> None:
+    for dose, value in ((0.0, 0.7), (2.0, 0.6)):
+        run = log_model(store, "val")
+        run.log_scores({"test/iou": value, "noise/dose": dose}, step=0)
+        assert run.drain() == 0
+    save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    first, *others = saved(store)["compareRunCharts"]
+    assert (first["type"], first["runsCountToCompare"]) == ("SCATTER", 100)
+    assert first["metricSectionId"] == saved(store)["compareRunSections"][0]["uuid"]
+    assert saved(store)["orderByKey"] == "metrics.`test/iou`"
+    assert "SCATTER" not in {chart["type"] for chart in others}
+
+
+def test_labels_that_are_learnt_by_heart_are_a_line_beside_the_main_score() -> None:
+    keys = chart_keys(["train/iou_noise_fit", "train/iou_label", "train/f1_noise_fit", "train/iou", "val/iou"], SCORES)
+    assert keys == ["val/iou", "train/iou", "train/iou_noise_fit"]
+    state = view_state(keys, "iou", {})
+    assert {(chart["type"], chart["metricSectionId"]) for chart in state["compareRunCharts"]} == {
+        ("LINE", "irrbench-iou-between-floor-and-ceiling")
+    }
+    assert state["orderByKey"] == "metrics.`val/iou`"

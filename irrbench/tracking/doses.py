@@ -1,0 +1,79 @@
+"""Score over the dose of label noise: the calls that write it beside the raters' bounds, and what the keys are called.
+
+A dose is at a step of a thousand times its value, because steps are whole numbers; charts take the dose itself, a
+metric at the same steps, as their axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from irrbench.tracking.calls import call, log_points
+from irrbench.tracking.connection import StoredRun
+from irrbench.tracking.names import call_keys
+from irrbench.tracking.reference_runs import find_pair, steps_of
+from irrbench.tracking.store import BOUNDS_TAG, ROLE_TAG
+
+ROBUSTNESS = "robustness"  # the role of a recipe's run, and where its keys begin
+DOSE_KEY = f"{ROBUSTNESS}/dose"
+CELL_DOSE = "noise/dose"  # of one trained model
+RECIPE_TAG, NOISES_TAG = "irrbench.recipe", "irrbench.noises"
+STEPS = 1000  # of dose 1
+
+
+def curve_key(noise: str, score: str) -> str:
+    """Return the key of a score over the doses of a noise.
+
+    >>> curve_key("boundary", "iou")
+    'robustness/boundary/iou'
+    """
+    return f"{ROBUSTNESS}/{noise}/{score}"
+
+
+def step_of(dose: float) -> int:
+    """Return the step at which a dose is logged.
+
+    >>> step_of(0.5)
+    500
+    """
+    return round(STEPS * dose)
+
+
+@call
+def dose_bounds(
+    run: StoredRun,
+    split: str,
+    digest: str,
+    ceiling: Mapping[str, float],
+    floor: Mapping[str, float],
+    *,
+    doses: Sequence[float],
+) -> None:
+    """Draw level lines of the bounds over all doses into the reference runs, so far as they are not there yet."""
+    values = {"ceiling": ceiling, "floor": floor}
+    for role, one in find_pair(run, split, digest).runs.items():
+        lines = {key: dict.fromkeys(doses, value) for key, value in call_keys(run, values[role]).items()}
+        lines[DOSE_KEY] = dict(zip(doses, doses, strict=True))
+        known = {key: steps_of(one, key) for key in lines}
+        new = [
+            (key, value, one.created, step_of(dose))
+            for key, line in lines.items()
+            for dose, value in line.items()
+            if step_of(dose) not in known[key]
+        ]
+        log_points(one, new)
+
+
+@call
+def supersede(run: StoredRun, recipe: str, noises: Collection[str]) -> None:
+    """Delete earlier runs of the same recipe on the same data all of whose curves the run has, too.
+
+    Values that a run has cannot be replaced in MLflow, so that other values, of more seeds, are another run.
+    """
+    own = run.client.get_run(run.run_id)
+    for other in run.client.search_runs([run.experiment_id], f"tags.\"{ROLE_TAG}\" = '{ROBUSTNESS}'"):
+        tags = other.data.tags
+        is_same = tags.get(RECIPE_TAG) == recipe and tags.get(BOUNDS_TAG) == own.data.tags.get(BOUNDS_TAG)
+        is_within = set(tags.get(NOISES_TAG, "").split()) <= set(noises)
+        if is_same and is_within and other.info.start_time < own.info.start_time:
+            run.client.delete_run(other.info.run_id)
