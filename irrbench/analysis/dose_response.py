@@ -14,6 +14,16 @@ import numpy as np
 from irrbench.stats import Floats
 
 
+def dose_text(dose: float, largest: float) -> str:
+    """A dose with two digits; of one beyond the largest that was tested, only that.
+
+    Example:
+        >>> dose_text(0.8333, 4.0), dose_text(math.inf, 4.0)
+        ('0.83', '>4')
+    """
+    return f">{largest:g}" if math.isinf(dose) else f"{round(dose, 2):.2g}"
+
+
 class Crossing(NamedTuple):
     """The dose at which a curve first falls below 0.
 
@@ -45,7 +55,7 @@ class Crossing(NamedTuple):
             >>> Crossing(math.inf, math.inf, math.inf, largest=4.0).in_words()
             '>4'
         """
-        dose, low, high = (f">{self.largest:g}" if math.isinf(end) else f"{round(end, 2):.2g}" for end in self[:3])
+        dose, low, high = (dose_text(end, self.largest) for end in self[:3])
         return dose if low == dose == high else f"{dose} ({low} to {high})"
 
 

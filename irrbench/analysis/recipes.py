@@ -14,7 +14,7 @@ import pandas as pd
 
 from irrbench.analysis.candidates import Candidates
 from irrbench.analysis.dose_response import Crossing, crossing
-from irrbench.analysis.robustness import UNBIASED, Curve, Trained, area_weights
+from irrbench.analysis.robustness import BIASED, UNBIASED, Curve, Trained, area_weights
 from irrbench.analysis.verdicts import compare, find_gap
 from irrbench.stats import Floats
 
@@ -100,7 +100,7 @@ def _sides(candidates: Candidates, curves: Sequence[Curve]) -> _Sides:
     found: _Sides = {}
     for dose in sorted({dose for curve in curves for dose in curve.doses if dose > 0}):
         at = [(curve.bias, curve.places[curve.doses.index(dose)]) for curve in curves if dose in curve.doses]
-        biased = [place for bias, place in at if bias not in ("", UNBIASED)]
+        biased = [place for bias, place in at if bias in BIASED]
         unbiased = [place for bias, place in at if bias == UNBIASED]
         if biased and unbiased:
             one, other = (candidates.units(places).mean(axis=0) for places in (biased, unbiased))

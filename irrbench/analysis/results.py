@@ -77,6 +77,7 @@ class Results:
         members: the tables (seeds) behind each model.
         scores: the main one first; all in the leaderboard by default.
         level: confidence level of the intervals.
+        counts_seeds: whether intervals are spread over training seeds, too.
         is_descriptive: whether low and high ends describe the spread over raters and are no intervals.
         name: of the data set.
         note: a remark that is shown with all results, such as "rendered images"; may be empty.
@@ -120,6 +121,7 @@ class Results:
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     scores: tuple[str, ...] = ()
     level: float = 0.95
+    counts_seeds: bool = False
     is_descriptive: bool = False
     name: str = ""
     note: str = ""
@@ -165,6 +167,10 @@ class Results:
     def rivals(self) -> list[str]:
         """Models that may be the best, in the leaderboard's order: without label noise, where there are such."""
         return [name for name in self.models if name not in self.noisy] or self.models
+
+    def without_noise(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A frame's rows but those of models with noisy labels, where others are left."""
+        return frame[~frame["name"].isin(set(self.models) - set(self.rivals))] if "name" in frame else frame
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -358,5 +364,6 @@ def build_results(
         },
         scores=candidates.scores,
         level=candidates.resampling.level,
+        counts_seeds=candidates.resampling.spread_over_seeds,
         is_descriptive=candidates.resampling.spread_over_raters,
     )

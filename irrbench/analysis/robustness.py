@@ -25,7 +25,8 @@ from irrbench.analysis.verdicts import compare, why_no_test
 from irrbench.scores import gain, record
 from irrbench.stats import Floats, holm, p_two_sided
 
-UNBIASED = "unbiased"
+UNBIASED = "none"
+BIASED = ("smaller", "larger")
 NO_MARGIN = "no margin declared"
 BELOW_FROM_THE_START = "below the average rater without noise"
 
@@ -39,8 +40,8 @@ class Trained(NamedTuple):
         label: the label strategy.
         loss: the loss.
         noise: of the labels; empty for clean ones.
-        bias: what the noise does to the marked area: ``"unbiased"``, or another word such as ``"smaller"``; empty where
-            that is not known.
+        bias: what the noise does to the marked area on average: ``"none"``, ``"smaller"`` or ``"larger"``; any other
+            word where that is not known.
         dose: of the noise, 1 for the disagreement of one average rater; 0 for clean labels.
         reached: the dose that the noisy labels have.
         strength: of the noise, in its own unit.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from irrbench.plots.bands import band_axes, band_plot, subgroup_plot
 from irrbench.plots.curves import learning_curves, reliability_plot, score_against_agreement, threshold_axes
 from irrbench.plots.panels import MODEL_CONTOUR, RATER_COLOURS, agreement_panel, contour_panel, image_panel
+from irrbench.plots.robustness import dose_plot, tolerance_plot
 from irrbench.plots.style import DISPLAY_NAMES, MODEL_COLOURS, ROLE_COLOURS, save_figure
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "band_axes",
     "band_plot",
     "contour_panel",
+    "dose_plot",
     "image_panel",
     "learning_curves",
     "reliability_plot",
@@ -28,4 +30,5 @@ __all__ = [
     "score_against_agreement",
     "subgroup_plot",
     "threshold_axes",
+    "tolerance_plot",
 ]

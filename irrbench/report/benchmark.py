@@ -17,6 +17,7 @@ from irrbench.plots.curves import paired, reliability_plot, threshold_axes, tren
 from irrbench.plots.style import DISPLAY_NAMES, known_score, marked_title, score_title
 from irrbench.report.galleries import Gallery, contour_key
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
+from irrbench.report.robustness import draw_robustness, robustness_section
 from irrbench.report.text import FORMULA, sentence, sentences, to_float
 from irrbench.scores import SCORES, gain
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, MIN_IMAGES_OF_SUBGROUP
@@ -113,6 +114,7 @@ def benchmark_page(
         sections=[
             Section("band", "Between the naive and the average rater", figure=drawn.get("band")),
             _leaderboard(results),
+            robustness_section(results, drawn),
             Section(
                 "reading",
                 "How to read this",
@@ -182,7 +184,7 @@ def findings(results: Results) -> list[str]:
     if best is None or results.has_few_groups or results.is_descriptive:
         return []
     name = str(best["name"])
-    others = [model for model in results.models if model not in (name, *results.copies)]
+    others = [model for model in results.rivals if model not in (name, *results.copies)]
     verdicts = _main_rows(results, results.verdicts)
     verdict = next((row for row in verdicts if row["name"] == name), None)
     pairs = _main_rows(results, results.comparisons)
@@ -220,20 +222,32 @@ def cautions(results: Results) -> list[str]:
 def _leaderboard(results: Results) -> Section:
     columns = {"rank": Column("#", "rank"), "name": Column("name", "text")}
     columns |= {score: _score_column(score, share=f"{score}_normalized") for score in results.scores}
+    columns |= choose_columns(COLUMNS, "n_images n_groups")
+    shown = results.without_noise(results.leaderboard)
+    others = results.leaderboard.drop(shown.index)
     ends = Markup('; under them the <span class="interval">{} of each</span>').format(results.interval_name)
     text = Markup('Mean over images and <span class="share">normalized score</span>{}. {}').format(
-        "" if results.n_groups == 1 else ends, sentence(TEXTS, "groups", results)
+        "" if results.n_groups == 1 else ends,
+        " ".join(sentences(TEXTS, "groups", results) + sentences(TEXTS, "noisy_models", results)),
     )
     return Section(
         "leaderboard",
         "Leaderboard",
         text=text,
-        table=results.leaderboard,
-        columns=columns | choose_columns(COLUMNS, "n_images n_groups"),
+        table=shown,
+        columns=columns,
         colours=results.colours,
         label="Leaderboard",
         note=results.note,
         parts=[
+            Section(
+                title=f"Models with label noise ({len(others)})",
+                table=others,
+                columns=columns,
+                colours=results.colours,
+                label="Leaderboard, models with label noise",
+                is_folded=True,
+            ),
             Section(text=FORMULA, style="formula"),
             Section(items=results.notes, style="quiet"),
         ],
@@ -264,8 +278,11 @@ def _comparisons(results: Results) -> Section:
     frame = results.of_scores(results.comparisons)
     if frame.empty:
         return Section()
-    is_main, is_pair = frame["score"] == results.score, frame["versus"].isin(results.models)
-    pairs, bounds, others, names = frame[is_main & is_pair], frame[is_main & ~is_pair], frame[~is_main], "comparisons"
+    names, is_main = "comparisons", frame["score"] == results.score
+    main, others = frame[is_main], frame[~is_main]
+    clean = results.without_noise(main)
+    is_pair = clean["versus"].isin(results.models)
+    pairs, bounds, noisy = clean[is_pair], clean[~is_pair], main.drop(clean.index)
     long = _title_if_long(pairs, "pairs of models")
     versus = "Each model against the average and the naive rater"
     return Section(
@@ -275,6 +292,7 @@ def _comparisons(results: Results) -> Section:
         parts=[
             _table(results, pairs, names, label="Pairs of models", folded=long, has_score=False),
             _table(results, bounds, names, label="Models and bounds", folded=versus, has_score=False),
+            _table(results, noisy, names, label="Models with label noise", folded="Models with label noise"),
             _table(results, others, names, label="Comparisons by other scores", folded="Other scores"),
         ],
     )
@@ -335,9 +353,13 @@ def _by_score(
     if frame.empty:
         return Section()
     is_main, text = frame["score"] == results.score, sentence(TEXTS, name, results)
+    clean = results.without_noise(frame[is_main])
+    noisy = frame[is_main].drop(clean.index)
+    folded = f"Models with label noise ({noisy['name'].nunique()})"
+    main = _table(results, clean, name, label=label, has_score=False)
+    spoilt = _table(results, noisy, name, label=f"{label}, label noise", folded=folded, has_score=False)
     others = _table(results, frame[~is_main], name, label=f"{label}, others", folded="Other scores")
-    main = _table(results, frame[is_main], name, label=label, has_score=False)
-    return replace(main, anchor=name, title=title, text=text, parts=[others, *parts])
+    return replace(main, anchor=name, title=title, text=text, parts=[spoilt, others, *parts])
 
 
 def _table(
@@ -375,12 +397,14 @@ def _title_if_long(frame: pd.DataFrame, what: str) -> str:
 
 def draw_figures(results: Results) -> dict[str, Drawing]:
     """Draw every figure for which there are data, by the name of its file."""
-    score, curves, subgroups = results.score, results.curves, results.subgroups
+    score, subgroups = results.score, results.without_noise(results.subgroups)
+    curves = None if results.curves is None else results.without_noise(results.curves)
+    per_image = results.without_noise(results.per_image)
     look: dict[str, Any] = {"note": results.note, "colours": results.colours}
     has_hatched = any(map(results.is_inverted, results.scores))
     drawn = {
         "band": Drawing(
-            band_plot(results.leaderboard, scores=results.scores, **look),
+            band_plot(results.without_noise(results.leaderboard), scores=results.scores, **look),
             *sentences(TEXTS, "band_figure", results, has_hatched),
         )
     }
@@ -391,19 +415,19 @@ def draw_figures(results: Results) -> dict[str, Drawing]:
             *sentences(TEXTS, "curves_figure", results),
         )
     if results.agreement is not None:
-        table = paired(results.per_image, results.agreement, score)
+        table = paired(per_image, results.agreement, score)
         images = table.loc[table["role"] == "model", "name"].value_counts()
         if len(images):
             drawn["agreement"] = Drawing(
-                score_against_agreement(results.per_image, results.agreement, score=score, **look),
+                score_against_agreement(per_image, results.agreement, score=score, **look),
                 *sentences(TEXTS, "agreement_figure", results, int(images.max()), trend_bins(int(images.max()))),
             )
     if not subgroups.empty:
-        shown = subgroups[(subgroups["role"] != "model") | subgroups["name"].isin(results.models[:MOST_MODELS])]
+        shown = subgroups[(subgroups["role"] != "model") | subgroups["name"].isin(results.rivals[:MOST_MODELS])]
         drawn["subgroups"] = Drawing(
             subgroup_plot(shown, score=score, **look), *sentences(TEXTS, "subgroups_figure", results, MOST_MODELS)
         )
-    return drawn | _draw_probabilities(results, look)
+    return drawn | draw_robustness(results) | _draw_probabilities(results, look)
 
 
 def _draw_probabilities(results: Results, look: Mapping[str, Any]) -> dict[str, Drawing]:

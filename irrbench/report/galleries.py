@@ -57,7 +57,8 @@ def make_galleries(
         return []
     places = {image_id: place for place, image_id in enumerate(data.image_ids)}
     galleries = []
-    for gallery in choose_images(results.per_image, results.agreement, score=results.score, best=results.shown):
+    per_image = results.without_noise(results.per_image)
+    for gallery in choose_images(per_image, results.agreement, score=results.score, best=results.shown):
         pictures = [
             _draw(data, places[image_id], predict(image_id), caption)
             for image_id, caption in gallery.captions.items()

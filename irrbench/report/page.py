@@ -47,8 +47,8 @@ class Column(NamedTuple):
     Attributes:
         title: above it.
         kind: ``"text"``, ``"score"`` (its title), ``"number"`` (three digits), ``"fine"`` (four), ``"count"``,
-            ``"rank"`` (a whole number or nothing), ``"percent"``, ``"share"`` (a normalized score), ``"p"`` or
-            ``"yes"`` (yes or no).
+            ``"rank"`` (a whole number or nothing), ``"dose"``, ``"percent"``, ``"share"`` (a normalized score),
+            ``"p"`` or ``"yes"`` (yes or no).
         interval: the columns of the ends of its interval, shown under it.
         share: the column of its normalized score, shown beside it; its ends are in the columns ``<share>_low`` and
             ``<share>_high``.
@@ -203,6 +203,7 @@ _FORMATS: dict[str, Callable[[float], str]] = {
     "fine": partial(number, digits=4),
     "count": whole,
     "rank": whole,
+    "dose": lambda value: f"{value:g}",
     "percent": lambda value: "<0.01 %" if 0 < value < _LEAST_SHARE else f"{percent(value, digits=2)} %",
     "share": share,
     "p": p_value,
