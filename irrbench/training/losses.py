@@ -22,6 +22,7 @@ from irrbench.training.robust_losses import GeneralizedCrossEntropy, NoiseRobust
 from irrbench.training.roi_loss import RoiLoss, check_number
 
 SOFT_LABELS = ("soft",)  # label strategies whose labels may lie between 0 and 1
+ANNOTATORS = "annotators"  # the label strategy of all raters' masks at once
 _VOID = -1  # the label that segmentation-models-pytorch is told to ignore
 
 
@@ -161,22 +162,32 @@ class LossKind(NamedTuple):
         make: its class, with keyword options alone.
         takes_soft: whether its formula is defined for labels between 0 and 1.
         source: where the formula is from.
+        annotators: whether the network learns when this is the loss of
+            :class:`irrbench.training.annotators.AnnotatorLoss`. Tried on made masks of four raters; one that is not
+            ends with a network that marks nothing or everything, or is worse than one trained on the majority.
     """
 
     make: type[RoiLoss]
     takes_soft: bool
     source: str
+    annotators: bool = True
 
 
 LOSSES: dict[str, LossKind] = {
     "dice_bce": LossKind(DiceCrossEntropy, takes_soft=True, source="cross entropy plus dice"),
     "bce": LossKind(CrossEntropy, takes_soft=True, source="cross entropy"),
     "dice": LossKind(Dice, takes_soft=True, source="Wang et al. 2023, arXiv 2303.16296"),
-    "focal": LossKind(Focal, takes_soft=False, source="Lin et al. 2017, doi 10.1109/ICCV.2017.324"),
-    "tversky": LossKind(Tversky, takes_soft=True, source="Salehi et al. 2017, doi 10.1007/978-3-319-67389-9_44"),
-    "lovasz": LossKind(Lovasz, takes_soft=False, source="Berman et al. 2018, doi 10.1109/CVPR.2018.00464"),
+    "focal": LossKind(Focal, takes_soft=False, source="Lin et al. 2017, doi 10.1109/ICCV.2017.324", annotators=False),
+    "tversky": LossKind(
+        Tversky, takes_soft=True, source="Salehi et al. 2017, doi 10.1007/978-3-319-67389-9_44", annotators=False
+    ),
+    "lovasz": LossKind(
+        Lovasz, takes_soft=False, source="Berman et al. 2018, doi 10.1109/CVPR.2018.00464", annotators=False
+    ),
     "gce": LossKind(GeneralizedCrossEntropy, takes_soft=False, source="Zhang and Sabuncu 2018, arXiv 1805.07836"),
-    "sce": LossKind(SymmetricCrossEntropy, takes_soft=True, source="Wang et al. 2019, doi 10.1109/ICCV.2019.00041"),
+    "sce": LossKind(
+        SymmetricCrossEntropy, takes_soft=True, source="Wang et al. 2019, doi 10.1109/ICCV.2019.00041", annotators=False
+    ),
     "nr_dice": LossKind(NoiseRobustDice, takes_soft=True, source="Wang et al. 2020, doi 10.1109/TMI.2020.3000314"),
     "t_loss": LossKind(TLoss, takes_soft=True, source="Gonzalez-Jimenez et al. 2023, doi 10.1007/978-3-031-43898-1_68"),
 }
@@ -239,13 +250,23 @@ def check_loss(
         >>> check_loss("gce", labels=["majority", "rater:anna"])
     """
     make_loss(name, class_path=class_path, init_args=init_args)
-    soft = [label for label in labels if label in SOFT_LABELS]
-    if soft and class_path is None and not LOSSES[name].takes_soft:
-        taking = ", ".join(other for other, kind in LOSSES.items() if kind.takes_soft)
-        raise ValueError(
-            f"loss {name} takes labels that are 0 or 1, and the label {soft[0]!r} lies between them. Take one of the "
-            f"losses {taking} for it, or another label such as majority."
-        )
+    if class_path is None:
+        for label in labels:
+            _check_label(name, label)
+
+
+def _check_label(name: str, label: str) -> None:
+    """Refuse a label strategy that a loss does not take, with the losses that do."""
+    if label in SOFT_LABELS and not LOSSES[name].takes_soft:
+        reason = f"takes labels that are 0 or 1, and the label {label!r} lies between them"
+        taking = [other for other, kind in LOSSES.items() if kind.takes_soft]
+    elif label == ANNOTATORS and not LOSSES[name].annotators:
+        reason = f"does not lead to a usable network with the label {label!r}"
+        taking = [other for other, kind in LOSSES.items() if kind.annotators]
+    else:
+        return
+    others = ", ".join(taking)
+    raise ValueError(f"loss {name} {reason}. Take one of {others} for it, or another label such as majority.")
 
 
 def _kind(name: str) -> LossKind:

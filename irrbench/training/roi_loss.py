@@ -42,13 +42,13 @@ class RoiLoss(nn.Module):
 
 
 def roi_mean(values: Tensor, roi: Tensor) -> Tensor:
-    """Mean over the pixels of the ROI of the whole batch; 0 without any.
+    """Mean of finite values over the pixels of the ROI of the whole batch; 0 without any.
 
     Example:
         >>> roi_mean(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([True, True, False])).item()
         1.5
     """
-    return values.masked_fill(~roi, 0).sum() / roi.sum().clamp_min(1)
+    return (values * roi).sum() / roi.sum().clamp_min(1)
 
 
 def check_number(name: str, value: object, expected: str, *, low: float, high: float = math.inf) -> float:

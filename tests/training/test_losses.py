@@ -337,11 +337,15 @@ def test_wrong_names_and_options_are_refused(name, options, message):
 
 
 def test_soft_labels_are_refused_by_losses_of_two_classes():
-    message = r"loss gce takes labels that are 0 or 1, and the label 'soft' .* losses dice_bce, bce, .*nr_dice, t_loss"
+    message = (
+        r"loss gce takes labels that are 0 or 1, and the label 'soft' .* Take one of dice_bce, bce, .*nr_dice, t_loss"
+    )
     with pytest.raises(ValueError, match=message):
         check_loss("gce", labels=["majority", *SOFT_LABELS])
     check_loss("gce", labels=["majority", "rater:soft", "random", "staple", "annotators"])
     check_loss("nr_dice", labels=["soft"])
+    with pytest.raises(ValueError, match=r"loss lovasz does not lead .* 'annotators'. Take one of dice_bce, .* t_loss"):
+        check_loss("lovasz", labels=["annotators"])
     assert {name for name, kind in LOSSES.items() if not kind.takes_soft} == {"focal", "lovasz", "gce"}
 
 
