@@ -190,5 +190,9 @@ def _sentence(one: Trained, curve: Curve, found: Crossing) -> str:
     if found.dose == 0:
         return f"{what} costs nothing that {curve.noise} noise would cost{ends and f': 0 doses{ends}'}."
     if math.isinf(found.dose):
-        return f"{what} costs more than {found.largest:g} doses of {curve.noise} noise{ends}."
-    return f"{what} costs as much as {dose} dose{'' if dose == '1' else 's'} of {curve.noise} noise{ends}."
+        return f"{what} costs more than {_doses(f'{found.largest:g}')} of {curve.noise} noise{ends}."
+    return f"{what} costs as much as {_doses(dose)} of {curve.noise} noise{ends}."
+
+
+def _doses(number: str) -> str:
+    return f"{number} dose{'' if number == '1' else 's'}"

@@ -158,19 +158,20 @@ class Results:
         return [str(name) for name in self.leaderboard.loc[self.leaderboard["role"] == "model", "name"]]
 
     @property
-    def noisy(self) -> frozenset[str]:
-        """Models whose labels were spoilt on purpose: none of them is a candidate for the best model."""
-        frame = self.robustness
-        return frozenset(map(str, frame.loc[frame["dose"] > 0, "name"])) if len(frame) else frozenset()
+    def rivals(self) -> list[str]:
+        """Models that may be the best, in the leaderboard's order: those without label noise, where there are any."""
+        return [name for name in self.models if name not in self.left_out]
 
     @property
-    def rivals(self) -> list[str]:
-        """Models that may be the best, in the leaderboard's order: without label noise, where there are such."""
-        return [name for name in self.models if name not in self.noisy] or self.models
+    def left_out(self) -> frozenset[str]:
+        """Models whose labels were spoilt on purpose: no candidates for the best; none where there are no others."""
+        frame = self.robustness
+        noisy = frozenset(map(str, frame.loc[frame["dose"] > 0, "name"])) if len(frame) else frozenset()
+        return frozenset() if noisy >= set(self.models) else noisy
 
     def without_noise(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """A frame's rows but those of models with noisy labels, where others are left."""
-        return frame[~frame["name"].isin(set(self.models) - set(self.rivals))] if "name" in frame else frame
+        """A frame's rows but those of models that are left out."""
+        return frame[~frame["name"].isin(self.left_out)] if "name" in frame else frame
 
     @property
     def best(self) -> dict[str, Any] | None:

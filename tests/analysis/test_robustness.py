@@ -7,8 +7,15 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
+from irrbench.analysis.candidates import make_candidates
+from irrbench.analysis.dose_response import Crossing, first_below, first_of_the_rest, trapezoid_weights
 from irrbench.analysis.results import Questions, Resampling, Results, Trained, build_results
+from irrbench.scores import SCORES, Score
 from tests.analysis.test_leaderboard import table
 
 N = 12
@@ -110,7 +117,7 @@ def test_by_hand():
         f"Training on rater:r1 instead of majority costs as much as 1.5 doses of boundary noise ({low} to {high})."
     )
     assert results.best["name"] == "unet soft bce"
-    assert results.noisy == {f"unet majority bce boundary {dose}" for dose in (1, 2, 4)}
+    assert results.left_out == {f"unet majority bce boundary {dose}" for dose in (1, 2, 4)}
 
 
 def test_without_noise_everything_is_as_before():
@@ -135,3 +142,327 @@ def test_pairs_of_models_have_the_same_noise_and_dose():
     )
     assert all(one == other for one, other in ends)
     assert len(results.comparisons) == 7 + 2 * 14
+
+
+def slow_curve(tables: dict[str, pd.DataFrame], names: list[str], versus: str) -> list[tuple[float, float, float]]:
+    """Paired differences by scipy's t-test: mean and interval for each model."""
+    found = []
+    for name in names:
+        other = tables[name]["iou_ceiling"] if versus == "ceiling" else tables[versus]["iou"]
+        difference = (tables[name]["iou"] - other).to_numpy()
+        if not difference.any():
+            found.append((0.0, 0.0, 0.0))
+            continue
+        ends = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+        found.append((difference.mean(), ends.low, ends.high))
+    return found
+
+
+def slow_crossing(doses: list[float], values: list[float], limit: float = 0.0) -> float:
+    """Walk along the line in small steps until it is below the limit."""
+    for dose in np.linspace(doses[0], doses[-1], 40_001):
+        if np.interp(dose, doses, values) < limit:
+            return float(dose)
+    return math.inf
+
+
+def test_against_slow_loops():
+    by_dose = {0: 0.76, 0.5: 0.75, 1: 0.73, 2: 0.68, 4: 0.6}
+    results, tables = build(grid({("bce", "boundary"): by_dose}, **{"rater:r1": 0.71}), spread=0.08, images=30)
+    names = ["unet majority bce 0", *(f"unet majority bce boundary {dose:g} 0" for dose in list(by_dose)[1:])]
+    doses, row = list(by_dose), results.tolerance.iloc[0]
+    for versus, column, limit in (("ceiling", "ceiling", 0.0), (names[0], "clean", -0.05)):
+        curve = slow_curve(tables, names, versus)
+        for place, end in enumerate(("", "_low", "_high")):
+            expected = slow_crossing(doses, [values[place] for values in curve], limit)
+            assert row[f"dose_below_{column}{end}"] == pytest.approx(expected, abs=2e-4), (column, end)
+        for place, end in enumerate(("", "_low", "_high")):
+            found = results.robustness[f"{column}_difference{end}"]
+            assert found.tolist() == pytest.approx([values[place] for values in curve])
+    p = [stats.ttest_1samp(tables[name]["iou"] - tables[name]["iou_ceiling"], 0).pvalue for name in names]
+    holm = multipletests(p, method="holm")[1]
+    assert results.robustness["ceiling_p_holm"].tolist() == pytest.approx(holm.tolist())
+    below = [
+        q < 0.05 and tables[n]["iou"].mean() < tables[n]["iou_ceiling"].mean() for q, n in zip(holm, names, strict=True)
+    ]
+    first = next((dose for place, dose in enumerate(doses) if all(below[place:])), math.nan)
+    assert row["first_below_ceiling"] == pytest.approx(first, nan_ok=True)
+    margin = [stats.ttest_1samp(tables[n]["iou"] - tables[names[0]]["iou"], -0.05).pvalue for n in names[1:]]
+    worse = multipletests(margin, method="holm")[0] & (results.robustness["clean_difference"].to_numpy()[1:] < -0.05)
+    first = next((dose for place, dose in enumerate(doses[1:]) if all(worse[place:])), math.nan)
+    assert row["first_below_clean"] == pytest.approx(first, nan_ok=True)
+    # The area of each image's own curve, and a t-test of those.
+    by_image = np.trapezoid([tables[name]["iou"] for name in names], doses, axis=0) / 4
+    ends = stats.ttest_1samp(by_image, 0).confidence_interval(0.95)
+    assert row[["area", "area_low", "area_high"]].tolist() == pytest.approx([by_image.mean(), ends.low, ends.high])
+    real = slow_curve(tables, names, "unet rater:r1 bce 0")
+    place = results.equivalents.iloc[0]
+    for at, end in enumerate(("dose", "low", "high")):
+        expected = slow_crossing(doses, [values[at] for values in real])
+        assert place[end] == pytest.approx(expected, abs=2e-4)
+
+
+def test_seeds_widen_areas_by_hand():
+    """Each model's seeds add the variance of their means, times the square of the weight, over their number."""
+    means = grid({("bce", "boundary"): {0: 0.76, 1: 0.7, 3: 0.6}})
+    results, tables = build(means, Resampling(interval="student", generalize="seeds"), seeds=3, spread=0.03, images=20)
+    doses, weights = (0, 1, 3), np.array([1, 3, 2]) / 6
+    names = [[f"{name_of(one)} {seed}" for seed in range(3)] for one in means]
+    by_seed = np.array([[tables[name]["iou"] for name in seeds] for seeds in names])  # doses, seeds, images
+    by_image = np.tensordot(weights, by_seed.mean(axis=1), 1)
+    assert trapezoid_weights(doses).tolist() == pytest.approx(weights.tolist())
+    parts = [by_image.var(ddof=1) / 20, *(weights**2 * by_seed.mean(axis=2).var(axis=1, ddof=1) / 3)]
+    degrees = min(19, sum(parts) ** 2 / sum(part**2 / df for part, df in zip(parts, (19, 2, 2, 2), strict=True)))
+    half = stats.t.ppf(0.975, degrees) * math.sqrt(sum(parts))
+    row = results.tolerance.iloc[0]
+    assert row["area"] == pytest.approx(by_image.mean())
+    assert [row["area_low"], row["area_high"]] == pytest.approx([by_image.mean() - half, by_image.mean() + half])
+
+
+def test_pairs_of_recipes_by_hand():
+    by_loss = {"bce": DOSES, "gce": {0: 0.75, 1: 0.73, 2: 0.7, 4: 0.6}, "sce": {0: 0.7, 1: 0.6, 2: 0.5, 4: 0.4}}
+    results, tables = build(grid({(loss, "boundary"): doses for loss, doses in by_loss.items()}))
+    found = results.recipes
+    assert found["dose"].tolist() == [dose for dose in ("0", "1", "2", "4", "area") for _ in range(3)]
+    pair = found[(found["recipe"] == "unet majority bce") & (found["versus"] == "unet majority gce")]
+    # Areas .6475 and (.74 + .715 + 2 * .65) / 4
+    assert pair["difference"].tolist() == pytest.approx([0.01, -0.01, -0.04, -0.1, 0.6475 - 0.68875])
+    assert pair["normalized_difference"].tolist() == pytest.approx((pair["difference"] / 0.6).tolist())
+    assert pair["value"].tolist() == pytest.approx([0.76, 0.72, 0.66, 0.5, 0.6475])
+    assert found["p_holm"].tolist() == pytest.approx(multipletests(found["p"], method="holm")[1].tolist())
+    assert set(pair["verdict"]) > {"below"}
+    for row in found.to_dict("records"):
+        word = "above" if row["difference"] > 0 else "below"
+        assert row["verdict"] == (word if row["p_holm"] < 0.05 else "not distinguishable")
+    at = only(found, recipe="unet majority bce", versus="unet majority gce", dose="2")
+    one, other = (tables[f"unet majority {loss} boundary 2 0"]["iou"] for loss in ("bce", "gce"))
+    assert at["p"] == pytest.approx(stats.ttest_rel(one, other).pvalue)
+
+
+def test_biased_beside_unbiased_by_hand():
+    curves = {
+        (loss, noise): {dose: mean - cost - extra * dose for dose, mean in DOSES.items() if dose != missing}
+        for loss, cost in (("bce", 0.0), ("gce", 0.02))
+        for noise, extra, missing in (("boundary", 0, 9), ("shift", 0.01, 9), ("shrink", 0.04, 4), ("own", 0.1, 9))
+    }
+    results, _ = build(grid(curves))
+    found = results.biases
+    assert found["recipe"].tolist() == [
+        name for name in ("unet majority bce", "unet majority gce", "all recipes") for _ in range(2)
+    ]
+    assert found["dose"].tolist() == [1, 2] * 3
+    assert found["n_recipes"].tolist() == [1, 1, 1, 1, 2, 2]
+    assert set(found["biased"]) == {"shrink"}
+    assert set(found["unbiased"]) == {"boundary, shift"}
+    assert found["difference"].tolist() == pytest.approx([-0.04 + 0.005, -0.08 + 0.01] * 3)  # of the mean of both
+    assert found["biased_value"].tolist() == pytest.approx([0.68, 0.58, 0.66, 0.56, 0.67, 0.57])
+    for recipe in set(found["recipe"]):
+        rows = found[found["recipe"] == recipe]
+        assert rows["p_holm"].tolist() == pytest.approx(multipletests(rows["p"], method="holm")[1].tolist())
+
+
+def test_lower_is_better_is_the_same_upside_down(monkeypatch):
+    """Every score taken from 1: what was above is below, and doses, areas and p-values are the same."""
+    monkeypatch.setitem(SCORES, "error", Score("error", "Error", lambda t: 1 - t.iou, higher_is_better=False))
+    means = grid({("bce", "boundary"): DOSES, ("gce", "shrink"): DOSES, ("gce", "boundary"): DOSES}, random=0.7)
+    up, tables = build(means, Resampling(), spread=0.05)
+    models = {name: name[:-2] for name in tables}
+    turned = {}
+    for name, frame in tables.items():
+        scores = [column for column in frame if column.startswith("iou")]
+        new = frame.drop(columns=scores).join((1 - frame[scores]).rename(columns=lambda c: c.replace("iou", "error")))
+        turned[name] = new
+    trained = {name_of(one): one for one in means}
+    down = build_results(turned, questions=Questions(margins={"error": 0.05}), models=models, trained=trained)
+    for column in [c for c in up.tolerance if c.startswith(("dose_", "first_", "area_norm"))]:
+        assert down.tolerance[column].tolist() == pytest.approx(up.tolerance[column].tolist(), nan_ok=True), column
+    assert down.tolerance["area"].tolist() == pytest.approx((1 - up.tolerance["area"]).tolist())
+    assert down.tolerance["worst"].tolist() == pytest.approx((1 - up.tolerance["worst"]).tolist())
+    assert down.equivalents["sentence"].tolist() == up.equivalents["sentence"].tolist()
+    for name in ("recipes", "biases"):
+        one, other = getattr(up, name), getattr(down, name)
+        assert other["p_holm"].tolist() == pytest.approx(one["p_holm"].tolist())
+        assert other["difference"].tolist() == pytest.approx((-one["difference"]).tolist())
+        words = {"above": "better", "below": "worse"}
+        assert other["verdict"].tolist() == [words.get(word, word) for word in one["verdict"]]
+
+
+def test_orders_of_images_and_models_do_not_matter():
+    means = grid({("bce", "boundary"): DOSES, ("gce", "boundary"): DOSES, ("gce", "shrink"): DOSES}, random=0.7)
+    results, tables = build(means, Resampling(), spread=0.05)
+    shuffled = {name: tables[name].sample(frac=1, random_state=3) for name in reversed(tables)}
+    trained = {name_of(one): one for one in means}
+    again = build_results(shuffled, questions=MARGIN, models={name: name[:-2] for name in tables}, trained=trained)
+    for name, keys in {
+        "robustness": ["name", "noise"],
+        "tolerance": ["recipe", "noise"],
+        "equivalents": ["name", "recipe", "noise"],
+        "biases": ["recipe", "dose"],
+    }.items():
+        one, other = (
+            frame.sort_values(keys, ignore_index=True) for frame in (getattr(results, name), getattr(again, name))
+        )
+        pd.testing.assert_frame_equal(one, other)
+
+
+@pytest.mark.parametrize("lacking", [0.0, 1.0, 4.0])
+def test_a_failed_cell_takes_the_area_and_leaves_the_rest(lacking):
+    means = grid({("bce", "boundary"): DOSES, ("gce", "boundary"): DOSES})
+    all_but_one = {one: mean for one, mean in means.items() if not (one.loss == "gce" and one.dose == lacking)}
+    results, _ = build(all_but_one)
+    whole, broken = (only(results.tolerance, recipe=f"unet majority {loss}") for loss in ("bce", "gce"))
+    assert whole["area"] == pytest.approx(0.6475)
+    assert math.isnan(broken["area"])
+    assert math.isnan(broken["area_normalized_low"])
+    assert broken["remark"] == f"no finished model at dose {lacking:g}"
+    expected = {0.0: math.nan, 1.0: 2 * 0.06 / 0.1, 4.0: 1 + 0.02 / 0.06}[lacking]  # on the line that is left
+    assert broken["dose_below_ceiling"] == pytest.approx(expected, nan_ok=True)
+    assert "area" not in set(results.recipes["dose"])
+    rows = results.robustness[results.robustness["recipe"] == "unet majority gce"]
+    assert rows["clean_difference"].isna().all() == (lacking == 0)
+    assert len(rows) == 3
+
+
+def test_a_model_without_the_score_counts_as_failed():
+    means = grid({("bce", "boundary"): DOSES})
+    _, tables = build(means)
+    name = "unet majority bce boundary 2 0"
+    tables[name] = tables[name].assign(iou=math.nan)
+    trained = {name_of(one): one for one in means}
+    results = build_results(tables, STUDENT, models={n: n[:-2] for n in tables}, trained=trained)
+    assert results.tolerance["remark"].tolist() == ["no finished model at dose 2; no margin declared"]
+    assert results.robustness["dose"].tolist() == [0, 1, 4]
+
+
+def test_all_noisy_models_failed():
+    results, _ = build({record("bce"): 0.7, record("gce"): 0.7})
+    assert results.robustness.empty
+    assert results.tolerance.empty
+    assert results.left_out == frozenset()
+
+
+def test_no_margin_no_dose_but_the_first_that_is_worse():
+    results, _ = build(grid(ONE), questions=Questions())
+    row = results.tolerance.iloc[0]
+    assert row[["margin", "dose_below_clean", "dose_below_clean_low"]].isna().all()
+    assert (row["clean_words"], row["remark"], row["first_below_clean"]) == ("", "no margin declared", 1)
+
+
+def test_below_from_the_start_and_never_below():
+    low = {dose: mean - 0.2 for dose, mean in DOSES.items()}
+    high = {dose: mean + 0.25 for dose, mean in DOSES.items()}
+    results, _ = build(grid({("bce", "boundary"): low, ("gce", "boundary"): high}))
+    starts, never = (only(results.tolerance, loss=loss) for loss in ("bce", "gce"))
+    assert math.isnan(starts["dose_below_ceiling"])
+    assert (starts["dose_below_ceiling_low"], starts["dose_below_ceiling_high"]) == (0, 0)
+    assert (starts["ceiling_words"], starts["first_below_ceiling"]) == ("0", 0)
+    assert starts["remark"] == "below the average rater without noise"
+    assert math.isnan(never["dose_below_ceiling"])
+    assert (never["dose_below_ceiling_low"], never["ceiling_words"]) == (math.inf, ">4")
+    assert math.isnan(never["first_below_ceiling"])
+
+
+def test_a_curve_that_rises_again_has_its_first_fall_and_no_dose_from_which_on_it_is_below():
+    results, _ = build(grid({("bce", "boundary"): {0: 0.8, 1: 0.6, 2: 0.8, 4: 0.75}}))
+    row = results.tolerance.iloc[0]
+    assert row["dose_below_ceiling"] == pytest.approx(0.5)
+    assert math.isnan(row["first_below_ceiling"])
+
+
+def test_few_groups_have_no_tests():
+    results, _ = build(grid({("bce", "boundary"): DOSES, ("gce", "boundary"): DOSES}), images=9)
+    assert results.tolerance[["first_below_ceiling", "first_below_clean"]].isna().all(axis=None)
+    assert results.tolerance["dose_below_ceiling"].notna().all()
+    assert set(results.recipes["verdict"]) == {"no verdict"}
+    assert results.tolerance["remark"].tolist() == ["fewer than 10 independent images or groups"] * 2
+
+
+def test_one_image_has_doses_and_no_intervals():
+    results, _ = build(grid(ONE, random=0.69), images=1)
+    row = results.tolerance.iloc[0]
+    assert row["dose_below_ceiling"] == pytest.approx(1 + 0.02 / 0.06)
+    assert (row["dose_below_ceiling_low"], row["dose_below_ceiling_high"]) == (0, math.inf)
+    assert results.equivalents["words"].tolist() == ["1.5 (0 to >4)"]
+
+
+def test_the_spread_over_raters_is_described_and_not_tested():
+    results, _ = build(
+        grid({("bce", "boundary"): DOSES, ("gce", "boundary"): DOSES}), Resampling(generalize="all"), seeds=2
+    )
+    assert results.tolerance["area_low"].notna().all()
+    assert results.tolerance["first_below_ceiling"].isna().all()
+    assert results.recipes["p"].isna().all()
+    assert results.robustness["ceiling_p_holm"].isna().all()
+    assert set(results.recipes["verdict"]) == {"no verdict"}
+
+
+@pytest.mark.parametrize("interval", ["percentile", "bca", "expanded"])
+def test_intervals_of_resamples_hold_the_area(interval):
+    results, _ = build(grid(ONE), Resampling(interval=interval, resamples=200), spread=0.05)
+    row = results.tolerance.iloc[0]
+    assert row["area_low"] < row["area"] < row["area_high"]
+    assert row["dose_below_ceiling_low"] <= row["dose_below_ceiling"] <= row["dose_below_ceiling_high"]
+
+
+class TestWhichLabelsHaveADose:
+    def labels(self, noisy: tuple[str, ...], clean: tuple[str, ...]) -> set[tuple[str, str]]:
+        means = {record(label=label, noise="shift", dose=1.0): 0.6 for label in noisy}
+        means |= {record(label=label): 0.7 for label in (*noisy, *clean)}
+        found = build(means)[0].equivalents
+        return set(zip(found["label"], found["recipe"].str.split().str[1], strict=True)) if len(found) else set()
+
+    def test_those_that_no_recipe_with_noise_has(self):
+        assert self.labels(("majority",), ("soft", "rater:r1")) == {("soft", "majority"), ("rater:r1", "majority")}
+
+    def test_where_all_have_noise_those_of_real_raters_beside_the_others(self):
+        assert self.labels(("majority", "soft", "random"), ()) == {("random", "majority"), ("random", "soft")}
+
+    def test_none_beside_itself(self):
+        assert self.labels(("majority",), ()) == set()
+
+    def test_only_beside_the_same_loss(self):
+        results, _ = build(grid(ONE) | {record("gce", "random"): 0.7})
+        assert results.equivalents.empty
+
+
+def test_sentences_name_model_and_loss_where_there_are_several():
+    means = grid({("bce", "boundary"): DOSES, ("gce", "boundary"): DOSES}) | {record("gce", "random"): 0.72}
+    (sentence,) = build(means, spread=0.001)[0].equivalents["sentence"]
+    assert sentence.startswith(
+        "unet gce: Training on random instead of majority costs as much as 1 dose of boundary noise"
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    values=st.lists(st.floats(-1, 1), min_size=2, max_size=6), steps=st.lists(st.floats(0.1, 2), min_size=6, max_size=6)
+)
+def test_the_first_dose_below_is_that_of_a_fine_grid(values, steps):
+    doses = [0.0, *np.cumsum(steps[: len(values) - 1]).tolist()]
+    found = first_below(doses, np.array(values))
+    fine = np.linspace(0, doses[-1], 20_001)
+    below = fine[np.interp(fine, doses, values) < -1e-9]
+    if len(below):
+        assert found <= below[0] + 1e-9
+        assert np.interp(found, doses, values) <= 1e-9 or found == 0
+        assert (np.interp(fine[fine < found - 1e-9], doses, values) >= -1e-9).all()
+    else:
+        assert math.isinf(found) or np.interp(found, doses, values) >= -1e-9
+
+
+def test_words_of_doses():
+    assert Crossing(0.0, 0.0, 0.42, largest=2.0).in_words() == "0 (0 to 0.42)"
+    assert Crossing(0.004, 0.0, 1.0, largest=2.0).in_words() == "0 (0 to 1)"
+    assert math.isnan(first_of_the_rest([1, 2], [True, False]))
+    assert trapezoid_weights([3.0]).tolist() == [1.0]
+
+
+def test_a_weighted_mean_asks_nothing_of_those_without_weight():
+    """A candidate without a score has no say in a contrast that leaves it out."""
+    made = build({record("bce"): 0.7, record("gce"): 0.6})[1]
+    made["unet majority gce 0"] = made["unet majority gce 0"].assign(iou=math.nan)
+    candidates = make_candidates(made)
+    one, other = candidates.models
+    weights = np.zeros((2, len(candidates.names)))
+    weights[0, one], weights[1, [one, other]] = 2.0, 0.5
+    assert candidates.contrast("iou", weights).estimates.tolist() == pytest.approx([1.4, math.nan], nan_ok=True)
