@@ -33,7 +33,7 @@ KeyedLabel = tuple[Label, Mask | None, Sequence[int]]  # label (*S), ROI (*S) or
 _CLOSE, _NEAR, _FAR = 0.005, 0.02, 0.25  # relative differences between the dose asked for and the dose got
 _MEMORY = 2**29  # bytes
 _MOST_STEPS = 40
-_FINEST = 1e-6  # of a strength
+_FINEST = 1e-5  # of a strength
 _FIRST, _LADDER = 0.25, 4  # strength that is tried first, at most, and by how much the next one is larger
 
 
@@ -146,14 +146,36 @@ def calibrate(
     for dose in doses:
         if not 0 <= dose < math.inf:
             raise ValueError(f"doses of label noise must be numbers of 0 or more, found {dose}.")
+    _check_unit(unit)
+    response = _Response(labels, noise, memory)
+    return [_calibrate(response, dose, unit) for dose in doses]
+
+
+def largest_dose(labels: Sequence[KeyedLabel], noise: NoiseModel, *, unit: float, memory: int = _MEMORY) -> float:
+    """The largest dose that a noise model reaches on these labels, of strengths that are four times the one before.
+
+    Args:
+        labels: see :func:`calibrate`, as all others.
+        noise: the model.
+        unit: ``1 - C``.
+        memory: bytes.
+
+    Raises:
+        DoseError: if there is no unit, or no label marks anything.
+    """
+    _check_unit(unit)
+    response = _Response(labels, noise, memory)
+    response.bracket(math.inf)
+    return max(response.points.values()) / unit
+
+
+def _check_unit(unit: float) -> None:
     if not unit > 0:
         found = "their mean IoU ceiling is 1" if unit <= 0 else "no training image has an IoU ceiling"
         raise DoseError(
             f"label noise has no unit here: a dose is measured in disagreement of the raters, but {found}. Leave out "
             "`noise`, or give images that two or more raters drew differently."
         )
-    response = _Response(labels, noise, memory)
-    return [_calibrate(response, dose, unit) for dose in doses]
 
 
 class _Image(NamedTuple):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,6 +224,10 @@ class Invention:
     def __init__(self, masks: Callable[[], Sequence[Mask]]) -> None:
         self._masks = masks
         self._found: list[Mask] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process gets the components: the function that gives the masks may be one that cannot be sent.
+        return {"_masks": list, "_found": self.components}
 
     @property
     def components(self) -> list[Mask]:

@@ -115,23 +115,20 @@ def rank_corners(points: Points) -> NDArray[np.float64]:
 
 
 def _distances(points: Points, start: Points, end: Points) -> NDArray[np.float64]:
-    """Of points ``(N, 2)`` from the straight line between two others."""
-    along = end - start
-    length = float(along @ along)
-    share = np.clip((points - start) @ along / length, 0, 1) if length else np.zeros(len(points))
-    return np.asarray(np.hypot(*(points - start - share[:, None] * along).T))
+    """Of points ``(N, 2)`` from the straight line through two others; from the first where these are one."""
+    (x, y), (along_x, along_y) = (points - start).T, (end - start).tolist()
+    length = math.hypot(along_x, along_y)
+    return np.asarray(np.abs(along_x * y - along_y * x) / length if length else np.hypot(x, y))
 
 
 def _area(points: Points) -> tuple[float, Points]:
     """Signed area and centre of mass; of an area of 0 the mean corner."""
-    x, y = (points - points[0]).T
-    after_x, after_y = np.roll(x, -1), np.roll(y, -1)
-    cross = x * after_y - after_x * y
+    x, y = moved = (points - points[0]).T
+    cross = x[:-1] * y[1:] - x[1:] * y[:-1]  # the last and the first point add nothing, as the first one is 0
     area = float(cross.sum() / 2)
     if abs(area) < _TINY:
         return 0.0, np.asarray(points.mean(0))
-    centre = np.array([((x + after_x) * cross).sum(), ((y + after_y) * cross).sum()]) / (6 * area)
-    return area, np.asarray(points[0] + centre)
+    return area, np.asarray(points[0] + (moved[:, :-1] + moved[:, 1:]) @ cross / (6 * area))
 
 
 def fill_outlines(outlines: Sequence[Points], shape: tuple[int, ...]) -> Mask:
