@@ -43,7 +43,7 @@ def keyed(masks):
 @pytest.mark.parametrize("name", NOISE_MODELS)
 def test_calibrated_labels_have_the_dose(name):
     # Components come and go as a whole: only many of them change little by little.
-    masks = blobs(120, spots=20) if name in ("miss", "invent") else blobs(80)
+    masks = blobs(120, spots=20) if name in ("miss", "invent") else blobs(200)
     labels, noise = keyed(masks), named(name, masks)
     for found in calibrate(labels, noise, [0.5, 1, 2], unit=0.15):
         scores = [slow_iou(label, spoil(label, noise, found.strength, key)) for label, _, key in labels]
