@@ -20,6 +20,7 @@ import yaml
 from jsonargparse import ArgumentParser, get_loader
 
 if TYPE_CHECKING:
+    NonNegativeFloat = float
     NonNegativeInt = int
     PositiveInt = int
     TwoOrMore = int
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 else:
     from jsonargparse.typing import (
         ClosedUnitInterval,
+        NonNegativeFloat,
         NonNegativeInt,
         OpenUnitInterval,
         PositiveFloat,
@@ -185,7 +187,8 @@ class _Reader:
             # jsonargparse would take keys `class_path` and `init_args` for an object to be made here and now.
             readers = [_Reader(entry, f"{self.name}{key}[{number}].") for number in range(len(value))]
             for reader, item in zip(readers, value, strict=True):
-                reader.read(item, place)
+                # A text alone is the first field: `losses: [gce]` is `losses: [{loss: gce}]`.
+                reader.read({next(iter(reader.fields)): item} if isinstance(item, str) else item, place)
             self.values[key] = [reader.build() for reader in readers]
             self.problems += [problem for reader in readers for problem in reader.problems]
         else:
@@ -297,6 +300,7 @@ _IN_WORDS = {
     NonNegativeInt: "a whole number of 0 or more",
     PositiveInt: "a whole number of 1 or more",
     TwoOrMore: "a whole number of 2 or more",
+    NonNegativeFloat: "a number of 0 or more",
     PositiveFloat: "a number greater than 0",
     OpenUnitInterval: "a number between 0 and 1",
     ClosedUnitInterval: "a number from 0 to 1",

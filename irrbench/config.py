@@ -19,6 +19,7 @@ from irrbench import _settings
 from irrbench._display import PLACEHOLDER, hidden_keys, without_secrets
 from irrbench._settings import (
     ClosedUnitInterval,
+    NonNegativeFloat,
     NonNegativeInt,
     OpenUnitInterval,
     PositiveFloat,
@@ -115,6 +116,66 @@ class ModelConfig:
         """The name in results."""
         given = f"{self.architecture}-{self.encoder}" if self.class_path is None else self.class_path.rpartition(".")[2]
         return self.name or given
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """One loss of the grid.
+
+    Attributes:
+        loss: name among :data:`irrbench.training.losses.LOSSES`.
+        class_path: import path of a class of one's own in its place, see :func:`irrbench.training.losses.make_loss`.
+        init_args: arguments of the class, or options of the loss, such as ``{q: 0.5}`` of ``gce``.
+        name: how results call it; by default that of the loss, with its options, or that of the class.
+    """
+
+    loss: str = "dice_bce"
+    class_path: str | None = None
+    init_args: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The name in results."""
+        options = ",".join(f"{key}={value}" for key, value in self.init_args.items())
+        given = self.loss if self.class_path is None else self.class_path.rpartition(".")[2]
+        return self.name or given + f"({options})" * bool(options)
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """One kind of label noise, at several doses.
+
+    Attributes:
+        model: name among :data:`irrbench.training.noise.NOISE_MODELS`.
+        doses: how strong it is, in units of the raters' disagreement: at 1 a label is as far from the clean one as the
+            average rater is from the peers; 0 is no noise.
+        class_path: import path of a class of one's own in its place, see :func:`irrbench.training.noise.make_noise`.
+        init_args: arguments of the class, or options of the model.
+        renewed: whether an image's noise is drawn anew in each epoch; else its wrong label stays the same.
+        name: how results call it; by default that of the model or of the class.
+    """
+
+    model: str = "boundary"
+    doses: list[NonNegativeFloat] = field(default_factory=lambda: [0.0, 0.5, 1.0, 2.0])
+    class_path: str | None = None
+    init_args: dict[str, Any] = field(default_factory=dict)
+    renewed: bool = False
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse doses that are none, and such that are there twice."""
+        if not self.doses or len(set(self.doses)) < len(self.doses) or not all(0 <= d < math.inf for d in self.doses):
+            raise ConfigError(
+                "noise: doses must be distinct numbers of 0 or more, in units of the average rater's disagreement, such "
+                f"as [0, 0.5, 1, 2]; found {self.doses}."
+            )
+
+    @property
+    def label(self) -> str:
+        """The name in results."""
+        given = self.model if self.class_path is None else self.class_path.rpartition(".")[2]
+        return self.name or given + " renewed" * self.renewed
 
 
 @dataclass(frozen=True)
@@ -307,14 +368,16 @@ class StatisticsConfig:
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """A benchmark: models x label strategies x seeds on one data set, or finished predictions.
+    """A benchmark: models x label strategies x losses x noise x seeds on one data set, or finished predictions.
 
     Attributes:
         data: a data folder; without one, the embedded LIDC masks on rendered images.
         predictions: folder of finished predictions by name; with any, nothing is trained.
         finished: how those are read.
         models: the models of the grid.
-        labels: label strategies: ``majority``, ``random``, ``soft``, ``staple``, ``rater:<name>``.
+        labels: label strategies: ``majority``, ``random``, ``soft``, ``staple``, ``rater:<name>``, ``annotators``.
+        losses: losses of the grid; without any, ``train.loss`` alone.
+        noise: noise of the training labels, each at its doses; without any, the labels as they are.
         seeds: seeds of the grid.
         scores: scores, the main one first.
         folder: how the data folder is read.
@@ -336,6 +399,8 @@ class BenchmarkConfig:
     finished: FinishedConfig = field(default_factory=FinishedConfig)
     models: list[ModelConfig] = field(default_factory=lambda: [ModelConfig(), ModelConfig("linknet")])
     labels: list[str] = field(default_factory=lambda: ["majority", "random"])
+    losses: list[LossConfig] = field(default_factory=list)
+    noise: list[NoiseConfig] = field(default_factory=list)
     seeds: list[NonNegativeInt] = field(default_factory=lambda: [0])
     scores: list[str] = field(default_factory=lambda: list(DEFAULT_SCORES))
     folder: FolderConfig = field(default_factory=FolderConfig)

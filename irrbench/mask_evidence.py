@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from irrbench._cache import ByteCache
 from irrbench._counting.masks import as_foreground, blank_absent
 from irrbench.folds import Reading
 from irrbench.geometry import (
@@ -80,49 +79,7 @@ class _Fixed(NamedTuple):
         return int(self.fields.nbytes) + sum(kept.values())
 
 
-class FixedCache:
-    """:class:`_Fixed` of images, up to a number of bytes.
-
-    Which one gives way to a new one is drawn by chance: of a data set that is larger than the memory the least recently
-    used would always be those that come next.
-
-    Example:
-        >>> cache = FixedCache(max_bytes=0)
-        >>> len(cache)
-        0
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes, self.nbytes, self.hits = max_bytes, 0, 0
-        self._entries: dict[bytes, _Fixed] = {}
-        self._lock, self._random = Lock(), random.Random(0)  # noqa: S311 (nothing secret)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def find(self, key: bytes, make: Callable[[], _Fixed]) -> _Fixed:
-        """The entry of a key, made where it is not known."""
-        with self._lock:
-            if key in self._entries:
-                self.hits += 1
-                return self._entries[key]
-        entry = make()
-        with self._lock:
-            if key not in self._entries and entry.nbytes <= self.max_bytes:
-                while self.nbytes + entry.nbytes > self.max_bytes:
-                    self.nbytes -= self._entries.pop(self._random.choice(list(self._entries))).nbytes
-                self._entries[key] = entry
-                self.nbytes += entry.nbytes
-        return entry
-
-    def clear(self) -> None:
-        """Forget all."""
-        with self._lock:
-            self._entries.clear()
-            self.nbytes = self.hits = 0
-
-
-CACHE = FixedCache(_KEPT_BYTES)
+CACHE: ByteCache[_Fixed] = ByteCache(_KEPT_BYTES)
 
 
 class MaskEvidence:

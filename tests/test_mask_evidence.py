@@ -7,7 +7,8 @@ import torch
 
 from irrbench import mask_bounds, mask_evidence
 from irrbench.geometry import box_of, check_share, spacings
-from irrbench.mask_evidence import CACHE, FixedCache, MaskEvidence
+from irrbench._cache import ByteCache
+from irrbench.mask_evidence import CACHE, MaskEvidence
 from irrbench.surfaces import SURFACES
 from tests.surface_cases import draw
 
@@ -149,7 +150,7 @@ def test_the_memory_is_bounded_and_serves_a_data_set_that_is_larger(monkeypatch,
     images = [torch.from_numpy(rng.random((1, 3, 20, 20)) < 0.3) for _ in range(30)]
     expected = [fields_of(masks=x, preds=x[:, 0]) for x in images]
     size = CACHE.nbytes / len(CACHE)
-    cache = FixedCache(int(15.5 * size))
+    cache = ByteCache(int(15.5 * size))
     monkeypatch.setattr(mask_evidence, "CACHE", cache)
     for _ in range(4):
         for image, right in zip(images, expected, strict=True):
@@ -160,7 +161,7 @@ def test_the_memory_is_bounded_and_serves_a_data_set_that_is_larger(monkeypatch,
     assert cache.hits > 20
     cache.clear()
     assert (len(cache), cache.nbytes, cache.hits) == (0, 0, 0)
-    monkeypatch.setattr(mask_evidence, "CACHE", FixedCache(0))  # nothing is kept
+    monkeypatch.setattr(mask_evidence, "CACHE", ByteCache(0))  # nothing is kept
     assert same(fields_of(masks=images[0], preds=images[0][:, 0]), expected[0])
 
 

@@ -47,6 +47,7 @@ from irrbench.tracking.store import StoreError, absolute_uri, program, with_pass
 from irrbench.training.cell import Tracking, cell_colours, make_cells, unfinish_damaged
 from irrbench.training.fit import read_key
 from irrbench.training.grid import Executor, Failure, GridProgress, Outcome, check_bounds, run_grid, shard
+from irrbench.training.label_noise import find_doses
 from irrbench.training.results import CellResult
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def run_benchmark(
         output = prepare_output(Path(config.output), FOLDERS, FILES)
         data = load_data(config)
         introduce(config, data, console)
-        for refuse in refusals(config, data):
+        for refuse in refusals(config, data, place=output):
             refuse()
         given, (config, tolerance, decided) = config, settle_tolerance(config, data)
         if tolerance:
@@ -191,7 +192,10 @@ def _train(
     resume: bool,
     console: Console,
 ) -> Outcome:
-    cells = make_cells(config, data, Tracking(store.uri, store.experiment, MODEL_COLOURS[0], store.command))
+    doses = find_doses(config, data, place=Path(config.output))
+    warn(doses.cautions, console)
+    data = data.cached()  # of which every cell reads each image in each epoch
+    cells = make_cells(config, data, Tracking(store.uri, store.experiment, MODEL_COLOURS[0], store.command), doses)
     own = shard(cells, part)
     if part is not None:
         console.print(f"part {part[0]} of {part[1]}: {len(own)} of {len(cells)} cells")

@@ -39,6 +39,7 @@ from irrbench.tracking.store import DEFAULT_TRACKING_URI, sqlite_file
 from irrbench.training.batches import check_scored, check_splits
 from irrbench.training.cell import check_grid
 from irrbench.training.grid import check_executor
+from irrbench.training.label_noise import find_doses
 from irrbench.training.memory import memory_estimate
 
 if TYPE_CHECKING:
@@ -80,8 +81,16 @@ def _check_place(tracking_uri: str | None) -> None:
         return
 
 
-def refusals(config: DataConfig, data: RaterData) -> Iterator[Callable[[], object]]:
-    """What a command does before it computes anything; each raises where these data cannot be used for it."""
+def refusals(
+    config: DataConfig, data: RaterData, *, place: Path | None = None
+) -> Iterator[Callable[[], object]]:
+    """What a command does before it computes anything; each raises where these data cannot be used for it.
+
+    Args:
+        config: of the command.
+        data: the raters' data.
+        place: a folder that keeps what was found, for the next call.
+    """
     if isinstance(config, ReliabilityConfig):
         yield partial(check_covariates, data.manifest, config.study.covariates)
         yield partial(check_spacings, data, config.study.scores)
@@ -97,6 +106,17 @@ def refusals(config: DataConfig, data: RaterData) -> Iterator[Callable[[], objec
         for label in config.labels:
             if label.partition(":")[2] in data.raters:
                 yield partial(SegmentationDataset, data.split("train"), label=label)
+        yield partial(_calibrate, config, data, place)
+
+
+def _calibrate(config: BenchmarkConfig, data: RaterData, place: Path | None) -> None:
+    """Refuse doses that cannot be reached; what else is wrong with the grid has been said before."""
+    try:
+        check_grid(config, data.raters)
+        check_splits(data)
+    except ConfigError:
+        return
+    find_doses(config, data, place=place)
 
 
 def introduce(config: DataConfig, data: RaterData, console: Console) -> list[str]:

@@ -29,6 +29,7 @@ from irrbench.scores import record, select_scores
 from irrbench.summary import bounds_digest
 from irrbench.tracking.spool import SPOOL
 from irrbench.tracking.store import MLRUNS
+from irrbench.training.label_noise import DOSES
 from irrbench.training.results import CELLS, CellResult
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 FIGURES, REPORT, CONFIG = "figures", "report.html", "config.yaml"
 FOLDERS = (CELLS, f"{CELLS}/*")  # of a benchmark
-FILES = tuple(f"{field.name}.csv" for field in fields(Results))  # its tables, and names that none has
+FILES = (DOSES, *(f"{field.name}.csv" for field in fields(Results)))  # its tables, and names that none has
 MOST_COPIES = 20  # runs that get the results
 
 

@@ -70,6 +70,7 @@ LABEL_STRATEGIES: dict[str, Callable[[LabelRequest], Tensor]] = {
     "soft": _soft,
     "rater": _rater,
     "staple": _staple,
+    "annotators": _soft,  # what is shown as the label; the masks themselves are trained on
 }
 
 
@@ -189,7 +190,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         data: a split of the raters' data.
         label: what to train on: ``majority`` (a tie is background, so of two raters the intersection), ``random`` (one
             rater drawn anew in each epoch, see :meth:`set_epoch`), ``soft`` (the share of votes), ``staple`` (not
-            identified with two raters, see :func:`irrbench.staple`) or ``rater:<name>``.
+            identified with two raters, see :func:`irrbench.staple`), ``rater:<name>``, or ``annotators``: every
+            rater's mask at once, for a model that learns each rater's errors; the label is then the share of votes.
         seed: of the random rater; the draw depends on seed, epoch and index alone, not on workers or order.
 
     Raises:
@@ -217,21 +219,27 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        spacing = {"spacing": np.array(self.data.spacing(index))} if self._has_spacing else {}
+        return {
+            "image": torch.from_numpy(np.array(self.data.image(index))),
+            **self.drawn(index),
+            "id": self.data.image_ids[index],
+            **spacing,
+        }
+
+    def drawn(self, index: int) -> dict[str, Tensor]:
+        """``label``, ``masks``, ``roi`` and ``present`` of an item, without its image."""
         masks = torch.from_numpy(self.data.masks(index))
         present = torch.from_numpy(self.data.present(index))
         region = self.data.roi(index)
         roi = None if region is None else torch.from_numpy(region)
         rng = np.random.default_rng([self.seed, int(self._epoch), index])
         request = LabelRequest(masks, present, self.data.raters, self._argument, rng, roi)
-        spacing = {"spacing": np.array(self.data.spacing(index))} if self._has_spacing else {}
         return {
-            "image": torch.from_numpy(np.array(self.data.image(index))),
             "label": LABEL_STRATEGIES[self._strategy](request)[None],
             "masks": masks.to(torch.uint8),
             "roi": torch.ones(masks.shape[1:], dtype=torch.bool) if roi is None else roi,
             "present": present,
-            "id": self.data.image_ids[index],
-            **spacing,
         }
 
 
@@ -241,6 +249,7 @@ def collate(batch: Sequence[dict[str, Any]], *, multiple: int = 32) -> dict[str,
     The size is the largest in the batch, rounded up to ``multiple``. ``roi`` is False in the padding, so that it never
     counts; ``id`` becomes a list of strings, ``spacing`` an array ``(B, D)``, which stays in the host's memory.
     """
+    planes = [key for key in ("image", "label", "masks", "roi", "annotations", "trained_label") if key in batch[0]]
     sizes = torch.tensor([item["roi"].shape for item in batch]).amax(0)
     target = [-(-int(size) // multiple) * multiple for size in sizes]
 
@@ -249,7 +258,7 @@ def collate(batch: Sequence[dict[str, Any]], *, multiple: int = 32) -> dict[str,
         return torch.nn.functional.pad(tensor, [side for extra in reversed(missing) for side in (0, extra)])
 
     return {
-        **{key: torch.stack([padded(item[key]) for item in batch]) for key in ("image", "label", "masks", "roi")},
+        **{key: torch.stack([padded(item[key]) for item in batch]) for key in planes},
         "present": torch.stack([item["present"] for item in batch]),
         "id": [item["id"] for item in batch],
         **({"spacing": np.stack([item["spacing"] for item in batch])} if "spacing" in batch[0] else {}),

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from irrbench._cache import ByteCache
 from irrbench.data.problems import DataError, Problem
 from irrbench.data.readers import Affine, Mask
 from irrbench.patterns import MAX_RATERS
@@ -148,6 +149,11 @@ class RaterData:
     def image(self, index: int) -> NDArray[np.float32]:
         """Image ``index`` as float32 ``(C, *S)`` in [0, 1]."""
         return self.sources[index]()
+
+    def cached(self, max_bytes: int = 2**30) -> RaterData:
+        """The same data, with decoded images kept in memory up to a number of bytes."""
+        cache: ByteCache[NDArray[np.float32]] = ByteCache(max_bytes)
+        return replace(self, sources=tuple(partial(cache.find, i, source) for i, source in enumerate(self.sources)))
 
     def masks(self, index: int) -> Mask:
         """Masks of image ``index``, ``(R, *S)``; all False where a rater is absent."""

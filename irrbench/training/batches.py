@@ -20,19 +20,22 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from irrbench.bounds import segmentation_bounds
 from irrbench.config import ConfigError, RulesConfig, TrainConfig
-from irrbench.data import SegmentationDataset, collate
+from irrbench.data import DataError, SegmentationDataset, collate
 from irrbench.data.dataset import references, spacings_of
 from irrbench.evidence import EVIDENCE
 from irrbench.scores import SCORES
 from irrbench.summary import bounds_table
 from irrbench.training.classes import build, import_class
+from irrbench.training.label_noise import ANNOTATORS, NOISE, VAL_NOISE, LabelNoise
+from irrbench.training.losses import SOFT_LABELS
 from irrbench.training.windows import random_crop, sides
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
 
 Item = dict[str, Any]
-PLANES = ("label", "masks", "roi")  # what is drawn on an image and changes together with it
+# What is drawn on an image and changes together with it; `annotations` are what a model learns each rater's errors from.
+PLANES = ("label", "masks", "annotations", "roi")
 STATISTICS_IMAGES = 256
 # The purposes of random numbers, see `draws`. Labels are drawn without such a number; a purpose 0 would repeat their
 # draws.
@@ -75,13 +78,18 @@ class Transforms:
         """
         for number, step in enumerate(self._steps):
             item = step(item, (seed + number) % 2**32)
-        sizes = {key: tuple(item[key].shape[-2:]) for key in ("image", *PLANES)}
+        sizes = {key: tuple(item[key].shape[-2:]) for key in ("image", *planes_of(item))}
         if len(set(sizes.values())) > 1:
             raise ValueError(
                 f"train.transforms must change image and masks alike, found sizes {sizes} afterwards. Leave out "
                 "transforms that take images alone and change their size."
             )
         return item
+
+
+def planes_of(item: Item) -> list[str]:
+    """The planes that an item has, in the order of :data:`PLANES`."""
+    return [key for key in PLANES if key in item]
 
 
 def _is_albumentations(path: str) -> bool:
@@ -104,7 +112,7 @@ def _torchvision(transforms: Sequence[Any], item: Item, seed: int) -> Item:
     """Call transforms one after another on a dict of torchvision's own tensors."""
     from torchvision import tv_tensors  # noqa: PLC0415 (seconds)
 
-    sample: Any = {key: tv_tensors.Mask(item[key]) for key in ("label", "masks")}
+    sample: Any = {key: tv_tensors.Mask(item[key]) for key in planes_of(item) if key != "roi"}
     sample |= {"image": tv_tensors.Image(item["image"]), "roi": tv_tensors.Mask(item["roi"][None].to(torch.uint8))}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -117,18 +125,20 @@ def _torchvision(transforms: Sequence[Any], item: Item, seed: int) -> Item:
 def _albumentations(compose: Any, item: Item, seed: int) -> Item:
     """Call composed transforms on arrays with channels last."""
     compose.set_random_seed(seed)
-    roi = item["roi"][None].to(torch.uint8)
-    planes = [np.ascontiguousarray(plane) for key in (item["label"], item["masks"], roi) for plane in key.numpy()]
+    stacks = {key: item[key] for key in planes_of(item)} | {"roi": item["roi"][None].to(torch.uint8)}
+    planes = [np.ascontiguousarray(plane) for stack in stacks.values() for plane in stack.numpy()]
     image = np.ascontiguousarray(item["image"].permute(1, 2, 0).numpy())
     done = compose(image=image, masks=planes)
     # All planes come back as numbers of one type.
-    label, *masks, region = (torch.from_numpy(np.ascontiguousarray(plane)) for plane in done["masks"])
-    changed = np.atleast_3d(done["image"]).transpose(2, 0, 1)
+    changed = iter(torch.from_numpy(np.ascontiguousarray(plane)) for plane in done["masks"])
+    of = {key: torch.stack([next(changed) for _ in stack]) for key, stack in stacks.items()}
+    cut = {key: (plane > 0.5).to(torch.uint8) for key, plane in of.items() if key in ("masks", "annotations")}
+    pixels = np.atleast_3d(done["image"]).transpose(2, 0, 1)
     return item | {
-        "image": torch.from_numpy(np.ascontiguousarray(changed)),
-        "label": label[None].float(),
-        "masks": (torch.stack(masks) > 0.5).to(torch.uint8),
-        "roi": region > 0.5,
+        "image": torch.from_numpy(np.ascontiguousarray(pixels)),
+        "label": of["label"].float(),
+        **cut,
+        "roi": of["roi"][0] > 0.5,
     }
 
 
@@ -249,11 +259,14 @@ class TrainingSet(Dataset[dict[str, Any]]):
         label: label strategy.
         seed: of labels, crops and turns.
         train: whether to crop, to flip and turn, and further changes, see :class:`Transforms`.
+        noise: what spoils the labels, not the masks.
     """
 
-    def __init__(self, data: RaterData, *, label: str, seed: int, train: TrainConfig) -> None:
+    def __init__(
+        self, data: RaterData, *, label: str, seed: int, train: TrainConfig, noise: LabelNoise | None = None
+    ) -> None:
         self._items = SegmentationDataset(data, label=label, seed=seed)
-        self._seed, self._train = seed, train
+        self._seed, self._train, self._noise, self._label = seed, train, noise, label
         self._transforms = Transforms(train.transforms) if train.transforms else None
         self._crops = 1 if train.crop is None else train.crops_per_image
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by persistent workers
@@ -267,18 +280,65 @@ class TrainingSet(Dataset[dict[str, Any]]):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item, epoch = self._items[index // self._crops], int(self._epoch)
+        item, epoch = dict(self._items[index // self._crops]), int(self._epoch)
+        item |= spoilt_labels(item, self._label, self._noise, index // self._crops, epoch)
         turn = int(draws(self._seed, epoch, index, TURN).integers(8)) if self._train.augment else 0
         if self._train.crop is not None:
             height, width = sides(self._train.crop)
             window = (width, height) if turn % 2 else (height, width)  # as it lies before the turn
             rng, foreground = draws(self._seed, epoch, index, CROP), self._train.crop_foreground
-            item = random_crop(item, ("image", *PLANES), window, foreground=foreground, rng=rng)
+            item = random_crop(item, ("image", *planes_of(item)), window, foreground=foreground, rng=rng)
         if self._train.augment:
-            item |= {key: turned(item[key], turn) for key in ("image", *PLANES)}
+            item |= {key: turned(item[key], turn) for key in ("image", *planes_of(item))}
         if self._transforms is not None:
             item = self._transforms(item, int(draws(self._seed, epoch, index, TRANSFORM).integers(2**32)))
         return item
+
+
+def spoilt_labels(item: Item, label: str, noise: LabelNoise | None, index: int, epoch: int) -> Item:
+    """The labels of an item with noise; of the strategy ``annotators`` every rater's, and their mean as the label."""
+    if label == ANNOTATORS:
+        annotations, present = item["masks"], item["present"]
+        if noise is not None:
+            annotations = noise(annotations.float(), index, epoch, item["roi"]).round().to(torch.uint8)
+        annotations = annotations * present.view(-1, *[1] * (annotations.ndim - 1)).to(torch.uint8)
+        share = annotations.float().sum(0, keepdim=True) / present.sum()
+        return {"annotations": annotations, "label": share if noise is not None else item["label"]}
+    return {} if noise is None else {"label": noise(item["label"], index, epoch, item["roi"])}
+
+
+class WatchedSet(Dataset[dict[str, Any]]):
+    """Validation images with one plane more, ``trained_label``: a label made as those of the training images are.
+
+    Args:
+        data: the validation split.
+        label: label strategy of the training images.
+        seed: of the labels.
+        noise: what spoils them.
+    """
+
+    def __init__(self, data: RaterData, *, label: str, seed: int, noise: LabelNoise | None) -> None:
+        self._items, self._labels = SegmentationDataset(data), SegmentationDataset(data, label=label, seed=seed)
+        self._label, self._noise = label, noise
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        drawn = self._labels.drawn(index)
+        found = drawn | spoilt_labels(drawn, self._label, self._noise, index, 0)
+        return {**self._items[index], "trained_label": found["label"]}
+
+
+def can_watch(data: RaterData, label: str) -> bool:
+    """Whether the validation images can have labels made as those of the training images, which are masks."""
+    if label in (ANNOTATORS, *SOFT_LABELS):
+        return False
+    try:
+        SegmentationDataset(data.split("val"), label=label)
+    except DataError:  # a rater who lacks some
+        return False
+    return True
 
 
 def turned(plane: Tensor, turn: int) -> Tensor:
@@ -338,7 +398,15 @@ class Loaders(NamedTuple):
         self.order.set_epoch(epoch)
 
 
-def make_loaders(data: RaterData, *, label: str, seed: int, train: TrainConfig) -> Loaders:
+def make_loaders(
+    data: RaterData,
+    *,
+    label: str,
+    seed: int,
+    train: TrainConfig,
+    noise: Callable[[int], LabelNoise] | None = None,
+    watch: bool = False,
+) -> Loaders:
     """Batches of the three splits; only training images are shuffled and augmented.
 
     Args:
@@ -346,8 +414,11 @@ def make_loaders(data: RaterData, *, label: str, seed: int, train: TrainConfig) 
         label: label strategy of the training images.
         seed: of their order, labels and augmentation.
         train: batch sizes, crops, augmentation and number of loading processes.
+        noise: gives what spoils the labels, by the purpose of its random numbers.
+        watch: whether training and validation batches have ``trained_label``, see :class:`WatchedSet`.
     """
-    training = TrainingSet(data.split("train"), label=label, seed=seed, train=train)
+    spoil = None if noise is None else noise(NOISE)
+    training = TrainingSet(data.split("train"), label=label, seed=seed, train=train, noise=spoil)
     order = EpochOrder(len(training), seed=seed)
     # Without a generator of their own, loaders would draw from torch's global one, once more in a process that resumes.
     options: dict[str, Any] = {
@@ -361,5 +432,13 @@ def make_loaders(data: RaterData, *, label: str, seed: int, train: TrainConfig) 
         eval_options |= {"batch_size": 1, "collate_fn": partial(collate, multiple=1)}
     # Batch norm cannot learn from a last batch of one image.
     drop_last = len(training) > train.batch_size
-    val, test = (DataLoader(SegmentationDataset(data.split(split)), **eval_options) for split in ("val", "test"))
-    return Loaders(DataLoader(training, sampler=order, drop_last=drop_last, **fit_options), val, test, training, order)
+    val: Dataset[Item] = SegmentationDataset(data.split("val"))
+    if watch:
+        val = WatchedSet(data.split("val"), label=label, seed=seed, noise=noise and noise(VAL_NOISE))
+    return Loaders(
+        DataLoader(training, sampler=order, drop_last=drop_last, **fit_options),
+        DataLoader(val, **eval_options),
+        DataLoader(SegmentationDataset(data.split("test")), **eval_options),
+        training,
+        order,
+    )

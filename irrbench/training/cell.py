@@ -1,6 +1,6 @@
 """Cells of the grid: what they are called, what identifies them, and what a finished one leaves behind.
 
-A cell is one model, trained on one kind of label from one seed. Its *name* comes from a mapping of axes. Its *digest*
+A cell is one model, trained on one kind of label, spoilt or not, by one loss from one seed. Its *name* comes from a mapping of axes. Its *digest*
 comes from its resolved configuration and is the end of its folder's name. ``done.json`` is written last: with it, the
 results in the folder are complete; without it, the cell is resumed from the last epoch that was saved. It holds the
 SHA-256 of the other results: a cell whose files are damaged is trained again. Cells that were finished before there
@@ -13,21 +13,24 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from irrbench._files import try_lock
-from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, RulesConfig, TrainConfig, slug
+from irrbench.config import BenchmarkConfig, ConfigError, LossConfig, ModelConfig, RulesConfig, TrainConfig, slug
 from irrbench.data.dataset import parse_label
 from irrbench.plots import MODEL_COLOURS
 from irrbench.training.batches import Transforms, check_scored, check_splits, choice_key, data_digest, image_facts
 from irrbench.training.classes import source_digest
-from irrbench.training.losses import select_loss
-from irrbench.training.models import check_model
+from irrbench.training.doses import Calibration
+from irrbench.training.label_noise import ANNOTATORS, CellNoise, Doses
+from irrbench.training.losses import check_loss
+from irrbench.training.models import check_model, trains_itself
+from irrbench.training.noise import check_noise
 from irrbench.training.results import CELLS, DONE, LOCK, Axes, find_damage, group_name, is_finished, read_plain, remove
 
 if TYPE_CHECKING:
@@ -44,6 +47,9 @@ _FIRST_FIELDS = {
     "precision",
     "RulesConfig": "ties empty_reference threshold",
 }
+
+
+_NO_LOSS = TrainConfig().loss  # in `train`, where a cell has a loss with options
 
 
 class CellError(RuntimeError):
@@ -66,6 +72,8 @@ class CellConfig:
         version: of the training, see :data:`TRAINING_VERSION`.
         code: digests of the users' own classes, by import path.
         choice: the column of validation scores that the epoch is chosen by; empty: that of the main score.
+        loss: a loss with options, or of one's own; None: that of ``train``.
+        noise: of the training labels; None: the labels as they are.
     """
 
     model: ModelConfig
@@ -79,6 +87,13 @@ class CellConfig:
     version: str
     code: tuple[tuple[str, str], ...] = ()
     choice: str = ""
+    loss: LossConfig | None = None
+    noise: CellNoise | None = None
+
+    @property
+    def loss_config(self) -> LossConfig:
+        """The loss that it is trained with."""
+        return self.loss or LossConfig(self.train.loss)
 
     @property
     def digest(self) -> str:
@@ -92,6 +107,7 @@ class CellConfig:
         plain = _included_fields(self) | {"data": None}
         plain["model"] |= {"name": None}
         plain["train"] |= {"num_workers": None}
+        plain |= {"loss": plain["loss"] | {"name": None}} if "loss" in plain else {}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -121,13 +137,25 @@ class Tracking(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One cell: its name, its configuration, the folder of its results, its run in MLflow, and its axes."""
+    """One cell.
+
+    Attributes:
+        name: of the cell.
+        config: its configuration.
+        folder: of its results.
+        tracking: its run in MLflow.
+        axes: its place in the grid.
+        calibration: the strength of its noise; None without noise.
+        watches_labels: whether it is logged how much of its own training labels the model has learnt.
+    """
 
     name: str
     config: CellConfig
     folder: Path
     tracking: Tracking
     axes: Axes
+    calibration: Calibration | None = None
+    watches_labels: bool = False
 
 
 def cell_folders(output: Path, digests: Mapping[str, str]) -> dict[str, Path]:
@@ -186,6 +214,34 @@ def unfinish_damaged(cells: Sequence[Cell], data: RaterData) -> None:
                     remove(cell.folder / DONE)
 
 
+def noise_axis(config: BenchmarkConfig) -> list[tuple[str, CellNoise | None]]:
+    """The noise of each cell of a grid with its name, first none where any noise is asked for at dose 0.
+
+    Example:
+        >>> from irrbench.config import NoiseConfig
+        >>> config = BenchmarkConfig(noise=[NoiseConfig("grow", [0, 1]), NoiseConfig("shift", [0, 1, 2])])
+        >>> [(name, noise and noise.dose) for name, noise in noise_axis(config)]
+        [('', None), ('grow', 1.0), ('shift', 1.0), ('shift', 2.0)]
+    """
+    noisy = [(each.label, CellNoise.of(each, dose)) for each in config.noise for dose in each.doses if dose > 0]
+    has_clean = not config.noise or any(0 in each.doses for each in config.noise)
+    return [*([("", None)] if has_clean else []), *noisy]
+
+
+def _grid(config: BenchmarkConfig) -> Iterator[tuple[str, Axes, ModelConfig, LossConfig | None, CellNoise | None]]:
+    """Name, axes, model, loss and noise of each cell, by model."""
+    losses: list[LossConfig | None] = [*config.losses] or [None]
+    for model, label, loss, (noise_name, noise), seed in product(
+        config.models, config.labels, losses, noise_axis(config), config.seeds
+    ):
+        axes: dict[str, Any] = {"model": model.label, "label": label}
+        axes |= {} if loss is None else {"loss": loss.label}
+        axes |= {} if noise is None else {"noise": noise_name, "dose": noise.dose}
+        axes |= {"seed": seed}
+        name = group_name(axes) + (f" seed {seed}" if len(config.seeds) > 1 else "")
+        yield name, axes, model, loss, noise
+
+
 def cell_names(config: BenchmarkConfig) -> list[tuple[str, Axes]]:
     """Name and axes of each cell, by model; the name has the seed where there are several.
 
@@ -196,18 +252,14 @@ def cell_names(config: BenchmarkConfig) -> list[tuple[str, Axes]]:
         >>> cell_names(BenchmarkConfig(labels=["soft"], seeds=[0, 1]))[0]
         ('unet-resnet18 soft seed 0', {'model': 'unet-resnet18', 'label': 'soft', 'seed': 0})
     """
-    models = [model.label for model in config.models]
-    rows: list[tuple[str, Axes]] = []
-    for model, label, seed in product(models, config.labels, config.seeds):
-        axes = {"model": model, "label": label, "seed": seed}
-        rows.append((group_name(axes) + (f" seed {seed}" if len(config.seeds) > 1 else ""), axes))
+    rows = [(name, axes) for name, axes, *_ in _grid(config)]
     names = [name for name, _ in rows]
     double = sorted({name for name in names if names.count(name) > 1})
     if double or not rows:
         found = f"two cells called {double[0]!r}" if double else "none"
         raise ConfigError(
-            f"models x labels x seeds must give at least one cell and each its own name; found {found}. "
-            "Name the models (`name:`), and list each label and seed once."
+            f"models x labels x losses x noise x seeds must give at least one cell and each its own name; found {found}. "
+            "Name the models, losses and noise (`name:`), and list each label and seed once."
         )
     return rows
 
@@ -234,18 +286,44 @@ def check_grid(config: BenchmarkConfig, raters: Sequence[str] | None = None) -> 
         for number, model in enumerate(config.models):
             key = f"models[{number}]: "
             check_model(model.architecture, model.encoder, model.class_path, model.init_args)
-        key = ""
-        select_loss(config.train.loss)
+        key = "train.loss: "
+        check_loss(config.train.loss, labels=[] if config.losses else config.labels)
+        for number, loss in enumerate(config.losses):
+            key = f"losses[{number}]: "
+            check_loss(loss.loss, class_path=loss.class_path, init_args=loss.init_args, labels=config.labels)
+        for number, noise in enumerate(config.noise):
+            key = f"noise[{number}]: "
+            check_noise(noise.model, class_path=noise.class_path, init_args=noise.init_args)
         for label in config.labels:
             key = "labels: "
             parse_label(label, [label.partition(":")[2]] if raters is None else raters)
     except ValueError as error:
         raise ConfigError(f"{key}{error}") from error
+    _check_own_training(config)
     Transforms(config.train.transforms)
 
 
-def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> list[Cell]:
+def _check_own_training(config: BenchmarkConfig) -> None:
+    """Refuse losses, and labels of several annotators, for models that train themselves and would ignore them."""
+    own = [model.label for model in config.models if model.class_path is not None and trains_itself(model.class_path)]
+    asked = ["losses"] * bool(config.losses) + [f"labels: {ANNOTATORS}"] * (ANNOTATORS in config.labels)
+    if own and asked:
+        raise ConfigError(
+            f"{' and '.join(asked)}: {', '.join(own)} is a LightningModule, which has a loss of its own and would ignore "
+            "that. Give its network as a torch.nn.Module, or leave them out."
+        )
+
+
+def make_cells(
+    config: BenchmarkConfig, data: RaterData, tracking: Tracking, doses: Doses | None = None
+) -> list[Cell]:
     """The cells of a grid, each with its resolved configuration.
+
+    Args:
+        config: of the grid.
+        data: the raters' data.
+        tracking: where the runs are.
+        doses: the strength of each noise; needed where there is noise.
 
     Raises:
         ConfigError: for unknown models or labels, or data that cannot be trained on.
@@ -255,26 +333,37 @@ def make_cells(config: BenchmarkConfig, data: RaterData, tracking: Tracking) -> 
     check_scored(data, config.scores[0], config.rules)
     digest = data_digest(data, image_facts(data), config.scores)
     transforms = [transform["class_path"] for transform in config.train.transforms]
-    models, colours = {model.label: model for model in config.models}, cell_colours(config)
-    names, resolved = dict(cell_names(config)), {}
-    for name, axes in names.items():
-        model = models[axes["model"]]
-        own_classes = [path for path in (model.class_path, *transforms) if path is not None]
+    colours, names, resolved = cell_colours(config), dict(cell_names(config)), {}
+    for name, _, model, loss, noise in _grid(config):
+        axes = names[name]
+        paths = [model.class_path, *transforms, loss and loss.class_path, noise and noise.class_path]
+        is_plain = loss is not None and loss.class_path is None and not loss.init_args
         resolved[name] = CellConfig(
             model=model,
             label=axes["label"],
             seed=axes["seed"],
-            train=config.train,
+            # A loss without options is that of `train`, so that a cell is the same however its loss is given.
+            train=config.train if loss is None else replace(config.train, loss=loss.loss if is_plain else _NO_LOSS),
             scores=tuple(config.scores),
             rules=config.rules,
             data=data.name,
             data_digest=digest,
             version=TRAINING_VERSION,
-            code=tuple((path, source_digest(path)) for path in own_classes),
+            code=tuple((path, source_digest(path)) for path in paths if path is not None),
             choice=choice_key(data, config.scores[0]),
+            loss=None if is_plain else loss,
+            noise=noise,
         )
     folders = cell_folders(Path(config.output).absolute(), {name: cell.digest for name, cell in resolved.items()})
     return [
-        Cell(name, cell, folders[name], tracking._replace(colour=colours[name]), names[name])
+        Cell(
+            name,
+            cell,
+            folders[name],
+            tracking._replace(colour=colours[name]),
+            names[name],
+            None if doses is None else doses.of(cell.noise, cell.label, cell.seed),
+            watches_labels=bool(config.noise),
+        )
         for name, cell in resolved.items()
     ]

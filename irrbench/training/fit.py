@@ -16,9 +16,10 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ from irrbench.tracking import Run, RunAddress
 from irrbench.tracking.run import COMMAND_TAG
 from irrbench.tracking.spool import clear_half_written, default_spool
 from irrbench.tracking.store import COLOUR_TAG
-from irrbench.training.batches import TORCH, Loaders, draws, image_facts, make_loaders
+from irrbench.training.annotators import AnnotatorLoss
+from irrbench.training.batches import TORCH, Loaders, can_watch, draws, image_facts, make_loaders
 from irrbench.training.cell import Cell, CellConfig, CellError
 from irrbench.training.checkpoints import (
     AtomicCheckpointIO,
@@ -51,6 +53,7 @@ from irrbench.training.checkpoints import (
     is_refused,
     start_again,
 )
+from irrbench.training.label_noise import ANNOTATORS, LabelNoise, label_noise
 from irrbench.training.models import make_module, predictions_of, trains_itself
 from irrbench.training.results import (
     CURVE,
@@ -74,6 +77,9 @@ if TYPE_CHECKING:
 
 Trained = tuple[pd.DataFrame, pd.DataFrame, dict[str, PackedMask], dict[str, Any]]
 EpochListener = Callable[[int, float], None]  # called with the number of ended epochs and the main validation score
+# Of the main score on training images, by the end of its column: against the raters, against the label, and what of the
+# labels has been learnt by heart, see irrbench.evaluation.noise_fit.
+WATCHED = {"score": "", "label": "_label", "noise_fit": "_noise_fit"}
 SHOWN = 4000  # characters of what failed processes wrote
 
 
@@ -151,16 +157,23 @@ def _train(cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener
     torch.manual_seed(config.seed)
     rules = config.rules.of(config.scores)
     collector = PredictionCollector(data, threshold=config.rules.threshold)
-    loaders = make_loaders(data, label=config.label, seed=config.seed, train=config.train)
+    watch = cell.watches_labels and can_watch(data, config.label)
+    loaders = make_loaders(
+        data, label=config.label, seed=config.seed, train=config.train, noise=_noise_of(cell, data), watch=watch
+    )
     keys = {"masks": "masks", "roi": "roi", "image_id": "id", "present": "present", "image": "image"}
     keys |= {"spacing": "spacing", "spacing_unit": "mm"} if data.unit == "mm" else {}
     options = {"predictions": collector, "scores": config.scores, "data_name": config.data}
+    options |= {"label": trained_label, "stages": ("train", "validate", "test")} if watch else {}
     silent = {"print_link": False, "verbose": False}
     monitor = RaterBoundsMonitor(**{**keys, **options, **asdict(config.rules), **silent})
     choice = config.choice or score
     best, last = best_weights(cell.folder, score, choice), LastEpoch(cell.folder, monitor)
-    module = make_module(config.model, config.train, *image_facts(data))
-    seeder, reporter = EpochSeeder(loaders, config.seed), EpochReporter(choice, on_epoch)
+    annotators = len(data.raters) if config.label == ANNOTATORS else None
+    module = make_module(
+        config.model, config.train, *image_facts(data), loss=config.loss, num_annotators=annotators
+    )
+    seeder, reporter = EpochSeeder(loaders, config.seed), EpochReporter(choice, on_epoch, config.loss_config.label)
     trainer = make_trainer(config, [monitor, seeder, reporter, collector, best, last], run)
     checkpoint, next_epoch = find_checkpoint(cell.folder) or (None, 0)
     if checkpoint is None and rank_zero_only.rank == 0:
@@ -180,8 +193,49 @@ def _train(cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener
         "chosen_by": choice,
         "epochs": len(curve),
         "seconds": round(last.seconds, 1),
+        **({} if cell.calibration is None else {"noise": cell.calibration._asdict()}),
+        **annotator_facts(module, data.raters),
     }
+    _log_noise(cell, run)
     return monitor.tables["test"], curve, collector.masks, facts
+
+
+def _noise_of(cell: Cell, data: RaterData) -> Callable[[int], LabelNoise] | None:
+    """What spoils the labels of a cell, by the purpose of its random numbers; None without noise.
+
+    Raises:
+        CellError: if nobody has found its strength.
+    """
+    config, found = cell.config, cell.calibration
+    if config.noise is None:
+        return None
+    if found is None:
+        raise CellError("its noise is not calibrated. Make the cell with the doses that find_doses gives.")
+    return partial(label_noise, config.noise, found, data.split("train"), label=config.label, seed=config.seed)
+
+
+def trained_label(batch: Mapping[str, Any]) -> Tensor:
+    """The label that a batch is trained on; of validation images one that was made in the same way."""
+    label: Tensor = batch.get("trained_label", batch["label"])
+    return label
+
+
+def annotator_facts(module: pl.LightningModule, raters: Sequence[str]) -> dict[str, Any]:
+    """What a model has learnt of each rater's errors; nothing where it has not."""
+    learnt = getattr(module, "annotators", None)
+    if not isinstance(learnt, AnnotatorLoss):
+        return {}
+    values = zip(raters, learnt.sensitivity.tolist(), learnt.specificity.tolist(), strict=True)
+    return {"annotators": {name: {"sensitivity": one, "specificity": other} for name, one, other in values}}
+
+
+def _log_noise(cell: Cell, run: CellLogger) -> None:
+    """The dose of a cell as metrics, for charts of the score over the dose; nothing outside of a grid with noise."""
+    if not cell.watches_labels:
+        return
+    noise = cell.calibration
+    known = (0.0, 0.0, 1.0) if noise is None else (noise.dose, noise.reached, noise.label_iou)
+    run.log_metrics(dict(zip(("noise/dose", "noise/reached", "noise/label_iou"), known, strict=True)), step=0)
 
 
 def make_trainer(config: CellConfig, callbacks: list[pl.Callback], run: CellLogger) -> pl.Trainer:
@@ -195,15 +249,24 @@ def make_trainer(config: CellConfig, callbacks: list[pl.Callback], run: CellLogg
 
 
 def _curve(history: list[dict[str, float]], scores: tuple[str, ...], choice: str) -> pd.DataFrame:
-    """One row an epoch: the scores on the validation images, with their bounds, and what the epoch is chosen by."""
+    """One row an epoch: the scores on the validation images, with their bounds, and what the epoch is chosen by.
+
+    Where the labels are watched, also the main score on the training images' labels and raters, and ``noise_fit``.
+    """
     columns = [
         *scores,
         *{choice}.difference(scores),
         *(f"{score}_{bound}" for score in scores for bound in ("floor", "ceiling")),
     ]
-    rows = [row for row in history if f"val/{scores[0]}" in row]
+    epochs: dict[int, dict[str, float]] = {}
+    for row in history:
+        epochs.setdefault(int(row["epoch"]), {}).update(row)
+    rows = {epoch: row for epoch, row in epochs.items() if f"val/{scores[0]}" in row}
+    watched = {f"train_{name}": f"train/{scores[0]}{end}" for name, end in WATCHED.items()}
+    watched = {name: key for name, key in watched.items() if any(key in row for row in rows.values())}
+    keys = {column: f"val/{column}" for column in columns} | watched
     return pd.DataFrame(
-        [{"epoch": int(row["epoch"]), **{c: row.get(f"val/{c}", math.nan) for c in columns}} for row in rows]
+        [{"epoch": epoch, **{name: row.get(key, math.nan) for name, key in keys.items()}} for epoch, row in rows.items()]
     )
 
 
@@ -238,18 +301,25 @@ class EpochSeeder(pl.Callback):
 
 
 class EpochReporter(pl.Callback):
-    """Reports each epoch that ended.
+    """Reports each epoch that ended, and ends a training whose loss is no number.
 
     Args:
         score: the column of the main score, on the validation images.
         on_epoch: called with the number of ended epochs and this score.
+        loss: name of the loss.
     """
 
-    def __init__(self, score: str, on_epoch: EpochListener | None) -> None:
-        self._score, self._on_epoch = score, on_epoch
+    def __init__(self, score: str, on_epoch: EpochListener | None, loss: str = "") -> None:
+        self._score, self._on_epoch, self._loss = score, on_epoch, loss
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Report the epoch."""
+        found = trainer.callback_metrics.get("train/loss")
+        if found is not None and not bool(torch.isfinite(found)):
+            raise CellError(
+                f"the loss {self._loss!r} was {float(found)} in epoch {trainer.current_epoch + 1}, so nothing more can be "
+                "learnt. Lower train.lr, or correct the loss: it must be a finite number for every batch."
+            )
         if self._on_epoch is not None:
             score = trainer.callback_metrics.get(f"val/{self._score}", math.nan)
             self._on_epoch(trainer.current_epoch + 1, float(score))
@@ -359,6 +429,11 @@ def _parameters(config: CellConfig) -> dict[str, Any]:
         unused = ("crop", "crop_foreground", "crops_per_image", "window_overlap", "window_weighting")
         train = {key: value for key, value in train.items() if key not in unused}
     values |= {"label": config.label, "seed": config.seed, "data": config.data}
+    if config.loss is not None:
+        train["loss"] = config.loss.label
+    if config.noise is not None:
+        values |= {"noise": config.noise.class_path or config.noise.model, "dose": config.noise.dose}
+        values |= {"noise_renewed": True} if config.noise.renewed else {}
     return {**values, **{f"train/{key}": value for key, value in train.items()}}
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from irrbench._settings import nearest
-from irrbench.config import ModelConfig, TrainConfig
+from irrbench.config import LossConfig, ModelConfig, TrainConfig
+from irrbench.training.annotators import AnnotatorLoss
 from irrbench.training.classes import arguments_of, build, check_class, import_class
-from irrbench.training.losses import select_loss
+from irrbench.training.losses import make_loss
 from irrbench.training.windows import slide_windows, windows_of
 
 Batch = Mapping[str, Any]
@@ -99,7 +100,10 @@ class SegmentationModule(pl.LightningModule):
         std: standard deviation of each channel; the images are divided by it.
         lr: highest learning rate.
         weight_decay: of AdamW.
-        loss: name among :data:`irrbench.training.losses.LOSSES`.
+        loss: name among :data:`irrbench.training.losses.LOSSES`, or a module that gives a number for logits and label
+            ``(B, 1, H, W)`` and ROI ``(B, 1, H, W)``. What it learns itself is trained with the network.
+        num_annotators: with a number of raters, an error of each is learnt from training batches with ``annotations``
+            ``(B, R, H, W)`` and ``present`` ``(B, R)``, see :class:`irrbench.training.annotators.AnnotatorLoss`.
         network_channels: of the network, if not ``C``: a grey image is repeated.
         network: any network for images ``(B, C, H, W)`` that gives logits ``(B, 1, H, W)``; it replaces architecture,
             encoder and weights.
@@ -127,18 +131,22 @@ class SegmentationModule(pl.LightningModule):
         std: Sequence[float] = (1.0,),
         lr: float = 2e-3,  # noqa: ARG002 (kept in hparams)
         weight_decay: float = 1e-4,  # noqa: ARG002
-        loss: str = "dice_bce",
+        loss: str | nn.Module = "dice_bce",
+        num_annotators: int | None = None,
         network_channels: int | None = None,
         network: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        is_given = ("loss",) if isinstance(loss, nn.Module) else ()
         unused = () if network is None else ("architecture", "encoder", "encoder_weights")
         same = ("network_channels",) if network_channels in (None, in_channels) else ()
-        self.save_hyperparameters(ignore=["network", *unused, *same])
+        single = ("num_annotators",) if num_annotators is None else ()
+        self.save_hyperparameters(ignore=["network", *is_given, *unused, *same, *single])
         self._repeats = 1 if same else int(network_channels or 1)
         if network is None:
             network = create_network(architecture, encoder, in_channels=in_channels, encoder_weights=encoder_weights)
-        self.network, self.loss = network, select_loss(loss)
+        self.network, self.loss = network, loss if isinstance(loss, nn.Module) else make_loss(loss)
+        self.annotators = None if num_annotators is None else AnnotatorLoss(num_annotators, self.loss)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
@@ -179,7 +187,12 @@ class SegmentationModule(pl.LightningModule):
     def _step(self, batch: Batch, split: str) -> dict[str, Tensor]:
         logits = self(batch["image"])
         check_logits(logits, batch["label"])
-        loss: Tensor = self.loss(logits, batch["label"], batch["roi"].unsqueeze(1))
+        roi = batch["roi"].unsqueeze(1)
+        loss: Tensor
+        if self.annotators is not None and split == "train":
+            loss = self.annotators(logits, batch["annotations"], batch["present"], roi)
+        else:
+            loss = self.loss(logits, batch["label"], roi)
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
         return {"loss": loss, "preds": logits}
 
@@ -285,14 +298,34 @@ def create_module(
 
 
 def make_module(
-    model: ModelConfig, train: TrainConfig, channels: int, mean: Sequence[float], std: Sequence[float]
+    model: ModelConfig,
+    train: TrainConfig,
+    channels: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    loss: LossConfig | None = None,
+    num_annotators: int | None = None,
 ) -> pl.LightningModule:
     """The module that a configuration describes, for images of so many channels with this mean and deviation of each.
 
     With ``train.crop``, it predicts window by window in validation and test.
+
+    Args:
+        model: of the configuration.
+        train: likewise.
+        channels: of the images.
+        mean: of each channel.
+        std: of each channel.
+        loss: in place of that of ``train``.
+        num_annotators: see :class:`SegmentationModule`.
     """
     described = {key: value for key, value in asdict(model).items() if key != "name"}
-    options: dict[str, Any] = {"lr": train.lr, "weight_decay": train.weight_decay, "loss": train.loss}
+    chosen: Any = train.loss
+    if loss is not None:
+        chosen = make_loss(loss.loss, class_path=loss.class_path, init_args=loss.init_args)
+    options: dict[str, Any] = {"lr": train.lr, "weight_decay": train.weight_decay, "loss": chosen}
+    options |= {} if num_annotators is None else {"num_annotators": num_annotators}
     module = create_module(in_channels=channels, **described, mean=mean, std=std, **options)
     windows = windows_of(train)
     return module if windows is None else slide_windows(module, windows)

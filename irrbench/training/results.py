@@ -256,7 +256,8 @@ def group_name(axes: Axes) -> str:
     """The name that cells share which differ in the seed alone.
 
     Example:
-        >>> group_name({"model": "unet-resnet18", "label": "soft", "seed": 3})
-        'unet-resnet18 soft'
+        >>> group_name({"model": "unet-resnet18", "label": "soft", "noise": "grow", "dose": 2.0, "seed": 3})
+        'unet-resnet18 soft grow 2'
     """
-    return " ".join(str(value) for axis, value in axes.items() if axis != "seed")
+    shown = (f"{value:g}" if isinstance(value, float) else str(value) for axis, value in axes.items() if axis != "seed")
+    return " ".join(shown)

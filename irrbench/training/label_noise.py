@@ -1,0 +1,270 @@
+"""The spoilt labels of a cell: which noise at which strength, found on the training labels before anything is trained.
+
+An image's noise depends on seed and image alone (and on the epoch where it is renewed), so that cells that differ in
+model or loss train on the same wrong labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irrbench._cache import ByteCache
+from irrbench._files import write_json
+from irrbench.config import BenchmarkConfig, ConfigError, NoiseConfig
+from irrbench.data import SegmentationDataset
+from irrbench.training.classes import source_digest
+from irrbench.training.doses import Calibration, DoseError, calibrate, train_ceiling
+from irrbench.training.noise import Noise, make_noise, spoil
+from irrbench.training.results import read_plain
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from irrbench.data import RaterData
+
+DOSES = "doses.json"  # in the output folder: the strengths that were found
+ANNOTATORS = "annotators"  # the label strategy with every rater's mask
+NOISE_VERSION = 1  # raised when a change of the code changes labels or strengths
+# The purposes of random numbers, see irrbench.training.batches.draws.
+NOISE, VAL_NOISE = 6, 7
+_SPOILT: ByteCache[NDArray[np.float32]] = ByteCache(2**28)  # labels, for the cells of this process
+_FAR = 0.02  # relative difference of dose asked and dose got, from which on it is said
+
+
+@dataclass(frozen=True)
+class CellNoise:
+    """The noise of one cell.
+
+    Attributes:
+        model: name among :data:`irrbench.training.noise.NOISE_MODELS`.
+        dose: in units of the raters' disagreement, above 0.
+        class_path: import path of a class in its place.
+        init_args: its arguments.
+        renewed: whether it is drawn anew in each epoch.
+    """
+
+    model: str
+    dose: float
+    class_path: str | None = None
+    init_args: dict[str, Any] = field(default_factory=dict)
+    renewed: bool = False
+
+    @classmethod
+    def of(cls, config: NoiseConfig, dose: float) -> CellNoise:
+        """One dose of a configured noise."""
+        model = config.model if config.class_path is None else ""
+        return cls(model, float(dose), config.class_path, dict(config.init_args), config.renewed)
+
+    def make(self, data: RaterData, label: str) -> Noise:
+        """The noise itself; components of other images come from the labels of ``data``."""
+
+        @cache
+        def masks() -> list[NDArray[np.bool_]]:
+            return [mask for one, *_ in clean_labels(data, label, seed=0) for mask in (one > 0.5,)]
+
+        return make_noise(self.model, class_path=self.class_path, init_args=self.init_args, masks=masks)
+
+
+class LabelNoise:
+    """Spoils the labels of the images of one split.
+
+    Args:
+        noise: the noise.
+        strength: of it.
+        seed: of the cell.
+        renewed: whether an image's noise is drawn anew in each epoch.
+        purpose: of the random numbers; other ones on validation than on training images.
+        identity: of the noise; labels that were made once are found by it.
+    """
+
+    def __init__(
+        self, noise: Noise, strength: float, *, seed: int, renewed: bool, purpose: int = NOISE, identity: str = ""
+    ) -> None:
+        self._noise, self._strength, self._seed, self._renewed = noise, strength, seed, renewed
+        self._purpose, self._identity = purpose, identity
+
+    def __call__(self, labels: Tensor, index: int, epoch: int, roi: Tensor) -> Tensor:
+        """Spoilt labels ``(L, *S)`` of labels ``(L, *S)`` of one image, each with noise of its own."""
+        region = None if bool(roi.all()) else roi.numpy()
+        key = noise_key(self._seed, epoch if self._renewed else 0, index, self._purpose)
+        keys = [key] if len(labels) == 1 else [[*key, number] for number in range(len(labels))]
+        done = [self._spoilt(label.numpy(), each, region) for label, each in zip(labels, keys, strict=True)]
+        return torch.from_numpy(np.stack(done))
+
+    def _spoilt(
+        self, label: NDArray[np.float32], key: Sequence[int], roi: NDArray[np.bool_] | None
+    ) -> NDArray[np.float32]:
+        def make() -> NDArray[np.float32]:
+            return spoil(label, self._noise, self._strength, key, roi)
+
+        if self._renewed:
+            return make()
+        told = hashlib.blake2b(label.tobytes(), digest_size=16)
+        told.update(b"" if roi is None else roi.tobytes())
+        return _SPOILT.find((self._identity, self._strength, tuple(key), told.digest()), make)
+
+
+def noise_key(seed: int, epoch: int, index: int, purpose: int = NOISE) -> list[int]:
+    """The key of an image's random numbers."""
+    return [seed, epoch, index, purpose]
+
+
+def clean_labels(
+    data: RaterData, label: str, *, seed: int
+) -> list[tuple[NDArray[np.float32], NDArray[np.bool_] | None, list[int]]]:
+    """Labels of the first epoch, each with its ROI (None: the whole image) and the key of its noise."""
+    items, found = SegmentationDataset(data, label=label, seed=seed), []
+    for index in range(len(data)):
+        drawn, key = items.drawn(index), noise_key(seed, 0, index)
+        roi = None if bool(drawn["roi"].all()) else drawn["roi"].numpy()
+        if label == ANNOTATORS:
+            present = drawn["present"].nonzero()[:, 0].tolist()
+            found += [(drawn["masks"][r].float().numpy(), roi, [*key, r]) for r in present]
+        else:
+            found.append((drawn["label"][0].numpy(), roi, key))
+    return found
+
+
+class Doses:
+    """The strength of each noise of a grid at each of its doses, found on the training labels.
+
+    Args:
+        found: by label strategy, seed and noise.
+    """
+
+    def __init__(self, found: Mapping[tuple[str, int, str], Calibration]) -> None:
+        self._found = dict(found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def of(self, noise: CellNoise | None, label: str, seed: int) -> Calibration | None:
+        """That of a cell; None without noise."""
+        return None if noise is None else self._found[label, seed, identity(noise)]
+
+    @property
+    def cautions(self) -> list[str]:
+        """Doses that are not quite what was asked, as few images give coarse steps."""
+        far: dict[str, list[str]] = {}
+        for (_, _, name), each in self._found.items():
+            if abs(each.reached - each.dose) > _FAR * each.dose:
+                model = json.loads(name)["model"] or json.loads(name)["class_path"]
+                far.setdefault(model, []).append(f"{each.reached:.3g} for {each.dose:g}")
+        return [
+            f"Noise {model} comes in coarse steps on these training images: it gives the doses "
+            f"{', '.join(dict.fromkeys(doses))}. The dose that was reached is in robustness.csv."
+            for model, doses in far.items()
+        ]
+
+
+def identity(noise: CellNoise) -> str:
+    """What tells a noise from others."""
+    return json.dumps(asdict(noise), sort_keys=True)
+
+
+def find_doses(
+    config: BenchmarkConfig, data: RaterData, *, place: Path | None = None, report: Callable[[str], None] | None = None
+) -> Doses:
+    """Calibrate all noise of a grid on the training labels.
+
+    Args:
+        config: of the grid.
+        data: with training images.
+        place: a folder in which the strengths are kept for the next call.
+        report: called with what is being done, where that may take long.
+
+    Raises:
+        ConfigError: for a dose that a model cannot reach, or raters who agree exactly, which leaves no unit.
+    """
+    wanted = [(noise, [dose for dose in noise.doses if dose > 0]) for noise in config.noise]
+    if not any(doses for _, doses in wanted):
+        return Doses({})
+    train = data.split("train")
+    rules = {"ties": config.rules.ties, "empty_reference": config.rules.empty_reference}
+    basis = json.dumps([NOISE_VERSION, data.digest(), list(train.image_ids), rules], sort_keys=True)
+    known = _read(place)
+    found: dict[tuple[str, int, str], Calibration] = {}
+    ceiling: float | None = None
+    for label in config.labels:
+        for seed in config.seeds:
+            labels = None
+            for noise, doses in wanted:
+                cells = [CellNoise.of(noise, dose) for dose in doses]
+                keys = [_digest(basis, label, seed, cell) for cell in cells]
+                if not all(key in known for key in keys):
+                    if report is not None:
+                        report(f"calibrating {noise.label} on {label}, seed {seed}")
+                    ceiling = train_ceiling(train, **rules) if ceiling is None else ceiling
+                    labels = clean_labels(train, label, seed=seed) if labels is None else labels
+                    made = _calibrated(cells, train, label, labels, ceiling)
+                    known |= dict(zip(keys, made, strict=True))
+                found |= {(label, seed, identity(c)): known[key] for c, key in zip(cells, keys, strict=True)}
+    if place is not None and ceiling is not None:
+        write_json(place / DOSES, {key: each._asdict() for key, each in known.items()})
+    return Doses(found)
+
+
+def _calibrated(
+    cells: Sequence[CellNoise],
+    train: RaterData,
+    label: str,
+    labels: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_] | None, list[int]]],
+    ceiling: float,
+) -> list[Calibration]:
+    try:
+        noise = cells[0].make(train, label)
+        made = calibrate(labels, noise, [cell.dose for cell in cells], unit=1 - ceiling)
+    except (DoseError, ValueError) as error:
+        raise ConfigError(f"noise: {error}") from error
+    return [each._replace(train_ceiling=ceiling) for each in made]
+
+
+def _digest(basis: str, label: str, seed: int, cell: CellNoise) -> str:
+    code = "" if cell.class_path is None else source_digest(cell.class_path)
+    return hashlib.sha256(f"{basis} {label} {seed} {identity(cell)} {code}".encode()).hexdigest()[:16]
+
+
+def _read(place: Path | None) -> dict[str, Calibration]:
+    """The strengths of an earlier call; none where the file is missing or holds anything else."""
+    with suppress(Exception):
+        if place is not None:
+            return {str(key): _calibration(value) for key, value in read_plain(place / DOSES).items()}
+    return {}
+
+
+def _calibration(value: Mapping[str, Any]) -> Calibration:
+    whole = {"num_images"}
+    numbers = {name: (int if name in whole else float)(value[name]) for name in Calibration._fields}
+    if not all(np.isfinite(number) for number in numbers.values()):
+        raise ValueError(str(value))
+    return Calibration(**numbers)  # type: ignore[arg-type]
+
+
+def label_noise(
+    noise: CellNoise, found: Calibration, train: RaterData, *, label: str, seed: int, purpose: int = NOISE
+) -> LabelNoise:
+    """What spoils a cell's labels.
+
+    Args:
+        noise: of the cell.
+        found: its strength.
+        train: the training images, whose components may be pasted.
+        label: the label strategy.
+        seed: of the cell.
+        purpose: of the random numbers.
+    """
+    name = f"{identity(replace(noise, dose=1.0))} {train.digest() if noise.class_path or noise.model == 'invent' else ''}"
+    made = noise.make(train, label)
+    options = {"seed": seed, "renewed": noise.renewed, "purpose": purpose}
+    return LabelNoise(made, found.strength, identity=name, **options)  # type: ignore[arg-type]
