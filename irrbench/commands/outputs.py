@@ -17,6 +17,7 @@ from irrbench.analysis.candidates import Resampling
 from irrbench.analysis.results import Questions, Results, build_results, resampling_in_words
 from irrbench.analysis.subgroups import check_columns
 from irrbench.bounds import option_rules
+from irrbench.commands.noise import trained_models
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.dataset import choice_notes, label_notes
 from irrbench.evidence import EVIDENCE
@@ -111,6 +112,7 @@ def make_results(
         ),
         models={model.name: model.group if isinstance(model, CellResult) else model.name for model in models},
         blind=blind,
+        trained=trained_models(config, [model for model in models if isinstance(model, CellResult)]) or None,
     )
     by_model = {name: colours[seeds[0]] for name, seeds in results.members.items()} if colours else results.colours
     return replace(

@@ -27,7 +27,7 @@ from irrbench.plots import MODEL_COLOURS
 from irrbench.training.batches import Transforms, check_scored, check_splits, choice_key, data_digest, image_facts
 from irrbench.training.classes import source_digest
 from irrbench.training.doses import Calibration
-from irrbench.training.label_noise import ANNOTATORS, CellNoise, Doses
+from irrbench.training.label_noise import ANNOTATORS, CellNoise, Doses, noise_name
 from irrbench.training.losses import check_loss
 from irrbench.training.models import check_model, trains_itself
 from irrbench.training.noise import check_noise
@@ -293,7 +293,7 @@ def check_grid(config: BenchmarkConfig, raters: Sequence[str] | None = None) -> 
             check_loss(loss.loss, class_path=loss.class_path, init_args=loss.init_args, labels=config.labels)
         for number, noise in enumerate(config.noise):
             key = f"noise[{number}]: "
-            check_noise(noise.model, class_path=noise.class_path, init_args=noise.init_args)
+            check_noise(noise_name(noise), class_path=noise.class_path, init_args=noise.init_args)
         for label in config.labels:
             key = "labels: "
             parse_label(label, [label.partition(":")[2]] if raters is None else raters)

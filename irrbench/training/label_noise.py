@@ -24,8 +24,9 @@ from irrbench._files import write_json
 from irrbench.config import BenchmarkConfig, ConfigError, NoiseConfig
 from irrbench.data import SegmentationDataset
 from irrbench.training.classes import source_digest
-from irrbench.training.doses import Calibration, DoseError, calibrate, train_ceiling
-from irrbench.training.noise import Noise, make_noise, spoil
+from irrbench.training.doses import Calibration, KeyedLabel, calibrate, train_ceiling
+from irrbench.training.mask_noise import Mask
+from irrbench.training.noise import OWN, NoiseModel, make_noise, spoil
 from irrbench.training.results import read_plain
 
 if TYPE_CHECKING:
@@ -63,17 +64,21 @@ class CellNoise:
     @classmethod
     def of(cls, config: NoiseConfig, dose: float) -> CellNoise:
         """One dose of a configured noise."""
-        model = config.model if config.class_path is None else ""
-        return cls(model, float(dose), config.class_path, dict(config.init_args), config.renewed)
+        return cls(noise_name(config), float(dose), config.class_path, dict(config.init_args), config.renewed)
 
-    def make(self, data: RaterData, label: str) -> Noise:
-        """The noise itself; components of other images come from the labels of ``data``."""
+    def make(self, data: RaterData, label: str) -> NoiseModel:
+        """The model itself; components of other images come from the labels of ``data``."""
 
         @cache
-        def masks() -> list[NDArray[np.bool_]]:
-            return [mask for one, *_ in clean_labels(data, label, seed=0) for mask in (one > 0.5,)]
+        def masks() -> list[Mask]:
+            return [one > 0.5 for one, *_ in clean_labels(data, label, seed=0)]
 
         return make_noise(self.model, class_path=self.class_path, init_args=self.init_args, masks=masks)
+
+
+def noise_name(config: NoiseConfig) -> str:
+    """What a configured noise is called among the models."""
+    return config.model if config.class_path is None else OWN
 
 
 class LabelNoise:
@@ -89,7 +94,7 @@ class LabelNoise:
     """
 
     def __init__(
-        self, noise: Noise, strength: float, *, seed: int, renewed: bool, purpose: int = NOISE, identity: str = ""
+        self, noise: NoiseModel, strength: float, *, seed: int, renewed: bool, purpose: int = NOISE, identity: str = ""
     ) -> None:
         self._noise, self._strength, self._seed, self._renewed = noise, strength, seed, renewed
         self._purpose, self._identity = purpose, identity
@@ -120,11 +125,10 @@ def noise_key(seed: int, epoch: int, index: int, purpose: int = NOISE) -> list[i
     return [seed, epoch, index, purpose]
 
 
-def clean_labels(
-    data: RaterData, label: str, *, seed: int
-) -> list[tuple[NDArray[np.float32], NDArray[np.bool_] | None, list[int]]]:
+def clean_labels(data: RaterData, label: str, *, seed: int) -> list[KeyedLabel]:
     """Labels of the first epoch, each with its ROI (None: the whole image) and the key of its noise."""
-    items, found = SegmentationDataset(data, label=label, seed=seed), []
+    items = SegmentationDataset(data, label=label, seed=seed)
+    found: list[KeyedLabel] = []
     for index in range(len(data)):
         drawn, key = items.drawn(index), noise_key(seed, 0, index)
         roi = None if bool(drawn["roi"].all()) else drawn["roi"].numpy()
@@ -216,18 +220,13 @@ def find_doses(
 
 
 def _calibrated(
-    cells: Sequence[CellNoise],
-    train: RaterData,
-    label: str,
-    labels: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_] | None, list[int]]],
-    ceiling: float,
+    cells: Sequence[CellNoise], train: RaterData, label: str, labels: Sequence[KeyedLabel], ceiling: float
 ) -> list[Calibration]:
     try:
         noise = cells[0].make(train, label)
-        made = calibrate(labels, noise, [cell.dose for cell in cells], unit=1 - ceiling)
-    except (DoseError, ValueError) as error:
+        return calibrate(labels, noise, [cell.dose for cell in cells], unit=1 - ceiling)
+    except ValueError as error:
         raise ConfigError(f"noise: {error}") from error
-    return [each._replace(train_ceiling=ceiling) for each in made]
 
 
 def _digest(basis: str, label: str, seed: int, cell: CellNoise) -> str:
