@@ -211,7 +211,10 @@ def _noise_of(cell: Cell, data: RaterData) -> Callable[[int], LabelNoise] | None
         return None
     if found is None:
         raise CellError("its noise is not calibrated. Make the cell with the doses that find_doses gives.")
-    return partial(label_noise, config.noise, found, data.split("train"), label=config.label, seed=config.seed)
+    train = data.split("train")
+    return partial(
+        label_noise, noise=config.noise, found=found, train=train, label=config.label, seed=config.seed
+    )
 
 
 def trained_label(batch: Mapping[str, Any]) -> Tensor:

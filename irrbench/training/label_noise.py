@@ -251,19 +251,24 @@ def _calibration(value: Mapping[str, Any]) -> Calibration:
 
 
 def label_noise(
-    noise: CellNoise, found: Calibration, train: RaterData, *, label: str, seed: int, purpose: int = NOISE
+    purpose: int, *, noise: CellNoise, found: Calibration, train: RaterData, label: str, seed: int
 ) -> LabelNoise:
     """What spoils a cell's labels.
 
     Args:
+        purpose: of the random numbers.
         noise: of the cell.
         found: its strength.
         train: the training images, whose components may be pasted.
         label: the label strategy.
         seed: of the cell.
-        purpose: of the random numbers.
     """
-    name = f"{identity(replace(noise, dose=1.0))} {train.digest() if noise.class_path or noise.model == 'invent' else ''}"
-    made = noise.make(train, label)
-    options = {"seed": seed, "renewed": noise.renewed, "purpose": purpose}
-    return LabelNoise(made, found.strength, identity=name, **options)  # type: ignore[arg-type]
+    others = train.digest() if noise.class_path or noise.model == "invent" else ""
+    return LabelNoise(
+        noise.make(train, label),
+        found.strength,
+        seed=seed,
+        renewed=noise.renewed,
+        purpose=purpose,
+        identity=f"{identity(replace(noise, dose=1.0))} {others}",
+    )
