@@ -153,6 +153,8 @@ class NoiseConfig:
         class_path: import path of a class of one's own in its place, see :func:`irrbench.training.noise.make_noise`.
         init_args: arguments of the class, or options of the model.
         renewed: whether an image's noise is drawn anew in each epoch; else its wrong label stays the same.
+        labels: the label strategies that are spoilt; all of the grid by default. The others are trained without noise,
+            to see what dose they are worth.
         name: how results call it; by default that of the model or of the class.
     """
 
@@ -161,6 +163,7 @@ class NoiseConfig:
     class_path: str | None = None
     init_args: dict[str, Any] = field(default_factory=dict)
     renewed: bool = False
+    labels: list[str] | None = None
     name: str | None = None
 
     def __post_init__(self) -> None:
@@ -170,6 +173,10 @@ class NoiseConfig:
                 "noise: doses must be distinct numbers of 0 or more, in units of the average rater's disagreement, such "
                 f"as [0, 0.5, 1, 2]; found {self.doses}."
             )
+
+    def spoils(self, label: str) -> bool:
+        """Whether labels of this strategy are spoilt."""
+        return self.labels is None or label in self.labels
 
     @property
     def label(self) -> str:

@@ -107,7 +107,7 @@ class CellConfig:
         plain = _included_fields(self) | {"data": None}
         plain["model"] |= {"name": None}
         plain["train"] |= {"num_workers": None}
-        plain |= {"loss": plain["loss"] | {"name": None}} if "loss" in plain else {}
+        plain |= {"loss": plain["loss"] | {"name": None}} if plain.get("loss") else {}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -214,26 +214,27 @@ def unfinish_damaged(cells: Sequence[Cell], data: RaterData) -> None:
                     remove(cell.folder / DONE)
 
 
-def noise_axis(config: BenchmarkConfig) -> list[tuple[str, CellNoise | None]]:
-    """The noise of each cell of a grid with its name, first none where any noise is asked for at dose 0.
+def noise_axis(config: BenchmarkConfig, label: str) -> list[tuple[str, CellNoise | None]]:
+    """The noise of each cell of a label strategy with its name, first none where any is asked for at dose 0.
 
     Example:
         >>> from irrbench.config import NoiseConfig
-        >>> config = BenchmarkConfig(noise=[NoiseConfig("grow", [0, 1]), NoiseConfig("shift", [0, 1, 2])])
-        >>> [(name, noise and noise.dose) for name, noise in noise_axis(config)]
-        [('', None), ('grow', 1.0), ('shift', 1.0), ('shift', 2.0)]
+        >>> config = BenchmarkConfig(noise=[NoiseConfig("grow", [0, 1]), NoiseConfig("shift", [0, 2], labels=["soft"])])
+        >>> [(name, noise and noise.dose) for name, noise in noise_axis(config, "soft")]
+        [('', None), ('grow', 1.0), ('shift', 2.0)]
     """
-    noisy = [(each.label, CellNoise.of(each, dose)) for each in config.noise for dose in each.doses if dose > 0]
-    has_clean = not config.noise or any(0 in each.doses for each in config.noise)
+    kinds = [each for each in config.noise if each.spoils(label)]
+    noisy = [(each.label, CellNoise.of(each, dose)) for each in kinds for dose in each.doses if dose > 0]
+    has_clean = not kinds or any(0 in each.doses for each in kinds)
     return [*([("", None)] if has_clean else []), *noisy]
 
 
 def _grid(config: BenchmarkConfig) -> Iterator[tuple[str, Axes, ModelConfig, LossConfig | None, CellNoise | None]]:
     """Name, axes, model, loss and noise of each cell, by model."""
     losses: list[LossConfig | None] = [*config.losses] or [None]
-    for model, label, loss, (noise_name, noise), seed in product(
-        config.models, config.labels, losses, noise_axis(config), config.seeds
-    ):
+    recipes = product(config.models, config.labels, losses)
+    rows = ((*recipe, *noise) for recipe in recipes for noise in noise_axis(config, recipe[1]))
+    for (model, label, loss, noise_name, noise), seed in product(rows, config.seeds):
         axes: dict[str, Any] = {"model": model.label, "label": label}
         axes |= {} if loss is None else {"loss": loss.label}
         axes |= {} if noise is None else {"noise": noise_name, "dose": noise.dose}
@@ -294,6 +295,8 @@ def check_grid(config: BenchmarkConfig, raters: Sequence[str] | None = None) -> 
         for number, noise in enumerate(config.noise):
             key = f"noise[{number}]: "
             check_noise(noise_name(noise), class_path=noise.class_path, init_args=noise.init_args)
+            if unknown := [label for label in noise.labels or () if label not in config.labels]:
+                raise ValueError(f"labels must be among those of the grid, {', '.join(config.labels)}; found {unknown[0]!r}")
         for label in config.labels:
             key = "labels: "
             parse_label(label, [label.partition(":")[2]] if raters is None else raters)

@@ -203,7 +203,7 @@ def find_doses(
     for label in config.labels:
         for seed in config.seeds:
             labels = None
-            for noise, doses in wanted:
+            for noise, doses in ((each, doses) for each, doses in wanted if each.spoils(label)):
                 cells = [CellNoise.of(noise, dose) for dose in doses]
                 keys = [_digest(basis, label, seed, cell) for cell in cells]
                 if not all(key in known for key in keys):

@@ -188,26 +188,26 @@ def test_digests_are_those_of_the_first_version():
 
 
 @dataclass(frozen=True)
-class Noise:
-    model: str = "none"
-    dose: float = 0.0
+class WarmUp:
+    kind: str = "none"
+    steps: float = 0.0
 
 
 def test_fields_that_are_added_later_change_no_digest_unless_they_are_used():
     later = {
         "CellConfig": make_dataclass(
-            "CellConfig", [("noise", Noise, Noise()), ("loss", str, "dice_bce")], bases=(CellConfig,), frozen=True
+            "CellConfig", [("warm_up", WarmUp, WarmUp()), ("schedule", str, "cycle")], bases=(CellConfig,), frozen=True
         ),
-        "TrainConfig": make_dataclass("TrainConfig", [("crop", int, 0)], bases=(TrainConfig,), frozen=True),
+        "TrainConfig": make_dataclass("TrainConfig", [("clip", int, 0)], bases=(TrainConfig,), frozen=True),
     }
     values = {name: getattr(CELL, name) for name in CELL.__dataclass_fields__} | {"train": later["TrainConfig"]()}
     cell = later["CellConfig"](**values)
     assert cell.digest == CELL.digest
     used = [
-        replace(cell, noise=Noise("shrink", 1.0)),
-        replace(cell, noise=Noise("shrink", 2.0)),
-        replace(cell, loss="focal"),
-        replace(cell, train=later["TrainConfig"](crop=64)),
+        replace(cell, warm_up=WarmUp("linear", 1.0)),
+        replace(cell, warm_up=WarmUp("linear", 2.0)),
+        replace(cell, schedule="steps"),
+        replace(cell, train=later["TrainConfig"](clip=64)),
     ]
     assert len({CELL.digest, *(each.digest for each in used)}) == 5
 

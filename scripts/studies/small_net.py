@@ -1,0 +1,42 @@
+"""A small U-Net that two cores train in a minute."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class SmallNet(nn.Module):
+    """A U-Net of a few levels.
+
+    Args:
+        in_channels: of the images.
+        width: channels of the first level; each further one has twice as many.
+        levels: number of levels.
+    """
+
+    def __init__(self, in_channels: int = 1, *, width: int = 8, levels: int = 4) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(levels)]
+        self.down = nn.ModuleList([_block(*pair) for pair in zip([in_channels, *widths], widths, strict=False)])
+        pairs = zip(widths[:0:-1], widths[-2::-1], strict=True)
+        self.up = nn.ModuleList([_block(deep + flat, flat) for deep, flat in pairs])
+        self.head = nn.Conv2d(width, 1, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits ``(B, 1, H, W)`` of images ``(B, C, H, W)`` whose sides are multiples of ``2 ** (levels - 1)``."""
+        skips: list[Tensor] = []
+        x = image
+        for level, block in enumerate(self.down):
+            x = block(nn.functional.max_pool2d(x, 2) if level else x)
+            skips.append(x)
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = block(torch.cat([nn.functional.interpolate(x, scale_factor=2), skip], 1))
+        logits: Tensor = self.head(x)
+        return logits
+
+
+def _block(channels: int, width: int) -> nn.Module:
+    sizes = (channels, width)
+    layers = [(nn.Conv2d(c, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()) for c in sizes]
+    return nn.Sequential(*(layer for group in layers for layer in group))
