@@ -170,8 +170,8 @@ class NoiseConfig:
         """Refuse doses that are none, and such that are there twice."""
         if not self.doses or len(set(self.doses)) < len(self.doses) or not all(0 <= d < math.inf for d in self.doses):
             raise ConfigError(
-                "noise: doses must be distinct numbers of 0 or more, in units of the average rater's disagreement, such "
-                f"as [0, 0.5, 1, 2]; found {self.doses}."
+                "noise: doses must be distinct numbers of 0 or more, in units of the average rater's disagreement, "
+                f"such as [0, 0.5, 1, 2]; found {self.doses}."
             )
 
     def spoils(self, label: str) -> bool:

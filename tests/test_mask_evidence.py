@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from irrbench import mask_bounds, mask_evidence
-from irrbench.geometry import box_of, check_share, spacings
 from irrbench._cache import ByteCache
+from irrbench.geometry import box_of, check_share, spacings
 from irrbench.mask_evidence import CACHE, MaskEvidence
 from irrbench.surfaces import SURFACES
 from tests.surface_cases import draw

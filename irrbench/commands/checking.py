@@ -36,8 +36,8 @@ from irrbench.reliability.covariates import check_covariates
 from irrbench.reliability.study import check_exclusions, exclude_by_shares, remark
 from irrbench.tracking.creation import PlaceError, check_place
 from irrbench.tracking.store import DEFAULT_TRACKING_URI, sqlite_file
+from irrbench.training.axes import check_grid
 from irrbench.training.batches import check_scored, check_splits
-from irrbench.training.cell import check_grid
 from irrbench.training.grid import check_executor
 from irrbench.training.label_noise import find_doses
 from irrbench.training.memory import memory_estimate
@@ -81,9 +81,7 @@ def _check_place(tracking_uri: str | None) -> None:
         return
 
 
-def refusals(
-    config: DataConfig, data: RaterData, *, place: Path | None = None
-) -> Iterator[Callable[[], object]]:
+def refusals(config: DataConfig, data: RaterData, *, place: Path | None = None) -> Iterator[Callable[[], object]]:
     """What a command does before it computes anything; each raises where these data cannot be used for it.
 
     Args:

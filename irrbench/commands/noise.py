@@ -41,7 +41,9 @@ def _trained(cells: Sequence[CellResult], models: Mapping[str, str], ceiling: fl
     found = NOISE_MODELS.get(models.get(name, ""))
     of_noise: dict[str, Any] = {}
     if name:
-        of_noise = {each: _mean([_number(cell, each) for cell in cells]) for each in ("reached", "strength", "label_iou")}
+        of_noise = {
+            each: _mean([_number(cell, each) for cell in cells]) for each in ("reached", "strength", "label_iou")
+        }
         of_noise |= {"bias": "unbiased" if found and found.bias == "none" else found.bias if found else ""}
         of_noise |= {"unit": found.unit if found else "", "noise": name, "dose": float(axes["dose"])}
     return Trained(

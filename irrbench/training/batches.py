@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from irrbench.data import RaterData
 
 Item = dict[str, Any]
-# What is drawn on an image and changes together with it; `annotations` are what a model learns each rater's errors from.
+# What is drawn on an image and changes together with it; from `annotations` a model learns each rater's errors.
 PLANES = ("label", "masks", "annotations", "roi")
 STATISTICS_IMAGES = 256
 # The purposes of random numbers, see `draws`. Labels are drawn without such a number; a purpose 0 would repeat their

@@ -170,9 +170,7 @@ def _train(cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener
     choice = config.choice or score
     best, last = best_weights(cell.folder, score, choice), LastEpoch(cell.folder, monitor)
     annotators = len(data.raters) if config.label == ANNOTATORS else None
-    module = make_module(
-        config.model, config.train, *image_facts(data), loss=config.loss, num_annotators=annotators
-    )
+    module = make_module(config.model, config.train, *image_facts(data), loss=config.loss, num_annotators=annotators)
     seeder, reporter = EpochSeeder(loaders, config.seed), EpochReporter(choice, on_epoch, config.loss_config.label)
     trainer = make_trainer(config, [monitor, seeder, reporter, collector, best, last], run)
     checkpoint, next_epoch = find_checkpoint(cell.folder) or (None, 0)
@@ -212,9 +210,7 @@ def _noise_of(cell: Cell, data: RaterData) -> Callable[[int], LabelNoise] | None
     if found is None:
         raise CellError("its noise is not calibrated. Make the cell with the doses that find_doses gives.")
     train = data.split("train")
-    return partial(
-        label_noise, noise=config.noise, found=found, train=train, label=config.label, seed=config.seed
-    )
+    return partial(label_noise, noise=config.noise, found=found, train=train, label=config.label, seed=config.seed)
 
 
 def trained_label(batch: Mapping[str, Any]) -> Tensor:
@@ -269,7 +265,10 @@ def _curve(history: list[dict[str, float]], scores: tuple[str, ...], choice: str
     watched = {name: key for name, key in watched.items() if any(key in row for row in rows.values())}
     keys = {column: f"val/{column}" for column in columns} | watched
     return pd.DataFrame(
-        [{"epoch": epoch, **{name: row.get(key, math.nan) for name, key in keys.items()}} for epoch, row in rows.items()]
+        [
+            {"epoch": epoch, **{name: row.get(key, math.nan) for name, key in keys.items()}}
+            for epoch, row in rows.items()
+        ]
     )
 
 
@@ -320,8 +319,8 @@ class EpochReporter(pl.Callback):
         found = trainer.callback_metrics.get("train/loss")
         if found is not None and not bool(torch.isfinite(found)):
             raise CellError(
-                f"the loss {self._loss!r} was {float(found)} in epoch {trainer.current_epoch + 1}, so nothing more can be "
-                "learnt. Lower train.lr, or correct the loss: it must be a finite number for every batch."
+                f"the loss {self._loss!r} was {float(found)} in epoch {trainer.current_epoch + 1}, so nothing more can "
+                "be learnt. Lower train.lr, or correct the loss: it must be a finite number for every batch."
             )
         if self._on_epoch is not None:
             score = trainer.callback_metrics.get(f"val/{self._score}", math.nan)

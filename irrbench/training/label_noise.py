@@ -195,7 +195,7 @@ def find_doses(
     if not any(doses for _, doses in wanted):
         return Doses({})
     train = data.split("train")
-    rules = {"ties": config.rules.ties, "empty_reference": config.rules.empty_reference}
+    rules: dict[str, Any] = {"ties": config.rules.ties, "empty_reference": config.rules.empty_reference}
     basis = json.dumps([NOISE_VERSION, data.digest(), list(train.image_ids), rules], sort_keys=True)
     known = _read(place)
     found: dict[tuple[str, int, str], Calibration] = {}

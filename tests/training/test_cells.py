@@ -12,17 +12,9 @@ import pandas as pd
 import pytest
 
 from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, RulesConfig, TrainConfig
+from irrbench.training.axes import cell_colours, cell_names
 from irrbench.training.batches import data_digest, image_facts
-from irrbench.training.cell import (
-    TRAINING_VERSION,
-    CellConfig,
-    Tracking,
-    cell_colours,
-    cell_folders,
-    cell_names,
-    make_cells,
-    unfinish_damaged,
-)
+from irrbench.training.cell import TRAINING_VERSION, CellConfig, Tracking, cell_folders, make_cells, unfinish_damaged
 from irrbench.training.grid import run_grid
 from irrbench.training.results import CellResult, PackedMask, is_finished, load_cell, pack_masks
 from tests.training.test_batches import make_data
