@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from irrbench.analysis.results import Results
 from irrbench.analysis.robustness import Trained
+from irrbench.tracking import log_dose_curves
 from irrbench.training.noise import NOISE_MODELS
 from irrbench.training.results import CellResult, group_name
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from irrbench.config import BenchmarkConfig
+    from irrbench.tracking import Run
 
 _OWN_AXES = ("noise", "dose")  # of the noise; what is left of a cell's axes is its recipe
 
@@ -44,7 +49,7 @@ def _trained(cells: Sequence[CellResult], models: Mapping[str, str], ceiling: fl
         of_noise = {
             each: _mean([_number(cell, each) for cell in cells]) for each in ("reached", "strength", "label_iou")
         }
-        of_noise |= {"bias": "unbiased" if found and found.bias == "none" else found.bias if found else ""}
+        of_noise |= {"bias": found.bias if found else "unknown"}
         of_noise |= {"unit": found.unit if found else "", "noise": name, "dose": float(axes["dose"])}
     return Trained(
         recipe=group_name({axis: value for axis, value in axes.items() if axis not in _OWN_AXES}),
@@ -73,3 +78,30 @@ def _noise_fit(cell: CellResult, epoch: int | None) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
+
+
+def log_robustness(results: Results, uri: str, experiment: str, spool: Path, *, digest: str) -> dict[str, Run]:
+    """Put the scores over doses of noise into the store, a run a recipe; nothing where there is no noise.
+
+    Args:
+        results: of the benchmark.
+        uri: of the store.
+        experiment: its name.
+        spool: the folder of what the store does not take.
+        digest: of the bounds on the test images.
+
+    Returns:
+        The runs by recipe.
+    """
+    if results.robustness.empty:
+        return {}
+    score = results.score
+    return log_dose_curves(
+        results.robustness,
+        score,
+        tracking_uri=uri,
+        experiment=experiment,
+        digest=digest,
+        bounds=results.bounds(score),
+        spool=spool,
+    )

@@ -10,8 +10,8 @@ from irrbench.config import BenchmarkConfig, ConfigError, LossConfig, ModelConfi
 from irrbench.data.dataset import parse_label
 from irrbench.plots import MODEL_COLOURS
 from irrbench.training.batches import Transforms
-from irrbench.training.label_noise import ANNOTATORS, CellNoise, noise_name
-from irrbench.training.losses import check_loss
+from irrbench.training.label_noise import CellNoise, noise_name
+from irrbench.training.losses import ANNOTATORS, check_loss
 from irrbench.training.models import check_model, trains_itself
 from irrbench.training.noise import check_noise
 from irrbench.training.results import Axes, group_name

@@ -26,8 +26,8 @@ from irrbench.evidence import EVIDENCE
 from irrbench.scores import SCORES
 from irrbench.summary import bounds_table
 from irrbench.training.classes import build, import_class
-from irrbench.training.label_noise import ANNOTATORS, NOISE, VAL_NOISE, LabelNoise
-from irrbench.training.losses import SOFT_LABELS
+from irrbench.training.label_noise import NOISE, VAL_NOISE, LabelNoise
+from irrbench.training.losses import ANNOTATORS, SOFT_LABELS
 from irrbench.training.windows import random_crop, sides
 
 if TYPE_CHECKING:

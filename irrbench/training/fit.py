@@ -53,7 +53,8 @@ from irrbench.training.checkpoints import (
     is_refused,
     start_again,
 )
-from irrbench.training.label_noise import ANNOTATORS, LabelNoise, label_noise
+from irrbench.training.label_noise import LabelNoise, label_noise
+from irrbench.training.losses import ANNOTATORS
 from irrbench.training.models import make_module, predictions_of, trains_itself
 from irrbench.training.results import (
     CURVE,

@@ -25,6 +25,7 @@ from irrbench.config import BenchmarkConfig, ConfigError, NoiseConfig
 from irrbench.data import SegmentationDataset
 from irrbench.training.classes import source_digest
 from irrbench.training.doses import Calibration, KeyedLabel, calibrate, train_ceiling
+from irrbench.training.losses import ANNOTATORS
 from irrbench.training.mask_noise import Mask
 from irrbench.training.noise import OWN, NoiseModel, make_noise, spoil
 from irrbench.training.results import read_plain
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from irrbench.data import RaterData
 
 DOSES = "doses.json"  # in the output folder: the strengths that were found
-ANNOTATORS = "annotators"  # the label strategy with every rater's mask
 NOISE_VERSION = 1  # raised when a change of the code changes labels or strengths
 # The purposes of random numbers, see irrbench.training.batches.draws.
 NOISE, VAL_NOISE = 6, 7

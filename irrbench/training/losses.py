@@ -273,18 +273,3 @@ def _kind(name: str) -> LossKind:
     if name not in LOSSES:
         raise ValueError(f"There is no loss {name!r} among {', '.join(LOSSES)}. {nearest(name, LOSSES)}")
     return LOSSES[name]
-
-
-def select_loss(name: str) -> RoiLoss:
-    """The loss of this name, with its usual options.
-
-    Raises:
-        ValueError: if there is none, with those that there are.
-
-    Example:
-        >>> select_loss("dice_bce")
-        DiceCrossEntropy()
-    """
-    if name not in LOSSES:
-        raise ValueError(f"train.loss must be one of {', '.join(LOSSES)}; found {name!r}.")
-    return make_loss(name)

@@ -18,7 +18,7 @@ from irrbench.training import (
     predictions_of,
     source_digest,
 )
-from irrbench.training.losses import LOSSES, bce, dice, dice_bce, select_loss
+from irrbench.training.losses import LOSSES, bce, check_loss, dice, dice_bce
 
 
 def tiny(**options) -> SegmentationModule:
@@ -291,5 +291,5 @@ def test_losses_are_found_by_name_and_trained_on():
 
 
 def test_an_unknown_loss_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match=r"train.loss must be one of dice_bce, .*; found 'dicebce'"):
-        select_loss("dicebce")
+    with pytest.raises(ValueError, match=r"There is no loss 'dicebce' among dice_bce, .*Did you mean 'dice_bce'"):
+        check_loss("dicebce")
