@@ -19,7 +19,7 @@ from irrbench._settings import nearest
 from irrbench.training.classes import arguments_of
 from irrbench.training.own_loss import make_own_loss
 from irrbench.training.robust_losses import GeneralizedCrossEntropy, NoiseRobustDice, SymmetricCrossEntropy, TLoss
-from irrbench.training.roi_loss import RoiLoss, check_number
+from irrbench.training.roi_loss import RoiLoss, check_flag, check_number
 
 SOFT_LABELS = ("soft",)  # label strategies whose labels may lie between 0 and 1
 ANNOTATORS = "annotators"  # the label strategy of all raters' masks at once
@@ -146,9 +146,7 @@ class Lovasz(RoiLoss):
         super().__init__()
         from segmentation_models_pytorch.losses import LovaszLoss  # noqa: PLC0415 (seconds)
 
-        if not isinstance(per_image, bool):
-            raise ValueError(f"per_image must be true or false; found {per_image!r}.")
-        self._hinge = LovaszLoss("binary", per_image=per_image, ignore_index=_VOID)
+        self._hinge = LovaszLoss("binary", per_image=check_flag("per_image", per_image), ignore_index=_VOID)
 
     def _value(self, logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
         loss: Tensor = self._hinge(logits.float(), label.float().masked_fill(~roi, _VOID))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from irrbench.training.roi_loss import ABOVE_ZERO, RoiLoss, check_number, roi_mean
+from irrbench.training.roi_loss import ABOVE_ZERO, RoiLoss, check_flag, check_number, roi_mean
 
 
 class GeneralizedCrossEntropy(RoiLoss):
@@ -89,12 +89,15 @@ class NoiseRobustDice(RoiLoss):
     """Noise-robust Dice loss, ``sum |p - y| ** gamma / (sum p ** 2 + sum y ** 2 + epsilon)`` over the whole batch.
 
     ``gamma = 2`` is the Dice loss with squares, ``gamma = 1`` mean absolute error with a weight. Sums are over the
-    pixels of the ROI. In a batch without a mark, ``gamma`` below 2 gives small probabilities a larger loss than large
-    ones: this is the paper's formula. Have a mark in each batch.
+    pixels of the ROI. The value is the mean of that of the lesion and that of the background, as in the authors' code:
+    for small lesions, the lesion's alone falls as more is marked, down to a network that marks everything. Where a
+    class has no pixel in the batch, ``gamma`` below 2 gives small probabilities of it a larger loss than large ones,
+    by the formula. Have marks in each batch.
 
     Args:
         gamma: from 1 to 2; 1.5 is that of the paper.
         epsilon: keeps the loss defined where both sums are 0.
+        background: whether the background counts as a class; if not, the value is that of the lesion alone.
 
     Raises:
         ValueError: for another ``gamma``, or an ``epsilon`` of 0 or less.
@@ -104,19 +107,26 @@ class NoiseRobustDice(RoiLoss):
 
     Example:
         >>> one = torch.ones(1, 1, 1, 1)
-        >>> round(NoiseRobustDice(gamma=2)(0 * one, one, one.bool()).item(), 4)  # .25 / (.25 + 1)
+        >>> loss = NoiseRobustDice(gamma=2, background=False)
+        >>> round(loss(0 * one, one, one.bool()).item(), 4)  # .25 / (.25 + 1)
         0.2
     """
 
-    def __init__(self, *, gamma: float = 1.5, epsilon: float = 1e-5) -> None:
+    def __init__(self, *, gamma: float = 1.5, epsilon: float = 1e-5, background: bool = True) -> None:
         super().__init__()
         self.gamma = check_number("gamma", gamma, "a number from 1 to 2", low=1, high=2)
         self.epsilon = check_number("epsilon", epsilon, "a number above 0", low=ABOVE_ZERO)
+        self.background = check_flag("background", background)
 
     def _value(self, logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
-        probability = torch.sigmoid(logits).masked_fill(~roi, 0)
-        distance = (probability - label).abs().pow(self.gamma).sum()
-        return distance / (probability.square().sum() + label.square().sum() + self.epsilon)
+        distance = ((torch.sigmoid(logits) - label).abs().pow(self.gamma) * roi).sum()
+        lesion = distance / (self._size(logits, label, roi) + self.epsilon)
+        if not self.background:
+            return lesion
+        return (lesion + distance / (self._size(-logits, 1 - label, roi) + self.epsilon)) / 2
+
+    def _size(self, logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
+        return ((torch.sigmoid(logits).square() + label.square()) * roi).sum()
 
 
 class TLoss(RoiLoss):

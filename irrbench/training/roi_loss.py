@@ -76,4 +76,15 @@ def check_number(name: str, value: object, expected: str, *, low: float, high: f
     return float(value)  # type: ignore[arg-type]
 
 
+def check_flag(name: str, value: object) -> bool:
+    """An option that is true or false.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false; found {value!r}.")
+    return value
+
+
 ABOVE_ZERO = math.ulp(0.0)  # the smallest number above 0, as a lower limit

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from irrbench.training.losses import LOSSES, SOFT_LABELS, check_loss, dice_bce, make_loss
+from tests.training.blobs import dice_of, made, small_network, trained
 
 OPTIONS = {
     "focal": [{}, {"gamma": 1.5, "alpha": 0.3}, {"gamma": 0}],
@@ -17,7 +18,7 @@ OPTIONS = {
     "lovasz": [{}, {"per_image": True}],
     "gce": [{}, {"q": 0.3}, {"q": 1}],
     "sce": [{}, {"alpha": 2.0, "beta": 0.5, "log_zero": -6}],
-    "nr_dice": [{}, {"gamma": 1}, {"gamma": 2.0, "epsilon": 0.1}],
+    "nr_dice": [{}, {"gamma": 1, "background": False}, {"gamma": 2.0, "epsilon": 0.1}],
     "t_loss": [{}, {"nu": 7.5}],
 }
 CASES = [(name, options) for name in LOSSES for options in OPTIONS.get(name, [{}])]
@@ -100,9 +101,12 @@ def slow_sce(images, alpha=0.1, beta=1.0, log_zero=-4.0):
     return mean(one(z, y) for z, y in itertools.chain(*images))
 
 
-def slow_nr_dice(images, gamma=1.5, epsilon=1e-5):
-    pairs = [(sigmoid(z), y) for z, y in itertools.chain(*images)]
-    return sum(abs(p - y) ** gamma for p, y in pairs) / (sum(p * p + y * y for p, y in pairs) + epsilon)
+def slow_nr_dice(images, gamma=1.5, epsilon=1e-5, *, background=True):
+    def one(pairs):
+        return sum(abs(p - y) ** gamma for p, y in pairs) / (sum(p * p + y * y for p, y in pairs) + epsilon)
+
+    lesion = [(sigmoid(z), y) for z, y in itertools.chain(*images)]
+    return mean(one(pairs) for pairs in (lesion, [(1 - p, 1 - y) for p, y in lesion])[: 1 + background])
 
 
 def slow_t_loss(images, nu=1.0):
@@ -259,9 +263,9 @@ def test_nr_dice_is_dice_of_squares_at_2_and_weighted_absolute_error_at_1():
     p, y = torch.sigmoid(logits)[roi], label[roi]
     size = (p * p + y * y).sum()
     squares = 1 - 2 * (p * y).sum() / size
-    found = make_loss("nr_dice", init_args={"gamma": 2, "epsilon": 1e-12})(logits, label, roi)
+    found = make_loss("nr_dice", init_args={"gamma": 2, "epsilon": 1e-12, "background": False})(logits, label, roi)
     assert found.item() == pytest.approx(squares.item())
-    found = make_loss("nr_dice", init_args={"gamma": 1, "epsilon": 1e-12})(logits, label, roi)
+    found = make_loss("nr_dice", init_args={"gamma": 1, "epsilon": 1e-12, "background": False})(logits, label, roi)
     assert found.item() == pytest.approx(((p - y).abs().sum() / size).item())
 
 
@@ -326,6 +330,7 @@ def test_soft_labels_are_met(name, share):
         ("focal", {"gamma": "2"}, "gamma must be .*; found '2'"),
         ("focal", {"alpha": 1.5}, "alpha must be null, or a number from 0 to 1; found 1.5"),
         ("tversky", {"beta": math.inf}, "beta must be a number of 0 or more; found inf"),
+        ("nr_dice", {"background": "no"}, "background must be true or false; found 'no'"),
         ("lovasz", {"per_image": 1}, "per_image must be true or false; found 1"),
     ],
 )
@@ -359,3 +364,13 @@ def test_each_loss_says_where_it_is_from():
     for kind in LOSSES.values():
         assert kind.source
         assert kind.make.__doc__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_network_learns_by_each_loss(name):
+    pixels, truth, _, _ = made(80, 0)
+    network, loss, roi = small_network(), make_loss(name), torch.ones_like(truth, dtype=torch.bool)
+    parameters = [*network.parameters(), *loss.parameters()]
+    trained(network, lambda i: loss(network(pixels[i]), truth[i], roi[i]), len(pixels), 400, parameters)
+    assert dice_of(network) > 0.8
