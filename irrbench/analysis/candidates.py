@@ -188,8 +188,12 @@ class Candidates:
             score: which.
             weights: ``(M, A)``; a candidate with weight 0 may lack the score.
         """
-        # Column after column in memory: numpy's sums over groups differ in the last digit with the layout.
-        return self._ratios(score, lambda sums: (np.asfortranarray(_weighted(sums, weights)), sums[:, -1:]))
+
+        def parts(sums: Floats) -> tuple[Floats, Floats]:
+            # Column after column in memory: numpy's sums over groups differ in the last digit with the layout.
+            return np.asfortranarray(_weighted(sums, weights)), sums[:, -1:]
+
+        return self._ratios(score, parts, np.asarray(weights.any(axis=0)))
 
     def differences(self, score: str, one: Sequence[int], other: Sequence[int]) -> Ratios:
         """Paired differences of means, one candidate less the other, in the score's own unit."""
@@ -228,8 +232,8 @@ class Candidates:
         """Weights, by default those that leave each candidate as it is."""
         return np.eye(len(self.names)) if weights is None else weights
 
-    def _ratios(self, score: str, parts: _Parts) -> Ratios:
-        """Ratios of what a function makes of sums over images."""
+    def _ratios(self, score: str, parts: _Parts, uses: NDArray[np.bool_] | None = None) -> Ratios:
+        """Ratios of what a function makes of sums over images, of the candidates ``(A,)`` that it uses (all)."""
         sums = self._with_counts(self._table_sums[score])
         top, bottom = parts(sums)
         samples = divide(*parts(self._draws[score]))
@@ -241,7 +245,7 @@ class Candidates:
         if options.spread_over_raters:
             variances.append(rater_part(divide(*parts(self._sums_without(score)))))
         for number, places in enumerate(self.members):
-            if options.spread_over_seeds and len(places) > 1:
+            if options.spread_over_seeds and len(places) > 1 and (uses is None or uses[number]):
                 one_seed = np.tile(sums.sum(axis=0), (len(places), 1))
                 one_seed[:, number] = self._table_sums[score].sum(axis=0)[list(places)]
                 variances.append(seed_part(divide(*parts(one_seed))))

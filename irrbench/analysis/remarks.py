@@ -137,8 +137,14 @@ def notes_on_scores(table: pd.DataFrame, candidates: Candidates, no_shares: Mapp
             yield f"{in_words(scores)} {verb} defined on {defined} of {images} scored images."
 
 
-def notes_on_tests(candidates: Candidates, margins: Mapping[str, float] | None) -> Iterator[str]:
-    """What data, configuration and number of resamples leave without an answer."""
+def notes_on_tests(candidates: Candidates, margins: Mapping[str, float] | None, pairs: int) -> Iterator[str]:
+    """What data, configuration and number of resamples leave without an answer.
+
+    Args:
+        candidates: everybody who is compared.
+        margins: by score, those that were declared.
+        pairs: comparisons in the largest family.
+    """
     options, models = candidates.resampling, candidates.models
     groups = len(set(candidates.groups))
     if groups == 1:
@@ -161,7 +167,7 @@ def notes_on_tests(candidates: Candidates, margins: Mapping[str, float] | None) 
             f"Trained from one seed only, so the spread between seeds is unknown: {', '.join(single)}. Train several "
             "(seeds: [0, 1, 2])."
         )
-    pairs, groups = max(len(models), len(models) * (len(models) - 1) // 2), max(groups, 2)
+    groups = max(groups, 2)
     if 2 * pairs * smallest_p(groups, options.resamples, method=options.method) >= 1 - options.level:
         yield (
             f"{pairs} comparisons of {len(models)} models on {groups} images or groups cannot become significant with "

@@ -333,10 +333,12 @@ def build_results(
     trained = trained or {}
     curves = find_curves(candidates, trained)
     alike = {name: (one.noise, one.dose) if one.is_noisy else () for name, one in trained.items()}
+    comparisons = comparisons_frame(candidates, alike)
+    largest = int((comparisons["score"] == candidates.scores[0]).sum()) - 2 * len(candidates.models)
     return Results(
         leaderboard=leaderboard,
         per_image=per_image_frame(candidates, unusable),
-        comparisons=comparisons_frame(candidates, alike),
+        comparisons=comparisons,
         verdicts=verdicts_frame(candidates, asked.margins, copies=copies),
         failures=failures_frame(candidates, asked.failure),
         alternative=alternative_frame(
@@ -358,7 +360,10 @@ def build_results(
         cautions=tuple(filter(None, [candidates.resampling.caution, *cautions])),
         copies=tuple(copies),
         above_majority=tuple(name for name in leaks if name not in copies),
-        notes=(*notes_on_scores(first, candidates, no_shares), *notes_on_tests(candidates, asked.margins)),
+        notes=(
+            *notes_on_scores(first, candidates, no_shares),
+            *notes_on_tests(candidates, asked.margins, max(largest, len(candidates.models))),
+        ),
         members={
             candidates.names[place]: tuple(names[member - offset] for member in candidates.members[place])
             for place in candidates.models
