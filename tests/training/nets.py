@@ -105,6 +105,27 @@ class OnceNaN(Net):
         return out if self.training else out + broken
 
 
+class NaNLoss(nn.Module):
+    def forward(self, logits, label, roi):
+        return logits.mean() * torch.nan
+
+
+class Squares(nn.Module):
+    def __init__(self, weight: float = 1.0):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, logits, label, roi):
+        return self.weight * ((torch.sigmoid(logits) - label)[roi] ** 2).mean()
+
+
+class Opposite:
+    largest = 1.0
+
+    def __call__(self, mask, strength, rng):
+        return mask ^ (rng.random(mask.shape) < strength)
+
+
 class TwoClasses(nn.Conv2d):
     def __init__(self, in_channels: int):
         super().__init__(in_channels, 2, 1)
