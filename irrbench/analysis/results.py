@@ -313,7 +313,9 @@ def build_results(
     subgroups = pd.DataFrame()
     if asked.covariates is not None:
         subgroups = subgroups_frame(candidates, asked.covariates, asked.subgroups, quantiles=asked.quantiles)
-    leaderboard = leaderboard_frame(candidates)
+    trained = trained or {}
+    noisy = {name for name, one in trained.items() if one.is_noisy}
+    leaderboard = leaderboard_frame(candidates, unranked=noisy if noisy < set(trained) else ())
     after = leaderboard.columns.tolist().index("n_images") + 1
     leaderboard.insert(after, "n_groups", candidates.num_groups(candidates.scores[0]))
     copies = find_copies(tables, models)
@@ -330,7 +332,6 @@ def build_results(
     rules: dict[str, Any] = {"ties": asked.ties, "empty_reference": asked.empty_reference}
     cautions = find_cautions(first, candidates, of_models, **rules)
     offset = len(candidates.roles) - len(candidates.models)
-    trained = trained or {}
     curves = find_curves(candidates, trained)
     alike = {name: (one.noise, one.dose) if one.is_noisy else () for name, one in trained.items()}
     comparisons = comparisons_frame(candidates, alike)

@@ -60,11 +60,11 @@ def bound_means(candidates: Candidates, score: str) -> dict[str, float]:
     return {role: float(means[candidates.place(role)]) for role in ("floor", "ceiling")}
 
 
-def leaderboard_frame(candidates: Candidates) -> pd.DataFrame:
+def leaderboard_frame(candidates: Candidates, *, unranked: Collection[str] = ()) -> pd.DataFrame:
     """Upper, majority, ceilings, models by rank (mean of the first score, the best first), floors.
 
-    Where means of the first score are equal, the next scores decide: masks that differ only where references are empty
-    differ in false alarms alone.
+    Models in ``unranked`` have their place without a rank. Where means of the first score are equal, the next scores
+    decide: masks that differ only where references are empty differ in false alarms alone.
     """
     scores, first = list(candidates.scores), candidates.scores[0]
     columns: dict[str, object] = {"name": candidates.names, "role": candidates.roles}
@@ -75,7 +75,7 @@ def leaderboard_frame(candidates: Candidates) -> pd.DataFrame:
     losses = pd.DataFrame({score: -record(score).gain(frame[score]) for score in scores})
     losses = losses.assign(place=frame["role"].map(_ORDER.index)).sort_values(["place", *scores], kind="stable")
     frame = frame.loc[losses.index].reset_index(drop=True)
-    is_ranked = (frame["role"] == "model") & frame[first].notna()
+    is_ranked = (frame["role"] == "model") & frame[first].notna() & ~frame["name"].isin(list(unranked))
     places = is_ranked.cumsum().astype("Int64").where(is_ranked)
     frame["rank"] = places.groupby([frame["role"], *(frame[score] for score in scores)], dropna=False).transform("min")
     return frame

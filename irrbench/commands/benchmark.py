@@ -39,7 +39,7 @@ from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.overview import model_cautions
 from irrbench.plots import MODEL_COLOURS
 from irrbench.plots.style import show_titles
-from irrbench.report import terminal_table
+from irrbench.report import noise_table, robustness_findings, terminal_table
 from irrbench.summary import bounds_digest
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside
 from irrbench.tracking.delivery import answer, delivery_for
@@ -54,6 +54,7 @@ from irrbench.training.label_noise import find_doses
 from irrbench.training.results import CellResult
 
 if TYPE_CHECKING:
+    from irrbench.analysis.results import Results
     from irrbench.data import RaterData
 
 ALL_ENDED_WELL, SOME_FAILED = 0, 1
@@ -133,20 +134,16 @@ def run_benchmark(
             notes = (*filter(None, [tolerance]), *results.notes)
             asked = tuple(filter(None, [decided]))
             results = replace(results, config=given.as_dict(), notes=notes, cautions=(*asked, *results.cautions))
-            ends, scores = results.interval_name, results.scores
             with show_titles(results.titles):
                 files = write_outputs(results, output, galleries=galleries_of(results, data, models))
-                console.print(terminal_table(results.leaderboard, scores=scores, note=results.note, interval=ends))
-            warn(results.cautions, console)
-            for note in results.notes:
-                console.print(note)
+                _show(results, console)
             console.print(f"report: {output / REPORT}; tables: {output}/*.csv", soft_wrap=True)
             ranked = [name for model in results.models for name in results.members[model]]
             runs = dict(sorted(_runs(models, store).items(), key=lambda item: ranked.index(item[0])))
             # Before the view, which is saved with the artifacts and shows what has been logged.
             digest = bounds_digest(models[0].table, config.rules.of(config.scores))
             log_robustness(results, store.uri, store.experiment, store.spool, digest=digest)
-            log_artifacts(runs, files, scores)
+            log_artifacts(runs, files, results.scores)
         _deliver(store, list(runs.values()), console)
         for failure in failures:
             console.print(f"\n{failure.text}", soft_wrap=True)
@@ -154,6 +151,18 @@ def run_benchmark(
             names = ", ".join(failure.name for failure in failures)
             console.print(f"Failed ({len(failures)}): {names}. The other results are complete.")
     return SOME_FAILED if failures else ALL_ENDED_WELL
+
+
+def _show(results: Results, console: Console) -> None:
+    """The results in the terminal."""
+    board = results.without_noise(results.leaderboard)
+    console.print(terminal_table(board, scores=results.scores, note=results.note, interval=results.interval_name))
+    if len(results.tolerance):
+        console.print(noise_table(results.tolerance, results.score))
+        console.print("\n".join(robustness_findings(results)))
+    warn(results.cautions, console)
+    for note in results.notes:
+        console.print(note)
 
 
 def reach_store(

@@ -123,6 +123,31 @@ def wrap_name(name: str) -> str:
     return "\n".join(shorten(line, width=_NAME_WIDTH) for line in lines)
 
 
+def noise_table(tolerance: pd.DataFrame, score: str) -> Table:
+    """Return what recipes stand as a table for ``rich``: their mean over doses, and from which dose they are too bad.
+
+    Args:
+        tolerance: of :class:`irrbench.analysis.results.Results`.
+        score: the main one.
+    """
+    from rich.text import Text
+
+    digits = known_score(score).digits
+    table = _empty_table("label noise: doses in units of the average rater")
+    table.add_column("recipe", overflow="fold", max_width=_NAME_WIDTH)
+    table.add_column("noise", overflow="fold")
+    titles = ("mean over\ndoses", "interval", "below average\nrater at dose", "below clean\nat dose")
+    for title in titles:
+        table.add_column(title, justify="right", vertical="top")
+    for row in tolerance.to_dict("records"):
+        low, high = (number(to_float(row[f"area_{end}"]), digits=digits - 1) for end in ("low", "high"))
+        area = f"{number(to_float(row['area']), digits=digits)}\n{share(to_float(row['area_normalized']))}"
+        interval = _ends(low, high) if math.isfinite(to_float(row["area_low"])) else ""
+        cells = (str(row["recipe"]), str(row["noise"]), area, interval, row["ceiling_words"], row["clean_words"])
+        table.add_row(*(Text(cell if isinstance(cell, str) else "") for cell in cells))
+    return table
+
+
 def reliability_table(summary: pd.DataFrame, across: pd.DataFrame, *, note: str = "") -> Table:
     """Return the measures of a study as a table for ``rich``: means over images, and values of all images together.
 
