@@ -40,7 +40,6 @@ from irrbench.data.overview import model_cautions
 from irrbench.plots import MODEL_COLOURS
 from irrbench.plots.style import show_titles
 from irrbench.report import noise_table, robustness_findings, terminal_table
-from irrbench.summary import bounds_digest
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside
 from irrbench.tracking.delivery import answer, delivery_for
 from irrbench.tracking.owners import is_of_another
@@ -141,8 +140,7 @@ def run_benchmark(
             ranked = [name for model in results.models for name in results.members[model]]
             runs = dict(sorted(_runs(models, store).items(), key=lambda item: ranked.index(item[0])))
             # Before the view, which is saved with the artifacts and shows what has been logged.
-            digest = bounds_digest(models[0].table, config.rules.of(config.scores))
-            log_robustness(results, store.uri, store.experiment, store.spool, digest=digest)
+            log_robustness(results, list(runs.values()))
             log_artifacts(runs, files, results.scores)
         _deliver(store, list(runs.values()), console)
         for failure in failures:

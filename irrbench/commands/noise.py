@@ -15,8 +15,6 @@ from irrbench.training.noise import NOISE_MODELS
 from irrbench.training.results import CellResult, group_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from irrbench.config import BenchmarkConfig
     from irrbench.tracking import Run
 
@@ -80,28 +78,16 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
-def log_robustness(results: Results, uri: str, experiment: str, spool: Path, *, digest: str) -> dict[str, Run]:
-    """Put the scores over doses of noise into the store, a run a recipe; nothing where there is no noise.
+def log_robustness(results: Results, runs: Sequence[Run]) -> dict[str, Run]:
+    """Put the scores over doses of noise into the store, a run a recipe; nothing without noise or runs of models.
 
     Args:
         results: of the benchmark.
-        uri: of the store.
-        experiment: its name.
-        spool: the folder of what the store does not take.
-        digest: of the bounds on the test images.
+        runs: of its models, in one store and experiment.
 
     Returns:
         The runs by recipe.
     """
-    if results.robustness.empty:
+    if results.robustness.empty or not runs:
         return {}
-    score = results.score
-    return log_dose_curves(
-        results.robustness,
-        score,
-        tracking_uri=uri,
-        experiment=experiment,
-        digest=digest,
-        bounds=results.bounds(score),
-        spool=spool,
-    )
+    return log_dose_curves(results.robustness, results.score, beside=runs[0], bounds=results.bounds(results.score))

@@ -6,14 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irrbench.plots import MODEL_COLOURS
 from irrbench.tracking.doses import DOSE_KEY, NOISES_TAG, RECIPE_TAG, ROBUSTNESS, curve_key, step_of
-from irrbench.tracking.names import entry_name
 from irrbench.tracking.run import Run
-from irrbench.tracking.store import BOUNDS_TAG, COLOUR_TAG, NOTE_TAG, ROLE_TAG
+from irrbench.tracking.store import COLOUR_TAG, NOTE_TAG, ROLE_TAG
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,58 +22,48 @@ NOTE = (
 )
 
 
-def log_dose_curves(
-    frame: pd.DataFrame,
-    score: str,
-    *,
-    tracking_uri: str,
-    experiment: str,
-    digest: str,
-    bounds: tuple[float, float],
-    spool: Path | None = None,
-) -> dict[str, Run]:
+def log_dose_curves(frame: pd.DataFrame, score: str, *, beside: Run, bounds: tuple[float, float]) -> dict[str, Run]:
     """Give each recipe a run with its score over the dose, and the reference runs level lines beside it.
 
     The keys are ``robustness/<noise>/<score>``, so that the runs are in no chart and in no order of trained models. A
     second call with the same values changes nothing. Other values, as of more seeds, make a new run, which takes the
-    place of an earlier one.
+    place of an earlier one. While the store is down, everything waits in the spool.
 
     Args:
         frame: ``recipe``, ``noise``, ``dose`` and the score, one row for each dose; other columns are passed over.
         score: its name; a row where it is NaN is left out.
-        tracking_uri: the store; while it is down, everything waits in the spool.
-        experiment: its name.
-        digest: of the bounds on the test images.
+        beside: the run of one of the models, with a key: these runs are made in its store and experiment, and compared
+            with its bounds on the test images.
         bounds: of the score, the naive rater's and the average rater's mean.
-        spool: the folder in which requests wait.
 
     Returns:
         The runs by recipe, in the frame's order.
 
     Raises:
         KeyError: if a column is missing.
+        ValueError: for a run without a key.
     """
+    if not beside.address.key:
+        raise ValueError("expected the run of a model with a key, as Run.new gives, found one with an id alone.")
     runs = {}
     for place, (recipe, rows) in enumerate(frame.groupby("recipe", sort=False)):
         curves = {
             str(noise): {float(dose): float(value) for dose, value in zip(one["dose"], one[score], strict=True)}
             for noise, one in rows.dropna(subset=[score]).groupby("noise", sort=False)
         }
-        content = json.dumps([digest, recipe, score, bounds, curves])
-        key = hashlib.sha256(content.encode()).hexdigest()[:32]
-        run = runs[str(recipe)] = Run.new(tracking_uri, experiment, key=key, spool=spool)
+        key = hashlib.sha256(json.dumps([recipe, score, bounds, curves]).encode()).hexdigest()[:32]
+        run = runs[str(recipe)] = Run.new(beside.tracking_uri, beside.address.experiment, key=key, spool=beside.spool)
         tags = {ROLE_TAG: ROBUSTNESS, RECIPE_TAG: str(recipe), NOISES_TAG: " ".join(sorted(curves)), NOTE_TAG: NOTE}
-        tags |= {BOUNDS_TAG: f"{entry_name('test')}:{digest}", "mlflow.source.name": "irrbench"}
-        tags[COLOUR_TAG] = MODEL_COLOURS[place % len(MODEL_COLOURS)]
+        tags |= {COLOUR_TAG: MODEL_COLOURS[place % len(MODEL_COLOURS)], "mlflow.source.name": "irrbench"}
         run.create(run_name=f"{recipe} over dose", tags=tags)
-        _log_curves(run, curves, score, digest=digest, bounds=bounds)
+        _log_curves(run, curves, score, beside=beside, bounds=bounds)
         run.supersede(str(recipe), sorted(curves))
         run.finish()
     return runs
 
 
 def _log_curves(
-    run: Run, curves: Mapping[str, Mapping[float, float]], score: str, *, digest: str, bounds: tuple[float, float]
+    run: Run, curves: Mapping[str, Mapping[float, float]], score: str, *, beside: Run, bounds: tuple[float, float]
 ) -> None:
     """Log a recipe's points dose by dose, and the bounds at the same doses."""
     doses = sorted({dose for curve in curves.values() for dose in curve})
@@ -84,4 +72,4 @@ def _log_curves(
         run.log_scores({DOSE_KEY: dose} | values, step=step_of(dose))
     floor, ceiling = ({curve_key(noise, score): value for noise in curves} for value in bounds)
     lines = [{key: value for key, value in line.items() if math.isfinite(value)} for line in (ceiling, floor)]
-    run.log_dose_bounds("test", digest, *lines, doses=doses)
+    run.log_dose_bounds(list(beside.address), "test", *lines, doses=doses)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from irrbench.tracking.calls import call, log_points
+from irrbench.tracking.calls import call, log_points, log_tags
 from irrbench.tracking.connection import StoredRun
-from irrbench.tracking.names import call_keys
+from irrbench.tracking.names import call_keys, entry_name
+from irrbench.tracking.records import RunAddress
 from irrbench.tracking.reference_runs import find_pair, steps_of
 from irrbench.tracking.store import BOUNDS_TAG, ROLE_TAG
 
@@ -42,16 +43,30 @@ def step_of(dose: float) -> int:
 @call
 def dose_bounds(
     run: StoredRun,
+    model: Sequence[str],
     split: str,
-    digest: str,
     ceiling: Mapping[str, float],
     floor: Mapping[str, float],
     *,
     doses: Sequence[float],
 ) -> None:
-    """Draw level lines of the bounds over all doses into the reference runs, so far as they are not there yet."""
+    """Compare a run with the bounds of a model's run, and draw them over all doses so far as they are not there yet.
+
+    Args:
+        run: of a recipe.
+        model: the address of a run of the same data and rules; without bounds of the split nothing is drawn.
+        split: such as ``test``.
+        ceiling: values by key.
+        floor: likewise.
+        doses: at which they are drawn.
+    """
+    tags, own = StoredRun(run.connection, RunAddress(*model)).read_tags(), f"{entry_name(split)}:"
+    entry = next((entry for entry in tags.get(BOUNDS_TAG, "").split() if entry.startswith(own)), None)
+    if entry is None:
+        return
+    log_tags(run, {BOUNDS_TAG: entry})
     values = {"ceiling": ceiling, "floor": floor}
-    for role, one in find_pair(run, split, digest).runs.items():
+    for role, one in find_pair(run, split, entry.removeprefix(own)).runs.items():
         lines = {key: dict.fromkeys(doses, value) for key, value in call_keys(run, values[role]).items()}
         lines[DOSE_KEY] = dict(zip(doses, doses, strict=True))
         known = {key: steps_of(one, key) for key in lines}

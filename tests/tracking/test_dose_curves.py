@@ -13,6 +13,7 @@ from irrbench.tracking.view import decode
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
 NAN = float("nan")
+CEILING, FLOOR = "average rater · lidc · ties average", "naive rater · lidc · ties average"
 GCE = {"boundary": {0: 0.7, 0.5: 0.69, 2: 0.6}, "flip": {0: 0.7, 0.25: 0.68, 2: NAN}}
 CE = {"boundary": {0: 0.72, 0.5: 0.66, 2: 0.5}}
 
@@ -27,9 +28,18 @@ def frame(**recipes) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def new_model(store) -> Run:
+    """A trained model with bounds of its own on validation and test images."""
+    model = Run.new(store.uri, "nodules", key="a model")
+    model.create(run_name="unet gce")
+    for split, digest in (("val", "1f"), ("test", "9c")):
+        model.join_bounds(split, digest)
+        model.log_bounds(split, digest, {"data": "lidc", "ties": "average"})
+    return model
+
+
 def log(store, curves: pd.DataFrame, bounds: tuple[float, float] = (0.2, 0.65)) -> dict[str, Run]:
-    where = {"tracking_uri": store.uri, "experiment": "nodules"}
-    return log_dose_curves(curves, "iou", **where, digest="9c", bounds=bounds)
+    return log_dose_curves(curves, "iou", beside=new_model(store), bounds=bounds)
 
 
 def send(store, curves: pd.DataFrame, **options) -> dict[str, Run]:
@@ -52,14 +62,14 @@ def test_a_recipe_has_a_line_for_each_noise_and_the_bounds_are_level(store) -> N
     runs = send(store, frame(gce=GCE, ce=CE))
     found = by_name(store)
     assert list(runs) == ["gce", "ce"]
-    assert sorted(found) == ["average rater (ceiling)", "ce over dose", "gce over dose", "naive rater (floor)"]
+    assert sorted(found) == [CEILING, "ce over dose", "gce over dose", FLOOR, "unet gce"]
     gce = runs["gce"].run_id
     assert gce == found["gce over dose"]
     assert points(store, gce, "robustness/boundary/iou") == [(0, 0.7), (500, 0.69), (2000, 0.6)]
     assert points(store, gce, "robustness/flip/iou") == [(0, 0.7), (250, 0.68)]
-    for run_id in (gce, found["average rater (ceiling)"], found["naive rater (floor)"]):
+    for run_id in (gce, found[CEILING], found[FLOOR]):
         assert points(store, run_id, "robustness/dose") == [(0, 0.0), (250, 0.25), (500, 0.5), (2000, 2.0)]
-    for name, value in (("average rater (ceiling)", 0.65), ("naive rater (floor)", 0.2)):
+    for name, value in ((CEILING, 0.65), (FLOOR, 0.2)):
         for noise in GCE:
             line = [(step, value) for step in (0, 250, 500, 2000)]
             assert points(store, found[name], f"robustness/{noise}/iou") == line
@@ -72,7 +82,8 @@ def test_curves_are_in_no_chart_of_models(store) -> None:
     assert set(stored.data.metrics) == {"robustness/dose", "robustness/boundary/iou", "robustness/flip/iou"}
     assert stored.data.tags["irrbench.role"] == "robustness"
     assert stored.data.tags["irrbench.bounds_id"] == "test:9c"
-    assert not store.client.search_runs([store.experiment_id], "tags.`irrbench.role` = 'model'")
+    models = store.client.search_runs([store.experiment_id], "tags.`irrbench.role` = 'model'")
+    assert [model.info.run_name for model in models] == ["unet gce"]
 
 
 def test_a_second_call_changes_nothing(store) -> None:
@@ -109,8 +120,8 @@ def test_a_recipe_with_other_noise_stays(store) -> None:
 def test_an_undefined_bound_has_no_line(store) -> None:
     send(store, frame(ce=CE), bounds=(NAN, 0.65))
     found = by_name(store)
-    assert set(store.client.get_run(found["naive rater (floor)"]).data.metrics) == {"robustness/dose"}
-    assert "robustness/boundary/iou" in store.client.get_run(found["average rater (ceiling)"]).data.metrics
+    assert set(store.client.get_run(found[FLOOR]).data.metrics) == {"robustness/dose"}
+    assert "robustness/boundary/iou" in store.client.get_run(found[CEILING]).data.metrics
 
 
 def test_a_store_that_is_down_gets_everything_later(store, tmp_path, monkeypatch) -> None:
@@ -124,14 +135,27 @@ def test_a_store_that_is_down_gets_everything_later(store, tmp_path, monkeypatch
     assert points(store, run.run_id, "robustness/flip/iou") == [(0, 0.7), (250, 0.68)]
 
 
+def test_a_model_without_bounds_gives_curves_without_them(store) -> None:
+    model = Run.new(store.uri, "nodules", key="a model")
+    model.create(run_name="unet gce")
+    run = log_dose_curves(frame(ce=CE), "iou", beside=model, bounds=(0.2, 0.65))["ce"]
+    assert run.drain(limit=120) == 0
+    assert sorted(by_name(store)) == ["ce over dose", "unet gce"]
+    assert points(store, run.run_id, "robustness/boundary/iou") == [(0, 0.72), (500, 0.66), (2000, 0.5)]
+
+
+def test_a_run_without_a_key_is_refused(store) -> None:
+    with pytest.raises(ValueError, match="a model with a key"):
+        log_dose_curves(frame(ce=CE), "iou", beside=store.new_run(), bounds=(0.2, 0.65))
+
+
 def test_a_frame_without_the_score_is_refused(store) -> None:
     with pytest.raises(KeyError, match="iou"):
         log(store, frame(gce=GCE).drop(columns="iou"))
 
 
 def test_the_view_has_the_score_over_the_dose_in_front(store) -> None:
-    model = store.new_run("gce boundary 2")
-    model.set_role("model")
+    model = new_model(store)
     model.log_scores({"test/iou": 0.6, "test/f1": 0.7, "noise/dose": 2, "noise/reached": 2.01}, step=0)
     model.drain(limit=120)
     send(store, frame(gce=GCE, ce=CE))
@@ -159,10 +183,10 @@ def test_the_view_has_the_score_over_the_dose_in_front(store) -> None:
         [store.experiment_id], alone["searchFilter"], order_by=["metrics.`robustness/boundary/iou` DESC"]
     )
     assert [run.info.run_name for run in shown] == [
-        "average rater (ceiling)",
+        CEILING,
         "gce over dose",
         "ce over dose",
-        "naive rater (floor)",
+        FLOOR,
     ]
     note = tags["mlflow.note.content"].splitlines()
     assert note[1].startswith("- [Charts: score over the dose of label noise](#/experiments/")

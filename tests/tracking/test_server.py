@@ -124,8 +124,10 @@ def test_scores_over_the_dose_of_noise_are_lines_over_the_dose_itself(server, tm
     address, uri = server
     doses = (0.0, 0.5, 4.0)
     rows = [{"recipe": r, "noise": "flip", "dose": d, "iou": top - d / 10} for r, top in RECIPES.items() for d in doses]
-    where = {"tracking_uri": uri, "experiment": "doses in a browser", "digest": "9c"}
-    runs = log_dose_curves(pd.DataFrame(rows), "iou", **where, bounds=(0.1, 0.65))
+    model = Run.new(uri, "doses in a browser")
+    model.create(run_name="unet ce")
+    model.join_bounds("test", "9c")
+    runs = log_dose_curves(pd.DataFrame(rows), "iou", beside=model, bounds=(0.1, 0.65))
     assert runs["gce"].drain(limit=120) == 0
     client, experiment_id = open_store(uri, "doses in a browser")
     assert save_chart_view(client, experiment_id, scores=SCORES)

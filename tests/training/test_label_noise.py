@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -378,6 +379,8 @@ def test_a_grid_of_losses_and_noise_writes_its_tables_and_is_resumed(with_nets, 
     assert doses == {0.0, 1.0}
     again = run_recorded(config)
     assert again.text.count("finished before") == 4
+    roles = Counter(run.data.tags["irrbench.role"] for run in runs(store, config))
+    assert roles == {"model": 4, "robustness": 2, "ceiling": 1, "floor": 1}
     assert read_frame(tmp_path / "out" / "robustness.csv").equals(frame)
 
 
