@@ -15,13 +15,15 @@ from irrbench.stats import Floats
 
 
 def dose_text(dose: float, largest: float) -> str:
-    """A dose with two digits; of one beyond the largest that was tested, only that.
+    """A dose with two digits, but no more than two after the point; of one beyond the largest tested, only that.
 
     Example:
-        >>> dose_text(0.8333, 4.0), dose_text(math.inf, 4.0)
-        ('0.83', '>4')
+        >>> dose_text(0.8333, 4.0), dose_text(3.946, 4.0), dose_text(0.0123, 4.0), dose_text(math.inf, 4.0)
+        ('0.83', '3.9', '0.01', '>4')
     """
-    return f">{largest:g}" if math.isinf(dose) else f"{round(dose, 2):.2g}"
+    if math.isinf(dose):
+        return f">{largest:g}"
+    return f"{dose:.2g}" if dose >= 0.1 else f"{round(dose, 2):g}"
 
 
 class Crossing(NamedTuple):

@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 from irrbench.analysis.candidates import Candidates
 from irrbench.analysis.dose_response import Crossing, crossing, first_of_the_rest, trapezoid_weights
 from irrbench.analysis.tables import normalize, score_columns
-from irrbench.analysis.verdicts import compare, why_no_test
+from irrbench.analysis.verdicts import NO_MARGIN, compare, why_no_test
 from irrbench.scores import gain, record
 from irrbench.stats import Floats, holm, p_two_sided
 
 UNBIASED = "none"
 BIASED = ("smaller", "larger")
-NO_MARGIN = "no margin declared"
 BELOW_FROM_THE_START = "below the average rater without noise"
 
 
