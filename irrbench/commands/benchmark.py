@@ -24,7 +24,7 @@ from irrbench.commands.loading import (
     scored_split,
     settle_tolerance,
 )
-from irrbench.commands.noise import log_robustness
+from irrbench.commands.noise import log_robustness, noise_drawing
 from irrbench.commands.outputs import (
     FILES,
     FOLDERS,
@@ -134,7 +134,9 @@ def run_benchmark(
             asked = tuple(filter(None, [decided]))
             results = replace(results, config=given.as_dict(), notes=notes, cautions=(*asked, *results.cautions))
             with show_titles(results.titles):
-                files = write_outputs(results, output, galleries=galleries_of(results, data, models))
+                drawings = {} if results.tolerance.empty else noise_drawing(config, data, output)
+                galleries = galleries_of(results, data, models)
+                files = write_outputs(results, output, galleries=galleries, drawings=drawings)
                 _show(results, console)
             console.print(f"report: {output / REPORT}; tables: {output}/*.csv", soft_wrap=True)
             ranked = [name for model in results.models for name in results.members[model]]

@@ -1,4 +1,4 @@
-"""How each model of a grid was trained, for the tables of label noise."""
+"""What a grid with label noise shows: how each model was trained, the noisy labels, runs in the store."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ import numpy as np
 
 from irrbench.analysis.results import Results
 from irrbench.analysis.robustness import Trained
+from irrbench.plots.noise import noise_panels
+from irrbench.report.page import Drawing
+from irrbench.report.text import sentences
 from irrbench.tracking import log_dose_curves
-from irrbench.training.noise import NOISE_MODELS
-from irrbench.training.results import CellResult, group_name
+from irrbench.training.label_noise import CellNoise, clean_labels, find_doses
+from irrbench.training.losses import ANNOTATORS
+from irrbench.training.noise import NOISE_MODELS, spoil
+from irrbench.training.results import CellResult, recipe_name
 
 if TYPE_CHECKING:
-    from irrbench.config import BenchmarkConfig
-    from irrbench.tracking import Run
+    from pathlib import Path
 
-_OWN_AXES = ("noise", "dose")  # of the noise; what is left of a cell's axes is its recipe
+    from irrbench.config import BenchmarkConfig
+    from irrbench.data import RaterData
+    from irrbench.tracking import Run
+    from irrbench.training.mask_noise import Mask
 
 
 def trained_models(config: BenchmarkConfig, cells: Sequence[CellResult]) -> dict[str, Trained]:
@@ -50,7 +57,7 @@ def _trained(cells: Sequence[CellResult], models: Mapping[str, str], ceiling: fl
         of_noise |= {"bias": found.bias if found else "unknown"}
         of_noise |= {"unit": found.unit if found else "", "noise": name, "dose": float(axes["dose"])}
     return Trained(
-        recipe=group_name({axis: value for axis, value in axes.items() if axis not in _OWN_AXES}),
+        recipe=recipe_name(axes),
         model=str(axes["model"]),
         label=str(axes["label"]),
         loss=str(axes.get("loss", cells[0].facts["config"]["train"]["loss"])),
@@ -76,6 +83,42 @@ def _noise_fit(cell: CellResult, epoch: int | None) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
+
+
+def noise_drawing(config: BenchmarkConfig, data: RaterData, place: Path) -> dict[str, Drawing]:
+    """Noisy labels of one training image at each dose beside its raters' masks; nothing without noise or 2-D images.
+
+    It is the image of middle size among those that most raters drew, with the noise of the first label and seed.
+
+    Args:
+        config: of the grid.
+        data: the raters' data.
+        place: the folder with the strengths that were found.
+    """
+    train, seed = data.split("train"), config.seeds[0]
+    label = next((name for name in config.labels if any(noise.spoils(name) for noise in config.noise)), "")
+    if not label or label == ANNOTATORS or not any(dose > 0 for noise in config.noise for dose in noise.doses):
+        return {}
+    labels, doses = clean_labels(train, label, seed=seed), find_doses(config, data, place=place)
+    index = _typical(train, [float(clean.sum()) for clean, *_ in labels])
+    clean, roi, key = labels[index]
+    noisy: dict[str, dict[float, Mask]] = {}
+    for noise in (each for each in config.noise if each.spoils(label)):
+        for cell in (CellNoise.of(noise, dose) for dose in sorted(noise.doses) if dose > 0):
+            found, model = doses.of(cell, label, seed), cell.make(train, label)
+            if found is not None:
+                noisy.setdefault(noise.label, {})[cell.dose] = spoil(clean, model, found.strength, key, roi) > 0
+    drew = zip(train.raters, train.masks(index), train.present(index), strict=True)
+    raters = {name: mask for name, mask, is_there in drew if is_there}
+    figure = noise_panels(train.image(index), raters, noisy, clean=clean > 0)
+    return {"noise": Drawing(figure, *sentences("benchmark.txt", "noise_figure", train.image_ids[index], label))}
+
+
+def _typical(train: RaterData, sizes: Sequence[float]) -> int:
+    """The image whose label is of middle size, among those that most raters drew and whose label marks something."""
+    raters = [int(train.present(index).sum()) if size else 0 for index, size in enumerate(sizes)]
+    chosen = sorted((size, index) for index, size in enumerate(sizes) if raters[index] == max(raters))
+    return chosen[len(chosen) // 2][1]
 
 
 def log_robustness(results: Results, runs: Sequence[Run]) -> dict[str, Run]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -25,7 +26,7 @@ from irrbench.folds import TIES_IN_WORDS
 from irrbench.plots.style import percent_of
 from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
 from irrbench.report.benchmark import draw_figures
-from irrbench.report.page import save_drawings, save_picture
+from irrbench.report.page import Drawing, save_drawings, save_picture
 from irrbench.scores import record, select_scores
 from irrbench.summary import bounds_digest
 from irrbench.tracking.spool import SPOOL
@@ -266,11 +267,23 @@ def prepare_output(output: Path, folders: Sequence[str], files: Sequence[str] = 
     return prepare_folder(output, folders=folders, files=[REPORT, CONFIG, *files])
 
 
-def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery] = ()) -> list[Path]:
+def write_outputs(
+    results: Results,
+    output: Path,
+    *,
+    galleries: Sequence[Gallery] = (),
+    drawings: Mapping[str, Drawing] = MappingProxyType({}),
+) -> list[Path]:
     """Write ``leaderboard.csv``, ``per_image.csv``, ``comparisons.csv``, ..., ``config.yaml``, figures and report.
 
     Figures are in the folder ``figures``, each as PNG and as SVG, the galleries' pictures there as PNG; pictures of an
     earlier run are removed.
+
+    Args:
+        results: of the benchmark.
+        output: the folder.
+        galleries: images with contours.
+        drawings: figures beside those of the results.
 
     Returns:
         The files that are for MLflow: all but the single pictures, which are in the report.
@@ -281,8 +294,8 @@ def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery
     prepare_output(output, FOLDERS, FILES)
     files = [write_frame(output / f"{name}.csv", frame) for name, frame in results.frames().items()]
     files.append(write_yaml(output / CONFIG, results.config))
-    drawings = draw_figures(results)
-    files += save_drawings(output / FIGURES, drawings)
+    drawn = draw_figures(results) | dict(drawings)
+    files += save_drawings(output / FIGURES, drawn)
     for gallery in galleries:
         written = [
             write_atomically(output / FIGURES / f"{gallery.name}-{number}.png", partial(save_picture, picture.pixels))
@@ -290,7 +303,7 @@ def write_outputs(results: Results, output: Path, *, galleries: Sequence[Gallery
         ]
         for path in set((output / FIGURES).glob(f"{gallery.name}-*.png")) - set(written):
             path.unlink(missing_ok=True)
-    page = benchmark_page(results, drawings=drawings, galleries=galleries)
+    page = benchmark_page(results, drawings=drawn, galleries=galleries)
     return [*files, write_page(output / REPORT, page)]
 
 

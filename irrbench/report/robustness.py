@@ -69,7 +69,7 @@ def robustness_section(results: Results, drawn: Mapping[str, Drawing]) -> Sectio
         items=robustness_findings(results),
         style="lead",
         parts=[
-            *(Section(figure=drawn[name]) for name in ("doses", "tolerance") if name in drawn),
+            *(Section(figure=drawn[name]) for name in ("doses", "tolerance", "noise") if name in drawn),
             _table(results, results.tolerance, "tolerance", "What each recipe stands"),
             _table(results, results.equivalents, "equivalents", "What other labels cost, in doses"),
             _table(results, results.biases, "biases", "Biased beside unbiased noise"),

@@ -14,7 +14,7 @@ from irrbench.training.label_noise import CellNoise, noise_name
 from irrbench.training.losses import ANNOTATORS, check_loss
 from irrbench.training.models import check_model, trains_itself
 from irrbench.training.noise import check_noise
-from irrbench.training.results import Axes, group_name
+from irrbench.training.results import Axes, group_name, recipe_name
 
 
 def noise_axis(config: BenchmarkConfig, label: str) -> list[tuple[str, CellNoise | None]]:
@@ -69,10 +69,10 @@ def cell_names(config: BenchmarkConfig) -> list[tuple[str, Axes]]:
 
 
 def cell_colours(config: BenchmarkConfig) -> dict[str, str]:
-    """Colours of the cells by name, in MLflow and in the report; cells that differ in the seed alone share one."""
-    groups = {name: group_name(axes) for name, axes in cell_names(config)}
-    palette = dict(zip(dict.fromkeys(groups.values()), cycle(MODEL_COLOURS)))
-    return {name: palette[group] for name, group in groups.items()}
+    """Colours of the cells by name, in MLflow and in the report; cells of one recipe share one."""
+    recipes = {name: recipe_name(axes) for name, axes in cell_names(config)}
+    palette = dict(zip(dict.fromkeys(recipes.values()), cycle(MODEL_COLOURS)))
+    return {name: palette[recipe] for name, recipe in recipes.items()}
 
 
 def check_grid(config: BenchmarkConfig, raters: Sequence[str] | None = None) -> None:

@@ -261,3 +261,13 @@ def group_name(axes: Axes) -> str:
     """
     shown = (f"{value:g}" if isinstance(value, float) else str(value) for axis, value in axes.items() if axis != "seed")
     return " ".join(shown)
+
+
+def recipe_name(axes: Axes) -> str:
+    """The name that cells share which differ in label noise and seed alone.
+
+    Example:
+        >>> recipe_name({"model": "unet-resnet18", "label": "soft", "noise": "grow", "dose": 2.0, "seed": 3})
+        'unet-resnet18 soft'
+    """
+    return group_name({axis: value for axis, value in axes.items() if axis not in ("noise", "dose")})
