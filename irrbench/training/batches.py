@@ -318,16 +318,19 @@ class WatchedSet(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, data: RaterData, *, label: str, seed: int, noise: LabelNoise | None) -> None:
-        self._items, self._labels = SegmentationDataset(data), SegmentationDataset(data, label=label, seed=seed)
+        self._items = SegmentationDataset(data)
+        same = label == self._items.label
+        self._labels = None if same else SegmentationDataset(data, label=label, seed=seed)
         self._label, self._noise = label, noise
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        drawn = self._labels.drawn(index)
-        found = drawn | spoilt_labels(drawn, self._label, self._noise, index, 0)
-        return {**self._items[index], "trained_label": found["label"]}
+        item = self._items[index]
+        drawn = item if self._labels is None else self._labels.drawn(index)
+        found = {**drawn, **spoilt_labels(drawn, self._label, self._noise, index, 0)}
+        return {**item, "trained_label": found["label"]}
 
 
 def can_watch(data: RaterData, label: str) -> bool:

@@ -156,9 +156,10 @@ class SegmentationModule(pl.LightningModule):
         logits: Tensor = self.network(pixels if self._repeats == 1 else pixels.expand(-1, self._repeats, -1, -1))
         return logits
 
-    def training_step(self, batch: Batch, _batch_idx: int) -> Tensor:
-        """The loss, logged as ``train/loss``."""
-        return self._step(batch, "train")["loss"]
+    def training_step(self, batch: Batch, _batch_idx: int) -> dict[str, Tensor]:
+        """``loss`` (logged as ``train/loss``), and the logits without gradient as ``preds``."""
+        found = self._step(batch, "train")
+        return {"loss": found["loss"], "preds": found["preds"].detach()}
 
     def validation_step(self, batch: Batch, _batch_idx: int) -> dict[str, Tensor]:
         """``loss`` (logged as ``val/loss``) and the logits as ``preds``."""

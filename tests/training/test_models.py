@@ -285,7 +285,8 @@ def test_losses_are_found_by_name_and_trained_on():
     module = tiny(loss="bce").eval()
     module.log = lambda *_, **__: None
     found = module.training_step(batch, 0)
-    assert found.item() == pytest.approx(
+    assert not found["preds"].requires_grad
+    assert found["loss"].item() == pytest.approx(
         bce(module(batch["image"]), batch["label"], batch["roi"][:, None]).item(), rel=1e-3
     )
 
