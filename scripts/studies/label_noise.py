@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from irrbench._files import quiet
 from irrbench.callbacks import RaterBoundsMonitor
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from irrbench.data import RaterData
 
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits, label and ROI, each (B, 1, *S)
 _CHECK_EVERY = 2  # epochs
+_MULTIPLE = 16  # images are padded to such sides
 LABELS = ("rater:r1", "majority", "random")
 NAMES = {"rater:r1": "one rater", "majority": "majority", "random": "a random rater in each epoch"}
 
@@ -60,11 +62,12 @@ def label_noise_curves(
     """
     import pandas as pd  # noqa: PLC0415
 
-    train, held_out = _parts(data, num_images)
-    curves = [
-        _train(train, held_out, label=label, score=score, max_epochs=max_epochs, seed=seed, on_epoch=on_epoch)
-        for label in labels
-    ]
+    parts, curves = _parts(data, num_images), []
+    for label in labels:
+        made = [SegmentationDataset(part, label=label, seed=seed) for part in parts]
+        reporter = EpochReporter(made, partial(on_epoch, label) if on_epoch else lambda _: None)
+        curve = train_curve(*made, score=score, max_epochs=max_epochs, seed=seed, callbacks=[reporter])
+        curves.append(curve.assign(name=label)[["name", *curve]])
     return pd.concat(curves, ignore_index=True)
 
 
@@ -132,15 +135,37 @@ def label_noise_table(curves: pd.DataFrame, *, score: str = "iou") -> pd.DataFra
     return pd.DataFrame(rows).T
 
 
-class SmallUnet(pl.LightningModule):
-    """A U-Net of three levels without any normalisation over images, so that it does the same in training and after."""
+def _cross_entropy(logits: Tensor, label: Tensor, _roi: Tensor) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(logits, label)
 
-    def __init__(self, channels: int, *, width: int = 16, lr: float = 1e-3) -> None:
+
+class SmallUnet(pl.LightningModule):
+    """A U-Net of three levels without any normalisation over images, so that it does the same in training and after.
+
+    Args:
+        channels: of an image.
+        width: channels of the first level.
+        lr: learning rate.
+        loss: of logits, label and ROI.
+        prior: probability of foreground before training; where little is marked, the network need not learn it first.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        width: int = 16,
+        lr: float = 1e-3,
+        loss: Loss = _cross_entropy,
+        prior: float | None = None,
+    ) -> None:
         super().__init__()
-        self.lr = lr
+        self.lr, self.loss = lr, loss
         self.down = nn.ModuleList([_block(channels, width), _block(width, 2 * width), _block(2 * width, 4 * width)])
         self.up = nn.ModuleList([_block(6 * width, 2 * width), _block(3 * width, width)])
         self.head = nn.Conv2d(width, 1, 1)
+        if prior is not None and self.head.bias is not None:
+            nn.init.constant_(self.head.bias, math.log(prior / (1 - prior)))
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(B, 1, H, W)``."""
@@ -155,8 +180,8 @@ class SmallUnet(pl.LightningModule):
         return logits
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
-        """Cross-entropy with the label."""
-        return nn.functional.binary_cross_entropy_with_logits(self(batch["image"]), batch["label"])
+        """The loss against the label."""
+        return self.loss(self(batch["image"]), batch["label"], batch["roi"].unsqueeze(1))
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Predict; the monitor scores the prediction."""
@@ -172,17 +197,19 @@ def _block(channels: int, width: int) -> nn.Module:
     return nn.Sequential(*(x for conv in convolutions for x in (conv, nn.GroupNorm(4, width), nn.ReLU())))
 
 
-class _EpochReporter(pl.Callback):
+class EpochReporter(pl.Callback):
     """Passes the epoch on to the label strategy and to the caller."""
 
     def __init__(self, data: Sequence[SegmentationDataset], report: Callable[[int], None]) -> None:
         self.data, self.report = data, report
 
     def on_train_epoch_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Let strategies that draw a rater draw anew."""
         for data in self.data:
             data.set_epoch(trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Report the epoch."""
         self.report(trainer.current_epoch)
 
 
@@ -195,46 +222,52 @@ def _parts(data: RaterData, num_images: int) -> tuple[RaterData, RaterData]:
     return train.subset(range(min(num_images, len(train)))), held_out
 
 
-def _train(
-    train: RaterData,
-    held_out: RaterData,
+def train_curve(
+    training: Dataset[dict[str, Any]],
+    validation: Dataset[dict[str, Any]],
     *,
-    label: str,
     score: str,
     max_epochs: int,
     seed: int,
-    on_epoch: Callable[[str, int], None] | None,
+    callbacks: Sequence[pl.Callback] = (),
+    **network: Any,
 ) -> pd.DataFrame:
+    """Train a small network, and score it on training images in each epoch and on validation images in every second.
+
+    Args:
+        training: images with the label to train on.
+        validation: images with a label that was made in the same way.
+        score: which score.
+        max_epochs: epochs.
+        seed: of weights and order.
+        callbacks: further ones.
+        network: options of :class:`SmallUnet`.
+
+    Returns:
+        A row for each epoch, as :func:`label_noise_curves` says, without ``name``.
+    """
     import pandas as pd  # noqa: PLC0415
 
-    training, validation = (SegmentationDataset(part, label=label, seed=seed) for part in (train, held_out))
-    monitor = RaterBoundsMonitor(
-        roi="roi",
-        image_id="id",
-        present="present",
-        label="label",
-        scores=[score],
-        stages=("train", "validate"),
-        verbose=False,
-    )
-    report = partial(on_epoch, label) if on_epoch else lambda _: None
+    keys: dict[str, Any] = {"roi": "roi", "image_id": "id", "present": "present", "label": "label"}
+    monitor = RaterBoundsMonitor(**keys, scores=[score], stages=("train", "validate"), verbose=False)
     order = torch.Generator().manual_seed(seed)
+    gather = partial(collate, multiple=_MULTIPLE)
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trainer = pl.Trainer(
             max_epochs=max_epochs,
             check_val_every_n_epoch=_CHECK_EVERY,
             accelerator="cpu",
-            callbacks=[monitor, _EpochReporter([training, validation], report)],
+            callbacks=[monitor, *callbacks],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         trainer.fit(
-            SmallUnet(train.image(0).shape[0]),
-            DataLoader(training, batch_size=8, shuffle=True, collate_fn=collate, generator=order),
-            DataLoader(validation, batch_size=32, collate_fn=collate),
+            SmallUnet(training[0]["image"].shape[0], **network),
+            DataLoader(training, batch_size=8, shuffle=True, collate_fn=gather, generator=order),
+            DataLoader(validation, batch_size=32, collate_fn=gather),
         )
     columns = {
         "train": f"train/{score}",
@@ -247,7 +280,8 @@ def _train(
     by_epoch: dict[int, dict[str, float]] = {}
     for entry in monitor.history:
         by_epoch.setdefault(int(entry["epoch"]), {}).update(entry)
-    return pd.DataFrame(
-        {"name": label, "epoch": epoch, **{column: found.get(key, math.nan) for column, key in columns.items()}}
+    rows = [
+        {"epoch": epoch, **{column: found.get(key, math.nan) for column, key in columns.items()}}
         for epoch, found in sorted(by_epoch.items())
-    )
+    ]
+    return pd.DataFrame(rows)
