@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -109,3 +112,28 @@ def test_layer_needs_no_training_framework():
     code = f"import sys, irrbench.data; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_decoded_images_are_kept_up_to_a_number_of_bytes_and_not_pickled():
+    decoded = []
+
+    def source(value: float):
+        decoded.append(value)
+        return np.full((1, 4, 6), value, np.float32)
+
+    plain = RaterData.from_arrays([np.zeros((1, 4, 6))] * 3, [np.ones((3, 4, 6), bool)] * 3)
+    data = replace(plain, sources=tuple(partial(source, float(i)) for i in range(3)))
+    cached, tight = data.cached(), data.cached(max_bytes=100)  # one image of 96 bytes
+    for _ in range(3):
+        assert [float(cached.image(i).max()) for i in range(3)] == [0, 1, 2]
+    assert sorted(decoded) == [0, 1, 2]
+    decoded.clear()
+    for _ in range(2):
+        assert [float(tight.subset([2, 0]).image(i).max()) for i in range(2)] == [2, 0]
+    assert len(decoded) == 4
+    size = len(pickle.dumps(plain.cached()))
+    warm = plain.cached()
+    warm.image(0)
+    assert len(pickle.dumps(warm)) == size
+    copied = pickle.loads(pickle.dumps(warm))  # noqa: S301 (written here)
+    assert np.array_equal(copied.image(0), plain.image(0))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, RulesConfig, TrainConfig
+from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, NoiseConfig, RulesConfig, TrainConfig
 from irrbench.training.axes import cell_colours, cell_names
 from irrbench.training.batches import data_digest, image_facts
 from irrbench.training.cell import TRAINING_VERSION, CellConfig, Tracking, cell_folders, make_cells, unfinish_damaged
@@ -36,6 +36,15 @@ def test_the_seeds_of_a_model_share_a_colour_and_models_do_not():
     assert len(set(colours.values())) == 4
     assert len({colour for name, colour in colours.items() if name.startswith("mine soft")}) == 1
     assert list(cell_colours(replace(config, seeds=[3])).values()) == list(dict.fromkeys(colours.values()))
+
+
+def test_the_doses_of_a_recipe_share_a_colour():
+    noise = [NoiseConfig("grow", [0.0, 1.0]), NoiseConfig("shift", [0.0, 2.0])]
+    config = BenchmarkConfig(models=[ModelConfig()], labels=["soft", "random"], noise=noise, seeds=[0, 7])
+    colours = cell_colours(config)
+    assert len(colours) == 12
+    assert len(set(colours.values())) == 2
+    assert len({colour for name, colour in colours.items() if "soft" in name}) == 1
 
 
 def test_an_empty_grid():

@@ -218,7 +218,7 @@ def test_a_dose_out_of_reach_is_named_with_the_largest():
 
 def test_coarse_steps_are_said():
     """Of 26 images with one component each, some number is left out."""
-    data = blobs(40)
+    data = blobs(35)
     doses = find_doses(noisy("miss", (1.0,)), data)
     reached = doses.of(CellNoise("miss", 1.0), "majority", 0).reached
     assert abs(reached - 1) > 0.02
@@ -372,7 +372,11 @@ def test_a_grid_of_losses_and_noise_writes_its_tables_and_is_resumed(with_nets, 
     assert frame["noise_fit"].notna().all()
     assert len(read_frame(tmp_path / "out" / "tolerance.csv")) == 2
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "label noise" in page
+    assert "How much label noise the recipes stand" in page
+    assert "Noisy labels of one training image" in page
+    figures = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    assert {"doses.svg", "tolerance.svg", "noise.svg"} <= figures
+    assert "label noise: doses in units of the average rater" in grid.text
     doses = {
         run.data.metrics.get("noise/dose") for run in runs(store, config) if run.data.tags["irrbench.role"] == "model"
     }
@@ -401,6 +405,17 @@ def test_annotators_in_a_grid_report_what_was_learnt_of_each_rater(with_nets, st
     learnt = read_plain(done)["annotators"]
     assert set(learnt) == {"anna", "ben", "cem"}
     assert all(0 < value < 1 for rater in learnt.values() for value in rater.values())
+
+
+def test_that_labels_are_watched_changes_no_number(with_nets, study, store, tmp_path):
+    """Scoring training batches must touch neither random numbers nor the statistics of batch norm."""
+    tables = []
+    for name, noise in (("a", []), ("b", [{"model": "boundary", "doses": [0, 1]}])):
+        config = grid_config(study, tmp_path / name, store, noise=noise, experiment=name, **{"train.max_epochs": 3})
+        assert run_recorded(config).code == 0
+        table = read_frame(tmp_path / name / "per_image.csv")
+        tables.append(table[table["name"] == "net majority"].reset_index(drop=True))
+    assert tables[0].equals(tables[1])
 
 
 def test_cells_of_an_earlier_grid_without_noise_stay_finished(with_nets, study, store, tmp_path):
