@@ -223,7 +223,8 @@ def test_a_bare_name_is_a_shipped_file_unless_there_is_one_of_that_name(tmp_path
     assert load_study_config("reliability") == ReliabilityConfig()
     write(tmp_path / "default", "seeds: [7]")
     assert load_config("default").seeds == [7]
-    with pytest.raises(ConfigError, match=r"x/default cannot be read: .* a name among default, folder, label_noise, reliability\."):
+    names = "default, folder, label_noise, reliability"
+    with pytest.raises(ConfigError, match=rf"x/default cannot be read: .* a name among {names}\."):
         load_config("x/default")
 
 
