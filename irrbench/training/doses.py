@@ -10,7 +10,7 @@ Axes: ``S`` pixels of one image, ``R`` raters, ``K = 2**R`` vote patterns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +23,7 @@ from irrbench.folds import Ties, readings
 from irrbench.patterns import VotePatterns
 from irrbench.scores import SCORES, EmptyReference
 from irrbench.training.mask_noise import Mask
-from irrbench.training.noise import Label, NoiseModel, prepare_label
+from irrbench.training.noise import Label, NoiseModel, PreparedLabel
 
 if TYPE_CHECKING:
     from irrbench.data import RaterData
@@ -87,25 +87,6 @@ def train_ceiling(data: RaterData, *, ties: Ties = "average", empty_reference: E
         [votes.tables(reading) for reading in readings(ties)], "ceiling", SCORES["iou"], empty_reference
     )
     return float(folds.nanmean(1).nanmean())
-
-
-def label_iou(clean: Label, noisy: Label, roi: Mask | None = None) -> float:
-    """IoU of two labels in [0, 1]: sum of the smaller over sum of the larger values; NaN where both mark nothing.
-
-    Args:
-        clean: ``(*S)``.
-        noisy: ``(*S)``.
-        roi: ``(*S)`` bool, the pixels that count; None: all.
-
-    Example:
-        >>> label_iou(np.array([1.0, 0.5, 0.0]), np.array([1.0, 0.0, 0.5]))
-        0.5
-    """
-    if roi is not None:
-        clean, noisy = clean[roi], noisy[roi]
-    common = float(np.minimum(clean, noisy).sum(dtype=float))
-    union = float(clean.sum(dtype=float)) + float(noisy.sum(dtype=float)) - common
-    return common / union if union else math.nan
 
 
 def calibrate(
@@ -178,25 +159,19 @@ def _check_unit(unit: float) -> None:
         )
 
 
-class _Image(NamedTuple):
-    clean: Label
-    roi: Mask | None
-    at: Callable[[float], Label]
-
-
 class _Response:
     """Mean disagreement of noisy and clean labels at each strength that was tried."""
 
     def __init__(self, labels: Sequence[KeyedLabel], noise: NoiseModel, memory: int) -> None:
         self.noise = noise
         self._labels = labels
-        self._prepared: dict[int, _Image | None] = {}  # None: prepared anew each time
+        self._prepared: dict[int, PreparedLabel | None] = {}  # None: prepared anew each time
         self.largest, used = 0.0, 0
         for index in range(len(labels)):
             label, roi, _ = labels[index]
             if (label if roi is None else label[roi]).any():
                 self.largest = max(self.largest, noise.largest(label.shape))
-                used += 4 * label.nbytes * len(np.unique(label))  # distances, displacements, draws of each level
+                used += 4 * label.nbytes * max(1, len(np.unique(label)) - 1)  # distances or draws of each level
                 self._prepared[index] = self._prepare(index) if used <= memory else None
         if not self._prepared:
             raise DoseError(
@@ -209,14 +184,14 @@ class _Response:
     def num_images(self) -> int:
         return len(self._prepared)
 
-    def _prepare(self, index: int) -> _Image:
+    def _prepare(self, index: int) -> PreparedLabel:
         label, roi, key = self._labels[index]
-        return _Image(label, roi, prepare_label(label, self.noise, key, roi))
+        return PreparedLabel(label, self.noise, key, roi)
 
     def __call__(self, strength: float) -> float:
         if strength not in self.points:
             images = (image or self._prepare(index) for index, image in self._prepared.items())
-            scores = [label_iou(image.clean, image.at(strength), image.roi) for image in images]
+            scores = [image.agreement(strength) for image in images]
             self.points[strength] = 1 - math.fsum(scores) / len(scores)
         return self.points[strength]
 

@@ -197,10 +197,15 @@ def simplify(mask: Mask, rng: np.random.Generator) -> AtStrength:
 def miss(mask: Mask, rng: np.random.Generator) -> AtStrength:
     """Whole components (full connectivity) are left out, each with the probability ``strength``."""
     components, number = label_components(mask, np.ones((3,) * mask.ndim))
-    draws = np.concatenate([[-1.0], rng.random(number)])  # the background is not marked anyway
+    draws = rng.random(number).tolist()
+    boxes = find_objects(components)
 
     def at(strength: float) -> Mask:
-        return np.asarray((draws >= strength)[components]) & mask
+        spoilt = mask.copy()
+        for k, (draw, box) in enumerate(zip(draws, boxes, strict=True), start=1):
+            if draw < strength:
+                spoilt[box] &= components[box] != k
+        return spoilt
 
     return at
 

@@ -231,23 +231,52 @@ def spoil(
         array([1. , 0.5, 0. ], dtype=float32)
     """
     _check_strength(strength)
-    return prepare_label(label, noise, key, roi)(strength)
+    return PreparedLabel(label, noise, key, roi)(strength)
 
 
-def prepare_label(
-    label: NDArray[Any], noise: NoiseModel, key: Sequence[int], roi: Mask | None = None
-) -> Callable[[float], Label]:
+class PreparedLabel:
     """What :func:`spoil` gives, as a function of the strength; arguments as there."""
-    clean = np.asarray(label, np.float32)
-    levels = np.unique(clean[clean > 0]) if clean.any() else np.ones(1)
-    weights = np.diff(levels.astype(float), prepend=0.0)
-    parts = [noise.prepare(clean >= level, np.random.default_rng(list(key))) for level in levels]
 
-    def at(strength: float) -> Label:
+    def __init__(self, label: NDArray[Any], noise: NoiseModel, key: Sequence[int], roi: Mask | None = None) -> None:
+        self.clean, self.roi = np.asarray(label, np.float32), roi
+        levels = np.unique(self.clean[self.clean > 0]) if self.clean.any() else np.ones(1)
+        self._weights = np.diff(levels.astype(float), prepend=0.0)
+        self._masks = [self.clean >= level for level in levels]
+        self._parts = [noise.prepare(mask, np.random.default_rng(list(key))) for mask in self._masks]
+
+    def __call__(self, strength: float) -> Label:
+        """The label ``(*S)`` with noise."""
         if not strength:
-            return clean.copy()
-        total = sum(weight * part(strength) for weight, part in zip(weights, parts, strict=True))
+            return self.clean.copy()
+        total = sum(weight * part(strength) for weight, part in zip(self._weights, self._parts, strict=True))
         spoilt = np.asarray(total, np.float32).clip(0, 1)
-        return spoilt if roi is None else np.where(roi, spoilt, clean)
+        return spoilt if self.roi is None else np.where(self.roi, spoilt, self.clean)
 
-    return at
+    def agreement(self, strength: float) -> float:
+        """:func:`label_iou` of the label with noise and without it."""
+        if len(self._parts) == 1:  # masks alone, which is faster
+            return label_iou(self._masks[0], self._parts[0](strength), self.roi)
+        return label_iou(self.clean, self(strength), self.roi)
+
+
+def label_iou(clean: Label | Mask, noisy: Label | Mask, roi: Mask | None = None) -> float:
+    """IoU of two labels in [0, 1]: sum of the smaller over sum of the larger values; NaN where both mark nothing.
+
+    Args:
+        clean: ``(*S)``.
+        noisy: ``(*S)``.
+        roi: ``(*S)`` bool, the pixels that count; None: all.
+
+    Example:
+        >>> label_iou(np.array([1.0, 0.5, 0.0]), np.array([1.0, 0.0, 0.5]))
+        0.5
+    """
+    if roi is not None:
+        clean, noisy = clean[roi], noisy[roi]
+    common, *sizes = (_total(part) for part in (np.minimum(clean, noisy), clean, noisy))
+    union = sum(sizes) - common
+    return common / union if union else math.nan
+
+
+def _total(label: Label | Mask) -> float:
+    return float(np.count_nonzero(label) if label.dtype == bool else label.sum(dtype=float))
