@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from irrbench.plots import MODEL_COLOURS
-from irrbench.tracking.doses import DOSE_KEY, NOISES_TAG, RECIPE_TAG, ROBUSTNESS, curve_key, step_of
+from irrbench.tracking.doses import DOSE_KEY, NOISES_TAG, RECIPE_TAG, ROBUSTNESS, curve_key, noises_tag, step_of
 from irrbench.tracking.run import Run
 from irrbench.tracking.store import COLOUR_TAG, NOTE_TAG, ROLE_TAG
 
@@ -53,7 +53,7 @@ def log_dose_curves(frame: pd.DataFrame, score: str, *, beside: Run, bounds: tup
         }
         key = hashlib.sha256(json.dumps([recipe, score, bounds, curves]).encode()).hexdigest()[:32]
         run = runs[str(recipe)] = Run.new(beside.tracking_uri, beside.address.experiment, key=key, spool=beside.spool)
-        tags = {ROLE_TAG: ROBUSTNESS, RECIPE_TAG: str(recipe), NOISES_TAG: " ".join(sorted(curves)), NOTE_TAG: NOTE}
+        tags = {ROLE_TAG: ROBUSTNESS, RECIPE_TAG: str(recipe), NOISES_TAG: noises_tag(curves), NOTE_TAG: NOTE}
         tags |= {COLOUR_TAG: MODEL_COLOURS[place % len(MODEL_COLOURS)], "mlflow.source.name": "irrbench"}
         run.create(run_name=f"{recipe} over dose", tags=tags)
         _log_curves(run, curves, score, beside=beside, bounds=bounds)

@@ -6,11 +6,12 @@ metric at the same steps, as their axis.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 
 from irrbench.tracking.calls import call, log_points, log_tags
 from irrbench.tracking.connection import StoredRun
-from irrbench.tracking.names import call_keys, entry_name
+from irrbench.tracking.names import MAX_FOLDER, apart, call_keys, entry_name, safe_key
 from irrbench.tracking.records import RunAddress
 from irrbench.tracking.reference_runs import find_pair, steps_of
 from irrbench.tracking.store import BOUNDS_TAG, ROLE_TAG
@@ -23,12 +24,33 @@ STEPS = 1000  # of dose 1
 
 
 def curve_key(noise: str, score: str) -> str:
-    """Return the key of a score over the doses of a noise.
+    """Return the key of a score over the doses of a noise; a noise that MLflow does not take gets digits of its own.
 
-    >>> curve_key("boundary", "iou")
-    'robustness/boundary/iou'
+    The key depends on the name alone, as curves of all recipes, and the bounds, are drawn by it.
+
+    >>> curve_key("boundary", "iou"), curve_key("grow 5% (a)", "iou")
+    ('robustness/boundary/iou', 'robustness/grow 5_ _a_-e949b62f/iou')
     """
-    return f"{ROBUSTNESS}/{noise}/{score}"
+    safe = safe_key(noise, limit=MAX_FOLDER)
+    return f"{ROBUSTNESS}/{safe if safe == noise else apart(safe, noise, limit=MAX_FOLDER, digits=8)}/{score}"
+
+
+def noises_tag(noises: Collection[str]) -> str:
+    """Return the value of the tag that lists the noises of a recipe's run.
+
+    >>> noises_tag(["flip", "boundary renewed"])
+    '["boundary renewed", "flip"]'
+    """
+    return json.dumps(sorted(noises))
+
+
+def _listed(value: str | None) -> set[str] | None:
+    """The noises that a tag lists; None where somebody has broken it."""
+    try:
+        found = json.loads(value or "")
+    except ValueError:
+        return None
+    return set(map(str, found)) if isinstance(found, list) else None
 
 
 def step_of(dose: float) -> int:
@@ -89,6 +111,7 @@ def supersede(run: StoredRun, recipe: str, noises: Collection[str]) -> None:
     for other in run.client.search_runs([run.experiment_id], f"tags.\"{ROLE_TAG}\" = '{ROBUSTNESS}'"):
         tags = other.data.tags
         is_same = tags.get(RECIPE_TAG) == recipe and tags.get(BOUNDS_TAG) == own.data.tags.get(BOUNDS_TAG)
-        is_within = set(tags.get(NOISES_TAG, "").split()) <= set(noises)
+        listed = _listed(tags.get(NOISES_TAG))
+        is_within = listed is not None and listed <= set(noises)
         if is_same and is_within and other.info.start_time < own.info.start_time:
             run.client.delete_run(other.info.run_id)

@@ -5,6 +5,7 @@ Axes: ``B`` images, ``R`` raters, ``S`` pixels of one image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from irrbench.training.losses import CrossEntropy
-from irrbench.training.roi_loss import check_number
+from irrbench.training.roi_loss import check_number, without_autocast
 
 # Adam moves a parameter by about its learning rate a step, whatever the gradient. Logits of confusions must go further
 # than weights of a network: they are this many times their parameter.
@@ -96,10 +97,10 @@ class AnnotatorLoss(nn.Module):
             raise ValueError(
                 f"Logits (B, 1, *S), annotations (B, {raters}, *S) and present (B, {raters}) must fit; found {found}."
             )
-        with torch.autocast(logits.device.type, enabled=False):
-            if not present.any():
-                return logits.sum() * 0
+        with without_autocast(logits):
             drawn = _Drawn(annotations, present, roi)
+            if not drawn.raters:
+                return logits.sum() * 0
             exact, confusions = logits.to(torch.promote_types(logits.dtype, torch.float32)), self._confusion_logits()
             value = drawn.mean(self.loss, _seen(exact, confusions.detach()))
             likelihood = drawn.mean(self._likelihood, _seen(exact.detach(), confusions))
@@ -134,10 +135,17 @@ class _Drawn(NamedTuple):
     present: Tensor
     roi: Tensor
 
+    @property
+    def raters(self) -> Sequence[int]:
+        """The raters who drew any image; all where tensors have no content."""
+        any_image = self.present.any(0)
+        found: Sequence[int] = any_image.nonzero()[:, 0].tolist() if not any_image.is_meta else range(len(any_image))
+        return found
+
     def mean(self, loss: nn.Module, seen: Tensor) -> Tensor:
         """Mean over raters of the loss of logits ``(B, R, *S)`` over the images that each drew."""
         losses = []
-        for rater in self.present.any(0).nonzero()[:, 0].tolist():
+        for rater in self.raters:
             drew, one = self.present[:, rater], slice(rater, rater + 1)
             losses.append(loss(seen[drew, one], self.annotations[drew, one], self.roi[drew]))
         return torch.stack(losses).mean()

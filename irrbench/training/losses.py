@@ -233,7 +233,10 @@ def check_loss(
     init_args: Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
 ) -> None:
-    """Refuse a loss that cannot be made, or that does not take the labels; a user's class is taken at its word.
+    """Refuse a loss that cannot be made, or that does not take the labels.
+
+    A user's class is called once on a small made batch, see :meth:`irrbench.training.own_loss.OwnLoss.check`; which
+    labels it is defined for, it is not asked.
 
     Args:
         name: as of :func:`make_loss`.
@@ -242,15 +245,18 @@ def check_loss(
         labels: label strategies that it will be trained on, such as ``majority``.
 
     Raises:
-        ValueError: as :func:`make_loss`; or if a label may lie between 0 and 1 and the loss is not defined for these.
+        ValueError: as :func:`make_loss`; if a user's class fails on the made batch; or if a label may lie between 0 and
+            1 and the loss is not defined for these.
 
     Example:
         >>> check_loss("gce", labels=["majority", "rater:anna"])
     """
-    make_loss(name, class_path=class_path, init_args=init_args)
-    if class_path is None:
-        for label in labels:
-            _check_label(name, label)
+    if class_path is not None:
+        make_own_loss(class_path, dict(init_args or {})).check()
+        return
+    make_loss(name, init_args=init_args)
+    for label in labels:
+        _check_label(name, label)
 
 
 def _check_label(name: str, label: str) -> None:

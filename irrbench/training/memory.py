@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import finalize
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.fx.experimental import _config as fx_config
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from irrbench.config import BenchmarkConfig, ModelConfig, TrainConfig
+from irrbench.config import BenchmarkConfig, LossConfig, ModelConfig, TrainConfig
+from irrbench.training.losses import ANNOTATORS
 from irrbench.training.models import make_module
 from irrbench.training.windows import sides, windows_of
 
@@ -31,16 +34,16 @@ REMEDIES = (
 
 
 class MemoryEstimate(NamedTuple):
-    """What the most demanding model of a grid needs.
+    """What the most demanding recipe of a grid needs.
 
     Attributes:
-        model: its name.
+        model: name of its model, with the label ``annotators`` and the loss where the grid has these.
         train: bytes of a training step, Python and its libraries included where it trains on the CPU.
         test: bytes of a validation or test step.
         batch: ``(B, C, H, W)`` of the largest training batch.
         largest: ``(B, C, H, W)`` of the largest batch in validation and test.
         available: bytes of the machine or, if it trains there, of its accelerator; None where that is not known.
-        unknown: why there is no estimate, by model.
+        unknown: why there is no estimate, by such a name.
     """
 
     model: str
@@ -54,7 +57,10 @@ class MemoryEstimate(NamedTuple):
     @property
     def lines(self) -> list[str]:
         """The estimate in words, and what to do where it is more than there is."""
-        lines = [f"{name}: no estimate ({reason})" for name, reason in self.unknown.items()]
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.unknown.items():
+            reasons.setdefault(reason, []).append(name)
+        lines = [f"{', '.join(names)}: no estimate ({reason})" for reason, names in reasons.items()]
         if not self.model:
             return lines
         there = "" if self.available is None else f"; there are {self.available / 1e9:.1f} GB"
@@ -103,7 +109,7 @@ class Allocated(TorchDispatchMode):
 
 
 def memory_estimate(config: BenchmarkConfig, data: RaterData) -> MemoryEstimate:
-    """What training and testing take, by one step of each model on tensors without content.
+    """What training and testing take, by one step of each model with each loss on tensors without content.
 
     Counted are weights, gradients, the optimizer's state and all tensors that are alive at once. What libraries take
     for themselves while they compute is not. See ``docs/benchmark.md`` for how it compares with measured peaks.
@@ -120,13 +126,34 @@ def memory_estimate(config: BenchmarkConfig, data: RaterData) -> MemoryEstimate:
     at_once = train.eval_batch_size or train.batch_size
     count = 1 if windows else min(at_once, max(images["val"], images["test"]))
     largest = (count, channels, *_largest(data, ("val", "test"), 1 if windows else 32))
-    runs = {model.label: _try_run(model, train, batch, largest, len(data.raters)) for model in config.models}
+    runs = {one.name: _try_run(one, train, batch, largest, len(data.raters)) for one in _recipes(config)}
     unknown = {name: found for name, found in runs.items() if isinstance(found, str)}
     found = [(*bytes_, name) for name, bytes_ in runs.items() if not isinstance(bytes_, str)]
     on_cpu = train.accelerator == "cpu" or not torch.cuda.is_available()
     beside = PROGRAM + _loading(data, train) if on_cpu else 0.0
     most = max(found, default=(0, 0, ""))
     return MemoryEstimate(most[2], most[0] + beside, most[1] + beside, batch, largest, _available(on_cpu), unknown)
+
+
+class _Recipe(NamedTuple):
+    """What decides on the memory of a training: a model, its loss, and whether each rater's errors are learnt."""
+
+    model: ModelConfig
+    loss: LossConfig | None
+    is_of_annotators: bool
+
+    @property
+    def name(self) -> str:
+        loss = "" if self.loss is None else f" {self.loss.label}"
+        return self.model.label + f" {ANNOTATORS}" * self.is_of_annotators + loss
+
+
+def _recipes(config: BenchmarkConfig) -> Iterator[_Recipe]:
+    """The recipes of a grid, labels of one mask taken together."""
+    losses: list[LossConfig | None] = [*config.losses] or [None]
+    kinds = sorted({label == ANNOTATORS for label in config.labels})
+    for model, loss, is_of_annotators in product(config.models, losses, kinds):
+        yield _Recipe(model, loss, is_of_annotators)
 
 
 def _loading(data: RaterData, train: TrainConfig) -> float:
@@ -150,28 +177,30 @@ def _largest(data: RaterData, splits: Sequence[str], multiple: int) -> tuple[int
 
 
 def _try_run(
-    model: ModelConfig, train: TrainConfig, batch: tuple[int, ...], largest: tuple[int, ...], raters: int
+    recipe: _Recipe, train: TrainConfig, batch: tuple[int, ...], largest: tuple[int, ...], raters: int
 ) -> tuple[int, int] | str:
     """Bytes of a training step and of a test step, or why they are not known."""
     try:
-        return _dry_run(model, train, batch, largest, raters)
+        return _dry_run(recipe, train, batch, largest, raters)
     except Exception as error:  # a user's module may need numbers, which tensors without content do not have
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:100]}"
 
 
 def _dry_run(
-    model: ModelConfig, train: TrainConfig, batch: tuple[int, ...], largest: tuple[int, ...], raters: int
+    recipe: _Recipe, train: TrainConfig, batch: tuple[int, ...], largest: tuple[int, ...], raters: int
 ) -> tuple[int, int]:
-    bare = replace(model, encoder_weights=None)  # nothing is downloaded
+    bare, channels = replace(recipe.model, encoder_weights=None), batch[1]  # nothing is downloaded
+    mean, std, annotators = [0.0] * channels, [1.0] * channels, raters if recipe.is_of_annotators else None
     with torch.random.fork_rng(devices=[]):
-        module = make_module(bare, train, batch[1], [0.0] * batch[1], [1.0] * batch[1]).to("meta")
+        module = make_module(bare, train, channels, mean, std, loss=recipe.loss, num_annotators=annotators).to("meta")
     windows = windows_of(train)
     module.log = module.log_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign]
-    images, channels, *space = largest
+    images, _, *space = largest
     # A few windows are like many; beside them are the image, the sums of predictions and weights, and their ratio.
     few = space if windows is None else [min(pair) for pair in zip(space, (2 * s for s in windows.window), strict=True)]
     beside = 4 * images * (channels + 3) * (math.prod(space) - math.prod(few))
-    with torch.device("meta"):
+    # How many pixels a mask chooses is not known without content: all of them, which is the most.
+    with torch.device("meta"), fx_config.patch(meta_nonzero_assume_all_nonzero=True):  # type: ignore[attr-defined]
         test = _step(module.eval(), (images, channels, *few), raters)
         return _step(module.train(), batch, raters), test + beside
 
@@ -182,6 +211,8 @@ def _step(module: pl.LightningModule, shape: tuple[int, ...], raters: int) -> in
         size, _, *space = shape
         items = {"image": torch.zeros(shape), "label": torch.zeros(size, 1, *space)}
         items |= {"masks": torch.zeros(size, raters, *space, dtype=torch.uint8), "roi": torch.ones(size, *space) > 0}
+        if getattr(module, ANNOTATORS, None) is not None:
+            items |= {"annotations": torch.zeros_like(items["masks"]), "present": torch.ones(size, raters) > 0}
         if not module.training:
             module(items["image"])
             return int(weights + allocated.peak)

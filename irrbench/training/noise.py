@@ -28,6 +28,7 @@ Masks = Callable[[], Sequence[Mask]]
 OWN = "class_path"  # what stands in the place of a model's name where a class is given
 _MOST_COMPONENTS = 256.0
 _MOST_OF_OWN = 1e6
+_NUM_REPEATED = 8  # masks
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def make_noise(
     Args:
         model: a name among :data:`NOISE_MODELS`; ``class_path`` where a class is given.
         class_path: import path of a class, called with mask ``(*S)`` bool, strength and generator, which returns a mask
-            of the same shape. Its attribute ``largest``, if it has one, is the largest strength that makes sense.
+            of the same shape, the same one each time for the same of all three. Its attribute ``largest``, if it has
+            one, is the largest strength that makes sense.
         init_args: its arguments.
         masks: gives the masks of other images, for ``invent`` and for classes whose ``__init__`` takes ``masks``.
 
@@ -173,26 +175,65 @@ def _own_noise(path: str, init_args: dict[str, Any], masks: Masks | None) -> Noi
     function = build(path, init_args)
     if not callable(function):
         raise ValueError(f"{path} must be called with mask, strength and generator: give it a method __call__.")
-    largest = float(getattr(function, "largest", _MOST_OF_OWN))
+    largest = _largest_of(function, path)
     own = _Own(function, path, largest)
     return NoiseModel(path, "unknown", "", f"Masks as {path} spoils them.", own.largest_of, own.prepare)
 
 
-@dataclass(frozen=True)
-class _Own:
-    """A user's function of mask, strength and generator."""
+def _largest_of(function: Any, path: str) -> float:
+    given = getattr(function, "largest", _MOST_OF_OWN)
+    try:
+        largest = float(given)
+    except (TypeError, ValueError):
+        largest = math.nan
+    if not 0 < largest < math.inf:
+        raise ValueError(
+            f"attribute largest of {path} must be a number above 0, the largest strength; found {given!r}."
+        )
+    return largest
 
-    function: Callable[[Mask, float, np.random.Generator], Any]
-    path: str
-    largest: float
+
+class _Own:
+    """A user's function of mask, strength and generator.
+
+    On the first masks that mark something it is called twice each time: doses would not be what they are said to be if
+    it drew random numbers of its own.
+    """
+
+    def __init__(self, function: Callable[[Mask, float, np.random.Generator], Any], path: str, largest: float) -> None:
+        self.function, self.path, self.largest = function, path, largest
+        self._left = _NUM_REPEATED
 
     def largest_of(self, _shape: tuple[int, ...]) -> float:
         return self.largest
 
     def prepare(self, mask: Mask, rng: np.random.Generator) -> AtStrength:
         """The function at any strength, each time with the same draws."""
-        start = copy.deepcopy(rng)
-        return lambda strength: self._checked(self.function(mask.copy(), strength, copy.deepcopy(start)), mask.shape)
+        start, is_repeated = copy.deepcopy(rng), self._left > 0 and bool(mask.any())
+        self._left -= is_repeated
+
+        def at(strength: float) -> Mask:
+            found = self._called(mask, strength, start)
+            if is_repeated and (self._called(mask, strength, start) != found).any():
+                raise ValueError(
+                    f"{self.path} gives another mask when it is called again with the same mask, strength and "
+                    "generator. Draw all random numbers from the generator that it is given, such as rng.random(), not "
+                    "from np.random, and keep nothing from one call to the next."
+                )
+            return found
+
+        return at
+
+    def _called(self, mask: Mask, strength: float, rng: np.random.Generator) -> Mask:
+        try:
+            found = self.function(mask.copy(), strength, copy.deepcopy(rng))
+        except Exception as error:  # a user's class may raise anything
+            reason = f"{type(error).__name__}: {error}".rstrip(". ")
+            raise ValueError(
+                f"{self.path} fails when it is called with mask, strength and generator: "
+                f"{reason}. It must take (mask, strength, rng): bool (*S), a number and a numpy.random.Generator."
+            ) from error
+        return self._checked(found, mask.shape)
 
     def _checked(self, found: Any, shape: tuple[int, ...]) -> Mask:
         spoilt = np.asarray(found)

@@ -16,6 +16,10 @@ from irrbench.training.roi_loss import RoiLoss
 _SURE = 1e4  # a logit whose probability is exactly 0 or 1, and which squared is still finite in single precision
 
 
+class _ResultError(ValueError):
+    """A loss whose result cannot be trained on."""
+
+
 class OwnLoss(RoiLoss):
     """A user's loss, called with logits, label and ROI ``(B, 1, *S)``, or without the ROI.
 
@@ -52,13 +56,44 @@ class OwnLoss(RoiLoss):
         self._takes_roi = takes_roi(loss)
         self._way: str | None = None  # of leaving pixels out, found when it is first needed
 
+    def check(self) -> None:
+        """Call the loss once on two made images, with its gradient, on the CPU; NaN is accepted.
+
+        Random numbers are drawn from a copy of torch's generator, but the state of the loss may change.
+
+        Raises:
+            ValueError: if the call or its gradient fails, with the reason; if it gives no scalar tensor, or one that
+                does not depend on the logits.
+        """
+        given = "logits, label and roi" if self._takes_roi else "logits and label"
+        logits, label, roi = _made_images()
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            try:
+                result = self.loss(logits, label, roi) if self._takes_roi else self.loss(logits, label)
+                value = self._checked(result, logits)
+                value.backward()
+            except _ResultError:
+                raise
+            except Exception as error:  # a user's loss may raise anything
+                raise ValueError(
+                    f"loss {self.name} fails on a made batch of {given}, each a tensor (B, 1, H, W) = "
+                    f"{tuple(logits.shape)}: {_reason(error)}. It must take (logits, label, roi) or "
+                    "(logits, label) and give a scalar with a gradient."
+                ) from error
+        if logits.grad is None:
+            raise _ResultError(f"loss {self.name} does not depend on the logits: nothing can be learnt by it.")
+
     def _value(self, logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
-        result = self._called(logits, label, roi)
+        return self._checked(self._called(logits, label, roi), logits)
+
+    def _checked(self, result: Any, logits: Tensor) -> Tensor:
         if not isinstance(result, Tensor) or result.shape != ():
             found = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
-            raise ValueError(f"loss {self.name} must give a scalar tensor, of shape (); found {found}. Take the mean.")
+            raise _ResultError(
+                f"loss {self.name} must give a scalar tensor, of shape (); found {found}. Take the mean."
+            )
         if logits.requires_grad and torch.is_grad_enabled() and not result.requires_grad:
-            raise ValueError(
+            raise _ResultError(
                 f"loss {self.name} gives a tensor without a gradient. Compute it from the logits in torch."
             )
         return result
@@ -66,7 +101,7 @@ class OwnLoss(RoiLoss):
     def _called(self, logits: Tensor, label: Tensor, roi: Tensor) -> Any:
         if self._takes_roi:
             return self.loss(logits, label, roi)
-        if bool(roi.all()):
+        if roi.is_meta or bool(roi.all()):
             return self.loss(logits, label)
         if not bool(roi.any()):
             return logits.sum() * 0
@@ -110,6 +145,20 @@ def _made_batch(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     label[0, ..., 1:7], label[1, ..., 3:5] = 1, 1
     roi[..., -2:] = False
     return 3 * torch.sin(numbers), label, roi
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(". ")
+
+
+def _made_images() -> tuple[Tensor, Tensor, Tensor]:
+    """Logits with a gradient, hard labels and ROI ``(2, 1, 64, 64)``, as of padded images; each marks a rectangle."""
+    shape = (2, 1, 64, 64)
+    logits = torch.sin(torch.arange(2.0 * 64 * 64)).reshape(shape).requires_grad_()
+    label, roi = torch.zeros(shape), torch.ones(shape, dtype=torch.bool)
+    label[0, :, 10:30, 20:50], label[1, :, 30:40, 5:25] = 1, 1
+    roi[1, :, 56:] = False
+    return logits, label, roi
 
 
 def _on_trial(loss: Any, logits: Tensor, label: Tensor) -> Tensor | None:

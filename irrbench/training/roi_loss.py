@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +34,23 @@ class RoiLoss(nn.Module):
             shapes = ", ".join(str(tuple(each.shape)) for each in (logits, label, roi))
             raise ValueError(f"Logits, label and roi of a loss must have one shape, (B, 1, *S); found {shapes}.")
         dtype, outside = torch.promote_types(logits.dtype, torch.float32), ~roi
-        with torch.autocast(logits.device.type, enabled=False):
+        with without_autocast(logits):
             return self._value(logits.to(dtype).masked_fill(outside, 0), label.to(dtype).masked_fill(outside, 0), roi)
 
     def _value(self, logits: Tensor, label: Tensor, roi: Tensor) -> Tensor:
         """The formula; arguments as of :meth:`forward`, of one floating type, 0 outside the ROI."""
         raise NotImplementedError
+
+
+def without_autocast(like: Tensor) -> AbstractContextManager[object]:
+    """A context in which autocast is off on a tensor's device; ``meta``, where nothing is computed, has none.
+
+    Example:
+        >>> with without_autocast(torch.zeros(1, device="meta")):
+        ...     torch.zeros(1, device="meta").device.type
+        'meta'
+    """
+    return nullcontext() if like.is_meta else torch.autocast(like.device.type, enabled=False)
 
 
 def roi_mean(values: Tensor, roi: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 
@@ -115,6 +116,39 @@ def test_a_recipe_with_other_noise_stays(store) -> None:
     second = send(store, frame(gce=GCE))["gce"]
     states = [store.client.get_run(run.run_id).info.lifecycle_stage for run in (first, second)]
     assert states == ["active", "active"]
+
+
+def test_earlier_runs_go_whatever_their_noise_is_called(store) -> None:
+    noises = ("boundary renewed", 'grow "5 %", twice', "flip")
+    first = send(store, frame(gce={noise: {0: 0.7, 1: 0.6} for noise in noises[:2]}))["gce"]
+    assert json.loads(store.client.get_run(first.run_id).data.tags["irrbench.noises"]) == [*noises[:2]]
+    second = send(store, frame(gce={noise: {0: 0.7, 1: 0.5} for noise in noises}))["gce"]
+    states = [store.client.get_run(run.run_id).info.lifecycle_stage for run in (first, second)]
+    assert states == ["deleted", "active"]
+
+
+@pytest.mark.parametrize("tag", ["boundary", '"boundary"', ""])
+def test_a_run_whose_noises_are_not_known_stays(store, tag) -> None:
+    first = send(store, frame(ce=CE))["ce"]
+    store.client.set_tag(first.run_id, "irrbench.noises", tag)
+    send(store, frame(ce={"boundary": {0: 0.7}}))
+    assert store.client.get_run(first.run_id).info.lifecycle_stage == "active"
+
+
+def test_noises_that_mlflow_does_not_take_have_keys_of_their_own_in_all_runs(store) -> None:
+    """Recipes with one of them each, whose names differ in characters that MLflow replaces."""
+    names = ("grow 5_ _a_", "grow 5% (a)", "grow 5% [a]", "w" * 150, "w" * 151)
+    curves = {f"r{place}": {name: {0: 0.7, 1: 0.1 * place}} for place, name in enumerate(names)}
+    runs = send(store, frame(**curves))
+    keys = {}
+    for place, name in enumerate(names):
+        run_id = runs[f"r{place}"].run_id
+        (keys[name],) = set(store.client.get_run(run_id).data.metrics) - {"robustness/dose"}
+        assert points(store, run_id, keys[name]) == [(0, 0.7), (1000, pytest.approx(0.1 * place))]
+    assert len(set(keys.values())) == 5
+    assert keys["grow 5_ _a_"] == "robustness/grow 5_ _a_/iou"
+    drawn = set(store.client.get_run(by_name(store)[CEILING]).data.metrics)
+    assert drawn == {"robustness/dose", *keys.values()}
 
 
 def test_an_undefined_bound_has_no_line(store) -> None:

@@ -16,8 +16,9 @@ from irrbench._display import SafeConsole
 from irrbench.commands.checking import check
 from irrbench.config import load_config
 from irrbench.training.failures import explain
-from irrbench.training.memory import PROGRAM, Allocated, memory_estimate
-from irrbench.training.models import create_module
+from irrbench.training.losses import LOSSES
+from irrbench.training.memory import PROGRAM, Allocated, _dry_run, _recipes, _step, memory_estimate
+from irrbench.training.models import create_module, make_module
 from tests.training.conftest import run_recorded, small_config
 from tests.training.test_windows import make_data
 
@@ -93,6 +94,58 @@ def test_a_module_that_needs_numbers_has_no_estimate(with_nets):
     config = load_config(None, [], changes={"models": [{"class_path": "tiny_nets.NeedsNumbers"}]})
     (line,) = memory_estimate(config, DATA).lines
     assert line.startswith("NeedsNumbers: no estimate (RuntimeError")
+    config = load_config(
+        None, [], changes={"models": [{"class_path": "tiny_nets.NeedsNumbers"}], "losses": ["gce", "bce"]}
+    )
+    (line,) = memory_estimate(config, DATA).lines
+    assert line.startswith("NeedsNumbers gce, NeedsNumbers bce: no estimate (RuntimeError")
+
+
+OWN = [{"class_path": "tiny_nets.Squares"}, {"class_path": "torch.nn.BCEWithLogitsLoss"}]  # with the ROI and without
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, *OWN], ids=str)
+@pytest.mark.parametrize("label", ["majority", "annotators"])
+def test_a_training_step_with_each_loss_takes_what_it_takes_on_real_tensors(with_nets, loss, label):
+    models = [{"class_path": "torch.nn.Conv2d", "init_args": {"out_channels": 1, "kernel_size": 1}}]
+    config = load_config(None, [], changes={"models": models, "losses": [loss], "labels": [label]})
+    (recipe,) = _recipes(config)
+    shape, raters = (2, 1, 32, 64), 3
+    found, _ = _dry_run(recipe, config.train, shape, shape, raters)
+    annotators = raters if label == "annotators" else None
+    module = make_module(
+        config.models[0], config.train, 1, [0.0], [1.0], loss=config.losses[0], num_annotators=annotators
+    )
+    module.log = lambda *_, **__: None
+    expected = _step(module.train(), shape, raters)
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", ["dice_bce", "lovasz"])
+def test_the_network_of_the_first_releases_takes_what_it_took(name):
+    data = make_data(["train"] * 20 + ["val", "test"], [(64, 64)] * 22)
+    changes = {"models": [{"architecture": "unet", "encoder": "resnet18"}], "train.batch_size": 8}
+    found = memory_estimate(load_config(None, [], changes={**changes, "train.loss": name}), data)
+    assert not found.unknown
+    assert found.train - PROGRAM == pytest.approx(246.6e6, rel=1e-3)
+    assert found.test - PROGRAM == pytest.approx(59.4e6, rel=1e-3)
+
+
+def test_the_most_demanding_loss_and_label_of_the_grid_count(with_nets):
+    def estimate(**changes):
+        return memory_estimate(
+            load_config(None, [], changes={"models": [{"class_path": "tiny_nets.Net"}], **changes}), DATA
+        )
+
+    names = ["bce", "nr_dice"]
+    alone = {name: estimate(losses=[name]).train for name in names}
+    assert alone["bce"] < alone["nr_dice"]
+    both = estimate(losses=names)
+    assert (both.model, both.train) == ("Net nr_dice", alone["nr_dice"])
+    raters = estimate(losses=names, labels=["soft", "annotators"])
+    assert raters.model == "Net annotators nr_dice"
+    assert raters.train == estimate(losses=names, labels=["annotators"]).train > both.train
+    assert estimate(labels=["annotators"]).model == "Net annotators"
 
 
 def test_an_estimate_draws_no_random_numbers(with_nets):

@@ -327,7 +327,83 @@ class Wrong:
         return self.found
 
 
+class OwnDraws:
+    """Random numbers of its own, from the first strength of 1 on."""
+
+    def __call__(self, mask, strength, rng):
+        return mask ^ (np.random.default_rng().random(mask.shape) < 0.3) if strength >= 1 else mask
+
+
+class Counts:
+    """Keeps something from one call to the next."""
+
+    def __init__(self, each: int = 1) -> None:
+        self.calls, self.each = 0, each
+
+    def __call__(self, mask, strength, rng):
+        self.calls += 1
+        return np.roll(mask, self.calls // self.each, 1)
+
+
+class OneArgument:
+    """Not what is called."""
+
+    def __call__(self, mask):
+        return mask
+
+
+class Fails:
+    """Raises."""
+
+    def __init__(self, largest: object = 2) -> None:
+        self.largest = largest
+
+    def __call__(self, mask, strength, rng):
+        raise KeyError("spacing")
+
+
 HERE = "tests.training.test_noise"
+
+
+def own(name, **init_args):
+    return make_noise("class_path", class_path=f"{HERE}.{name}", init_args=init_args)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "OneArgument",
+            r"test_noise.OneArgument fails when it is called with mask, strength and generator: TypeError: ",
+        ),
+        ("Fails", r"KeyError: 'spacing'. It must take \(mask, strength, rng\): bool \(\*S\), a number and a numpy"),
+    ],
+)
+def test_a_class_that_fails_is_named_with_the_call_that_was_expected(name, message):
+    with pytest.raises(ValueError, match=message):
+        own(name)(blob(), 1.0, rng(0))
+
+
+@pytest.mark.parametrize("largest", ["wide", None, -1, float("nan"), float("inf")])
+def test_a_largest_strength_that_is_none_is_refused(largest):
+    with pytest.raises(ValueError, match=r"attribute largest of .*Fails must be a number above 0, .*; found"):
+        own("Fails", largest=largest)
+
+
+def test_a_class_that_ignores_the_generator_is_refused_at_the_first_strength_that_shows_it():
+    at = own("OwnDraws").prepare(blob(), rng(0))
+    assert (at(0.5) == blob()).all()
+    with pytest.raises(ValueError, match=r"OwnDraws gives another mask .* Draw all random numbers from the generator"):
+        at(1.0)
+    with pytest.raises(ValueError, match="keep nothing from one call to the next"):
+        own("Counts").prepare(blob(), rng(0))(1.0)
+
+
+def test_a_class_is_called_twice_on_the_first_masks_that_mark_something():
+    noise = own("Counts", each=10**6)
+    for number in range(30):
+        noise.prepare(blob() if number % 2 else np.zeros((3, 3), bool), rng(number))(1.0)
+    assert noise.prepare.__self__.function.calls == 30 + 8
 
 
 def test_a_class_of_ones_own():

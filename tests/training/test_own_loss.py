@@ -54,6 +54,42 @@ class Border(nn.Module):
 class Empty(nn.Module):
     pass
 
+class OneArgument(nn.Module):
+    def forward(self, logits):
+        return logits.mean()
+
+class FourArguments(nn.Module):
+    def forward(self, logits, label, roi, image):
+        return logits.mean()
+
+class Minus(nn.Module):
+    def forward(self, logits, label, roi):
+        return (logits * (1 - roi)).mean()
+
+class Constant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+    def forward(self, logits, label, roi):
+        return 2 * self.weight
+
+class Spoiled(nn.Module):
+    def forward(self, logits, label):
+        p = torch.sigmoid(logits)
+        value = (p * p).mean()
+        p.mul_(2)
+        return value
+
+class NotANumber(nn.Module):
+    def forward(self, logits, label, roi):
+        return logits.mean() * torch.nan
+
+class Drawing(nn.Module):
+    def forward(self, logits, label, roi):
+        assert logits.shape == label.shape == roi.shape and roi.dtype == torch.bool
+        assert set(label.unique().tolist()) == {0.0, 1.0} and label.flatten(1).any(1).all()
+        return (logits + torch.rand_like(logits) - label)[roi].square().mean()
+
 class Counter(nn.Module):
     calls = 0
     def forward(self, logits, label):
@@ -179,3 +215,41 @@ def test_wrong_classes_are_refused_before_training(own, path, options, message):
 
 def test_an_own_loss_takes_any_label(own):
     check_loss("mine", class_path="own_losses.Plain", labels=["soft"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "OneArgument",
+            r"loss own_losses.OneArgument fails on a made batch of logits and label, .*: TypeError: .*take",
+        ),
+        ("FourArguments", r"fails on a made batch of logits, label and roi, .* missing 1 required .* 'image'. It must"),
+        (
+            "Minus",
+            r"fails on a made batch of logits, label and roi, each a tensor .*Error: Sub.* instead. It must",
+        ),
+        ("Map", r"loss own_losses.Map must give a scalar tensor, of shape \(\); found shape \(2, 1, 64, 64\)"),
+        ("Number", r"must give a scalar tensor, of shape \(\); found float"),
+        ("Detached", "loss own_losses.Detached gives a tensor without a gradient"),
+        ("Constant", "loss own_losses.Constant does not depend on the logits"),
+        ("Spoiled", "RuntimeError: .*modified by an inplace operation"),
+    ],
+)
+def test_a_loss_that_no_cell_could_be_trained_by_is_refused_before_training(own, name, message):
+    with pytest.raises(ValueError, match=message):
+        check_loss("mine", class_path=f"own_losses.{name}")
+
+
+@pytest.mark.parametrize("name", ["Shared", "Plain", "Optional", "Weighted", "Border", "NotANumber", "Drawing"])
+def test_a_loss_that_can_be_called_passes_and_no_random_number_is_drawn(own, name):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        check_loss("mine", class_path=f"own_losses.{name}")
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_an_image_compared_by_windows_passes():
+    check_loss("mine", class_path="monai.losses.SSIMLoss", init_args={"spatial_dims": 2})
