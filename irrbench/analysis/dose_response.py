@@ -14,15 +14,17 @@ import numpy as np
 from irrbench.stats import Floats
 
 
-def dose_text(dose: float, largest: float) -> str:
-    """A dose with two digits, but no more than two after the point; of one beyond the largest tested, only that.
+def dose_text(dose: float, largest: float, smallest: float = 0.0) -> str:
+    """A dose with two digits, but no more than two after the point; of one outside of the doses tested, only that.
 
     Example:
         >>> dose_text(0.8333, 4.0), dose_text(3.946, 4.0), dose_text(0.0123, 4.0), dose_text(math.inf, 4.0)
         ('0.83', '3.9', '0.01', '>4')
+        >>> dose_text(-math.inf, 4.0, smallest=0.5)
+        '<0.5'
     """
     if math.isinf(dose):
-        return f">{largest:g}"
+        return f">{largest:g}" if dose > 0 else f"<{smallest:g}"
     return f"{dose:.2g}" if dose >= 0.1 else f"{round(dose, 2):g}"
 
 
@@ -30,16 +32,19 @@ class Crossing(NamedTuple):
     """The dose at which a curve first falls below 0.
 
     Attributes:
-        dose: 0 where it is below from the first dose on, infinite where it is not below anywhere.
+        dose: infinite where it is not below anywhere; where it is below from the smallest dose on, 0 if that is 0, else
+            minus infinite.
         low: where the lower end of the curve's band first falls below 0; likewise.
         high: where its upper end does.
         largest: the largest dose.
+        smallest: the smallest dose.
     """
 
     dose: float
     low: float
     high: float
     largest: float
+    smallest: float = 0.0
 
     @property
     def is_inside(self) -> bool:
@@ -47,7 +52,7 @@ class Crossing(NamedTuple):
         return 0 < self.dose < math.inf
 
     def in_words(self) -> str:
-        """The dose and its interval as text; of a dose beyond the largest one that was tested, only that.
+        """The dose and its interval as text; of a dose outside of those that were tested, only that.
 
         Example:
             >>> Crossing(0.8, 0.4, 1.3, largest=4.0).in_words()
@@ -57,7 +62,7 @@ class Crossing(NamedTuple):
             >>> Crossing(math.inf, math.inf, math.inf, largest=4.0).in_words()
             '>4'
         """
-        dose, low, high = (dose_text(end, self.largest) for end in self[:3])
+        dose, low, high = (dose_text(end, self.largest, self.smallest) for end in self[:3])
         return dose if low == dose == high else f"{dose} ({low} to {high})"
 
 
@@ -75,7 +80,9 @@ def trapezoid_weights(doses: Sequence[float]) -> Floats:
 
 
 def first_below(doses: Sequence[float], values: Floats) -> float:
-    """The dose at which a curve first falls below 0: 0 where it begins there, infinite where it never does.
+    """The dose at which a curve first falls below 0: infinite where it never does.
+
+    Where it begins below 0 that is 0 if the first dose is, else minus infinite, as nobody knows where it fell.
 
     Args:
         doses: ``(D,)``.
@@ -86,13 +93,15 @@ def first_below(doses: Sequence[float], values: Floats) -> float:
         1.5
         >>> first_below([0, 1], np.array([-0.2, 0.1])), first_below([0, 1], np.array([0.2, 0.0]))
         (0.0, inf)
+        >>> first_below([1, 2], np.array([-0.2, 0.1]))
+        -inf
     """
     below = np.flatnonzero(values < 0)
     if not len(below):
         return math.inf
     place = int(below[0])
     if place == 0:
-        return 0.0
+        return 0.0 if doses[0] == 0 else -math.inf
     (left, right), (before, after) = doses[place - 1 : place + 1], values[place - 1 : place + 1]
     part = 1.0 if math.isinf(before) else before / (before - after)
     return float(left + (right - left) * part)
@@ -101,7 +110,7 @@ def first_below(doses: Sequence[float], values: Floats) -> float:
 def crossing(doses: Sequence[float], values: Floats, low: Floats, high: Floats) -> Crossing:
     """Where a curve and the ends of its band ``(D,)`` first fall below 0."""
     dose, least, most = (first_below(doses, curve) for curve in (values, low, high))
-    return Crossing(dose, least, most, largest=float(doses[-1]))
+    return Crossing(dose, least, most, largest=float(doses[-1]), smallest=float(doses[0]))
 
 
 def first_of_the_rest(doses: Sequence[float], holds: Sequence[bool]) -> float:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, groupby
 
 import numpy as np
 import pandas as pd
 
 from irrbench.analysis.candidates import Candidates
-from irrbench.analysis.dose_response import Crossing, crossing
+from irrbench.analysis.dose_response import Crossing, crossing, dose_text
 from irrbench.analysis.robustness import BIASED, UNBIASED, Curve, Trained, area_weights
 from irrbench.analysis.verdicts import compare, find_gap
 from irrbench.stats import Floats
@@ -29,7 +29,7 @@ def recipes_frame(candidates: Candidates, curves: Sequence[Curve]) -> pd.DataFra
         ``noise``, ``dose`` (as text; ``"area"`` for the mean over doses), ``recipe``, ``versus``, ``score``,
         ``difference``, ``low``, ``high``, ``p``, ``p_holm`` (Holm's correction over all pairs and doses of the noise,
         areas included) and ``verdict``, as :func:`irrbench.analysis.verdicts.comparisons_frame`; ``value`` and
-        ``versus_value``, ``normalized_difference``.
+        ``versus_value``, ``normalized_difference``. Areas are compared over the same doses only.
     """
     score, frames = candidates.scores[0], []
     gap = find_gap(candidates, score)
@@ -40,7 +40,7 @@ def recipes_frame(candidates: Candidates, curves: Sequence[Curve]) -> pd.DataFra
             for at in of_both[0].keys() & of_both[1].keys():
                 rows.append((at, f"{at:g}", one.recipe.recipe, other.recipe.recipe))
                 weights.append([by_dose[at] for by_dose in of_both])
-            if not one.missing and not other.missing:
+            if one.is_whole and other.is_whole and one.doses == other.doses:
                 rows.append((math.inf, AREA, one.recipe.recipe, other.recipe.recipe))
                 weights.append(list(area_weights(candidates, [one, other])))
         if not rows:
@@ -140,7 +140,7 @@ def equivalents_frame(candidates: Candidates, trained: Mapping[str, Trained], cu
         ``noise``, ``bias``, ``score``; ``dose`` at which the recipe's curve, linear between doses, first falls below
         that model (0 where the model is as good as the recipe without noise or better; NaN where the curve stays
         above), ``low`` and ``high``, where the ends of the paired interval do (infinite: beyond the largest dose), all
-        three in ``words``; and a ``sentence``.
+        three in ``words``; and a ``sentence`` about that model and all noises of the recipe, the same in their rows.
     """
     score, means, rows = candidates.scores[0], candidates.means(candidates.scores[0]).estimates, []
     noisy_labels = {curve.recipe.label for curve in curves}
@@ -149,20 +149,27 @@ def equivalents_frame(candidates: Candidates, trained: Mapping[str, Trained], cu
         one = trained.get(candidates.names[place])
         if one is None or one.is_noisy or math.isnan(means[place]):
             continue
-        for curve in (curve for curve in curves if curve.has_clean and _is_beside(one, curve.recipe, noisy_labels)):
-            ratios = candidates.advantages(score, curve.places, [place] * len(curve.places))
-            found = crossing(curve.doses, ratios.estimates, *candidates.interval(ratios))
-            row: dict[str, object] = {
-                "name": candidates.names[place],
-                "label": one.label,
-                "recipe": curve.recipe.recipe,
-            }
-            row |= {"noise": curve.noise, "bias": curve.bias, "score": score}
-            row |= {"dose": math.nan if math.isinf(found.dose) else found.dose, "low": found.low, "high": found.high}
-            words = _sentence(one, curve, found)
-            prefix = f"{' '.join(filter(None, (one.model, one.loss)))}: " if has_several else ""
-            rows.append({**row, "words": found.in_words(), "sentence": prefix + words})
+        prefix = f"{' '.join(filter(None, (one.model, one.loss)))}: " if has_several else ""
+        beside = [curve for curve in curves if curve.has_clean and _is_beside(one, curve.recipe, noisy_labels)]
+        for recipe, of_recipe in groupby(beside, key=lambda curve: curve.recipe.recipe):
+            costs = {curve: _cost(candidates, curve, place) for curve in of_recipe}
+            sentence = prefix + _sentence(one.label, costs)
+            for curve, cost in costs.items():
+                row = {"name": candidates.names[place], "label": one.label, "recipe": recipe}
+                row |= {"noise": curve.noise, "bias": curve.bias, "score": score, **_cost_columns(cost)}
+                rows.append(row | {"sentence": sentence})
     return pd.DataFrame(rows)
+
+
+def _cost(candidates: Candidates, curve: Curve, place: int) -> Crossing:
+    """Where a curve falls below a model."""
+    ratios = candidates.advantages(candidates.scores[0], curve.places, [place] * len(curve.places))
+    return crossing(curve.doses, ratios.estimates, *candidates.interval(ratios))
+
+
+def _cost_columns(cost: Crossing) -> dict[str, object]:
+    dose = math.nan if math.isinf(cost.dose) else cost.dose
+    return {"dose": dose, "low": cost.low, "high": cost.high, "words": cost.in_words()}
 
 
 def is_real(label: str) -> bool:
@@ -182,16 +189,37 @@ def _is_beside(one: Trained, recipe: Trained, noisy_labels: Iterable[str]) -> bo
     return one.label not in noisy_labels or (is_real(one.label) and not is_real(recipe.label))
 
 
-def _sentence(one: Trained, curve: Curve, found: Crossing) -> str:
-    """What it costs to train on other labels."""
-    what = f"Training on {one.label} instead of {curve.recipe.label}"
-    dose, _, ends = found.in_words().partition(" ")
-    ends = f" {ends}" if ends else ""
-    if found.dose == 0:
-        return f"{what} costs nothing that {curve.noise} noise would cost{ends and f': 0 doses{ends}'}."
-    if math.isinf(found.dose):
-        return f"{what} costs more than {_doses(f'{found.largest:g}')} of {curve.noise} noise{ends}."
-    return f"{what} costs as much as {_doses(dose)} of {curve.noise} noise{ends}."
+def _sentence(label: str, costs: Mapping[Curve, Crossing]) -> str:
+    """What it costs to train on other labels, in doses of each noise of one recipe.
+
+    Whether it costs anything is seen at dose 0, which is the same for all noises.
+    """
+    curve, first = next(iter(costs.items()))
+    what, own = f"Training on {label}", curve.recipe.label
+    clean = f"training on {own} without noise"
+    if first.high == 0:
+        return f"{what} is better than {clean}."
+    if first.low == 0:
+        most = _in_words([_at_most(curve.noise, cost) for curve, cost in costs.items()])
+        return f"{what} is not distinguishable from {clean}; it may cost {most}."
+    return f"{what} instead of {own} costs {_in_words([_as_much(curve.noise, cost) for curve, cost in costs.items()])}."
+
+
+def _at_most(noise: str, cost: Crossing) -> str:
+    if math.isinf(cost.high):
+        return f"more than {_doses(f'{cost.largest:g}')} of {noise} noise"
+    return f"up to {_doses(dose_text(cost.high, cost.largest))} of {noise} noise"
+
+
+def _as_much(noise: str, cost: Crossing) -> str:
+    dose, _, ends = cost.in_words().partition(" ")
+    amount = f"more than {_doses(f'{cost.largest:g}')}" if math.isinf(cost.dose) else f"as much as {_doses(dose)}"
+    return " ".join(filter(None, [amount, f"of {noise} noise", ends]))
+
+
+def _in_words(amounts: Sequence[str]) -> str:
+    *others, last = amounts
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _doses(number: str) -> str:

@@ -5,13 +5,13 @@ Files, terminal, report and MLflow read this object and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from irrbench.analysis.candidates import Resampling, make_candidates
+from irrbench.analysis.candidates import Candidates, Resampling, make_candidates
 from irrbench.analysis.recipes import biases_frame, equivalents_frame, recipes_frame
 from irrbench.analysis.remarks import (
     find_cautions,
@@ -294,7 +294,7 @@ def build_results(
         models: model by the name of its table, where several tables are seeds of one model.
         blind: per-image table of a prediction that is made without the images.
         trained: by model, how it was trained; where any labels are noisy, there are tables of robustness, and pairs of
-            models are compared at the same noise and dose only.
+            models are compared at the same noise and dose only. They change no correction of the models without noise.
 
     Returns:
         ``leaderboard``: upper, majority, ceilings, models by rank (mean of the first score), floors; for each score its
@@ -314,8 +314,8 @@ def build_results(
     if asked.covariates is not None:
         subgroups = subgroups_frame(candidates, asked.covariates, asked.subgroups, quantiles=asked.quantiles)
     trained = trained or {}
-    noisy = {name for name, one in trained.items() if one.is_noisy}
-    leaderboard = leaderboard_frame(candidates, unranked=noisy if noisy < set(trained) else ())
+    spoilt = {name: (one.noise, one.dose) for name, one in trained.items() if one.is_noisy}
+    leaderboard = leaderboard_frame(candidates, unranked=spoilt if spoilt.keys() < trained.keys() else ())
     after = leaderboard.columns.tolist().index("n_images") + 1
     leaderboard.insert(after, "n_groups", candidates.num_groups(candidates.scores[0]))
     copies = find_copies(tables, models)
@@ -333,14 +333,12 @@ def build_results(
     cautions = find_cautions(first, candidates, of_models, **rules)
     offset = len(candidates.roles) - len(candidates.models)
     curves = find_curves(candidates, trained)
-    alike = {name: (one.noise, one.dose) if one.is_noisy else () for name, one in trained.items()}
-    comparisons = comparisons_frame(candidates, alike)
-    largest = int((comparisons["score"] == candidates.scores[0]).sum()) - 2 * len(candidates.models)
+    comparisons = comparisons_frame(candidates, spoilt)
     return Results(
         leaderboard=leaderboard,
         per_image=per_image_frame(candidates, unusable),
         comparisons=comparisons,
-        verdicts=verdicts_frame(candidates, asked.margins, copies=copies),
+        verdicts=verdicts_frame(candidates, asked.margins, copies=copies, spoilt=spoilt),
         failures=failures_frame(candidates, asked.failure),
         alternative=alternative_frame(
             candidates,
@@ -363,7 +361,7 @@ def build_results(
         above_majority=tuple(name for name in leaks if name not in copies),
         notes=(
             *notes_on_scores(first, candidates, no_shares),
-            *notes_on_tests(candidates, asked.margins, max(largest, len(candidates.models))),
+            *notes_on_tests(candidates, asked.margins, _largest_family(candidates, comparisons, spoilt)),
         ),
         members={
             candidates.names[place]: tuple(names[member - offset] for member in candidates.members[place])
@@ -374,3 +372,11 @@ def build_results(
         counts_seeds=candidates.resampling.spread_over_seeds,
         is_descriptive=candidates.resampling.spread_over_raters,
     )
+
+
+def _largest_family(candidates: Candidates, comparisons: pd.DataFrame, spoilt: Collection[str]) -> int:
+    """How many comparisons the largest family of tests of the main score has."""
+    rows = comparisons[comparisons["score"] == candidates.scores[0]]
+    bounds = [candidates.names[candidates.place(role)] for role in ("ceiling", "floor")]
+    versus = rows["versus"].where(rows["versus"].isin(bounds), "a model")
+    return int(rows.groupby([versus, rows["name"].isin(spoilt)]).size().max())

@@ -28,6 +28,7 @@ from irrbench.stats import Floats, holm, p_two_sided
 UNBIASED = "none"
 BIASED = ("smaller", "larger")
 BELOW_FROM_THE_START = "below the average rater without noise"
+NO_CLEAN = "no model without noise"
 
 
 class Trained(NamedTuple):
@@ -46,6 +47,7 @@ class Trained(NamedTuple):
         strength: of the noise, in its own unit.
         unit: of the strength.
         label_iou: mean IoU of noisy and clean labels.
+        area: marked area of the noisy labels over that of the clean ones, on the training images; NaN if not known.
         train_ceiling: mean IoU of the average rater on the training images.
         noise_fit: at the chosen epoch; NaN where it is not known.
         noise_fit_end: at the last epoch.
@@ -62,6 +64,7 @@ class Trained(NamedTuple):
     strength: float = math.nan
     unit: str = ""
     label_iou: float = 1.0
+    area: float = math.nan
     train_ceiling: float = math.nan
     noise_fit: float = math.nan
     noise_fit_end: float = math.nan
@@ -83,7 +86,7 @@ class Curve:
         unit: of its strength.
         places: ``(D,)`` of the models among the candidates, by dose.
         doses: ``(D,)``, 0 first where there is a model without noise.
-        missing: doses that other recipes have and this one lacks.
+        missing: doses that other recipes on the same labels have and this one lacks.
     """
 
     recipe: Trained
@@ -100,21 +103,29 @@ class Curve:
         return self.doses[0] == 0
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it begins without noise and no dose is missing, so that it has an area."""
+        return self.has_clean and not self.missing
+
+    @property
     def facts(self) -> dict[str, object]:
         """The columns that say whose curve it is."""
         return {**recipe_facts(self.recipe), "noise": self.noise, "bias": self.bias}
 
     @property
     def remark(self) -> str:
-        """Which doses are missing, or empty."""
+        """What is missing, or empty."""
         doses = ", ".join(f"{dose:g}" for dose in self.missing)
-        return f"no finished model at dose {doses}" if doses else ""
+        was_asked = self.has_clean or 0 in self.missing
+        remarks = ("" if was_asked else NO_CLEAN, f"no finished model at dose {doses}" if doses else "")
+        return "; ".join(filter(None, remarks))
 
 
 def find_curves(candidates: Candidates, trained: Mapping[str, Trained]) -> list[Curve]:
     """The curve of each recipe and each noise that it was trained with, in the order of the models.
 
-    Models without the main score are left out, as those are whose cells failed.
+    Models without the main score are left out, as those are whose cells failed. Which doses were asked for is seen from
+    the recipes on the same labels: a noise may have other doses for other labels, and none without noise.
     """
     means = candidates.means(candidates.scores[0]).estimates
     places = {
@@ -123,7 +134,6 @@ def find_curves(candidates: Candidates, trained: Mapping[str, Trained]) -> list[
         if candidates.names[place] in trained and not math.isnan(means[place])
     }
     noises = list(dict.fromkeys(one.noise for one in trained.values() if one.is_noisy))
-    grids = {noise: sorted({0.0, *(one.dose for one in trained.values() if one.noise == noise)}) for noise in noises}
     found = []
     for recipe in dict.fromkeys(one.recipe for one in places.values()):
         own = {place: one for place, one in places.items() if one.recipe == recipe}
@@ -132,7 +142,12 @@ def find_curves(candidates: Candidates, trained: Mapping[str, Trained]) -> list[
             noisy = [one for one in own.values() if one.is_noisy and one.noise == noise]
             if noisy:
                 doses = tuple(sorted(by_dose))
-                lacking = tuple(dose for dose in grids[noise] if dose not in by_dose)
+                asked = {
+                    one.dose if one.is_noisy else 0.0
+                    for one in trained.values()
+                    if one.label == noisy[0].label and (one.noise == noise or not one.is_noisy)
+                }
+                lacking = tuple(sorted(asked - by_dose.keys()))
                 at = tuple(by_dose[dose] for dose in doses)
                 found.append(Curve(places[at[0]], noise, noisy[0].bias, noisy[0].unit, at, doses, lacking))
     return found
@@ -151,8 +166,8 @@ def robustness_frame(candidates: Candidates, trained: Mapping[str, Trained], cur
 
     Returns:
         ``name`` of the model, ``recipe``, ``model``, ``label``, ``loss``, ``noise``, ``bias``, ``dose``, ``reached``,
-        ``strength``, ``unit``, ``label_iou``, ``train_ceiling``, ``n_images``, ``n_groups``, ``n_seeds``; per score the
-        leaderboard's columns; by the main score ``ceiling_difference`` (from the average rater) and
+        ``strength``, ``unit``, ``label_iou``, ``area``, ``train_ceiling``, ``n_images``, ``n_groups``, ``n_seeds``; per
+        score the leaderboard's columns; by the main score ``ceiling_difference`` (from the average rater) and
         ``clean_difference`` (from the same recipe without noise; NaN where that is missing), each with ``_low`` and
         ``_high``, ``ceiling_p_holm`` and ``clean_p_holm`` (two-sided, Holm's correction over the doses of a recipe and
         noise); ``noise_fit`` and ``noise_fit_end``.
@@ -167,7 +182,7 @@ def robustness_frame(candidates: Candidates, trained: Mapping[str, Trained], cur
     columns["dose"] = [dose for _, _, dose in rows]
     columns |= _values(known, "reached", "strength")
     columns["unit"] = [curve.unit for curve, _, _ in rows]
-    columns |= _values(known, "label_iou", "train_ceiling")
+    columns |= _values(known, "label_iou", "area", "train_ceiling")
     columns["n_images"] = int(candidates.counted(candidates.scores[0]).sum())
     columns["n_groups"] = candidates.num_groups(candidates.scores[0])
     columns["n_seeds"] = [len(candidates.members[place]) for place in places]
@@ -222,11 +237,13 @@ def tolerance_frame(candidates: Candidates, curves: Sequence[Curve], margin: flo
 
     Returns:
         A row for each recipe and noise: ``recipe``, ``model``, ``label``, ``loss``, ``noise``, ``bias``, ``score``,
-        ``doses``, ``largest_dose``; ``area``, the mean score over doses from 0 to the largest by the trapezoid rule,
-        with its interval, and ``area_normalized`` with its own; ``worst``, the worst mean at any dose;
+        ``doses``, ``largest_dose``; ``area``, the mean score over doses from 0 to the largest by the trapezoid rule
+        (NaN where a dose is missing, or no model is without noise), with its interval, and ``area_normalized`` with its
+        own; ``worst``, the worst mean at any dose;
         ``dose_below_ceiling``, the dose at which the curve, linear between doses, first falls below the average rater
-        (NaN where it does not, or is below at dose 0), and ``_low`` and ``_high``, where the ends of the paired
-        interval do (0: from the start; infinite: beyond the largest dose); ``ceiling_words``, the same as text;
+        (NaN where it does not, or is below at the smallest dose), and ``_low`` and ``_high``, where the ends of the
+        paired interval do (0: from the start; infinite: beyond the largest dose; minus infinite: before the smallest,
+        where no model is without noise); ``ceiling_words``, the same as text;
         ``first_below_ceiling``, the smallest dose trained from which on it is significantly below (Holm over the
         doses); ``margin``; ``dose_below_clean`` and so on, the same for the recipe's own score without noise less the
         margin. Without a margin there is no such dose, and ``first_below_clean`` is the smallest dose from which on the
@@ -250,7 +267,7 @@ def area_weights(candidates: Candidates, curves: Sequence[Curve]) -> Floats:
 
 
 def _areas(candidates: Candidates, curves: Sequence[Curve]) -> list[dict[str, object]]:
-    """The area of each curve; NaN where a dose is missing, as other recipes' areas are about other doses."""
+    """The area of each curve; NaN where it is not whole, as other recipes' areas are about other doses."""
     if not curves:
         return []
     score, means = candidates.scores[0], candidates.means(candidates.scores[0]).estimates
@@ -265,7 +282,7 @@ def _areas(candidates: Candidates, curves: Sequence[Curve]) -> list[dict[str, ob
     rows: list[dict[str, object]] = []
     for curve, row in zip(curves, values.tolist(), strict=True):
         doses = {"doses": ", ".join(f"{dose:g}" for dose in curve.doses), "largest_dose": curve.doses[-1]}
-        known = [math.nan] * len(row) if curve.missing else row
+        known = row if curve.is_whole else [math.nan] * len(row)
         of_doses = means[list(curve.places)]
         worst = float(of_doses[gain(score, of_doses).argmin()])
         rows.append({"score": score, **doses, **dict(zip(names, known, strict=True)), "worst": worst})
@@ -276,9 +293,9 @@ def _limits(candidates: Candidates, curve: Curve, margin: float | None) -> dict[
     """Doses at which one curve falls below the average rater, and below its own clean score less the margin."""
     count, allowed = len(curve.places), 0.0 if margin is None else margin
     unknown = Crossing(math.nan, math.nan, math.nan, curve.doses[-1])
-    to_ceiling = to_clean = unknown, math.nan
+    to_clean = unknown, math.nan
+    to_ceiling = _falls(candidates, curve, [candidates.place("ceiling")] * count, 0.0)
     if curve.has_clean:
-        to_ceiling = _falls(candidates, curve, [candidates.place("ceiling")] * count, 0.0)
         to_clean = _falls(candidates, curve, [curve.places[0]] * count, allowed)
     to_clean = (unknown if margin is None else to_clean[0], to_clean[1])
     remarks = (

@@ -10,7 +10,7 @@ Axes: ``M`` models.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -31,13 +31,14 @@ BETTER, NON_INFERIOR = "better than the average rater", "non-inferior to the ave
 ABOVE_FLOOR, EQUIVALENT = "better than the naive rater", "equivalent to the average rater"
 
 
-def comparisons_frame(candidates: Candidates, alike: Mapping[str, Hashable] | None = None) -> pd.DataFrame:
+def comparisons_frame(candidates: Candidates, spoilt: Mapping[str, Hashable] | None = None) -> pd.DataFrame:
     """Each model against ceiling and floor and against each other model, with Holm's correction within each family.
+
+    Models with noisy labels are families of their own.
 
     Args:
         candidates: models and bounds.
-        alike: by model, what both models of a pair must have in common, such as noise and dose of the labels; all pairs
-            if not given.
+        spoilt: by model with noisy labels, their noise and dose: models are compared where these are the same.
 
     Returns:
         ``name``, ``versus``, ``score``, ``difference``, ``low``, ``high``, two-sided ``p``, ``p_holm`` and ``verdict``
@@ -46,10 +47,13 @@ def comparisons_frame(candidates: Candidates, alike: Mapping[str, Hashable] | No
         ``floor`` and ``ceiling``, and the difference in units of ceiling - floor, ``normalized_difference`` (positive
         where ``name`` is better).
     """
-    models, known = candidates.models, alike or {}
-    families = [[(model, candidates.place(role)) for model in models] for role in ("ceiling", "floor")]
-    keys = {model: known.get(candidates.names[model]) for model in models}
-    families.append([(one, other) for one, other in combinations(models, 2) if keys[one] == keys[other]])
+    known, bounds_at = spoilt or {}, [candidates.place(role) for role in ("ceiling", "floor")]
+    sides = _by_noise(candidates, known)
+    families = [[(model, at) for model in models] for at in bounds_at for models in sides]
+    keys = {model: known.get(candidates.names[model]) for model in candidates.models}
+    families += [
+        [(one, other) for one, other in combinations(models, 2) if keys[one] == keys[other]] for models in sides
+    ]
     frames = []
     for score in candidates.scores:
         means, bounds, gap = (
@@ -72,6 +76,12 @@ def comparisons_frame(candidates: Candidates, alike: Mapping[str, Hashable] | No
             }
             frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
+
+
+def _by_noise(candidates: Candidates, spoilt: Collection[str]) -> list[list[int]]:
+    """Models without noise in their labels, and those with it: two families, so that the latter change no verdict."""
+    sides = [[m for m in candidates.models if (candidates.names[m] in spoilt) is side] for side in (False, True)]
+    return [side for side in sides if side]
 
 
 def compare(candidates: Candidates, score: str, ratios: Ratios) -> dict[str, Any]:
@@ -116,36 +126,49 @@ def difference_interval(candidates: Candidates, score: str, ratios: Ratios) -> t
 
 
 def verdicts_frame(
-    candidates: Candidates, margins: Mapping[str, float] | None = None, *, copies: Collection[str] = ()
+    candidates: Candidates,
+    margins: Mapping[str, float] | None = None,
+    *,
+    copies: Collection[str] = (),
+    spoilt: Collection[str] = (),
 ) -> pd.DataFrame:
     """Each model and score in one row: is it better than the naive rater, is it as good as the average rater?
 
     All questions are one-sided at half of ``1 - level``, which is where the two-sided interval ends, with Holm's
-    correction over models. Equivalence is two such tests.
+    correction over models, those without noise in their labels and those with it apart. Equivalence is two such tests.
 
     Args:
         candidates: models and bounds.
         margins: by score, how much worse than the average rater still counts as equally good. Without one the questions
             about the average rater have no answer and the verdicts say so.
         copies: models whose masks are the raters', of which there is no verdict.
+        spoilt: models with noisy labels.
 
     Returns:
         ``name``, ``score``, ``value`` with ``low`` and ``high``, ``floor``, ``ceiling``, ``normalized`` with its
-        interval; ``floor_difference`` and ``ceiling_difference``, each with ``_low`` and ``_high``; ``n_models``, and
-        ``ceiling_difference_low_simultaneous`` and ``_high_simultaneous``, the ends of intervals that hold for all
-        ``n_models`` models at once and so for the best of them; ``floor_p`` and ``floor_p_holm`` (of "no better than
-        the naive rater"); ``margin``, ``ceiling_p`` and ``ceiling_p_holm`` (of "worse than the average rater by the
-        margin or more"), ``equivalence_p`` and ``equivalence_p_holm`` (of "worse or better by the margin or more");
+        interval; ``floor_difference`` and ``ceiling_difference``, each with ``_low`` and ``_high``; ``n_models`` in
+        the correction, and ``ceiling_difference_low_simultaneous`` and ``_high_simultaneous``, the ends of intervals
+        that hold for all ``n_models`` models at once and so for the best of them; ``floor_p`` and ``floor_p_holm`` (of
+        "no better than the naive rater"); ``margin``, ``ceiling_p`` and ``ceiling_p_holm`` (of "worse than the average
+        rater by the margin or more"), ``equivalence_p`` and ``equivalence_p_holm`` (of "worse or better by the margin
+        or more");
         ``floor_verdict``, ``ceiling_verdict`` and ``equivalence_verdict``, and the ``reason`` where one is withheld.
 
     Source of the two one-sided tests: Schuirmann 1987, doi 10.1007/BF01068419.
     """
-    frames = [_verdicts(candidates, score, (margins or {}).get(score), copies) for score in candidates.scores]
+    families, declared = _by_noise(candidates, spoilt), margins or {}
+    order = np.concatenate(families).argsort()
+    frames = []
+    for score in candidates.scores:
+        of_score = [_verdicts(candidates, score, declared.get(score), copies, models) for models in families]
+        frames.append(pd.concat(of_score).iloc[order])
     return pd.concat(frames, ignore_index=True)
 
 
-def _verdicts(candidates: Candidates, score: str, margin: float | None, copies: Collection[str]) -> pd.DataFrame:
-    models, options = candidates.models, candidates.resampling
+def _verdicts(
+    candidates: Candidates, score: str, margin: float | None, copies: Collection[str], models: Sequence[int]
+) -> pd.DataFrame:
+    options = candidates.resampling
     columns: dict[str, object] = {"name": [candidates.names[m] for m in models], "score": score}
     for name, column in score_columns(candidates, score).items():
         columns[name.removeprefix(score).removeprefix("_") or "value"] = column[models]
@@ -160,8 +183,10 @@ def _verdicts(candidates: Candidates, score: str, margin: float | None, copies: 
 
     null = math.nan if margin is None else margin
     over_ceiling = candidates.advantages(score, models, ceilings)
-    over_floor = _test(candidates, score, "floor", candidates.advantages(score, models, floors), 0.0)
-    better, close = (_test(candidates, score, "ceiling", over_ceiling, at) for at in (0.0, -null))
+    worst = _worst_gain(candidates, score, models)
+    lead_over = {role: worst - gain(score, at) for role, at in bound_means(candidates, score).items()}
+    over_floor = _test(candidates, candidates.advantages(score, models, floors), 0.0, worst=lead_over["floor"])
+    better, close = (_test(candidates, over_ceiling, at, worst=lead_over["ceiling"]) for at in (0.0, -null))
     behind = candidates.advantages(score, ceilings, models)
     p_far, p_inferior = (p_above(behind, at, method=options.method) for at in (-null, null))
     p_equivalence = np.maximum(close.p, p_far)
@@ -218,24 +243,24 @@ class _Test(NamedTuple):
     is_fragile: NDArray[np.bool_]  # significant, and not with one more group on which the model has the worst score
 
 
-def _test(candidates: Candidates, score: str, versus: str, advantages: Ratios, null: float) -> _Test:
-    """Test that models are no more than `null` better than a bound."""
+def _test(candidates: Candidates, advantages: Ratios, null: float, *, worst: float) -> _Test:
+    """Test that models are no more than `null` better than a bound; `worst` is the worst advantage there is."""
     options = candidates.resampling
-    bound = gain(score, bound_means(candidates, score)[versus])
-    worst = np.full(len(advantages.estimates), _worst_gain(candidates, score) - bound)
     p = p_above(advantages, null, method=options.method)
     p = np.full_like(p, math.nan) if math.isnan(null) or options.spread_over_raters else p
-    with_one_more = p_above(advantages.with_group(worst), null, method="student")
+    with_one_more = p_above(advantages.with_group(np.full_like(p, worst)), null, method="student")
     is_significant, outlasts = (holm(values) < (1 - options.level) / 2 for values in (p, with_one_more))
     return _Test(p, holm(p), is_significant & outlasts, is_significant & ~outlasts)
 
 
-def _worst_gain(candidates: Candidates, score: str) -> float:
-    """The worst that a model can have on an image; for a score without limit the worst that anybody has."""
+def _worst_gain(candidates: Candidates, score: str, models: Sequence[int]) -> float:
+    """The worst that a model can have on an image; without limit the worst that these models and the bounds have."""
     worst = float(gain(score, record(score).worst))
     if math.isfinite(worst):
         return worst
-    gains = gain(score, candidates.values(score))
+    others = set(candidates.models) - set(models)
+    places = [place for place in range(len(candidates.names)) if place not in others]
+    gains = gain(score, candidates.values(score)[:, places])
     return float(np.min(gains, initial=math.inf, where=~np.isnan(gains)))
 
 

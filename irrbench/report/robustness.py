@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TEXTS = "benchmark.txt"
 MOST_ROWS_SHOWN = 15  # at once; more are folded
+_NOT_TESTED = ("undefined", "no verdict")
 _TESTS = ("p_holm", "verdict", "first_below_ceiling", "first_below_clean")
 COLUMNS = {
     "recipe": Column("recipe", "text"),
@@ -114,19 +115,24 @@ def robustness_findings(results: Results) -> list[str]:
 
 
 def _leaders(results: Results, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The best recipe of each noise by area, those noises together in which one recipe is the best."""
+    """The best recipe of each noise by area, those noises together in which one recipe is the best.
+
+    Areas are compared over the same doses, which are named where a noise has other doses for other labels.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for noise, rows in frame.groupby("noise", sort=False):
+    grids = frame.groupby("noise")["doses"].nunique().to_dict()
+    for (noise, doses), rows in frame.groupby(["noise", "doses"], sort=False):
         order = (-gain(results.score, rows["area"].to_numpy(float))).argsort(kind="stable")
         best, *others = rows.iloc[order].to_dict("records")
         lists: dict[str, list[Any]] = {name: [] for name in ("noises", "areas", "shares", "apart", "level")}
         facts = found.setdefault(str(best["recipe"]), {"recipe": best["recipe"], "rivals": len(rows), **lists})
-        facts["noises"].append(str(noise))
+        name = f"{noise} ({doses})" if grids[noise] > 1 else str(noise)
+        facts["noises"].append(name)
         facts["areas"].append(best["area"])
         facts["shares"] += [best["area_normalized"]] if math.isfinite(best["area_normalized"]) else []
         is_apart = _is_apart(results, str(noise), best, others[0]) if others else None
         if is_apart is not None:
-            facts["apart" if is_apart else "level"].append(str(noise))
+            facts["apart" if is_apart else "level"].append(name)
     return list(found.values())
 
 
@@ -136,7 +142,7 @@ def _is_apart(results: Results, noise: str, one: Mapping[Any, Any], other: Mappi
     rows = rows[(rows["noise"] == noise) & (rows["dose"] == AREA)]
     pair = {one["recipe"], other["recipe"]}
     verdicts = [row["verdict"] for row in rows.to_dict("records") if {row["recipe"], row["versus"]} == pair]
-    if not verdicts or verdicts[0] in ("undefined", "no verdict"):
+    if not verdicts or verdicts[0] in _NOT_TESTED:
         return None
     return bool(verdicts[0] != "not distinguishable")
 
@@ -144,22 +150,28 @@ def _is_apart(results: Results, noise: str, one: Mapping[Any, Any], other: Mappi
 def _falls(noise: str, rows: pd.DataFrame) -> dict[str, Any]:
     """Where recipes fall below the average rater under one noise."""
     inside = rows.dropna(subset=["dose_below_ceiling"]).sort_values("dose_below_ceiling", kind="stable")
+    starts = {words[:1] for words in rows["ceiling_words"]}
     return {
         "noise": noise,
         "inside": inside.to_dict("records"),
         "has_others": len(inside) < len(rows),
-        "is_above": bool(rows["ceiling_words"].str.startswith(">").any()),
-        "largest": float(rows["largest_dose"].max()),
+        "is_above": ">" in starts,
+        "is_below_first": "<" in starts,
     }
 
 
 def _bias(results: Results) -> dict[Any, Any] | None:
-    """What biased noise costs more than unbiased at the largest dose, over all recipes or for the only one."""
+    """What biased noise costs more than unbiased at the largest dose, over all recipes or for the only one.
+
+    Nothing where that is not tested.
+    """
     if results.biases.empty:
         return None
     frame = results.biases
     of_all = frame[frame["recipe"] == ALL_RECIPES]
     row = dict((of_all if len(of_all) else frame).to_dict("records")[-1])
+    if row["verdict"] in _NOT_TESTED:
+        return None
     costs = [-gain(results.score, row[name]) for name in ("difference", "low", "high")]
     is_more = costs[0] >= 0
     cost, *ends = costs if is_more else [-value for value in costs]
@@ -167,7 +179,7 @@ def _bias(results: Results) -> dict[Any, Any] | None:
 
 
 def _real_labels(results: Results) -> list[str]:
-    """What it costs to train on real raters' labels, or else on other labels, with the best recipe and first noise."""
+    """What it costs to train on real raters' labels, or else on other labels, with the best recipe; one for a label."""
     rows = results.equivalents
     if rows.empty:
         return []
@@ -176,9 +188,8 @@ def _real_labels(results: Results) -> list[str]:
     if len(areas):
         best = areas["recipe"].iloc[int(gain(results.score, areas["area"].to_numpy(float)).argmax())]
         rows = rows[rows["recipe"] == best]
-    rows = rows[rows["noise"] == rows["noise"].iloc[0]]
     real = rows[rows["label"].map(is_real)]
-    return [str(text) for text in (real if len(real) else rows)["sentence"]][:2]
+    return list(dict.fromkeys(map(str, (real if len(real) else rows)["sentence"])))
 
 
 def recipe_colours(results: Results) -> dict[str, str]:

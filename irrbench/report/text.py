@@ -14,7 +14,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from irrbench._display import printable
-from irrbench.analysis.dose_response import dose_text
 from irrbench.plots.style import isolate, known_score, number, percent_of, score_title
 from irrbench.scores import SCORES, record
 
@@ -148,7 +147,6 @@ def environment() -> Environment:
     functions = (
         alpha_word,
         as_score,
-        dose_text,
         icc_word,
         isolate,
         number,

@@ -106,9 +106,7 @@ def test_by_hand():
     }  # fmt: skip
     assert places.loc["soft", "words"] == "0"
     assert places.loc["random", "words"] == ">4"
-    assert places.loc["soft", "sentence"] == (
-        "Training on soft instead of majority costs nothing that boundary noise would cost."
-    )
+    assert places.loc["soft", "sentence"] == ("Training on soft is better than training on majority without noise.")
     assert places.loc["random", "sentence"] == (
         "Training on random instead of majority costs more than 4 doses of boundary noise."
     )
@@ -315,7 +313,7 @@ def test_a_failed_cell_takes_the_area_and_leaves_the_rest(lacking):
     assert math.isnan(broken["area"])
     assert math.isnan(broken["area_normalized_low"])
     assert broken["remark"] == f"no finished model at dose {lacking:g}"
-    expected = {0.0: math.nan, 1.0: 2 * 0.06 / 0.1, 4.0: 1 + 0.02 / 0.06}[lacking]  # on the line that is left
+    expected = {0.0: 1 + 0.02 / 0.06, 1.0: 2 * 0.06 / 0.1, 4.0: 1 + 0.02 / 0.06}[lacking]  # on the line that is left
     assert broken["dose_below_ceiling"] == pytest.approx(expected, nan_ok=True)
     assert "area" not in set(results.recipes["dose"])
     rows = results.robustness[results.robustness["recipe"] == "unet majority gce"]
@@ -383,6 +381,10 @@ def test_one_image_has_doses_and_no_intervals():
     assert row["dose_below_ceiling"] == pytest.approx(1 + 0.02 / 0.06)
     assert (row["dose_below_ceiling_low"], row["dose_below_ceiling_high"]) == (0, math.inf)
     assert results.equivalents["words"].tolist() == ["1.5 (0 to >4)"]
+    assert results.equivalents["sentence"].item() == (
+        "Training on random is not distinguishable from training on majority without noise; it may cost more than 4 "
+        "doses of boundary noise."
+    )
 
 
 def test_the_spread_over_raters_is_described_and_not_tested():
@@ -433,6 +435,138 @@ def test_sentences_name_model_and_loss_where_there_are_several():
     )
 
 
+def test_sentences_name_all_noises_of_a_recipe():
+    steep = {0: 0.76, 1: 0.7, 2: 0.6}
+    means = grid({("bce", "boundary"): DOSES, ("bce", "grow"): steep}, random=0.65)
+    frame = build(means, spread=0.03)[0].equivalents.set_index("noise")
+    assert frame["dose"].to_dict() == {"boundary": pytest.approx(2.125), "grow": pytest.approx(1.5)}
+    (sentence,) = set(frame["sentence"])
+    assert sentence == (
+        f"Training on random instead of majority costs as much as {cost_of('boundary', frame)} or as much as "
+        f"{cost_of('grow', frame)}."
+    )
+
+
+def cost_of(noise: str, frame: pd.DataFrame) -> str:
+    dose, low, high = (f"{frame.loc[noise, column]:.2g}" for column in ("dose", "low", "high"))
+    return f"{dose} doses of {noise} noise ({low} to {high})"
+
+
+def test_labels_that_may_cost_nothing_are_not_distinguishable():
+    """Whether the other labels seem better or worse: the interval holds 0."""
+    for mean in (0.765, 0.755):
+        means = grid({("bce", "boundary"): DOSES, ("bce", "grow"): {0: 0.76, 1: 0.755}}, random=mean)
+        frame = build(means, spread=0.03)[0].equivalents.set_index("noise")
+        assert (frame["low"] == 0).all()
+        assert 0 < frame.loc["boundary", "high"] < 2
+        assert math.isinf(frame.loc["grow", "high"])
+        (sentence,) = set(frame["sentence"])
+        assert sentence == (
+            "Training on random is not distinguishable from training on majority without noise; it may cost up to "
+            f"{frame.loc['boundary', 'high']:.2g} doses of boundary noise or more than 1 dose of grow noise."
+        )
+
+
+class TestDosesWithoutNone:
+    """Where no model without noise was asked for."""
+
+    @property
+    def later(self) -> dict[float, float]:
+        return {dose: mean for dose, mean in DOSES.items() if dose}
+
+    def test_crossings_need_no_clean_model(self):
+        results, tables = build(grid({("bce", "boundary"): self.later}), spread=0.05, images=30)
+        row = results.tolerance.iloc[0]
+        assert row["remark"] == "no model without noise"
+        assert row[["area", "area_low", "area_normalized", "dose_below_clean", "first_below_clean"]].isna().all()
+        names = [f"unet majority bce boundary {dose} 0" for dose in self.later]
+        curve = slow_curve(tables, names, "ceiling")
+        for place, end in enumerate(("", "_low", "_high")):
+            values = [ends[place] for ends in curve]
+            expected = slow_crossing(list(self.later), values) if values[0] >= 0 else -math.inf
+            assert row[f"dose_below_ceiling{end}"] == pytest.approx(expected, abs=2e-4), end
+        assert row["dose_below_ceiling"] == pytest.approx(1 + 0.02 / 0.06)
+        assert row["ceiling_words"].startswith("1.3 (<1 to 1.")
+        assert row["first_below_ceiling"] == 2
+
+    def test_below_at_the_smallest_dose_is_nothing_about_smaller_ones(self):
+        results, _ = build(grid({("bce", "boundary"): {1: 0.6, 2: 0.5}}))
+        row = results.tolerance.iloc[0]
+        assert math.isnan(row["dose_below_ceiling"])
+        assert (row["dose_below_ceiling_low"], row["dose_below_ceiling_high"]) == (-math.inf, -math.inf)
+        assert (row["ceiling_words"], row["first_below_ceiling"], row["remark"]) == ("<1", 1, "no model without noise")
+
+    def test_pairs_have_no_areas(self):
+        results, _ = build(grid({("bce", "boundary"): self.later, ("gce", "boundary"): self.later}))
+        assert set(results.recipes["dose"]) == {"1", "2", "4"}
+
+    def test_a_clean_model_of_other_labels_asks_for_none_of_these(self):
+        results, _ = build(grid({("bce", "boundary"): self.later}, random=0.7))
+        assert results.tolerance["remark"].tolist() == ["no model without noise"]
+
+
+def test_labels_may_have_other_doses():
+    """Of one noise; nothing is missing, and areas over other doses are not compared."""
+    means = grid({("bce", "boundary"): DOSES, ("gce", "boundary"): DOSES})
+    means |= {record(label="random", noise="boundary" if dose else "", dose=dose): 0.75 - dose / 10 for dose in (0, 1)}
+    results, _ = build(means)
+    assert results.tolerance["remark"].tolist() == [""] * 3
+    assert results.tolerance["doses"].tolist() == ["0, 1, 2, 4"] * 2 + ["0, 1"]
+    assert results.tolerance["area"].tolist() == pytest.approx([0.6475, 0.6475, 0.7])
+    areas = results.recipes[results.recipes["dose"] == "area"]
+    assert areas[["recipe", "versus"]].to_numpy().tolist() == [["unet majority bce", "unet majority gce"]]
+    assert set(results.recipes[results.recipes["versus"].str.contains("random")]["dose"]) == {"0", "1"}
+
+
+def test_a_dose_that_one_recipe_of_these_labels_lacks():
+    means = grid({("bce", "boundary"): DOSES, ("gce", "boundary"): {0: 0.7, 1: 0.6}})
+    means |= {record(label="random", noise="boundary" if dose else "", dose=dose): 0.6 for dose in (0, 3)}
+    remarks = build(means)[0].tolerance.set_index("recipe")["remark"].to_dict()
+    assert remarks["unet majority gce"].startswith("no finished model at dose 2, 4")
+    assert "no finished" not in remarks["unet random bce"]
+
+
+@pytest.mark.parametrize("score", ["iou", "masd"])
+@pytest.mark.parametrize("resampling", [STUDENT, Resampling(generalize="seeds")])
+def test_noise_changes_no_verdict_of_clean_models(score, resampling):
+    """Nor p-values, simultaneous intervals, or pairs; even of a score without limit, whose worst value counts."""
+    clean = {record("bce"): 0.71, record("gce"): 0.69, record("sce"): 0.64}
+    noisy = {record(loss, noise=noise, dose=d): 0.9 - d for loss in ("bce", "gce") for noise in BIAS for d in (0.2, 5)}
+    asked, options = Questions(margins={score: 0.03}), {"score": score, "spread": 0.1, "images": 30, "seeds": 2}
+    alone, with_noise = (build(means, resampling, asked, **options)[0] for means in (clean, clean | noisy))
+    pd.testing.assert_frame_equal(with_noise.without_noise(with_noise.verdicts), alone.verdicts)
+    found = with_noise.without_noise(with_noise.comparisons).reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, alone.comparisons)
+    assert set(alone.verdicts["n_models"]) == {3}
+    spoilt = with_noise.verdicts[with_noise.verdicts["name"].isin(with_noise.left_out)]
+    assert set(spoilt["n_models"]) == {len(noisy)}
+    assert spoilt["floor_p_holm"].tolist() == pytest.approx(multipletests(spoilt["floor_p"], method="holm")[1].tolist())
+    against = with_noise.comparisons[with_noise.comparisons["name"].isin(with_noise.left_out)]
+    for _, rows in against.groupby(against["versus"].where(~against["versus"].isin(with_noise.models), "a model")):
+        assert rows["p_holm"].tolist() == pytest.approx(multipletests(rows["p"], method="holm")[1].tolist())
+
+
+def test_models_with_noise_alone_are_one_family():
+    means = {record(loss, noise="boundary", dose=1.0): 0.7 for loss in ("bce", "gce")}
+    results, _ = build(means)
+    assert results.verdicts["n_models"].tolist() == [2, 2]
+    assert results.verdicts["name"].tolist() == list(map(name_of, means))
+
+
+def test_verdicts_stand_in_the_order_of_models():
+    means = {record("bce", noise="grow", dose=1.0): 0.6, record("bce"): 0.7, record("gce", noise="grow", dose=1.0): 0.5}
+    results, _ = build(means)
+    assert results.verdicts["name"].tolist() == list(map(name_of, means))
+    assert results.verdicts["n_models"].tolist() == [2, 1, 2]
+
+
+def test_the_area_of_labels_stands_beside_their_iou():
+    means = {record("bce"): 0.7, record("bce", noise="grow", dose=1.0)._replace(label_iou=0.8, area=1.25): 0.6}
+    found = build(means)[0].robustness
+    assert found["area"].tolist() == pytest.approx([math.nan, 1.25], nan_ok=True)
+    assert found.columns.tolist().index("area") == found.columns.tolist().index("label_iou") + 1
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     values=st.lists(st.floats(-1, 1), min_size=2, max_size=6), steps=st.lists(st.floats(0.1, 2), min_size=6, max_size=6)
@@ -452,6 +586,7 @@ def test_the_first_dose_below_is_that_of_a_fine_grid(values, steps):
 
 def test_words_of_doses():
     assert Crossing(0.0, 0.0, 0.42, largest=2.0).in_words() == "0 (0 to 0.42)"
+    assert Crossing(1.5, -math.inf, math.inf, largest=2.0, smallest=1.0).in_words() == "1.5 (<1 to >2)"
     assert Crossing(0.004, 0.0, 1.0, largest=2.0).in_words() == "0 (0 to 1)"
     assert math.isnan(first_of_the_rest([1, 2], [True, False]))
     assert trapezoid_weights([3.0]).tolist() == [1.0]

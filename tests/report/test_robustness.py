@@ -54,6 +54,7 @@ def test_sentences_by_hand():
     assert said[4].startswith(
         "unet bce: Training on rater:r1 instead of majority costs as much as 1.5 doses of boundary noise ("
     )
+    assert ") or as much as 1.1 doses of shrink noise (" in said[4]
     assert said[5:] == [SEEDS]
 
 
@@ -75,6 +76,51 @@ def test_a_lead_that_may_be_chance_and_one_that_is_not():
 def test_where_no_dose_is_between(shift, words):
     moved = {key: {dose: mean + shift for dose, mean in curve.items()} for key, curve in TWO.items()}
     assert words in robustness_findings(found(moved))
+
+
+def without_clean(curves):
+    return {key: {dose: mean for dose, mean in curve.items() if dose} for key, curve in curves.items()}
+
+
+def test_without_clean_models_nothing_is_said_of_them():
+    low = {key: {dose: mean - 0.1 for dose, mean in curve.items()} for key, curve in TWO.items()}
+    said = robustness_findings(made := found(without_clean(low)))
+    assert said == ["All recipes are below the average rater at their smallest dose of noise already.", SEEDS]
+    drawn = draw_figures(made)
+    assert "tolerance" not in drawn
+    assert "without noise" not in drawn["doses"].caption
+    assert "no model without noise" in render(benchmark_page(made))
+
+
+def test_without_clean_models_falls_are_said():
+    curves = TWO | {("sce", "boundary"): {dose: mean - 0.1 for dose, mean in DOSES.items()}}
+    said = robustness_findings(found(without_clean(curves)))[0]
+    assert said.startswith("Recipes fall below the average rater under boundary at a dose of 1.3 (unet majority bce, 1")
+    assert said.endswith(
+        "The others are below it at their smallest dose, or stay above it at all doses: the table says which."
+    )
+
+
+def test_areas_over_other_doses_are_not_compared():
+    means = grid(TWO)
+    means |= {record(label="random", noise="boundary" if dose else "", dose=dose): 0.8 for dose in (0, 1)}
+    said = robustness_findings(build(means)[0])
+    assert said[0].startswith(
+        "Under boundary (0, 1, 2, 4): unet majority gce has the best mean IoU over doses of 2 recipes"
+    )
+    assert said[1].startswith("Under boundary (0, 1): unet random bce has a mean IoU over doses of 0.800 (")
+
+
+def test_each_real_label_has_a_sentence():
+    said = " ".join(robustness_findings(found(BOTH, soft=0.5, random=0.72, **{"rater:r1": 0.69, "rater:r2": 0.6})))
+    assert [said.count(f"Training on {label} ") for label in ("random", "rater:r1", "rater:r2", "soft")] == [1, 1, 1, 0]
+
+
+def test_the_report_says_which_models_a_correction_is_over():
+    for made, is_said in ((found(TWO), True), (build({record("bce"): 0.7, record("gce"): 0.6})[0], False)):
+        page = " ".join(render(benchmark_page(replace(made, name="made up"))).split())
+        assert ("(those without label noise and those with it apart): is it better" in page) == is_said
+        assert ("correction (models without label noise and those with it apart). The" in page) == is_said
 
 
 def test_seeds_that_count_need_no_remark():
@@ -102,7 +148,7 @@ def test_the_best_model_is_one_without_noise():
     assert made.best["name"] == made.shown == "unet majority bce"
     assert headline(made).startswith("The best of 2 models without label noise, unet majority bce, reaches IoU 0.70")
     said = " ".join(findings(made))
-    assert "It is the best of 2; intervals that hold for all 4 models at once" in said
+    assert "It is the best of 2; intervals that hold for all of them at once" in said
     assert "over the next, unet majority gce," in said
 
 
@@ -136,7 +182,9 @@ def test_few_groups_show_no_tests():
     made, _ = build(grid(BOTH), images=9)
     tables = [part.parts[0].shown_columns for part in robustness_section(made, {}).parts if part.parts]
     assert all({"p_holm", "verdict", "first_below_ceiling"}.isdisjoint(columns) for columns in tables)
-    assert not any("chance" in text for text in robustness_findings(made))
+    said = " ".join(robustness_findings(made))
+    assert "chance" not in said
+    assert "noise that changes the marked area" not in said
 
 
 def test_no_margin_is_said():
@@ -169,6 +217,9 @@ def test_costs_of_a_score_where_lower_is_better(monkeypatch):
     assert (
         "noise that changes the marked area (shrink) costs 0.150 more Error than noise that keeps it (boundary;" in said
     )
-    assert "Training on soft instead of majority costs more than 1 dose of boundary noise" in said
+    assert (
+        "Training on soft instead of majority costs more than 1 dose of boundary noise or as much as 0.5 doses of "
+        "shrink noise (" in said
+    )
     less = {("bce", "shrink"): curves["bce", "boundary"], ("bce", "boundary"): curves["bce", "shrink"]}
     assert "costs 0.150 less Error" in " ".join(robustness_findings(build(grid(less), score="error")[0]))
