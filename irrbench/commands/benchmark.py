@@ -105,7 +105,7 @@ def run_benchmark(
         output = prepare_output(Path(config.output), FOLDERS, FILES)
         data = load_data(config)
         introduce(config, data, console)
-        for refuse in refusals(config, data, place=output):
+        for refuse in refusals(config, data, place=output, report=console.print):
             refuse()
         given, (config, tolerance, decided) = config, settle_tolerance(config, data)
         if tolerance:

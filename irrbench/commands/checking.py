@@ -36,10 +36,10 @@ from irrbench.reliability.covariates import check_covariates
 from irrbench.reliability.study import check_exclusions, exclude_by_shares, remark
 from irrbench.tracking.creation import PlaceError, check_place
 from irrbench.tracking.store import DEFAULT_TRACKING_URI, sqlite_file
-from irrbench.training.axes import check_grid
+from irrbench.training.axes import check_grid, noise_notes
 from irrbench.training.batches import check_scored, check_splits
 from irrbench.training.grid import check_executor
-from irrbench.training.label_noise import find_doses
+from irrbench.training.label_noise import Doses, find_doses
 from irrbench.training.memory import memory_estimate
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def refusals(config: DataConfig, data: RaterData, *, place: Path | None = None) 
         config: of the command.
         data: the raters' data.
         place: a folder that keeps what was found, for the next call.
+        report: called with what takes long.
     """
     if isinstance(config, ReliabilityConfig):
         yield partial(check_covariates, data.manifest, config.study.covariates)
@@ -104,17 +105,19 @@ def refusals(config: DataConfig, data: RaterData, *, place: Path | None = None) 
         for label in config.labels:
             if label.partition(":")[2] in data.raters:
                 yield partial(SegmentationDataset, data.split("train"), label=label)
-        yield partial(_calibrate, config, data, place)
+        yield partial(_calibrate, config, data, place, report)
 
 
-def _calibrate(config: BenchmarkConfig, data: RaterData, place: Path | None) -> None:
+def _calibrate(
+    config: BenchmarkConfig, data: RaterData, place: Path | None, report: Callable[[str], None] | None
+) -> Doses:
     """Refuse doses that cannot be reached; what else is wrong with the grid has been said before."""
     try:
         check_grid(config, data.raters)
         check_splits(data)
     except ConfigError:
-        return
-    find_doses(config, data, place=place)
+        return Doses({})
+    return find_doses(config, data, place=place, report=report)
 
 
 def introduce(config: DataConfig, data: RaterData, console: Console) -> list[str]:
@@ -148,8 +151,11 @@ def check_in_parts(config: DataConfig, *, console: Console | None = None) -> tup
         marks = count_marks(data)
         for name, text in chain(overview(data, marks), _predictions(config, data, problems, warnings)):
             console.print(f"{name:<{WIDTH}}{text}", soft_wrap=True)
-        for refuse in refusals(config, data):
-            _try(refuse, problems)
+        found = [_try(refuse, problems) for refuse in refusals(config, data)]
+        for doses in (each for each in found if isinstance(each, Doses)):
+            warnings += doses.cautions
+            for line in doses.lines:
+                console.print(f"{'noise':<{WIDTH}}{line}", soft_wrap=True)
         if isinstance(config, BenchmarkConfig) and not config.predictions and not problems:
             for line in memory_estimate(config, data).lines:
                 console.print(f"{'memory':<{WIDTH}}{line}", soft_wrap=True)
@@ -208,6 +214,7 @@ def _warnings(config: DataConfig, data: RaterData, marks: Marks) -> list[str]:
     found = cautions(data, marks, splits=has_splits)
     if isinstance(config, BenchmarkConfig) and is_grid:
         found += label_notes(data.split("train"), config.labels) + choice_notes(data.split("val"), config.scores[0])
+        found += noise_notes(config)
     if config.data is not None and (other := unread(Path(config.data))):
         shown = ", ".join(other[:3]) + (f", ... ({len(other)})" if len(other) > 3 else "")
         found.append(f"Not read: {shown} (a data folder holds images/, masks/<rater>/, roi/ and manifest.csv).")

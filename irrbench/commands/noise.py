@@ -14,8 +14,9 @@ from irrbench.plots.noise import noise_panels
 from irrbench.report.page import Drawing
 from irrbench.report.text import sentences
 from irrbench.tracking import log_dose_curves
-from irrbench.training.label_noise import CellNoise, clean_labels, find_doses
+from irrbench.training.label_noise import CellNoise, CleanLabels, find_doses, noise_name
 from irrbench.training.losses import ANNOTATORS
+from irrbench.training.models import trains_itself
 from irrbench.training.noise import NOISE_MODELS, spoil
 from irrbench.training.results import CellResult, recipe_name
 
@@ -35,7 +36,7 @@ def trained_models(config: BenchmarkConfig, cells: Sequence[CellResult]) -> dict
         config: of the grid.
         cells: that are finished.
     """
-    models = {noise.label: noise.model for noise in config.noise}
+    models = {noise.label: noise_name(noise) for noise in config.noise}
     by_model: dict[str, list[CellResult]] = {}
     for cell in cells:
         by_model.setdefault(cell.group, []).append(cell)
@@ -52,7 +53,8 @@ def _trained(cells: Sequence[CellResult], models: Mapping[str, str], ceiling: fl
     of_noise: dict[str, Any] = {}
     if name:
         of_noise = {
-            each: _mean([_number(cell, each) for cell in cells]) for each in ("reached", "strength", "label_iou")
+            each: _mean([_number(cell, each) for cell in cells])
+            for each in ("reached", "strength", "label_iou", "area")
         }
         of_noise |= {"bias": found.bias if found else "unknown"}
         of_noise |= {"unit": found.unit if found else "", "noise": name, "dose": float(axes["dose"])}
@@ -60,12 +62,20 @@ def _trained(cells: Sequence[CellResult], models: Mapping[str, str], ceiling: fl
         recipe=recipe_name(axes),
         model=str(axes["model"]),
         label=str(axes["label"]),
-        loss=str(axes.get("loss", cells[0].facts["config"]["train"]["loss"])),
+        loss=_loss(cells[0]),
         train_ceiling=ceiling,
         noise_fit=_mean([_noise_fit(cell, cell.facts["best_epoch"]) for cell in cells]),
         noise_fit_end=_mean([_noise_fit(cell, None) for cell in cells]),
         **of_noise,
     )
+
+
+def _loss(cell: CellResult) -> str:
+    """Name of the loss; of a LightningModule, which has its own, that of its class."""
+    config = cell.facts["config"]
+    path = config["model"]["class_path"]
+    own = path is not None and "loss" not in cell.axes and trains_itself(path)
+    return f"{path.rpartition('.')[2]}'s own" if own else str(cell.axes.get("loss", config["train"]["loss"]))
 
 
 def _number(cell: CellResult, name: str) -> float:
@@ -82,7 +92,9 @@ def _noise_fit(cell: CellResult, epoch: int | None) -> float:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan
+    """Over those that are known: cells that were finished before there was noise lack some."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def noise_drawing(config: BenchmarkConfig, data: RaterData, place: Path) -> dict[str, Drawing]:
@@ -99,7 +111,7 @@ def noise_drawing(config: BenchmarkConfig, data: RaterData, place: Path) -> dict
     label = next((name for name in config.labels if any(noise.spoils(name) for noise in config.noise)), "")
     if not label or label == ANNOTATORS or not any(dose > 0 for noise in config.noise for dose in noise.doses):
         return {}
-    labels, doses = clean_labels(train, label, seed=seed), find_doses(config, data, place=place)
+    labels, doses = CleanLabels(train, label, seed=seed), find_doses(config, data, place=place)
     index = _typical(train, [float(clean.sum()) for clean, *_ in labels])
     clean, roi, key = labels[index]
     noisy: dict[str, dict[float, Mask]] = {}

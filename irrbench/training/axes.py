@@ -13,7 +13,7 @@ from irrbench.training.batches import Transforms
 from irrbench.training.label_noise import CellNoise, noise_name
 from irrbench.training.losses import ANNOTATORS, check_loss
 from irrbench.training.models import check_model, trains_itself
-from irrbench.training.noise import check_noise
+from irrbench.training.noise import OWN, check_noise
 from irrbench.training.results import Axes, group_name, recipe_name
 
 
@@ -99,23 +99,39 @@ def check_grid(config: BenchmarkConfig, raters: Sequence[str] | None = None) -> 
             key = f"noise[{number}]: "
             check_noise(noise_name(noise), class_path=noise.class_path, init_args=noise.init_args)
             _check_spoilt(noise, config.labels)
+        key = "labels: "
         for label in config.labels:
-            key = "labels: "
             parse_label(label, [label.partition(":")[2]] if raters is None else raters)
     except ValueError as error:
         raise ConfigError(f"{key}{error}") from error
+    cell_names(config)
     _check_own_training(config)
     Transforms(config.train.transforms)
 
 
+def noise_notes(config: BenchmarkConfig) -> list[str]:
+    """What noise cannot spoil: the masks that a module gets which trains itself."""
+    own = _own_trainings(config) if config.noise else []
+    return [f"{name} is a LightningModule: noise spoils batch['label'], and batch['masks'] stay clean." for name in own]
+
+
+def _own_trainings(config: BenchmarkConfig) -> list[str]:
+    paths = ((model.label, model.class_path) for model in config.models)
+    return [name for name, path in paths if path is not None and trains_itself(path)]
+
+
 def _check_spoilt(noise: NoiseConfig, labels: Sequence[str]) -> None:
-    if unknown := [label for label in noise.labels or () if label not in labels]:
-        raise ValueError(f"labels must be among those of the grid, {', '.join(labels)}; found {unknown[0]!r}.")
+    unknown = [label for label in noise.labels or () if label not in labels]
+    if unknown or noise.labels == []:
+        found = repr(unknown[0]) if unknown else "none"
+        raise ValueError(f"labels must be among those of the grid, {', '.join(labels)}; found {found}.")
+    if noise.class_path is not None and noise.model not in (NoiseConfig.model, OWN):
+        raise ValueError(f"give a model or a class_path; found both, {noise.model} and {noise.class_path}.")
 
 
 def _check_own_training(config: BenchmarkConfig) -> None:
     """Refuse losses, and labels of several annotators, for models that train themselves and would ignore them."""
-    own = [model.label for model in config.models if model.class_path is not None and trains_itself(model.class_path)]
+    own = _own_trainings(config)
     asked = ["losses"] * bool(config.losses) + [f"labels: {ANNOTATORS}"] * (ANNOTATORS in config.labels)
     if own and asked:
         raise ConfigError(

@@ -281,13 +281,14 @@ class TrainingSet(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item, epoch = dict(self._items[index // self._crops]), int(self._epoch)
+        clean = item["label"]
         item |= spoilt_labels(item, self._label, self._noise, index // self._crops, epoch)
         turn = int(draws(self._seed, epoch, index, TURN).integers(8)) if self._train.augment else 0
         if self._train.crop is not None:
             height, width = sides(self._train.crop)
             window = (width, height) if turn % 2 else (height, width)  # as it lies before the turn
             rng, foreground = draws(self._seed, epoch, index, CROP), self._train.crop_foreground
-            item = random_crop(item, ("image", *planes_of(item)), window, foreground=foreground, rng=rng)
+            item = random_crop(item, ("image", *planes_of(item)), window, foreground=foreground, rng=rng, label=clean)
         if self._train.augment:
             item |= {key: turned(item[key], turn) for key in ("image", *planes_of(item))}
         if self._transforms is not None:

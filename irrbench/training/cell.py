@@ -25,7 +25,7 @@ from irrbench.training.axes import cell_colours, cell_names, check_grid, grid_ro
 from irrbench.training.batches import check_scored, check_splits, choice_key, data_digest, image_facts
 from irrbench.training.classes import source_digest
 from irrbench.training.doses import Calibration
-from irrbench.training.label_noise import CellNoise, Doses
+from irrbench.training.label_noise import NOISE_VERSION, CellNoise, Doses
 from irrbench.training.results import CELLS, DONE, LOCK, Axes, find_damage, is_finished, read_plain, remove
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ _FIRST_FIELDS = {
 }
 
 
+_FIRST_NOISE = 1  # version of the noise that is left out of digests
 _NO_LOSS = TrainConfig().loss  # in `train`, where a cell has a loss with options
 
 
@@ -102,6 +103,8 @@ class CellConfig:
         plain = _included_fields(self) | {"data": None}
         plain["model"] |= {"name": None}
         plain["train"] |= {"num_workers": None}
+        if self.noise is not None and NOISE_VERSION != _FIRST_NOISE:
+            plain["noise"] |= {"version": NOISE_VERSION}
         plain |= {"loss": plain["loss"] | {"name": None}} if plain.get("loss") else {}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 

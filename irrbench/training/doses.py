@@ -10,8 +10,7 @@ Axes: ``S`` pixels of one image, ``R`` raters, ``K = 2**R`` vote patterns.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -51,6 +50,7 @@ class Calibration(NamedTuple):
         label_iou: mean IoU of noisy and clean label.
         train_ceiling: mean IoU ceiling of the training images, the unit.
         num_images: images behind the mean: those whose clean label marks something.
+        area: marked area of their noisy labels over that of the clean ones, all images together.
     """
 
     dose: float
@@ -59,6 +59,7 @@ class Calibration(NamedTuple):
     label_iou: float
     train_ceiling: float
     num_images: int
+    area: float = 1.0
 
 
 def train_ceiling(data: RaterData, *, ties: Ties = "average", empty_reference: EmptyReference = "drop") -> float:
@@ -108,8 +109,8 @@ def calibrate(
         memory: bytes that prepared labels may take; others are prepared anew for every strength that is tried.
 
     Returns:
-        One calibration a dose, in the order of the doses. ``reached`` is within .5 % of the dose, or the nearest that
-        there is: few labels change in steps, such as one component.
+        One calibration a dose, in the order of the doses; which others are asked for changes none. ``reached`` is
+        within .5 % of the dose, or the nearest that there is: few labels change in steps, such as one component.
 
     Raises:
         ValueError: if a dose is negative or no number.
@@ -146,8 +147,9 @@ def largest_dose(labels: Sequence[KeyedLabel], noise: NoiseModel, *, unit: float
     """
     _check_unit(unit)
     response = _Response(labels, noise, memory)
-    response.bracket(math.inf)
-    return max(response.points.values()) / unit
+    search = _Search(response)
+    search.bracket(math.inf)
+    return max(search.points.values()) / unit
 
 
 def _check_unit(unit: float) -> None:
@@ -178,73 +180,97 @@ class _Response:
                 f"label noise has no strength here: none of {len(labels)} training labels marks anything. Choose "
                 "another label."
             )
-        self.points = {0.0: 0.0}
+        self._known = {0.0: 0.0}
 
     @property
     def num_images(self) -> int:
         return len(self._prepared)
+
+    def _images(self) -> Iterator[PreparedLabel]:
+        return (image or self._prepare(index) for index, image in self._prepared.items())
 
     def _prepare(self, index: int) -> PreparedLabel:
         label, roi, key = self._labels[index]
         return PreparedLabel(label, self.noise, key, roi)
 
     def __call__(self, strength: float) -> float:
-        if strength not in self.points:
-            images = (image or self._prepare(index) for index, image in self._prepared.items())
-            scores = [image.agreement(strength) for image in images]
-            self.points[strength] = 1 - math.fsum(scores) / len(scores)
-        return self.points[strength]
+        if strength not in self._known:
+            scores = [image.agreement(strength) for image in self._images()]
+            self._known[strength] = 1 - math.fsum(scores) / len(scores)
+        return self._known[strength]
+
+    def area(self, strength: float) -> float:
+        """Marked area of the noisy labels over that of the clean ones."""
+        sizes = [image.sizes(strength) for image in self._images()]
+        clean, noisy = (math.fsum(each) for each in zip(*sizes, strict=True))
+        return noisy / clean
+
+
+class _Search:
+    """The search for one dose: it depends on no other dose, which may only have computed some points before.
+
+    Attributes:
+        points: disagreement by strength that was tried.
+    """
+
+    def __init__(self, response: _Response) -> None:
+        self.response, self.points = response, {0.0: 0.0}
+
+    def _try(self, strength: float) -> float:
+        return self.points.setdefault(strength, self.response(strength))
 
     def bracket(self, target: float) -> tuple[float, float] | None:
         """The strengths next to the first one with at least this disagreement; None if even the largest has less."""
-        while True:
-            tried = sorted(self.points)
-            for low, high in pairwise(tried):
-                if self.points[high] >= target:
-                    return low, high
-            if tried[-1] >= self.largest:
+        largest = self.response.largest
+        low, high = 0.0, min(_FIRST, largest / 2**10)
+        while self._try(high) < target:
+            if high >= largest:
                 return None
-            first = min(_FIRST, self.largest / 2**10)
-            self(min(self.largest, _LADDER * tried[-1] or first))
+            low, high = high, min(largest, _LADDER * high)
+        return low, high
+
+    def narrow(self, target: float, low: float, high: float) -> None:
+        """Try strengths until one is close to the target: where a line between the ends meets it, and the middle."""
+        for step in range(_MOST_STEPS):
+            below, above = self.points[low] - target, self.points[high] - target
+            if min(abs(below), abs(above)) <= _CLOSE * target or high - low <= _FINEST * high:
+                return
+            share = 0.5 if step % 2 else min(max(below / (below - above), 0.05), 0.95)
+            middle = low + share * (high - low)
+            if self._try(middle) < target:
+                low = middle
+            else:
+                high = middle
 
 
 def _calibrate(response: _Response, dose: float, unit: float) -> Calibration:
-    target = dose * unit
-    ends = response.bracket(target) if dose else None
+    if not dose:
+        return Calibration(dose, 0.0, 0.0, 1.0, 1 - unit, response.num_images)
+    target, search = dose * unit, _Search(response)
+    ends = search.bracket(target)
     if ends:
-        _search(response, target, *ends)
-    strength, found = min(response.points.items(), key=lambda point: abs(point[1] - target)) if dose else (0.0, 0.0)
+        search.narrow(target, *ends)
+    strength, found = min(search.points.items(), key=lambda point: abs(point[1] - target))
     reached = found / unit
-    if dose and abs(reached / dose - 1) > _NEAR:
-        _refuse(response, dose, reached, unit, is_coarse=ends is not None)
-    return Calibration(dose, reached, strength, 1 - found, 1 - unit, response.num_images)
+    if abs(reached / dose - 1) > _NEAR:
+        _refuse(search, dose, reached, unit, is_coarse=ends is not None)
+    return Calibration(dose, reached, strength, 1 - found, 1 - unit, response.num_images, response.area(strength))
 
 
-def _search(response: _Response, target: float, low: float, high: float) -> None:
-    """Try strengths until one is close to the target: where a line between both ends meets it, and the middle."""
-    for step in range(_MOST_STEPS):
-        below, above = response(low) - target, response(high) - target
-        if min(abs(below), abs(above)) <= _CLOSE * target or high - low <= _FINEST * high:
-            return
-        share = 0.5 if step % 2 else min(max(below / (below - above), 0.05), 0.95)
-        middle = low + share * (high - low)
-        if response(middle) < target:
-            low = middle
-        else:
-            high = middle
-
-
-def _refuse(response: _Response, dose: float, reached: float, unit: float, *, is_coarse: bool) -> None:
-    name, number = response.noise.name, response.num_images
+def _refuse(search: _Search, dose: float, reached: float, unit: float, *, is_coarse: bool) -> None:
+    name, number = search.response.noise.name, search.response.num_images
     if not is_coarse:
-        largest = math.floor(100 * max(response.points.values()) / unit) / 100
+        largest = math.floor(100 * max(search.points.values()) / unit) / 100
         raise DoseError(
             f"label noise {name} cannot reach dose {dose:g} on these {number} training labels: the largest that it "
             f"reaches is {largest:g}. Choose doses up to {largest:g}, or another noise model."
         )
     if abs(reached / dose - 1) > _FAR:
+        near = sorted({f"{found / unit:.2g}" for found in search.points.values() if 0 < found < 2 * dose * unit})
+        gives = (
+            f"it gives {', '.join(near)}. Choose one of these" if near else "it gives none near. Choose a larger one"
+        )
         raise DoseError(
             f"label noise {name} changes these {number} training labels in steps that are too coarse for dose "
-            f"{dose:g}: the nearest that it gives is {reached:.2g}. Choose a dose near {reached:.2g} if that is above "
-            "0, another noise model, or more training images."
+            f"{dose:g}: {gives}, another noise model, or more training images."
         )

@@ -424,8 +424,7 @@ def _parameters(config: CellConfig) -> dict[str, Any]:
     model, train = config.model, without_secrets(asdict(config.train))
     names = ("architecture", "encoder", "encoder_weights") if model.class_path is None else ("class_path",)
     values: dict[str, Any] = {name: getattr(model, name) for name in names}
-    if model.init_args:
-        values["init_args"] = json.dumps(without_secrets(model.init_args), default=str)
+    values |= _options("init_args", model.init_args)
     if model.class_path is not None and trains_itself(model.class_path):
         train = {key: value for key, value in train.items() if key not in ("lr", "weight_decay", "loss")}
     if train["crop"] is None:
@@ -433,11 +432,18 @@ def _parameters(config: CellConfig) -> dict[str, Any]:
         train = {key: value for key, value in train.items() if key not in unused}
     values |= {"label": config.label, "seed": config.seed, "data": config.data}
     if config.loss is not None:
-        train["loss"] = config.loss.label
+        train["loss"] = config.loss.class_path or config.loss.loss
+        train |= _options("loss_init_args", config.loss.init_args)
     if config.noise is not None:
         values |= {"noise": config.noise.class_path or config.noise.model, "dose": config.noise.dose}
         values |= {"noise_renewed": True} if config.noise.renewed else {}
+        values |= _options("noise_init_args", config.noise.init_args)
     return {**values, **{f"train/{key}": value for key, value in train.items()}}
+
+
+def _options(name: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """Arguments as one parameter of a run; none without any."""
+    return {name: json.dumps(without_secrets(dict(given)), default=str)} if given else {}
 
 
 def start_anew(cell: Cell) -> None:

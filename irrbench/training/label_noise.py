@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class CellNoise:
 
         @cache
         def masks() -> list[Mask]:
-            return [one > 0.5 for one, *_ in clean_labels(data, label, seed=0)]
+            return [one > 0.5 for one, *_ in CleanLabels(data, label, seed=0)]
 
         return make_noise(self.model, class_path=self.class_path, init_args=self.init_args, masks=masks)
 
@@ -125,19 +125,40 @@ def noise_key(seed: int, epoch: int, index: int, purpose: int = NOISE) -> list[i
     return [seed, epoch, index, purpose]
 
 
-def clean_labels(data: RaterData, label: str, *, seed: int) -> list[KeyedLabel]:
-    """Labels of the first epoch, each with its ROI (None: the whole image) and the key of its noise."""
-    items = SegmentationDataset(data, label=label, seed=seed)
-    found: list[KeyedLabel] = []
-    for index in range(len(data)):
-        drawn, key = items.drawn(index), noise_key(seed, 0, index)
-        roi = None if bool(drawn["roi"].all()) else drawn["roi"].numpy()
+class CleanLabels(Sequence[KeyedLabel]):
+    """Labels of the first epoch, made when asked for: each with its ROI (None: all) and the key of its noise.
+
+    Args:
+        data: the training split.
+        label: the label strategy; ``annotators`` gives every mask of every image.
+        seed: of labels and noise.
+    """
+
+    def __init__(self, data: RaterData, label: str, *, seed: int) -> None:
+        self._items, self._seed = SegmentationDataset(data, label=label, seed=seed), seed
+        self._places: list[tuple[int, int | None]] = [(index, None) for index in range(len(data))]
         if label == ANNOTATORS:
-            present = drawn["present"].nonzero()[:, 0].tolist()
-            found += [(drawn["masks"][r].float().numpy(), roi, [*key, r]) for r in present]
-        else:
-            found.append((drawn["label"][0].numpy(), roi, key))
-    return found
+            present = [data.present(index).nonzero()[0].tolist() for index in range(len(data))]
+            self._places = [(index, rater) for index, raters in enumerate(present) for rater in raters]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, number: int) -> KeyedLabel: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[KeyedLabel]: ...
+
+    def __getitem__(self, number: int | slice) -> KeyedLabel | Sequence[KeyedLabel]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        index, rater = self._places[number]
+        drawn, key = self._items.drawn(index), noise_key(self._seed, 0, index)
+        roi = None if bool(drawn["roi"].all()) else drawn["roi"].numpy()
+        if rater is None:
+            return drawn["label"][0].numpy(), roi, key
+        return drawn["masks"][rater].float().numpy(), roi, [*key, rater]
 
 
 class Doses:
@@ -163,13 +184,30 @@ class Doses:
         far: dict[str, list[str]] = {}
         for (_, _, name), each in self._found.items():
             if abs(each.reached - each.dose) > _FAR * each.dose:
-                model = json.loads(name)["model"] or json.loads(name)["class_path"]
-                far.setdefault(model, []).append(f"{each.reached:.3g} for {each.dose:g}")
+                far.setdefault(_title(name), []).append(f"{each.reached:.3g} for {each.dose:g}")
         return [
             f"Noise {model} comes in coarse steps on these training images: it gives the doses "
             f"{', '.join(dict.fromkeys(doses))}. The dose that was reached is in robustness.csv."
             for model, doses in far.items()
         ]
+
+    @property
+    def lines(self) -> list[str]:
+        """What was found, a line for each noise and label: strengths, and what becomes of the marked area."""
+        by_noise: dict[tuple[str, str], dict[float, Calibration]] = {}
+        for (label, _, name), each in self._found.items():
+            by_noise.setdefault((_title(name), label), {}).setdefault(each.dose, each)
+        return [
+            f"{model} on {label}: "
+            + ", ".join(f"dose {dose:g} at {each.strength:.3g} (area {each.area:.2f})" for dose, each in found.items())
+            for (model, label), found in by_noise.items()
+        ]
+
+
+def _title(name: str) -> str:
+    """What a noise of this identity is called: its model, or its class."""
+    known = json.loads(name)
+    return str(known["class_path"] or known["model"])
 
 
 def identity(noise: CellNoise) -> str:
@@ -185,53 +223,89 @@ def find_doses(
     Args:
         config: of the grid.
         data: with training images.
-        place: a folder in which the strengths are kept for the next call.
+        place: a folder in which the strengths are kept: what was found once is never found anew, so that cells that are
+            trained later have the labels of those that are finished.
         report: called with what is being done, where that may take long.
 
     Raises:
-        ConfigError: for a dose that a model cannot reach, or raters who agree exactly, which leaves no unit.
+        ConfigError: for every dose that a model cannot reach; or raters who agree exactly, which leaves no unit.
     """
-    wanted = [(noise, [dose for dose in noise.doses if dose > 0]) for noise in config.noise]
-    if not any(doses for _, doses in wanted):
+    wanted = [
+        (label, seed, noise, [CellNoise.of(noise, dose) for dose in noise.doses if dose > 0])
+        for label in config.labels
+        for seed in config.seeds
+        for noise in config.noise
+        if noise.spoils(label) and any(dose > 0 for dose in noise.doses)
+    ]
+    if not wanted:
         return Doses({})
-    train = data.split("train")
-    rules: dict[str, Any] = {"ties": config.rules.ties, "empty_reference": config.rules.empty_reference}
-    basis = json.dumps([NOISE_VERSION, data.digest(), list(train.image_ids), rules], sort_keys=True)
-    known = _read(place)
+    finder = _Finder(config, data.split("train"), place)
     found: dict[tuple[str, int, str], Calibration] = {}
-    ceiling: float | None = None
-    for label in config.labels:
-        for seed in config.seeds:
-            labels = None
-            for noise, doses in ((each, doses) for each, doses in wanted if each.spoils(label)):
-                cells = [CellNoise.of(noise, dose) for dose in doses]
-                keys = [_digest(basis, label, seed, cell) for cell in cells]
-                if not all(key in known for key in keys):
-                    if report is not None:
-                        report(f"calibrating {noise.label} on {label}, seed {seed}")
-                    ceiling = train_ceiling(train, **rules) if ceiling is None else ceiling
-                    labels = clean_labels(train, label, seed=seed) if labels is None else labels
-                    made = _calibrated(cells, train, label, labels, ceiling)
-                    known |= dict(zip(keys, made, strict=True))
-                found |= {(label, seed, identity(c)): known[key] for c, key in zip(cells, keys, strict=True)}
-    if place is not None and ceiling is not None:
-        write_json(place / DOSES, {key: each._asdict() for key, each in known.items()})
+    problems: list[str] = []
+    for label, seed, noise, cells in wanted:
+        if report is not None and not finder.knows(label, seed, cells):
+            report(f"finding the strength of {noise.label} on {label}, seed {seed}")
+        try:
+            found |= finder.find(label, seed, cells)
+        except ValueError as error:
+            problems.append(f"noise on {label}, seed {seed}: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
     return Doses(found)
 
 
-def _calibrated(
-    cells: Sequence[CellNoise], train: RaterData, label: str, labels: Sequence[KeyedLabel], ceiling: float
-) -> list[Calibration]:
-    try:
-        noise = cells[0].make(train, label)
-        return calibrate(labels, noise, [cell.dose for cell in cells], unit=1 - ceiling)
-    except ValueError as error:
-        raise ConfigError(f"noise: {error}") from error
+class _Finder:
+    """Finds strengths, and keeps them.
 
+    Args:
+        config: of the grid.
+        train: the training images.
+        place: the folder, or None.
+    """
 
-def _digest(basis: str, label: str, seed: int, cell: CellNoise) -> str:
-    code = "" if cell.class_path is None else source_digest(cell.class_path)
-    return hashlib.sha256(f"{basis} {label} {seed} {identity(cell)} {code}".encode()).hexdigest()[:16]
+    def __init__(self, config: BenchmarkConfig, train: RaterData, place: Path | None) -> None:
+        self._train, self._place = train, place
+        self._rules: dict[str, Any] = {"ties": config.rules.ties, "empty_reference": config.rules.empty_reference}
+        basis = [NOISE_VERSION, train.digest(), list(train.image_ids), self._rules]
+        self._basis = json.dumps(basis, sort_keys=True)
+        self._known = _read(place)
+        self._labels: tuple[str, int, CleanLabels] | None = None
+
+    def knows(self, label: str, seed: int, cells: Sequence[CellNoise]) -> bool:
+        """Whether nothing is left to be found."""
+        return all(self._key(label, seed, cell) in self._known for cell in cells)
+
+    def find(self, label: str, seed: int, cells: Sequence[CellNoise]) -> dict[tuple[str, int, str], Calibration]:
+        """The strengths of one noise at several doses.
+
+        Raises:
+            ValueError: for a dose that it does not reach.
+        """
+        keys = [self._key(label, seed, cell) for cell in cells]
+        missing = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in self._known}
+        if missing:
+            doses = [cell.dose for cell in missing.values()]
+            made = calibrate(self._clean(label, seed), self._model(cells[0], label), doses, unit=1 - self._ceiling)
+            self._known |= dict(zip(missing, made, strict=True))
+            if self._place is not None:
+                write_json(self._place / DOSES, {key: each._asdict() for key, each in self._known.items()})
+        return {(label, seed, identity(cell)): self._known[key] for cell, key in zip(cells, keys, strict=True)}
+
+    @cached_property
+    def _ceiling(self) -> float:
+        return train_ceiling(self._train, **self._rules)
+
+    def _model(self, cell: CellNoise, label: str) -> NoiseModel:
+        return cell.make(self._train, label)
+
+    def _clean(self, label: str, seed: int) -> CleanLabels:
+        if self._labels is None or self._labels[:2] != (label, seed):
+            self._labels = (label, seed, CleanLabels(self._train, label, seed=seed))
+        return self._labels[2]
+
+    def _key(self, label: str, seed: int, cell: CellNoise) -> str:
+        code = "" if cell.class_path is None else source_digest(cell.class_path)
+        return hashlib.sha256(f"{self._basis} {label} {seed} {identity(cell)} {code}".encode()).hexdigest()[:16]
 
 
 def _read(place: Path | None) -> dict[str, Calibration]:

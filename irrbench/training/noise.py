@@ -299,6 +299,11 @@ class PreparedLabel:
             return label_iou(self._masks[0], self._parts[0](strength), self.roi)
         return label_iou(self.clean, self(strength), self.roi)
 
+    def sizes(self, strength: float) -> tuple[float, float]:
+        """Marked pixels without noise and with it, inside the ROI; of soft labels the sums."""
+        both = (self.clean, self(strength))
+        return tuple(_total(label if self.roi is None else label[self.roi]) for label in both)  # type: ignore[return-value]
+
 
 def label_iou(clean: Label | Mask, noisy: Label | Mask, roi: Mask | None = None) -> float:
     """IoU of two labels in [0, 1]: sum of the smaller over sum of the larger values; NaN where both mark nothing.

@@ -163,7 +163,13 @@ def region(corner: Sequence[int], window: Sequence[int]) -> Any:
 
 
 def random_crop(
-    item: dict[str, Any], planes: Sequence[str], window: Shape, *, foreground: float, rng: np.random.Generator
+    item: dict[str, Any],
+    planes: Sequence[str],
+    window: Shape,
+    *,
+    foreground: float,
+    rng: np.random.Generator,
+    label: Tensor | None = None,
 ) -> dict[str, Any]:
     """An item cut to a random window; smaller images are padded, outside the ROI.
 
@@ -174,9 +180,10 @@ def random_crop(
         foreground: share of draws whose window holds a marked pixel of the label, where it has one in the ROI. The
             others hold a pixel of the ROI and may hold a mark, too.
         rng: what is drawn depends on it alone.
+        label: ``(1, *S)``, where marks are looked for in place of the item's label.
     """
     roi = item["roi"]
-    marked = (item["label"][0] > 0) & roi
+    marked = ((item["label"] if label is None else label)[0] > 0) & roi
     wanted = marked if rng.random() < foreground and marked.any() else roi
     room = np.maximum(np.array(roi.shape) - window, 0)
     low, high = np.zeros_like(room), room

@@ -18,7 +18,7 @@ from irrbench.data import RaterData
 from irrbench.training.axes import cell_names, check_grid, noise_axis
 from irrbench.training.batches import PLANES, TrainingSet, WatchedSet, can_watch, make_loaders
 from irrbench.training.cell import Tracking, make_cells
-from irrbench.training.label_noise import DOSES, NOISE, VAL_NOISE, CellNoise, clean_labels, find_doses, label_noise
+from irrbench.training.label_noise import DOSES, NOISE, VAL_NOISE, CellNoise, CleanLabels, find_doses, label_noise
 from irrbench.training.results import read_plain
 from tests.training.conftest import run_recorded, runs, small_config
 
@@ -321,7 +321,7 @@ def test_annotators_are_trained_on_every_raters_own_mask(with_noise):
         share = item["annotations"][present].float().mean(0)
         assert torch.allclose(item["label"][0], share)
     drawn = sum(int(train.present(i).sum()) for i in range(len(train)))
-    assert len(clean_labels(train, "annotators", seed=0)) == drawn
+    assert len(CleanLabels(train, "annotators", seed=0)) == drawn
 
 
 def test_batches_turn_and_pad_annotations_with_their_image():
