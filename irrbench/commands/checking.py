@@ -81,7 +81,13 @@ def _check_place(tracking_uri: str | None) -> None:
         return
 
 
-def refusals(config: DataConfig, data: RaterData, *, place: Path | None = None) -> Iterator[Callable[[], object]]:
+def refusals(
+    config: DataConfig,
+    data: RaterData,
+    *,
+    place: Path | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Iterator[Callable[[], object]]:
     """What a command does before it computes anything; each raises where these data cannot be used for it.
 
     Args:
@@ -151,8 +157,8 @@ def check_in_parts(config: DataConfig, *, console: Console | None = None) -> tup
         marks = count_marks(data)
         for name, text in chain(overview(data, marks), _predictions(config, data, problems, warnings)):
             console.print(f"{name:<{WIDTH}}{text}", soft_wrap=True)
-        found = [_try(refuse, problems) for refuse in refusals(config, data)]
-        for doses in (each for each in found if isinstance(each, Doses)):
+        results = [_try(refuse, problems) for refuse in refusals(config, data)]
+        for doses in (each for each in results if isinstance(each, Doses)):
             warnings += doses.cautions
             for line in doses.lines:
                 console.print(f"{'noise':<{WIDTH}}{line}", soft_wrap=True)

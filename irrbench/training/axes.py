@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import cycle, product
 from typing import Any
 
@@ -97,8 +98,8 @@ def check_grid(config: BenchmarkConfig, raters: Sequence[str] | None = None) -> 
             check_loss(loss.loss, class_path=loss.class_path, init_args=loss.init_args, labels=config.labels)
         for number, noise in enumerate(config.noise):
             key = f"noise[{number}]: "
+            _check_noise_keys(noise, config.labels)
             check_noise(noise_name(noise), class_path=noise.class_path, init_args=noise.init_args)
-            _check_spoilt(noise, config.labels)
         key = "labels: "
         for label in config.labels:
             parse_label(label, [label.partition(":")[2]] if raters is None else raters)
@@ -111,7 +112,9 @@ def check_grid(config: BenchmarkConfig, raters: Sequence[str] | None = None) -> 
 
 def noise_notes(config: BenchmarkConfig) -> list[str]:
     """What noise cannot spoil: the masks that a module gets which trains itself."""
-    own = _own_trainings(config) if config.noise else []
+    own: list[str] = []
+    with suppress(ValueError):  # a class that is not there is refused elsewhere
+        own = _own_trainings(config) if config.noise else []
     return [f"{name} is a LightningModule: noise spoils batch['label'], and batch['masks'] stay clean." for name in own]
 
 
@@ -120,7 +123,7 @@ def _own_trainings(config: BenchmarkConfig) -> list[str]:
     return [name for name, path in paths if path is not None and trains_itself(path)]
 
 
-def _check_spoilt(noise: NoiseConfig, labels: Sequence[str]) -> None:
+def _check_noise_keys(noise: NoiseConfig, labels: Sequence[str]) -> None:
     unknown = [label for label in noise.labels or () if label not in labels]
     if unknown or noise.labels == []:
         found = repr(unknown[0]) if unknown else "none"

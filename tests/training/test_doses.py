@@ -68,7 +68,7 @@ def test_soft_labels_inside_a_region_of_interest_by_hand():
 def test_dose_0_is_no_noise_and_the_order_of_doses_is_kept():
     labels, noise = keyed(blobs(40)), named("shift")
     one, none, half = calibrate(labels, noise, [1, 0, 0.5], unit=0.3)
-    assert none == (0, 0.0, 0.0, 1.0, 0.7, 40)
+    assert none == (0, 0.0, 0.0, 1.0, 0.7, 40, 1.0)
     assert one.strength > half.strength > 0
     assert calibrate(labels, noise, [1], unit=0.3)[0].strength == pytest.approx(one.strength, rel=0.02)
 
@@ -118,9 +118,7 @@ def test_few_components_change_in_steps():
     near = calibrate(labels, noise, [0.75], unit=0.2)[0]
     assert near.reached == pytest.approx(1 / 6 / 0.2)
     assert near.label_iou == pytest.approx(5 / 6)
-    with pytest.raises(
-        DoseError, match=r"in steps that are too coarse for dose 0.5: the nearest that it gives is 0.83"
-    ):
+    with pytest.raises(DoseError, match=r"in steps that are too coarse for dose 0.5: it gives 0.83. Choose"):
         calibrate(labels, noise, [0.5], unit=0.2)
 
 

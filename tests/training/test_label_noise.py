@@ -127,6 +127,13 @@ def test_cells_keep_their_digest_however_the_loss_is_given_and_beside_noise():
         ),
         ({"noise": [NoiseConfig(labels=["soft"])]}, r"noise\[0\]: labels must be among .* majority; found 'soft'"),
         ({"noise": [NoiseConfig(class_path="irrbench.Nose")]}, r"noise\[0\]: class_path 'irrbench.Nose'"),
+        ({"noise": [NoiseConfig(labels=[])]}, r"noise\[0\]: labels must be among .* majority; found none"),
+        ({"noise": [NoiseConfig("grow", class_path="a.B")]}, r"noise\[0\]: give a model or a class_path"),
+        (
+            {"noise": [NoiseConfig("grow"), NoiseConfig("grow")]},
+            r"found two cells called 'unet-resnet18 majority grow 0.5'",
+        ),
+        ({"losses": [LossConfig("bce"), LossConfig("bce")]}, r"found two cells called 'unet-resnet18 majority"),
     ],
 )
 def test_what_is_not_there_is_refused_with_the_nearest_name(changes, message):
@@ -186,13 +193,52 @@ def test_strengths_are_kept_and_read_and_found_anew_for_other_data(tmp_path):
     first = find_doses(noisy(), data, place=tmp_path, report=said.append)
     again = find_doses(noisy(), data, place=tmp_path, report=said.append)
     noise = CellNoise("boundary", 1.0)
-    assert said == ["calibrating boundary on majority, seed 0"]
+    assert said == ["finding the strength of boundary on majority, seed 0"]
     assert again.of(noise, "majority", 0) == first.of(noise, "majority", 0)
     find_doses(noisy(), blobs(31), place=tmp_path, report=said.append)
     find_doses(replace(noisy(), seeds=[1]), data, place=tmp_path, report=said.append)
-    find_doses(noisy(doses=(0, 1, 2)), data, place=tmp_path, report=said.append)
+    more = find_doses(noisy(doses=(0, 1, 2)), data, place=tmp_path, report=said.append)
     assert len(said) == 4
     assert len(json.loads((tmp_path / DOSES).read_text())) == 4
+    assert more.of(noise, "majority", 0) == first.of(noise, "majority", 0)
+
+
+@pytest.mark.parametrize("model", ["boundary", "grow", "shift", "miss", "flip"])
+def test_a_strength_depends_on_no_other_dose(model):
+    """Else a dose that is added to a grid would change the labels of cells that are trained later."""
+    data, noise = blobs(50), CellNoise(model, 1.0)
+    alone, *others = (
+        find_doses(noisy(model, doses), data).of(noise, "majority", 0)
+        for doses in ((1.0,), (0.5, 1.0), (1.0, 2.0), (2.0, 1.5, 1.0))
+    )
+    assert all(other == alone for other in others)
+
+
+def test_all_doses_out_of_reach_are_named_with_label_and_seed():
+    config = replace(noisy("shift", (99,)), seeds=[0, 3])
+    with pytest.raises(ConfigError) as caught:
+        find_doses(config, blobs())
+    lines = str(caught.value).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["noise on majority, seed 0", "noise on majority, seed 3"]
+
+
+def test_lines_say_strength_and_area():
+    data = blobs(60)
+    doses = find_doses(replace(noisy("shrink", (0.5, 1)), seeds=[0, 1]), data)
+    (line,) = doses.lines
+    found = doses.of(CellNoise("shrink", 1.0), "majority", 0)
+    assert line.startswith("shrink on majority: dose 0.5 at ")
+    assert line.endswith(f"dose 1 at {found.strength:.3g} (area {found.area:.2f})")
+    spoil = label_noise(
+        NOISE, noise=CellNoise("shrink", 1.0), found=found, train=data.split("train"), label="majority", seed=0
+    )
+    train = data.split("train")
+    clean, spoilt = (TrainingSet(train, label="majority", seed=0, train=PLAIN, noise=each) for each in (None, spoil))
+    areas = [
+        sum(float((each[i]["label"][0] * each[i]["roi"]).sum()) for i in range(len(train))) for each in (spoilt, clean)
+    ]
+    assert found.area == pytest.approx(areas[0] / areas[1])
+    assert found.area < 0.9
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"a": {"dose": "x"}}', "\0"])
@@ -207,12 +253,12 @@ def test_raters_who_agree_exactly_leave_no_unit():
     same = RaterData.from_arrays(
         [data.image(i) for i in range(len(data))], [np.stack([data.masks(i)[0]] * 3) for i in range(len(data))]
     )
-    with pytest.raises(ConfigError, match=r"noise: label noise has no unit here: .* their mean IoU ceiling is 1"):
+    with pytest.raises(ConfigError, match=r"seed 0: label noise has no unit here: .* their mean IoU ceiling is 1"):
         find_doses(noisy(), same)
 
 
 def test_a_dose_out_of_reach_is_named_with_the_largest():
-    with pytest.raises(ConfigError, match=r"noise: label noise shift cannot reach dose 99 .* Choose doses up to"):
+    with pytest.raises(ConfigError, match=r"label noise shift cannot reach dose 99 .* Choose doses up to"):
         find_doses(noisy("shift", (99,)), blobs())
 
 
@@ -223,13 +269,14 @@ def test_coarse_steps_are_said():
     reached = doses.of(CellNoise("miss", 1.0), "majority", 0).reached
     assert abs(reached - 1) > 0.02
     (said,) = doses.cautions
-    assert said.startswith(
-        f"Noise miss comes in coarse steps on these training images: it gives the doses {reached:.3g}"
-    )
+    start = "Noise miss comes in coarse steps on these training images: it gives the doses"
+    assert said.startswith(f"{start} {reached:.3g}")
 
 
 def test_steps_that_are_too_coarse_are_refused():
-    with pytest.raises(ConfigError, match=r"noise: label noise miss changes these .* too coarse for dose 0.1"):
+    with pytest.raises(
+        ConfigError, match=r"label noise miss changes these .* too coarse for dose 0.1: it gives none near"
+    ):
         find_doses(noisy("miss", (0.1,)), blobs(16))
 
 
@@ -322,6 +369,19 @@ def test_annotators_are_trained_on_every_raters_own_mask(with_noise):
         assert torch.allclose(item["label"][0], share)
     drawn = sum(int(train.present(i).sum()) for i in range(len(train)))
     assert len(CleanLabels(train, "annotators", seed=0)) == drawn
+
+
+def test_crops_lie_where_they_would_lie_without_noise():
+    """Else noise that marks pixels everywhere would also move the crops away from the lesions."""
+    data, crop = blobs(), TrainConfig(augment=False, crop=32, crop_foreground=1.0)
+    noise = CellNoise("flip", 1.0)
+    found = find_doses(noisy("flip", (1.0,)), data).of(noise, "majority", 0)
+    train = data.split("train")
+    spoil = label_noise(NOISE, noise=noise, found=found, train=train, label="majority", seed=0)
+    clean, spoilt = (TrainingSet(train, label="majority", seed=0, train=crop, noise=each) for each in (None, spoil))
+    for index in range(len(train)):
+        assert torch.equal(clean[index]["image"], spoilt[index]["image"])
+        assert not torch.equal(clean[index]["label"], spoilt[index]["label"])
 
 
 def test_batches_turn_and_pad_annotations_with_their_image():
@@ -425,6 +485,27 @@ def test_cells_of_an_earlier_grid_without_noise_stay_finished(with_nets, study, 
     assert grid.code == 0
     assert grid.text.count("finished before") == 1
     assert np.isnan(read_frame(place / "robustness.csv")["noise_fit"].tolist()[0])
+
+
+def test_nothing_is_claimed_of_the_bias_of_a_users_noise(with_nets, study, store, tmp_path):
+    noise = [{"class_path": "tiny_nets.Opposite", "doses": [0, 1]}, {"model": "grow", "doses": [0, 1]}]
+    config = grid_config(study, tmp_path / "out", store, noise=noise)
+    assert run_recorded(config).code == 0
+    frame = read_frame(tmp_path / "out" / "robustness.csv")
+    own = frame[(frame["noise"] == "Opposite") & (frame["dose"] > 0)].iloc[0]
+    assert own["bias"] == "unknown"
+    assert own["area"] > 1
+    assert not (tmp_path / "out" / "biases.csv").exists()
+
+
+def test_a_module_that_trains_itself_is_warned_and_has_its_own_loss(with_nets, study, store, tmp_path):
+    models = [{"class_path": "tiny_nets.OnPlateau", "name": "net"}]
+    grid = run_recorded(grid_config(study, tmp_path / "out", store, models=models))
+    assert grid.code == 0
+    assert "net is a LightningModule: noise spoils batch['label'], and batch['masks'] stay clean." in " ".join(
+        grid.text.split()
+    )
+    assert set(read_frame(tmp_path / "out" / "robustness.csv")["loss"]) == {"OnPlateau's own"}
 
 
 def test_the_strength_of_a_users_noise_is_found_too(with_nets, study, tmp_path):
