@@ -199,6 +199,7 @@ def rules_in_words(config: BenchmarkConfig, data: RaterData, models: Sequence[Ce
         threshold = f"for each model the one with the best {config.of_masks[0]} on the validation images ({best})"
     elif config.predictions and config.finished.threshold is not None:
         threshold = f"probabilities above {config.finished.threshold:g} are foreground"
+    apart = " (those with label noise apart)" if config.noise and not config.predictions else ""
     return {
         "References": "the strict majority of an image's other raters, one for each rater, the same for all",
         "Ties": ties_in_words(rules.ties, models[0].table),
@@ -208,7 +209,7 @@ def rules_in_words(config: BenchmarkConfig, data: RaterData, models: Sequence[Ce
         "Intervals": resampling_in_words(resampling_of(config, data), unit=unit),
         "Comparisons": "two-sided p-values that belong to the intervals, with Holm's correction within each score: "
         "against the average rater, against the naive rater, and between models",
-        "Verdicts": f"one-sided at {(1 - options.level) / 2:.3g}, with Holm's correction over models; "
+        "Verdicts": f"one-sided at {(1 - options.level) / 2:.3g}, with Holm's correction over models{apart}; "
         f"margins: {margins}",
     }
 
