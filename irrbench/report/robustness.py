@@ -161,15 +161,16 @@ def _falls(noise: str, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _bias(results: Results) -> dict[Any, Any] | None:
-    """What biased noise costs more than unbiased at the largest dose, over all recipes or for the only one.
+    """What biased noise costs more than unbiased at the dose nearest to 1, over all recipes or for the only one.
 
-    Nothing where that is not tested.
+    At the largest doses nothing is left to be learnt under either. Nothing where that is not tested.
     """
     if results.biases.empty:
         return None
     frame = results.biases
     of_all = frame[frame["recipe"] == ALL_RECIPES]
-    row = dict((of_all if len(of_all) else frame).to_dict("records")[-1])
+    rows = of_all if len(of_all) else frame
+    row = dict(rows.iloc[int((rows["dose"] - 1).abs().to_numpy().argmin())])
     if row["verdict"] in _NOT_TESTED:
         return None
     costs = [-gain(results.score, row[name]) for name in ("difference", "low", "high")]

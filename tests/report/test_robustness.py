@@ -48,8 +48,8 @@ def test_sentences_by_hand():
     )
     # .0201 a dose
     assert said[3].startswith(
-        "At dose 4, noise that changes the marked area (shrink) costs 0.080 more IoU than noise that keeps it "
-        "(boundary; 95 % interval 0.07"
+        "At dose 1, noise that changes the marked area (shrink) costs 0.020 more IoU than noise that keeps it "
+        "(boundary; 95 % interval 0.01"
     )
     assert said[4].startswith(
         "unet bce: Training on rater:r1 instead of majority costs as much as 1.5 doses of boundary noise ("
