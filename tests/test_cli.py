@@ -474,7 +474,7 @@ def test_check_takes_predictions_and_keys_of_the_configuration(study, tmp_path, 
     [
         (["check", "nowhere", "--folder.alow_missing", "true"], "check: unknown flag '--folder.alow_missing'. Did you"),
         (["check", "--folder.allow_missing", "true", "nowhere"], "check: expected flags, found 'nowhere'; see --help"),
-        (["check", "--config", "nowhere.yaml"], "a name among default, folder, reliability."),
+        (["check", "--config", "nowhere.yaml"], "a name among default, folder, label_noise, reliability."),
         (["benchmark", "nowhere"], "benchmark: expected flags, found 'nowhere'; see --help"),
     ],
 )

@@ -138,7 +138,7 @@ def test_check_looks_at_predictions_too(script, capsys, study, tmp_path):
         (["--labels", "[median]"], "labels: label='median': expected one of majority"),
         (
             ["--train.loss", "dicebce"],
-            "train.loss must be one of dice_bce, bce, dice; found 'dicebce'.",
+            "train.loss: There is no loss 'dicebce' among dice_bce, bce, dice,",
         ),
     ],
 )

@@ -113,7 +113,7 @@ def make_results(
         ),
         models={model.name: model.group if isinstance(model, CellResult) else model.name for model in models},
         blind=blind,
-        trained=trained_models(config, [model for model in models if isinstance(model, CellResult)]) or None,
+        trained=trained_models(config, [m for m in models if isinstance(m, CellResult)]) if config.noise else None,
     )
     by_model = {name: colours[seeds[0]] for name, seeds in results.members.items()} if colours else results.colours
     return replace(
