@@ -315,16 +315,11 @@ def build_results(
         subgroups = subgroups_frame(candidates, asked.covariates, asked.subgroups, quantiles=asked.quantiles)
     trained = trained or {}
     spoilt = {name: (one.noise, one.dose) for name, one in trained.items() if one.is_noisy}
-    leaderboard = leaderboard_frame(candidates, unranked=spoilt if spoilt.keys() < trained.keys() else ())
-    after = leaderboard.columns.tolist().index("n_images") + 1
-    leaderboard.insert(after, "n_groups", candidates.num_groups(candidates.scores[0]))
     copies = find_copies(tables, models)
     leaks = leak_cautions(candidates, copies)
     unusable = find_unusable(tables, models)
     of_models = (leaks, unusable_cautions(candidates, unusable))
-    leaderboard["caution"] = [
-        " ".join(found[name] for found in of_models if name in found) for name in leaderboard["name"]
-    ]
+    unranked = spoilt if spoilt.keys() < trained.keys() else ()
     ceiling = candidates.place("ceiling")
     reasons = {score: normalize(candidates, score)[ceiling].reason for score in candidates.scores}
     no_shares = {score: reason for score, reason in reasons.items() if reason}
@@ -335,7 +330,7 @@ def build_results(
     curves = find_curves(candidates, trained)
     comparisons = comparisons_frame(candidates, spoilt)
     return Results(
-        leaderboard=leaderboard,
+        leaderboard=_leaderboard(candidates, of_models, unranked),
         per_image=per_image_frame(candidates, unusable),
         comparisons=comparisons,
         verdicts=verdicts_frame(candidates, asked.margins, copies=copies, spoilt=spoilt),
@@ -372,6 +367,17 @@ def build_results(
         counts_seeds=candidates.resampling.spread_over_seeds,
         is_descriptive=candidates.resampling.spread_over_raters,
     )
+
+
+def _leaderboard(
+    candidates: Candidates, of_models: Sequence[Mapping[str, str]], unranked: Collection[str]
+) -> pd.DataFrame:
+    """The leaderboard with its groups and the cautions about each model."""
+    frame = leaderboard_frame(candidates, unranked=unranked)
+    after = frame.columns.tolist().index("n_images") + 1
+    frame.insert(after, "n_groups", candidates.num_groups(candidates.scores[0]))
+    frame["caution"] = [" ".join(found[name] for found in of_models if name in found) for name in frame["name"]]
+    return frame
 
 
 def _largest_family(candidates: Candidates, comparisons: pd.DataFrame, spoilt: Collection[str]) -> int:

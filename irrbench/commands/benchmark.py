@@ -47,7 +47,7 @@ from irrbench.tracking.spool import clear_half_written, default_spool, own_sessi
 from irrbench.tracking.store import StoreError, absolute_uri, program, with_password
 from irrbench.training.axes import cell_colours
 from irrbench.training.cell import Tracking, make_cells, unfinish_damaged
-from irrbench.training.fit import read_key
+from irrbench.training.cell_run import read_key
 from irrbench.training.grid import Executor, Failure, GridProgress, Outcome, check_bounds, run_grid, shard
 from irrbench.training.label_noise import find_doses
 from irrbench.training.results import CellResult

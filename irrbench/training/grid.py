@@ -31,8 +31,9 @@ from irrbench._files import try_lock, write_atomically
 from irrbench.config import ConfigError
 from irrbench.plots.style import number
 from irrbench.training.cell import Cell
+from irrbench.training.cell_run import start_anew
 from irrbench.training.failures import explain
-from irrbench.training.fit import EpochListener, has_processes, run_cell, run_in_processes, start_anew
+from irrbench.training.fit import EpochListener, has_processes, run_cell, run_in_processes
 from irrbench.training.results import LOCK, LOG, CellResult, is_finished, load_cell, remove
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from irrbench.tracking.server import local_server
 from irrbench.tracking.spool import Session
 from irrbench.tracking.store import absolute_uri, connect
 from irrbench.training.cell import Cell, CellConfig, Tracking
-from irrbench.training.fit import _parameters
+from irrbench.training.cell_run import parameters_of
 from irrbench.training.grid import _failure
 from tests.callbacks.outages import free_port
 from tests.training.study import ids, write_predictions
@@ -107,7 +107,7 @@ def test_the_traceback_of_a_failed_cell_is_without_the_password(tmp_path):
 def test_a_model_made_with_a_secret_is_noted_without_it():
     model = ModelConfig(class_path="torch.nn.Identity", init_args={"hf_token": SECRET, "width": 8})
     train = TrainConfig(transforms=[{"class_path": "t.T", "init_args": {"api_key": SECRET}}])
-    noted = _parameters(CellConfig(model, "soft", 0, train, ("iou",), RulesConfig(), "nodules", "0", "1"))
+    noted = parameters_of(CellConfig(model, "soft", 0, train, ("iou",), RulesConfig(), "nodules", "0", "1"))
     assert SECRET not in json.dumps(noted)
     assert noted["init_args"] == '{"hf_token": "PASSWORD", "width": 8}'
 

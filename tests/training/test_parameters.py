@@ -5,11 +5,11 @@ from __future__ import annotations
 from irrbench.config import ModelConfig, RulesConfig, TrainConfig
 from irrbench.training import create_module
 from irrbench.training.cell import CellConfig
-from irrbench.training.fit import _parameters
+from irrbench.training.cell_run import parameters_of
 
 
 def parameters(**model):
-    return _parameters(
+    return parameters_of(
         CellConfig(ModelConfig(**model), "soft", 3, TrainConfig(), ("iou",), RulesConfig(), "d", "1", "1")
     )
 
