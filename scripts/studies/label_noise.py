@@ -17,6 +17,7 @@ from irrbench.callbacks import RaterBoundsMonitor
 from irrbench.data import SegmentationDataset, collate
 from irrbench.evaluation import Evaluator
 from irrbench.scores import record
+from studies.small_net import SmallNet, group_norm_block
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,22 +162,13 @@ class SmallUnet(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.lr, self.loss = lr, loss
-        self.down = nn.ModuleList([_block(channels, width), _block(width, 2 * width), _block(2 * width, 4 * width)])
-        self.up = nn.ModuleList([_block(6 * width, 2 * width), _block(3 * width, width)])
-        self.head = nn.Conv2d(width, 1, 1)
-        if prior is not None and self.head.bias is not None:
-            nn.init.constant_(self.head.bias, math.log(prior / (1 - prior)))
+        self.net = SmallNet(channels, width=width, levels=3, block=group_norm_block)
+        if prior is not None and self.net.head.bias is not None:
+            nn.init.constant_(self.net.head.bias, math.log(prior / (1 - prior)))
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(B, 1, H, W)``."""
-        skips: list[Tensor] = []
-        x = image
-        for i, block in enumerate(self.down):
-            x = block(nn.functional.max_pool2d(x, 2) if i else x)
-            skips.append(x)
-        for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
-            x = block(torch.cat([nn.functional.interpolate(x, scale_factor=2), skip], 1))
-        logits: Tensor = self.head(x)
+        logits: Tensor = self.net(image)
         return logits
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
@@ -190,11 +182,6 @@ class SmallUnet(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with a constant learning rate."""
         return torch.optim.Adam(self.parameters(), self.lr)
-
-
-def _block(channels: int, width: int) -> nn.Module:
-    convolutions = [nn.Conv2d(c, width, 3, padding=1) for c in (channels, width)]
-    return nn.Sequential(*(x for conv in convolutions for x in (conv, nn.GroupNorm(4, width), nn.ReLU())))
 
 
 class EpochReporter(pl.Callback):

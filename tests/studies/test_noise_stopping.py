@@ -42,7 +42,7 @@ def test_spoilt_labels_are_the_same_in_each_epoch_and_nothing_else_changes(data)
 
 def test_validation_and_test_images_are_scored_apart(data, monkeypatch):
     def forward(self, image):
-        return 9 + 0 * self.head.bias.sum() + 0 * image[:, :1]
+        return 9 + 0 * self.net.head.bias.sum() + 0 * image[:, :1]
 
     monkeypatch.setattr("studies.label_noise.SmallUnet.forward", forward)
     curve = stopping_curve(data, noise="boundary", dose=1.0, num_images=8, max_epochs=4, seed=3)
