@@ -14,14 +14,13 @@ from irrbench.config import (
     BenchmarkConfig,
     ConfigError,
     FinishedConfig,
-    ModelConfig,
     ReliabilityConfig,
-    TrainConfig,
     load_config,
     load_study_config,
     slug,
     to_yaml,
 )
+from irrbench.grid_config import ModelConfig, TrainConfig
 
 CONFIGS = Path(irrbench.__file__).parent / "configs"
 

@@ -23,7 +23,7 @@ LAYERS = (
     ("tracking",),
     ("evaluation",),
     ("callbacks",),
-    ("config", "_files", "_settings"),
+    ("config", "grid_config", "_files", "_settings"),
     ("data",),
     ("datasets", "convert"),
     ("training",),

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from irrbench.commands.checking import check as check
     from irrbench.config import BenchmarkConfig as BenchmarkConfig
     from irrbench.config import ConfigError as ConfigError
-    from irrbench.config import ModelConfig as ModelConfig
     from irrbench.config import load_config as load_config
     from irrbench.config import to_yaml as to_yaml
+    from irrbench.grid_config import ModelConfig as ModelConfig
 
 _HOMES = {
     "analysis.results": ("Resampling", "Results", "build_results"),
     "commands.benchmark": ("run_benchmark",),
     "commands.checking": ("check",),
-    "config": ("BenchmarkConfig", "ConfigError", "ModelConfig", "load_config", "to_yaml"),
+    "config": ("BenchmarkConfig", "ConfigError", "load_config", "to_yaml"),
+    "grid_config": ("ModelConfig",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -7,8 +7,9 @@ from contextlib import suppress
 from itertools import cycle, product
 from typing import Any
 
-from irrbench.config import BenchmarkConfig, ConfigError, LossConfig, ModelConfig, NoiseConfig
+from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.dataset import parse_label
+from irrbench.grid_config import LossConfig, ModelConfig, NoiseConfig
 from irrbench.plots import MODEL_COLOURS
 from irrbench.training.batches import Transforms
 from irrbench.training.label_noise import CellNoise, noise_name

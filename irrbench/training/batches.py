@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from irrbench.bounds import segmentation_bounds
-from irrbench.config import ConfigError, RulesConfig, TrainConfig
+from irrbench.config import ConfigError, RulesConfig
 from irrbench.data import DataError, SegmentationDataset, collate
 from irrbench.data.dataset import references, spacings_of
 from irrbench.evidence import EVIDENCE
+from irrbench.grid_config import TrainConfig
 from irrbench.scores import SCORES
 from irrbench.summary import bounds_table
 from irrbench.training.classes import build, import_class

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from irrbench._files import try_lock
-from irrbench.config import BenchmarkConfig, LossConfig, ModelConfig, RulesConfig, TrainConfig, slug
+from irrbench.config import BenchmarkConfig, RulesConfig, slug
+from irrbench.grid_config import LossConfig, ModelConfig, TrainConfig
 from irrbench.training.axes import cell_colours, cell_names, check_grid, grid_rows
 from irrbench.training.batches import check_scored, check_splits, choice_key, data_digest, image_facts
 from irrbench.training.classes import source_digest

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from irrbench._cache import ByteCache
 from irrbench._files import write_json
-from irrbench.config import BenchmarkConfig, ConfigError, NoiseConfig
+from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data import SegmentationDataset
+from irrbench.grid_config import NoiseConfig
 from irrbench.training.classes import source_digest
 from irrbench.training.doses import Calibration, KeyedLabel, calibrate, train_ceiling
 from irrbench.training.losses import ANNOTATORS

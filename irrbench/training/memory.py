@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from irrbench.config import BenchmarkConfig, LossConfig, ModelConfig, TrainConfig
+from irrbench.config import BenchmarkConfig
+from irrbench.grid_config import LossConfig, ModelConfig, TrainConfig
 from irrbench.training.losses import ANNOTATORS
 from irrbench.training.models import make_module
 from irrbench.training.windows import sides, windows_of

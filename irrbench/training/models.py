@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from irrbench._settings import nearest
-from irrbench.config import LossConfig, ModelConfig, TrainConfig
+from irrbench.grid_config import LossConfig, ModelConfig, TrainConfig
 from irrbench.training.annotators import AnnotatorLoss
 from irrbench.training.classes import arguments_of, build, check_class, import_class
 from irrbench.training.losses import make_loss

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from irrbench.config import TrainConfig
+from irrbench.grid_config import TrainConfig
 
 Shape = tuple[int, ...]
 Weighting = Literal["gaussian", "constant"]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from irrbench.commands.main import main
-from irrbench.config import ModelConfig, RulesConfig, TrainConfig
+from irrbench.config import RulesConfig
+from irrbench.grid_config import ModelConfig, TrainConfig
 from irrbench.tracking import open_store
 from irrbench.tracking.records import Request, RunAddress
 from irrbench.tracking.server import local_server

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from irrbench.commands import ConfigError
-from irrbench.config import TrainConfig
 from irrbench.data import RaterData
+from irrbench.grid_config import TrainConfig
 from irrbench.training.batches import TrainingSet, check_splits, image_facts, make_loaders, turned
 
 

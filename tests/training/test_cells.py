@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irrbench.config import BenchmarkConfig, ConfigError, ModelConfig, NoiseConfig, RulesConfig, TrainConfig
+from irrbench.config import BenchmarkConfig, ConfigError, RulesConfig
+from irrbench.grid_config import ModelConfig, NoiseConfig, TrainConfig
 from irrbench.training.axes import cell_colours, cell_names
 from irrbench.training.batches import data_digest, image_facts
 from irrbench.training.cell import TRAINING_VERSION, CellConfig, Tracking, cell_folders, make_cells, unfinish_damaged

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from irrbench._files import read_frame
-from irrbench.config import BenchmarkConfig, ModelConfig, TrainConfig
+from irrbench.config import BenchmarkConfig
 from irrbench.data import RaterData
+from irrbench.grid_config import ModelConfig, TrainConfig
 from irrbench.scores import SCORES, Score
 from irrbench.training.cell import Tracking, make_cells
 from irrbench.training.checkpoints import BEST, best_weights

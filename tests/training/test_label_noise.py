@@ -13,8 +13,9 @@ import torch
 from irrbench._files import read_frame
 from irrbench.commands import ConfigError, load_config
 from irrbench.commands.loading import load_data
-from irrbench.config import BenchmarkConfig, LossConfig, ModelConfig, NoiseConfig, TrainConfig
+from irrbench.config import BenchmarkConfig
 from irrbench.data import RaterData
+from irrbench.grid_config import LossConfig, ModelConfig, NoiseConfig, TrainConfig
 from irrbench.training.axes import cell_names, check_grid, noise_axis
 from irrbench.training.batches import PLANES, TrainingSet, WatchedSet, can_watch, make_loaders
 from irrbench.training.cell import Tracking, make_cells

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from irrbench.config import ModelConfig, RulesConfig, TrainConfig
+from irrbench.config import RulesConfig
+from irrbench.grid_config import ModelConfig, TrainConfig
 from irrbench.training import create_module
 from irrbench.training.cell import CellConfig
 from irrbench.training.cell_run import parameters_of

@@ -18,8 +18,8 @@ import torch
 
 from irrbench import VotePatterns, segmentation_bounds
 from irrbench.commands import ConfigError, load_config
-from irrbench.config import TrainConfig
 from irrbench.data import SegmentationDataset, collate, load_folder
+from irrbench.grid_config import TrainConfig
 from irrbench.tracking import open_store
 from irrbench.training.batches import TrainingSet, image_facts
 from irrbench.training.fit import has_processes

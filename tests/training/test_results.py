@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from irrbench._files import read_frame
-from irrbench.config import BenchmarkConfig, ModelConfig, RulesConfig
+from irrbench.config import BenchmarkConfig, RulesConfig
+from irrbench.grid_config import ModelConfig
 from irrbench.training.cell import Tracking, make_cells, unfinish_damaged
 from irrbench.training.results import RESULTS, PackedMask, checksum, file_digest, find_damage, pack_masks
 from tests.training.conftest import run_recorded, runs

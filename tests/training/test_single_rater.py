@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from irrbench._files import read_frame
-from irrbench.config import BenchmarkConfig, ConfigError, RulesConfig, TrainConfig
+from irrbench.config import BenchmarkConfig, ConfigError, RulesConfig
 from irrbench.data import RaterData
 from irrbench.data.dataset import choice_notes
 from irrbench.data.rater_data import pack_masks
+from irrbench.grid_config import TrainConfig
 from irrbench.training.batches import TrainingSet, check_scored, choice_key
 from irrbench.training.cell import Tracking, make_cells
 from tests.training.conftest import run_recorded, small_config

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from irrbench.commands import ConfigError
-from irrbench.config import TrainConfig
+from irrbench.grid_config import TrainConfig
 from irrbench.training.batches import TrainingSet, Transforms, make_loaders
 from tests.training.test_batches import make_data
 

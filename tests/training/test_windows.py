@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from irrbench._files import read_frame
-from irrbench.config import ConfigError, TrainConfig, load_config
+from irrbench.config import ConfigError, load_config
 from irrbench.data import RaterData
+from irrbench.grid_config import TrainConfig
 from irrbench.training.batches import TrainingSet, make_loaders
 from irrbench.training.failures import explain
 from irrbench.training.models import create_module
