@@ -17,7 +17,7 @@ LAYERS = (
     ("mask_evidence", "surfaces", "surfaces_dense", "lesions", "centrelines", "samples", "probabilities"),
     ("evidence",),
     ("bounds", "panels", "agreement", "consensus"),
-    ("stats", "summary", "icc", "simulate"),
+    ("stats", "summary", "icc", "simulate", "cases"),
     ("plots",),
     ("metrics",),
     ("tracking",),
