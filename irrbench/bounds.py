@@ -13,39 +13,40 @@ doi 10.1371/journal.pcbi.1003553 (lower and upper noise ceiling).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from irrbench.evidence import EVIDENCE, Evidence, check_options
+from irrbench._results import Result, image_rows
+from irrbench.evidence import EVIDENCE, REFERENCES, Evidence, name_column
 from irrbench.folds import Ties, mean_of_readings, readings
 from irrbench.geometry import LESION_IOU, TOLERANCE, check_share
 from irrbench.patterns import VotePatterns, require_tensors
 from irrbench.scores import (
     DEFAULT_SCORES,
-    CrossTable,
     EmptyReference,
     Score,
     ScoreTable,
     check_choice,
-    gain,
     option_text,
     select_scores,
 )
 from irrbench.upper import best_folds
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 Values = dict[str, Tensor]
-_MOST_CELLS = 2**21  # counts that are scored at a time
-_TINY = 1e-12  # a smaller difference between means is one of rounding
 
 
-@dataclass(frozen=True)
-class Bounds:
+@dataclass(frozen=True, repr=False)
+class Bounds(Result):
     """Scores per image on the leave-one-out references; NaN where undefined.
 
     Attributes:
@@ -81,6 +82,64 @@ class Bounds:
     ties: Ties
     empty_reference: EmptyReference
     folds: dict[str, Values] = field(default_factory=dict)
+
+    @property
+    def heading(self) -> str:
+        """How many images, and by what rules."""
+        rules = f"ties: {self.ties}; references without marks: {self.empty_reference}"
+        return f"Bounds of {len(self.tied)} images, means over images ({rules})"
+
+    def to_frame(
+        self, image_ids: Sequence[str] | None = None, *, form: Literal["wide", "long"] = "wide"
+    ) -> pd.DataFrame:
+        """The scores per image, named as in the metric's table.
+
+        Args:
+            image_ids: ``B`` names; numbers from 0 on if not given.
+            form: ``"wide"``: one row an image, with the columns ``iou`` (the model), ``iou_floor``, ``iou_ceiling``,
+                ...; ``"long"``: one row an image, score and candidate, with the columns ``score``, ``candidate`` and
+                ``value``.
+
+        Raises:
+            ValueError: if there is another number of names, or ``form`` has no such value.
+        """
+        check_choice("form", form, Literal["wide", "long"])
+        values = {(score, c): x for score in self.floor for c, x in self._candidates().items()}
+        wide = image_rows({name_column(s, c): x[s] for (s, c), x in values.items()}, image_ids)
+        if form == "wide":
+            return wide
+        long = wide.melt("image_id", var_name="column", ignore_index=True)
+        parts = {name_column(*key): key for key in values}
+        for place, name in enumerate(("score", "candidate")):
+            long.insert(1 + place, name, [parts[column][place] for column in long["column"]])
+        return long.drop(columns="column")
+
+    def summary_frame(self) -> pd.DataFrame:
+        """Means over images, one row a score."""
+        import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
+
+        shown = [c for c in ("floor", "ceiling", "majority", "upper", "model") if c in self._candidates()]
+        rows = [{c: getattr(self, c)[score].nanmean().item() for c in shown} for score in self.floor]
+        images = [self.floor[score].isfinite().sum().item() for score in self.floor]
+        return pd.DataFrame({"score": list(self.floor), "images": images}).join(pd.DataFrame(rows))
+
+    def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw the means over images of floor, ceiling and model, one row a score.
+
+        Args:
+            ax: where to draw; a new figure if not given.
+
+        Raises:
+            ValueError: if there is no image.
+        """
+        from irrbench.plots.bands import band_axes  # noqa: PLC0415 (imports matplotlib)
+
+        candidates = self._candidates().items()
+        return band_axes({name_column(s, c): x[s].nanmean() for s in self.floor for c, x in candidates}, ax=ax)
+
+    def _candidates(self) -> dict[str, Values]:
+        names = ("model", *REFERENCES) if self.model else REFERENCES
+        return {name: getattr(self, name) for name in names}
 
 
 def segmentation_bounds(
@@ -334,88 +393,3 @@ def _by_kind(given: object, scores: tuple[Score, ...]) -> Mapping[str, Evidence]
             advice = f" `{how[takes]}` makes it." if (takes := EVIDENCE[kind].takes) in how else ""
             raise ValueError(f"the score {name!r} needs the evidence {kind!r}; given: {', '.join(evidence)}.{advice}")
     return evidence
-
-
-def cut_scores(
-    masks: Tensor,
-    levels: Tensor,
-    score: str,
-    *,
-    num_levels: int,
-    roi: Tensor | None = None,
-    present: Tensor | None = None,
-    ties: Ties = "average",
-    empty_reference: EmptyReference = "drop",
-    **options: Any,
-) -> Tensor:
-    """The model's score with its prediction cut at each level, for a threshold to be chosen.
-
-    A score of vote patterns takes one pass over the pixels for all cuts; other evidence is computed cut by cut.
-
-    Args:
-        masks: ``(B, R, *S)``.
-        levels: ``(B, *S)`` integers from 0 to ``L - 1``.
-        score: name among :data:`irrbench.SCORES`.
-        num_levels: ``L``, 2 or more.
-        roi: ``(B, *S)``.
-        present: ``(B, R)`` bool.
-        ties: see :func:`segmentation_bounds`.
-        empty_reference: see :func:`segmentation_bounds`.
-        options: of the evidence, such as ``spacing``.
-
-    Returns:
-        ``(B, L - 1)`` float64: foreground is level 1 and above, level 2 and above, ...; NaN where undefined.
-
-    Raises:
-        ValueError: for a score of no mask, and for what :meth:`~irrbench.patterns.VotePatterns.from_levels` refuses.
-
-    Example:
-        >>> masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]])
-        >>> cut_scores(masks, torch.tensor([[2, 1, 1, 0]]), "iou", num_levels=3)
-        tensor([[0.5000, 0.7500]], dtype=torch.float64)
-    """
-    chosen = select_scores([score])[0]
-    kind = EVIDENCE[chosen.evidence]
-    check_options(options)
-    if kind.takes != "mask":
-        raise ValueError(f"a threshold makes masks, and {score} scores {kind.takes}: choose it by a score of masks.")
-    rules: dict[str, Any] = {"ties": ties, "empty_reference": empty_reference}
-    if kind.table is CrossTable:
-        patterns = VotePatterns.from_levels(masks, levels, num_levels=num_levels, roi=roi, present=present)
-        return scores_of_cuts(patterns, [score], **rules)[score]
-    parts: dict[str, Any] = {"roi": roi, "present": present, **options}
-    cuts = (kind.make(masks, levels >= cut, **parts) for cut in range(1, num_levels))
-    return torch.stack([_model_scores(evidence, [chosen], **rules)[score] for evidence in cuts], 1)
-
-
-def scores_of_cuts(
-    patterns: VotePatterns, scores: Iterable[str], *, ties: Ties = "average", empty_reference: EmptyReference = "drop"
-) -> Values:
-    """:func:`cut_scores` of counted patterns, for several scores of votes: score name -> ``(B, L - 1)`` float64."""
-    chosen = select_scores(scores)
-    # As many images at a time as fit into a few hundred MB, each cut being an image of its own.
-    parts = patterns.cuts().split(max(1, _MOST_CELLS >> patterns.num_raters))
-    found = [_model_scores(part, chosen, ties=ties, empty_reference=empty_reference) for part in parts]
-    shape = len(patterns), patterns.num_levels - 1
-    return {score.name: torch.cat([values[score.name] for values in found]).view(shape) for score in chosen}
-
-
-def find_best(score: str, thresholds: Sequence[float], means: Sequence[float]) -> int | None:
-    """Where the threshold with the best mean score is, of equals the one nearest to .5; None where all are NaN.
-
-    Example:
-        >>> find_best("iou", [0.1, 0.4, 0.7], [0.6, 0.8, 0.8])
-        1
-    """
-    gains = [gain(score, mean) for mean in means if not math.isnan(mean)]
-    known = [i for i, mean in enumerate(means) if not math.isnan(mean)]
-    best = [i for i, value in zip(known, gains, strict=True) if value >= max(gains) - _TINY]
-    return min(best, key=lambda i: abs(thresholds[i] - 0.5), default=None)
-
-
-def _model_scores(
-    evidence: Evidence, scores: Iterable[Score], *, ties: Ties, empty_reference: EmptyReference
-) -> Values:
-    """The prediction's scores of each image, ``(B,)``."""
-    tables = [evidence.tables(reading) for reading in readings(ties)]
-    return {score.name: fold_scores(tables, "model", score, empty_reference).nanmean(1) for score in scores}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from irrbench._counting.masks import as_bits
+from irrbench._results import ImagesResult
 from irrbench.agreement import ALL_MARKED, EMPTY_ROI, FEW_RATERS, NOTHING_MARKED, first_reasons
 from irrbench.folds import pattern_bits
 from irrbench.patterns import VotePatterns
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[Any]
 
@@ -28,8 +32,8 @@ _SMALLEST = 1e-300  # stands for a chance of 0
 _LARGEST_LOG_ODDS = 690.0  # beyond, a chance is 0 or 1
 
 
-@dataclass(frozen=True)
-class StapleFit:
+@dataclass(frozen=True, repr=False)
+class StapleFit(ImagesResult):
     """What :func:`staple` estimates, image by image, in float64 on the CPU.
 
     Attributes:
@@ -50,6 +54,18 @@ class StapleFit:
     iterations: Tensor
     converged: Tensor
     reason: tuple[str, ...]
+
+    def summary_frame(self) -> pd.DataFrame:
+        """Each rater's means over images."""
+        import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
+
+        rates = {"sensitivity": self.sensitivity, "specificity": self.specificity}
+        means = {name: x.nanmean(0).numpy() for name, x in rates.items()}
+        return pd.DataFrame({"rater": range(self.sensitivity.shape[1]), "images": _defined(self.sensitivity), **means})
+
+
+def _defined(values: Tensor) -> Array:
+    return values.isfinite().sum(0).numpy()
 
 
 def staple(

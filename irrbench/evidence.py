@@ -80,6 +80,7 @@ class EvidenceKind:
         return self.from_masks(masks, preds=preds, **{k: v for k, v in arguments.items() if k in known})
 
 
+REFERENCES = ("floor", "blank", "ceiling", "ceiling_of_two", "majority", "upper")  # whom a model is compared with
 CANDIDATES = ("floor", "blank", "ceiling", "majority", "model")
 EVIDENCE: dict[str, EvidenceKind] = {
     "patterns": EvidenceKind(VotePatterns.from_masks, CrossTable, excludes_ties=True),
@@ -130,3 +131,8 @@ def unpack_tables(kind: str, fields: Tensor, candidates: Sequence[str] = CANDIDA
     """The tables of one kind of evidence that :func:`pack_tables` made numbers of."""
     of_candidates = fields.permute(1, 2, 0, 3)
     return {name: EVIDENCE[kind].table(*x) for name, x in zip(candidates, of_candidates, strict=True)}
+
+
+def name_column(score: str, candidate: str) -> str:
+    """``iou`` for the model, ``iou_floor``, ... for the references."""
+    return score if candidate == "model" else f"{score}_{candidate}"

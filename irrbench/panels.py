@@ -12,22 +12,29 @@ Axes: ``B`` images, ``R`` raters, ``P`` panels, ``U`` vote patterns that occur.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from irrbench._results import Result, check_names, image_rows
 from irrbench.bounds import fold_scores
 from irrbench.folds import Reading, Ties, by_presence, make_table, mean_of_readings, pattern_bits, readings
 from irrbench.patterns import MIN_RATERS, VotePatterns
 from irrbench.scores import CrossTable, EmptyReference, Score, check_choice, select_scores
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 _MOST_CELLS = 2**21  # of a product's operands at a time
 
 
-@dataclass(frozen=True, eq=False)
-class PanelCurve:
+@dataclass(frozen=True, eq=False, repr=False)
+class PanelCurve(Result):
     """Scores by the number of raters in the panel; NaN where an image has no such panel or none defines the score.
 
     Attributes:
@@ -44,13 +51,40 @@ class PanelCurve:
     rater: Tensor
     floor: Tensor
 
-    def __repr__(self) -> str:
-        """Means over images, one line a panel size."""
-        means = [getattr(self, name).nanmean(0).tolist() for name in ("floor", "rater", "model")]
-        images = self.rater.isfinite().sum(0).tolist()
-        lines = [f"{self.score} on the majority of k raters, means over images", "  k  images  floor  rater  model"]
-        rows = zip(self.k.tolist(), images, *means, strict=True)
-        return "\n".join(lines + [f"{k:3d} {n:7d}  {f:5.3f}  {r:5.3f}  {m:5.3f}" for k, n, f, r, m in rows])
+    @property
+    def heading(self) -> str:
+        """What the score is on."""
+        return f"{self.score} on the majority of k raters, means over images"
+
+    def to_frame(self, image_ids: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row an image and size of the panel; images are numbers from 0 on if they have no names.
+
+        Raises:
+            ValueError: if the names are not one for each image.
+        """
+        num_images = len(self.rater)
+        columns = {name: getattr(self, name).flatten() for name in ("floor", "rater", "model")}
+        names: list[object] = list(range(num_images) if image_ids is None else image_ids)
+        check_names(names, num_images)
+        repeated = [name for name in names for _ in self.k]
+        return image_rows({"k": self.k.repeat(num_images), **columns}, repeated)
+
+    def summary_frame(self) -> pd.DataFrame:
+        """Means over images, one row a size."""
+        import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
+
+        means = {name: getattr(self, name).nanmean(0).numpy() for name in ("floor", "rater", "model")}
+        return pd.DataFrame({"k": self.k.numpy(), "images": self.rater.isfinite().sum(0).numpy(), **means})
+
+    def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw the means over images of floor, rater and model over the size of the panel.
+
+        Args:
+            ax: where to draw; a new figure if not given.
+        """
+        from irrbench.plots.results import draw_panels  # noqa: PLC0415 (imports matplotlib)
+
+        return draw_panels(self.summary_frame(), self.score, ax=ax)
 
 
 def panel_curve(

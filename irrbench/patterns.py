@@ -11,8 +11,9 @@ prediction levels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,8 +21,12 @@ from torch import Tensor
 from irrbench._counting import count_and_digest, count_codes
 from irrbench._counting.levels import count_levels
 from irrbench._counting.masks import advise_on_missing, advise_on_void, as_foreground, as_presence, blank_absent
+from irrbench._results import Result, image_rows
 from irrbench.folds import Reading, cross_tables, make_table, pair_tables, pattern_bits, tied_share
 from irrbench.scores import CrossTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MIN_RATERS = 2
 MAX_RATERS = 16
@@ -31,8 +36,8 @@ _ALONE = (
 )
 
 
-@dataclass(frozen=True)
-class VotePatterns:
+@dataclass(frozen=True, repr=False)
+class VotePatterns(Result):
     """How often each vote pattern occurs, image by image.
 
     Attributes:
@@ -53,6 +58,26 @@ class VotePatterns:
     num_raters: int
     present: Tensor
     digest: Tensor | None = None
+
+    @property
+    def heading(self) -> str:
+        """How many images, raters and prediction levels."""
+        levels = {1: "no prediction", 2: "a prediction"}.get(self.num_levels, f"{self.num_levels} prediction levels")
+        return f"VotePatterns of {len(self)} images by {self.num_raters} raters, with {levels}; pixels"
+
+    def to_frame(self, image_ids: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row an image: ``n_raters``, ``roi_pixels``, and how many pixels ``by_0``, ``by_1``, ... raters marked.
+
+        Args:
+            image_ids: ``B`` names; numbers from 0 on if not given.
+
+        Raises:
+            ValueError: if there is another number of names.
+        """
+        totals = self.totals.cpu()
+        votes = pattern_bits(self.num_raters).sum(1)
+        marked = {f"by_{k}": totals[:, votes == k].sum(1) for k in range(self.num_raters + 1)}
+        return image_rows({"n_raters": self.present.sum(1), "roi_pixels": totals.sum(1), **marked}, image_ids)
 
     @classmethod
     def from_masks(

@@ -13,13 +13,15 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from irrbench._results import Result
 from irrbench.agreement import krippendorff_alpha
 from irrbench.bounds import Bounds
+from irrbench.evidence import REFERENCES, name_column
 from irrbench.panels import scores_without
 from irrbench.patterns import MIN_RATERS, VotePatterns
 from irrbench.scores import DETECTION_SCORES, SCORES, CrossTable, EmptyReference, Score, gain
@@ -28,9 +30,10 @@ from irrbench.stats import clustered_mean, normalized_score
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-REFERENCES = ("floor", "blank", "ceiling", "ceiling_of_two", "majority", "upper")
 NO_PIXEL = "no pixel of any image lies in the ROI"
 
 
@@ -68,6 +71,33 @@ class ScoreSummary:
     label: float = math.nan
     label_gap: float = math.nan
     on_all: float = math.nan
+
+
+class Summary(Result, dict[str, ScoreSummary]):
+    """Each score over all images, by name; prints as a table."""
+
+    heading = "Means over images"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a score."""
+        import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
+
+        return pd.DataFrame([{"score": name, **asdict(score)} for name, score in self.items()])
+
+    def summary_frame(self) -> pd.DataFrame:
+        """Floor, ceiling, model, and where the model is between them."""
+        frame = self.to_frame()
+        return frame[["score", "n_images", "floor", "ceiling", "majority", "upper", "model", "normalized", "reason"]]
+
+    def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw floor, ceiling and model, one row a score.
+
+        Args:
+            ax: where to draw; a new figure if not given.
+        """
+        from irrbench.plots.bands import band_axes  # noqa: PLC0415 (imports matplotlib)
+
+        return band_axes(flatten(self), ax=ax)
 
 
 def bounds_table(
@@ -287,24 +317,19 @@ def fold_columns(table: pd.DataFrame, score: str, candidate: str, *, kind: str =
     return sorted(found, key=lambda column: int(column.removeprefix(stem)))
 
 
-def name_column(score: str, candidate: str) -> str:
-    """``iou`` for the model, ``iou_floor``, ... for the references."""
-    return score if candidate == "model" else f"{score}_{candidate}"
-
-
 def score_names(table: pd.DataFrame) -> list[str]:
     """The scores that a per-image table holds, in its order."""
     return [str(c).removesuffix("_floor") for c in table.columns if str(c).endswith("_floor")]
 
 
-def summarize(table: pd.DataFrame, scores: Sequence[str] | None = None) -> dict[str, ScoreSummary]:
+def summarize(table: pd.DataFrame, scores: Sequence[str] | None = None) -> Summary:
     """Means over images and normalized scores of a per-image table.
 
     Args:
         table: as :func:`bounds_table` gives.
         scores: some of its scores; all if not given.
     """
-    return {score: _summarize_score(table, score) for score in scores or score_names(table)}
+    return Summary({score: _summarize_score(table, score) for score in scores or score_names(table)})
 
 
 def _summarize_score(table: pd.DataFrame, score: str) -> ScoreSummary:

@@ -11,14 +11,14 @@ import irrbench
 
 PACKAGE = Path(irrbench.__file__).parent
 LAYERS = (
-    ("_cache", "_display", "_counting"),
+    ("_cache", "_display", "_results", "_counting"),
     ("scores", "folds", "patterns", "upper"),
     ("geometry",),
     ("mask_evidence", "surfaces", "surfaces_dense", "lesions", "centrelines", "samples", "probabilities"),
     ("evidence",),
-    ("bounds", "panels", "agreement", "consensus"),
-    ("stats", "summary", "icc", "simulate", "cases"),
     ("plots",),
+    ("bounds", "cuts", "panels", "agreement", "consensus"),
+    ("stats", "summary", "icc", "simulate", "cases"),
     ("metrics",),
     ("tracking",),
     ("evaluation",),

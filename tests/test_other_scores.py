@@ -11,9 +11,9 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from irrbench import SegmentationBounds, VotePatterns, segmentation_bounds, summarize
-from irrbench.bounds import cut_scores
 from irrbench.callbacks import CeilingStopping, RaterBoundsMonitor
 from irrbench.config import ConfigError, load_study_config
+from irrbench.cuts import cut_scores
 from irrbench.scores import gain, record
 from irrbench.summary import REFERENCES
 from tests.callbacks.toys import Module, Toy, loader, trainer

@@ -13,8 +13,8 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from irrbench import SegmentationBounds, VotePatterns, mask_bounds, segmentation_bounds
 from irrbench._counting.levels import _count_by_bits, _sum_integers, count_and_sum_levels
-from irrbench.bounds import cut_scores
 from irrbench.callbacks import RaterBoundsMonitor
+from irrbench.cuts import cut_scores
 from irrbench.evaluation import Evaluator
 from irrbench.evidence import EVIDENCE
 from irrbench.plots.style import axis_range, range_key

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from irrbench.bounds import cut_scores
+from irrbench.cuts import cut_scores
 from irrbench.data.dataset import references
 from irrbench.evidence import EVIDENCE
 from irrbench.folds import Ties

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from irrbench import stats
 from irrbench.config import check_interval
+from irrbench.evidence import name_column
 from irrbench.plots import DISPLAY_NAMES
 from irrbench.scores import check_choice, gain
 from irrbench.stats import Floats, IntervalMethod, Ratios
 from irrbench.stats.resampling import Part, divide, rater_part, seed_part, summed_errors
-from irrbench.summary import fold_columns, name_column, score_names
+from irrbench.summary import fold_columns, score_names
 
 Generalize = Literal["images", "raters", "seeds", "all"]
 _Parts = Callable[[Floats], tuple[Floats, Floats]]  # sums over images (., A + 1) to numerators and denominators
@@ -97,7 +98,7 @@ class Candidates:
 
     Attributes:
         names: ``A``, as results call them.
-        roles: ``A``: those of :data:`irrbench.summary.REFERENCES`, blind and model.
+        roles: ``A``: those of :data:`irrbench.evidence.REFERENCES`, blind and model.
         members: ``A`` tuples of places among the ``P`` tables.
         image_ids: ``N``.
         tables: score -> ``(N, P)``, NaN where undefined.

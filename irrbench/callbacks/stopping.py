@@ -12,9 +12,10 @@ import numpy as np
 from irrbench._display import SafeConsole
 from irrbench.callbacks.base import LightningModule, Result, ResultsCallback, Trainer
 from irrbench.callbacks.monitor import RaterBoundsMonitor
+from irrbench.evidence import name_column
 from irrbench.scores import SCORES, base_score, gain, record
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, clustered_mean
-from irrbench.summary import name_column, score_names
+from irrbench.summary import score_names
 
 if TYPE_CHECKING:
     import pandas as pd

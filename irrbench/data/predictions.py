@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from irrbench.bounds import cut_scores, find_best
+from irrbench.cuts import cut_scores, find_best
 from irrbench.data.dataset import references
 from irrbench.data.foreground import Foreground, doubt
 from irrbench.data.formats import extension

@@ -16,6 +16,7 @@ from irrbench.agreement import gwet_ac1, percent_agreement
 from irrbench.evaluation.panels import Panels
 from irrbench.evaluation.sinks import Sink, tell
 from irrbench.evaluation.thresholds import Thresholds
+from irrbench.evidence import name_column
 from irrbench.icc import pixel_icc
 from irrbench.metrics import SegmentationBounds
 from irrbench.metrics.base import NoImagesError
@@ -23,7 +24,7 @@ from irrbench.metrics.inputs import no_volume
 from irrbench.metrics.state import ImageIds, Images
 from irrbench.plots.style import number
 from irrbench.scores import option_text, record
-from irrbench.summary import ScoreSummary, count_missing, name_column, summarize
+from irrbench.summary import ScoreSummary, count_missing, summarize
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from irrbench._display import SafeConsole, hide_secrets, to_csv
 from irrbench.evaluation.sinks import candidate_table
+from irrbench.evidence import REFERENCES
 from irrbench.plots.style import number
 from irrbench.scores import record
-from irrbench.summary import REFERENCES, bounds_digest
+from irrbench.summary import bounds_digest
 from irrbench.tracking import Run, RunAddress, chart_link
 from irrbench.tracking.calls import dataset, describe_dataset
 from irrbench.tracking.reference_runs import name_bounds

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from irrbench._display import hide_secrets, to_csv
-from irrbench.summary import name_column
+from irrbench.evidence import name_column
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,7 @@ def candidate_table(table: pd.DataFrame, candidate: str, scores: Sequence[str]) 
 
     Args:
         table: per-image table, see :func:`irrbench.summary.bounds_table`.
-        candidate: ``"model"``, or one of :data:`irrbench.summary.REFERENCES`.
+        candidate: ``"model"``, or one of :data:`irrbench.evidence.REFERENCES`.
         scores: the main one first.
     """
     columns = {name_column(score, candidate): score for score in scores}

@@ -16,6 +16,7 @@ from torch import Tensor
 from irrbench._counting.masks import as_bits, as_presence
 from irrbench.agreement import ALL_MARKED, EMPTY_ROI, FEW_RATERS, NOTHING_MARKED, first_reasons
 from irrbench.icc._laplace import AreaCriterion, Marks
+from irrbench.icc._results import ICCResult
 from irrbench.icc._solver import Minimum, fit_defined, minimise_batches, select
 from irrbench.icc.pixel import Expect, repeatability
 from irrbench.scores import check_choice
@@ -137,8 +138,8 @@ def _check(masks: Tensor, roi: Tensor | None, cells: int, smoothing: float | Non
         raise ValueError(f"`smoothing` must be a positive number of pixels, or None; found {smoothing}.")
 
 
-@dataclass(frozen=True)
-class AreaICCFit:
+@dataclass(frozen=True, repr=False)
+class AreaICCFit(ICCResult):
     """Intraclass correlation over blocks, image by image.
 
     Attributes:
@@ -251,8 +252,8 @@ def area_icc_from_counts(
     return estimate_area(Marks.gather(marked, total, present), expect=expect)
 
 
-@dataclass(frozen=True)
-class BlockShareICC:
+@dataclass(frozen=True, repr=False)
+class BlockShareICC(ICCResult):
     """Reliability of the share that is marked in a block, image by image.
 
     Attributes:

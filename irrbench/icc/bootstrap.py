@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from irrbench._results import ImagesResult
 from irrbench.icc._laplace import Marks, Votes, count_votes
 from irrbench.icc._quadrature import NODES_OF_RESAMPLES, draw_counts
+from irrbench.icc._results import ICCResult
 from irrbench.icc._solver import select
 from irrbench.icc.area import AreaICCFit, area_icc_from_counts, estimate_area
 from irrbench.icc.pixel import Engine, Expect, PixelICCFit, Scale, estimate, fit, pixel_icc
@@ -56,8 +58,8 @@ def _resampled(reason: Sequence[str], theta: Tensor, resamples: int, icc: Callab
     return samples
 
 
-@dataclass(frozen=True)
-class PixelICCInterval:
+@dataclass(frozen=True, repr=False)
+class PixelICCInterval(ICCResult):
     """Parametric-bootstrap interval of :func:`~irrbench.icc.pixel.pixel_icc`.
 
     Attributes:
@@ -75,8 +77,8 @@ class PixelICCInterval:
     reason: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class PixelICCTest:
+@dataclass(frozen=True, repr=False)
+class PixelICCTest(ImagesResult):
     """Likelihood-ratio test of ``var_pixel = 0``.
 
     Attributes:
@@ -185,8 +187,8 @@ def simulate_votes(theta: Tensor, *, num_raters: int, pixels: int, rng: np.rando
     return Votes(totals.T.contiguous(), marks.T.contiguous())
 
 
-@dataclass(frozen=True)
-class AreaICCInterval:
+@dataclass(frozen=True, repr=False)
+class AreaICCInterval(ICCResult):
     """Parametric-bootstrap interval of :func:`~irrbench.icc.area.area_icc_from_counts`.
 
     Attributes:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from irrbench._counting.masks import as_presence
+from irrbench._results import DataSetResult
 from irrbench.agreement import FEW_RATERS
 from irrbench.icc._reml import ROUNDING, Floats, Moments, fit, residual_share
 from irrbench.icc.bootstrap import check_bootstrap, percentiles
@@ -23,8 +24,8 @@ from irrbench.scores import check_choice
 Resample = Literal["images", "parametric"]
 
 
-@dataclass(frozen=True)
-class ExtentICCFit:
+@dataclass(frozen=True, repr=False)
+class ExtentICCFit(DataSetResult):
     """Intraclass correlation of extents, one number a data set.
 
     Attributes:
@@ -48,8 +49,8 @@ class ExtentICCFit:
     reason: str
 
 
-@dataclass(frozen=True)
-class ExtentICCInterval:
+@dataclass(frozen=True, repr=False)
+class ExtentICCInterval(DataSetResult):
     """Bootstrap interval of :func:`extent_icc`.
 
     Attributes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from irrbench._results import DataSetResult
 from irrbench.agreement import ALL_MARKED, NOTHING_MARKED
 from irrbench.icc._joint import JointCriterion, LaplacePixels, QuadraturePixels
 from irrbench.icc._laplace import count_votes
@@ -16,8 +17,8 @@ from irrbench.patterns import VotePatterns
 from irrbench.scores import check_choice
 
 
-@dataclass(frozen=True)
-class JointICC:
+@dataclass(frozen=True, repr=False)
+class JointICC(DataSetResult):
     """Variances of one logistic model over all images, and their shares.
 
     Attributes:

@@ -12,6 +12,7 @@ from torch import Tensor
 from irrbench.agreement import ALL_MARKED, EMPTY_ROI, FEW_RATERS, NOTHING_MARKED
 from irrbench.icc._laplace import LaplaceCriterion, Votes
 from irrbench.icc._quadrature import NODES, QuadratureCriterion
+from irrbench.icc._results import ICCResult
 from irrbench.icc._solver import Criterion, Minimum, fit_defined, minimise_batches, select
 from irrbench.patterns import VotePatterns
 from irrbench.scores import check_choice
@@ -70,8 +71,8 @@ def repeatability(
     return group / (total + residual)
 
 
-@dataclass(frozen=True)
-class PixelICCFit:
+@dataclass(frozen=True, repr=False)
+class PixelICCFit(ICCResult):
     """Intraclass correlation at pixel level, image by image.
 
     Attributes:

@@ -8,10 +8,17 @@ Source: Shrout & Fleiss 1979, doi 10.1037/0033-2909.86.2.420; McGraw & Wong 1996
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from irrbench._results import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 class ICCForm(NamedTuple):
@@ -34,6 +41,33 @@ class ICCForm(NamedTuple):
     p: float
 
 
+class ICCForms(Result, dict[str, ICCForm]):
+    """The six forms by name; prints as a table."""
+
+    heading = "Intraclass correlations (Shrout and Fleiss)"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a form."""
+        import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
+
+        rows = ({"form": name, **form._asdict()} for name, form in self.items())
+        return pd.DataFrame([{k: v for k, v in row.items() if k != "df"} | _degrees(row["df"]) for row in rows])
+
+    def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw each form with its interval.
+
+        Args:
+            ax: where to draw; a new figure if not given.
+        """
+        from irrbench.plots.results import draw_named  # noqa: PLC0415 (imports matplotlib)
+
+        return draw_named({name: (form.value, form.low, form.high) for name, form in self.items()}, label="ICC", ax=ax)
+
+
+def _degrees(df: tuple[int, int]) -> dict[str, int]:
+    return dict(zip(("df1", "df2"), df, strict=True))
+
+
 class _Squares(NamedTuple):
     """Mean squares between targets, raters, of the residual, and within targets."""
 
@@ -43,7 +77,7 @@ class _Squares(NamedTuple):
     within: float
 
 
-def shrout_fleiss(ratings: ArrayLike, *, level: float = 0.95) -> dict[str, ICCForm]:
+def shrout_fleiss(ratings: ArrayLike, *, level: float = 0.95) -> ICCForms:
     """The forms ``ICC(1,1)``, ``ICC(2,1)``, ``ICC(3,1)`` of one rating and ``ICC(1,k)`` .. of the raters' mean.
 
     The first digit is the design: 1, other raters for each target; 2, the same raters, taken as a sample of raters
@@ -83,7 +117,7 @@ def shrout_fleiss(ratings: ArrayLike, *, level: float = 0.95) -> dict[str, ICCFo
         "3": _one_way(squares.targets, squares.residual, (n - 1, (n - 1) * (k - 1)), k, level),
     }
     mean = {f"ICC({form},k)": _of_mean(one, k) for form, one in single.items()}
-    return {**{f"ICC({form},1)": one for form, one in single.items()}, **mean}
+    return ICCForms({**{f"ICC({form},1)": one for form, one in single.items()}, **mean})
 
 
 def _mean_squares(y: NDArray[np.float64]) -> _Squares:

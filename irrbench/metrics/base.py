@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -78,13 +80,27 @@ class ImagesMetric(Metric):
         self.add_state("void", default=torch.tensor(void), dist_reduce_fx="max")
         self._seed()
 
+    def extra_repr(self) -> str:
+        """The options that are not the defaults, for ``repr``."""
+        parameters = inspect.signature(self._described()).parameters.values()
+        given = {p.name: (self._option(p.name), p.default) for p in parameters if p.kind is not p.VAR_KEYWORD}
+        return ", ".join(f"{name}={value!r}" for name, (value, default) in given.items() if value != default)
+
+    def _described(self) -> type[ImagesMetric]:
+        """The class whose options are shown."""
+        return type(self)
+
+    def _option(self, name: str) -> object:
+        """What an option of the constructor is."""
+        return getattr(self, name)
+
     def per_image(self) -> pd.DataFrame:
         """The table behind the result, one row an image.
 
         In several processes every one must call it, and every one gets all images.
 
         Raises:
-            ValueError: for what ``compute`` refuses.
+            ValueError: if no image has come, and for what ``compute`` refuses.
         """
         with self._all_processes():
             return self._table()
@@ -149,8 +165,15 @@ class ImagesMetric(Metric):
 
         tables = list(self._tables())
         if not tables:
-            raise NoImagesError("No image has come yet: call `update` before `compute`.")
+            raise NoImagesError("No image has come yet: call `update` first.")
         return pd.concat(tables, ignore_index=True)
+
+    def _table_if_any(self) -> pd.DataFrame | None:
+        """The table; None before the first image, where torchmetrics warns and a value is NaN."""
+        try:
+            return self._table()
+        except NoImagesError:
+            return None
 
     def _seed(self) -> None:
         # A process that never sees a batch must bring something of the right width and type to the gathering.
@@ -212,7 +235,10 @@ class ImagesMetric(Metric):
         if is_text and digests.device.type != "cpu" and len(set(image_id)) == len(image_id):
             return  # nothing to wait for
         fresh: dict[str, int] = {}  # a batch that is refused leaves nothing
-        for name, digest in zip(image_names(image_id), digests.tolist(), strict=True):
+        names = image_names(image_id)
+        if len(set(names)) < len(names):
+            _tell_of_repeats()
+        for name, digest in zip(names, digests.tolist(), strict=True):
             if fresh.setdefault(name, self._digests.get(name, digest)) != digest:
                 raise came_again(name)
         self._digests |= fresh
@@ -231,6 +257,21 @@ class ImagesMetric(Metric):
         return self.sync_context(
             dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
         )
+
+
+@cache
+def _tell_of_repeats() -> None:
+    """Say once that copies of an image count once: a bootstrap must not do so."""
+    logger.warning(
+        "An image id comes twice in one batch: the image counts once. If the batch was resampled, as torchmetrics' "
+        "BootStrapper does, leave `image_id` out, as its copies must count."
+    )
+
+
+def no_values(keys: Iterable[str]) -> dict[str, Tensor]:
+    """What a metric of several numbers computes before the first image: NaN, and ``n_images`` 0."""
+    values = dict.fromkeys(keys, torch.nan) | {"n_images": 0.0}
+    return {key: torch.tensor(value, dtype=torch.float64) for key, value in values.items()}
 
 
 def num_processes() -> int:
@@ -317,7 +358,7 @@ def image_frame(
 class RatersMetric(ImagesMetric):
     """A metric that judges the raters, with or without a model.
 
-    In a ``MetricCollection`` with a model's metrics pass all arguments by name: each takes its own.
+    ``update`` takes what a model's metrics take, too, and leaves the predictions out: ``update(preds, masks)``.
 
     Args:
         ignore_index: see :class:`~irrbench.metrics.base.ImagesMetric`.
@@ -328,16 +369,32 @@ class RatersMetric(ImagesMetric):
     column: ClassVar[str]  # of the table: what is averaged
 
     def update(
-        self, masks: Tensor, roi: Tensor | None = None, image_id: ImageIds | None = None, present: Tensor | None = None
+        self,
+        *batch: Any,
+        preds: Tensor | None = None,
+        masks: Tensor | None = None,
+        roi: Tensor | None = None,
+        image_id: ImageIds | None = None,
+        present: Tensor | None = None,
     ) -> None:
         """Take in a batch.
 
         Args:
+            batch: the others by their places, without predictions, ``masks, roi, image_id, present``, or with them,
+                as in a ``MetricCollection`` beside a model's metrics: ``preds, masks, roi, image_id, present``. Masks
+                have at least as many axes as predictions, a region of interest has one less than masks.
+            preds: predictions, which do not count here.
             masks: ``(B, R, *S)``, 0/1 or bool; for label maps integers below ``C``.
             roi: ``(B, *S)``, pixels that count; all if not given.
             image_id: ``B`` strings or integers.
             present: ``(B, R)`` bool, which raters rated which image; all if not given.
+
+        Raises:
+            TypeError: if masks are missing, or an argument is given twice.
+            ValueError: if shapes or values do not belong together.
         """
+        given = _by_name(batch, preds=preds, masks=masks, roi=roi, image_id=image_id, present=present)
+        masks, roi, image_id, present = given["masks"], given["roi"], given["image_id"], given["present"]
         masks, roi, present, _ = self._take_out_void(masks, roi, present)
         self._keep(self._encode(masks, roi, image_id, present), masks, image_id)
 
@@ -345,13 +402,31 @@ class RatersMetric(ImagesMetric):
         """Mean over the images of all processes that have a value; a float64 scalar, NaN where none has.
 
         Raises:
-            ValueError: if no image has come, the number of raters changes, or an id comes again with other masks.
+            ValueError: if the number of raters changes, or an id comes again with other masks.
         """
-        return torch.tensor(self._table()[self.column].mean(), dtype=torch.float64)
+        table = self._table_if_any()
+        return torch.tensor(torch.nan if table is None else table[self.column].mean(), dtype=torch.float64)
 
     @abstractmethod
     def _encode(self, masks: Tensor, roi: Tensor | None, image_id: ImageIds | None, present: Tensor) -> Rows:
         """Rows of a batch."""
+
+
+def _by_name(batch: Sequence[Any], **named: Any) -> dict[str, Any]:
+    """The arguments of :meth:`RatersMetric.update` by name, wherever they were given."""
+    places = ["masks", "roi", "image_id", "present"]
+    first, second = (*batch[:2], None, None)[:2]
+    if isinstance(first, Tensor) and isinstance(second, Tensor) and second.ndim >= first.ndim and second.shape[1] > 1:
+        places.insert(0, "preds")
+    if len(batch) > len(places):
+        raise TypeError(f"`update` takes {', '.join(places)}; found {len(batch)} arguments.")
+    by_place = dict(zip(places, batch, strict=False))
+    if twice := [name for name in by_place if named[name] is not None]:
+        raise TypeError(f"`{twice[0]}` was given twice: by its place and by its name.")
+    given = named | by_place
+    if given["masks"] is None:
+        raise TypeError("`update` needs `masks`, (B, R, *S).")
+    return given
 
 
 class RaterPatternsMetric(RatersMetric, PatternsMetric):

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from irrbench._counting.digest import mixed
 from irrbench.bounds import check_rules, option_rules, segmentation_bounds
+from irrbench.evidence import REFERENCES, name_column
 from irrbench.folds import Ties
 from irrbench.geometry import LESION_IOU, TOLERANCE, check_share, check_spacing, check_tolerance
-from irrbench.metrics.base import PatternsMetric
+from irrbench.metrics.base import PatternsMetric, no_values
 from irrbench.metrics.inputs import (
     check_sample_shape,
     drop_channel,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from irrbench.metrics.value import BoundsValue
 
 logger = logging.getLogger(__name__)
+PARTS = ("model", *REFERENCES, "normalized", "n_images")  # what is computed of each score
 _MOST_CHANNELS = 32  # that an axis of the masks may have and be taken for one of classes
 
 
@@ -84,7 +86,7 @@ class SegmentationBounds(PatternsMetric):
         kwargs: of ``torchmetrics.Metric``.
 
     Computes a dict of float64 scalars: for each score ``s`` the means over images ``s`` (model), ``s_floor``,
-    ``s_ceiling`` and those of the other references (:data:`irrbench.summary.REFERENCES`), the ratio ``s_normalized``
+    ``s_ceiling`` and those of the other references (:data:`irrbench.evidence.REFERENCES`), the ratio ``s_normalized``
     (NaN where it means nothing), ``s_n_images`` (images on which it is defined), and ``n_images``. With several classes
     also ``s_class1``, ... (``s_liver``, ... by ``class_names``) each with its bounds. ``per_image()`` gives the table
     behind the means, see :func:`irrbench.summary.bounds_table`.
@@ -158,6 +160,7 @@ class SegmentationBounds(PatternsMetric):
                 "Leave out such scores, or score whole images."
             )
         check_class_names(class_names, num_classes)
+        self.include_background, self._class_names = include_background, class_names
         # The classes that are scored; the background comes first.
         self._scored = range(0 if include_background or num_classes is None else 1, num_classes or 1)
         self.class_names = None if class_names is None else tuple(class_names[c] for c in self._scored)
@@ -178,6 +181,10 @@ class SegmentationBounds(PatternsMetric):
         """Names of the scored classes, as in the keys; none of binary masks."""
         numbers = tuple(f"class{c}" for c in self._scored) if len(self._scored) > 1 else ()
         return numbers if self.class_names is None else self.class_names
+
+    def _option(self, name: str) -> object:
+        own = {"scores": self.scores, "class_names": self._class_names, **self.options}
+        return own[name] if name in own else super()._option(name)
 
     @property
     def takes(self) -> set[str]:
@@ -379,8 +386,12 @@ class SegmentationBounds(PatternsMetric):
         return unusable | outside
 
     def compute(self) -> dict[str, Tensor]:
-        """The means over all images of all processes."""
-        table = self._table()
+        """The means over all images of all processes; before the first one NaN, with torchmetrics' warning."""
+        table = self._table_if_any()
+        if table is None:
+            names = [score + name for score in self.scores for name in ("", *(f"_{c}" for c in self.scored_names))]
+            values = no_values(name_column(name, part) for name in names for part in PARTS)
+            return values | {key: x.new_zeros(()) for key, x in values.items() if key.endswith("n_images")}
         flat: Mapping[str, float] = flatten(summarize(table)) | {"n_images": len(table)}
         return {key: torch.tensor(value, dtype=torch.float64) for key, value in flat.items()}
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from irrbench._counting.levels import count_and_sum_levels
 from irrbench._counting.masks import as_foreground
-from irrbench.bounds import check_rules, find_best, scores_of_cuts, segmentation_bounds
+from irrbench.bounds import check_rules, segmentation_bounds
+from irrbench.cuts import find_best, scores_of_cuts
 from irrbench.folds import Ties, pattern_bits
-from irrbench.metrics.base import PatternsMetric, image_frame
+from irrbench.metrics.base import PatternsMetric, image_frame, no_values
 from irrbench.metrics.inputs import drop_channel, extremes, to_probabilities
 from irrbench.metrics.state import ImageIds, encode
 from irrbench.patterns import VotePatterns, check_probabilities, check_shapes, require_tensors
@@ -157,7 +158,10 @@ class ProbabilityLevels(PatternsMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """The best threshold of all images of all processes, and the scores there."""
-        table, score = self._table(), self.scores[0]
+        table, score = self._table_if_any(), self.scores[0]
+        if table is None:
+            keys = ("best_threshold", "at_best_threshold", "floor", "ceiling")
+            return no_values([f"{score}_{key}" for key in keys])
         curve = self._curve(table)
         best = best_of(curve, score)
         flat = {f"{score}_best_threshold": best.threshold, f"{score}_at_best_threshold": best.value}

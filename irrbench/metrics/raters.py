@@ -153,9 +153,11 @@ class ExtentICC(RaterPatternsMetric):
         """The ICC of the images of all processes; a float64 scalar, NaN where undefined.
 
         Raises:
-            ValueError: if no image has come, the number of raters changes, or an id comes again with other masks.
+            ValueError: if the number of raters changes, or an id comes again with other masks.
         """
-        table = self._table()
+        table = self._table_if_any()
+        if table is None:
+            return torch.tensor(torch.nan, dtype=torch.float64)
         marked = table.filter(regex=r"^marked_\d+$").to_numpy()
         return extent_icc(marked, table["roi_pixels"].to_numpy()).icc
 

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from irrbench.evidence import name_column
 from irrbench.metrics.base import ImagesMetric
-from irrbench.metrics.bounds import SegmentationBounds
-from irrbench.scores import SCORES
-from irrbench.summary import REFERENCES, name_column
+from irrbench.metrics.bounds import PARTS, SegmentationBounds
+from irrbench.scores import DEFAULT_SCORES, SCORES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_PARTS = ("model", *REFERENCES, "normalized", "n_images")  # what is computed of each score
 
 
 class BoundsValue(SegmentationBounds):
@@ -35,11 +33,11 @@ class BoundsValue(SegmentationBounds):
     def __init__(self, bounds: SegmentationBounds, key: str) -> None:
         parts = {"n_images": (bounds.scores[0], "n_images")}
         classes = ["", *(f"_{name}" for name in bounds.scored_names)]
-        for score, name, part in itertools.product(bounds.scores, classes, _PARTS):
+        for score, name, part in itertools.product(bounds.scores, classes, PARTS):
             parts[name_column(score + name, part)] = (score, part)
         if key not in parts:
             names = [score + name for score in bounds.scores for name in classes]
-            ends = ", ".join(f"_{part}" for part in _PARTS[1:])
+            ends = ", ".join(f"_{part}" for part in PARTS[1:])
             raise ValueError(
                 f"`key` must be n_images, or one of {', '.join(names)}, alone or followed by one of {ends}; "
                 f"found {key!r}. Other scores: name them in `scores`."
@@ -57,6 +55,16 @@ class BoundsValue(SegmentationBounds):
         if self._part == "n_images":
             return None
         return self._part == "normalized" or SCORES[self.scores[0]].higher_is_better
+
+    def extra_repr(self) -> str:
+        """The key, and the options that are not the defaults."""
+        return ", ".join(filter(None, [repr(self.key), super().extra_repr()]))
+
+    def _described(self) -> type[ImagesMetric]:
+        return SegmentationBounds
+
+    def _option(self, name: str) -> object:
+        return DEFAULT_SCORES if name == "scores" else super()._option(name)  # the key says which
 
     def compute(self) -> Tensor:  # type: ignore[override]
         """The number over all images of all processes."""

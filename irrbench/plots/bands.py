@@ -10,8 +10,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
+from irrbench.evidence import REFERENCES
 from irrbench.plots.style import Colours
-from irrbench.summary import REFERENCES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
+from irrbench._results import Result
 from irrbench.agreement import prevalence
 from irrbench.config import StudyOptions
 from irrbench.data.dataset import check_spacings
@@ -62,8 +63,8 @@ _FILES = {
 }
 
 
-@dataclass(frozen=True)
-class Study:
+@dataclass(frozen=True, repr=False)
+class Study(Result):
     """The result of a study: what is known about the raters of a data set.
 
     Attributes:
@@ -111,6 +112,20 @@ class Study:
     per_image: pd.DataFrame
     excluded: pd.DataFrame
     reasons: pd.DataFrame
+
+    @property
+    def heading(self) -> str:
+        """How many images and raters."""
+        left_out = f", {len(self.excluded)} left out" if len(self.excluded) else ""
+        return f"Study of {len(self.raters)} raters on {self.n_images} images{left_out}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Each measure over images, as in ``measures.csv``; the other tables are in :attr:`tables`."""
+        return self.summary
+
+    def summary_frame(self) -> pd.DataFrame:
+        """The measures' means with their intervals."""
+        return self.summary[["measure", "n", "mean", "sd", "low", "high"]]
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:

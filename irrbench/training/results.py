@@ -22,7 +22,7 @@ import numpy as np
 from irrbench._display import printable
 from irrbench._files import open_regular, read_frame
 from irrbench.config import ConfigError
-from irrbench.summary import name_column
+from irrbench.evidence import name_column
 
 if TYPE_CHECKING:
     import pandas as pd

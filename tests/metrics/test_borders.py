@@ -10,8 +10,8 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from torchmetrics import MetricCollection
 
 from irrbench import SegmentationBounds, VotePatterns, mask_bounds, segmentation_bounds
-from irrbench.bounds import cut_scores
 from irrbench.callbacks import RaterBoundsMonitor
+from irrbench.cuts import cut_scores
 from irrbench.evaluation import Evaluator
 from tests.callbacks.toys import Module, Toy, loader, trainer
 

@@ -240,3 +240,11 @@ def test_without_a_rater_all_measures_are_means_over_the_same_images():
         "ben": [11],
         "cem": [11],
     }
+
+
+def test_a_study_prints_as_the_table_of_its_measures(found):
+    lines = repr(found).splitlines()
+    assert lines[0].startswith(f"Study of {len(found.raters)} raters on {found.n_images} images")
+    assert lines[1].split() == ["measure", "n", "mean", "sd", "low", "high"]
+    assert found.to_frame().equals(found.tables["measures"])
+    assert found._repr_html_().count("<tr") <= 12
