@@ -124,12 +124,14 @@ class Files:
         return path.relative_to(self.root).as_posix()
 
     def nothing(self, layout: str, url: str) -> DataError:
-        """The error where no file has the name that a layout expects."""
+        """The error where the files make no image with masks of the layout."""
         names = list(self.paths)
         shown = f" ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})" if names else ""
         archives = [name for name in names if name.lower().endswith(_ARCHIVES)]
         remedy = f"unpack {archives[0]} and give its folder" if archives else f"give the folder of the download ({url})"
-        return DataError([Problem(str(self.root), f"{len(names)} files, none so named{shown}", layout, remedy)])
+        return DataError(
+            [Problem(str(self.root), f"no image with masks among {len(names)} files{shown}", layout, remedy)]
+        )
 
 
 def pack(marks: Marks) -> Packed:

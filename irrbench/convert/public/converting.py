@@ -77,7 +77,8 @@ def convert_public(
     module, _, function = about.reader.partition(".")
     listing: Listing = getattr(import_module(f"irrbench.convert.public.{module}"), function)(files, asked)
     if not listing.cases and not listing.problems:
-        raise files.nothing(about.layout, about.url)
+        chosen = f" (target {asked.target})" if len(about.targets) > 1 else ""
+        raise files.nothing(f"{about.layout}{chosen}", about.url)
     drawn, problems = _read_masks(listing.cases, progress=progress)
     kept, alone = _keep(drawn, singles=about.keeps_singles)
     kept, split_notes = _with_validation(kept, {case.covariates.get("split") for case in listing.cases})
@@ -93,7 +94,7 @@ def convert_public(
 
 
 def _asked(name: str, about: PublicSet, target: str | None, options: Mapping[str, Any], *, progress: bool) -> Asked:
-    given = {key: value for key, value in options.items() if value not in (None, False)}
+    given = {key: value for key, value in options.items() if value is not None and value is not False}
     for key in given:
         if key not in OPTIONS or key not in about.options:
             expected = ", ".join(about.options) or "no options"

@@ -31,9 +31,15 @@ def read_drive(files: Files, asked: Asked) -> Listing:  # noqa: ARG001 (one ques
         )
         for (number, split), image in images.items()
     ]
-    lacking = [case for case in cases if case.roi is None]
-    notes = (f"{len(lacking)} images have no field of view (mask/): all their pixels count",) if lacking else ()
-    return Listing(cases, problems, notes)
+    if not fields:
+        return Listing(cases, problems, ("no fields of view (mask/) are there: all pixels count",))
+    expected = "one, as other images have"
+    problems += [
+        Problem(case.name, "no field of view", expected, f"add mask/{case.name}_mask.gif, or remove all of mask/")
+        for case in cases
+        if case.roi is None
+    ]
+    return Listing([case for case in cases if case.roi is not None], problems)
 
 
 def read_chase(files: Files, asked: Asked) -> Listing:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from irrbench.convert.public.cases import Asked, Case, Files, Listing, pack
 from irrbench.convert.writing import attempt
 from irrbench.data.io import in_threads, read_header, read_values
-from irrbench.data.readers import Affine, Mask, Problem, ReadError, check_shape, size_text
-from irrbench.data.values import Marks, Rule, read_marks
+from irrbench.data.readers import Affine, Mask, Problem, ReadError, check_shape
+from irrbench.data.values import Facts, Marks, Rule, read_marks
 from irrbench.data.volumes import axes_of
 
 ABDOMEN = (-160.0, 240.0)  # Hounsfield units that become black and white
@@ -30,7 +30,9 @@ _SPLITS = {"train": "train", "valid": "val", "test": "test"}
 _PEOPLE = 3  # of KiTS21
 _SEQUENCES = 8
 _ORDER = {"S": 0, "I": 0, "A": 1, "P": 1, "L": 2, "R": 2}
+_AT_ONCE = 4  # cases whose masks are in memory
 _lock = threading.Lock()  # one volume is read once, whichever threads want its slices
+_Volume = tuple[NDArray[Any], Affine | None]
 
 
 class _Source(NamedTuple):
@@ -113,47 +115,62 @@ def read_kits21(files: Files, asked: Asked) -> Listing:
 
 
 def _listing(sources: Sequence[_Source], files: Files, asked: Asked, problems: list[Problem]) -> Listing:
-    read = partial(_cases_of, asked)
-    made = in_threads(
-        lambda source: attempt(files.name(source.image), partial(read, source)),
-        sources,
-        label="reading volumes",
-        progress=asked.progress,
-    )
-    cases = []
-    for result in made:
+    volume, few = lru_cache(maxsize=2)(_volume), threading.BoundedSemaphore(_AT_ONCE)
+
+    def read(source: _Source) -> tuple[list[Case], list[Problem]] | Problem:
+        with few:
+            return attempt(files.name(source.image), partial(_cases_of, asked, source, volume))
+
+    cases, unmarked = [], 0
+    for result in in_threads(read, sources, label="reading volumes", progress=asked.progress):
         if isinstance(result, Problem):
             problems.append(result)
-        else:
-            cases += result
-    unmarked = sum(result == [] for result in made)
+            continue
+        cases += result[0]
+        problems += result[1]
+        unmarked += result == ([], [])
     notes = (f"{unmarked} volumes on which nobody marked anything are left out",) * bool(unmarked)
     return Listing(cases, problems, notes)
 
 
-def _cases_of(asked: Asked, source: _Source) -> list[Case]:
-    """The one slice of a case, or those that are cut of its volume: the one marked most, or all that anybody marked."""
-    header, first = read_header(source.image), read_header(next(iter(source.masks.values()))[0])
-    axis = _sequence_axis(header.shape[1:], first.shape[1:])
-    affine = None if axis is not None and axis < len(header.shape) - 2 else header.affine
-    masks = {rater: _union(paths, affine) for rater, paths in source.masks.items()}
-    shape = first.shape[1:]
-    for rater, mask in masks.items():
-        check_shape(mask.marked.shape, shape, "download it again", name=f"{rater}: ")
-    if len(_long(shape)) <= 2:
-        drawn = {rater: (pack(_slice(mask, affine, None)),) for rater, mask in masks.items()}
-        image = partial(_single_image, source.image, affine, axis, asked.sequence)
-        return [Case(source.name, image, drawn, source.covariates)]
-    depth = _axes(affine, shape)[0]
-    areas = sum(np.count_nonzero(mask.marked, axis=tuple({0, 1, 2} - {depth})) for mask in masks.values())
-    places = np.flatnonzero(areas) if asked.every_slice else [int(np.argmax(areas))] * int(np.any(areas))
-    cases = []
-    for place in map(int, places):
+def _cases_of(asked: Asked, source: _Source, volume: Callable[[Path], _Volume]) -> tuple[list[Case], list[Problem]]:
+    """The one slice of a case, or those that are cut of its volume, and what is wrong with single masks.
+
+    Of a volume that is the slice marked most, or each that anybody marked.
+    """
+    header = read_header(source.image)
+    axis = _sequence_axis(header.shape[1:], source)
+    shape = header.shape[1:] if axis is None else _without(header.shape[1:], axis)
+    affine = None if axis is not None and axis < len(shape) else header.affine
+    read = {
+        rater: attempt(f"{source.name} by {rater}", partial(_union, paths, affine, shape))
+        for rater, paths in source.masks.items()
+    }
+    problems = [made for made in read.values() if isinstance(made, Problem)]
+    masks = {rater: made for rater, made in read.items() if not isinstance(made, Problem)}
+
+    def case(name: str, place: int | None, image: Callable[[], NDArray[Any]], more: Mapping[str, object]) -> Case:
         drawn = {rater: (pack(_slice(mask, affine, place)),) for rater, mask in masks.items()}
-        image = partial(_slice_image, source.image, shape, place, asked.window or ABDOMEN)
+        return Case(name, image, drawn, {**source.covariates, **more})
+
+    if len(_long(shape)) <= 2:
+        image = partial(_single_image, source.image, affine, axis, asked.sequence)
+        return [case(source.name, None, image, {})] if masks else [], problems
+    cases = []
+    for place in _places(list(masks.values()), _axes(affine, shape)[0], every=asked.every_slice):
+        image = partial(_slice_image, volume, source.image, place, asked.window or ABDOMEN)
         name = f"{source.name}-{place:04d}" if asked.every_slice else source.name
-        cases.append(Case(name, image, drawn, {**source.covariates, "slice": place}))
-    return cases
+        cases.append(case(name, place, image, {"slice": place}))
+    return cases, problems
+
+
+def _places(masks: Sequence[Marks], axis: int, *, every: bool) -> list[int]:
+    """The slices across an axis that any of the masks marks, or the one that all together mark most."""
+    if not masks:
+        return []
+    areas = np.sum([np.count_nonzero(mask.marked, axis=tuple({0, 1, 2} - {axis})) for mask in masks], axis=0)
+    marked: list[int] = np.flatnonzero(areas).tolist()
+    return marked if every else [int(np.argmax(areas))] * bool(marked)
 
 
 def _long(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -161,37 +178,35 @@ def _long(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size > 1)
 
 
-def _sequence_axis(image: tuple[int, ...], mask: tuple[int, ...]) -> int | None:
-    """The axis that an image has and its masks have not; None where they have the same.
+def _sequence_axis(image: tuple[int, ...], source: _Source) -> int | None:
+    """The axis that an image has and its masks have not; None where they have the same, or nothing fits.
 
     An affine says nothing of the axes where that of sequences is before them.
+    """
+    for paths in source.masks.values():
+        header = attempt(source.name, partial(read_header, paths[0]))
+        if isinstance(header, Problem) or _long(image) == _long(header.shape[1:]):
+            continue
+        mask = _long(header.shape[1:])
+        axes = [axis for axis, size in enumerate(image) if size > 1 and _long(_without(image, axis)) == mask]
+        if len(axes) == 1 and image[axes[0]] <= _SEQUENCES:
+            return axes[0]
+    return None
+
+
+def _union(paths: Sequence[Path], like: Affine | None, shape: tuple[int, ...]) -> Marks:
+    """What any of the files marks, and the values of all of them.
 
     Raises:
-        ReadError: they differ in another way, or in more.
+        ReadError: one that cannot be read, or has another size than its image.
     """
-    if _long(image) == _long(mask):
-        return None
-    axes = [axis for axis, size in enumerate(image) if size > 1 and _long(_without(image, axis)) == _long(mask)]
-    if len(axes) != 1 or image[axes[0]] > _SEQUENCES:
-        expected = f"{size_text(mask)}, the size of its masks, or that and up to {_SEQUENCES} sequences"
-        raise ReadError(f"an image of {size_text(image)}", expected, "download it again")
-    return axes[0]
-
-
-def _union(paths: Sequence[Path], like: Affine | None) -> Marks:
-    """What any of the files marks, and the values of all of them."""
-    total: Marks | None = None
+    marked, values = np.zeros(shape, bool), {0.0}
     for path in paths:
         marks = read_marks(read_values(path, like=like).array, "numbers", Rule())
-        if total is None:
-            total = marks
-            continue
-        check_shape(marks.marked.shape, total.marked.shape, "download it again", name=f"{path.name}: ")
-        values = tuple(sorted({*total.facts.values, *marks.facts.values}))
-        total = Marks(total.marked | marks.marked, None, total.facts._replace(values=values))
-    if total is None:
-        raise ReadError("no mask", "one at least", "download it again")
-    return total
+        check_shape(_long(marks.marked.shape), _long(shape), "download it again", name=f"{path.name}: ")
+        marked |= marks.marked.reshape(shape)
+        values |= set(marks.facts.values)
+    return Marks(marked, None, Facts("numbers", tuple(sorted(values))))
 
 
 def _axes(affine: Affine | None, shape: tuple[int, ...]) -> list[int]:
@@ -245,15 +260,15 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:axis] + shape[axis + 1 :]
 
 
-def _slice_image(path: Path, shape: tuple[int, ...], place: int, window: tuple[float, float]) -> NDArray[np.uint16]:
+def _slice_image(
+    volume: Callable[[Path], _Volume], path: Path, place: int, window: tuple[float, float]
+) -> NDArray[np.uint16]:
     with _lock:
-        values, affine = _volume(path)
-    check_shape(shape, values.shape, "download it again", name="masks of ")
+        values, affine = volume(path)
     return _scaled(_plane(values, affine, place), window)
 
 
-@lru_cache(maxsize=2)
-def _volume(path: Path) -> tuple[NDArray[Any], Affine | None]:
+def _volume(path: Path) -> _Volume:
     stored = read_values(path)
     return stored.array, stored.affine
 

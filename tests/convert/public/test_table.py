@@ -68,6 +68,6 @@ def test_a_wrong_folder_ends_with_code_2_and_says_what_is_expected(tmp_path, mon
     chase(tmp_path / "CHASE")
     assert main(["convert", "stare", "CHASE", "--output", "data"]) == 2
     said = capsys.readouterr().err
-    assert "18 files, none so named (Image_01L.jpg" in said
+    assert "no image with masks among 18 files (Image_01L.jpg" in said
     assert "im0001.ah.ppm" in said
     assert not (tmp_path / "data").exists()

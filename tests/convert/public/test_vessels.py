@@ -35,7 +35,6 @@ def test_drive_keeps_its_split_and_the_training_images_of_one_observer(tmp_path)
     splits = [manifest[name]["split"] for name in sorted(manifest)]
     assert splits.count("test") == 2
     assert splits.count("val") == 2  # every fifth of ten
-    assert manifest["25_training"] | {} == manifest["25_training"]
     assert (manifest["25_training"]["split"], manifest["25_training"]["published_split"]) == ("val", "train")
     text = " ".join(done.notes)
     assert "test: 2 raters on 2 images" in text
@@ -62,6 +61,20 @@ def test_drive_without_manuals_of_the_test_images_says_so(tmp_path):
     assert done.images == 10
     assert any("2 images with no mask left out" in note for note in done.notes)
     assert any("Newer downloads have no manual segmentations" in note for note in done.notes)
+
+
+def test_drive_needs_all_fields_of_view_or_none(tmp_path):
+    drive(tmp_path / "in")
+    masks = sorted((tmp_path / "in").rglob("*_mask.gif"))
+    masks[0].unlink()
+    done = convert_public("drive", tmp_path / "in", tmp_path / "out", progress=False)
+    assert [problem.file for problem in done.left_out] == ["01_test"]
+    assert "add mask/01_test_mask.gif" in done.left_out[0].remedy
+    for path in masks[1:]:
+        path.unlink()
+    done = convert_public("drive", tmp_path / "in", tmp_path / "all", progress=False)
+    assert (done.left_out, done.images) == ((), 12)
+    assert "no fields of view (mask/) are there: all pixels count" in done.notes
 
 
 def chase(root, suffix=".png"):
@@ -158,7 +171,7 @@ def test_two_files_for_one_are_named_and_a_damaged_image_is_left_out(tmp_path):
 def test_an_archive_that_is_not_unpacked_is_named(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "CHASEDB1.zip").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"1 files, none so named .* Remedy: unpack CHASEDB1.zip"):
+    with pytest.raises(DataError, match=r"no image with masks among 1 files .* Remedy: unpack CHASEDB1.zip"):
         convert_public("chase", tmp_path / "in", tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
 

@@ -76,8 +76,30 @@ def test_a_sequence_that_is_not_there_is_a_problem_with_words(tmp_path):
     qubiq(tmp_path / "in", "kidney", image=np.ones((20, 27), np.float32), cases=["case02"])
     qubiq(tmp_path / "in", "kidney", cases=["case03"])
     done = convert_public("qubiq", tmp_path / "in", tmp_path / "out", target="kidney", sequence=5, progress=False)
-    assert sorted(problem.found for problem in done.left_out) == ["an image of 20 x 27", "sequence 5 of 4"]
+    found = {problem.file: problem.found for problem in done.left_out}
+    assert found["case01"] == "sequence 5 of 4"
+    assert "size 20 x 26" in found["case02 by rater1"]
     assert list(rows(tmp_path / "out")) == ["case03"]
+
+
+def test_one_raters_bad_mask_leaves_the_others(tmp_path):
+    made = qubiq(tmp_path / "in", "kidney", cases=["case01", "case02"])
+    folder = next((tmp_path / "in").rglob("case01"))
+    save(folder / "task01_seg01.nii.gz", np.ones((20, 27), np.uint8))
+    (folder.parent / "case02" / "task01_seg02.nii.gz").write_bytes(b"no NIfTI")
+    done = convert_public("qubiq", tmp_path / "in", tmp_path / "out", target="kidney", progress=False)
+    assert {problem.file for problem in done.left_out} == {"case01 by rater1", "case02 by rater2"}
+    bad = {("rater1", "case01"), ("rater2", "case02")}
+    assert same(written(tmp_path / "out"), {key: mask for key, mask in made.items() if key not in bad})
+
+
+def test_an_axis_of_length_one_is_no_sequence(tmp_path):
+    made = qubiq(tmp_path / "in", "prostate", image=np.random.default_rng(0).normal(size=(20, 26, 1)))
+    for path in (tmp_path / "in").rglob("task*"):
+        save(path, np.asarray(nibabel.load(path).dataobj)[..., None])
+    done = convert_public("qubiq", tmp_path / "in", tmp_path / "out", target="prostate-1", progress=False)
+    assert done.left_out == ()
+    assert same(written(tmp_path / "out"), made)
 
 
 KITS_AFFINE = np.array([[0, 0, -0.8, 0], [0, -0.8, 0, 0], [-3, 0, 0, 0], [0, 0, 0, 1]], float)
@@ -157,7 +179,7 @@ def test_a_volume_without_an_affine_and_a_mask_that_lies_elsewhere_are_problems(
     name = "kidney_instance-1_annotation-1.nii.gz"
     save(folder / "case_00001" / "segmentations" / name, np.ones((DEPTH, 20, 26), np.uint8), moved)
     done = convert_public("kits21", tmp_path / "in", tmp_path / "out", target="kidney-and-masses", progress=False)
-    found = {problem.file.split("/")[1]: problem.found for problem in done.left_out}
-    assert "does not say where its axes lie" in found["case_00000"]
-    assert "first voxel" in found["case_00001"]
-    assert done.images == 1
+    found = {problem.file: problem.found for problem in done.left_out}
+    assert "does not say where its axes lie" in found["data/case_00000/imaging.nii.gz"]
+    assert "first voxel" in found["case_00001 by annotation1"]
+    assert done.images == 2
