@@ -122,7 +122,7 @@ def noise_drawing(config: BenchmarkConfig, data: RaterData, place: Path) -> dict
                 noisy.setdefault(noise.label, {})[cell.dose] = spoil(clean, model, found.strength, key, roi) > 0
     drew = zip(train.raters, train.masks(index), train.present(index), strict=True)
     raters = {name: mask for name, mask, is_there in drew if is_there}
-    figure = noise_panels(train.image(index), raters, noisy, clean=clean > 0)
+    figure = noise_panels(train.image(index), raters, noisy, clean=clean > 0, width="single")
     return {"noise": Drawing(figure, *sentences("benchmark.txt", "noise_figure", train.image_ids[index], label))}
 
 

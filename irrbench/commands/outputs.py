@@ -25,7 +25,7 @@ from irrbench.evidence import EVIDENCE
 from irrbench.folds import TIES_IN_WORDS
 from irrbench.plots.style import percent_of
 from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
-from irrbench.report.benchmark import draw_figures
+from irrbench.report.figures import draw_figures
 from irrbench.report.page import Drawing, save_drawings, save_picture
 from irrbench.scores import record, select_scores
 from irrbench.summary import bounds_digest

@@ -79,7 +79,7 @@ class Thresholds:
     def draw(self) -> dict[str, NDArray[np.uint8]]:
         """Pictures ``(H, W, 3)`` by name."""
         from irrbench.plots.curves import reliability_plot, threshold_axes  # noqa: PLC0415 (matplotlib)
-        from irrbench.plots.style import figure_pixels  # noqa: PLC0415
+        from irrbench.plots.files import figure_pixels  # noqa: PLC0415
 
         if self.curve is None or self.reliability is None:
             return {}

@@ -6,11 +6,14 @@ chosen, no global state is left.
 
 from __future__ import annotations
 
-from irrbench.plots.bands import band_axes, band_plot, subgroup_plot
+from irrbench.plots.bands import band_axes, subgroup_plot
 from irrbench.plots.curves import learning_curves, reliability_plot, score_against_agreement, threshold_axes
+from irrbench.plots.files import save_figure
+from irrbench.plots.forest import band_plot
 from irrbench.plots.panels import MODEL_CONTOUR, RATER_COLOURS, agreement_panel, contour_panel, image_panel
 from irrbench.plots.robustness import dose_plot, tolerance_plot
-from irrbench.plots.style import DISPLAY_NAMES, MODEL_COLOURS, ROLE_COLOURS, save_figure
+from irrbench.plots.significance import significance_map
+from irrbench.plots.style import DISPLAY_NAMES, MODEL_COLOURS, ROLE_COLOURS
 
 __all__ = [
     "DISPLAY_NAMES",
@@ -28,6 +31,7 @@ __all__ = [
     "reliability_plot",
     "save_figure",
     "score_against_agreement",
+    "significance_map",
     "subgroup_plot",
     "threshold_axes",
     "tolerance_plot",

@@ -1,17 +1,17 @@
-"""The band between the naive and the average rater, one row per score or subgroup, and the models in it."""
+"""The band between the naive and the average rater: one row per score or per subgroup, and few models in it."""
 
 # ruff: noqa: PLC0415 - matplotlib is loaded when something is drawn
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
 from irrbench.evidence import REFERENCES
-from irrbench.plots.style import Colours
+from irrbench.plots.style import Colours, Width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,11 +26,11 @@ _NOT_SCORES = (
 )
 
 INVERTED = "naive rater as good or better"
-_LANE = 0.17  # inches of height per model
+LANE = 0.17  # inches of height per model
 _HEAD = 0.36  # inches above the band, for the numbers of floor and ceiling
 _NEAR = 0.09  # share of the axis; closer than this, the two numbers would touch
-_DOT_SIZE = 6.5
-_LINES: dict[str, dict[str, Any]] = {
+DOT_SIZE = 6.5
+LINES: dict[str, dict[str, Any]] = {
     role: {"color": style.ROLE_COLOURS[role], "linewidth": width, "linestyle": dashes}
     for role, width, dashes in (
         ("floor", 2.5, "solid"),
@@ -40,7 +40,7 @@ _LINES: dict[str, dict[str, Any]] = {
         ("blind", 1.6, (0, (1, 1))),
     )
 }
-_HATCH: dict[str, Any] = {"facecolor": "white", "edgecolor": "#C4C9CE", "hatch": "////", "linewidth": 0}
+HATCH: dict[str, Any] = {"facecolor": "white", "edgecolor": "#C4C9CE", "hatch": "////", "linewidth": 0}
 
 
 # What a band shows
@@ -70,7 +70,7 @@ class Row(NamedTuple):
     @property
     def height(self) -> float:
         """Inches of the band: a lane for each model."""
-        return _LANE * (max(1, len(self.models)) + 1)
+        return LANE * (max(1, len(self.models)) + 1)
 
 
 def score_columns(frame: pd.DataFrame) -> tuple[str, ...]:
@@ -117,41 +117,11 @@ def row_of_leaderboard(leaderboard: pd.DataFrame, score: str, *, title: str = ""
     need_columns(leaderboard, ("name", "role", score), what="`leaderboard`")
     models = leaderboard[leaderboard["role"] == "model"].set_index("name")
     values = models.reindex(columns=[score, f"{score}_low", f"{score}_high"]).astype(float)
-    bounds = {role: bound(leaderboard, score, role, needed=role in ("floor", "ceiling")) for role in _LINES}
+    bounds = {role: bound(leaderboard, score, role, needed=role in ("floor", "ceiling")) for role in LINES}
     return Row(score, bounds, {str(name): (value, low, high) for name, value, low, high in values.itertuples()}, title)
 
 
 # Drawing
-
-
-def band_plot(
-    leaderboard: pd.DataFrame,
-    *,
-    scores: Iterable[str] | None = None,
-    title: str = "",
-    note: str = "",
-    colours: Colours | None = None,
-    ax: Axes | None = None,
-) -> Figure:
-    """Draw one row per score: the band from floor to ceiling, thin ticks for majority and upper, models as dots.
-
-    Scores of one range share an axis; a score without a limit has one of its own.
-
-    Args:
-        leaderboard: rows ``name``, ``role`` and per score ``s``, optionally ``s_low`` and ``s_high``; NaN is left out.
-            A row with role ``blind`` is a dotted tick.
-        scores: which, from top to bottom; all in the frame by default.
-        title: above the figure.
-        note: a remark under the title, such as "rendered images".
-        colours: colour by model; the palette in the frame's order by default.
-        ax: axes to draw all rows in; by default a new figure.
-
-    Raises:
-        ValueError: if the frame lacks a column or a floor or ceiling row.
-    """
-    scores = score_columns(leaderboard) if scores is None else tuple(scores)
-    rows = [row_of_leaderboard(leaderboard, score) for score in scores]
-    return style.figure_of(_draw_rows(rows, title=title, note=note, colours=colours, ax=ax))
 
 
 def band_axes(values: Mapping[str, Number], *, ax: Axes | None = None) -> tuple[Figure, Axes]:
@@ -173,7 +143,7 @@ def band_axes(values: Mapping[str, Number], *, ax: Axes | None = None) -> tuple[
     rows = []
     for name in (key.removesuffix("_floor") for key in values if key.endswith("_floor")):
         if f"{name}_ceiling" in values:
-            bounds = {role: float(values.get(f"{name}_{role}", math.nan)) for role in _LINES}
+            bounds = {role: float(values.get(f"{name}_{role}", math.nan)) for role in LINES}
             models = {"model": (float(values[name]), math.nan, math.nan)} if name in values else {}
             rows.append(Row(name.rpartition("/")[2], bounds, models))
     if not rows:
@@ -185,7 +155,9 @@ def band_axes(values: Mapping[str, Number], *, ax: Axes | None = None) -> tuple[
     return style.figure_of(axes), axes
 
 
-def subgroup_plot(subgroups: pd.DataFrame, *, score: str, note: str = "", colours: Colours | None = None) -> Figure:
+def subgroup_plot(
+    subgroups: pd.DataFrame, *, score: str, note: str = "", colours: Colours | None = None, width: Width = None
+) -> Figure:
     """Draw one row per subgroup of the images, each with its own floor and ceiling, and how many images it has.
 
     Args:
@@ -193,6 +165,7 @@ def subgroup_plot(subgroups: pd.DataFrame, *, score: str, note: str = "", colour
         score: which column.
         note: a remark above, such as "rendered images".
         colours: colour by model; the palette in the frame's order by default.
+        width: see :func:`band_plot`.
 
     Raises:
         ValueError: if a column is missing, or a subgroup lacks its floor or its ceiling.
@@ -203,31 +176,43 @@ def subgroup_plot(subgroups: pd.DataFrame, *, score: str, note: str = "", colour
         names = (style.shorten(text, width=24) for text in (f"{column}:", str(subgroup)))
         images = int(part["n_images"].iloc[0])
         rows.append(row_of_leaderboard(part, score, title="\n".join([*names, f"({images} images)"])))
-    return style.figure_of(_draw_rows(rows, title=style.axis_label(score), note=note, colours=colours))
+    return style.figure_of(_draw_rows(rows, title=style.axis_label(score), note=note, colours=colours, width=width))
 
 
 def _draw_rows(
-    rows: Sequence[Row], *, title: str = "", note: str = "", colours: Colours | None = None, ax: Axes | None = None
+    rows: Sequence[Row],
+    *,
+    title: str = "",
+    note: str = "",
+    colours: Colours | None = None,
+    width: Width = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw rows from top to bottom with a legend below, in new axes for each range of scores or in one that is given.
 
     Returns:
         The first axes.
     """
+    from matplotlib.lines import Line2D
+
     looks = style.model_styles((name for row in rows for name in row.models), colours)
-    width = style.COMPACT_WIDTH
-    with style.figure_style():
-        handles, labels = _legend(rows, looks)
+    inches = style.layout_width(width, screen=style.COMPACT_WIDTH)
+    with style.figure_style(width):
+        handles, labels = legend_entries(rows)
+        handles += [
+            Line2D([], [], **style.dot(*look, size=DOT_SIZE) | {"linestyle": "solid"}) for look in looks.values()
+        ]
+        labels += style.legend_labels(looks)
         if ax is None:
             panels = [list(part) for _, part in groupby(rows, key=lambda row: style.range_key(row.score))] or [[]]
             depths = [_depth(part) for part in panels]
-            around = style.heading_height(title, note) + style.legend_height(labels, width=width)
+            around = style.heading_height(title, note) + style.legend_height(labels, width=inches)
             height = sum(depths) + 0.4 * len(panels) + around
-            figure, axes = style.new_figure(width, height, rows=len(panels), heights=depths)
+            figure, axes = style.new_figure(inches, height, rows=len(panels), heights=depths)
             style.legend_below(figure, handles, labels)
         else:
             panels, axes = [list(rows)], [ax]
-            ncols = style.legend_columns(labels, width=width)
+            ncols = style.legend_columns(labels, width=inches)
             ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=ncols)
         for axes_of_part, part in zip(axes, panels, strict=True):
             _draw_panel(axes_of_part, part, looks)
@@ -235,18 +220,18 @@ def _draw_rows(
     return axes[0]
 
 
-def _legend(rows: Sequence[Row], looks: Mapping[str, style.ModelStyle]) -> tuple[list[Artist], list[str]]:
+def legend_entries(rows: Sequence[Row]) -> tuple[list[Artist], list[str]]:
+    """Return handles and labels of the bounds that rows have."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    roles = [role for role in _LINES if any(math.isfinite(row.bounds[role]) for row in rows)]
-    handles: list[Artist] = [Line2D([], [], **_LINES[role]) for role in roles]
+    roles = [role for role in LINES if any(math.isfinite(row.bounds[role]) for row in rows)]
+    handles: list[Artist] = [Line2D([], [], **LINES[role]) for role in roles]
     labels = [style.DISPLAY_NAMES[role] for role in roles]
     if any(row.is_inverted for row in rows):
-        handles.append(Patch(**_HATCH))
+        handles.append(Patch(**HATCH))
         labels.append(INVERTED)
-    handles += [Line2D([], [], **style.dot(*look, size=_DOT_SIZE) | {"linestyle": "solid"}) for look in looks.values()]
-    return handles, labels + style.legend_labels(looks)
+    return handles, labels
 
 
 def _depth(rows: Sequence[Row]) -> float:
@@ -262,31 +247,45 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], looks: Mapping[str, style.ModelSt
     for row in rows:
         top, bottom = bottom + _HEAD, bottom + _HEAD + row.height
         middles.append((top + bottom) / 2)
-        _draw_band(ax, row, top=top, bottom=bottom)
+        draw_band(ax, row, top=top, bottom=bottom)
+        write_numbers(ax, row, y=top - 0.05)
         for lane, (name, values) in enumerate(row.models.items(), start=1):
-            style.draw_dot(ax, top + _LANE * lane, *values, look=style.dot(*looks[name], size=_DOT_SIZE))
+            style.draw_dot(ax, top + LANE * lane, *values, look=style.dot(*looks[name], size=DOT_SIZE))
     ax.set_yticks(middles, [row.title or style.axis_label(row.score, separator="\n") for row in rows])
     ax.set_ylim(_depth(rows), 0)
     style.draw_grid(ax, "x")
 
 
-def _draw_band(ax: Axes, row: Row, *, top: float, bottom: float) -> None:
-    """Draw the band, a line for each bound, and over their lines the numbers of floor and ceiling."""
+def draw_band(ax: Axes, row: Row, *, top: float, bottom: float) -> None:
+    """Draw the band from floor to ceiling, and a line for each bound."""
     bounds = {role: value for role, value in row.bounds.items() if math.isfinite(value)}
     for role, value in bounds.items():
-        ax.plot([value, value], [top, bottom], **_LINES[role], solid_capstyle="butt", zorder=2, gid=role)
-    ends = sorted((role for role in ("floor", "ceiling") if role in bounds), key=lambda role: bounds[role])
-    places, sides, shifts = [bounds[role] for role in ends], ["center", "center"], (0.0, 0.0)
-    if len(ends) == 2:
-        look: dict[str, Any] = _HATCH if row.is_inverted else {"facecolor": style.BAND_COLOUR, "linewidth": 0}
-        ax.fill_between(places, top, bottom, **look, zorder=1)
-        left, right = ax.get_xlim()
-        room = _NEAR * (right - left)
-        if places[1] - places[0] < room:
-            # Where floor and ceiling are close, their numbers stand side by side around the middle.
-            places = [min(max(sum(places) / 2, left + room), right - room)] * 2
-            sides, shifts = ["right", "left"], (-2.5, 2.5)
+        ax.plot([value, value], [top, bottom], **LINES[role], solid_capstyle="butt", zorder=2, gid=role)
+    if "floor" in bounds and "ceiling" in bounds:
+        look: dict[str, Any] = HATCH if row.is_inverted else {"facecolor": style.BAND_COLOUR, "linewidth": 0}
+        ax.fill_between(sorted((bounds["floor"], bounds["ceiling"])), top, bottom, **look, zorder=1)
+
+
+def write_numbers(ax: Axes, row: Row, *, y: float, near: float = _NEAR) -> None:
+    """Write the means of floor and ceiling above their lines.
+
+    Args:
+        ax: the axes, with their limits.
+        row: whose bounds.
+        y: where.
+        near: share of the axis; closer than this, the two numbers would touch.
+    """
+    ends = sorted(
+        (role for role in ("floor", "ceiling") if math.isfinite(row.bounds[role])), key=row.bounds.__getitem__
+    )
+    places, sides, shifts = [row.bounds[role] for role in ends], ["center", "center"], (0.0, 0.0)
+    left, right = ax.get_xlim()
+    room = near * (right - left)
+    if len(ends) == 2 and places[1] - places[0] < room:
+        # Where floor and ceiling are close, their numbers stand side by side around the middle.
+        places = [min(max(sum(places) / 2, left + room), right - room)] * 2
+        sides, shifts = ["right", "left"], (-2.5, 2.5)
     for role, place, side, shift in zip(ends, places, sides, shifts, strict=False):
-        ax.annotate(style.number(bounds[role], digits=2), (place, top - 0.05), xycoords="data", xytext=(shift, 0),
-                    textcoords="offset points", ha=side, va="bottom", fontsize=9,
+        ax.annotate(style.number(row.bounds[role], digits=2), (place, y), xycoords="data", xytext=(shift, 0),
+                    textcoords="offset points", ha=side, va="bottom", fontsize=style.points(9),
                     color=style.ROLE_TEXT_COLOURS[role])  # fmt: skip

@@ -7,12 +7,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
 from irrbench.plots.bands import need_columns
-from irrbench.plots.style import Colours, ModelStyle
+from irrbench.plots.style import Colours, ModelStyle, Width
+from irrbench.scores import gain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,13 +24,24 @@ if TYPE_CHECKING:
 
 _MARKED = 30  # epochs; with more, markers hide the line
 MOST_BINS, FEWEST_IMAGES = 5, 5  # groups of images, and images in each: a median of fewer is no trend
+MOST_PANELS = 6  # models whose images are shown
+_MOST_DOTS, _MOST_LINKS = 200, 400  # of a panel that are drawn as vectors; that lead to their images
 _RATER = ModelStyle("#555555", "o")
 
 
 def learning_curves(
-    curves: pd.DataFrame, floor: float, ceiling: float, *, score: str, note: str = "", colours: Colours | None = None
+    curves: pd.DataFrame,
+    floor: float,
+    ceiling: float,
+    *,
+    score: str,
+    note: str = "",
+    colours: Colours | None = None,
+    width: Width = None,
 ) -> Figure:
     """Draw one line per model (and seed) over the epochs, between the naive and the average rater.
+
+    Of more than twelve models, the five with the best epochs are coloured and named.
 
     Args:
         curves: columns ``name``, ``epoch`` and the score, optionally ``seed``; rows in any order.
@@ -37,22 +50,33 @@ def learning_curves(
         score: which column.
         note: a remark above, such as "rendered images".
         colours: colour by model; the palette in order of appearance by default.
+        width: see :func:`band_plot`.
 
     Raises:
         ValueError: if a column is missing.
     """
     need_columns(curves, ("name", "epoch", score), what="`curves`")
-    models = style.model_styles(curves["name"], colours)
-    labels, width = style.legend_labels(models), style.COMPACT_WIDTH
-    with style.figure_style():
-        figure, (ax,) = style.new_figure(width, 3.6 + style.legend_height(labels, width=width))
+    epochs = curves.assign(worth=gain(score, curves[score].to_numpy(float))).groupby(["name", "epoch"])["worth"].mean()
+    best = epochs.groupby("name").max().sort_values(ascending=False).index.astype(str)
+    models = style.highlight(style.model_styles(curves["name"], colours), best)
+    layout = style.layout_width(width, screen=style.COMPACT_WIDTH)
+    with style.figure_style(width):
+        named = {name: look for name, look in models.items() if look != style.OTHERS}
+        labels = [*style.legend_labels(named), *_others(len(models) - len(named))]
+        figure, (ax,) = style.new_figure(layout, 3.6 + style.legend_height(labels, width=layout))
         _draw_bounds(ax, {"floor": floor, "ceiling": ceiling})
-        handles = [_draw_model(ax, curves[curves["name"] == name], score, look) for name, look in models.items()]
+        drawn = {name: _draw_model(ax, curves[curves["name"] == name], score, look) for name, look in models.items()}
+        handles = [drawn[name] for name in [*named, *(name for name in drawn if name not in named)][: len(labels)]]
         _set_limits(ax, curves["epoch"], [*curves[score].astype(float), floor, ceiling], score)
         ax.set_ylabel(style.axis_label(score))
         style.write_heading(ax, note=note)
         style.legend_below(figure, handles, labels)
     return figure
+
+
+def _others(count: int) -> list[str]:
+    """The label of the models in grey, where there are some."""
+    return [f"{count} other models"] if count else []
 
 
 def _draw_bounds(ax: Axes, bounds: Mapping[str, float]) -> None:
@@ -65,7 +89,8 @@ def _draw_bounds(ax: Axes, bounds: Mapping[str, float]) -> None:
         ax.axhline(value, color=style.ROLE_COLOURS[role], linewidth=2, zorder=2, gid=role)
         label = f"{style.DISPLAY_NAMES[role]} {style.number(value, digits=2)}"
         ax.annotate(label, (1, value), xytext=(0, shift), xycoords=("axes fraction", "data"),
-                    textcoords="offset points", ha="right", va=side, fontsize=9, color=style.ROLE_TEXT_COLOURS[role],
+                    textcoords="offset points", ha="right", va=side, fontsize=style.points(9),
+                    color=style.ROLE_TEXT_COLOURS[role],
                     bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5}, zorder=5)  # fmt: skip
 
 
@@ -76,9 +101,11 @@ def _draw_model(ax: Axes, rows: pd.DataFrame, score: str, look: ModelStyle) -> L
     seeds = [rows] if "seed" not in rows else [part for _, part in rows.groupby("seed")]
     faint = len(seeds) > 1
     for part in (seed.sort_values("epoch") for seed in seeds):
-        marker = look.marker if len(part) <= _MARKED and not faint else ""
+        is_other = look == style.OTHERS
+        marker = look.marker if len(part) <= _MARKED and not faint and not is_other else ""
         ax.plot(part["epoch"].to_numpy(), part[score].to_numpy(float), color=look.colour, marker=marker,
-                linewidth=1.0 if faint else 1.6, alpha=0.75 if faint else 1.0, markersize=4.5, zorder=3)  # fmt: skip
+                linewidth=1.0 if faint or is_other else 1.6, alpha=0.75 if faint or is_other else 1.0, markersize=4.5,
+                zorder=2.5 if is_other else 3)  # fmt: skip
     return Line2D([], [], color=look.colour, marker="" if faint else look.marker, linewidth=1.6, markersize=4.5)
 
 
@@ -116,13 +143,24 @@ def paired(per_image: pd.DataFrame, agreement: pd.Series, score: str) -> pd.Data
         ValueError: if a column is missing.
     """
     need_columns(per_image, ("name", "role", "image_id", score), what="`per_image`")
-    return per_image[["name", "role", score]].assign(agreement=per_image["image_id"].map(agreement)).dropna()
+    return (
+        per_image[["name", "role", "image_id", score]].assign(agreement=per_image["image_id"].map(agreement)).dropna()
+    )
 
 
 def score_against_agreement(
-    per_image: pd.DataFrame, agreement: pd.Series, *, score: str, note: str = "", colours: Colours | None = None
+    per_image: pd.DataFrame,
+    agreement: pd.Series,
+    *,
+    score: str,
+    note: str = "",
+    colours: Colours | None = None,
+    width: Width = None,
 ) -> Figure:
     """Draw each image's score against the raters' agreement on it, one panel per model, the average rater behind.
+
+    Of many models, the six with the best means are shown. In an SVG file each dot of a model is a link to
+    ``#image-<image_id>`` on the page that holds it.
 
     The line joins the medians of equally large groups of images, see :func:`trend_bins`; with fewer than ten images
     there is none.
@@ -133,6 +171,7 @@ def score_against_agreement(
         score: which column.
         note: a remark above, such as "rendered images".
         colours: colour by model; the palette in order of appearance by default.
+        width: see :func:`band_plot`.
 
     Raises:
         ValueError: if a column is missing, or no image of a model has both a score and an agreement.
@@ -144,32 +183,57 @@ def score_against_agreement(
         raise ValueError(
             "no model's image has both a score and an agreement; index `agreement` by the frame's image_id."
         )
-    models = style.model_styles(per_image.loc[per_image["role"] == "model", "name"], colours)
+    models = _best_models(per_image, score, colours)
     columns = 2 if len(models) in (2, 4) else min(3, len(models))
-    width = style.COMPACT_WIDTH if columns > 1 else 4.4
-    with style.figure_style():
-        figure, axes = style.panel_figure(len(models), width=width, columns=columns, row_height=2.2, rest=0.9)
+    layout = style.layout_width(width, screen=style.COMPACT_WIDTH if columns > 1 else 4.4)
+    with style.figure_style(width):
+        rest = 0.9 + style.heading_height("", note)
+        figure, axes = style.panel_figure(len(models), width=layout, columns=columns, row_height=2.2, rest=rest)
         for ax, (name, look) in zip(axes, models.items(), strict=True):
             _draw_cloud(ax, table[table["role"] == "ceiling"], score, _RATER)
             _draw_cloud(ax, table[(table["role"] == "model") & (table["name"] == name)], score, look)
             style.draw_grid(ax, "both")
-            ax.set_title(style.shorten(name, width=20 if columns == 3 else 30), fontsize=9, fontweight="normal")
-        if note:
-            figure.suptitle("\n".join(style.wrap_note(note)), x=0.01, ha="left", fontsize=9, color=style.NOTE_COLOUR)
+            ax.set_title(
+                style.shorten(name, width=int(9 * layout / columns) - 1), fontsize=style.points(9), fontweight="normal"
+            )
         # Above the panels, where no data are: each panel's title names the model in colour.
         rater = Line2D([], [], color=_RATER.colour, marker=_RATER.marker, linestyle="none", markersize=5)
         figure.legend([rater], ["average rater"], loc="outside upper right", handletextpad=0.3, borderpad=0)
-        figure.supxlabel(str(agreement.name or "agreement among raters"), fontsize=10)
-        figure.supylabel(style.axis_label(score), fontsize=10)
+        figure.supxlabel(str(agreement.name or "agreement among raters"), fontsize=style.points(10))
+        figure.supylabel(style.axis_label(score), fontsize=style.points(10))
+        style.write_above(figure, note=note)
     return figure
+
+
+def _best_models(per_image: pd.DataFrame, score: str, colours: Colours | None) -> dict[str, ModelStyle]:
+    """The models with the best means, in the frame's order."""
+    rows = per_image[per_image["role"] == "model"]
+    looks = style.model_styles(rows["name"].astype(str), colours)
+    means = rows.groupby("name")[score].mean()
+    worth = dict(zip(means.index.astype(str), gain(score, means.to_numpy(float)), strict=True))
+    best = sorted(looks, key=lambda name: (math.isnan(worth[name]), -worth[name]))[:MOST_PANELS]
+    return {name: look for name, look in looks.items() if name in best}
+
+
+def image_link(image_id: str) -> str:
+    """Return the address of an image on the page of a report.
+
+    >>> image_link("case 1/left")
+    '#image-case%201%2Fleft'
+    """
+    return f"#image-{quote(str(image_id), safe='')}"
 
 
 def _draw_cloud(ax: Axes, rows: pd.DataFrame, score: str, look: ModelStyle) -> None:
     x, y = rows["agreement"].to_numpy(float), rows[score].to_numpy(float)
     bins = trend_bins(len(x))
-    # Thousands of vector markers make a page slow; as pixels they cost the same however many.
-    ax.scatter(x, y, s=10 if bins else 22, color=look.colour, marker=look.marker, linewidths=0,
-               alpha=0.35 if bins else 0.8, zorder=2, rasterized=len(x) > 200)  # fmt: skip
+    # Thousands of vector markers make a page slow; as pixels they cost the same however many, but are no links.
+    are_links = look != _RATER and len(x) <= _MOST_LINKS
+    dots = ax.scatter(x, y, s=10 if bins else 22, color=look.colour, marker=look.marker, linewidths=0,
+                      alpha=0.35 if bins else 0.8, zorder=2,
+                      rasterized=len(x) > _MOST_DOTS and not are_links)  # fmt: skip
+    if are_links:
+        dots.set_urls([image_link(image_id) for image_id in rows["image_id"]])
     if bins:
         groups = np.array_split(x.argsort(kind="stable"), bins)
         medians = ([float(np.median(values[group])) for group in groups] for values in (x, y))
@@ -184,6 +248,7 @@ def threshold_axes(
     marks: Mapping[str, float] | None = None,
     note: str = "",
     colours: Colours | None = None,
+    width: Width = None,
     ax: Axes | None = None,
 ) -> tuple[Figure, Axes]:
     """Draw a score over the thresholds of a probability, one line a model, between floor and ceiling.
@@ -194,12 +259,13 @@ def threshold_axes(
         marks: by model, the threshold that is used, drawn as a dot.
         note: a remark above, such as "rendered images".
         colours: colour by model; the palette in order of appearance by default.
+        width: see :func:`band_plot`.
         ax: where to draw; a new figure if not given.
     """
     models = style.model_styles(curves, colours)
-    labels, width = style.legend_labels(models), style.COMPACT_WIDTH
-    with style.figure_style():
-        axes = style.new_figure(width, 3.4 + style.legend_height(labels, width=width))[1][0] if ax is None else ax
+    labels, layout = style.legend_labels(models), style.layout_width(width, screen=style.COMPACT_WIDTH)
+    with style.figure_style(width):
+        axes = style.new_figure(layout, 3.4 + style.legend_height(labels, width=layout))[1][0] if ax is None else ax
         figure, first = style.figure_of(axes), next(iter(curves.values()))
         bounds = {role: float(first[f"{score}_{role}"].iloc[0]) for role in ("floor", "ceiling")}
         _draw_bounds(axes, bounds)
@@ -222,22 +288,25 @@ def threshold_axes(
     return figure, axes
 
 
-def reliability_plot(tables: Mapping[str, pd.DataFrame], *, note: str = "", colours: Colours | None = None) -> Figure:
+def reliability_plot(
+    tables: Mapping[str, pd.DataFrame], *, note: str = "", colours: Colours | None = None, width: Width = None
+) -> Figure:
     """Draw what probabilities say against what raters did, for models and for the raters' peers, and how many pixels.
 
     Args:
         tables: by model, what :meth:`irrbench.ProbabilityLevels.reliability` gives, on the same images.
         note: a remark above, such as "rendered images".
         colours: colour by model; the palette in order of appearance by default.
+        width: see :func:`band_plot`.
     """
     from matplotlib.ticker import NullFormatter
 
     models = style.model_styles(tables, colours)
     labels = [*style.legend_labels(models), "peers: the share of the other raters who mark the pixel"]
-    width = style.COMPACT_WIDTH
-    with style.figure_style():
-        height = 5.6 + style.heading_height("", note) + style.legend_height(labels, width=width)
-        figure, (ax, below) = style.new_figure(width, height, rows=2, heights=(3, 1))
+    layout = style.layout_width(width, screen=style.COMPACT_WIDTH)
+    with style.figure_style(width):
+        height = 5.6 + style.heading_height("", note) + style.legend_height(labels, width=layout)
+        figure, (ax, below) = style.new_figure(layout, height, rows=2, heights=(3, 1))
         ax.plot([0, 1], [0, 1], color=style.ROLE_COLOURS["floor"], linewidth=1, linestyle="--", zorder=1)
         rows = [table[table["who"] == "model"] for table in tables.values()]
         handles = [_draw_reliability(ax, part, look, "-") for part, look in zip(rows, models.values(), strict=True)]

@@ -39,6 +39,7 @@ def noise_panels(
     noisy: Mapping[str, Mapping[float, Mask]],
     *,
     clean: Mask,
+    width: style.Width = None,
 ) -> Figure:
     """Draw a row for the raters and one a noise model, a column a dose: each mask's outline over that of the clean one.
 
@@ -50,6 +51,7 @@ def noise_panels(
         rater_masks: ``(*S)`` bool by rater; the first four are shown.
         noisy: by model and dose, masks of the same shape.
         clean: ``(*S)`` bool, the label without noise.
+        width: see :func:`irrbench.plots.band_plot`.
 
     Raises:
         ValueError: if there is nothing to show, or shapes differ.
@@ -62,19 +64,20 @@ def noise_panels(
     _check(image, [panel.mask for panels in rows.values() for panel in panels], clean)
     image, clean, rows = _flat(image, clean, rows)
     columns = max(map(len, rows.values()))
-    side = (style.COMPACT_WIDTH - _NAME - _GAP * columns) / columns
+    layout = style.layout_width(width, screen=style.COMPACT_WIDTH)
+    side = (layout - _NAME - _GAP * columns) / columns
     total = _HEAD + len(rows) * (side + _CAPTION) + _FOOT
-    with style.figure_style():
+    with style.figure_style(width):
         # At given places: names stand beside the rows, captions below the panels.
-        figure = NewFigure(figsize=(style.COMPACT_WIDTH, total))
+        figure = NewFigure(figsize=style.inches(layout, total))
         for row, (name, panels) in enumerate(rows.items()):
             bottom = total - _HEAD - row * (side + _CAPTION) - side
-            figure.text(0.06 / style.COMPACT_WIDTH, (bottom + side / 2) / total, name, va="center", fontsize=9)
+            figure.text(0.06 / layout, (bottom + side / 2) / total, name, va="center", fontsize=style.points(9))
             window = _window([clean, *(panel.mask for panel in panels)])
             is_filled = any(_num_components(panel.mask) > _MOST_OUTLINES for panel in panels)
             for column, panel in enumerate(panels):
                 left = _NAME + column * (side + _GAP)
-                place = (left / style.COMPACT_WIDTH, bottom / total, side / style.COMPACT_WIDTH, side / total)
+                place = (left / layout, bottom / total, side / layout, side / total)
                 _draw(figure.add_axes(place), image, panel, clean, window, is_filled=is_filled)
         _write_key(figure)
     return figure
@@ -136,8 +139,8 @@ def _draw(
     union = int((clean | panel.mask).sum())
     iou = (clean & panel.mask).sum() / union if union else float("nan")
     said = f"{panel.caption}: IoU {style.number(iou, digits=2)}"
-    ax.annotate(said, (0, 0), xytext=(0, -3), va="top", fontsize=7.5, color="#59636E", xycoords="axes fraction",
-                textcoords="offset points", annotation_clip=False)  # fmt: skip
+    ax.annotate(said, (0, 0), xytext=(0, -3), va="top", fontsize=style.points(7.5), color="#59636E",
+                xycoords="axes fraction", textcoords="offset points", annotation_clip=False)  # fmt: skip
 
 
 def _outline(ax: Axes, mask: Mask, colour: str, width: float) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
 from irrbench.plots.bands import need_columns
+from irrbench.plots.style import Width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,13 +35,16 @@ _Rows = dict[str, tuple[Any, float]]  # by measure its axes and its height on th
 # Figures with a row per measure
 
 
-def measure_means(per_image: pd.DataFrame, summary: pd.DataFrame, across: pd.DataFrame | None = None) -> Figure:
+def measure_means(
+    per_image: pd.DataFrame, summary: pd.DataFrame, across: pd.DataFrame | None = None, *, width: Width = None
+) -> Figure:
     """Draw each measure's mean with its standard error, over the middle nine tenths of images.
 
     Args:
         per_image: a column for each measure.
         summary: columns ``measure``, ``title``, ``mean``, ``se``; from top to bottom.
         across: measures with one value a data set, ``title``, ``value``, ``low``, ``high``: diamonds with intervals.
+        width: see :func:`irrbench.plots.band_plot`.
 
     Raises:
         ValueError: if a column is missing.
@@ -56,8 +60,8 @@ def measure_means(per_image: pd.DataFrame, summary: pd.DataFrame, across: pd.Dat
         titles |= {title: title for title in across["title"]}
         legend["one value for all images, with its interval"] = single
         dots += [(row.title, row.value, row.low, row.high, single) for row in _records(across)]
-    with style.figure_style():
-        figure, rows = _rows(titles)
+    with style.figure_style(width):
+        figure, rows = _rows(titles, style.layout_width(width, screen=style.FIGURE_WIDTH))
         for name in summary["measure"]:
             ax, y = rows[name]
             ax.plot(middles[name], [y, y], **_MIDDLE, solid_capstyle="butt", zorder=1)
@@ -65,17 +69,19 @@ def measure_means(per_image: pd.DataFrame, summary: pd.DataFrame, across: pd.Dat
             ax, y = rows[name]
             style.draw_dot(ax, y, value, low, high, look)
             ax.annotate(style.number(value), (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
-                        textcoords="offset points", va="center", fontsize=9, annotation_clip=False)  # fmt: skip
+                        textcoords="offset points", va="center", fontsize=style.points(9),
+                        annotation_clip=False)  # fmt: skip
         _finish(figure, rows, legend)
     return figure
 
 
-def average_and_naive(scores: pd.DataFrame) -> Figure:
+def average_and_naive(scores: pd.DataFrame, *, width: Width = None) -> Figure:
     """Draw average and naive rater of each score, means with standard errors, and a mask that marks nothing.
 
     Args:
         scores: columns ``title`` and, for ``ceiling``, ``floor`` and ``blank``, the mean and ``<name>_se``; ``monitor``
             is True for the score that tells them apart best; optionally ``score``, whose range the axis has.
+        width: see :func:`irrbench.plots.band_plot`.
 
     Raises:
         ValueError: if a column is missing.
@@ -89,8 +95,8 @@ def average_and_naive(scores: pd.DataFrame) -> Figure:
     titles = {}
     for name, row in by_name.items():
         titles[name] = " ".join(filter(None, (row.title, style.direction_note(name), "*" if row.monitor else "")))
-    with style.figure_style():
-        figure, rows = _rows(titles)
+    with style.figure_style(width):
+        figure, rows = _rows(titles, style.layout_width(width, screen=style.FIGURE_WIDTH))
         for name, row in by_name.items():
             ax, y = rows[name]
             ends = [getattr(row, role) for role in looks if math.isfinite(getattr(row, role))]
@@ -102,20 +108,21 @@ def average_and_naive(scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def left_out(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+def left_out(table: pd.DataFrame, titles: Mapping[str, str], *, width: Width = None) -> Figure:
     """Draw how each measure's mean changes without each of the raters, with intervals.
 
     Args:
         table: columns ``left_out`` (empty: all raters), ``measure``, ``change``, ``change_low``, ``change_high``.
         titles: of the measures to show, from top to bottom.
+        width: see :func:`irrbench.plots.band_plot`.
 
     Raises:
         ValueError: if a column is missing.
     """
     need_columns(table, ("left_out", "measure", "change", "change_low", "change_high"), what="`table`")
     lanes = _lanes(name for name in table["left_out"] if name)
-    with style.figure_style():
-        figure, rows = _rows(titles, lanes=len(lanes))
+    with style.figure_style(width):
+        figure, rows = _rows(titles, style.layout_width(width, screen=style.FIGURE_WIDTH), lanes=len(lanes))
         for row in _records(table[table["left_out"].isin(lanes) & table["measure"].isin(list(titles))]):
             (ax, y), (shift, look) = rows[row.measure], lanes[row.left_out]
             style.draw_dot(ax, y + shift, row.change, row.change_low, row.change_high, look)
@@ -126,12 +133,13 @@ def left_out(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     return figure
 
 
-def within_and_between(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+def within_and_between(table: pd.DataFrame, titles: Mapping[str, str], *, width: Width = None) -> Figure:
     """Draw each measure between a rater's own drawings, and between raters on the same images.
 
     Args:
         table: columns ``rater``, ``measure``, ``within``, ``within_se``, ``between``, ``between_se``.
         titles: of the measures to show, from top to bottom.
+        width: see :func:`irrbench.plots.band_plot`.
 
     Raises:
         ValueError: if a column is missing.
@@ -139,8 +147,8 @@ def within_and_between(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure
     columns = ("rater", "measure", "within", "within_se", "between", "between_se")
     need_columns(table, columns, what="`table`")
     lanes, between = _lanes(table["rater"]), style.dot(style.ROLE_COLOURS["floor"], is_open=True)
-    with style.figure_style():
-        figure, rows = _rows(titles, lanes=len(lanes))
+    with style.figure_style(width):
+        figure, rows = _rows(titles, style.layout_width(width, screen=style.FIGURE_WIDTH), lanes=len(lanes))
         for row in _records(table[table["measure"].isin(list(titles))]):
             (ax, y), (shift, look) = rows[row.measure], lanes[row.rater]
             ax.plot([row.between, row.within], [y + shift, y + shift], **_BETWEEN)
@@ -156,12 +164,12 @@ def _records(frame: pd.DataFrame) -> Any:
     return frame.itertuples(index=False)
 
 
-def _rows(titles: Mapping[str, str], *, lanes: int = 1) -> tuple[Figure, _Rows]:
+def _rows(titles: Mapping[str, str], layout: float, *, lanes: int = 1) -> tuple[Figure, _Rows]:
     """Make axes with a row per measure; measures of one range share axes, one without a limit has its own."""
     panels = [list(part) for _, part in groupby(titles, key=style.range_key)] or [[]]
     height = max(_ROW, _LANE * (lanes + 1)) * max(1, len(titles)) + _FOOT + _AXIS * len(panels)
     counts = [max(1, len(names)) for names in panels]
-    figure, axes = style.new_figure(style.FIGURE_WIDTH, height, rows=len(panels), heights=counts)
+    figure, axes = style.new_figure(layout, height, rows=len(panels), heights=counts)
     rows: _Rows = {}
     for ax, names in zip(axes, panels, strict=True):
         ax.set_yticks(range(len(names)), [style.shorten(titles[name], width=40) for name in names])
@@ -194,20 +202,23 @@ def _finish(
             ax.set_xlim(*style.axis_limits([name], ax.dataLim.intervalx))
     for ax in figure.axes:
         style.draw_grid(ax, "x")
-    figure.axes[-1].set_xlabel(x_label, fontsize=9)
+    figure.axes[-1].set_xlabel(x_label, fontsize=style.points(9))
     style.legend_below(figure, [Line2D([], [], **look) for look in legend.values()], list(legend))
 
 
 # Measures against each other
 
 
-def pair_plot(per_image: pd.DataFrame, correlations: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+def pair_plot(
+    per_image: pd.DataFrame, correlations: pd.DataFrame, titles: Mapping[str, str], *, width: Width = None
+) -> Figure:
     """Draw each pair of measures below the diagonal, its correlation above, each measure's histogram on it.
 
     Args:
         per_image: a column for each measure.
         correlations: columns ``first``, ``second``, ``r``, ``low``, ``high``, one row a pair.
         titles: of the measures to show, in this order.
+        width: see :func:`irrbench.plots.band_plot`.
 
     Raises:
         ValueError: if a column is missing.
@@ -218,12 +229,12 @@ def pair_plot(per_image: pd.DataFrame, correlations: pd.DataFrame, titles: Mappi
     need_columns(per_image, tuple(titles), what="`per_image`")
     need_columns(correlations, ("first", "second", "r", "low", "high"), what="`correlations`")
     pairs = {frozenset((row.first, row.second)): row for row in _records(correlations)}
-    names, side = list(titles), style.FIGURE_WIDTH * max(1.0, len(titles) / 6)
+    names, side = list(titles), style.layout_width(width, screen=style.FIGURE_WIDTH * max(1.0, len(titles) / 6))
     values = {name: per_image[name].to_numpy(float) for name in names}
     alpha = float(np.clip(60 / max(len(per_image), 1), 0.15, 0.9))
-    with style.figure_style():
+    with style.figure_style(width):
         layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-        figure = NewFigure(figsize=(side, side), layout=layout)
+        figure = NewFigure(figsize=style.inches(side, side), layout=layout)
         axes = figure.subplots(len(names), len(names), squeeze=False)
         for (i, j), ax in np.ndenumerate(axes):
             row, column = names[i], names[j]
@@ -241,11 +252,13 @@ def pair_plot(per_image: pd.DataFrame, correlations: pd.DataFrame, titles: Mappi
                 ax.set_ylim(*_padded(values[row]))
             if i >= j:
                 ax.set_xlim(*_padded(values[column]))
-            ax.tick_params(length=2, labelsize=6, labelleft=j == 0 and i > 0, labelbottom=i == len(names) - 1)
+            ax.tick_params(
+                length=2, labelsize=style.points(6), labelleft=j == 0 and i > 0, labelbottom=i == len(names) - 1
+            )
         for i, title in enumerate(titles.values()):
             wrapped = "\n".join(textwrap.wrap(style.shorten(title, width=36), 15))
-            axes[i][0].set_ylabel(wrapped, fontsize=7.5)
-            axes[-1][i].set_xlabel(wrapped, fontsize=7.5)
+            axes[i][0].set_ylabel(wrapped, fontsize=style.points(7.5))
+            axes[-1][i].set_xlabel(wrapped, fontsize=style.points(7.5))
     return figure
 
 
@@ -260,8 +273,8 @@ def _write_correlation(ax: Axes, pair: Any) -> None:
     if pair is not None:
         r, low, high = (style.number(value, digits=2) for value in (pair.r, pair.low, pair.high))
         centred: dict[str, Any] = {"ha": "center", "va": "center", "transform": ax.transAxes}
-        ax.text(0.5, 0.56, r, fontsize=11, **centred)
-        ax.text(0.5, 0.3, f"{low} to {high}", fontsize=6.5, color=_GREY_TEXT, **centred)
+        ax.text(0.5, 0.56, r, fontsize=style.points(11), **centred)
+        ax.text(0.5, 0.3, f"{low} to {high}", fontsize=style.points(6.5), color=_GREY_TEXT, **centred)
     ax.set_xticks([])
     ax.set_yticks([])
 
@@ -269,12 +282,13 @@ def _write_correlation(ax: Axes, pair: Any) -> None:
 # Coefficients of the linear models
 
 
-def coefficient_plot(coefficients: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+def coefficient_plot(coefficients: pd.DataFrame, titles: Mapping[str, str], *, width: Width = None) -> Figure:
     """Draw each term's estimate and interval, a panel a measure; grey where the interval holds 0.
 
     Args:
         coefficients: columns ``measure``, ``covariate``, ``contrast``, ``estimate``, ``low``, ``high``.
         titles: of the measures to show, in this order.
+        width: see :func:`irrbench.plots.band_plot`.
 
     Raises:
         ValueError: if a column is missing, or no measure has estimates.
@@ -293,9 +307,10 @@ def coefficient_plot(coefficients: pd.DataFrame, titles: Mapping[str, str]) -> F
         else f"{style.shorten(covariate, width=18)}: {style.shorten(contrast, width=20)}"
         for covariate, contrast in terms
     ]
-    with style.figure_style():
+    layout = style.layout_width(width, screen=style.FIGURE_WIDTH)
+    with style.figure_style(width):
         figure, axes = style.panel_figure(
-            len(shown), width=style.FIGURE_WIDTH, columns=columns, row_height=row_height, rest=0.3, share_x=share_x
+            len(shown), width=layout, columns=columns, row_height=row_height, rest=0.3, share_x=share_x
         )
         for ax, name in zip(axes, shown, strict=True):
             for row in _records(
@@ -309,7 +324,7 @@ def coefficient_plot(coefficients: pd.DataFrame, titles: Mapping[str, str]) -> F
             ax.set_yticks(range(len(terms)), labels)
             ax.set_ylim(len(terms) - 0.5, -0.5)
             style.draw_grid(ax, "x")
-            ax.tick_params(labelsize=7.5)
-            ax.set_title(style.shorten(titles[name], width=26), fontsize=8.5, fontweight="normal")
-        figure.supxlabel("change of the measure, with its interval", fontsize=9)
+            ax.tick_params(labelsize=style.points(7.5))
+            ax.set_title(style.shorten(titles[name], width=26), fontsize=style.points(8.5), fontweight="normal")
+        figure.supxlabel("change of the measure, with its interval", fontsize=style.points(9))
     return figure

@@ -13,7 +13,7 @@ import numpy as np
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
 from irrbench.plots.bands import need_columns
-from irrbench.plots.style import Colours, ModelStyle
+from irrbench.plots.style import Colours, ModelStyle, Width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,7 @@ def dose_plot(
     equivalents: pd.DataFrame | None = None,
     note: str = "",
     colours: Colours | None = None,
+    width: Width = None,
 ) -> Figure:
     """Draw a score over the dose of each noise, one line a recipe with its intervals, one panel a noise.
 
@@ -56,6 +57,7 @@ def dose_plot(
         equivalents: ``recipe``, ``noise``, ``label`` and ``dose`` of other labels.
         note: a remark above, such as "rendered images".
         colours: colour by recipe; the palette in order of appearance by default.
+        width: see :func:`irrbench.plots.band_plot`.
 
     Raises:
         ValueError: if a column is missing, or there is no row.
@@ -63,13 +65,13 @@ def dose_plot(
     _need(robustness, ("dose", score, f"{score}_floor", f"{score}_ceiling"), what="`robustness`")
     looks, noises = style.model_styles(robustness["recipe"], colours), _ordered(robustness)
     columns = min(3, len(noises)) if len(noises) != 4 else 2
-    width = style.FIGURE_WIDTH if columns > 1 else style.COMPACT_WIDTH
-    with style.figure_style():
+    layout = style.layout_width(width, screen=style.FIGURE_WIDTH if columns > 1 else style.COMPACT_WIDTH)
+    with style.figure_style(width):
         markers = _label_markers(equivalents)
         handles, labels = _legend(looks, markers)
-        rest = 0.5 + style.heading_height("", note) + style.legend_height(labels, width=width)
+        rest = 0.5 + style.heading_height("", note) + style.legend_height(labels, width=layout)
         figure, axes = style.panel_figure(
-            len(noises), width=width, columns=columns, row_height=2.6, rest=rest, share_x=False
+            len(noises), width=layout, columns=columns, row_height=2.6, rest=rest, share_x=False
         )
         limits = _limits(robustness, score)
         for place, (ax, (noise, bias)) in enumerate(zip(axes, noises.items(), strict=True)):
@@ -78,16 +80,17 @@ def dose_plot(
             if equivalents is not None and markers:
                 _draw_labels(ax, equivalents[equivalents["noise"] == noise], looks, markers, bottom=limits[0])
             ax.set_ylim(*limits)
-            ax.set_title(_title(noise, bias, separator="\n"), fontsize=9, fontweight="normal")
-            ax.set_xlabel(_DOSE if place >= len(noises) - columns else "", fontsize=8.5)
+            ax.set_title(_title(noise, bias, separator="\n"), fontsize=style.points(9), fontweight="normal")
+            ax.set_xlabel(_DOSE if place >= len(noises) - columns else "", fontsize=style.points(8.5))
             ax.set_ylabel("" if place % columns else style.axis_label(score))
-        if note:
-            figure.suptitle("\n".join(style.wrap_note(note)), x=0.01, ha="left", fontsize=9, color=style.NOTE_COLOUR)
+        style.write_above(figure, note=note)
         style.legend_below(figure, handles, labels)
     return figure
 
 
-def tolerance_plot(tolerance: pd.DataFrame, *, note: str = "", colours: Colours | None = None) -> Figure:
+def tolerance_plot(
+    tolerance: pd.DataFrame, *, note: str = "", colours: Colours | None = None, width: Width = None
+) -> Figure:
     """Draw the mean score over doses of each recipe, a row for each noise, with its interval.
 
     Args:
@@ -95,25 +98,26 @@ def tolerance_plot(tolerance: pd.DataFrame, *, note: str = "", colours: Colours 
             ``area_normalized`` with ``_low`` and ``_high``, or where no normalized score is given the same of ``area``.
         note: a remark above, such as "rendered images".
         colours: colour by recipe; the palette in order of appearance by default.
+        width: see :func:`irrbench.plots.band_plot`.
 
     Raises:
         ValueError: if a column is missing, or there is no row.
     """
     _need(tolerance, ("score", "largest_dose", "area", "area_normalized"), what="`tolerance`")
     looks, noises = style.model_styles(tolerance["recipe"], colours), _ordered(tolerance)
-    labels, width = style.legend_labels(looks), style.COMPACT_WIDTH
+    labels, layout = style.legend_labels(looks), style.layout_width(width, screen=style.COMPACT_WIDTH)
     is_share = bool(tolerance["area_normalized"].notna().any())
     column, score = "area_normalized" if is_share else "area", str(tolerance["score"].iloc[0])
     lane = _LANE if len(looks) <= _MANY else _NARROW
     depth = _HEAD + lane * (len(looks) + 0.5)
-    with style.figure_style():
-        around = 0.75 + style.heading_height("", note) + style.legend_height(labels, width=width)
-        figure, (ax,) = style.new_figure(width, depth * len(noises) + around)
+    with style.figure_style(width):
+        around = 0.75 + style.heading_height("", note) + style.legend_height(labels, width=layout)
+        figure, (ax,) = style.new_figure(layout, depth * len(noises) + around)
         for number, (noise, bias) in enumerate(noises.items()):
             rows, top = tolerance[tolerance["noise"] == noise], depth * number
             title = f"{_title(noise, bias)}, doses 0 to {float(rows['largest_dose'].max()):g}"
-            ax.annotate(title, (0, top + 0.6 * _HEAD), xycoords=("axes fraction", "data"), va="center", fontsize=9,
-                        bbox={"facecolor": "white", "linewidth": 0, "pad": 1})  # fmt: skip
+            ax.annotate(title, (0, top + 0.6 * _HEAD), xycoords=("axes fraction", "data"), va="center",
+                        fontsize=style.points(9), bbox={"facecolor": "white", "linewidth": 0, "pad": 1})  # fmt: skip
             for place, (name, look) in enumerate(looks.items()):
                 own = rows.loc[rows["recipe"] == name, [column, f"{column}_low", f"{column}_high"]].astype(float)
                 for value, low, high in own.itertuples(index=False):

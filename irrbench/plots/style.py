@@ -17,11 +17,9 @@ from unicodedata import bidirectional, east_asian_width
 from irrbench.scores import SCORES, Score, record
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 Colours = Mapping[str, str]  # by the name of the model
 
@@ -44,8 +42,8 @@ ROLE_COLOURS: dict[str, str] = {
     "upper": "#9AA0A6",
     "blind": "#A0673C",
 }
-# The floor's grey is too light for text.
-ROLE_TEXT_COLOURS: dict[str, str] = {**ROLE_COLOURS, "floor": "#666666"}
+# These greys are too light for text.
+ROLE_TEXT_COLOURS: dict[str, str] = {**ROLE_COLOURS, "floor": "#666666", "upper": "#666666"}
 BAND_COLOUR = "#E9ECEF"
 DISPLAY_NAMES: dict[str, str] = {
     "ceiling": "average rater (ceiling)",
@@ -57,8 +55,14 @@ DISPLAY_NAMES: dict[str, str] = {
     "blind": "best blind guess (blind)",
 }
 NOTE_COLOUR = "#9A3412"
-FIGURE_WIDTH = 6.4  # inches: legible when a phone shows all of it
-COMPACT_WIDTH = 5.4  # inches: on a phone its letters are nearly nine pixels high
+WIDTHS: dict[str, float] = {"single": 88.0, "double": 178.0}  # mm: one and two columns of most journals
+Width = Literal["single", "double"] | float | None  # of a figure, in mm; None: for a screen
+FIGURE_WIDTH = 6.4  # inches, for a screen
+COMPACT_WIDTH = 5.4
+JOURNAL_SCALE = 0.75  # of letters, rows and dots in a figure for print: 10 points become 7.5
+_SMALLEST = 6.0  # points
+_NARROWEST, _WIDEST = 60.0, 400.0  # mm
+_scale: ContextVar[float] = ContextVar("scale", default=1.0)
 _NOTE_LETTERS, _TITLE_LETTERS = 60, 40  # a line
 _LINE = 0.2  # inches of a line in the heading or the legend
 _NOTHING = 1e-9  # less is 0 but for rounding
@@ -276,6 +280,10 @@ class ModelStyle(NamedTuple):
     marker: str
 
 
+OTHERS = ModelStyle("#9AA0A6", "o")  # of models that are not among the best
+HIGHLIGHTED = 5  # models in colours, where there are more than the palette has
+
+
 def model_styles(names: Iterable[str], colours: Colours | None = None) -> dict[str, ModelStyle]:
     """Return a style for each model, the same in every figure that gets the same ``colours``.
 
@@ -297,17 +305,72 @@ def model_styles(names: Iterable[str], colours: Colours | None = None) -> dict[s
     return {name: styles[name] for name in names}
 
 
+def highlight(looks: Mapping[str, ModelStyle], best: Iterable[str]) -> dict[str, ModelStyle]:
+    """Return styles in which, of more than twelve models, only the best few have colours and the others are grey.
+
+    >>> looks = highlight(model_styles(f"m{n}" for n in range(13)), ["m3", "m1"])
+    >>> looks["m3"].colour == MODEL_COLOURS[3], looks["m2"] == OTHERS
+    (True, True)
+    """
+    if len(looks) <= len(MODEL_COLOURS):
+        return dict(looks)
+    shown = set(list(best)[:HIGHLIGHTED])
+    return {name: look if name in shown else OTHERS for name, look in looks.items()}
+
+
 @contextmanager
-def figure_style() -> Iterator[None]:
-    """Draw in the package's style, whatever the caller's matplotlib settings, and leave those as they were."""
+def figure_style(width: Width = None) -> Iterator[None]:
+    """Draw in the package's style, whatever the caller's matplotlib settings, and leave those as they were.
+
+    Args:
+        width: of the figure; with one in mm, letters have the sizes of print.
+    """
     from matplotlib import font_manager, rcParams, style
 
-    with style.context(["default", _FIGURE_STYLE]), warnings.catch_warnings():
-        installed = set(font_manager.get_font_names())
-        rcParams["font.sans-serif"] = [font for font in rcParams["font.sans-serif"] if font in installed]
-        # A label in a script that all these fonts lack is drawn by the browser's font: no reason to warn.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        yield
+    token = _scale.set(1.0 if width is None else JOURNAL_SCALE)
+    try:
+        with style.context(["default", _FIGURE_STYLE]), warnings.catch_warnings():
+            _set_letters(rcParams, set(font_manager.get_font_names()))
+            yield
+    finally:
+        _scale.reset(token)
+
+
+def _set_letters(rc: Any, installed: set[str]) -> None:
+    """Use fonts that are installed, in the figure's sizes."""
+    rc["font.sans-serif"] = [font for font in rc["font.sans-serif"] if font in installed]
+    rc.update({name: points(float(rc[name])) for name in ("font.size", "axes.titlesize", "legend.fontsize")})
+    # A label in a script that all these fonts lack is drawn by the browser's font: no reason to warn.
+    warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+
+
+def points(size: float) -> float:
+    """Return the size of letters in points that have ``size`` on a screen: smaller, but never under 6, for print."""
+    scale = _scale.get()
+    return size if scale == 1 else max(_SMALLEST, scale * size)
+
+
+def layout_width(width: Width, *, screen: float) -> float:
+    """Return a figure's width in inches of its layout, in which letters have 10 points.
+
+    Args:
+        width: of the figure.
+        screen: inches for a screen.
+
+    Raises:
+        ValueError: for a width that is no number between 60 and 400 mm.
+
+    >>> layout_width(None, screen=5.4), round(layout_width("single", screen=5.4), 2)
+    (5.4, 4.62)
+    """
+    if width is None:
+        return screen
+    mm = WIDTHS.get(width, math.nan) if isinstance(width, str) else float(width)
+    if not _NARROWEST <= mm <= _WIDEST:
+        raise ValueError(
+            f"`width` must be 'single' (88 mm), 'double' (178 mm) or a number from 60 to 400 in mm; found {width!r}."
+        )
+    return mm / 25.4 / JOURNAL_SCALE
 
 
 def new_figure(
@@ -316,8 +379,8 @@ def new_figure(
     """Make a figure of ``rows x columns`` axes, unknown to pyplot.
 
     Args:
-        width: inches.
-        height: inches.
+        width: inches of the layout, which are shorter where the figure is for print.
+        height: likewise.
         columns: of axes.
         rows: of axes.
         share_x: whether all axes have the same limits from left to right.
@@ -325,12 +388,24 @@ def new_figure(
     """
     from matplotlib.figure import Figure as NewFigure
 
-    figure = NewFigure(figsize=(width, height), layout="constrained")
+    figure = NewFigure(figsize=inches(width, height), layout="constrained")
     alike = not heights
     axes = figure.subplots(
         rows, columns, squeeze=False, sharex=share_x and alike, sharey=alike, height_ratios=heights or None
     )
     return figure, list(axes.flat)
+
+
+def inches(width: float, height: float) -> tuple[float, float]:
+    """Return the size of a figure from that of its layout."""
+    return _scale.get() * width, _scale.get() * height
+
+
+def layout_of(figure: Figure) -> float:
+    """Return the width of a finished figure in inches of its layout, in which letters have 10 points."""
+    width = float(figure.get_size_inches()[0])
+    is_for_print = any(math.isclose(25.4 * width, mm, abs_tol=0.1) for mm in WIDTHS.values())
+    return width / JOURNAL_SCALE if is_for_print else width
 
 
 def panel_figure(
@@ -370,6 +445,7 @@ def figure_of(axes: Axes) -> Figure:
 
 def dot(colour: str, marker: str = "o", *, size: float = 6, is_open: bool = False) -> dict[str, Any]:
     """Return how matplotlib draws a dot: filled, with a white edge, or white with an edge in its colour."""
+    size *= _scale.get()
     face, edge = ("white", colour) if is_open else (colour, "white")
     fill = {"markerfacecolor": face, "markeredgecolor": edge, "markeredgewidth": 0.7}
     return {"color": colour, "marker": marker, "markersize": size, "linestyle": "none", **fill}
@@ -385,7 +461,7 @@ def draw_dot(axes: Axes, y: float, value: float, low: float, high: float, look: 
 
 def draw_grid(axes: Axes, axis: Literal["x", "y", "both"]) -> None:
     """Draw grid lines behind the data and no tick marks."""
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, labelsize=points(10))
     axes.grid(visible=True, axis=axis)
     axes.set_axisbelow(True)
 
@@ -400,12 +476,27 @@ def write_heading(axes: Axes, *, title: str = "", note: str = "") -> None:
     titles, lines = textwrap.wrap(title, _TITLE_LETTERS), wrap_note(note)
     if lines:
         axes.annotate("\n".join(lines), (0, 1), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points",
-                      color=NOTE_COLOUR, fontsize=9)  # fmt: skip
+                      color=NOTE_COLOUR, fontsize=points(9))  # fmt: skip
     if titles:
         axes.set_title("\n".join(titles), pad=8 + 13 * len(lines))
     elif lines:
         # An empty title makes the layout leave room.
-        axes.set_title(" ", fontsize=9, pad=13 * len(lines) - 6)
+        axes.set_title(" ", fontsize=points(9), pad=13 * len(lines) - 6)
+
+
+def write_above(figure: Figure, *, title: str = "", note: str = "") -> None:
+    """Write a title and a remark at the upper left of a figure, and lay out the axes below them."""
+    titles, lines = textwrap.wrap(title, _TITLE_LETTERS), wrap_note(note)
+    if not titles and not lines:
+        return
+    width, height = figure.get_size_inches() / _scale.get()
+    place = {"x": 0.06 / width, "va": "top"}
+    figure.text(y=1 - 0.04 / height, s="\n".join(titles), fontsize=points(12), fontweight="bold", **place)
+    y = 1 - (0.04 + _LINE * len(titles)) / height
+    figure.text(y=y, s="\n".join(lines), fontsize=points(9), color=NOTE_COLOUR, **place)
+    layout: Any = figure.get_layout_engine()
+    if layout is not None:
+        layout.set(rect=(0, 0, 1, 1 - heading_height(title, note) / height))
 
 
 def legend_labels(names: Iterable[str]) -> list[str]:
@@ -418,6 +509,20 @@ def legend_labels(names: Iterable[str]) -> list[str]:
     short = [shorten(name, width=_MANY_LETTERS) for name in names]
     is_distinct = len(set(short)) == len(set(names))
     return short if len(names) > _MANY_NAMES and is_distinct else [shorten(n, width=_LEGEND_LETTERS) for n in names]
+
+
+def row_labels(names: Iterable[str], *, letters: int = 28) -> list[str]:
+    """Return names as they stand beside rows: as short as they stay distinct.
+
+    >>> row_labels(["unet-resnet18-seed-1", "unet-resnet18-seed-2"], letters=12)
+    ['unet-r…eed-1', 'unet-r…eed-2']
+    """
+    names = list(names)
+    for width in range(letters, 2 * _LEGEND_LETTERS):
+        short = [shorten(name, width=width) for name in names]
+        if len(set(short)) == len(set(names)):
+            break
+    return short
 
 
 def legend_columns(labels: Sequence[str], *, width: float = FIGURE_WIDTH) -> int:
@@ -433,37 +538,5 @@ def legend_height(labels: Sequence[str], *, width: float) -> float:
 
 def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """Write a legend under all axes, in as many columns as fit the figure."""
-    ncols = legend_columns(labels, width=figure.get_figwidth())
+    ncols = legend_columns(labels, width=figure.get_figwidth() / _scale.get())
     figure.legend(handles, labels, loc="outside lower left", ncols=ncols)
-
-
-def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
-    """Draw a figure as a picture, ``(H, W, 3)``."""
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    with figure_style():
-        figure.set_dpi(120)
-        canvas: Any = FigureCanvasAgg(figure)
-        canvas.draw()
-    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3].copy()
-
-
-def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as SVG (text stays text; the same figure gives the same bytes), PNG or PDF, and return the path.
-
-    Raises:
-        ValueError: if the file's ending is none of these.
-    """
-    path = Path(path)
-    ending = path.suffix.lower().lstrip(".")
-    metadata: dict[str, dict[str, str | None]] = {
-        "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
-        "png": {"Software": None},
-        "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
-    }
-    if ending not in metadata:
-        raise ValueError(f"`path` must end in .svg, .png or .pdf; found {path.name!r}. Rename the file.")
-    with figure_style():
-        figure.savefig(path, format=ending, metadata=metadata[ending], dpi=150)
-    return path

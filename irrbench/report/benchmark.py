@@ -1,4 +1,4 @@
-"""The report of a benchmark: its first sentences, its sections with their tables, and its figures.
+"""The report of a benchmark: its first sentences, and its sections with their tables and figures.
 
 What is said is in the template ``benchmark.txt``.
 """
@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from irrbench.plots import band_plot, learning_curves, score_against_agreement, subgroup_plot
-from irrbench.plots.curves import paired, reliability_plot, threshold_axes, trend_bins
 from irrbench.plots.style import DISPLAY_NAMES, known_score, marked_title, score_title
+from irrbench.report.figures import TEXTS, draw_figures
 from irrbench.report.galleries import Gallery, contour_key
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
-from irrbench.report.robustness import draw_robustness, robustness_section
+from irrbench.report.robustness import robustness_section
 from irrbench.report.text import FORMULA, sentence, sentences, to_float
 from irrbench.scores import SCORES, gain
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, MIN_IMAGES_OF_SUBGROUP
@@ -27,9 +26,7 @@ if TYPE_CHECKING:
 
     from irrbench.analysis.results import Results
 
-TEXTS = "benchmark.txt"
 MOST_PAIRS = 15  # rows that are shown at once
-MOST_MODELS = 5  # drawn in each subgroup; the table has all
 PACKAGES = (
     *("irrbench", "torch", "pytorch-lightning", "segmentation-models-pytorch", "torchmetrics", "mlflow"),
     *("numpy", "pandas", "scipy", "matplotlib"),
@@ -112,7 +109,12 @@ def benchmark_page(
         findings=" ".join(findings(results)),
         cautions=cautions(results),
         sections=[
-            Section("band", "Between the naive and the average rater", figure=drawn.get("band")),
+            Section(
+                "band",
+                "Between the naive and the average rater",
+                figure=drawn.get("band"),
+                parts=[Section(title="All scores side by side", figure=drawn.get("scores"), is_folded=True)],
+            ),
             _leaderboard(results),
             robustness_section(results, drawn),
             Section(
@@ -124,7 +126,7 @@ def benchmark_page(
             ),
             _by_score(results, "verdicts", as_good, results.verdicts, label="Verdicts"),
             _failures(results),
-            _comparisons(results),
+            _comparisons(results, drawn.get("significance")),
             _alternative(results),
             replace(
                 _table(results, results.of_scores(results.separation), "separation", label=distinguishes),
@@ -273,7 +275,7 @@ def _failures(results: Results) -> Section:
     return Section("failures", "How often models fail", text=sentence(TEXTS, "failures", results))
 
 
-def _comparisons(results: Results) -> Section:
+def _comparisons(results: Results, drawing: Drawing | None) -> Section:
     """Pairs of models by the main score; folded, those with the bounds and those by other scores."""
     frame = results.of_scores(results.comparisons)
     if frame.empty:
@@ -289,6 +291,7 @@ def _comparisons(results: Results) -> Section:
         "comparisons",
         "Which differences are more than chance",
         text=sentence(TEXTS, "comparisons", results),
+        figure=drawing,
         parts=[
             _table(results, pairs, names, label="Pairs of models", folded=long, has_score=False),
             _table(results, bounds, names, label="Models and bounds", folded=versus, has_score=False),
@@ -390,60 +393,3 @@ def _is_blank(values: pd.Series) -> bool:
 def _title_if_long(frame: pd.DataFrame, what: str) -> str:
     """The title of a folded table; empty for a table that is short enough to be shown."""
     return f"All {len(frame)} {what}" if len(frame) > MOST_PAIRS else ""
-
-
-# The figures, for the page and for files.
-
-
-def draw_figures(results: Results) -> dict[str, Drawing]:
-    """Draw every figure for which there are data, by the name of its file."""
-    score, subgroups = results.score, results.without_noise(results.subgroups)
-    curves = None if results.curves is None else results.without_noise(results.curves)
-    per_image = results.without_noise(results.per_image)
-    look: dict[str, Any] = {"note": results.note, "colours": results.colours}
-    has_hatched = any(map(results.is_inverted, results.scores))
-    drawn = {
-        "band": Drawing(
-            band_plot(results.without_noise(results.leaderboard), scores=results.scores, **look),
-            *sentences(TEXTS, "band_figure", results, has_hatched),
-        )
-    }
-    if curves is not None and not curves.empty and score in curves.columns:
-        floor, ceiling = (float(curves[f"{score}_{role}"].mean()) for role in ("floor", "ceiling"))
-        drawn["curves"] = Drawing(
-            learning_curves(curves, floor, ceiling, score=score, **look),
-            *sentences(TEXTS, "curves_figure", results),
-        )
-    if results.agreement is not None:
-        table = paired(per_image, results.agreement, score)
-        images = table.loc[table["role"] == "model", "name"].value_counts()
-        if len(images):
-            drawn["agreement"] = Drawing(
-                score_against_agreement(per_image, results.agreement, score=score, **look),
-                *sentences(TEXTS, "agreement_figure", results, int(images.max()), trend_bins(int(images.max()))),
-            )
-    if not subgroups.empty:
-        shown = subgroups[(subgroups["role"] != "model") | subgroups["name"].isin(results.rivals[:MOST_MODELS])]
-        drawn["subgroups"] = Drawing(
-            subgroup_plot(shown, score=score, **look), *sentences(TEXTS, "subgroups_figure", results, MOST_MODELS)
-        )
-    return drawn | draw_robustness(results) | _draw_probabilities(results, look)
-
-
-def _draw_probabilities(results: Results, look: Mapping[str, Any]) -> dict[str, Drawing]:
-    """Reliability, and the first score of votes over thresholds, of the best models with probabilities."""
-    curves, tables = (
-        {str(name): table for name, table in frame.groupby("name", sort=False)} if len(frame) else {}
-        for frame in (results.thresholds, results.reliability)
-    )
-    if not curves or not tables:
-        return {}
-    shown = list(curves)[:MOST_MODELS]
-    score = next(str(column) for column in results.thresholds.columns[1:])
-    marks = {name: float(curves[name]["used"].iloc[0]) for name in shown}
-    figures = {
-        "reliability": reliability_plot({name: tables[name] for name in shown}, **look),
-        "thresholds": threshold_axes({name: curves[name] for name in shown}, score, marks=marks, **look)[0],
-    }
-    words = (results, score, len(curves), len(shown))
-    return {name: Drawing(figure, *sentences(TEXTS, f"{name}_figure", *words)) for name, figure in figures.items()}

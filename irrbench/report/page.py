@@ -10,8 +10,6 @@ import base64
 import io
 import math
 import platform
-import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
@@ -23,8 +21,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from irrbench._files import write_atomically
-from irrbench.plots import save_figure
-from irrbench.plots.style import DASH, known_score, marked_title, number, percent
+from irrbench.plots.files import inline_svg, save_figure
+from irrbench.plots.style import DASH, known_score, layout_of, marked_title, number, percent
 from irrbench.report.text import environment, p_value, share, to_float, whole
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_ROWS = 200  # of a table; the rest is in the table's file
-FORMATS = (".png", ".svg")  # of figures as files
+FORMATS = (".png", ".svg", ".pdf")  # of figures as files
 _PNG: dict[str, Any] = {"format": "PNG"}  # "optimize" takes 13 times as long for 15 percent fewer bytes
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 88, "subsampling": 0}
 _LARGE = 70_000  # bytes
@@ -75,15 +73,12 @@ class Drawing(NamedTuple):
 
     @property
     def svg(self) -> Markup:
-        """Inline SVG with a text for those who cannot see it; matplotlib escapes the texts in the figure."""
-        with tempfile.TemporaryDirectory() as folder:
-            svg = save_figure(self.figure, Path(folder) / "figure.svg").read_text(encoding="utf-8")
-        svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-        # Whole on a phone, and not too large on a wide screen.
-        width = self.figure.get_size_inches()[0]
-        size = f"min-width:{3.35 * width:.1f}rem;max-width:{7.5 * width:.1f}rem"
+        """Inline SVG with a text for those who cannot see it, in the page's colours."""
+        # Letters on a phone are nine pixels high or more, and wide figures scroll; not too large on a wide screen.
+        width = layout_of(self.figure)
+        size = f"min-width:{4.6 * width:.1f}rem;max-width:{7.5 * width:.1f}rem"
         opening = Markup('<svg role="img" aria-label="{}" style="{}"').format(self.alt, size)
-        return opening + Markup(svg.removeprefix("<svg"))  # noqa: S704
+        return opening + Markup(inline_svg(self.figure).removeprefix("<svg"))  # noqa: S704
 
 
 class Picture(NamedTuple):
@@ -314,7 +309,7 @@ def write_page(path: Path, page: Page) -> Path:
 
 
 def save_drawings(folder: Path, drawings: Mapping[str, Drawing]) -> list[Path]:
-    """Write each figure as PNG and as SVG and return the files.
+    """Write each figure as PNG, SVG and PDF and return the files.
 
     Raises:
         ConfigError: if the disk does not take them.

@@ -19,6 +19,7 @@ from irrbench.plots.raters import (
     pair_plot,
     within_and_between,
 )
+from irrbench.plots.style import Width
 from irrbench.reliability.across import EXTENT_MARKED
 from irrbench.reliability.borders import BORDER_TOLERANCE
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from irrbench.reliability.study import Study
 
 TEXTS = "raters.txt"
+WIDTH: Width = "double"  # of the figures
 MIN_UNITS_OF_WORD = 30  # images, or groups of them, from which on a value is given a word
 PACKAGES = ("irrbench", "torch", "numpy", "pandas", "scipy", "statsmodels", "mlflow")
 COLUMNS = {
@@ -308,15 +310,15 @@ def _draw_measures(study: Study) -> dict[str, Figure]:
     means = study.summary[study.summary["measure"].isin([m.name for m in study.measures if m.is_reliability])]
     extent = study.across[study.across["measure"] == "extent_icc"]
     figures = {
-        "measures": measure_means(study.per_image, means, extent),
-        "average_and_naive_rater": average_and_naive(study.scores),
+        "measures": measure_means(study.per_image, means, extent, width=WIDTH),
+        "average_and_naive_rater": average_and_naive(study.scores, width=WIDTH),
     }
     if len(study.per_image) >= 3:
-        figures["pairs"] = pair_plot(study.per_image, study.correlations, main)
+        figures["pairs"] = pair_plot(study.per_image, study.correlations, main, width=WIDTH)
     main = {name: title for name, title in main.items() if name != "prevalence"}
     coefficients = study.coefficients[study.coefficients["measure"].isin(list(main))]
     if coefficients["estimate"].notna().any():
-        figures["coefficients"] = coefficient_plot(coefficients, main)
+        figures["coefficients"] = coefficient_plot(coefficients, main, width=WIDTH)
     return figures
 
 
@@ -329,7 +331,7 @@ def _draw_raters(study: Study) -> dict[str, Figure]:
     if (study.leave_one_out["left_out"] != "").any():
         figures["leave_one_out"] = left_out(study.leave_one_out, titles)
     if not study.within.empty:
-        figures["within_raters"] = within_and_between(study.within, titles)
+        figures["within_raters"] = within_and_between(study.within, titles, width=WIDTH)
     return figures
 
 

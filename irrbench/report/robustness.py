@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from irrbench.analysis.recipes import ALL_RECIPES, AREA, is_real
 from irrbench.plots import dose_plot, tolerance_plot
-from irrbench.plots.style import MODEL_COLOURS
+from irrbench.plots.style import MODEL_COLOURS, Width
 from irrbench.report.page import Column, Drawing, Section, choose_columns
 from irrbench.report.text import sentence, sentences
 from irrbench.scores import gain
@@ -206,7 +206,9 @@ def draw_robustness(results: Results) -> dict[str, Drawing]:
     if results.tolerance.empty:
         return {}
     look: dict[str, Any] = {"note": results.note, "colours": recipe_colours(results)}
-    figures = {"doses": dose_plot(results.robustness, score=results.score, equivalents=results.equivalents, **look)}
+    width: Width = "single" if len(set(results.robustness["noise"])) == 1 else "double"
+    doses = dose_plot(results.robustness, score=results.score, equivalents=results.equivalents, width=width, **look)
+    figures = {"doses": doses}
     if results.tolerance["area"].notna().any():
-        figures["tolerance"] = tolerance_plot(results.tolerance, **look)
+        figures["tolerance"] = tolerance_plot(results.tolerance, width="single", **look)
     return {name: Drawing(figure, *sentences(TEXTS, f"{name}_figure", results)) for name, figure in figures.items()}

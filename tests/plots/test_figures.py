@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,11 +13,12 @@ import pytest
 import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from irrbench import plots
-from irrbench.plots.bands import INVERTED
-from irrbench.plots.style import columns, figure_pixels, isolate, legend_columns, legend_labels, model_styles, shorten
-from tests.report.frames import CEILING, FLOOR, MAJORITY, UPPER, curves, leaderboard, per_image
+from irrbench.plots.files import PAGE_COLOURS, figure_pixels, inline_svg
+from irrbench.plots.style import OTHERS, columns, isolate, legend_columns, legend_labels, model_styles, shorten
+from tests.report.frames import CEILING, curves, leaderboard, per_image
 
 IMPORTS = (ast.Import, ast.ImportFrom)
 MODELS = {"unet": 0.6, "fpn": 0.5, "pan": 0.75}
@@ -62,108 +64,6 @@ class TestColours:
         ]
         for figure in figures:
             assert any(line.get_color() == "#123456" for ax in figure.axes for line in ax.lines)
-
-
-class TestBand:
-    def test_shows_the_frames_numbers(self):
-        ax = plots.band_plot(leaderboard(MODELS)).axes[0]
-        drawn = {"floor": FLOOR, "ceiling": CEILING, "majority": MAJORITY, "upper": UPPER}
-        for role, values in drawn.items():
-            assert [line.get_xdata()[0] for line in lines(ax, gid=role)] == [values["iou"], values["tpr"]]
-        assert {line.get_gid() for line in ax.lines} <= {*drawn, None}  # of a blank mask and of pairs the table tells
-        assert [dot.get_xdata()[0] for dot in dots(ax)] == [0.6, 0.5, 0.75, 0.7, 0.7, 0.7]
-        spans = [tuple(line.get_xdata()) for line in ax.lines if line.get_linewidth() == 1.6]
-        assert spans[:3] == [pytest.approx((value - 0.02, value + 0.03)) for value in MODELS.values()]
-        assert [label.get_text() for label in ax.get_yticklabels()] == ["IoU", "TPR (sensitivity)"]
-
-    def test_a_band_upside_down_is_hatched(self):
-        ax = plots.band_plot(leaderboard(MODELS)).axes[0]
-        assert [bool(band.get_hatch()) for band in ax.collections] == [False, True]
-
-    def test_hatching_is_in_the_legend_where_there_is_some(self):
-        labels = [text.get_text() for text in plots.band_plot(leaderboard(MODELS)).legends[0].get_texts()]
-        assert INVERTED in labels
-        only = plots.band_plot(leaderboard(MODELS), scores=["iou"])
-        assert INVERTED not in [text.get_text() for text in only.legends[0].get_texts()]
-
-    @pytest.mark.parametrize(
-        ("floor", "ceiling"), [(0.21, 0.21), (0.21, 0.213), (0.01, 0.03), (0.98, 1.0), (1.0, 0.97), (0.4, 0.48)]
-    )
-    def test_the_numbers_of_floor_and_ceiling_never_touch(self, floor, ceiling):
-        figure, ax = plots.band_axes({"iou": 0.5, "iou_floor": floor, "iou_ceiling": ceiling})
-        figure.draw_without_rendering()
-        one, other = (text.get_window_extent() for text in ax.texts)
-        assert not one.overlaps(other)
-        assert min(one.x0, other.x0) >= ax.get_window_extent().x0 - 20  # the names of scores are further left
-
-    def test_endless_intervals_do_not_squeeze_the_band(self):
-        frame = leaderboard(MODELS)
-        frame.loc[frame["role"] == "model", ["iou_low", "iou_high"]] = [-4.0, 5.0]
-        low, high = plots.band_plot(frame).axes[0].get_xlim()
-        assert low > -0.1
-        assert high < 1.1
-
-    def test_means_out_of_range_are_shown(self):
-        frame = leaderboard({"m": -0.4})
-        assert plots.band_plot(frame).axes[0].get_xlim()[0] < -0.4
-
-    def test_a_blind_guess_is_a_line_and_no_model(self):
-        frame = leaderboard(MODELS)
-        blind = frame[frame["role"] == "floor"].assign(role="blind", name="best blind guess (blind)", iou=0.3)
-        figure = plots.band_plot(pd.concat([frame, blind]), scores=["iou"])
-        assert [line.get_xdata()[0] for line in lines(figure.axes[0], gid="blind")] == [0.3]
-        assert len(dots(figure.axes[0])) == len(MODELS)
-        assert "best blind guess (blind)" in [text.get_text() for text in figure.legends[0].get_texts()]
-
-    def test_lanes_do_not_overlap(self):
-        ax = plots.band_plot(leaderboard({f"m{place}": 0.5 for place in range(12)})).axes[0]
-        heights = [dot.get_ydata()[0] for dot in dots(ax)]
-        assert min(np.diff(heights)) > 0.1
-
-    def test_everything_is_inside_the_figure(self):
-        names = {f"a-long-model-name-{place}-with-an-encoder-and-a-label-strategy": 0.5 for place in range(12)}
-        figure = plots.band_plot(leaderboard(names), title="title " * 20, note="note " * 30)
-        figure.draw_without_rendering()
-        box = figure.bbox
-        assert figure.axes[0].get_position().height * figure.get_figheight() > 2 * (0.36 + 13 * 0.17)
-        for artist in (*figure.legends, *figure.axes[0].texts, figure.axes[0]):
-            inner = artist.get_tightbbox()
-            assert inner.x0 >= box.x0 - 1
-            assert inner.x1 <= box.x1 + 1
-            assert inner.y0 >= box.y0 - 1
-            assert inner.y1 <= box.y1 + 1
-
-    def test_undefined_values_are_left_out(self):
-        frame = leaderboard(MODELS)
-        frame.loc[frame["name"] == "fpn", ["iou", "iou_low", "iou_high"]] = np.nan
-        frame.loc[frame["role"] == "ceiling", "iou"] = np.nan
-        ax = plots.band_plot(frame, scores=["iou"]).axes[0]
-        assert [dot.get_xdata()[0] for dot in dots(ax)] == [0.6, 0.75]
-        assert lines(ax, gid="ceiling") == []
-
-    def test_intervals_are_optional(self):
-        frame = leaderboard(MODELS)[["name", "role", "iou"]]
-        assert len(dots(plots.band_plot(frame).axes[0])) == 3
-
-    def test_names_are_no_markup(self, tmp_path):
-        names = ["<b>&amp;", "_hidden", "$x^2$", "日本語"]
-        figure = plots.band_plot(leaderboard(dict.fromkeys(names, 0.5)))
-        plots.save_figure(figure, tmp_path / "band.png")
-        assert set(names) <= set(texts(figure))
-
-    def test_refuses_a_frame_without_a_bound(self):
-        with pytest.raises(ValueError, match=r"one row with role 'ceiling'; found 0"):
-            plots.band_plot(leaderboard(MODELS).query("role != 'ceiling'"))
-
-    def test_refuses_a_missing_score(self):
-        with pytest.raises(ValueError, match=r"missing f1, found name, role"):
-            plots.band_plot(leaderboard(MODELS), scores=["f1"])
-
-    def test_draws_into_given_axes(self):
-        figure = Figure()
-        ax = figure.subplots()
-        assert plots.band_plot(leaderboard(MODELS), ax=ax) is figure
-        assert len(dots(ax)) == 6
 
 
 class TestSubgroups:
@@ -253,6 +153,17 @@ class TestCurves:
         one, other = (text.get_window_extent() for text in figure.axes[0].texts)
         assert not one.overlaps(other)
 
+    def test_of_many_models_the_best_five_are_coloured_and_named(self):
+        models = {f"m{place}": 0.01 * place for place in range(40)}
+        figure = plots.learning_curves(curves(models), 0.04, 0.71, score="iou", width="single")
+        names = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert names == [*(f"m{place}" for place in range(35, 40)), "35 other models"]
+        drawn = [line for line in figure.axes[0].lines if line.get_gid() is None]
+        assert sum(line.get_color() == OTHERS.colour for line in drawn) == 35
+        assert [handle.get_color() for handle in figure.legends[0].legend_handles][-1] == OTHERS.colour
+        figure.draw_without_rendering()
+        assert not figure.legends[0].get_window_extent().overlaps(figure.axes[0].get_window_extent())
+
     def test_undefined_bounds_are_left_out(self):
         ax = plots.learning_curves(curves(MODELS), np.nan, 0.71, score="iou").axes[0]
         assert lines(ax, gid="floor") == []
@@ -263,7 +174,7 @@ class TestCurves:
 
 
 class TestAgreement:
-    @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+    @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
     def test_one_panel_per_model(self, count):
         models = {f"m{place}": 0.1 * place for place in range(count)}
         figure = plots.score_against_agreement(per_image(models), agreement(), score="iou")
@@ -272,6 +183,17 @@ class TestAgreement:
         np.testing.assert_allclose(model.get_offsets()[:, 0], agreement())
         np.testing.assert_allclose(model.get_offsets()[:, 1], models[f"m{count - 1}"] + 0.01 * np.arange(7))
         np.testing.assert_allclose(raters.get_offsets()[:, 1], 0.7 + 0.01 * np.arange(7))
+
+    def test_of_many_models_the_best_six_have_panels(self):
+        models = {f"m{place}": 0.01 * place for place in range(40)}
+        figure = plots.score_against_agreement(per_image(models), agreement(), score="iou", width="double")
+        assert [ax.get_title(loc="left") for ax in figure.axes] == [f"m{place}" for place in range(34, 40)]
+
+    def test_in_a_page_each_dot_leads_to_its_image(self):
+        frame = per_image({"m": 0.5}, 3).replace({"i1": "case 1/left"})
+        svg = inline_svg(plots.score_against_agreement(frame, agreement(3).rename({"i1": "case 1/left"}), score="iou"))
+        found = re.findall(r'href="(#image-[^"]*)"', svg)
+        assert found == ["#image-i0", "#image-case%201%2Fleft", "#image-i2"]
 
     def test_line_joins_medians(self):
         ax = plots.score_against_agreement(per_image({"m": 0.0}, 25), agreement(25), score="iou").axes[0]
@@ -353,7 +275,31 @@ class TestFiles:
             plots.save_figure(figure, tmp_path / "band.svg")
             assert dict(mpl.rcParams) == before
         assert figure.get_facecolor() == (1, 1, 1, 1)
-        assert figure.axes[0].get_yticklabels()[0].get_fontsize() == 10
+        assert figure.axes[0].get_xticklabels()[0].get_fontsize() == 10
+
+    @pytest.mark.parametrize(("width", "mm"), [("single", 88), ("double", 178), (120, 120)])
+    def test_files_have_the_widths_of_journals_and_legible_text_that_stays_text(self, tmp_path, width, mm):
+        figure = plots.subgroup_plot(TestSubgroups().frame(), score="iou", width=width)
+        sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text()]
+        assert 6 <= min(sizes) <= max(sizes) <= 9
+        svg = plots.save_figure(figure, tmp_path / "a.svg").read_text()
+        assert float(re.search(r'width="([\d.]+)pt"', svg)[1]) / 72 * 25.4 == pytest.approx(mm, abs=0.1)
+        assert re.search(r"<text[^>]*>naive rater \(floor\)</text>", svg)
+        pdf = plots.save_figure(figure, tmp_path / "a.pdf").read_bytes()
+        box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", pdf)
+        assert float(box[1]) / 72 * 25.4 == pytest.approx(mm, abs=0.1)
+        assert b"/FontFile2" in pdf  # TrueType fonts are embedded: letters can be edited and searched
+        assert b"/Type3" not in pdf
+
+    def test_a_page_lends_its_colours_to_ink_and_paper_and_data_keep_theirs(self):
+        figure = plots.band_plot(leaderboard(MODELS), scores=["iou"], note="rendered images")
+        svg = inline_svg(figure)
+        assert svg.startswith('<svg fill="currentColor"')
+        left = {colour for colour in PAGE_COLOURS if re.search(rf"(?<!, ){colour}", svg)}
+        assert left == set()
+        assert {f"var({name}, " in svg for name in ("--page", "--ink", "--figure-band", "--warn-ink")} == {True}
+        assert {colour.lower() in svg for colour in plots.MODEL_COLOURS[:3]} == {True}
+        assert '<g id="' not in svg
 
     def test_drawing_leaves_no_figure_behind_and_chooses_no_backend(self, tmp_path):
         before = mpl.rcParams._get_backend_or_none()

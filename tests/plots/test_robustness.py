@@ -10,7 +10,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from irrbench.plots import dose_plot, tolerance_plot
-from irrbench.plots.style import MODEL_COLOURS, figure_pixels
+from irrbench.plots.files import figure_pixels
+from irrbench.plots.style import MODEL_COLOURS
 
 BIAS = {"shrink": "smaller", "boundary": "none", "own": "unknown", "grow": "larger"}
 

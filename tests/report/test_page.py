@@ -101,7 +101,7 @@ def test_everything_is_there(whole):
         "scripts/benchmark.py",
     ):
         assert part in parsed.text + text
-    assert text.count("<svg") == 4
+    assert text.count("<svg") == 6
     assert {
         *("band", "leaderboard", "verdicts", "comparisons", "subgroups", "curves", "agreement"),
         *("images", "rules", "reproduce"),

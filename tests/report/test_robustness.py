@@ -9,7 +9,8 @@ import pytest
 
 from irrbench.analysis.results import Questions, Resampling
 from irrbench.plots.style import MODEL_COLOURS
-from irrbench.report.benchmark import benchmark_page, draw_figures, findings, headline
+from irrbench.report.benchmark import benchmark_page, findings, headline
+from irrbench.report.figures import draw_figures
 from irrbench.report.page import render
 from irrbench.report.robustness import recipe_colours, robustness_findings, robustness_section
 from irrbench.scores import SCORES, Score
@@ -161,7 +162,7 @@ def test_tables_and_figures_of_clean_models_leave_noisy_ones_out():
     assert "boundary" not in shown.partition("<tbody>")[2]
     assert folded.count("boundary") == 6
     band = draw_figures(made)["band"]
-    assert band.caption.endswith("Models with noisy labels are left out. The numbers are in the table below.")
+    assert band.caption.endswith("Models with noisy labels are left out. The numbers are in the leaderboard.")
     assert not any("boundary" in text.get_text() for text in band.figure.legends[0].get_texts())
 
 

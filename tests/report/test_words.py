@@ -15,7 +15,8 @@ from rich.console import Console
 from irrbench.plots.curves import trend_bins
 from irrbench.plots.style import DASH, LESS, MINUS, show_titles
 from irrbench.report import terminal_table
-from irrbench.report.benchmark import benchmark_page, cautions, draw_figures, findings, headline
+from irrbench.report.benchmark import benchmark_page, cautions, findings, headline
+from irrbench.report.figures import draw_figures
 from irrbench.report.page import render
 from irrbench.report.terminal import wrap_name
 from irrbench.report.text import sentences, share
@@ -287,7 +288,7 @@ class TestSentences:
     )
     def test_say_what_dots_and_lines_are(self, images, text):
         found = results(leaderboard({}), agreement=per_image({})["iou"].rename("alpha"))
-        alt, caption = sentences("benchmark.txt", "agreement_figure", found, images, trend_bins(images))
+        alt, caption = sentences("benchmark.txt", "agreement_figure", found, images, trend_bins(images), 6)
         assert alt == "IoU per image against alpha."
         assert caption == f"One symbol per image ({images}), grey for the average rater{text}"
 
@@ -344,7 +345,7 @@ class TestParagraphs:
         assert text.endswith("Differences without intervals and verdicts, for which one image is not enough.")
         for groups, is_said in ((1, False), (2, True)):
             found = results(leaderboard({"unet": 0.6}).assign(n_groups=groups))
-            shown = benchmark_page(found, drawings={}).sections[1].text + self.text("band_figure", found, False)
+            shown = benchmark_page(found, drawings={}).sections[1].text + self.text("band_figure", found, False, 12)
             assert shown.count("95 % interval") == 2 * is_said
 
     def test_a_win_is_shown_and_not_counted(self):
