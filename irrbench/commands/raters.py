@@ -34,7 +34,7 @@ TABLES = "tables"
 
 
 def write_outputs(study: Study, config: ReliabilityConfig, *, command: str = "") -> list[Path]:
-    """Write ``report.html``, ``config.yaml``, ``tables/*.csv`` and ``figures/*.png`` and ``.svg``.
+    """Write ``report.html``, ``config.yaml``, ``tables/*.csv`` and ``figures/*`` as PNG, SVG and PDF.
 
     Args:
         study: a finished study.

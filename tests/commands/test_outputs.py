@@ -116,9 +116,8 @@ def test_everything_is_written_and_single_images_are_not_for_mlflow(written):
     output, _, _, files = written
     tables = ("leaderboard", "per_image", "comparisons", "verdicts", "failures", "alternative", "separation", "seeds")
     tables = (*tables, "subgroups")
-    figures = [
-        f"figures/{name}.{kind}" for name in ("band", "curves", "agreement", "subgroups") for kind in ("png", "svg")
-    ]
+    names = ("band", "scores", "significance", "curves", "agreement", "subgroups")
+    figures = [f"figures/{name}.{kind}" for name in names for kind in ("png", "svg", "pdf")]
     expected = {*(f"{name}.csv" for name in tables), *figures, "config.yaml", "report.html"}
     assert {path.relative_to(output).as_posix() for path in files} == expected
     pictures = {path.name for path in (output / "figures").iterdir()} - {path.name for path in files} - {"mine.txt"}
