@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup benchmark test fuzz mutants lint clean
+.PHONY: setup benchmark test docs fuzz mutants lint clean
 
 setup: $(VENV)/run.stamp  ## .venv, to run the scripts on your own data
 
@@ -14,6 +14,9 @@ benchmark: $(VENV)/run.stamp  ## train and score the default grid between floor 
 test: lint  ## every check that must hold, the same way every time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m slow tests
+
+docs: $(VENV)/docs.stamp  ## the documentation, into site/: open site/index.html
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 fuzz: $(VENV)/test.stamp  ## random examples, other ones at every run, for maintainers
 	IRRBENCH_HYPOTHESIS=fuzz $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
@@ -28,7 +31,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) mutants
+	rm -rf $(VENV) mutants site
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("irrbench needs Python 3.10 or newer; set PYTHON=...") if sys.version_info < (3, 10) else None'
@@ -40,6 +43,10 @@ $(VENV)/run.stamp: pyproject.toml | $(BIN)/python
 
 $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/run.stamp
+
+$(VENV)/docs.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@ $(VENV)/run.stamp
 
 $(VENV)/mutants.stamp: pyproject.toml | $(BIN)/python

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Print the table of docs/scores.md, two models that two scores rank differently, and draw its picture."""
+"""Print the table of docs/howto/scores.md, two models that two scores rank differently, and draw its picture."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ def main() -> None:
     """Make the models, score them, print as Markdown, draw the first example."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--images", type=int, help="nodules (default: all of the test split)")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where the picture goes (default: docs)")
+    parser.add_argument("--docs", type=Path, default=Path("docs/assets"), help="where the picture goes")
     options = parser.parse_args()
     console = Console(width=200)
     console.print("| question | model | by the first score | by the second |\n|---|---|---|---|")

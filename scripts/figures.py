@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw the documentation's picture from a finished benchmark: docs/leaderboard.svg."""
+"""Draw the documentation's picture from a finished benchmark: docs/assets/leaderboard.svg."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ def main() -> None:
     """Read the leaderboard and draw it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("outputs/benchmark"), help="output of `make benchmark`")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where the picture goes")
+    parser.add_argument("--docs", type=Path, default=Path("docs/assets"), help="where the picture goes")
     options = parser.parse_args()
     leaderboard = pd.read_csv(options.results / "leaderboard.csv")
     save_figure(band_plot(leaderboard, title=TITLE, note=NOTE), options.docs / "leaderboard.svg")

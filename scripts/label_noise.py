@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Show how long training fits one rater's hand: docs/label_noise.svg and the numbers behind it, in minutes."""
+"""Show how long training fits one rater's hand: docs/assets/label_noise.svg and the numbers behind it, in minutes."""
 
 import argparse
 from pathlib import Path
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="side of the images in pixels (default: 32)")
     parser.add_argument("--labels", nargs="+", default=list(LABELS), help="label strategies")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("docs"), help="where label_noise.svg and .csv go")
+    parser.add_argument("--output", type=Path, default=Path("docs/assets"), help="where label_noise.svg and .csv go")
     options = parser.parse_args()
     torch.set_num_threads(1)
     console = Console()

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=96, help="training images (default: 96)")
     parser.add_argument("--max-side", type=int, default=48, help="of the images in pixels (default: 48)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="(default: 0 1 2)")
-    parser.add_argument("--output", type=Path, default=Path("docs"), help="where noise_stopping.svg and .csv go")
+    parser.add_argument("--output", type=Path, default=Path("docs/assets"), help="where noise_stopping.svg and .csv go")
     options = parser.parse_args()
     torch.set_num_threads(1)
     console = Console()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Print the table of docs/definitions.md on ties: raters of equal quality, simulated, under each rule."""
+"""Print the table of docs/explanation/ties.md: raters of equal quality, simulated, under each rule."""
 
 import argparse
 

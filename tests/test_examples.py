@@ -63,6 +63,21 @@ def test_custom_loss_logs_to_csv(tmp_path):
     assert floor < ceiling < 1
 
 
+@pytest.mark.parametrize(
+    ("name", "package", "added"), [("fabric_training.py", "lightning", 7), ("monai_training.py", "monai", 6)]
+)
+def test_loops_of_fabric_and_monai_come_near_the_ceiling(name, package, added, tmp_path):
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    source = (EXAMPLES / name).read_text()
+    assert sum(line.endswith(MARK) for line in source.splitlines()) == added
+    run(source, tmp_path)
+    with (tmp_path / "results" / "val.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    assert float(rows[-1]["val/iou_normalized"]) > 0.5
+    assert (tmp_path / "results" / "per_image" / "val.csv").exists()
+
+
 def test_a_loop_without_a_trainer_gets_the_same_runs_tables_and_charts(tmp_path):
     done = run((EXAMPLES / "plain_torch.py").read_text(), tmp_path)
     assert "Models between floor and ceiling" in done.stderr

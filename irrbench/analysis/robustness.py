@@ -2,7 +2,7 @@
 
 A recipe is what a model is trained by, but for the noise in its labels, the dose of it and the seed. Dose 1 is the
 disagreement of one average rater. All differences are paired, as in :mod:`irrbench.analysis.verdicts`;
-``docs/statistics.md`` says what intervals of doses mean.
+``docs/explanation/doses.md`` says what intervals of doses mean.
 
 Axes: ``A`` candidates, ``M`` rows, ``D`` doses.
 """

@@ -2,7 +2,8 @@
 
 A verdict in a model's favour needs an interval that excludes what it denies, and must outlast one more group (patient)
 on which the model has the worst score that there is. Where it does not, a sample without failures may have been luck:
-there is no verdict, and the reason is said. ``docs/statistics.md`` has the measured size of these rules on real scores.
+there is no verdict, and the reason is said. ``docs/explanation/verdicts.md`` has the measured size of these rules on
+real scores.
 
 Axes: ``M`` models.
 """

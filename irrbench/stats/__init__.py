@@ -21,7 +21,7 @@ from irrbench.stats.resampling import Floats, Ratios, group_sums, resampled_sums
 from irrbench.stats.tests import AlternativeAnnotator, alternative_annotator_test, benjamini_yekutieli, holm
 
 MIN_GROUPS_FOR_TESTS = 10  # independent groups; with fewer, p-values and verdicts are not shown
-MIN_GROUPS_FOR_SKEWED_SCORES = 20  # with fewer, intervals of skewed scores are too short, see docs/statistics.md
+MIN_GROUPS_FOR_SKEWED_SCORES = 20  # with fewer their intervals are too short, see docs/explanation/intervals.md
 MIN_IMAGES_OF_SUBGROUP = 10  # with fewer, the means of a subgroup say little
 
 __all__ = [

@@ -9,7 +9,7 @@
 - ``"percentile"``: quantiles of the resamples. Too short with few groups.
 - ``"bca"``: bias-corrected and accelerated quantiles, for skewed statistics. Also too short with few groups.
 
-``docs/statistics.md`` gives the measured coverage of each.
+``docs/explanation/intervals.md`` gives the measured coverage of each.
 
 Sources: Hall 1992, On the removal of skewness by transformation, doi 10.1111/j.2517-6161.1992.tb01876.x; Davison and
 Hinkley 1997, Bootstrap Methods and their Application, chapter 5; Efron 1987, doi 10.1080/01621459.1987.10478410 (BCa);

@@ -262,7 +262,7 @@ def rater_part(without_each: ArrayLike) -> Part:
     """The part of the variance that comes from drawing the raters, by the jackknife: each rater left out in turn.
 
     It describes how much hangs on single raters. An interval made of it holds its nominal share for some kinds of
-    differences between raters only, see ``docs/statistics.md``.
+    differences between raters only, see ``docs/explanation/generalize.md``.
 
     Args:
         without_each: ``(R, M)`` the quantities as they are without rater 0, 1, ..., with references rebuilt.

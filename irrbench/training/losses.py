@@ -1,7 +1,7 @@
 """Losses of a network's logits against labels, inside the region of interest.
 
 A new loss is a class with keyword options and one more entry in :data:`LOSSES`. Formulas and sources of all:
-docs/definitions.md, "Losses".
+docs/reference/losses.md.
 
 Axes: ``B`` images, ``S`` pixels of one image. Logits and labels are ``(B, 1, *S)``.
 """

@@ -113,7 +113,7 @@ def memory_estimate(config: BenchmarkConfig, data: RaterData) -> MemoryEstimate:
     """What training and testing take, by one step of each model with each loss on tensors without content.
 
     Counted are weights, gradients, the optimizer's state and all tensors that are alive at once. What libraries take
-    for themselves while they compute is not. See ``docs/benchmark.md`` for how it compares with measured peaks.
+    for themselves while they compute is not. ``docs/howto/large_images.md`` compares it with measured peaks.
 
     Args:
         config: of the grid.

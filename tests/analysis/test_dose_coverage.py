@@ -1,6 +1,6 @@
 """How often areas and doses hold the truth, by simulation: patients of two images, three seeds of each model.
 
-The table in `docs/statistics.md` is :func:`shares` with 1,000 studies of each kind.
+The table in `docs/explanation/doses.md` is :func:`shares` with 1,000 studies of each kind.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from irrbench.commands.parsing import parse
 from irrbench.convert.public import OPTIONS, PUBLIC_SETS, describe_sets
 from tests.convert.public.test_vessels import chase, drive
 
-PAGE = Path(__file__).parents[3] / "docs" / "public_data.md"
+PAGE = Path(__file__).parents[3] / "docs" / "howto" / "public_data.md"
 
 
 @pytest.mark.parametrize(("name", "about"), PUBLIC_SETS.items())
