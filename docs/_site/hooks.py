@@ -10,6 +10,7 @@ import irrbench
 from irrbench.commands.parsing import parse
 
 PLACE = re.compile(r"<!-- help: ?([\w -]*?) ?-->")
+SOURCE = re.compile(r'href="((?!https?:)[^"#]+)\.(?:md|ipynb)\b')
 MERMAID = re.compile(
     r"<script type=.module.>\s*document.addEventListener.*?<!-- End of mermaid configuration -->", re.DOTALL
 )
@@ -21,9 +22,11 @@ def on_page_markdown(markdown, **_):
     return PLACE.sub(lambda place: f"```text\n{help_of(place[1].split())}\n```", markdown)
 
 
-def on_post_page(output, **_):
-    """Take the loader of Mermaid out of notebooks' pages: no picture here needs it, and it names another server."""
-    return MERMAID.sub("", output)
+def on_post_page(output, page, **_):
+    """Mend pages of notebooks: links to sources lead to pages, and the loader of Mermaid, on another server, goes."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return output
+    return SOURCE.sub(r'href="\1.html', MERMAID.sub("", output))
 
 
 def help_of(words):

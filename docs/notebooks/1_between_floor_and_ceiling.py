@@ -39,6 +39,7 @@ _ = figure.suptitle("Grey: the true lesion. Lines: three people")
 #
 # Our "model" finds the true lesions, but draws everything two pixels too wide. `max_pool2d` widens a mask.
 
+
 # %%
 def too_wide(true_masks):
     return torch.nn.functional.max_pool2d(true_masks[:, None].float(), 5, stride=1, padding=2)[:, 0]

@@ -20,7 +20,7 @@ def cells(notebook):
 @pytest.mark.parametrize("script", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
 def test_script_and_notebook_say_the_same(script):
     notebook = json.loads(script.with_suffix(".ipynb").read_text())
-    assert cells(notebook) == cells(jupytext.read(script)), "run jupytext --sync docs/notebooks/*.py"
+    assert cells(notebook) == cells(jupytext.read(script)), "run jupytext --update --to ipynb docs/notebooks/*.py"
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook["cells"])
 
 
