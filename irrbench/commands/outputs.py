@@ -26,7 +26,9 @@ from irrbench.folds import TIES_IN_WORDS
 from irrbench.plots.style import percent_of
 from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
 from irrbench.report.figures import draw_figures
-from irrbench.report.page import Drawing, save_drawings, save_picture
+from irrbench.report.page import Drawing, save_drawings
+from irrbench.report.text import report_date
+from irrbench.report.views import MOST_MODELS, save_picture
 from irrbench.scores import record, select_scores
 from irrbench.summary import bounds_digest
 from irrbench.tracking.spool import SPOOL
@@ -246,11 +248,13 @@ def _digests(config: BenchmarkConfig, data: RaterData, models: Sequence[CellResu
 
 
 def galleries_of(results: Results, data: RaterData, models: Sequence[CellResult | Scored]) -> list[Gallery]:
-    """Pictures with the contours of the best model; of several seeds, those of the first."""
-    seeds = results.members[results.shown]
-    best = next(model for model in models if model.name == seeds[0])
-    remark = "Numbers are means over seeds, contours those of the first." if len(seeds) > 1 else ""
-    return make_galleries(results, data, best.prediction, remark=remark)
+    """Pictures with the contours of the best models; of several seeds, those of the first."""
+    tables = {model.name: model for model in models}
+    names = [results.shown, *(name for name in results.rivals if name != results.shown)][:MOST_MODELS]
+    predict = {name: tables[results.members[name][0]].prediction for name in names}
+    has_seeds = len(results.members[results.shown]) > 1
+    remark = "Numbers are means over seeds, contours those of the first." if has_seeds else ""
+    return make_galleries(results, data, predict, remark=remark)
 
 
 def prepare_output(output: Path, folders: Sequence[str], files: Sequence[str] = ()) -> Path:
@@ -304,7 +308,7 @@ def write_outputs(
         ]
         for path in set((output / FIGURES).glob(f"{gallery.name}-*.png")) - set(written):
             path.unlink(missing_ok=True)
-    page = benchmark_page(results, drawings=drawn, galleries=galleries)
+    page = benchmark_page(results, drawings=drawn, galleries=galleries, made=report_date())
     return [*files, write_page(output / REPORT, page)]
 
 

@@ -22,6 +22,7 @@ from irrbench.reliability.study import Study, study
 from irrbench.report.page import save_drawings, write_page
 from irrbench.report.raters import draw_figures, findings, headline, study_page
 from irrbench.report.terminal import reliability_table
+from irrbench.report.text import report_date
 from irrbench.tracking import Run, chart_link
 from irrbench.tracking.run import log_reliability
 
@@ -49,7 +50,7 @@ def write_outputs(study: Study, config: ReliabilityConfig, *, command: str = "")
     """
     output = prepare_output(Path(config.output), [TABLES])
     drawings = draw_figures(study, pictures=config.pictures)
-    page = study_page(study, drawings, config=config.as_dict(), command=command)
+    page = study_page(study, drawings, config=config.as_dict(), command=command, made=report_date())
     return [
         write_page(output / REPORT, page),
         write_yaml(output / CONFIG, config.as_dict()),

@@ -14,10 +14,11 @@ from markupsafe import Markup
 
 from irrbench.plots.style import DISPLAY_NAMES, known_score, marked_title, score_title
 from irrbench.report.figures import TEXTS, draw_figures
-from irrbench.report.galleries import Gallery, contour_key
+from irrbench.report.galleries import Gallery
+from irrbench.report.images import images_section
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
 from irrbench.report.robustness import robustness_section
-from irrbench.report.text import FORMULA, sentence, sentences, to_float
+from irrbench.report.text import FORMULA, made_by, sentence, sentences, to_float
 from irrbench.scores import SCORES, gain
 from irrbench.stats import MIN_GROUPS_FOR_TESTS, MIN_IMAGES_OF_SUBGROUP
 
@@ -46,6 +47,7 @@ COLUMNS = {
     "difference": Column("difference", interval=("low", "high")),
     "normalized_difference": Column("in % of the band", "share"),
     "floor_difference": Column("minus naive rater", interval=("floor_difference_low", "floor_difference_high")),
+    "ceiling_standing": Column("beside it", "text"),
     "ceiling_difference": Column("minus average rater", interval=("ceiling_difference_low", "ceiling_difference_high")),
     "winning_rate": Column("raters it wins against", "share"),
     "average_advantage": Column("at least as good, on average", "share"),
@@ -70,8 +72,8 @@ COLUMNS = {
 }
 _TESTS = ("p_holm", "p_corrected", "verdict", "wins", "winning_rate")  # also of floor, ceiling and equivalence
 TABLES = {
-    "verdicts": "name score value floor_difference floor_p_holm floor_verdict ceiling_difference margin ceiling_p_holm "
-    "ceiling_verdict equivalence_p_holm equivalence_verdict reason",
+    "verdicts": "name score value floor_difference floor_p_holm floor_verdict ceiling_difference ceiling_standing "
+    "margin ceiling_p_holm ceiling_verdict equivalence_p_holm equivalence_verdict reason",
     "failures": "name score failure share n_images n_groups",
     "comparisons": "name versus score value versus_value difference normalized_difference p_holm verdict",
     "alternative": "name score n_entered winning_rate average_advantage verdict remark",
@@ -82,7 +84,11 @@ TABLES = {
 
 
 def benchmark_page(
-    results: Results, *, drawings: Mapping[str, Drawing] | None = None, galleries: Sequence[Gallery] = ()
+    results: Results,
+    *,
+    drawings: Mapping[str, Drawing] | None = None,
+    galleries: Sequence[Gallery] = (),
+    made: str = "",
 ) -> Page:
     """Make the report of a benchmark.
 
@@ -90,17 +96,12 @@ def benchmark_page(
         results: of the benchmark.
         drawings: its figures, where they have been drawn already.
         galleries: images with contours.
+        made: the day on which the report is made.
 
     Raises:
         ValueError: if a frame lacks a column or the bounds.
     """
     drawn = draw_figures(results) if drawings is None else drawings
-    images = [
-        Section(title=gallery.title, note=results.note, text=gallery.lead, pictures=gallery.pictures)
-        for gallery in galleries
-        if gallery.pictures
-    ]
-    as_good = "Better than the naive rater, as good as the average rater?"
     distinguishes = "Which score tells these models apart"
     return Page(
         title=f"Benchmark: {results.name}",
@@ -108,6 +109,7 @@ def benchmark_page(
         headline=headline(results),
         findings=" ".join(findings(results)),
         cautions=cautions(results),
+        facts=[sentence(TEXTS, "data", results), *made_by(made)],
         sections=[
             Section(
                 "band",
@@ -124,7 +126,7 @@ def benchmark_page(
                 values={"without_empty": results.without_empty},
                 pairs=_meanings(results),
             ),
-            _by_score(results, "verdicts", as_good, results.verdicts, label="Verdicts"),
+            _verdicts(results),
             _failures(results),
             _comparisons(results, drawn.get("significance")),
             _alternative(results),
@@ -139,7 +141,7 @@ def benchmark_page(
             Section("curves", "Learning curves", figure=drawn.get("curves")),
             _probabilities(results, drawn),
             Section("agreement", "Score and agreement of the raters", figure=drawn.get("agreement")),
-            Section("images", "Images", key=contour_key(results.raters), parts=images),
+            images_section(results, galleries),
             Section("rules", "Rules used", pairs=list(results.rules.items())),
             reproduction(results.command, results.config, PACKAGES, results.digests),
         ],
@@ -167,13 +169,39 @@ def compare(results: Results, name: str, role: str) -> str:
         one that holds for all models at once), else ``"level"``; empty where there is no interval, or no verdict.
     """
     row = next((row for row in _main_rows(results, results.verdicts) if row["name"] == name), None)
-    if row is None or results.has_few_groups or row.get("reason"):
+    return "" if row is None or results.has_few_groups else _standing(row, role)
+
+
+def _standing(row: Mapping[Any, Any], role: str) -> str:
+    """What :func:`compare` says, of a row of the verdicts."""
+    if row.get("reason"):
         return ""
     plain = [f"{role}_difference_{end}" for end in ("low", "high")]
-    ends = [gain(results.score, to_float(row.get(f"{end}_simultaneous", row[end]))) for end in plain]
+    ends = [gain(row["score"], to_float(row.get(f"{end}_simultaneous", row[end]))) for end in plain]
     if not all(map(math.isfinite, ends)):
         return ""
     return "above" if min(ends) > 0 else "below" if max(ends) < 0 else "level"
+
+
+def _with_standing(results: Results) -> pd.DataFrame:
+    """The verdicts with a column that says whether each model is above, level with or below the average rater."""
+    frame = results.verdicts
+    if frame.empty or results.has_few_groups:
+        return frame
+    words = {"above": "above", "below": "below", "level": "level with it", "": ""}
+    rows = frame.to_dict("records")
+    lower = {score: {"above": "better", "below": "worse"} for score in results.scores if gain(score, 1.0) < 0}
+    found = [(row["score"], _standing(row, "ceiling")) for row in rows]
+    return frame.assign(ceiling_standing=[(words | lower.get(score, {}))[word] for score, word in found])
+
+
+def _standings(results: Results) -> dict[str, list[str]]:
+    """Models without label noise by their standing beside the average rater by the main score."""
+    found: dict[str, list[str]] = {"above": [], "level": [], "below": []}
+    for name in results.rivals:
+        if word := compare(results, name, "ceiling"):
+            found[word].append(name)
+    return found
 
 
 def findings(results: Results) -> list[str]:
@@ -258,13 +286,21 @@ def _leaderboard(results: Results) -> Section:
 
 def _score_column(score: str, share: str | None = None) -> Column:
     kind = "fine" if known_score(score).digits > 3 else "number"
-    return Column(marked_title(score), kind, interval=(f"{score}_low", f"{score}_high"), share=share)
+    return Column(marked_title(score), kind, interval=(f"{score}_low", f"{score}_high"), share=share, is_score=True)
 
 
 def _meanings(results: Results) -> list[tuple[str, str]]:
     """What a reader must know of the scores that are among the results."""
     said = {score: sentence(TEXTS, "meaning", score) for score in results.scores if known_score(score).name in SCORES}
     return [(score_title(score), text) for score, text in said.items() if text]
+
+
+def _verdicts(results: Results) -> Section:
+    """Each model beside the naive and the average rater; first, in a sentence, who is above, level with and below."""
+    title = "Better than the naive rater, as good as the average rater?"
+    found = _by_score(results, "verdicts", title, _with_standing(results), label="Verdicts")
+    said = sentences(TEXTS, "standings", results, _standings(results)) if found.has_rows else []
+    return replace(found, text=" ".join([*said, found.text]))
 
 
 def _failures(results: Results) -> Section:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
 from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, image_panel
+from irrbench.plots.panels import AREA_COLOURS
 from irrbench.plots.style import shorten
 from irrbench.report.page import Picture, Stroke
 from irrbench.report.text import sentence
+from irrbench.report.views import View, make_view
 from irrbench.scores import gain
 
 if TYPE_CHECKING:
@@ -26,63 +28,108 @@ TITLES = {
     "failures": "Raters agree, models are furthest behind",
     "disagreement": "Raters disagree",
 }
+OTHERS = "others"  # name of the gallery whose images the page shows one at a time only
 RANKED, SHOWN = 3, 4  # pictures of each rank, pictures in the other galleries
+MOST_BYTES = 1_500_000  # of the page for images that no gallery shows
+
+Predict = Callable[[str], "NDArray[np.bool_]"]
 
 
 class Gallery(NamedTuple):
-    """Images that belong together: how they were chosen, captions by image id, and the pictures."""
+    """Images that belong together.
+
+    Attributes:
+        name: of the gallery.
+        title: likewise, in words.
+        lead: how they were chosen.
+        captions: by image id.
+        pictures: with their contours.
+        views: images that the page shows one at a time only.
+    """
 
     name: str
     title: str
     lead: str
     captions: dict[str, str]
     pictures: Sequence[Picture] = ()
+    views: Sequence[View] = ()
 
 
 def make_galleries(
-    results: Results, data: RaterData, predict: Callable[[str], NDArray[np.bool_]], *, remark: str = ""
+    results: Results, data: RaterData, predict: Mapping[str, Predict], *, remark: str = ""
 ) -> list[Gallery]:
-    """Draw images with the contours of all raters and of the best model.
+    """Draw images with the contours of all raters and of the best models.
 
     Args:
         results: with scores per image and the raters' agreement.
         data: with the images and the raters' masks.
-        predict: the best model's mask ``(*S)`` by image id.
+        predict: by model, the best one first, its mask ``(*S)`` by image id.
         remark: on the contours, after each gallery's text.
 
     Returns:
-        Galleries that have images. Images with more than three dimensions have no picture.
+        Galleries that have images, and one with other images, as many as a page can hold. Images with more than three
+        dimensions have no picture.
     """
     if results.agreement is None:
         return []
-    places = {image_id: place for place, image_id in enumerate(data.image_ids)}
-    galleries = []
+    places = {name: place for place, name in enumerate(data.image_ids) if len(data.shape(place)) in (2, 3)}
+    galleries: list[Gallery] = []
+    shown: set[str] = set()
     per_image = results.without_noise(results.per_image)
     for gallery in choose_images(per_image, results.agreement, score=results.score, best=results.shown):
-        pictures = [
-            _draw(data, places[image_id], predict(image_id), caption)
-            for image_id, caption in gallery.captions.items()
-            if len(data.shape(places[image_id])) in (2, 3)
-        ]
+        drawn = {
+            name: _draw(data, places[name], [mask_of(name) for mask_of in predict.values()], caption)
+            for name, caption in gallery.captions.items()
+            if name in places
+        }
         lead = f"{gallery.lead} {remark}" if remark else gallery.lead
-        galleries.append(gallery._replace(lead=lead, pictures=pictures))
-    return galleries
+        galleries.append(gallery._replace(lead=lead, pictures=list(drawn.values())))
+        shown |= drawn.keys()
+    rest = [name for name in dict.fromkeys(per_image["image_id"].astype(str)) if name in places and name not in shown]
+    masks = ((places[name], [mask_of(name) for mask_of in predict.values()]) for name in rest)
+    others = _fitting(make_view(data, place, found, margin=_margin(data, place)) for place, found in masks)
+    return [*galleries, Gallery(OTHERS, "", "", {}, views=others)] if others else galleries
 
 
-def _draw(data: RaterData, place: int, prediction: NDArray[np.bool_], caption: str) -> Picture:
-    masks, present = data.masks(place), data.present(place)
-    margin = max(8, max(data.shape(place)[-2:]) // 20)
-    pixels = image_panel(data.image(place), masks, prediction, present=present, roi=data.roi(place), margin=margin)
-    empty = empty_masks([int(mask.sum()) for mask in masks[present]], prediction=int(prediction.sum()))
-    return Picture(f"{caption} {empty[0].upper()}{empty[1:]}." if empty else caption, pixels)
+def _fitting(views: Iterable[View]) -> list[View]:
+    """The first images, as many as a page can hold."""
+    found, size = [], 0
+    for view in views:
+        size += view.size
+        if size > MOST_BYTES:
+            break
+        found.append(view)
+    return found
 
 
-def contour_key(raters: Sequence[str]) -> list[Stroke]:
-    """Say whose contour has which colour; one entry for all where raters are more than the colours."""
-    model = Stroke([MODEL_CONTOUR], "the model", is_thick=True)
+def _margin(data: RaterData, place: int) -> int:
+    return max(8, max(data.shape(place)[-2:]) // 20)
+
+
+def _draw(data: RaterData, place: int, predictions: Sequence[NDArray[np.bool_]], caption: str) -> Picture:
+    masks, present, margin = data.masks(place), data.present(place), _margin(data, place)
+    best = predictions[0]
+    pixels = image_panel(data.image(place), masks, best, present=present, roi=data.roi(place), margin=margin)
+    empty = empty_masks([int(mask.sum()) for mask in masks[present]], prediction=int(best.sum()))
+    text = f"{caption} {empty[0].upper()}{empty[1:]}." if empty else caption
+    return Picture(text, pixels, make_view(data, place, predictions, margin=margin))
+
+
+def contour_key(raters: Sequence[str], *, has_areas: bool = False) -> list[Stroke]:
+    """Say whose contour has which colour; one entry for all where raters are more than the colours.
+
+    Args:
+        raters: their names.
+        has_areas: whether areas are coloured on some images, as contours would hide them.
+    """
+    key = [Stroke([MODEL_CONTOUR], "the model", is_thick=True)]
     if not raters or len(raters) > len(RATER_COLOURS):
-        return [model, Stroke(RATER_COLOURS[:4], "thin: one line per rater")]
-    return [model, *(Stroke([colour], shorten(name)) for colour, name in zip(RATER_COLOURS, raters, strict=False))]
+        key.append(Stroke(RATER_COLOURS[:4], "thin: one line per rater"))
+    else:
+        lines = enumerate(zip(RATER_COLOURS, raters, strict=False))
+        key += [Stroke([colour], shorten(name), kind=f"rater{number}") for number, (colour, name) in lines]
+    areas = [Stroke([colour], f"area: {name}", is_thick=True) for name, colour in AREA_COLOURS.items()]
+    return key + areas if has_areas else key
 
 
 def choose_images(per_image: pd.DataFrame, agreement: pd.Series, *, score: str, best: str) -> list[Gallery]:

@@ -1,13 +1,12 @@
 """A report as sections, and their rendering as one HTML file that needs nothing else.
 
-The templates escape every text, and the page's policy lets it show what it holds and nothing else: no script runs,
-nothing is loaded.
+The templates escape every text, and the page's policy lets it show what it holds and nothing else: nothing is loaded,
+and no script runs but the page's own, without which everything can be read.
 """
 
 from __future__ import annotations
 
-import base64
-import io
+import hashlib
 import math
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from irrbench._files import write_atomically
 from irrbench.plots.files import inline_svg, save_figure
 from irrbench.plots.style import DASH, known_score, layout_of, marked_title, number, percent
 from irrbench.report.text import environment, p_value, share, to_float, whole
+from irrbench.report.views import View, picture_uri
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 200  # of a table; the rest is in the table's file
 FORMATS = (".png", ".svg", ".pdf")  # of figures as files
-_PNG: dict[str, Any] = {"format": "PNG"}  # "optimize" takes 13 times as long for 15 percent fewer bytes
-_JPEG: dict[str, Any] = {"format": "JPEG", "quality": 88, "subsampling": 0}
-_LARGE = 70_000  # bytes
 _LEAST_SHARE = 5e-5  # of images; an interval from above 0 on must not read as one from 0 on
 _TALL = 1.6  # a figure this much taller than wide needs a printed page of its own
 
@@ -44,18 +41,20 @@ class Column(NamedTuple):
 
     Attributes:
         title: above it.
-        kind: ``"text"``, ``"score"`` (its title), ``"number"`` (three digits), ``"fine"`` (four), ``"count"``,
-            ``"rank"`` (a whole number or nothing), ``"dose"``, ``"percent"``, ``"share"`` (a normalized score),
-            ``"p"`` or ``"yes"`` (yes or no).
+        kind: ``"text"``, ``"link"`` (to the row's ``anchor``), ``"score"`` (its title), ``"number"`` (three digits),
+            ``"fine"`` (four), ``"count"``, ``"rank"`` (a whole number or nothing), ``"dose"``, ``"percent"``,
+            ``"share"`` (a normalized score), ``"p"`` or ``"yes"`` (yes or no).
         interval: the columns of the ends of its interval, shown under it.
         share: the column of its normalized score, shown beside it; its ends are in the columns ``<share>_low`` and
             ``<share>_high``.
+        is_score: whether it is one of several columns of scores, which a reader may hide but for the first.
     """
 
     title: str
     kind: str = "number"
     interval: tuple[str, str] | None = None
     share: str | None = None
+    is_score: bool = False
 
 
 class Drawing(NamedTuple):
@@ -82,10 +81,21 @@ class Drawing(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """One image with contours, (H, W, 3) uint8, and its caption."""
+    """One image with contours.
+
+    Attributes:
+        caption: under it.
+        pixels: (H, W, 3) uint8, as files have it.
+        view: the image with contours that can be switched off, as the page has it; the page shows the pixels without.
+        anchor: its id on the page.
+        is_again: whether the page shows it further up, to which the caption then leads.
+    """
 
     caption: str
     pixels: NDArray[np.uint8]
+    view: View | None = None
+    anchor: str = ""
+    is_again: bool = False
 
     @property
     def uri(self) -> str:
@@ -94,23 +104,26 @@ class Picture(NamedTuple):
 
 
 class Stroke(NamedTuple):
-    """One entry of the key to contours: colours of its lines, and whose they are."""
+    """One entry of the key to contours: colours of its lines, whose they are, and the dashes by their CSS class."""
 
     colours: Sequence[str]
     label: str
     is_thick: bool = False
+    kind: str = ""
 
 
 class Cell(NamedTuple):
     """One cell of a table: its text, the normalized score beside it, intervals (CSS class and text) below it.
 
-    An empty normalized score keeps its place, so that the numbers of a column stand below each other.
+    An empty normalized score keeps its place, so that the numbers of a column stand below each other. A text may be a
+    link to a place on the page.
     """
 
     text: str
     kind: str = ""
     share: str | None = None
     below: Sequence[tuple[str, str]] = ()
+    anchor: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +140,7 @@ class Section:
         figure: with caption.
         code: shown as it is.
         template: the name of a template with text that is always the same, but for its values.
-        values: of the template, by name.
+        values: of the template, by name; ``data`` is for the page's script.
         pairs: terms and their explanations.
         table: the rows in the order in which they are shown; of a long one the first.
         columns: of the table by name, in order; those that the table lacks are left out.
@@ -149,7 +162,7 @@ class Section:
     figure: Drawing | None = None
     code: str = ""
     template: str = ""
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
     pairs: Sequence[tuple[str, str]] = ()
     table: pd.DataFrame | None = None
     columns: Mapping[str, Column] = field(default_factory=dict)
@@ -209,9 +222,10 @@ _FORMATS: dict[str, Callable[[float], str]] = {
 def _cell(row: Mapping[Any, Any], name: str, column: Column, *, role: str) -> Cell:
     if column.kind == "number" and known_score(str(row.get("score", ""))).digits > 3:
         column = column._replace(kind="fine")
-    if column.kind in ("text", "score"):
+    if column.kind in ("text", "link", "score"):
         text = DASH if pd.isna(row[name]) else str(row[name])
-        return Cell(marked_title(text) if column.kind == "score" else text, "text")
+        anchor = str(row["anchor"]) if column.kind == "link" else ""
+        return Cell(marked_title(text) if column.kind == "score" else text, "text", anchor=anchor)
     show, value = _FORMATS[column.kind], to_float(row[name])
     beside, below = None if column.share is None else "", []
     ends = [to_float(row.get(end)) for end in column.interval or ()]
@@ -238,6 +252,7 @@ class Page:
         headline: the most important sentence.
         findings: more sentences below it.
         cautions: what makes the numbers weak, each in a box.
+        facts: when it was made, of which data, by which version.
         sections: those without content are left out.
     """
 
@@ -246,7 +261,13 @@ class Page:
     headline: str
     findings: str = ""
     cautions: Sequence[str] = ()
+    facts: Sequence[str] = ()
     sections: Sequence[Section]
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there are data of single images for the page's script."""
+        return any("data" in section.values for section in self.sections if section.has_content)  # noqa: PD011
 
 
 def choose_columns(known: Mapping[str, Column], names: str, **titles: str) -> dict[str, Column]:
@@ -295,8 +316,14 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def render(page: Page) -> str:
-    """Return a page as HTML; every text in it is escaped."""
-    return environment().get_template("page.html").render(page=page)
+    """Return a page as HTML; every text in it is escaped.
+
+    The same page has the same bytes: the word that lets its own script run is made of all that it holds. So no text in
+    it can know that word.
+    """
+    body = Markup(environment().get_template("body.html").render(page=page))  # noqa: S704
+    nonce = hashlib.sha256(body.encode()).hexdigest()[:32]
+    return environment().get_template("page.html").render(page=page, body=body, nonce=nonce)
 
 
 def write_page(path: Path, page: Page) -> Path:
@@ -319,26 +346,3 @@ def save_drawings(folder: Path, drawings: Mapping[str, Drawing]) -> list[Path]:
         for name, drawing in drawings.items()
         for ending in FORMATS
     ]
-
-
-def save_picture(picture: NDArray[np.uint8], path: Path) -> None:
-    """Write a picture as PNG."""
-    path.write_bytes(_encoded(picture, **_PNG))
-
-
-def picture_uri(picture: NDArray[np.uint8]) -> str:
-    """Return a picture as the address of an image that lies in the page itself.
-
-    PNG, or JPEG with every pixel's colour where the noise of a photograph makes PNG the larger one.
-    """
-    png, jpeg = (_encoded(picture, **options) for options in (_PNG, _JPEG))
-    kind, data = ("jpeg", jpeg) if len(png) > max(len(jpeg), _LARGE) else ("png", png)
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def _encoded(picture: NDArray[np.uint8], **options: Any) -> bytes:
-    from PIL import Image  # noqa: PLC0415 - only where pictures are drawn
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, **options)
-    return buffer.getvalue()

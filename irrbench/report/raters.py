@@ -23,7 +23,7 @@ from irrbench.plots.style import Width
 from irrbench.reliability.across import EXTENT_MARKED
 from irrbench.reliability.borders import BORDER_TOLERANCE
 from irrbench.report.page import Column, Drawing, Page, Section, choose_columns, reproduction
-from irrbench.report.text import alpha_word, icc_word, sentence, sentences, two_digits
+from irrbench.report.text import alpha_word, icc_word, made_by, sentence, sentences, two_digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +94,9 @@ _TABLES = {
 }
 
 
-def study_page(study: Study, drawings: Mapping[str, Drawing], *, config: Mapping[str, Any], command: str) -> Page:
+def study_page(
+    study: Study, drawings: Mapping[str, Drawing], *, config: Mapping[str, Any], command: str, made: str = ""
+) -> Page:
     """Make the report of a study.
 
     Args:
@@ -102,11 +104,14 @@ def study_page(study: Study, drawings: Mapping[str, Drawing], *, config: Mapping
         drawings: its figures, as :func:`draw_figures` gives them.
         config: the resolved configuration, plain values.
         command: that makes the report again.
+        made: the day on which the report is made.
     """
+    images, raters = len(study.data), len(study.data.raters)
     return Page(
         title=f"Reliability of the raters: {study.data.name}",
         note=" ".join(filter(None, [study.data.note, *study.warnings])),
         headline=headline(study),
+        facts=[f"data: {study.data.name} ({images} images, {raters} raters)", *made_by(made)],
         sections=[
             Section("findings", "What was found", items=findings(study), style=""),
             Section("limits", "Limits of these results", items=limits(study), style=""),

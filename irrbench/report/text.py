@@ -7,8 +7,11 @@ of this module.
 from __future__ import annotations
 
 import math
+import os
 import re
+from datetime import datetime, timezone
 from functools import cache
+from importlib import metadata
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -62,6 +65,21 @@ def span(low: float, high: float) -> str:
     '0.100 to 0.250'
     """
     return f"{number(low)} to {number(high)}"
+
+
+def report_date() -> str:
+    """Return the day on which a report is made (UTC), or that of the variable ``SOURCE_DATE_EPOCH``, in seconds.
+
+    That variable is the convention of reproducible builds: with it the same results have the same bytes on any day.
+    """
+    seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
+    moment = datetime.fromtimestamp(int(seconds), timezone.utc) if seconds.isdecimal() else datetime.now(timezone.utc)
+    return moment.date().isoformat()
+
+
+def made_by(made: str) -> list[str]:
+    """Return when a report was made, if that is known, and by which version."""
+    return [*([f"made on {made}"] if made else []), f"irrbench {metadata.version('irrbench')}"]
 
 
 def share(normalized: float) -> str:

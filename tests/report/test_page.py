@@ -26,6 +26,21 @@ EVIL = "<script>alert('&')</script>"
 LIGHT = {"curves": None, "agreement": None, "galleries": [], "subgroups": pd.DataFrame()}
 
 
+def own_scripts(parsed):
+    """Attributes of all scripts, of which the last one may run."""
+    scripts = [attributes for tag, attributes in parsed.tags if tag == "script"]
+    assert set(scripts[-1]) == {"nonce"}
+    assert all(attributes.get("type") == "application/json" for attributes in scripts[:-1])
+    return scripts
+
+
+def assert_no_markup_of_texts(text, parsed):
+    """Whatever texts say, there is no tag but the page's own: neither in the page nor within its data."""
+    own_scripts(parsed)
+    assert text.count("<script") == text.count("</script>") == len(own_scripts(parsed))
+    assert "<img src=x" not in text
+
+
 class Page(HTMLParser):
     """Tags with attributes, and the text of each table cell."""
 
@@ -134,9 +149,14 @@ def test_curves_are_of_the_validation_images_and_drawn_on_their_own_bounds(whole
     assert "0.77" in section  # the validation ceiling; the test images' is another
 
 
-def test_nothing_is_loaded_and_nothing_runs(whole):
+def test_nothing_is_loaded_and_only_the_pages_own_script_runs(whole):
     text, parsed = whole
-    assert not {"script", "link", "iframe", "object", "embed", "base"} & {tag for tag, _ in parsed.tags}
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in parsed.tags}
+    data, script = own_scripts(parsed)
+    assert data == {"type": "application/json", "id": "data-of-images"}
+    assert f"script-src 'nonce-{script['nonce']}';" in text
+    assert "unsafe-inline'; script" not in text
+    assert "style-src 'unsafe-inline'; img-src data:; script-src" in text
     for _, attributes in parsed.tags:
         for key in ("src", "href", "xlink:href", "action", "data"):
             assert (attributes.get(key) or "#").startswith(("#", "data:"))
@@ -150,7 +170,7 @@ def test_texts_are_escaped(tmp_path):
     fields = ("name", "note", "command")
     texts = {field: f"{field} {EVIL}" for field in fields}
     text, parsed = write(tmp_path, **LIGHT, **texts, config={"config": f"config {EVIL}"})
-    assert "<script" not in text
+    assert_no_markup_of_texts(text, parsed)
     for field in (*fields, "config"):
         assert f"{field} {EVIL}" in parsed.text
 
@@ -170,8 +190,9 @@ def test_labels_are_escaped(tmp_path):
         comparisons=comparisons({EVIL: 0.5}),
         verdicts=verdicts({EVIL: 0.5}).assign(floor_verdict=EVIL),
         agreement=pd.Series({"i0": 0.5}, name=EVIL),
+        per_image=per_image({EVIL: 0.5, '"><img src=x>': 0.4}).replace({"image_id": {"i0": EVIL, "i1": "</script>"}}),
     )
-    assert "<script" not in text
+    assert_no_markup_of_texts(text, parsed)
     assert {attributes["src"][:10] for tag, attributes in parsed.tags if tag == "img"} == {"data:image"}
     assert EVIL in parsed.cells
     assert EVIL in parsed.text
@@ -199,10 +220,11 @@ def test_every_text_of_a_section_is_escaped():
     )
     page = PageContent(title=EVIL, note=EVIL, headline=EVIL, findings=EVIL, cautions=[EVIL], sections=[section])
     text = render(page)
-    assert "<script" not in text
     parsed = Page(text)
+    assert_no_markup_of_texts(text, parsed)
     tags = [tag for tag, _ in parsed.tags]
     assert set(tags) <= {
+        "script",
         *("html", "head", "meta", "title", "style", "body", "main", "h1", "p", "nav", "a", "section", "h2", "h3"),
         *("span", "bdi", "pre", "dl", "dt", "dd", "div", "table", "caption", "thead", "tbody", "tr", "th", "td"),
         *("ul", "li", "figure", "img", "figcaption", "details", "summary"),

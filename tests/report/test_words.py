@@ -309,7 +309,7 @@ class TestParagraphs:
             for margin in (0.02, np.nan)
         )
         assert "by less than the margin that was declared beforehand?" in asked
-        assert "is not tested, as no margin was declared." in unasked
+        assert "is not tested, as no margin was declared (statistics.margins)." in unasked
         assert "declared beforehand" not in unasked
         assert "not tested" not in asked
         assert "everything," in asked
@@ -586,7 +586,7 @@ def test_scores_where_lower_is_better_are_marked_in_tables_and_explained():
     frame = leaderboard({"unet": 0.6})
     lower = frame.assign(brier=0.01, ece=0.02)
     page = render(benchmark_page(results(lower, scores=("iou", "brier"))))
-    assert f'<th scope="col">Brier score {LESS}</th>' in page
+    assert f'<th scope="col" data-column="score">Brier score {LESS}</th>' in page
     assert f"{LESS}: lower is better." in page
     assert "each rater&#39;s own mark" in page  # what Brier says
     assert "share of pixels that a rater marks" not in page  # ECE is not among the results
