@@ -20,9 +20,8 @@ def test_every_set_has_a_reader_terms_and_a_row_in_the_documentation(name, about
     module, _, function = about.reader.partition(".")
     assert callable(getattr(import_module(f"irrbench.convert.public.{module}"), function))
     assert set(about.options) <= set(OPTIONS)
-    (row,) = (line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}` |"))
+    (row,) = (line for line in PAGE.read_text().splitlines() if line.startswith(f"| [{name}]({about.url}) |"))
     assert f"{about.doi})" in row
-    assert f"({about.url})" in row
     assert f"| {about.licence.partition(';')[0]}" in row
 
 
