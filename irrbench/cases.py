@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+from irrbench.evidence import name_column
 from irrbench.scores import gain
-from irrbench.summary import name_column
 
 if TYPE_CHECKING:
     import pandas as pd

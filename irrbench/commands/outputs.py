@@ -281,8 +281,8 @@ def write_outputs(
 ) -> list[Path]:
     """Write ``leaderboard.csv``, ``per_image.csv``, ``comparisons.csv``, ..., ``config.yaml``, figures and report.
 
-    Figures are in the folder ``figures``, each as PNG, SVG and PDF of one or two columns' width, the galleries' pictures
-    there as PNG; pictures of an earlier run are removed.
+    Figures are in the folder ``figures``, each as PNG, SVG and PDF of one or two columns' width, and the galleries'
+    pictures as PNG; pictures of an earlier run are removed.
 
     Args:
         results: of the benchmark.
