@@ -91,6 +91,14 @@ class KeyGuard:
             self._kept_from.append(logger)
             self._undo.append(put_before(logger, method, self._log_metrics))
 
+    def let_take(self, logger: Any, take: Callable[..., dict[str, Any]]) -> None:
+        """Let a function see what a logger is about to get, values and step, and give the logger what it leaves."""
+
+        def log_metrics(log: Callable[..., None], metrics: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+            log(take(metrics, *args, **kwargs), *args, **kwargs)
+
+        self._undo.append(put_before(logger, "log_metrics", log_metrics))
+
     def leave(self) -> None:
         """Leave module and loggers as they were."""
         while self._undo:

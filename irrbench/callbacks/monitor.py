@@ -28,6 +28,7 @@ from irrbench.callbacks.trainers import (
 from irrbench.evaluation.evaluator import Evaluator, split_names
 from irrbench.evaluation.mlflow_sink import MLflowSink
 from irrbench.evaluation.sinks import Sink, tell
+from irrbench.evaluation.tensorboard_sink import TensorBoardSink
 from irrbench.folds import Ties
 from irrbench.geometry import LESION_IOU, TOLERANCE
 from irrbench.metrics.inputs import mean_of_samples, take_out_void
@@ -51,7 +52,8 @@ class RaterBoundsMonitor(StageHooks):
     ``detection`` and ``false_alarm`` are among the scores wherever a reference is empty. Where one rater alone drew
     some images, which have no bounds, also ``val/<score>_all``: the mean over all images, on the one mask there. With
     a name the keys are ``val/<name>/<score>``, ``val/<name>/<loader>/<score>``.
-    An MLflow logger gets the scores with step = epoch, and the bounds as two runs of their own with the same keys.
+    An MLflow logger gets the scores with step = epoch, and the bounds as two runs of their own with the same keys. So
+    does W&B. TensorBoard draws floor and ceiling as lines in the plots of the scores, from folders beside the model's.
 
     Args:
         masks: where the raters' masks ``(B, R, *S)`` are in a batch: key, index, dotted path or function of the batch.
@@ -105,9 +107,10 @@ class RaterBoundsMonitor(StageHooks):
             are those of the changing model over the epoch.
         log_references: whether to log ``_floor`` and ``_ceiling`` beside the scores (other loggers than MLflow's).
         log_normalized: whether to log ``_normalized``.
-        reference_runs: whether to keep runs for ceiling and floor in MLflow.
+        log_tables: whether W&B and TensorBoard get the scores of single images, with their ids, at the end.
+        reference_runs: whether to keep runs for ceiling and floor in MLflow, W&B and TensorBoard.
         reliability: whether to add the raters' agreement on each image, ``icc_pixel``, ``ac1`` and ``agreement`` beside
-            ``alpha``, to :attr:`tables` and to MLflow's: once a split, about a millisecond an image.
+            ``alpha``, to :attr:`tables` and to the loggers': once a split, about a millisecond an image.
         num_panels: pictures a stage.
         data_name: name of the data in MLflow.
         print_link: whether to print the link to the charts when a fit or test ends.
@@ -159,6 +162,7 @@ class RaterBoundsMonitor(StageHooks):
         stages: Iterable[Stage] = ("validate", "test"),
         log_references: bool = True,
         log_normalized: bool = True,
+        log_tables: bool = True,
         reference_runs: bool = True,
         reliability: bool = False,
         num_panels: int = 4,
@@ -215,7 +219,7 @@ class RaterBoundsMonitor(StageHooks):
                 "`samples` must say where the samples (B, M, *S) are that ged and energy_score are of: a key of what "
                 "the step returns, or `samples=lambda module, batch, outputs: ...`; found None."
             )
-        self.reference_runs, self.data_name = reference_runs, data_name
+        self.reference_runs, self.data_name, self.log_tables = reference_runs, data_name, log_tables
         self.print_link, self.verbose = print_link, verbose
         self._evaluators, self._chosen = {}, {}
         self._running: set[str] = set()
@@ -442,7 +446,10 @@ class RaterBoundsMonitor(StageHooks):
         assert self.guard is not None  # noqa: S101 (set up)
         self.guard.keep_from(mlflow_loggers(trainer))
         options = {"data_name": self.data_name, "reference_runs": self.reference_runs, "owner": self.name}
-        sinks = self._sinks = find_sinks(trainer, active=lambda: self._active_run(trainer), **options)
+        active, tables = lambda: self._active_run(trainer), self.log_tables
+        sinks = self._sinks = find_sinks(trainer, active=active, tables=tables, **options)
+        for sink in [x for x in sinks if isinstance(x, TensorBoardSink)]:
+            self.guard.let_take(sink.logger, sink.take_bounds)
         if trainer.is_global_zero and not trainer.fast_dev_run:
             wanted = {"image": self._selectors["image"] is not None, "reliability": self._options["reliability"]}
             is_binary = self._options["num_classes"] is None

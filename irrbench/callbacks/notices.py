@@ -13,6 +13,8 @@ from irrbench.callbacks.captures import is_explained
 from irrbench.evaluation.evaluator import Evaluator
 from irrbench.evaluation.mlflow_sink import MLflowSink
 from irrbench.evaluation.sinks import Sink
+from irrbench.evaluation.tensorboard_sink import TensorBoardSink
+from irrbench.evaluation.wandb_sink import WandbSink
 from irrbench.metrics.inputs import to_mask
 from irrbench.scores import record
 
@@ -94,8 +96,10 @@ def shown_nowhere(
         yield "`image=` shows nothing: pictures are drawn of binary masks, found num_classes=."
     elif image and not sinks:
         yield f"`image=` shows nothing: pictures go to MLflow, TensorBoard and W&B; found {names or 'no logger'}."
-    if reliability and names and not any(isinstance(sink, MLflowSink) for sink in sinks):
-        where = f"only MLflow takes tables of images, found {names}. They are in `tables` of the monitor."
+    if reliability and names and not any(isinstance(x, MLflowSink | TensorBoardSink | WandbSink) for x in sinks):
+        where = (
+            f"tables of images go to MLflow, W&B and TensorBoard, found {names}. They are in `tables` of the monitor."
+        )
         yield f"`reliability=` logs nothing: {where}"
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from irrbench._display import hide_secrets
 from irrbench.callbacks.base import LightningModule, Trainer
 from irrbench.callbacks.keys import Owner
 from irrbench.evaluation.evaluator import Evaluator
 from irrbench.evaluation.mlflow_sink import MLflowSink, is_mlflow
 from irrbench.evaluation.sinks import Sink, picture_sink
+from irrbench.evaluation.tensorboard_sink import TensorBoardSink, is_tensorboard
+from irrbench.evaluation.wandb_sink import WandbSink, is_wandb
 from irrbench.scores import SCORES, base_score, record
 from irrbench.tracking import Run
+
+logger = logging.getLogger(__name__)
 
 
 def mlflow_loggers(trainer: Trainer) -> list[Any]:
@@ -22,12 +28,13 @@ def mlflow_loggers(trainer: Trainer) -> list[Any]:
     return [x for x in trainer.loggers if is_mlflow(x)] if trainer.is_global_zero else []
 
 
-def find_sinks(trainer: Trainer, *, active: Callable[[], Run | None], **options: Any) -> Sequence[Sink]:
+def find_sinks(trainer: Trainer, *, active: Callable[[], Run | None], tables: bool, **options: Any) -> Sequence[Sink]:
     """The sinks of a trainer's loggers, in its first process, and of MLflow's active run where it has no logger.
 
     Args:
         trainer: that has begun.
         active: gives MLflow's active run.
+        tables: whether loggers other than MLflow's get tables of images.
         options: of :class:`~irrbench.evaluation.mlflow_sink.MLflowSink`.
     """
     own = mlflow_loggers(trainer)
@@ -35,9 +42,30 @@ def find_sinks(trainer: Trainer, *, active: Callable[[], Run | None], **options:
     if trainer.fast_dev_run or not trainer.is_global_zero:
         return sinks
     others = [x for x in trainer.loggers if x not in own]
-    sinks += filter(None, (picture_sink(x, step=lambda: trainer.global_step) for x in others))
+    sinks += filter(None, (_sink_of(x, trainer, tables=tables, **options) for x in others))
     run = None if own else active()
     return [*sinks, MLflowSink(run, **options)] if run else sinks
+
+
+def _sink_of(
+    other: Any, trainer: Trainer, *, tables: bool, data_name: str, reference_runs: bool, **_: Any
+) -> Sink | None:
+    """The sink of a logger that is not MLflow's; None, and a warning, for one that cannot say what it is."""
+
+    def step() -> int:
+        return int(trainer.global_step)
+
+    try:
+        if is_wandb(other):
+            options = {"data_name": data_name, "reference_runs": reference_runs, "tables": tables}
+            return WandbSink.of_logger(other, step=step, **options)
+        if is_tensorboard(other):
+            return TensorBoardSink.of_logger(other, step=step, bounds=reference_runs, tables=tables)
+        return picture_sink(other, step=step)
+    except Exception as error:  # a logger may ask its server, which may raise anything
+        said = hide_secrets(repr(error))
+        logger.warning("irrbench cannot use the logger %s and leaves it out: %s", type(other).__name__, said)
+        return None
 
 
 def autologging(trainer: Trainer, run: Run | None) -> list[Any]:

@@ -1,7 +1,8 @@
 """Where the results of a stage go: a small protocol, and CSV files.
 
 A new destination (another logger) is a class with the two methods of :class:`Sink`; see
-:mod:`irrbench.evaluation.mlflow_sink` for the one that writes to MLflow.
+:mod:`irrbench.evaluation.tensorboard_sink` for a short one, ``mlflow_sink`` and ``wandb_sink`` for those with runs of
+their own for the bounds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from irrbench._display import hide_secrets, to_csv
 from irrbench.evidence import name_column
+from irrbench.scores import record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +70,23 @@ def candidate_table(table: pd.DataFrame, candidate: str, scores: Sequence[str]) 
         agreement = [column for column in ("alpha", "icc_pixel", "ac1", "agreement", "unusable") if column in table]
         chosen = chosen.join(table[[*bounds, *agreement, "n_raters"]])
     return chosen
+
+
+def rank_images(table: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
+    """A table for people to read: the worst image first, the main score between its bounds first.
+
+    Args:
+        table: per-image table, see :func:`irrbench.summary.bounds_table`.
+        scores: the main one first.
+
+    Returns:
+        :func:`candidate_table` of the model with columns ``image``, main score, its floor and ceiling, then the others.
+    """
+    main = scores[0]
+    frame = candidate_table(table, "model", scores).rename(columns={"image_id": "image"})
+    first = ["image", main, name_column(main, "floor"), name_column(main, "ceiling")]
+    frame = frame[[*first, *(column for column in frame if column not in first)]]
+    return frame.sort_values(main, ascending=record(main).higher_is_better, kind="stable", ignore_index=True)
 
 
 class CSVSink:
@@ -126,15 +145,15 @@ class CSVSink:
 
 
 class PictureSink:
-    """Shows the first images of a stage with everybody's contours, at its first epoch and at the end.
+    """Shows the pictures of a stage, at its first epoch and at the end.
 
     Args:
-        show: called with a name, such as ``val/<image>``, and a picture ``(H, W, 3)``.
+        show: called with the split, such as ``val``, its pictures ``(H, W, 3)`` by name, and the epoch.
     """
 
     title = "a logger of pictures"
 
-    def __init__(self, show: Callable[[str, NDArray[np.uint8]], None]) -> None:
+    def __init__(self, show: Callable[[str, Mapping[str, NDArray[np.uint8]], int], None]) -> None:
         self._show = show
         self._known: set[str] = set()
 
@@ -142,27 +161,41 @@ class PictureSink:
         """Show the pictures of a split that has had none."""
         if stage.split not in self._known:
             self._known.add(stage.split)
-            self._draw(stage)
+            self._draw(stage, step)
 
     def close_stage(self, stage: Evaluator, *, step: int) -> None:
         """Show the latest pictures, where those of the first epoch are not the same."""
         if step:
-            self._draw(stage)
+            self._draw(stage, step)
 
-    def _draw(self, stage: Evaluator) -> None:
-        for name, picture in stage.pictures().items():
-            self._show(f"{stage.split}/{name}", picture)
+    def _draw(self, stage: Evaluator, step: int) -> None:
+        if pictures := stage.pictures():
+            self._show(stage.split, pictures, step)
+
+
+def logger_prefix(other: Any) -> str:
+    """What one of Lightning's loggers puts before every key."""
+    prefix = getattr(other, "_prefix", "")
+    return f"{prefix}{getattr(other, 'LOGGER_JOIN_CHAR', '-')}" if isinstance(prefix, str) and prefix else ""
 
 
 def picture_sink(other: Any, *, step: Callable[[], int]) -> PictureSink | None:
     """The pictures of a logger that can show them, by what it has and not by its class; None for all others.
 
     Args:
-        other: has ``log_image(key, images, step)``, as W&B's, or ``experiment.add_image``, as TensorBoard's.
+        other: has ``log_image(key, images, step)``, or ``experiment.add_image``.
         step: gives the step of a picture.
     """
-    if callable(log_image := getattr(other, "log_image", None)):
-        return PictureSink(lambda name, picture: log_image(key=name, images=[picture], step=step()))
-    if callable(add_image := getattr(getattr(other, "experiment", None), "add_image", None)):
-        return PictureSink(lambda name, picture: add_image(name, picture, step(), dataformats="HWC"))
-    return None
+    log_image: Any = getattr(other, "log_image", None)
+    add_image: Any = getattr(getattr(other, "experiment", None), "add_image", None)
+    if not callable(log_image) and not callable(add_image):
+        return None
+
+    def show(split: str, pictures: Mapping[str, NDArray[np.uint8]], epoch: int) -> None:  # noqa: ARG001
+        for name, picture in pictures.items():
+            if callable(log_image):
+                log_image(key=f"{split}/{name}", images=[picture], step=step())
+            else:
+                add_image(f"{split}/{name}", picture, step(), dataformats="HWC")
+
+    return PictureSink(show)

@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from tests.evaluation.fake_wandb import bounds_runs  # noqa: F401
+
 
 @pytest.fixture(autouse=True)
 def spool(tmp_path, monkeypatch):

@@ -194,8 +194,8 @@ def test_tensorboard_shows_pictures(tmp_path, namespace, caplog):
 
     events = EventAccumulator(board.log_dir)
     events.Reload()
-    assert events.Tags()["images"] == ["val/lesion/image 0", "val/lesion/image 1"]
-    images = events.Images("val/lesion/image 0")
+    assert events.Tags()["images"] == ["val_pictures/lesion/image 0", "val_pictures/lesion/image 1"]
+    images = events.Images("val_pictures/lesion/image 0")
     assert [image.step for image in images] == [3, 9]
     assert images[0].width > 8
     assert "image=" not in caplog.text
@@ -244,9 +244,9 @@ def test_a_logger_that_cannot_take_pictures_costs_one_warning(tmp_path, caplog):
         (
             {"reliability": True},
             [CSVLogger],
-            "`reliability=` logs nothing: only MLflow .*found CSVLogger. They are in `tables`",
+            "`reliability=` logs nothing: .*TensorBoard, found CSVLogger. They are in `tables`",
         ),
-        ({"reliability": True}, [TensorBoardLogger], "`reliability=` logs nothing: only MLflow .*TensorBoardLogger"),
+        ({"reliability": True}, [TensorBoardLogger], None),
         ({"reliability": True}, [], None),
         ({}, [CSVLogger], None),
     ],

@@ -174,7 +174,7 @@ def test_tensorboard_and_csv_files_have_them_too(tmp_path):
     board = TensorBoardLogger(tmp_path)
     trainer([monitor()], tmp_path, logger=board, max_epochs=1).fit(Module(), loader(), loader(seed=1))
     events = EventAccumulator(board.log_dir).Reload()
-    assert {"val/thresholds", "val/reliability"} <= set(events.Tags()["images"])
+    assert {"val_pictures/thresholds", "val_pictures/reliability"} <= set(events.Tags()["images"])
     toy = Toy()
     evaluator = Evaluator("val", scores=["iou"], choose_threshold=True, sinks=[CSVSink(tmp_path / "csv")])
     evaluator.update(toy.image, toy.masks, roi=toy.roi)
