@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_ROWS = 200  # of a table; the rest is in the table's file
+LONG = 24  # rows that are shown at once, and printed
 FORMATS = (".png", ".svg", ".pdf")  # of figures as files
 _LEAST_SHARE = 5e-5  # of images; an interval from above 0 on must not read as one from 0 on
 _TALL = 1.6  # a figure this much taller than wide needs a printed page of its own
@@ -199,6 +200,11 @@ class Section:
             role = "" if colours is None else str(row["role"])
             cells = [_cell(row, name, column, role=role) for name, column in columns.items()]
             yield role, (colours or {}).get(str(row["name"]), "") if role == "model" else "", cells
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the table scrolls in its box, and only its first rows are printed."""
+        return self.table is not None and len(self.table) > LONG
 
     @property
     def rows_left(self) -> int:

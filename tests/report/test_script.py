@@ -49,14 +49,14 @@ note("narrow", title("TPR").hidden);
 tools.querySelector("input[type=checkbox]").click();
 note("column", title("TPR").hidden);
 
-const table = document.querySelector("#all-images table");
+const table = document.querySelector("#all-images .screen table");
 note("rows", names(table));
 title("average rater", table).querySelector("button").click();
 title("naive", table).querySelector("button").click();
 note("dots", document.querySelectorAll("#all-images circle").length);
-type(document.querySelector("#all-images input[type=search]"), "i4");
+type(document.querySelector("#all-images .screen input[type=search]"), "i4");
 note("one row", names(table));
-type(document.querySelector("#all-images input[type=search]"), "");
+type(document.querySelector("#all-images .screen input[type=search]"), "");
 
 const dot = [...document.querySelectorAll("#all-images svg a")].find((a) => a.textContent.startsWith("i2:"));
 dot.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true }));

@@ -207,13 +207,14 @@ const fill = () => {
 field.addEventListener("input", () => { most = MOST; fill(); });
 listeners.push(fill);
 if (data.models.length) {
-  document.getElementById("all-images").replaceChildren(
+  const root = document.getElementById("all-images");
+  root.append(make("div", { class: "paper" }, ...root.childNodes), make("div", { class: "screen" },
     make("div", { class: "tools" },
       ...(data.models.length > 1 ? [make("span", {}, "beside it"), chooser("second model", () => other, (value) => { other = value; })] : []),
       tick("in the order of scores", false, (isOn) => { isRanked = isOn; drawDots(isRanked); }), field),
     dots, make("p", { class: "quiet" }, "A dot for each image, grey for the average rater. A dot opens its image."),
     make("div", { class: "box", role: "region", tabindex: 0, "aria-label": "all images" },
-      make("table", {}, make("thead", {}, heads), body)), more);
+      make("table", {}, make("thead", {}, heads), body)), more));
 }
 document.getElementById("all-images").before(make("div", { class: "tools key" }, chooseModel(), ...switches(false)));
 section.querySelector("p.key")?.classList.add("paper");
