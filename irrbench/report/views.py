@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from irrbench.plots.panels import AREA_COLOURS, MODEL_CONTOUR, RATER_COLOURS, contour, shown_part
+from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS
+from irrbench.plots.panels import AREA_COLOURS, contour, shown_part
 
 if TYPE_CHECKING:
     from pathlib import Path
