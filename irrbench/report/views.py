@@ -91,7 +91,7 @@ def make_view(data: RaterData, place: int, predictions: Sequence[NDArray[np.bool
     present, rated = data.present(place), data.masks(place).astype(bool)
     rated &= present.reshape(-1, *[1] * (rated.ndim - 1))
     everything = np.concatenate([rated, np.stack(predictions).astype(bool)])
-    image, marks, _, roi = shown_part(data.image(place), everything, roi=data.roi(place), margin=margin)
+    image, marks, _, roi = shown_part(data.image(place), everything, roi=data.roi(place), margin=margin)[:4]
     masks, models = marks[: len(rated)], marks[len(rated) :]
     majority = 2 * masks.sum(axis=0) > present.sum()
     layers = [] if _is_hidden(majority, models[0]) else list(_contours(masks, models, present))

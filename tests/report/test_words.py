@@ -615,3 +615,42 @@ def test_scores_of_probabilities_stand_beside_their_diagrams():
     assert "Shown is IoU, as Brier score is no function of votes" in words
     same = " ".join(sentences("benchmark.txt", "thresholds_figure", results(frame), "iou", 1, 1))
     assert "Shown is" not in same
+
+
+class TestStandings:
+    """Who is above, level with and below the average rater is said without a margin."""
+
+    MODELS: ClassVar = {"high": 0.8, "near": 0.71, "low": 0.6}
+
+    def section(self, found):
+        return next(part for part in benchmark_page(found, drawings={}).sections if part.anchor == "verdicts")
+
+    def test_in_a_sentence_and_in_a_column(self):
+        section = self.section(results(leaderboard(self.MODELS), verdicts=verdicts(self.MODELS)))
+        assert section.text.startswith(
+            "By IoU, high is above the average rater, near is level with it, low is below it. Level: the interval of the "
+            "difference that holds for all models at once contains 0, which does not show that they are equal."
+        )
+        assert section.table["ceiling_standing"].tolist() == ["above", "level with it", "below"]
+        assert "ceiling_standing" in section.columns
+
+    def test_many_models_are_counted_and_none_is_said(self):
+        models = {f"m{place}": 0.3 for place in range(5)}
+        found = results(leaderboard(models), verdicts=verdicts(models))
+        section = self.section(found)
+        assert "no model is above the average rater, no model is level with it, 5 models are below it." in section.text
+
+    def test_where_lower_is_better_it_says_better_and_worse(self):
+        frame = leaderboard(self.MODELS).assign(hd95=3.0, hd95_floor=9.0, hd95_ceiling=2.0)
+        table = verdicts(self.MODELS).replace({"score": {"iou": "hd95"}})
+        found = results(frame, verdicts=table[table["score"] == "hd95"], scores=("hd95",))
+        section = self.section(found)
+        assert "low is better than the average rater, near is level with it, high is worse than it." in section.text
+        assert section.table["ceiling_standing"].tolist() == ["worse", "level with it", "better"]
+
+    def test_with_few_groups_nothing_is_said(self):
+        frame = leaderboard(self.MODELS).assign(n_groups=9)
+        found = results(frame, verdicts=verdicts(self.MODELS))
+        section = self.section(found)
+        assert "level with it" not in section.text
+        assert "ceiling_standing" not in section.table

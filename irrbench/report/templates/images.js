@@ -77,6 +77,9 @@ const put = (place) => {
   if (stack && model > 0 && !stack.querySelector(`.model${model}`) && stack.querySelector(".model")) {
     frame.append(make("p", { class: "quiet" }, "The page has no contour of this model here."));
   }
+  if (stack?.querySelector(".areas") && model > 0) {
+    frame.append(make("p", { class: "quiet" }, "The areas are of ", make("bdi", {}, data.models[0]), "."));
+  }
   dress(frame);
 };
 const step = (by) => put(order[(order.indexOf(shown) + by + order.length) % order.length]);
@@ -146,7 +149,7 @@ const drawDots = (byRank) => {
     words(data.score, { x: 4, y: 11 }), words(show(high), { x: 36, y: 25, "text-anchor": "end" }),
     words(show(low), { x: 36, y: 214, "text-anchor": "end" }), words(label, { x: 316, y: 232, "text-anchor": "middle" }),
     ...(byRank || !known.length ? [] : [words(show(left), { x: 46, y: 232, "text-anchor": "middle" }),
-      words(show(right), { x: 586, y: 232, "text-anchor": "middle" })]));
+      words(show(right), { x: 596, y: 232, "text-anchor": "end" })]));
   const circle = (place, value, look) => make("circle", { svg: "", cx: x(xs.get(place)).toFixed(1), cy: y(value).toFixed(1), ...look });
   picture.append(...known.filter((place) => data.ceiling[place] !== null)
     .map((place) => circle(place, data.ceiling[place], { r: 2.5, class: "rater-dot" })));
