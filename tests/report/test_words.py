@@ -628,8 +628,8 @@ class TestStandings:
     def test_in_a_sentence_and_in_a_column(self):
         section = self.section(results(leaderboard(self.MODELS), verdicts=verdicts(self.MODELS)))
         assert section.text.startswith(
-            "By IoU, high is above the average rater, near is level with it, low is below it. Level: the interval of the "
-            "difference that holds for all models at once contains 0, which does not show that they are equal."
+            "By IoU, high is above the average rater, near is level with it, low is below it. Level: the interval of "
+            "the difference that holds for all models at once contains 0, which does not show that they are equal."
         )
         assert section.table["ceiling_standing"].tolist() == ["above", "level with it", "below"]
         assert "ceiling_standing" in section.columns
