@@ -142,11 +142,13 @@ def write_frame(path: Path, frame: pd.DataFrame) -> Path:
     return write_atomically(path, lambda place: place.write_text(to_csv(frame), encoding="utf-8", newline=""))
 
 
-def write_yaml(path: Path, mapping: Mapping[str, Any]) -> Path:
-    """Write plain values as YAML, in their order."""
+def write_yaml(path: Path, mapping: Mapping[str, Any], *, remark: str = "") -> Path:
+    """Write plain values as YAML, in their order, below a remark."""
     import yaml  # noqa: PLC0415
 
-    return write_atomically(path, lambda place: place.write_text(yaml.safe_dump(dict(mapping), sort_keys=False)))
+    head = "".join(f"# {line}\n" for line in remark.splitlines())
+    text = head + yaml.safe_dump(dict(mapping), sort_keys=False)
+    return write_atomically(path, lambda place: place.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, mapping: Mapping[str, Any]) -> Path:

@@ -92,6 +92,8 @@ class Results:
         config: the resolved configuration, plain values.
         command: what computes these results again.
         titles: of scores, with units and tolerances, where they are not those of their records.
+        settled: what was decided from the data: ``split`` that was scored (None: all images), ``distance_unit`` (``px``
+            or ``mm``) and ``rules`` with their values, such as the tolerance that the raters gave.
 
     Raises:
         ValueError: if the leaderboard lacks a column, or has no score.
@@ -135,6 +137,7 @@ class Results:
     config: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     titles: Mapping[str, str] = field(default_factory=dict)
+    settled: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Fill in scores and colours, and refuse a leaderboard that lacks something."""

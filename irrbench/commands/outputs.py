@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from irrbench._files import prepare_folder, write_atomically, write_frame, write_yaml
+from irrbench._files import prepare_folder, write_atomically, write_frame, write_json, write_yaml
 from irrbench.analysis.blind import BlindError, blind_table
 from irrbench.analysis.candidates import Resampling
 from irrbench.analysis.results import Questions, Results, build_results, resampling_in_words
 from irrbench.analysis.subgroups import check_columns
 from irrbench.bounds import option_rules
+from irrbench.commands.loading import scored_split
 from irrbench.commands.noise import trained_models
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.dataset import choice_notes, label_notes
@@ -25,8 +26,10 @@ from irrbench.evidence import EVIDENCE
 from irrbench.folds import TIES_IN_WORDS
 from irrbench.plots.style import percent_of
 from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
+from irrbench.report.benchmark import PACKAGES
 from irrbench.report.figures import draw_figures
 from irrbench.report.page import Drawing, save_drawings
+from irrbench.report.record import benchmark_record
 from irrbench.report.text import report_date
 from irrbench.report.views import MOST_MODELS, save_picture
 from irrbench.scores import record, select_scores
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FIGURES, REPORT, CONFIG = "figures", "report.html", "config.yaml"
+FIGURES, REPORT, CONFIG, RESULTS = "figures", "report.html", "config.yaml", "results.json"
 FOLDERS = (CELLS, f"{CELLS}/*")  # of a benchmark
 FILES = (DOSES, *(f"{field.name}.csv" for field in fields(Results)))  # its tables, and names that none has
 MOST_COPIES = 20  # runs that get the results
@@ -135,7 +138,27 @@ def make_results(
         config=config.as_dict(),
         command=command,
         titles={s.name: s.title_with(of_scores, data.unit) for s in select_scores(results.scores)},
+        settled=(settled := _settled(config, data)),
+        leaderboard=_with_units(results.leaderboard, results.scores, settled),
     )
+
+
+def _settled(config: BenchmarkConfig, data: RaterData) -> dict[str, Any]:
+    """The split that was scored, the unit of distances and the rules, with the values that the data gave them."""
+    rules = config.rules.of(config.scores)
+    if config.predictions and config.finished.threshold is not None:
+        rules["threshold"] = config.finished.threshold
+    split = scored_split(data) if config.predictions else "test"
+    return {"split": split, "distance_unit": data.unit, "rules": rules}
+
+
+def _with_units(board: pd.DataFrame, scores: Sequence[str], settled: Mapping[str, Any]) -> pd.DataFrame:
+    """The leaderboard with the tolerance and the unit of distances, where a score depends on them."""
+    tolerance = settled["rules"].get("tolerance")
+    columns = {} if tolerance is None else {"tolerance": tolerance}
+    if columns or any(record(score).is_distance for score in scores):
+        columns["distance_unit"] = settled["distance_unit"]
+    return board.assign(**columns)
 
 
 def _notes_on_samples(models: Sequence[CellResult | Scored], scores: Sequence[str]) -> Iterator[str]:
@@ -269,7 +292,7 @@ def prepare_output(output: Path, folders: Sequence[str], files: Sequence[str] = 
         ConfigError: see :func:`irrbench._files.prepare_folder`.
     """
     folders = [FIGURES, *folders, SPOOL, MLRUNS, f"{MLRUNS}/*"]
-    return prepare_folder(output, folders=folders, files=[REPORT, CONFIG, *files])
+    return prepare_folder(output, folders=folders, files=[REPORT, CONFIG, RESULTS, *files])
 
 
 def write_outputs(
@@ -279,10 +302,10 @@ def write_outputs(
     galleries: Sequence[Gallery] = (),
     drawings: Mapping[str, Drawing] = MappingProxyType({}),
 ) -> list[Path]:
-    """Write ``leaderboard.csv``, ``per_image.csv``, ``comparisons.csv``, ..., ``config.yaml``, figures and report.
+    """Write ``leaderboard.csv``, ``per_image.csv``, ``comparisons.csv``, ..., ``results.json``, figures and report.
 
-    Figures are in the folder ``figures``, each as PNG, SVG and PDF of one or two columns' width, and the galleries'
-    pictures as PNG; pictures of an earlier run are removed.
+    Figures are in the folder ``figures``, each as PNG, SVG and PDF as wide as one or two columns of a journal, and the
+    galleries' pictures as PNG; pictures of an earlier run are removed.
 
     Args:
         results: of the benchmark.
@@ -298,7 +321,8 @@ def write_outputs(
     """
     prepare_output(output, FOLDERS, FILES)
     files = [write_frame(output / f"{name}.csv", frame) for name, frame in results.frames().items()]
-    files.append(write_yaml(output / CONFIG, results.config))
+    files.append(write_yaml(output / CONFIG, results.config, remark=_remark_on_tolerance(results)))
+    files.append(write_json(output / RESULTS, benchmark_record(results, PACKAGES)))
     drawn = draw_figures(results) | dict(drawings)
     files += save_drawings(output / FIGURES, drawn)
     for gallery in galleries:
@@ -310,6 +334,12 @@ def write_outputs(
             path.unlink(missing_ok=True)
     page = benchmark_page(results, drawings=drawn, galleries=galleries, made=report_date())
     return [*files, write_page(output / REPORT, page)]
+
+
+def _remark_on_tolerance(results: Results) -> str:
+    """What ``rules.tolerance: raters`` became; empty where no score has a tolerance."""
+    tolerance = results.settled.get("rules", {}).get("tolerance")
+    return "" if tolerance is None else f"The tolerance of this run: {tolerance:g} {results.settled['distance_unit']}"
 
 
 def log_artifacts(runs: Mapping[str, Run], files: Sequence[Path], scores: Sequence[str]) -> None:

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irrbench._display import SafeConsole
-from irrbench._files import quiet, write_frame, write_yaml
+from irrbench._files import quiet, write_frame, write_json, write_yaml
 from irrbench.commands.benchmark import ALL_ENDED_WELL, reach_store, say_what_waits
 from irrbench.commands.checking import check_config, introduce
 from irrbench.commands.loading import load_data
-from irrbench.commands.outputs import CONFIG, FIGURES, REPORT, prepare_output
+from irrbench.commands.outputs import CONFIG, FIGURES, REPORT, RESULTS, prepare_output
 from irrbench.config import ConfigError, ReliabilityConfig, StudyOptions
 from irrbench.data.dataset import spacings_of
 from irrbench.reliability.borders import BORDER_TOLERANCE
 from irrbench.reliability.study import Study, study
 from irrbench.report.page import save_drawings, write_page
-from irrbench.report.raters import draw_figures, findings, headline, study_page
+from irrbench.report.raters import PACKAGES, draw_figures, findings, headline, study_page
+from irrbench.report.record import study_record
 from irrbench.report.terminal import reliability_table
 from irrbench.report.text import report_date
 from irrbench.tracking import Run, chart_link
@@ -35,7 +36,7 @@ TABLES = "tables"
 
 
 def write_outputs(study: Study, config: ReliabilityConfig, *, command: str = "") -> list[Path]:
-    """Write ``report.html``, ``config.yaml``, ``tables/*.csv`` and ``figures/*`` as PNG, SVG and PDF.
+    """Write ``report.html``, ``config.yaml``, ``results.json``, ``tables/*.csv`` and ``figures/*`` as PNG, SVG and PDF.
 
     Args:
         study: a finished study.
@@ -54,6 +55,7 @@ def write_outputs(study: Study, config: ReliabilityConfig, *, command: str = "")
     return [
         write_page(output / REPORT, page),
         write_yaml(output / CONFIG, config.as_dict()),
+        write_json(output / RESULTS, study_record(study, PACKAGES, command=command)),
         *(write_frame(output / TABLES / f"{name}.csv", table) for name, table in study.tables.items()),
         *save_drawings(output / FIGURES, drawings),
     ]

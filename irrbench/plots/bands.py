@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Number = Any  # a float, or what float() takes: a numpy scalar, a tensor of one value
 _NOT_SCORES = (
     *("name", "role", "n_images", "n_groups", "rank", "image_id", "epoch", "seed", "group"),
-    *("column", "subgroup", "cut", "warning", "caution", "unusable"),
+    *("column", "subgroup", "cut", "warning", "caution", "unusable", "tolerance"),
 )
 
 INVERTED = "naive rater as good or better"

@@ -88,10 +88,10 @@ def test_finished_predictions(study, store, tmp_path, monkeypatch, main, changes
     assert "score over 1.5" in failures["failure"].tolist()
     words = {"nsd": f"NSD at {tolerance:.3g} {unit}", "hd95": f"HD95 in {unit}", "masd": f"MASD in {unit}"}
     report = (tmp_path / "out" / "report.html").read_text()
-    band = (tmp_path / "out" / "figures" / "band.svg").read_text()
+    figures = (tmp_path / "out" / "figures" / "scores.svg").read_text()
     assert all(title in report for title in words.values())
     assert {"px": "distances are in pixels", "mm": "of each image, in mm"}[unit] in report
-    assert "(lower is better)" in band
+    assert "is better)" in figures
     text = " ".join(result.text.split())
     assert words[main] in text
     if main == "nsd":
@@ -100,6 +100,11 @@ def test_finished_predictions(study, store, tmp_path, monkeypatch, main, changes
         assert '<p class="caution" role="note">one image decides the tolerance.</p>' in report
         assert said.replace("'", "&#39;") in report
         assert "tolerance: raters" in (tmp_path / "out" / "config.yaml").read_text()
+    written = (tmp_path / "out" / "config.yaml").read_text()
+    assert written.startswith(f"# The tolerance of this run: {tolerance:g} {unit}\n")
+    board = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
+    assert set(board["tolerance"]) == {pytest.approx(tolerance)}
+    assert set(board["distance_unit"]) == {unit}
     run = next(run for run in runs_of(store) if run.info.run_name == "near")
     assert run.data.metrics["test/hd95"] == pytest.approx(models.loc["near", "hd95"])
     assert run.data.tags[RESULT_TAGS[1]].endswith(" mm") == (main == "hd95")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from irrbench._files import read_frame
 from irrbench.commands import raters
 from irrbench.commands.outputs import (
     FILES,
@@ -118,10 +121,32 @@ def test_everything_is_written_and_single_images_are_not_for_mlflow(written):
     tables = (*tables, "subgroups")
     names = ("band", "scores", "significance", "curves", "agreement", "subgroups")
     figures = [f"figures/{name}.{kind}" for name in names for kind in ("png", "svg", "pdf")]
-    expected = {*(f"{name}.csv" for name in tables), *figures, "config.yaml", "report.html"}
+    expected = {*(f"{name}.csv" for name in tables), *figures, "config.yaml", "report.html", "results.json"}
     assert {path.relative_to(output).as_posix() for path in files} == expected
     pictures = {path.name for path in (output / "figures").iterdir()} - {path.name for path in files} - {"mine.txt"}
     assert {name.rpartition("-")[0] for name in pictures} == {"ranked", "failures", "disagreement"}
+
+
+def test_one_strict_json_has_all_but_the_long_tables(written):
+    output, results, _, _ = written
+    text = (output / "results.json").read_text()
+    found = json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+    assert (found["format"], found["kind"]) == (1, "benchmark")
+    assert list(found)[:6] == ["format", "kind", "created", "command", "versions", "data"]
+    assert found["data"]["raters"] == list(results.raters)
+    assert found["data"]["split"] == "test"
+    assert found["rules"]["ties"] == results.config["rules"]["ties"]
+    board = read_frame(output / "leaderboard.csv")
+    assert [candidate["name"] for candidate in found["candidates"]] == board["name"].tolist()
+    for candidate, row in zip(found["candidates"], board.to_dict("records"), strict=True):
+        for score in results.scores:
+            for name, column in (("mean", score), ("low", f"{score}_low"), ("normalized", f"{score}_normalized")):
+                assert candidate["scores"][score][name] == (
+                    pytest.approx(row[column]) if row[column] == row[column] else None
+                )
+    for name in ("verdicts", "comparisons", "failures"):
+        assert len(found[name]) == len(read_frame(output / f"{name}.csv"))
+    assert "per_image" not in found["tables"]
 
 
 def test_figures_are_pictures(written):

@@ -45,7 +45,8 @@ def test_a_grid_ends_well_and_leaves_its_files(grid):
     assert grid.code == 0
     found = {path.name for path in grid.output.iterdir()}
     tables = {"leaderboard", "per_image", "comparisons", "verdicts", "failures", "alternative", "separation"}
-    assert found == {"cells", "config.yaml", "figures", "report.html", *(f"{name}.csv" for name in tables)}
+    tables = {*(f"{name}.csv" for name in tables)}
+    assert found == {"cells", "config.yaml", "figures", "report.html", "results.json", *tables}
     board = pd.read_csv(grid.output / "leaderboard.csv")
     above, below = ["upper", "majority", "ceiling", "ceiling_of_two"], ["blank", "floor"]
     assert board["role"].tolist() == [*above, "model", "model", *below]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -151,12 +152,16 @@ def test_unknown_key_in_yaml_is_refused(tmp_path):
 
 def test_everything_is_left_behind(done):
     output = done / "out"
-    assert {path.name for path in output.iterdir()} == {"report.html", "config.yaml", "tables", "figures"}
+    written = {"report.html", "config.yaml", "results.json", "tables", "figures"}
+    assert {path.name for path in output.iterdir()} == written
+    record = json.loads((output / "results.json").read_text(), parse_constant=pytest.fail)
+    assert (record["format"], record["kind"]) == (1, "reliability")
+    assert {"data", "options", "measures", "tables"} <= record.keys()
     tables = {path.stem for path in (output / "tables").iterdir()}
     assert {"measures", "across_images", "joint", "scores", "raters", "leave_one_out", "per_image"} <= tables
     figures = {path.name for path in (output / "figures").iterdir()}
     names = ("masks", "measures", "average_and_naive_rater", "leave_one_out", "pairs", "within_raters")
-    assert {f"{name}{ending}" for name in names for ending in (".png", ".svg")} <= figures
+    assert {f"{name}{ending}" for name in names for ending in (".png", ".svg", ".pdf")} <= figures
     assert load_study_config(output / "config.yaml").study.covariates == ["age", "site"]
 
 
