@@ -1,7 +1,7 @@
 """Results as one JSON document, for other programs: ``results.json`` of a benchmark and of a study of raters.
 
-Its keys are described in ``docs/reference/outputs.md``. A key may be added at any time; where one is renamed, removed or means
-something else, :data:`FORMAT` grows by one.
+Its keys are described in ``docs/reference/outputs.md``. A key may be added at any time; where one is renamed, removed
+or means something else, :data:`FORMAT` grows by one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def benchmark_record(results: Results, packages: Sequence[str]) -> dict[str, Any
     tables = {
         name: rows(frame) for name, frame in results.frames().items() if name not in ("leaderboard", *LONG_TABLES)
     }
-    return plain(
+    return _plain_dict(
         {
             **_head("benchmark", results.command, packages),
             "data": {
@@ -75,7 +75,7 @@ def study_record(study: Study, packages: Sequence[str], *, command: str = "") ->
         command: that makes the report again.
     """
     data = study.data
-    return plain(
+    return _plain_dict(
         {
             **_head("reliability", command, packages),
             "data": {
@@ -141,7 +141,7 @@ def plain(value: Any) -> Any:
     {'a': None, 'b': [3, True, None], '4': None}
     """
     if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
+        return _plain_dict(value)
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item) for item in value]
     if isinstance(value, np.generic):
@@ -149,3 +149,7 @@ def plain(value: Any) -> Any:
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _plain_dict(values: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): plain(value) for name, value in values.items()}
