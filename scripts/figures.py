@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs/assets"), help="where the picture goes")
     options = parser.parse_args()
     leaderboard = pd.read_csv(options.results / "leaderboard.csv")
-    save_figure(band_plot(leaderboard, title=TITLE, note=NOTE), options.docs / "leaderboard.svg")
+    save_figure(band_plot(leaderboard, title=TITLE, note=NOTE, width="double"), options.docs / "leaderboard.svg")
 
 
 if __name__ == "__main__":

@@ -167,7 +167,8 @@ def _label_bounds(ax: Axes, row: Row) -> None:
 
 
 def _score_lines(score: str) -> list[str]:
-    return textwrap.wrap(style.axis_label(score), _LETTERS)
+    """A score's name and its direction, in the lines of a narrow panel."""
+    return [*textwrap.wrap(style.score_title(score), _LETTERS), *filter(None, [style.direction_note(score)])]
 
 
 def _write_score(ax: Axes, row: Row) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LEVEL = "not distinguishable"
 DECIDED = ("above", "better", "below", "worse")
-_NAMES, _RIGHT, _FOOT = 2.1, 0.1, 0.35  # inches beside and below the cells
+_NAMES, _RIGHT, _FOOT = 2.1, 0.1, 0.52  # inches beside and below the cells
 _CELL, _WITH_NUMBERS = 0.3, 0.21  # inches of a side, at most; from which on a cell holds a number
 # One hue, whose lightness alone tells values apart, for every kind of colour vision and for print in grey.
 _SHADES = ("#D3E6EC", "#8FBFCE", "#2F88A3", "#00495C")
@@ -90,7 +90,8 @@ def _write_names(ax: Axes, models: Sequence[str], score: str) -> None:
     ax.set_yticks(places, labels)
     ax.set_xticks(places[:-1], numbers[:-1])
     ax.tick_params(length=0, labelsize=style.points(8.5), pad=2)
-    ax.set_xlabel(f"better model, by its number; {style.axis_label(score)}", fontsize=style.points(9))
+    label = f"better model, by its number\n{style.axis_label(score)}"
+    ax.set_xlabel(label, fontsize=style.points(9), loc="left", multialignment="left")
     ax.set_anchor("NW")
 
 
@@ -158,7 +159,7 @@ def _key(
     colours = [_shade(high, steps) for _, high in classes]
     labels = [f"better by {low:g} to {high:g}" for low, high in classes]
     for count, colour, words in (
-        (level, _LEVEL_COLOUR, "= level with"),
+        (level, _LEVEL_COLOUR, "= level"),
         (len(shown) - level - decided, _NONE_COLOUR, "not tested"),
     ):
         if count:

@@ -91,7 +91,7 @@ def test_finished_predictions(study, store, tmp_path, monkeypatch, main, changes
     figures = (tmp_path / "out" / "figures" / "scores.svg").read_text()
     assert all(title in report for title in words.values())
     assert {"px": "distances are in pixels", "mm": "of each image, in mm"}[unit] in report
-    assert "is better)" in figures
+    assert "(lower is better)" in figures
     text = " ".join(result.text.split())
     assert words[main] in text
     if main == "nsd":

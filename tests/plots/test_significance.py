@@ -46,7 +46,7 @@ def test_worked_by_hand():
     assert shown.keys() == {(0, 1), (0, 2), (1, 2)}
     assert shown[1, 2] == "#FFFFFF"
     assert shown[0, 1] == shown[0, 2] == _SHADES[-1]
-    assert "= level with: 1 of 3 pairs" in legend(figure)
+    assert "= level: 1 of 3 pairs" in legend(figure)
 
 
 def test_where_lower_is_better_the_lowest_is_first():
@@ -55,6 +55,7 @@ def test_where_lower_is_better_the_lowest_is_first():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a  1", "b  2"]
     assert signs(ax) == {(0, 1): "25.0"}
     assert ax.get_xlabel().endswith("(lower is better)")
+    assert_inside_and_apart(plots.significance_map(frame, score="hd95", width="single"))
 
 
 @pytest.mark.parametrize("apart", [0.0, 2.0])
