@@ -31,7 +31,8 @@ _NAMES, _RIGHT, _FOOT = 2.1, 0.1, 0.52  # inches beside and below the cells
 _CELL, _WITH_NUMBERS = 0.3, 0.21  # inches of a side, at most; from which on a cell holds a number
 # One hue, whose lightness alone tells values apart, for every kind of colour vision and for print in grey.
 _SHADES = ("#D3E6EC", "#8FBFCE", "#2F88A3", "#00495C")
-_DARK = _SHADES[2:]  # with white numbers
+# Of numbers in a cell: not quite black and white, which a dark page would turn round.
+_INK = dict(zip(_SHADES, ("#010101", "#010101", "#FEFEFE", "#FEFEFE"), strict=True))
 _LEVEL_COLOUR, _NONE_COLOUR = "#FFFFFF", "#C4C9CE"
 
 
@@ -134,7 +135,7 @@ def _draw_cells(
             if pair is not None and pair.verdict in DECIDED and has_numbers:
                 text = style.number(pair.difference, digits=2).removeprefix("0")
             if text:
-                ink = "white" if colour in _DARK else "black"
+                ink = _INK.get(colour, "black")
                 ax.text(column, row, text, ha="center", va="center", fontsize=style.points(7.5), color=ink)
     ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal", frame_on=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
 from irrbench import plots
+from irrbench.plots.files import inline_svg
 from irrbench.plots.significance import _SHADES
 from tests.plots.test_forest import assert_inside_and_apart, legend
 
@@ -47,6 +49,14 @@ def test_worked_by_hand():
     assert shown[1, 2] == "#FFFFFF"
     assert shown[0, 1] == shown[0, 2] == _SHADES[-1]
     assert "= level: 1 of 3 pairs" in legend(figure)
+
+
+def test_numbers_stay_legible_on_a_dark_page():
+    svg = inline_svg(plots.significance_map(comparisons({"a": 0.5, "b": 0.9, "c": 0.55}), score="iou"))
+    (number,) = re.findall(r"<text[^>]*>\.35</text>", svg)
+    assert "fill: #fefefe" in number  # its cell is dark on every page
+    (sign,) = re.findall(r"<text[^>]*>=</text>", svg)
+    assert "fill" not in sign  # the page's ink on the page's paper
 
 
 def test_where_lower_is_better_the_lowest_is_first():
