@@ -21,6 +21,7 @@ from irrbench import (
     staple,
     summarize,
 )
+from irrbench.analysis.results import build_results
 from irrbench.icc import extent_icc_interval, pixel_icc_interval, pixel_icc_test
 from irrbench.simulate import draw_lesions
 
@@ -167,3 +168,14 @@ def test_undefined_images_are_counted_below_the_plot():
     values = axes.lines[0].get_ydata()
     assert len(values) == B - 1
     assert (np.diff(values) >= 0).all()
+
+
+def test_the_results_of_a_benchmark_print_as_the_leaderboard():
+    results = build_results({"<b>net</b>": metric().per_image()})
+    lines = repr(results).splitlines()
+    assert lines[0] == f"Benchmark on {B} images"
+    assert lines[1].split() == ["name", "role", "iou", "f1", "iou_normalized"]
+    assert results.to_frame() is results.leaderboard
+    row = results.leaderboard.set_index("name").loc["<b>net</b>"]
+    assert f"{row['iou']:.3f}" in next(line for line in lines if "<b>net</b>" in line)
+    assert "<b>" not in results._repr_html_()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from irrbench._results import Result
 from irrbench.analysis.candidates import Candidates, Resampling, make_candidates
 from irrbench.analysis.recipes import biases_frame, equivalents_frame, recipes_frame
 from irrbench.analysis.remarks import (
@@ -46,8 +47,8 @@ from irrbench.stats import MIN_GROUPS_FOR_TESTS
 __all__ = ["Questions", "Resampling", "Results", "Trained", "build_results", "resampling_in_words"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Results:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Results(Result):
     """The tables of a benchmark, and facts about data and configuration; what is not given is empty and is not shown.
 
     Attributes:
@@ -149,6 +150,22 @@ class Results:
         styles = model_styles(self.models, self.colours)
         object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "colours", {**self.colours, **{name: style.colour for name, style in styles.items()}})
+
+    @property
+    def heading(self) -> str:
+        """What was benchmarked on how many images."""
+        images = "" if self.n_images is None else f" on {self.n_images} images"
+        return f"Benchmark {self.name}{images}".replace("  ", " ")
+
+    def to_frame(self) -> pd.DataFrame:
+        """The leaderboard; per image: :attr:`per_image`."""
+        return self.leaderboard
+
+    def summary_frame(self) -> pd.DataFrame:
+        """The means, with the normalized main score."""
+        normalized = f"{self.score}_normalized"
+        shown = ["name", "role", *self.scores, *([normalized] if normalized in self.leaderboard else [])]
+        return self.leaderboard[shown]
 
     @property
     def score(self) -> str:
