@@ -229,7 +229,7 @@ def score_predictions(
         tracking.experiment,
         name=name,
         colour=tracking.colour,
-        params={"threshold": threshold},
+        params={"data": data.name, "threshold": threshold},
         tags={PREDICTIONS_TAG: where, COMMAND_TAG: tracking.command},
         key=predictions_digest(name, predictions, rules.of(scores) | depends),
         spool=spool,
@@ -245,6 +245,7 @@ def score_predictions(
     try:
         _take_in(evaluator, predictions, label=f"scoring {name}")
         evaluator.finish()
+        sink.run.log_params(evaluator.rules)
     except BaseException as error:
         sink.run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise

@@ -24,6 +24,7 @@ from irrbench.report.raters import PACKAGES, draw_figures, findings, headline, s
 from irrbench.report.record import study_record
 from irrbench.report.terminal import reliability_table
 from irrbench.report.text import report_date
+from irrbench.report.views import read_picture
 from irrbench.tracking import Run, chart_link
 from irrbench.tracking.run import log_reliability
 
@@ -93,6 +94,7 @@ def log_study(run: Run, study: Study, files: list[Path]) -> str | None:
         params={"n_images": study.n_images, **asdict(study.options)},
         per_image=study.per_image,
         files=files,
+        pictures={path.stem: read_picture(path) for path in files if path.suffix == ".png"},
         note="\n\n".join([headline(study), *findings(study)]),
         data_name=study.data.name,
         digest=study.data.digest(),

@@ -200,6 +200,14 @@ def save_picture(picture: NDArray[np.uint8], path: Path) -> None:
     path.write_bytes(_saved(Image.fromarray(picture), **_PNG))
 
 
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """Read a figure's file, uint8 of shape (H, W, 3)."""
+    from PIL import Image  # noqa: PLC0415 - only where pictures are drawn
+
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
 def _saved(picture: Any, **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, **options)

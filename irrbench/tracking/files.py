@@ -8,6 +8,7 @@ import json
 import re
 import tempfile
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial, wraps
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import numpy as np
 from numpy.typing import NDArray
 
+from irrbench.tracking.artifacts import open_artifacts
 from irrbench.tracking.calls import call, log_tags
 from irrbench.tracking.connection import StoredRun
 from irrbench.tracking.names import call_name, call_names, file_name, safe_key, safe_part
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 LOGGED_ARTIFACTS_TAG = "mlflow.loggedArtifacts"
 LOGGED_IMAGES_TAG = "mlflow.loggedImages"
 P = ParamSpec("P")
+_PICTURE_NAME = re.compile(r"images/(?P<key>.+?)[+%]step[+%](?P<step>\d+)[+%]")
 
 
 def _one_at_a_time(function: Callable[Concatenate[StoredRun, P], None]) -> Callable[Concatenate[StoredRun, P], None]:
@@ -157,6 +160,34 @@ def picture_name(run_id: str, key: str, *, step: int, timestamp: int, content: b
     plain = safe_key(key, limit=MAX_PICTURE).replace("/", "~")
     identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {key} {step} {hashlib.sha256(content).hexdigest()}")
     return f"{plain}+step+{step}+timestamp+", f"{timestamp}+", str(identity)
+
+
+def logged_pictures(client: Any, runs: Iterable[Any], *, most: int) -> dict[str, int]:
+    """Return for each picture's key the step at which most runs show it, the latest among equals.
+
+    A chart of pictures opens at one step, and a run without a picture at that step shows an empty frame.
+
+    Args:
+        client: an ``mlflow.MlflowClient``.
+        runs: of which the first with pictures are read.
+        most: how many; each costs a request.
+    """
+    counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for run in [run for run in runs if LOGGED_IMAGES_TAG in run.data.tags][:most]:
+        paths = (file.path for file in open_artifacts(client.tracking_uri, run.info).list_artifacts("images"))
+        for key, step in {parsed for parsed in map(parse_name, paths) if parsed is not None}:
+            counts[key][step] += 1
+    return {key: max(steps, key=lambda step: (steps[step], step)) for key, steps in sorted(counts.items())}
+
+
+def parse_name(path: str) -> tuple[str, int] | None:
+    """Return key and step of a logged picture's file, None for any other file.
+
+    >>> parse_name("images/val~nodule 1+step+14+timestamp+1795373672+6f0c+compressed.webp")
+    ('val/nodule 1', 14)
+    """
+    match = _PICTURE_NAME.match(path)
+    return None if match is None else (re.sub("[~#]", "/", match["key"]), int(match["step"]))
 
 
 def pack_picture(image: NDArray[np.uint8]) -> Payload:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import yaml
@@ -23,6 +24,7 @@ import yaml
 import irrbench.tracking.calls as stored
 from irrbench._display import hide_in_command, hide_secrets
 from irrbench.tracking import files
+from irrbench.tracking.charts import RELIABILITY
 from irrbench.tracking.connection import StoredRun
 from irrbench.tracking.delivery import Delivery, delivery_for
 from irrbench.tracking.doses import dose_bounds, supersede
@@ -31,7 +33,7 @@ from irrbench.tracking.records import Payload, Request, RunAddress
 from irrbench.tracking.reference_runs import bounds, bounds_line, bounds_table
 from irrbench.tracking.spool import default_spool
 from irrbench.tracking.store import NOTE_TAG, ROLE_TAG, ROLES, absolute_uri, check_address
-from irrbench.tracking.view import RELIABILITY, first_view, view
+from irrbench.tracking.view import first_view, view
 
 if TYPE_CHECKING:
     import numpy as np
@@ -288,8 +290,6 @@ def _commit() -> str:
 
 # One run that holds what is known about the raters of a data set.
 
-FIRST_CHARTS = ("alpha", "pixel_icc_quadrature", "pixel_icc", "extent_icc", "ac1")  # of an experiment without models
-
 
 def log_reliability(
     run: Run,
@@ -301,6 +301,7 @@ def log_reliability(
     note: str,
     data_name: str,
     digest: str,
+    pictures: Mapping[str, NDArray[np.uint8]] = MappingProxyType({}),
     limit: float = 600.0,
 ) -> str | None:
     """Create a run with the study's numbers as metrics, its files as artifacts and its per-image table.
@@ -316,6 +317,7 @@ def log_reliability(
         note: description of the run.
         data_name: name of the data set.
         digest: of the masks.
+        pictures: to be shown among the charts, as :meth:`Run.log_panel` takes them, by name.
         limit: seconds to wait for the store at most, while it makes progress.
 
     Returns:
@@ -326,9 +328,10 @@ def log_reliability(
     """
     all_tags = {ROLE_TAG: RELIABILITY, NOTE_TAG: note, "irrbench.data_digest": digest, "mlflow.source.name": "irrbench"}
     status = "FAILED"
-    run.create(run_name="reliability of the raters", tags=all_tags)
+    rules = f" · ties {params['ties']}" if "ties" in params else ""
+    run.create(run_name=f"raters · {data_name}{rules}", tags=source_tags(all_tags))
     try:
-        run.log_params(params)
+        run.log_params({"data": data_name, **params})
         run.log_scores({f"{RELIABILITY}/{key}": value for key, value in metrics.items()}, step=0)
         run.log_per_image(RELIABILITY, per_image)
         run.log_dataset({"raters": note}, name=data_name, digest=digest, split="all")
@@ -336,8 +339,9 @@ def log_reliability(
         for path in files:
             below = path.parent.relative_to(root) if path.parent.is_relative_to(root) else Path()
             run.log_file(path, (Path(RELIABILITY) / below).as_posix())
-        shown = [key for key in FIRST_CHARTS if math.isfinite(metrics.get(key, math.nan))]
-        run.save_first_view([f"{RELIABILITY}/{key}" for key in shown])
+        for name, picture in pictures.items():
+            run.log_panel(f"{RELIABILITY}/{name}", picture, step=0)
+        run.save_first_view()
         status = "FINISHED"
     finally:
         run.finish(status)

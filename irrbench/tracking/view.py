@@ -1,60 +1,51 @@
-"""The saved chart view of an experiment: bars for test, lines for validation, all runs, best first.
+"""The saved chart views of an experiment: one of each data set with its rules, and the links to them.
 
-A grid with label noise has its score over the dose in front.
-
-MLflow keeps a shared view in an experiment tag as the state of its own page, deflated and in base64. The format is
+MLflow keeps a shared view in an experiment tag; :mod:`irrbench.tracking.charts` makes what is in it. The format is
 internal to MLflow: everything here is best effort and never fails a run.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 import re
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from irrbench._display import hide_secrets
-from irrbench.scores import DEFAULT_SCORES, SCORES, base_score, record
-from irrbench.tracking.artifacts import open_artifacts
+from irrbench.scores import DEFAULT_SCORES, SCORES
 from irrbench.tracking.calls import call
+from irrbench.tracking.charts import (
+    RELIABILITY,
+    SHOWN_RUNS,
+    chart_keys,
+    curve_keys,
+    decode,
+    encode,
+    of_curves,
+    view_state,
+    with_doses,
+)
 from irrbench.tracking.connection import StoredRun
-from irrbench.tracking.doses import CELL_DOSE, DOSE_KEY, ROBUSTNESS
-from irrbench.tracking.files import LOGGED_IMAGES_TAG
+from irrbench.tracking.files import logged_pictures
 from irrbench.tracking.refusals import is_refusal
-from irrbench.tracking.store import BOUNDS_TAG, NOTE_TAG, RESULT_TAGS, ROLE_TAG, VIEW_KEY, VIEW_TAG, view_fragment
+from irrbench.tracking.store import BOUNDS_TAG, NOTE_TAG, ROLE_TAG, VIEW_KEY, VIEW_TAG, view_fragment
 
 logger = logging.getLogger(__name__)
 
 MAX_TAG = 20_000
 LINK_TEXT = "Charts: models between naive rater and average rater"
+RATERS_TEXT = "Charts: agreement of the raters"
+ALL_TEXT = "Charts: all data sets and rules"
 DOSES_TEXT = "Charts: score over the dose of label noise"
 OWN_VIEW = MappingProxyType({LINK_TEXT: VIEW_KEY})
-MAX_RUNS = 200
-MAX_RUNS_WITH_PICTURES = 20  # each costs a request
-SECTION_ORDER = ("test", "val")
-PICTURES = "pictures"
-RELIABILITY = "reliability"
-# What MLflow's page writes into every view, section, card and line chart.
-FILTERS = {"searchFilter": "", "startTime": "ALL", "lifecycleFilter": "Active", "datasetsFilter": []}
-SHOWN = {"modelVersionFilter": "All Runs", "runsHiddenMode": "SHOW_ALL", "hideEmptyCharts": True}
-# Lower cards than 400 cut the legend after two runs.
-SECTION = {"display": True, "isReordered": True, "cardHeight": 400, "deleted": False, "isGenerated": False}
-CARD = {"runsCountToCompare": 100, "deleted": False, "isGenerated": False}
-X_AXIS = {"xAxisKey": "step", "xAxisScaleType": "linear", "selectedXAxisMetricKey": "", "useGlobalXaxisKey": False}
-Y_AXIS = {"yAxisKey": "metric", "yAxisExpressions": [], "scaleType": "linear", "range": {}}
-SMOOTHING = {"lineSmoothness": 0, "useGlobalLineSmoothing": False}
+MAX_RUNS = 200  # models whose metrics and pictures are looked for, the latest
+MAX_RUNS_WITH_PICTURES = 20  # of all views together: each costs a request
 MAX_SETS, MAX_FILTER = 12, 600  # data sets and rules with views of their own; characters that their filters add
-NOISE_FIT = "_noise_fit"
-OTHER_FORMS = ("_normalized", "_floor", "_ceiling", "_majority", "_upper")
-BAR_HEIGHT = 18  # pixels a run
-DOSE_HEIGHT = 560  # pixels: the naive rater lies far below, and lines of recipes close to each other
 _OWN_LINK = re.compile(r"(- )?\[Charts: [^\]]*\]\(#/experiments/[^)]*viewStateShareKey=irrbench")
-_PICTURE_NAME = re.compile(r"images/(?P<key>.+?)[+%]step[+%](?P<step>\d+)[+%]")
 
 
 @call
@@ -62,7 +53,8 @@ def view(run: StoredRun, scores: Sequence[str]) -> None:
     """Save the chart view of the run's experiment; see :func:`save_chart_view`."""
     try:
         with run.connection.alone(VIEW_KEY):
-            update_chart_view(run.client, run.experiment_id, scores=tuple(scores))
+            entries = run.read_tags().get(BOUNDS_TAG, "").split()
+            update_chart_view(run.client, run.experiment_id, scores=tuple(scores), first=entries)
     except Exception as error:
         if not is_refusal(error):
             raise
@@ -71,11 +63,20 @@ def view(run: StoredRun, scores: Sequence[str]) -> None:
 
 
 @call
-def first_view(run: StoredRun, keys: Sequence[str]) -> None:
-    """Save a view of these metric keys where the experiment has none yet: what models log later replaces it."""
+def first_view(run: StoredRun, keys: Sequence[str] = ()) -> None:  # noqa: ARG001 (waiting records may have keys)
+    """Save a view for a run without scores of its own: of several scores the one that the view has first stays so."""
     with run.connection.alone(VIEW_KEY):
-        if VIEW_TAG not in run.client.get_experiment(run.experiment_id).tags:
-            _save(run.client, run.experiment_id, view_state(keys, "", {}))
+        tag = run.client.get_experiment(run.experiment_id).tags.get(VIEW_TAG, "")
+        update_chart_view(run.client, run.experiment_id, scores=drawn_scores(tag) or DEFAULT_SCORES)
+
+
+def drawn_scores(tag: str) -> tuple[str, ...]:
+    """Return the scores of a saved view in their order; none where there is no view, or somebody's own."""
+    with suppress(ValueError, LookupError, TypeError, zlib.error):
+        charts = [chart for chart in decode(tag)["compareRunCharts"] if not chart["deleted"]]
+        parts = [part for chart in charts for part in chart.get("metricKey", "").split("/")[1:]]
+        return tuple(dict.fromkeys(part for part in parts if part in SCORES))
+    return ()
 
 
 def save_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str] = DEFAULT_SCORES) -> bool:
@@ -83,7 +84,8 @@ def save_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str] = 
 
     The main score comes first, a bar chart of ``test/<score>`` beside a line chart of ``val/<score>`` over epochs; then
     the other scores on test, on validation and on other splits. Only keys that a run of the experiment has are drawn.
-    Best effort: a failure is logged as a warning and nothing is raised.
+    Of several data sets or rules the view shows those of the latest model; views of the others, and of all, have links
+    of their own. Best effort: a failure is logged as a warning and nothing is raised.
 
     Args:
         client: an ``mlflow.MlflowClient``.
@@ -101,21 +103,109 @@ def save_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str] = 
     return True
 
 
-def update_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str]) -> None:
-    """Do what :func:`save_chart_view` does, and raise what MLflow raises."""
-    runs = client.search_runs([experiment_id], filter_string=f"tags.\"{ROLE_TAG}\" != ''", max_results=MAX_RUNS)
-    logged = {key for run in runs for key in run.data.metrics}
-    keys, pictures = chart_keys(logged, scores), logged_pictures(client, runs)
-    hidden = [key for key in sorted(logged) if _says_little(key, keys)]
-    models = sum(run.data.tags[ROLE_TAG] == "model" for run in runs)
-    state = with_doses(view_state(keys, scores[0], pictures, hidden=hidden, runs=models), logged, scores[0])
-    while len(encode(state)) > MAX_TAG - MAX_FILTER:
-        keys = keys[: len(keys) // 2]
-        state = with_doses(view_state(keys, scores[0], {}, runs=models), logged, scores[0])
-    filtered = _views_of_sets(state, bounds_sets(runs))
-    if curve_keys(logged, scores[0]):
-        filtered = {DOSES_TEXT: (f"{VIEW_KEY}-doses", of_curves(state)), **filtered}
-    _save(client, experiment_id, state, filtered)
+def update_chart_view(client: Any, experiment_id: str, *, scores: Sequence[str], first: Collection[str] = ()) -> None:
+    """Do what :func:`save_chart_view` does, and raise what MLflow raises.
+
+    Args:
+        client: an ``mlflow.MlflowClient``.
+        experiment_id: id of the experiment.
+        scores: score names, the main score first.
+        first: entries of a run's bounds tag: of several data sets and rules the view shows those; the latest model's if
+            not given.
+    """
+    filters = (f"tags.\"{ROLE_TAG}\" {sign} 'model'" for sign in ("=", "!="))  # bounds may be the oldest of many runs
+    found = [run for own in filters for run in client.search_runs([experiment_id], own, max_results=MAX_RUNS)]
+    runs = [run for run in found if run.data.tags.get(ROLE_TAG)]
+    sets = bounds_sets(runs)
+    states = {"": ViewOf(client, runs, scores, views=len(sets) or 1).state()} | {
+        entry: ViewOf(client, _with_bounds(runs, entry), scores, entry, len(sets)).state() for entry in sets.values()
+    }
+    others = {}
+    if curve_keys({key for run in runs for key in run.data.metrics}, scores[0]):
+        others[DOSES_TEXT] = (f"{VIEW_KEY}-doses", of_curves(states[""]))
+    for name, entry in sets.items():
+        others[f"Charts: {name}"] = (f"{VIEW_KEY}-{entry.rpartition(':')[2][:8]}", states[entry])
+    if sets:
+        others[ALL_TEXT] = (f"{VIEW_KEY}-all", states[""])
+    latest = next((one for one in sets.values() if one in first), "") or _latest_set(runs, sets)
+    name = next((name for name, entry in sets.items() if entry == latest), "")
+    is_study = {run.data.tags[ROLE_TAG] for run in runs} == {RELIABILITY}
+    text = RATERS_TEXT if is_study else f"{LINK_TEXT} ({name})" if name else LINK_TEXT
+    _save(client, experiment_id, {text: (VIEW_KEY, states[latest]), **others})
+
+
+class ViewOf(NamedTuple):
+    """What a view is made of.
+
+    Attributes:
+        client: an ``mlflow.MlflowClient``.
+        runs: that the view is to show.
+        scores: the main one first.
+        entry: of the bounds tag, by which the runs are found; all runs of the experiment without one.
+        views: how many there are, which share the requests for pictures.
+    """
+
+    client: Any
+    runs: Sequence[Any]
+    scores: Sequence[str]
+    entry: str = ""
+    views: int = 1
+
+    def state(self) -> dict[str, Any]:
+        """The state of MLflow's page, small enough for a tag."""
+        logged = {key for run in self.runs for key in run.data.metrics}
+        keys = chart_keys(logged, self.scores)
+        shown = dict(self._shown(), logged=logged)
+        most = max(1, MAX_RUNS_WITH_PICTURES // self.views)
+        state = self._state(keys, logged_pictures(self.client, _mixed(self.runs), most=most), logged, shown)
+        while keys and len(encode(state)) > MAX_TAG - MAX_FILTER:
+            keys = keys[: len(keys) // 2]
+            state = self._state(keys, {}, logged, {**shown, "logged": ()})
+        return state
+
+    def _state(
+        self, keys: Sequence[str], pictures: Mapping[str, int], logged: Collection[str], shown: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        state = with_doses(view_state(keys, self.scores[0], pictures, **shown), logged, self.scores[0])
+        if self.entry:
+            state["searchFilter"] = f"tags.`{BOUNDS_TAG}` LIKE '%{self.entry}%'"
+        if len(self.runs) > SHOWN_RUNS and not curve_keys(logged, self.scores[0]):
+            # By score the naive rater would be the last, and not be drawn.
+            state |= {"orderByKey": f"tags.`{ROLE_TAG}`", "orderByAsc": True}
+        return state
+
+    def _shown(self) -> dict[str, Any]:
+        """How many runs have bars, and the options that the scores of all have in common."""
+        found = defaultdict(set)
+        for run in self.runs:
+            if run.data.tags[ROLE_TAG] == "ceiling":
+                for key, value in run.data.params.items():
+                    found[key.rpartition("/")[2]].add(value)
+        options = {key: value for key, (value, *more) in found.items() if not more}
+        return {"runs": sum(run.data.tags[ROLE_TAG] != RELIABILITY for run in self.runs), "options": options}
+
+
+def _mixed(runs: Sequence[Any]) -> list[Any]:
+    """Runs in an order in which the first few are of all data sets: a picture without a card gets one from MLflow."""
+    seen: Counter[str] = Counter()
+    order = {}
+    for run in runs:
+        tag = run.data.tags.get(BOUNDS_TAG, "")
+        order[run.info.run_id] = seen[tag]
+        seen[tag] += 1
+    return sorted(runs, key=lambda run: order[run.info.run_id])
+
+
+def _with_bounds(runs: Iterable[Any], entry: str) -> list[Any]:
+    """The runs of one data set with its rules."""
+    return [run for run in runs if entry in run.data.tags.get(BOUNDS_TAG, "").split()]
+
+
+def _latest_set(runs: Iterable[Any], sets: Mapping[str, str]) -> str:
+    """The entry of the data set with its rules that the latest model has; "" where there is one alone."""
+    models = sorted((run for run in runs if run.data.tags[ROLE_TAG] == "model"), key=lambda run: -run.info.start_time)
+    listed = (entry for run in models for entry in run.data.tags.get(BOUNDS_TAG, "").split())
+    return next((entry for entry in listed if entry in sets.values()), "")
 
 
 def bounds_sets(runs: Iterable[Any]) -> dict[str, str]:
@@ -135,39 +225,12 @@ def bounds_sets(runs: Iterable[Any]) -> dict[str, str]:
     return dict(sorted(sets.items())[:MAX_SETS]) if len(sets) > 1 else {}
 
 
-def _says_little(key: str, drawn: Collection[str]) -> bool:
-    """Whether the chart that MLflow makes of a key says nothing beside the drawn ones: counts, and other forms."""
-    stem = key.rpartition("_")[0]
-    if key in {DOSE_KEY, CELL_DOSE, "noise/reached", "noise/label_iou"}:
-        return True
-    return key.endswith(("/n_images", "epoch")) or (key not in drawn and stem in drawn and key.endswith(OTHER_FORMS))
-
-
-def _views_of_sets(state: dict[str, Any], sets: Mapping[str, str]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return a view for each data set with its rules, with its key, by what its link says."""
-    return {
-        f"Charts: {name}": (
-            f"{VIEW_KEY}-{entry.rpartition(':')[2][:8]}",
-            state | {"searchFilter": f"tags.`{BOUNDS_TAG}` LIKE '%{entry}%'"},
-        )
-        for name, entry in sets.items()
-    }
-
-
-def _save(
-    client: Any,
-    experiment_id: str,
-    state: dict[str, Any],
-    others: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType({}),
-) -> None:
-    """Save a view, and others with their keys; put links to all on top of the experiment's description."""
-    client.set_experiment_tag(experiment_id, VIEW_TAG, encode(state))
-    links = dict(OWN_VIEW)
-    for text, (key, own) in others.items():
-        client.set_experiment_tag(experiment_id, f"{VIEW_TAG.rpartition('.')[0]}.{key}", encode(own))
-        links[text] = key
+def _save(client: Any, experiment_id: str, views: Mapping[str, tuple[str, dict[str, Any]]]) -> None:
+    """Save views with their keys, by what their links say; put the links on top of the experiment's description."""
+    for key, state in views.values():
+        client.set_experiment_tag(experiment_id, f"{VIEW_TAG.rpartition('.')[0]}.{key}", encode(state))
     note = client.get_experiment(experiment_id).tags.get(NOTE_TAG, "")
-    wanted = linked_note(note, experiment_id, links)
+    wanted = linked_note(note, experiment_id, {text: key for text, (key, _) in views.items()})
     if wanted != note:
         client.set_experiment_tag(experiment_id, NOTE_TAG, wanted)
 
@@ -182,172 +245,7 @@ def linked_note(note: str, experiment_id: str, links: Mapping[str, str] = OWN_VI
     """
     own_text = "\n".join(line for line in note.split("\n") if not _OWN_LINK.match(line)).strip("\n")
     # A list, because lines of one paragraph are joined.
-    first, *others = (f"[{text}]({view_fragment(experiment_id, key)})" for text, key in links.items())
+    plain = str.maketrans("[]\n", "() ")  # a name may be anything
+    first, *others = (f"[{text.translate(plain)}]({view_fragment(experiment_id, key)})" for text, key in links.items())
     shown = "\n".join([first, *(f"- {link}" for link in others)])
     return f"{shown}\n\n{own_text}" if own_text else shown
-
-
-def logged_pictures(client: Any, runs: Iterable[Any]) -> dict[str, int]:
-    """Return for each picture's key the step at which most runs show it, the latest among equals.
-
-    A chart of pictures opens at one step, and a run without a picture at that step shows an empty frame. Only the
-    first twenty runs with pictures are read.
-    """
-    counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
-    for run in [run for run in runs if LOGGED_IMAGES_TAG in run.data.tags][:MAX_RUNS_WITH_PICTURES]:
-        paths = (file.path for file in open_artifacts(client.tracking_uri, run.info).list_artifacts("images"))
-        for key, step in {parsed for parsed in map(parse_name, paths) if parsed is not None}:
-            counts[key][step] += 1
-    return {key: max(steps, key=lambda step: (steps[step], step)) for key, steps in sorted(counts.items())}
-
-
-def parse_name(path: str) -> tuple[str, int] | None:
-    """Return key and step of a logged picture's file, None for any other file.
-
-    >>> parse_name("images/val~nodule 1+step+14+timestamp+1795373672+6f0c+compressed.webp")
-    ('val/nodule 1', 14)
-    """
-    match = _PICTURE_NAME.match(path)
-    return None if match is None else (re.sub("[~#]", "/", match["key"]), int(match["step"]))
-
-
-def chart_keys(metric_keys: Iterable[str], scores: Sequence[str]) -> list[str]:
-    """Return the metric keys to draw, in order: ``test``, ``val``, other splits; within each by score.
-
-    >>> chart_keys(["val/f1", "val/iou", "val/loss", "test/iou"], ["iou", "f1"])
-    ['test/iou', 'val/iou', 'val/f1']
-    """
-    ranked = []
-    for key in set(metric_keys):
-        split, *rest = key.split("/")
-        named = [scores.index(part) for part in rest if part in scores]
-        named += [0] if rest and rest[-1] == f"{scores[0]}{NOISE_FIT}" else []
-        if named and split != ROBUSTNESS:
-            ranked.append((_section_rank(split), split, named[0], key))
-    return [key for *_, key in sorted(ranked)]
-
-
-def view_state(
-    keys: Sequence[str], main: str, pictures: Mapping[str, int], *, hidden: Sequence[str] = (), runs: int = 0
-) -> dict[str, Any]:
-    """Return the state of MLflow's runs page that shows one chart per key, sorted by the first.
-
-    Args:
-        keys: metric keys in the order of :func:`chart_keys`.
-        main: the score whose charts make the first section, test and validation side by side.
-        pictures: keys of logged pictures, with the step to open each at.
-        hidden: keys of which MLflow would make charts by itself, and shall not.
-        runs: how many models there are; bars of many need higher cards.
-    """
-    headline = f"{main} between floor and ceiling"
-    of_main = {main, f"{main}{NOISE_FIT}"}
-    sections = {key: headline if of_main & {*key.split("/")} else key.split("/")[0] for key in keys}
-    names = sorted(set(sections.values()), key=lambda name: (name != headline, _section_rank(name), name))
-    charts = [
-        _card("BAR", key, section, metricKey=key)
-        if key.startswith(("test/", f"{RELIABILITY}/"))
-        else _card("LINE", key, section, metricKey=key, **X_AXIS, **Y_AXIS, **SMOOTHING)
-        for key, section in sections.items()
-    ]
-    charts += [_card("IMAGE", key, PICTURES, imageKeys=[key], step=step) for key, step in pictures.items()]
-    charts += [
-        _card(kind, key, key.rpartition("/")[0], metricKey=key, **more) | {"isGenerated": True, "deleted": True}
-        for key in hidden
-        for kind, more in (("BAR", {}), ("LINE", {**X_AXIS, **Y_AXIS, **SMOOTHING}))
-    ]
-    height = max(SECTION["cardHeight"], BAR_HEIGHT * runs)
-    scores = [part for part in keys[0].split("/") if base_score(part) in SCORES] if keys else []
-    return {
-        **FILTERS,
-        **SHOWN,
-        "isAccordionReordered": True,
-        "orderByKey": f"metrics.`{keys[0]}`" if keys else "attributes.start_time",
-        "orderByAsc": any(not record(score).higher_is_better for score in scores),  # no score: from high to low
-        "selectedColumns": [f"tags.`{tag}`" for tag in RESULT_TAGS] if keys else [],
-        "compareRunCharts": charts,
-        "compareRunSections": [
-            {
-                **SECTION,
-                **({"cardHeight": height} if name == headline else {}),
-                "uuid": _identity(name),
-                "name": name,
-                "columns": 2 if name in {headline, PICTURES} else 3,
-            }
-            for name in [*names, *([PICTURES] if pictures else [])]
-        ],
-    }
-
-
-def encode(state: dict[str, Any]) -> str:
-    """Return a view state as MLflow's page writes it into the tag."""
-    packed = zlib.compress(json.dumps(state, separators=(",", ":")).encode(), 9)
-    return "deflate;" + base64.b64encode(packed).decode()
-
-
-def decode(tag: str) -> dict[str, Any]:
-    """Return the view state behind a tag; the inverse of :func:`encode`."""
-    state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(tag.removeprefix("deflate;"))))
-    return state
-
-
-def _section_rank(split: str) -> int:
-    return SECTION_ORDER.index(split) if split in SECTION_ORDER else len(SECTION_ORDER)
-
-
-def _card(kind: str, key: str, section: str, **options: Any) -> dict[str, Any]:
-    identity, section_identity = _identity(f"{kind} {key}"), _identity(section)
-    return {**CARD, "uuid": identity, "type": kind, "displayName": key, "metricSectionId": section_identity, **options}
-
-
-def _identity(name: str) -> str:
-    return f"irrbench-{re.sub('[^a-z0-9]+', '-', name.lower())}"
-
-
-# A grid with label noise.
-
-
-def with_doses(state: dict[str, Any], logged: Collection[str], main: str) -> dict[str, Any]:
-    """Return a view with charts of the score over the dose of noise in front; without such metrics the view itself.
-
-    Runs with curves come first, because MLflow draws the first hundred runs, and lists them in this order in legends.
-
-    Args:
-        state: of the view.
-        logged: keys of metrics.
-        main: the main score.
-    """
-    curves, name = curve_keys(logged, main), f"{main} over the dose of noise"
-    axis = {**X_AXIS, "xAxisKey": "metric", "selectedXAxisMetricKey": DOSE_KEY, "displayPoints": True}
-    charts = [_card("LINE", key, name, metricKey=key, **axis, **Y_AXIS, **SMOOTHING) for key in curves]
-    if {CELL_DOSE, f"test/{main}"} <= set(logged):
-        ends = {axis: {"key": key, "type": "METRIC"} for axis, key in (("xaxis", CELL_DOSE), ("yaxis", f"test/{main}"))}
-        charts.append(_card("SCATTER", f"test/{main} over dose", name, **ends))
-    if not charts:
-        return state
-    section = {**SECTION, "uuid": _identity(name), "name": name, "columns": 2, "cardHeight": DOSE_HEIGHT}
-    return {
-        **state,
-        **({"orderByKey": f"metrics.`{curves[0]}`"} if curves else {}),
-        "compareRunCharts": [*charts, *state["compareRunCharts"]],
-        "compareRunSections": [section, *state["compareRunSections"]],
-    }
-
-
-def curve_keys(logged: Iterable[str], main: str) -> list[str]:
-    """Return the keys of a score over the doses of each noise.
-
-    >>> curve_keys(["robustness/flip/iou", "robustness/dose", "test/iou"], "iou")
-    ['robustness/flip/iou']
-    """
-    return sorted(key for key in logged if key.startswith(f"{ROBUSTNESS}/") and key.endswith(f"/{main}"))
-
-
-def of_curves(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a view with doses that shows runs with curves, and the bounds, alone; other sections are closed."""
-    first, *others = state["compareRunSections"]
-    return {
-        **state,
-        "searchFilter": f"tags.`{ROLE_TAG}` != 'model'",
-        "compareRunCharts": [chart for chart in state["compareRunCharts"] if chart["type"] != "SCATTER"],
-        "compareRunSections": [first, *(section | {"display": False} for section in others)],
-    }

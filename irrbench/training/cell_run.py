@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +39,13 @@ class CellLogger(SpoolingMLFlowLogger):
         tags = {COLOUR_TAG: tracking.colour, "irrbench.cell": cell.config.digest}
         tags |= {COMMAND_TAG: tracking.command} if tracking.command else {}
         super().__init__(tracking.experiment, cell.name, tracking.uri, tags, spool=spool)
+        self._parameters = parameters_of(cell.config)
         self._run = Run(tracking.uri, RunAddress(key=key, experiment=tracking.experiment), spool)
+
+    def log_hyperparams(self, params: Mapping[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+        """Log parameters, without a module's own that stand among the cell's, under ``train/``."""
+        given = vars(params) if isinstance(params, Namespace) else dict(params or {})
+        super().log_hyperparams({key: value for key, value in given.items() if f"train/{key}" not in self._parameters})
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log the metrics that have a ``/`` in their names, at their epoch."""

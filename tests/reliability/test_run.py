@@ -20,10 +20,11 @@ from irrbench.commands.raters import log_study, metrics_of, study_digest
 from irrbench.config import ReliabilityConfig, StudyOptions, load_study_config
 from irrbench.data import load_folder
 from irrbench.tracking import Run, open_store
-from irrbench.tracking.run import FIRST_CHARTS, log_reliability
+from irrbench.tracking.charts import AGREEMENT, decode
+from irrbench.tracking.run import log_reliability
 from irrbench.tracking.spool import sessions
 from irrbench.tracking.store import NOTE_TAG, VIEW_KEY, VIEW_TAG
-from irrbench.tracking.view import decode, update_chart_view
+from irrbench.tracking.view import update_chart_view
 from tests.training.study import ids, save, write_study
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ignore::DeprecationWarning:sqlalchemy")
@@ -222,6 +223,9 @@ def test_the_run_has_metrics_tables_and_files(done, folder):
     )
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id, "reliability")}
     assert {"reliability/report.html", "reliability/tables", "reliability/figures"} <= artifacts
+    shown = {item.path for item in client.list_artifacts(run.info.run_id, "images")}
+    assert any("masks" in path for path in shown)
+    assert any("measures" in path for path in shown)
     assert [item.path for item in client.list_artifacts(run.info.run_id, "per_image")] == [
         "per_image/reliability.json",
         "per_image/reliability.parquet",
@@ -262,6 +266,7 @@ def test_an_experiment_without_models_has_a_view_of_its_own_which_theirs_replace
         "params": {"cells": [4, 5]},
         "per_image": found.per_image,
         "files": [],
+        "pictures": {"masks": np.zeros((4, 6, 3), dtype=np.uint8)},
         "note": "a note",
         "data_name": "toy",
         "digest": "1f3a",
@@ -272,17 +277,23 @@ def test_an_experiment_without_models_has_a_view_of_its_own_which_theirs_replace
 
     for _ in range(2):
         log(ac1=0.9, pixel_icc=0.6, pixel_icc_quadrature=0.7, alpha=0.5, extent_icc=np.nan)
-    assert client.search_runs([experiment_id])[0].data.params == {"cells": "[4, 5]"}
+    assert client.search_runs([experiment_id])[0].data.params == {"data": "toy", "cells": "[4, 5]"}
     tags = client.get_experiment(experiment_id).tags
     charts = decode(tags[VIEW_TAG])["compareRunCharts"]
     keys = [f"reliability/{key}" for key in ("alpha", "pixel_icc_quadrature", "pixel_icc", "ac1")]
-    assert [(chart["type"], chart["metricKey"]) for chart in charts] == [("BAR", key) for key in keys]
-    assert set(FIRST_CHARTS) <= set(metrics_of(found))
+    drawn = [
+        (chart["type"], chart["metricKey"]) for chart in charts if not chart["deleted"] and chart["type"] != "IMAGE"
+    ]
+    assert drawn == [("BAR", key) for key in keys]
+    assert [chart["imageKeys"] for chart in charts if chart["type"] == "IMAGE"] == [["reliability/masks"]]
+    assert set(AGREEMENT) <= set(metrics_of(found))
     assert VIEW_KEY in tags[NOTE_TAG]
     update_chart_view(client, experiment_id, scores=["iou"])
     models = client.get_experiment(experiment_id).tags[VIEW_TAG]
     log(alpha=0.6)
     assert client.get_experiment(experiment_id).tags[VIEW_TAG] == models
+    assert "[Charts: agreement of the raters](" in client.get_experiment(experiment_id).tags[NOTE_TAG]
+    assert {run.info.run_name for run in client.search_runs([experiment_id])} == {"raters · toy"}
 
 
 def test_a_run_that_cannot_be_finished_is_marked_as_failed(found, tmp_path):

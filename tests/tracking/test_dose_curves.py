@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from irrbench.tracking import Run, save_chart_view
+from irrbench.tracking.charts import decode
 from irrbench.tracking.dose_curves import log_dose_curves
-from irrbench.tracking.view import decode
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 

@@ -9,8 +9,10 @@ import pytest
 from irrbench.scores import SCORES as SCORES_BY_NAME
 from irrbench.tracking import Run, save_chart_view
 from irrbench.tracking.calls import metrics
+from irrbench.tracking.charts import chart_keys, decode, encode, view_state, with_doses
+from irrbench.tracking.files import parse_name
 from irrbench.tracking.reference_runs import ReferenceRuns
-from irrbench.tracking.view import MAX_TAG, chart_keys, decode, encode, linked_note, parse_name, view_state, with_doses
+from irrbench.tracking.view import MAX_TAG, drawn_scores, linked_note
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -179,7 +181,80 @@ def test_charts_that_say_nothing_are_hidden_and_losses_stay(store) -> None:
 
 def test_forty_models_get_a_higher_card_for_their_bars() -> None:
     heights = [view_state(["test/iou"], "iou", {}, runs=n)["compareRunSections"][0]["cardHeight"] for n in (5, 40)]
-    assert heights == [400, 720]
+    assert heights == [400, 1070]
+
+
+def test_floor_and_ceiling_stay_where_the_page_does_not_load_all_runs(store, monkeypatch) -> None:
+    for number in range(3):
+        run = log_model(store, "val")
+        run.join_bounds("val", "1f")
+        run.log_bounds("val", "1f", {"data": "lidc", "ties": "average"})
+        assert run.drain() == 0, number
+    save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    assert saved(store)["orderByKey"] == "metrics.`val/iou`"
+    monkeypatch.setattr("irrbench.tracking.view.SHOWN_RUNS", 4)
+    monkeypatch.setattr("irrbench.tracking.view.MAX_RUNS", 2)  # the bounds are older than the latest models
+    save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    assert saved(store)["orderByKey"] == "metrics.`val/iou`"
+    monkeypatch.setattr("irrbench.tracking.view.SHOWN_RUNS", 3)
+    save_chart_view(store.client, store.experiment_id, scores=SCORES)
+    order = f"{saved(store)['orderByKey']} ASC"
+    assert saved(store)["orderByAsc"]
+    first = store.client.search_runs([store.experiment_id], order_by=[order], max_results=3)
+    assert [run.data.tags["irrbench.role"] for run in first] == ["ceiling", "floor", "model"]
+
+
+def test_sections_say_unit_tolerance_and_direction(store) -> None:
+    run = log_model(store, "test")
+    run.log_scores({"test/hd95": 4.0, "test/nsd": 0.8}, step=0)
+    run.join_bounds("test", "1f")
+    run.log_bounds("test", "1f", {"data": "lidc", "spacing": "0.7 x 0.7 mm", "tolerance": "2 mm"})
+    assert run.drain() == 0
+    save_chart_view(store.client, store.experiment_id, scores=(*SCORES, "hd95", "nsd"))
+    sections = {section["name"]: section["columns"] for section in saved(store)["compareRunSections"]}
+    remarks = "hd95 in mm (lower is better), nsd at 2 mm"
+    assert sections == {"iou between floor and ceiling": 1, "test": 1, f"test: {remarks}": 2}
+    state = view_state(["test/hd95", "val/hd95"], "hd95", {}, options={"spacing": "1 units of spacing"})
+    (section,) = state["compareRunSections"]
+    assert section["name"] == "hd95 in units of spacing (lower is better) between floor and ceiling"
+    assert state["orderByAsc"]
+
+
+def test_charts_that_mlflow_makes_itself_fill_the_rows() -> None:
+    keys = ["test/iou", "val/iou", "val/f1"]
+    columns = {
+        len(own): view_state(keys, "iou", {}, logged=[*keys, *own])["compareRunSections"][-1]["columns"]
+        for own in ([], ["val/loss"], ["val/loss", "val/lr"], ["val/n_images"] * 4)
+    }
+    assert columns == {0: 1, 1: 2, 2: 3, 4: 1}
+
+
+@pytest.mark.parametrize("tag", ["", "deflate;eJw", "deflate;!", "words"])
+def test_a_broken_view_has_no_scores(tag) -> None:
+    assert drawn_scores(tag) == ()
+
+
+def test_a_run_without_scores_keeps_the_main_score_of_the_view(store) -> None:
+    log_model(store, "val", "test")
+    save_chart_view(store.client, store.experiment_id, scores=("f1", "iou"))
+    before = saved(store)
+    study = store.new_run("raters")
+    study.set_role("model")
+    study.set_tags({"irrbench.role": "reliability"})
+    study.log_scores({"reliability/alpha": 0.5, "reliability/alpha_se": 0.1}, step=0)
+    study.save_first_view()
+    assert study.drain() == 0
+    after = saved(store)
+    assert after["orderByKey"] == before["orderByKey"] == "metrics.`test/f1`"
+    assert [chart["metricKey"] for chart in after["compareRunCharts"] if chart["deleted"]] == [
+        "reliability/alpha_se"
+    ] * 2
+
+
+def test_names_with_brackets_break_no_link(store) -> None:
+    once = linked_note("My words.", "1", {"Charts: a [b]\nc": "irrbench-1f"})
+    assert once.startswith("[Charts: a (b) c](#/")
+    assert linked_note(once, "1", {"Charts: a [b]\nc": "irrbench-1f"}) == once
 
 
 def test_data_sets_and_rules_of_one_experiment_have_views_of_their_own(store) -> None:
@@ -191,7 +266,7 @@ def test_data_sets_and_rules_of_one_experiment_have_views_of_their_own(store) ->
         assert run.drain() == 0
         save_chart_view(store.client, store.experiment_id, scores=SCORES)
         views = [key for key in store.client.get_experiment(store.experiment_id).tags if "sharedViewState" in key]
-        assert len(views) == (1 if number == 0 else number + 2)
+        assert len(views) == (1 if number == 0 else number + 3)
     tags = store.client.get_experiment(store.experiment_id).tags
     own = decode(tags["mlflow.sharedViewState.irrbench-1f"])
     assert own["searchFilter"] == "tags.`irrbench.bounds_id` LIKE '%val:1f%'"
@@ -202,7 +277,12 @@ def test_data_sets_and_rules_of_one_experiment_have_views_of_their_own(store) ->
         "- [Charts: eczema · ties average",
         "- [Charts: lidc · ties average",
         "- [Charts: lidc · ties negative",
+        "- [Charts: all data sets and rules",
     ]
+    latest, everything = saved(store), decode(tags["mlflow.sharedViewState.irrbench-all"])
+    assert note[0].startswith("[Charts: models between naive rater and average rater (eczema · ties average)](")
+    assert latest["searchFilter"] == "tags.`irrbench.bounds_id` LIKE '%val:2f%'"
+    assert everything["searchFilter"] == ""
     store.client.set_experiment_tag(store.experiment_id, "mlflow.note.content", "\n".join([*note, "", "My words."]))
     save_chart_view(store.client, store.experiment_id, scores=SCORES)
     again = store.client.get_experiment(store.experiment_id).tags["mlflow.note.content"]
@@ -216,8 +296,9 @@ def test_a_view_without_noise_is_what_it_was(store) -> None:
     log_model(store, "val", "test")
     save_chart_view(store.client, store.experiment_id, scores=SCORES)
     tags = store.client.get_experiment(store.experiment_id).tags
+    keys = ["test/iou", "test/f1", "val/iou", "val/f1"]
     assert [key for key in tags if "sharedViewState" in key] == [TAG]
-    assert tags[TAG] == encode(view_state(["test/iou", "test/f1", "val/iou", "val/f1"], "iou", {}, runs=1))
+    assert tags[TAG] == encode(view_state(keys, "iou", {}, runs=1, logged=[*keys, "val/loss"]))
 
 
 def test_a_grid_that_is_still_running_shows_a_dot_for_each_model(store) -> None:

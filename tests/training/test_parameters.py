@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from irrbench.config import RulesConfig
 from irrbench.grid_config import ModelConfig, TrainConfig
+from irrbench.tracking import Run
 from irrbench.training import create_module
 from irrbench.training.cell import CellConfig
-from irrbench.training.cell_run import parameters_of
+from irrbench.training.cell_run import CellLogger, parameters_of
 
 
 def parameters(**model):
     return parameters_of(
         CellConfig(ModelConfig(**model), "soft", 3, TrainConfig(), ("iou",), RulesConfig(), "d", "1", "1")
     )
+
+
+def test_what_the_module_says_too_is_logged_once(tmp_path, monkeypatch):
+    config = CellConfig(ModelConfig(), "soft", 3, TrainConfig(), ("iou",), RulesConfig(), "d", "1", "1")
+    cell = SimpleNamespace(
+        config=config,
+        name="unet",
+        tracking=SimpleNamespace(colour="#000000", command="", experiment="e", uri="sqlite:///x.db"),
+    )
+    logged = {}
+    monkeypatch.setattr(Run, "record", lambda *_, **__: None)  # no store
+    monkeypatch.setattr(Run, "log_params", lambda _, values: logged.update(values))
+    logger = CellLogger(cell, "1" * 32, tmp_path)
+    logger.log_hyperparams(parameters_of(config))
+    logger.log_hyperparams({"lr": 0.1, "loss": "dice_bce", "in_channels": 1})
+    assert logged == {**parameters_of(config), "in_channels": 1}
+    assert "train/lr" in logged
 
 
 def test_an_architecture_is_named():
