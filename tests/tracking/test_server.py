@@ -67,7 +67,7 @@ def log_two_models(uri: str, client, experiment_id: str) -> dict[str, Run]:
         run.set_role("model", bounds_id="val:1f test:9c")
         for epoch in range(3):
             run.log_scores({f"val/{score}": top * (epoch + 1) / 3 for score in SCORES}, step=epoch)
-        run.log_scores({f"test/{score}": top for score in SCORES}, step=0)
+        run.log_scores({f"test/{score}": top for score in SCORES} | {"test/hd95": 9 * top, "test/n_images": 3}, step=0)
         run.log_panel("val/nodule1", np.full((6, 8, 3), 90, dtype=np.uint8), step=2)
         run.log_per_image("test", pd.DataFrame({"image": ["a", "b", "c"], "iou": [top] * 3}))
         run.log_dataset("two nodules", name="nodules", digest="9c", split="test")
@@ -78,7 +78,7 @@ def log_two_models(uri: str, client, experiment_id: str) -> dict[str, Run]:
         pair = ReferenceRuns.find_or_create(client, experiment_id, split=split, bounds_id=digest, sibling=sibling)
         bounds = ({f"{split}/{score}": value for score in SCORES} for value in (0.6, 0.1))
         pair.log(*bounds, last_step=2)
-    assert save_chart_view(client, experiment_id, scores=SCORES)
+    assert save_chart_view(client, experiment_id, scores=(*SCORES, "hd95"))
     return runs
 
 
@@ -110,6 +110,8 @@ def test_the_link_opens_charts_of_models_between_floor_and_ceiling(server, tmp_p
     assert rows[:4] == ["fpn", "average rater (ceiling)", "unet", "naive rater (floor)"]  # all, best first
     for text in ("iou between floor and ceiling", "test/iou", "val/iou", "test/f1", "val/f1", "val/nodule1"):
         assert f">{text}" in page
+    assert ">test: hd95 (lower is better)" in page
+    assert ">test/n_images" not in page
     assert "does not exist" not in page
     bars = re.findall(r'<g class="point"><path[^>]*fill: rgb\((\d+), (\d+), (\d+)\)', page)
     assert ("0", "0", "0") in bars
