@@ -1,10 +1,11 @@
-"""Docstrings name other objects as Sphinx does, :func:`~irrbench.icc.joint_icc`; the site shows `joint_icc`."""
+"""Docstrings for Markdown: roles as Sphinx has them, :func:`~irrbench.icc.joint_icc`, become `joint_icc`."""
 
 import re
 
 import griffe
 
 ROLE = re.compile(r":\w+:`(~?)([^`]+)`")
+EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)  # one is a section, too
 
 
 def _plain(match):
@@ -18,4 +19,4 @@ class PlainRoles(griffe.Extension):
     def on_instance(self, *, obj, **_):
         """Rewrite the docstring of one object."""
         if obj.docstring:
-            obj.docstring.value = ROLE.sub(_plain, obj.docstring.value)
+            obj.docstring.value = EXAMPLE.sub(r"\1Examples:", ROLE.sub(_plain, obj.docstring.value))

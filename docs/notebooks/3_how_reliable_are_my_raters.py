@@ -20,7 +20,9 @@ from irrbench import (
 from irrbench.datasets import load_lidc
 
 data = load_lidc(limit=60, progress=False)
-masks = torch.stack([torch.as_tensor(data.masks(i)) for i in range(len(data.image_ids))])
+masks = torch.stack(
+    [torch.as_tensor(data.masks(i)) for i in range(len(data.image_ids))]
+)
 masks.shape  # nodules, radiologists, height, width
 
 # %% [markdown]
@@ -31,8 +33,10 @@ figure, panels = plt.subplots(2, 5, figsize=(11, 4.8))
 for panel, image in zip(panels.flat, range(10), strict=True):
     panel.imshow(data.image(image).squeeze(), cmap="gray")
     for rater, colour in enumerate(["#0072b2", "#d55e00", "#009e73", "#cc79a7"]):
-        panel.contour(masks[image, rater], levels=[0.5], colors=colour, linewidths=1.2)
-    panel.set_axis_off()
+        panel.contour(
+            masks[image, rater], levels=[0.5], colors=colour, linewidths=1.2
+        )
+    panel.set(xticks=[], yticks=[])
 _ = figure.suptitle("Ten nodules, four radiologists (rendered images)")
 # %% [markdown]
 # ## Agreement on each nodule
@@ -45,25 +49,28 @@ measures = {
     "percent agreement": percent_agreement(patterns),
     "Krippendorff's alpha": krippendorff_alpha(patterns),
     "pixel ICC": pixel_icc(patterns, engine="quadrature").icc,
-    "IoU of the average rater": segmentation_bounds(patterns, ["iou"]).ceiling["iou"],
+    "IoU of the average rater": segmentation_bounds(patterns, ["iou"]).ceiling[
+        "iou"
+    ],
 }
 for name, values in measures.items():
-    print(f"{name:25} mean {values.nanmean():.3f}   lowest {values[~values.isnan()].min():.3f}")
+    print(
+        f"{name:25} mean {values.nanmean():.3f}   lowest {values[~values.isnan()].min():.3f}"
+    )
 
 # %%
-figure, axes = plt.subplots(figsize=(8, 3.2))
-axes.boxplot([v[~v.isnan()].numpy() for v in measures.values()], orientation="horizontal", widths=0.6)
-axes.set_yticks(range(1, 5), list(measures))
-axes.set_xlim(0, 1.02)
-axes.invert_yaxis()
-axes.grid(axis="x", alpha=0.3)
-axes.set_title("One value for each nodule")
-figure.tight_layout()
+figure, axes = plt.subplots(figsize=(8, 3.6))
+axes.boxplot([v[~v.isnan()].numpy() for v in measures.values()], widths=0.5)
+axes.set_xticks(
+    range(1, 5), [name.replace(" of the", "\nof the") for name in measures]
+)
+axes.set(ylim=(0, 1.03), title="One value for each nodule")
+axes.grid(axis="y", alpha=0.3)
 
 # %% [markdown]
 # **Percent agreement is near 1 everywhere**, because most of each image is lung that nobody would mark. It says
-# nothing about the outlines. Alpha takes chance out. The average rater's IoU is the ceiling of a model's IoU on
-# these nodules: a model cannot be expected to agree with these people better than they agree with each other.
+# nothing about the outlines. Alpha takes chance out. The average rater's IoU is the ceiling of a model's IoU on these
+# nodules: a model that reaches it agrees with these people as well as they agree with each other.
 #
 # ## Small nodules are hard
 
@@ -71,7 +78,12 @@ figure.tight_layout()
 pixels = masks.float().mean(1).flatten(1).sum(1)
 figure, axes = plt.subplots(figsize=(6, 3.5))
 axes.scatter(pixels, measures["IoU of the average rater"], s=18, color="#0072b2")
-_ = axes.set(xscale="log", xlabel="marked pixels (mean of four)", ylabel="IoU of the average rater", ylim=(0, 1))
+_ = axes.set(
+    xscale="log",
+    xlabel="marked pixels (mean of four)",
+    ylabel="IoU of the average rater",
+    ylim=(0, 1),
+)
 # %% [markdown]
 # A border that is one pixel off costs a small nodule much more than a large one. So compare ceilings only between
 # data sets with objects of like size.
@@ -83,7 +95,9 @@ _ = axes.set(xscale="log", xlabel="marked pixels (mean of four)", ylabel="IoU of
 
 # %%
 curve = panel_curve(patterns, "iou")
-for size, score in zip(curve.k.tolist(), curve.rater.nanmean(0).tolist(), strict=True):
+for size, score in zip(
+    curve.k.tolist(), curve.rater.nanmean(0).tolist(), strict=True
+):
     print(f"one person on the majority of {size}: IoU {score:.3f}")
 
 # %% [markdown]

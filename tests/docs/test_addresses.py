@@ -41,7 +41,7 @@ def test_a_link_to_nothing_would_be_found():
 def test_package_citation_and_site_have_the_same_addresses():
     site = (ROOT / "mkdocs.yml").read_text()
     assert f"site_url: {SITE}/\n" in site
-    assert f"repo_url: {REPOSITORY}\n" in site
+    assert f'link: "{REPOSITORY}"' in site
     urls = re.search(r"\[project\.urls\]\n(.*?)\n\n", (ROOT / "pyproject.toml").read_text(), re.DOTALL)[1]
     addresses = dict(re.findall(r'(\w+) = "([^"]+)"', urls))
     assert addresses.pop("Documentation") == f"{SITE}/"
