@@ -37,7 +37,7 @@ def run_page(name, folder):
     return names
 
 
-@pytest.mark.parametrize("page", ["loaders", "loggers", "rules", "threshold"])
+@pytest.mark.parametrize("page", ["loaders", "rules", "threshold"])
 def test_howto_pages_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_page(f"howto/{page}.md", tmp_path)
