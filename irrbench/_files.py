@@ -20,7 +20,7 @@ from weakref import WeakSet
 import filelock
 
 from irrbench._display import to_csv, unquote_formulas
-from irrbench.config import ConfigError
+from irrbench._settings import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -32,7 +32,7 @@ from irrbench.evidence import EVIDENCE
 from irrbench.geometry import LESION_IOU, TOLERANCE, check_spacing
 from irrbench.grid_config import LossConfig, ModelConfig, NoiseConfig, TrainConfig
 from irrbench.scores import DEFAULT_SCORES, SCORES, select_scores
-from irrbench.tracking.store import check_address
+from irrbench.tracking.store import AUTO, check_address
 
 ConfigError = _settings.ConfigError
 LIDC = "embedded LIDC"
@@ -236,7 +236,7 @@ class BenchmarkConfig:
         statistics: intervals.
         experiment: name in MLflow; by default that of the data.
         output: folder of the results.
-        tracking_uri: MLflow store.
+        tracking_uri: MLflow store; ``auto``: ``MLFLOW_TRACKING_URI``, else ``sqlite:///mlflow.db``.
         executor: where several cells run at once: ``loky`` (processes here), ``dask`` or ``ray``.
         workers: cells at once.
         address: of a Dask or Ray cluster; without one, a local cluster is started, and closed in the end.
@@ -259,7 +259,7 @@ class BenchmarkConfig:
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
     experiment: str | None = None
     output: str = "outputs/benchmark"
-    tracking_uri: str = "sqlite:///mlflow.db"
+    tracking_uri: str = AUTO
     executor: Literal["loky", "dask", "ray"] = "loky"
     workers: PositiveInt = 1
     address: str | None = None
@@ -375,7 +375,7 @@ class ReliabilityConfig:
         pictures: images shown with every rater's mask.
         experiment: name in MLflow; by default that of the data.
         output: folder of the results.
-        tracking_uri: MLflow store; null for none.
+        tracking_uri: MLflow store, as in a benchmark; null for none.
         workers: processes.
     """
 
@@ -386,7 +386,7 @@ class ReliabilityConfig:
     pictures: NonNegativeInt = 4
     experiment: str | None = None
     output: str = "outputs/reliability"
-    tracking_uri: str | None = "sqlite:///mlflow.db"
+    tracking_uri: str | None = AUTO
     workers: PositiveInt = 1
 
     def __post_init__(self) -> None:

@@ -22,6 +22,8 @@ def pytest_runtest_setup():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 (what a library draws without a generator)
     torch.manual_seed(0)
+    # What is set where the tests are started would send their runs there; MLflow sets it within a process, too.
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="session")

@@ -414,12 +414,37 @@ def test_the_module_is_the_command_with_all_its_subcommands() -> None:
 COMMANDS = ["benchmark", "reliability", "check", "convert", "ui", "sync"]
 
 
-def test_help_loads_nothing_heavy() -> None:
-    code = "import sys\nfrom irrbench.commands.main import main\n"
-    code += f"for command in {COMMANDS}:\n    try: main([command, '--help'])\n    except SystemExit: pass\n"
-    code += "print(sorted({'torch', 'numpy', 'pandas', 'mlflow', 'rich', 'yaml'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith("[]")
+def loaded_by(code: str, folder: Path, *heavy: str) -> list[str]:
+    """Which of some modules are loaded after a program that calls `main`."""
+    code = f"import sys\nfrom irrbench.commands.main import main\n{code}print(*sorted({set(heavy)} & set(sys.modules)))"
+    command = [sys.executable, "-c", code]
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, env=environment)
+    return done.stdout.splitlines()
+
+
+HEAVY = ["torch", "lightning", "pytorch_lightning", "matplotlib", "pandas", "mlflow", "scipy"]
+
+
+def test_help_loads_nothing_heavy(tmp_path) -> None:
+    code = f"for command in {[*COMMANDS, ('convert', 'coco')]}:\n"
+    code += "    try: main([*([command] if isinstance(command, str) else command), '--help'])\n"
+    code += "    except SystemExit: pass\n"
+    assert loaded_by(code, tmp_path, *HEAVY, "numpy", "rich", "yaml")[-1] == ""
+
+
+def test_ui_loads_nothing_heavy_before_it_prints_its_link(folder) -> None:
+    """As `ui` would wait seconds for MLflow, and more for torch."""
+    code = "from irrbench.tracking import server\n"
+    code += "def none(*_, **__): raise OSError('none here')\n"
+    code += "server.local_server = none\nmain(['ui', '--no-browser'])\n"
+    link, loaded = loaded_by(code, folder, *HEAVY)
+    assert link.startswith("http://127.0.0.1:5000/#/experiments/2/runs?")
+    assert loaded == ""
+
+
+def test_sync_loads_nothing_heavy_where_nothing_waits(tmp_path) -> None:
+    assert loaded_by("main(['sync'])\n", tmp_path, *HEAVY)[-1] == ""
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import irrbench
 
 PACKAGE = Path(irrbench.__file__).parent
 LAYERS = (
-    ("_cache", "_display", "_results", "_counting"),
+    ("_cache", "_display", "_looks", "_progress", "_results", "_counting"),
     ("scores", "folds", "patterns", "upper"),
     ("geometry",),
     ("mask_evidence", "surfaces", "surfaces_dense", "lesions", "centrelines", "samples", "probabilities"),

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irrbench.callbacks.base import installed
-from irrbench.tracking import DEFAULT_TRACKING_URI, Run, RunAddress
+from irrbench.tracking import Run, RunAddress
 from irrbench.tracking.run import source_tags
 from irrbench.tracking.spool import default_spool
+from irrbench.tracking.store import find_store
 
 rank_zero_only: Any = installed("utilities.rank_zero.rank_zero_only")[0]  # one object for all
 
@@ -69,7 +70,7 @@ class SpoolingMLFlowLogger(Logger):
         save_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
-        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+        uri = find_store(tracking_uri)
         folder = default_spool() if spool is None else Path(spool).absolute()
         self._experiment_name, self._run_name, self._prefix = experiment_name, run_name, prefix
         self._artifact_location = artifact_location

@@ -8,12 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
+from rich.text import Text
 
 from irrbench._display import SafeConsole, hide_secrets, without_password
 from irrbench._files import quiet
+from irrbench._progress import step
 from irrbench.commands.checking import check_config, introduce, refusals, warn
 from irrbench.commands.loading import (
     Scored,
@@ -40,11 +42,12 @@ from irrbench.data.overview import model_cautions
 from irrbench.plots import MODEL_COLOURS
 from irrbench.plots.style import show_titles
 from irrbench.report import noise_table, robustness_findings, terminal_table
+from irrbench.report.benchmark import headline
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside
 from irrbench.tracking.delivery import answer, delivery_for
 from irrbench.tracking.owners import is_of_another
 from irrbench.tracking.spool import clear_half_written, default_spool, own_sessions
-from irrbench.tracking.store import StoreError, absolute_uri, program, with_password
+from irrbench.tracking.store import StoreError, absolute_uri, find_store, program, with_password
 from irrbench.training.axes import cell_colours
 from irrbench.training.cell import Tracking, make_cells, unfinish_damaged
 from irrbench.training.cell_run import read_key
@@ -58,6 +61,8 @@ if TYPE_CHECKING:
 
 ALL_ENDED_WELL, SOME_FAILED = 0, 1
 ANSWER_SECONDS = 3.0  # that a command waits for its store before it computes anything
+
+NO_ISOLATES = dict.fromkeys(map(ord, "\u2068\u2069"))  # which a page needs around names, and a terminal does not know
 
 logger = logging.getLogger(__name__)
 
@@ -128,37 +133,65 @@ def run_benchmark(
                 )
                 models = []
         runs: Mapping[str, Run] = {}
+        found = ""
         if models:
-            results = make_results(config, data, models, failures=failures, colours=colours, command=command)
+            with step("computing intervals and tests"):
+                results = make_results(config, data, models, failures=failures, colours=colours, command=command)
             notes = (*filter(None, [tolerance]), *results.notes)
             asked = tuple(filter(None, [decided]))
             results = replace(results, config=given.as_dict(), notes=notes, cautions=(*asked, *results.cautions))
             with show_titles(results.titles):
-                drawings = {} if results.tolerance.empty else noise_drawing(config, data, output)
-                galleries = galleries_of(results, data, models)
-                files = write_outputs(results, output, galleries=galleries, drawings=drawings)
+                files = _write(results, config, data, models, output)
                 _show(results, console)
-            console.print(f"report: {output / REPORT}; tables: {output}/*.csv", soft_wrap=True)
+                found = headline(results)
             ranked = [name for model in results.models for name in results.members[model]]
             runs = dict(sorted(_runs(models, store).items(), key=lambda item: ranked.index(item[0])))
             # Before the view, which is saved with the artifacts and shows what has been logged.
             log_robustness(results, list(runs.values()))
             log_artifacts(runs, files, results.scores)
-        _deliver(store, list(runs.values()), console)
+        _deliver(store, console)
         for failure in failures:
             console.print(f"\n{failure.text}", soft_wrap=True)
+        if found:
+            summarize(found, output, f"{output}/*.csv", console)
+        say_where(store.uri, store.experiment, [run.experiment_id for run in runs.values()], console)
         if failures:
             names = ", ".join(failure.name for failure in failures)
             console.print(f"Failed ({len(failures)}): {names}. The other results are complete.")
     return SOME_FAILED if failures else ALL_ENDED_WELL
 
 
+def _write(
+    results: Results, config: BenchmarkConfig, data: RaterData, models: Sequence[CellResult | Scored], output: Path
+) -> list[Path]:
+    with step("drawing figures and report"):
+        drawings = {} if results.tolerance.empty else noise_drawing(config, data, output)
+        return write_outputs(results, output, galleries=galleries_of(results, data, models), drawings=drawings)
+
+
+def summarize(found: str, output: Path, tables: str, console: Console) -> None:
+    """Say in the end what was found, and where the report and the tables are."""
+    console.print()
+    console.print(Text(found.translate(NO_ISOLATES), style="bold"))
+    console.print()
+    console.print(f"Report, for a browser: {output / REPORT}", soft_wrap=True)
+    console.print(f"Tables: {tables}", soft_wrap=True)
+
+
+def say_where(uri: str, experiment: str, experiment_ids: Sequence[str | None], console: Console) -> None:
+    """Say in which store the runs are, and what shows their charts."""
+    if (found := next(filter(None, experiment_ids), None)) is not None:
+        console.print(f"Runs: MLflow at {without_password(uri)}, experiment {experiment!r}", soft_wrap=True)
+        console.print(f"Charts of the runs: {chart_link(uri, found)}", soft_wrap=True)
+
+
 def _show(results: Results, console: Console) -> None:
     """The results in the terminal."""
     board = results.without_noise(results.leaderboard)
-    console.print(terminal_table(board, scores=results.scores, note=results.note, interval=results.interval_name))
+    about: dict[str, Any] = {"note": results.note, "interval": results.interval_name, "width": console.width}
+    console.print(terminal_table(board, scores=results.scores, **about))
     if len(results.tolerance):
-        console.print(noise_table(results.tolerance, results.score))
+        console.print(noise_table(results.tolerance, results.score, width=console.width))
         console.print("\n".join(robustness_findings(results)))
     warn(results.cautions, console)
     for note in results.notes:
@@ -188,7 +221,8 @@ def reach_store(
         return palette_beside(client, experiment_id, names)
 
     try:
-        store = Store(absolute_uri(with_password(uri)), experiment or f"irrbench: {data.name}", default_spool(output))
+        address = absolute_uri(with_password(find_store(uri)))
+        store = Store(address, experiment or f"irrbench: {data.name}", default_spool(output))
         clear_half_written(store.spool, store.uri)
         return store._replace(palette=answer(store.uri, palette, seconds=ANSWER_SECONDS))
     except StoreError as error:
@@ -256,11 +290,10 @@ def _score(
     ]
 
 
-def _deliver(store: Store, runs: Sequence[Run], console: Console) -> None:
-    """Wait for the store, some seconds if it takes nothing; link its charts, and say what it has not taken."""
-    delivery_for(store.uri, store.spool).drain(limit=600)
-    if experiments := [run.experiment_id for run in runs if run.experiment_id is not None]:
-        console.print(f"charts: {chart_link(store.uri, experiments[0])}", soft_wrap=True)
+def _deliver(store: Store, console: Console) -> None:
+    """Wait for the store, some seconds if it takes nothing, and say what it has not taken."""
+    with step("sending results to MLflow"):
+        delivery_for(store.uri, store.spool).drain(limit=600)
     say_what_waits(store.uri, store.spool, console)
 
 

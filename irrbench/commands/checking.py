@@ -35,7 +35,7 @@ from irrbench.plots import DISPLAY_NAMES
 from irrbench.reliability.covariates import check_covariates
 from irrbench.reliability.study import check_exclusions, exclude_by_shares, remark
 from irrbench.tracking.creation import PlaceError, check_place
-from irrbench.tracking.store import DEFAULT_TRACKING_URI, sqlite_file
+from irrbench.tracking.store import DEFAULT_TRACKING_URI, find_store, sqlite_file
 from irrbench.training.axes import check_grid, noise_notes
 from irrbench.training.batches import check_scored, check_splits
 from irrbench.training.grid import check_executor
@@ -71,7 +71,8 @@ def check_config(config: DataConfig) -> None:
 
 
 def _check_place(tracking_uri: str | None) -> None:
-    database = None if tracking_uri in {None, DEFAULT_TRACKING_URI} else sqlite_file(str(tracking_uri))
+    store = tracking_uri and find_store(tracking_uri)
+    database = None if store in {None, DEFAULT_TRACKING_URI} else sqlite_file(str(store))
     try:
         if database is not None:
             check_place(database)

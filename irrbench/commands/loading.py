@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from irrbench._progress import track
 from irrbench.config import LIDC, BenchmarkConfig, ConfigError, ReliabilityConfig, RulesConfig
 from irrbench.data import MasksAloneError, choose_threshold, find_models, load_folder, load_predictions
 from irrbench.data.dataset import references, spacings_of
-from irrbench.data.io import track
 from irrbench.data.overview import headline, read_as, splits_text
 from irrbench.datasets import load_lidc
 from irrbench.evidence import EVIDENCE

@@ -12,6 +12,7 @@ import sys
 import traceback
 import webbrowser
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -146,6 +147,7 @@ class _SafeFormatter(logging.Formatter):
 
 def _load(options: argparse.Namespace, flags: list[str]) -> Any:
     from irrbench.config import load_config, load_study_config  # noqa: PLC0415
+    from irrbench.tracking.store import find_store  # noqa: PLC0415
 
     given = changes(options)
     if "predictions" in given:
@@ -155,7 +157,9 @@ def _load(options: argparse.Namespace, flags: list[str]) -> Any:
     if options.command == "reliability" and given.get("tracking_uri") == "none":
         given["tracking_uri"] = None
     load = load_study_config if options.command == "reliability" else load_config
-    return load(options.config, flags, changes=given, other_flags=options.flags)
+    config = load(options.config, flags, changes=given, other_flags=options.flags)
+    # Said by its address from here on, also in what is written: MLflow itself changes the variable.
+    return config if config.tracking_uri is None else replace(config, tracking_uri=find_store(config.tracking_uri))
 
 
 def _print_config(config: Any, explained: str) -> int:
@@ -224,26 +228,29 @@ def _sync(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    """Serve a local store until Ctrl-C and print the link; for a server only print the link."""
+    """Print the link to a store's charts, at once, and serve a local store until Ctrl-C."""
     from irrbench.tracking.server import find_experiment, local_server, page_address, require_database  # noqa: PLC0415
-    from irrbench.tracking.store import DEFAULT_TRACKING_URI, chart_link, is_server, program, server_page, with_password  # noqa: PLC0415
+    from irrbench.tracking.store import chart_link, find_store, is_server, program, server_page, with_password  # noqa: PLC0415
 
-    uri = with_password(options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI)
+    uri = with_password(find_store(options.tracking_uri))
     require_database(uri)
     experiment_id = find_experiment(uri, options.experiment)
     if experiment_id is None:
         _say("No run in this store was made with irrbench yet; showing its first page.")
     if is_server(uri):
         page = chart_link(uri, experiment_id) if experiment_id else f"{server_page(uri)}/"
+        _say(page)
         _open(page, browser=not options.no_browser)
         return 0
     for number in _ending_signals():
         signal.signal(number, _interrupt)
-    _say("Starting a local server, which takes some seconds.", to_error=True)
+    page = page_address(options.host, options.port, experiment_id)
+    _say(page)
+    _say("Starting the server for it, which takes some seconds.", to_error=True)
     try:
         with local_server(uri, host=options.host, port=options.port) as server:
-            _open(page_address(options.host, options.port, experiment_id), browser=not options.no_browser)
-            _say("Ctrl-C ends the server.")
+            _say("It is there: open the link. Ctrl-C ends the server.")
+            _open(page, browser=not options.no_browser)
             code = server.wait()
     except KeyboardInterrupt:
         return 0
@@ -263,7 +270,6 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _open(address: str, *, browser: bool) -> None:
-    _say(address)
     # without a display Python would start a browser inside this terminal
     has_display = sys.platform in {"darwin", "win32"} or any(os.environ.get(k) for k in ("DISPLAY", "WAYLAND_DISPLAY"))
     if browser and has_display:

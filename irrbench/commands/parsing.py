@@ -109,7 +109,9 @@ def _add_predictions(parser: argparse.ArgumentParser) -> None:
 def _add_results(parser: argparse.ArgumentParser, output: str, store: str) -> None:
     add = parser.add_argument
     _setting(parser, "--output", "DIR", f"results go here (default: {output})")
-    _setting(parser, "--tracking-uri", "URI", f"MLflow store (default: sqlite:///mlflow.db){store}")
+    _setting(
+        parser, "--tracking-uri", "URI", f"MLflow store (default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db){store}"
+    )
     add("--check", action="store_true", help="only check the data folder and list all problems")
     add("--print-config", action="store_true", help="only print the resolved configuration, as YAML for --config")
 

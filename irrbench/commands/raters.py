@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from irrbench._display import SafeConsole
 from irrbench._files import quiet, write_frame, write_json, write_yaml
-from irrbench.commands.benchmark import ALL_ENDED_WELL, reach_store, say_what_waits
+from irrbench._progress import step
+from irrbench.commands.benchmark import ALL_ENDED_WELL, reach_store, say_what_waits, say_where, summarize
 from irrbench.commands.checking import check_config, introduce
 from irrbench.commands.loading import load_data
 from irrbench.commands.outputs import CONFIG, FIGURES, REPORT, RESULTS, prepare_output
@@ -25,7 +26,7 @@ from irrbench.report.record import study_record
 from irrbench.report.terminal import reliability_table
 from irrbench.report.text import report_date
 from irrbench.report.views import read_picture
-from irrbench.tracking import Run, chart_link
+from irrbench.tracking import Run
 from irrbench.tracking.run import log_reliability
 
 if TYPE_CHECKING:
@@ -141,9 +142,11 @@ def run_reliability(config: ReliabilityConfig, *, command: str = "", console: Co
             if type(error) is not ValueError:
                 raise
             raise ConfigError(f"study: {error}") from error
-        files = write_outputs(found, config, command=command)
+        with step("drawing figures and report"):
+            files = write_outputs(found, config, command=command)
         if run is not None:
-            log_study(run, found, files)
+            with step("sending results to MLflow"):
+                log_study(run, found, files)
         _show(found, output, run, console, said)
     return ALL_ENDED_WELL
 
@@ -157,12 +160,12 @@ def _show(found: Study, output: Path, run: Run | None, console: Console, said: S
         ~found.summary["measure"].isin(scores),
         found.across["measure"].isin(["extent_icc", BORDER_TOLERANCE]),
     )
-    console.print(reliability_table(found.summary[measures], found.across[single], note=found.data.note))
-    console.print(headline(found))
+    board = found.summary[measures], found.across[single]
+    console.print(reliability_table(*board, note=found.data.note, width=console.width))
     for sentence in findings(found):
         console.print(f"- {sentence}")
-    console.print(f"report: {output / REPORT}; tables: {output / TABLES}/*.csv", soft_wrap=True)
-    if run is not None and run.experiment_id is not None:
-        console.print(f"run: {chart_link(run.tracking_uri, run.experiment_id)}", soft_wrap=True)
     if run is not None:
         say_what_waits(run.tracking_uri, run.spool, console)
+    summarize(headline(found), output, f"{output / TABLES}/*.csv", console)
+    if run is not None:
+        say_where(run.tracking_uri, run.address.experiment or "", [run.experiment_id], console)

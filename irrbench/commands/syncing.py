@@ -13,7 +13,6 @@ from pathlib import Path
 
 from irrbench._display import without_password
 from irrbench._files import open_regular
-from irrbench.config import ConfigError
 from irrbench.tracking.spool import REASONS, REFUSED, SPOOL, default_spool
 from irrbench.tracking.store import chart_link, program, with_password
 from irrbench.tracking.sync import Report, Waiting, count_records, take_over
@@ -33,7 +32,7 @@ def sync(options: argparse.Namespace, say: Say) -> int:
     store = with_password(options.tracking_uri) if options.tracking_uri else None
     if not spool.is_dir():
         if spool.exists():
-            raise ConfigError(f"--spool: expected a folder, found {spool}, which is none.")
+            raise ValueError(f"--spool: expected a folder, found {spool}, which is none.")
         say(f"Nothing waits: there is no {spool}.")
         return 0 if options.spool else _say_elsewhere(say)
     command = f"{program()} sync{'' if options.spool is None else f' --spool {shlex.quote(options.spool)}'}"

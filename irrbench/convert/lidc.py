@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from irrbench._progress import track
 from irrbench.convert.writing import Converted, Source, write_folder
-from irrbench.data.io import in_threads, track
+from irrbench.data.io import in_threads
 from irrbench.data.readers import DataError, Problem, ReadError, size_text
 from irrbench.datasets.lidc import NODULES, RATERS, SCAN_SIDE, Nodule, check_window, find_nodules
 

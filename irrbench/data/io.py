@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 
 from irrbench._display import has_control
 from irrbench._files import open_regular
+from irrbench._progress import track
 from irrbench.data.formats import KNOWN, extension, reader_of, stem
 from irrbench.data.readers import LOSSY, Affine, Exif, Header, Mask, Problem, Reader, ReadError, Stored, as_shown
 from irrbench.data.values import COLOUR, JPG_SLACK, Marks, Rule, Sort, decide, read_marks
@@ -31,7 +30,6 @@ from irrbench.data.volumes import aligned
 Files = dict[str, Path]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-PATIENCE_SECONDS = 2.0
 MAX_THREADS = 8
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -337,35 +335,6 @@ def read_both_ways(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | 
     """A picture as viewers show it and as stored, 8 bit, ``(H, W)`` or ``(H, W, 3)``; None where these are the same."""
     with _reading(path) as reader:
         return reader.both_ways(path)
-
-
-def track(items: Iterable[Item], *, total: int, label: str, enabled: bool = True) -> Iterator[Item]:
-    """Pass ``items`` on, on a terminal with a progress bar on stderr once two seconds have gone by.
-
-    Example:
-        >>> list(track("abc", total=3, label="reading"))
-        ['a', 'b', 'c']
-    """
-    if not (enabled and sys.stderr.isatty()):  # a bar in a file is noise
-        yield from items
-        return
-    from rich.console import Console  # noqa: PLC0415 (a bar is rare, its import is not free)
-    from rich.progress import Progress  # noqa: PLC0415
-
-    bar = Progress(console=Console(stderr=True))
-    task = bar.add_task(label, total=total)
-    patience = threading.Timer(PATIENCE_SECONDS, bar.start)  # the first item alone may take minutes
-    patience.daemon = True
-    patience.start()
-    try:
-        for item in items:
-            yield item
-            bar.advance(task)
-    finally:
-        patience.cancel()
-        patience.join()
-        if bar.live.is_started:
-            bar.stop()
 
 
 def in_threads(task: Callable[[Item], Made], items: Sequence[Item], *, label: str, progress: bool = True) -> list[Made]:

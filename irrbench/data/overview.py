@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from irrbench._progress import track
 from irrbench.data.manifest import empty_groups, ungrouped_columns
 from irrbench.data.problems import many, some_text
 from irrbench.data.rater_data import SPLITS, PackedMasks, RaterData, pack_masks
@@ -49,7 +50,7 @@ def count_marks(data: RaterData) -> Marks:
     shares, roi = np.full((len(data), raters), np.nan), np.ones(len(data))
     inverted, outside = np.zeros((2, len(data), raters), bool)
     alike = Alike.none(raters)
-    for i, item in enumerate(data.packed):
+    for i, item in enumerate(track(data.packed, total=len(data), label="comparing the raters' masks")):
         bits, counts, roi[i] = _patterns(item, raters)
         present = np.array(item.present)
         marked = counts @ bits

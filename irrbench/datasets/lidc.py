@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from irrbench.data.io import track
+from irrbench._progress import track
 from irrbench.data.rater_data import RaterData, hashed_split, pack_masks
 from irrbench.data.readers import Mask
 from irrbench.datasets.rendering import render_nodule

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from unicodedata import bidirectional, east_asian_width
 
+from irrbench import _looks
 from irrbench.scores import SCORES, Score, record
 
 if TYPE_CHECKING:
@@ -27,33 +28,12 @@ DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 LESS = "\N{DOWNWARDS ARROW}"  # lower is better
 
-# Twelve colours searched for the largest smallest distance in OKLab, seen normally and with protanopia, deuteranopia
-# and tritanopia, at a contrast of 2.5 or more on white and on a dark page, away from grey; the most distinct first.
-MODEL_COLOURS: tuple[str, ...] = (
-    "#007896", "#C30F1E", "#B487FF", "#5AB469", "#783CB4", "#F069C3",
-    "#C3693C", "#964B69", "#2D691E", "#5A78FF", "#C39600", "#B45AC3",
-)  # fmt: skip
+MODEL_COLOURS, ROLE_COLOURS, DISPLAY_NAMES = _looks.MODEL_COLOURS, _looks.ROLE_COLOURS, _looks.DISPLAY_NAMES
 # A second sign beside the colour, for readers who do not see all colours.
 MODEL_MARKERS: tuple[str, ...] = ("o", "s", "D", "^", "v", "P", "X", "p", "<", ">", "h", "d")
-ROLE_COLOURS: dict[str, str] = {
-    "ceiling": "#000000",
-    "floor": "#888888",
-    "majority": "#5A5A5A",
-    "upper": "#9AA0A6",
-    "blind": "#A0673C",
-}
 # These greys are too light for text.
 ROLE_TEXT_COLOURS: dict[str, str] = {**ROLE_COLOURS, "floor": "#666666", "upper": "#666666"}
 BAND_COLOUR = "#E9ECEF"
-DISPLAY_NAMES: dict[str, str] = {
-    "ceiling": "average rater (ceiling)",
-    "floor": "naive rater (floor)",
-    "ceiling_of_two": "one rater on one other",
-    "majority": "majority of raters",
-    "upper": "best possible (upper)",
-    "blank": "blank mask",
-    "blind": "best blind guess (blind)",
-}
 NOTE_COLOUR = "#9A3412"
 WIDTHS: dict[str, float] = {"single": 88.0, "double": 178.0}  # mm: one and two columns of most journals
 Width = Literal["single", "double"] | float | None  # of a figure, in mm; None: for a screen

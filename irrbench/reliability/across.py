@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from irrbench._progress import track
 from irrbench.agreement import cohen_kappa
 from irrbench.bounds import segmentation_bounds
 from irrbench.config import StudyOptions
 from irrbench.consensus import NOT_IDENTIFIED, staple
-from irrbench.data.io import track
 from irrbench.folds import pattern_bits
 from irrbench.icc import ExtentICCFit, extent_icc, extent_icc_interval, joint_icc, shrout_fleiss
 from irrbench.icc.extent import logit_extent

@@ -21,6 +21,7 @@ import torch
 from joblib import Parallel, delayed
 from torch import Tensor
 
+from irrbench._progress import track
 from irrbench.agreement import (
     cohen_kappa,
     fleiss_kappa,
@@ -32,7 +33,6 @@ from irrbench.agreement import (
 )
 from irrbench.bounds import fold_scores
 from irrbench.config import StudyOptions
-from irrbench.data.io import track
 from irrbench.folds import pattern_bits, readings
 from irrbench.icc import area_icc_from_counts, block_share_icc, pixel_icc
 from irrbench.icc.pixel import Engine

@@ -20,31 +20,39 @@ if TYPE_CHECKING:
 
 
 _WIDTH = 80  # columns of a table
-_NAME_WIDTH = 24
+_NAME_WIDTH, _NARROW_NAME = 24, 12
+_REST = 36  # columns of rank, mean and interval
 _NAME_LETTERS = 60
 
 
 def terminal_table(
-    leaderboard: pd.DataFrame, *, scores: Iterable[str] | None = None, note: str = "", interval: str = ""
+    leaderboard: pd.DataFrame,
+    *,
+    scores: Iterable[str] | None = None,
+    note: str = "",
+    interval: str = "",
+    width: int = _WIDTH,
 ) -> Table:
     """Return the leaderboard as a table for ``rich``: means, under them the normalized score of each model.
 
     Args:
         leaderboard: the rows in the order in which they are shown.
-        scores: which, the main one first (it shows its intervals); all in the frame by default. As many are shown as
-            fit 80 columns; the rest is named below.
+        scores: which, the main one first (it shows its intervals); all in the frame by default.
         note: a remark above the table, such as "rendered images".
         interval: what low and high ends are, such as "95 % interval".
+        width: of the terminal. Where it is narrow the last scores are left out, named below, and then the interval;
+            no number is cut.
     """
     from rich.text import Text
 
     chosen = score_columns(leaderboard) if scores is None else tuple(scores)
     rows = leaderboard.to_dict("records")
-    named = [("#", [whole(row.get("rank")) for row in rows]), ("", [wrap_name(str(row["name"])) for row in rows])]
+    names = [wrap_name(str(row["name"]), width=min(_NAME_WIDTH, max(_NARROW_NAME, width - _REST))) for row in rows]
+    named = [("#", [whole(row.get("rank")) for row in rows]), ("", names)]
     intervals = (interval.rpartition(" ")[2] or "interval", [_interval(row, chosen[0]) for row in rows])
     means = [(_score_title(score), [_mean(row, score) for row in rows]) for score in chosen]
-    columns = _that_fit([*named, *means[:1], intervals, *means[1:]])
-    left_out = chosen[len(columns) - len(named) - 1 :]
+    columns = _that_fit([*named, *means[:1], intervals, *means[1:]], width, at_least=len(named) + 1)
+    left_out = chosen[max(1, len(columns) - len(named) - 1) :]
     counts = [
         f"{count} {word}{'' if count == 1 else 's'}"
         for column, word in (("n_images", "image"), ("n_groups", "group"))
@@ -52,7 +60,7 @@ def terminal_table(
         for count in (int(leaderboard[column].max()),)
     ]
     title, is_lower_better = score_title(chosen[0]).partition(" (")[0], any(LESS in title for title, _ in columns)
-    shown = interval if any(intervals[1]) else ""
+    shown = interval if any(intervals[1]) and intervals in columns else ""
     caption = sentence("benchmark.txt", "terminal_caption", title, counts, shown, FORMULA, is_lower_better, left_out)
     table = _empty_table(note, caption=Text(caption, justify="left"), padding=(0, 1, 0, 0))
     for place, (title, _) in enumerate(columns):
@@ -63,14 +71,17 @@ def terminal_table(
     return table
 
 
-def _that_fit(columns: Sequence[tuple[str, Sequence[str]]]) -> Sequence[tuple[str, Sequence[str]]]:
+def _that_fit(
+    columns: Sequence[tuple[str, Sequence[str]]], width: int, *, at_least: int
+) -> Sequence[tuple[str, Sequence[str]]]:
     """The first columns, each a title and its cells, that fit together with the blanks between them."""
     from rich.cells import cell_len
 
     widths = [
         2 + max(cell_len(line) for text in (title, *cells) for line in text.split("\n")) for title, cells in columns
     ]
-    return [column for column, end in zip(columns, accumulate(widths), strict=True) if end <= _WIDTH]
+    fitting = sum(end <= width for end in accumulate(widths))
+    return columns[: max(at_least, fitting)]
 
 
 def _score_title(score: str) -> str:
@@ -112,23 +123,24 @@ def _ends(low: str, high: str) -> str:
     return f"{low} to {high}" if high.startswith(MINUS) else f"{low}{DASH}{high}"
 
 
-def wrap_name(name: str) -> str:
+def wrap_name(name: str, *, width: int = _NAME_WIDTH) -> str:
     r"""Return a name in lines that fit its column, cut between words; a word that is too long loses its middle.
 
     >>> wrap_name("deeplabv3plus-resnet18 rater:first")
     'deeplabv3plus-resnet18\nrater:first'
     """
     name = shorten(name, width=_NAME_LETTERS)
-    lines = textwrap.wrap(name, _NAME_WIDTH, break_long_words=False, break_on_hyphens=True)
-    return "\n".join(shorten(line, width=_NAME_WIDTH) for line in lines)
+    lines = textwrap.wrap(name, width, break_long_words=False, break_on_hyphens=True)
+    return "\n".join(shorten(line, width=width) for line in lines)
 
 
-def noise_table(tolerance: pd.DataFrame, score: str) -> Table:
+def noise_table(tolerance: pd.DataFrame, score: str, *, width: int = _WIDTH) -> Table:
     """Return what recipes stand as a table for ``rich``: their mean over doses, and from which dose they are too bad.
 
     Args:
         tolerance: of :class:`irrbench.analysis.results.Results`.
         score: the main one.
+        width: of the terminal. Under 76 columns the interval is left out, under 60 also the dose of the clean labels.
     """
     from rich.text import Text
 
@@ -136,38 +148,44 @@ def noise_table(tolerance: pd.DataFrame, score: str) -> Table:
     table = _empty_table("label noise: doses in units of the average rater")
     table.add_column("recipe", overflow="fold", max_width=_NAME_WIDTH)
     table.add_column("noise", overflow="fold")
-    titles = ("mean over\ndoses", "interval", "below average\nrater at dose", "below clean\nat dose")
-    for title in titles:
+    needed = {"mean over\ndoses": 0, "interval": 76, "below average\nrater at dose": 0, "below clean\nat dose": 60}
+    shown = [title for title, least in needed.items() if width >= least]
+    for title in shown:
         table.add_column(title, justify="right", vertical="top")
     for row in tolerance.to_dict("records"):
         low, high = (number(to_float(row[f"area_{end}"]), digits=digits - 1) for end in ("low", "high"))
         area = f"{number(to_float(row['area']), digits=digits)}\n{share(to_float(row['area_normalized']))}"
         interval = _ends(low, high) if math.isfinite(to_float(row["area_low"])) else ""
-        cells = (str(row["recipe"]), str(row["noise"]), area, interval, row["ceiling_words"], row["clean_words"])
-        table.add_row(*(Text(cell if isinstance(cell, str) else "") for cell in cells))
+        cells = dict(zip(needed, (area, interval, row["ceiling_words"], row["clean_words"]), strict=True))
+        texts = (str(row["recipe"]), str(row["noise"]), *(cells[title] for title in shown))
+        table.add_row(*(Text(text if isinstance(text, str) else "") for text in texts))
     return table
 
 
-def reliability_table(summary: pd.DataFrame, across: pd.DataFrame, *, note: str = "") -> Table:
+def reliability_table(summary: pd.DataFrame, across: pd.DataFrame, *, note: str = "", width: int = _WIDTH) -> Table:
     """Return the measures of a study as a table for ``rich``: means over images, and values of all images together.
 
     Args:
         summary: columns ``title``, ``n``, ``mean``, ``se``, ``sd``, ``under_half``, ``over_nine_tenths``.
         across: columns ``title``, ``value``, ``low``, ``high``.
         note: a remark above the table, such as "rendered images".
+        width: of the terminal. Under 76 columns SD is left out, under 66 also the shares under .5 and over .9.
     """
     from rich.text import Text
 
     table = _empty_table(note)
     table.add_column("", overflow="fold")
-    for title in ("n", "mean", "SE", "SD", "< .5", "> .9"):
+    needed = {"n": 0, "mean": 0, "SE": 0, "SD": 76, "< .5": 66, "> .9": 66}
+    shown = [title for title, least in needed.items() if width >= least]
+    for title in shown:
         table.add_column(title, justify="right", no_wrap=True)
     for row in summary.to_dict("records"):
         numbers = [number(to_float(row[key])) for key in ("mean", "se", "sd")]
         shares = [f"{percent(to_float(row[key]), digits=1)} %" for key in ("under_half", "over_nine_tenths")]
-        table.add_row(*map(Text, [str(row["title"]), whole(row["n"]), *numbers, *shares]))
+        cells = dict(zip(needed, (whole(row["n"]), *numbers, *shares), strict=True))
+        table.add_row(*map(Text, [str(row["title"]), *(cells[title] for title in shown)]))
     for row in across.to_dict("records"):
         interval = span(to_float(row["low"]), to_float(row["high"]))
-        shown = interval if math.isfinite(to_float(row["low"])) else ""
-        table.add_row(Text(str(row["title"])), "", Text(number(to_float(row["value"]))), Text(shown))
+        ends = interval if math.isfinite(to_float(row["low"])) else ""
+        table.add_row(Text(str(row["title"])), "", Text(number(to_float(row["value"]))), Text(ends))
     return table

@@ -19,7 +19,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from irrbench.plots import MODEL_COLOURS, ROLE_COLOURS
+from irrbench._looks import MODEL_COLOURS, ROLE_COLOURS
 from irrbench.tracking.connection import Connection, History, StoredRun, entities
 from irrbench.tracking.names import (
     MAX_KEY,

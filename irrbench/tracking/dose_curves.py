@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from irrbench.plots import MODEL_COLOURS
+from irrbench._looks import MODEL_COLOURS
 from irrbench.tracking.doses import DOSE_KEY, NOISES_TAG, RECIPE_TAG, ROBUSTNESS, curve_key, noises_tag, step_of
 from irrbench.tracking.run import Run
 from irrbench.tracking.store import COLOUR_TAG, NOTE_TAG, ROLE_TAG

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from irrbench.plots import DISPLAY_NAMES, ROLE_COLOURS
+from irrbench._looks import DISPLAY_NAMES, ROLE_COLOURS
 from irrbench.tracking.calls import bounds_of_other_splits, call, dataset, log_params, log_points, log_tags
 from irrbench.tracking.connection import Connection, StoredRun
 from irrbench.tracking.files import table

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from irrbench._display import hide_secrets, without_password
@@ -56,7 +60,9 @@ def find_experiment(tracking_uri: str, experiment: str | None) -> str | None:
         ConnectionError: if the server does not answer.
     """
     try:
-        active, newest = answer(tracking_uri, partial(_read_experiments, tracking_uri), seconds=SERVER_TIMEOUT)
+        active, newest = _read_database(tracking_uri) or answer(
+            tracking_uri, partial(_read_experiments, tracking_uri), seconds=SERVER_TIMEOUT
+        )
     except (OSError, ValueError):
         raise
     except Exception as error:
@@ -78,6 +84,46 @@ def _read_experiments(tracking_uri: str) -> tuple[dict[str, str], str | None]:
     tagged = f"tags.\"{ROLE_TAG}\" != ''"
     newest = client.search_runs(list(active), tagged, order_by=["attributes.start_time DESC"], max_results=1)
     return active, str(newest[0].info.experiment_id) if newest else None
+
+
+def _read_database(tracking_uri: str) -> tuple[dict[str, str], str | None] | None:
+    """As :func:`_read_experiments`, of an sqlite file with the tables of this MLflow, whose import takes seconds.
+
+    Returns:
+        None for any other store, and for a file that has to be looked at by MLflow.
+    """
+    database = sqlite_file(tracking_uri)
+    if database is None:
+        return None
+    active = "lifecycle_stage = 'active'"
+    with (
+        suppress(sqlite3.Error, OSError),
+        closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as connection,
+    ):
+        if connection.execute("SELECT version_num FROM alembic_version").fetchall() != [(_newest_schema(),)]:
+            return None
+        found = connection.execute(f"SELECT experiment_id, name FROM experiments WHERE {active}")  # noqa: S608 - our own
+        names = {str(number): str(name) for number, name in found}
+        runs = connection.execute(
+            f"SELECT experiment_id FROM runs WHERE {active} AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? "  # noqa: S608
+            "AND value != '') ORDER BY start_time DESC",
+            [ROLE_TAG],
+        )
+        return names, next((str(number) for (number,) in runs if str(number) in names), None)
+    return None
+
+
+def _newest_schema() -> str | None:
+    """The version of the tables that the installed MLflow makes: the one change of them that no other follows."""
+    spec = find_spec("mlflow")
+    if spec is None or spec.origin is None:
+        return None
+    changes: dict[str, str] = {}
+    for path in (Path(spec.origin).parent / "store" / "db_migrations" / "versions").glob("*.py"):
+        found = dict(re.findall(r"(?m)^(revision|down_revision)\b[^=]*= *['\"](\w+)", path.read_text(encoding="utf-8")))
+        changes[found.get("revision", "")] = found.get("down_revision", "")
+    newest = set(changes) - set(changes.values())
+    return newest.pop() if len(newest) == 1 else None
 
 
 def page_address(host: str, port: int, experiment_id: str | None) -> str:

@@ -41,7 +41,7 @@ ROLES = ("model", "ceiling", "floor", "majority", "upper")
 
 MLRUNS = "mlruns"  # beside an sqlite file: the folder of its runs' files
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
-DEFAULT_PORT = 5000
+AUTO = "auto"  # the store of a configuration that names none
 SERVER_TIMEOUT = 10.0  # seconds; MLflow's own client waits for minutes
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # how addresses of databases that MLflow takes begin
 SCHEMES = frozenset({*DATABASES, "http", "https", "file", "databricks", "databricks-uc", "uc"})  # without plugins
@@ -166,6 +166,13 @@ def unreadable(tracking_uri: str, error: Exception) -> Exception:
         return ConnectionError(
             f"expected a tracking server at {shown}, found none that answers ({said}). "
             f"Start it, or use a local file with tracking URI {DEFAULT_TRACKING_URI!r}."
+        )
+    if "maintenance mode" in whole and is_local(tracking_uri):  # MLflow's words about a folder
+        source = shlex.quote(str(local_place(tracking_uri) or tracking_uri))
+        return StoreError(
+            f"expected a database or a server, found {shown!r}, a folder, in which this MLflow keeps no runs. Give a "
+            f"file instead: --tracking-uri {DEFAULT_TRACKING_URI}. To take along the runs of the folder: "
+            f"`{program('mlflow')} migrate-filestore --source {source} --target {DEFAULT_TRACKING_URI}`."
         )
     text = (
         f"expected an MLflow store at an address like {DEFAULT_TRACKING_URI!r} or 'http://host:port', found {shown!r}, "
@@ -295,6 +302,19 @@ def absolute_uri(tracking_uri: str) -> str:
     return tracking_uri
 
 
+def find_store(given: str | None = None) -> str:
+    """Return the address of the store: the given one, else ``MLFLOW_TRACKING_URI``, else ``sqlite:///mlflow.db``.
+
+    Args:
+        given: by a flag or a configuration; ``auto`` is none.
+
+    >>> find_store("http://host:5000")
+    'http://host:5000'
+    """
+    named = None if given == AUTO else given
+    return named or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+
+
 def with_password(tracking_uri: str) -> str:
     """Return an address that may come from a written configuration, which holds no password, with its password.
 
@@ -387,7 +407,7 @@ def view_fragment(experiment_id: str, key: str = VIEW_KEY) -> str:
 
 
 def chart_link(tracking_uri: str, experiment_id: str) -> str:
-    """Return what opens the charts of an experiment: a link for a server, else the command and the link it serves.
+    """Return what opens the charts of an experiment: the link to a server, else the command that serves the store.
 
     Passwords within the URI are left out.
 
@@ -397,8 +417,8 @@ def chart_link(tracking_uri: str, experiment_id: str) -> str:
 
     >>> chart_link("https://mlflow.example.org/", "7").split("#")[0]
     'https://mlflow.example.org/'
-    >>> chart_link("sqlite:///mlflow.db", "7").split(" --experiment ")[1].split("#")[0]
-    '7, then open http://127.0.0.1:5000/'
+    >>> chart_link("sqlite:///mlflow.db", "7").split(" ui ")[1].split()[-2:]
+    ['--experiment', '7']
     """
     shown = without_password(tracking_uri)
     if is_server(tracking_uri):
@@ -406,5 +426,4 @@ def chart_link(tracking_uri: str, experiment_id: str) -> str:
     # MLflow sets the variable within a process, so that the user's shell may have none: the store is named in doubt.
     opened = {absolute_uri(uri) for uri in (DEFAULT_TRACKING_URI, os.environ.get("MLFLOW_TRACKING_URI")) if uri}
     store = "" if opened == {absolute_uri(tracking_uri)} else f" --tracking-uri {shlex.quote(shown)}"
-    command = f"{program()} ui{store} --experiment {experiment_id}"
-    return f"run {command}, then open http://127.0.0.1:{DEFAULT_PORT}/{view_fragment(experiment_id)}"
+    return f"{program()} ui{store} --experiment {experiment_id}"

@@ -28,6 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from irrbench._display import hide_secrets, without_password
 from irrbench._files import try_lock, write_atomically
+from irrbench._progress import Advance, step
 from irrbench.config import ConfigError
 from irrbench.plots.style import number
 from irrbench.training.cell import Cell
@@ -363,7 +364,7 @@ class GridProgress:
     Args:
         cells: the grid.
         resume: whether finished cells are skipped.
-        console: for the lines; the bar is drawn only on a terminal.
+        console: for the lines; the bar is drawn only on a terminal, elsewhere a line a minute is written.
     """
 
     def __init__(self, cells: Sequence[Cell], *, resume: bool, console: Console) -> None:
@@ -374,15 +375,26 @@ class GridProgress:
         columns = (name, BarColumn(), MofNCompleteColumn(), TextColumn("epochs"))
         self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
         self._task = self._bar.add_task("training", total=epochs)
+        self._lines = step("training", total=epochs, enabled=not console.is_terminal)
+        self._advance: Advance | None = None
         self._epochs_of_cell = 0
 
     def __enter__(self) -> GridProgress:
+        self._advance = self._lines.__enter__()
         if self._console.is_terminal:
             self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        self._lines.__exit__(None, None, None)
+
+    def _count(self, epochs: int, shown: str | None = None) -> None:
+        """Count the epochs that the cell has now."""
+        self._bar.update(self._task, advance=epochs - self._epochs_of_cell, description=shown)
+        if self._advance is not None:
+            self._advance(epochs - self._epochs_of_cell)
+        self._epochs_of_cell = epochs
 
     def start(self, cell: Cell) -> EpochListener:
         """Show the cell that starts in this process; call the result after each of its epochs."""
@@ -391,8 +403,7 @@ class GridProgress:
 
         def on_epoch(epochs: int, score: float) -> None:
             shown = "" if math.isnan(score) else f" {cell.config.scores[0]} {number(score)}"
-            self._bar.update(self._task, advance=epochs - self._epochs_of_cell, description=f"{cell.name}{shown}")
-            self._epochs_of_cell = epochs
+            self._count(epochs, f"{cell.name}{shown}")
 
         return on_epoch
 
@@ -400,7 +411,7 @@ class GridProgress:
         """Print how a cell ended, or that it was finished before."""
         self._ended += 1
         if cell.name not in self._skipped:
-            self._bar.update(self._task, advance=cell.config.train.max_epochs - self._epochs_of_cell)
+            self._count(cell.config.train.max_epochs)
             self._epochs_of_cell = 0
         if isinstance(ending, Failure):
             text = f"failed: {ending.reason}"

@@ -170,7 +170,7 @@ def test_only_what_nobody_sends_to_this_store_is_said_to_wait(tmp_path, is_own, 
         note = json.loads((waiting.folder / STORE).read_text())
         (waiting.folder / STORE).write_text(json.dumps(note | {"process": f"{machine} {other} {_began(other)}"}))
     console = Console(file=io.StringIO(), width=500)
-    benchmark_module._deliver(Store(uri, "nodules", tmp_path / "spool"), [], console)
+    benchmark_module._deliver(Store(uri, "nodules", tmp_path / "spool"), console)
     is_said = "Some records did not reach MLflow" in console.file.getvalue()
     assert is_said == (is_own and not is_sent_by_another)
 

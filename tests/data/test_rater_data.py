@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pickle
-import re
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irrbench.data import DataError, RaterData
-from irrbench.data.io import in_threads, track
+from irrbench.data.io import in_threads
 
 
 @given(raters=st.integers(2, 16), shape=st.lists(st.integers(1, 6), min_size=2, max_size=3), seed=st.integers(0, 99))
@@ -65,39 +63,6 @@ def test_arrays_that_do_not_fit_are_refused(masks, options, message):
 
 def test_threads_keep_the_order():
     assert in_threads(lambda item: item * 2, list(range(50)), label="doubling") == list(range(0, 100, 2))
-
-
-def shown(items, *, seconds=10, **options):
-    """What passes through `track`, where each item waits until the label is on the screen, or some seconds."""
-
-    def wait(item):
-        deadline = time.monotonic() + seconds
-        while "label" not in sys.stderr.getvalue() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return item
-
-    return list(track(map(wait, items), total=len(items), label="label", **options))
-
-
-def test_a_bar_on_a_terminal_shows_what_takes_long_while_the_first_item_is_worked_on(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr("irrbench.data.io.PATIENCE_SECONDS", 600.0)
-    assert list(track(iter("abc"), total=3, label="quick")) == ["a", "b", "c"]
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr("irrbench.data.io.PATIENCE_SECONDS", 0.0)
-    assert shown("ab") == ["a", "b"]
-    text = capsys.readouterr().err
-    assert "label" in text
-    assert re.search(r"\b0%", text)
-    assert re.search(r"\d:\d\d", text)  # the time that is left
-
-
-@pytest.mark.parametrize(("is_terminal", "enabled"), [(False, True), (True, False)])
-def test_no_bar_in_a_file_and_none_where_it_is_not_wanted(capsys, monkeypatch, is_terminal, enabled):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
-    monkeypatch.setattr("irrbench.data.io.PATIENCE_SECONDS", 0.0)
-    assert shown("ab", enabled=enabled, seconds=0.2) == ["a", "b"]
-    assert capsys.readouterr().err == ""
 
 
 def test_layer_needs_no_training_framework():

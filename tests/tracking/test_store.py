@@ -11,7 +11,7 @@ import pytest
 from irrbench.callbacks import SpoolingMLFlowLogger
 from irrbench.tracking import DEFAULT_TRACKING_URI, chart_link, open_store
 from irrbench.tracking import store as store_module
-from irrbench.tracking.store import check_address, program, sqlite_file, with_password
+from irrbench.tracking.store import check_address, find_store, program, sqlite_file, with_password
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow
 
@@ -145,18 +145,38 @@ def test_link_to_a_server_has_no_password() -> None:
 
 def test_link_to_a_local_store_is_the_command_that_opens_it(monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert chart_link(DEFAULT_TRACKING_URI, "3").startswith(
-        f"run {program()} ui --experiment 3, then open http://127.0.0.1:5000/#/"
-    )
+    assert chart_link(DEFAULT_TRACKING_URI, "3") == f"{program()} ui --experiment 3"
     other = chart_link("sqlite:////data/my runs/mlflow.db", "3")
-    store = "--tracking-uri 'sqlite:////data/my runs/mlflow.db'"
-    assert other.startswith(f"run {program()} ui {store} --experiment 3, then open ")
+    assert other == f"{program()} ui --tracking-uri 'sqlite:////data/my runs/mlflow.db' --experiment 3"
     assert "secret" not in chart_link("postgresql://me:secret@host/db", "3")
 
 
 def test_the_store_is_named_where_the_command_would_open_another(monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
-    assert " ui --tracking-uri sqlite:///mlflow.db --experiment 3, then open " in chart_link(DEFAULT_TRACKING_URI, "3")
+    assert chart_link(DEFAULT_TRACKING_URI, "3").endswith(" ui --tracking-uri sqlite:///mlflow.db --experiment 3")
+
+
+def test_a_store_is_the_given_one_or_that_of_the_environment_or_a_file(monkeypatch) -> None:
+    assert [find_store(None), find_store("auto"), find_store("sqlite:///a.db")] == [
+        "sqlite:///mlflow.db",
+        "sqlite:///mlflow.db",
+        "sqlite:///a.db",
+    ]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert [find_store(), find_store("auto"), find_store("sqlite:///a.db")] == [
+        "http://host:5000",
+        "http://host:5000",
+        "sqlite:///a.db",
+    ]
+
+
+def test_a_folder_as_a_store_is_refused_with_what_takes_its_runs_along(tmp_path) -> None:
+    folder = tmp_path / "my runs"
+    folder.mkdir()
+    words = "expected a database or a server, found .* a folder.* --tracking-uri sqlite:///mlflow.db.*migrate-filestore"
+    for address in (str(folder), folder.as_uri()):
+        with pytest.raises(ValueError, match=f"{words} --source '{folder}' "):
+            open_store(address, "e")
 
 
 @pytest.fixture
