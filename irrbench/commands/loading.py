@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -241,7 +242,8 @@ def score_predictions(
     options = {"scores": scores, "from_logits": False, "references": False, "spacing_unit": data.unit, **asdict(rules)}
     has_votes = any(score.evidence == "patterns" for score in select_scores(scores))
     chooses = has_votes and bool(predictions.packed_probabilities)
-    evaluator = Evaluator("test", sinks=[sink], choose_threshold=chooses, **options)
+    raters = predictions.data.raters
+    evaluator = Evaluator("test", sinks=[sink], choose_threshold=chooses, raters=raters, **options)
     try:
         _take_in(evaluator, predictions, label=f"scoring {name}")
         evaluator.finish()
@@ -263,14 +265,17 @@ def _take_in(evaluator: Evaluator, predictions: Predictions, *, label: str) -> N
     data, has_samples = predictions.data, "samples" in evaluator.metric.takes
     find = predictions.probability if predictions.packed_probabilities else predictions.prediction
     for index, image_id in enumerate(track(data.image_ids, total=len(data), label=label)):
-        has_panel = index < evaluator.panels.num_panels
         evaluator.update(
             torch.from_numpy(find(index))[None],
             **references(data, index),
             image_id=[image_id],
-            image=torch.from_numpy(data.image(index))[None] if has_panel else None,
+            image=partial(_image_of, data, index),
             samples=torch.from_numpy(predictions.samples(index))[None] if has_samples else None,
         )
+
+
+def _image_of(data: RaterData, index: int) -> torch.Tensor:
+    return torch.from_numpy(data.image(index))[None]
 
 
 def predictions_digest(name: str, predictions: Predictions, rules: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from irrbench.agreement import gwet_ac1, percent_agreement
-from irrbench.evaluation.panels import Panels
+from irrbench.evaluation.panels import Panels, rank_images
 from irrbench.evaluation.sinks import Sink, tell
 from irrbench.evaluation.thresholds import Thresholds
 from irrbench.evidence import name_column
@@ -21,7 +21,7 @@ from irrbench.icc import pixel_icc
 from irrbench.metrics import SegmentationBounds
 from irrbench.metrics.base import NoImagesError
 from irrbench.metrics.inputs import no_volume
-from irrbench.metrics.state import ImageIds, Images
+from irrbench.metrics.state import ImageIds, Images, latest_votes
 from irrbench.plots.style import number
 from irrbench.scores import option_text, record
 from irrbench.summary import ScoreSummary, count_missing, summarize
@@ -41,7 +41,10 @@ class Evaluator:
         sinks: where results go, see :class:`~irrbench.evaluation.Sink`; in several processes the first one tells them.
         references: whether the values hold ``_floor`` and ``_ceiling`` beside each score.
         normalized: whether they hold ``_normalized``.
-        num_panels: pictures of the first images, with everybody's contours, where ``update`` gets images.
+        num_panels: pictures with everybody's contours, where ``update`` gets images: of the image with the worst score,
+            that with the lowest agreement of the raters, one where they agree and the model fails, the best, and so on,
+            see :func:`irrbench.cases.choose_cases`.
+        raters: their names for the pictures' legends; numbers if not given.
         reliability: whether per-image tables hold the raters' agreement, ``icc_pixel``, ``ac1`` and ``agreement``.
         validation: of training images, the evaluators of the validation images. Where both get labels made in the same
             way, and those of validation have finished this epoch before, the values hold ``_noise_fit``, see
@@ -82,6 +85,7 @@ class Evaluator:
         references: bool = True,
         normalized: bool = True,
         num_panels: int = 4,
+        raters: Sequence[str] = (),
         reliability: bool = False,
         validation: Sequence[Evaluator] = (),
         choose_threshold: bool = False,
@@ -93,9 +97,9 @@ class Evaluator:
         self.metric = SegmentationBounds(**{"rebuilt": split.partition("/")[0] == "test", **options})
         self.thresholds = Thresholds(self.metric, split) if choose_threshold else None
         binary = self.metric.num_classes is None
-        self.panels = Panels(
-            num_panels if binary else 0, from_logits=self.metric.from_logits, threshold=self.metric.threshold
-        )
+        rule: dict[str, Any] = {"from_logits": self.metric.from_logits, "threshold": self.metric.threshold}
+        rule["name_of"] = self.metric.aggregate if callable(self.metric.aggregate) else str
+        self.panels = Panels(num_panels if binary else 0, **rule, raters=raters)
         self.table: pd.DataFrame | None = None
         self.summary: dict[str, ScoreSummary] = {}
         self.validation, self.noise_fit = list(validation), dict[str, float]()
@@ -149,7 +153,7 @@ class Evaluator:
         roi: Tensor | None = None,
         image_id: ImageIds | None = None,
         present: Tensor | None = None,
-        image: Tensor | None = None,
+        image: Tensor | Callable[[], Tensor] | None = None,
         label: Tensor | None = None,
         samples: Tensor | None = None,
         spacing: Tensor | Sequence[float] | None = None,
@@ -162,7 +166,7 @@ class Evaluator:
             roi: ``(B, *S)``, pixels that count; all if not given.
             image_id: ``B`` strings or integers.
             present: ``(B, R)`` bool, which raters rated which image; all if not given.
-            image: ``(B, C, *S)``, for pictures.
+            image: ``(B, C, *S)``, for pictures; or a function that gives it, called only where a picture may need it.
             label: ``(B, *S)`` or ``(B, 1, *S)``, the one label that the model is trained on; of validation images the
                 label that is made in the same way. For binary masks.
             samples: ``(B, M, *S)`` masks, for scores of several samples of a probabilistic model.
@@ -173,16 +177,19 @@ class Evaluator:
         """
         if not self._is_running:
             self.begin(masks.device)
-        if image is not None and masks.ndim == image.ndim + 1 == 5 and masks.shape[3:] == image.shape[2:]:
+        if isinstance(image, Tensor) and masks.ndim == image.ndim + 1 == 5 and masks.shape[3:] == image.shape[2:]:
             raise no_volume(masks, "`image`", image)
-        if image is not None and len(image) != len(masks):
+        if isinstance(image, Tensor) and len(image) != len(masks):
             raise ValueError(f"`image` must hold {len(masks)} images, as `masks`; found {tuple(image.shape)}.")
         with self.metric.undo_on_error():  # a batch is taken in by both, or by none
             self.metric.update(preds, masks, roi, image_id, present, label, samples, spacing)
             if self.thresholds is not None:
                 self.thresholds.metric.update(preds, masks, roi, image_id, present)
-        if image is not None:
-            self.panels.add(preds, masks, image, roi=roi, image_id=image_id, present=present)
+        if image is not None and self.panels.num_panels:
+            votes = latest_votes(self.metric.latest_rows(), *masks.shape[:2])
+            ranks = None if votes is None else rank_images(*votes)
+            known: dict[str, Any] = {"image_id": image_id, "present": present}
+            self.panels.add(preds, masks, image, roi=roi, ranks=ranks, **known)
 
     def finish(self, epoch: int = 0) -> dict[str, float]:
         """End an epoch and tell the sinks; every process must come here.
@@ -253,8 +260,13 @@ class Evaluator:
         return values | {f"{self.split}/{name}": value for name, value in chosen.items()}
 
     def pictures(self) -> dict[str, NDArray[np.uint8]]:
-        """Pictures ``(H, W, 3)`` by name: the first images by their ids, and diagrams of thresholds and reliability."""
-        return self.panels.draw() | ({} if self.thresholds is None else self.thresholds.draw())
+        """Pictures ``(H, W, 3)`` by name: ``worst``, ``disputed``, ``failed``, ``best``, diagrams of thresholds.
+
+        Of several processes those of the images that this one has had. The disputed image is the same at all epochs.
+        """
+        return self.panels.draw(self.table, self.scores[0]) | (
+            {} if self.thresholds is None else self.thresholds.draw()
+        )
 
     def owns(self, name: str) -> bool:
         """Whether a name may be the last part of a key among its values, whatever the data."""

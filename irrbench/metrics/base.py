@@ -200,6 +200,10 @@ class ImagesMetric(Metric):
                 size += pieces[start].numel()
             pieces[start:] = [torch.cat(pieces[start:])]
 
+    def latest_rows(self) -> Rows:
+        """Rows that end with those of the latest batch, on their device."""
+        return Rows(*(getattr(self, name)[-1] for name in Rows._fields))
+
     def _rows(self) -> Rows:
         return Rows(*(dim_zero_cat(getattr(self, name)) for name in Rows._fields))
 

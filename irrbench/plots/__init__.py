@@ -10,9 +10,10 @@ from irrbench.plots.bands import band_axes, subgroup_plot
 from irrbench.plots.curves import learning_curves, reliability_plot, score_against_agreement, threshold_axes
 from irrbench.plots.files import save_figure
 from irrbench.plots.forest import band_plot
-from irrbench.plots.panels import MODEL_CONTOUR, RATER_COLOURS, agreement_panel, contour_panel, image_panel
+from irrbench.plots.panels import agreement_panel, contour_panel, image_panel
 from irrbench.plots.robustness import dose_plot, tolerance_plot
 from irrbench.plots.significance import significance_map
+from irrbench.plots.strips import MODEL_CONTOUR, RATER_COLOURS
 from irrbench.plots.style import DISPLAY_NAMES, MODEL_COLOURS, ROLE_COLOURS
 
 __all__ = [

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
-from irrbench.plots.panels import MODEL_CONTOUR, extent_of
+from irrbench.plots.panels import extent_of
+from irrbench.plots.strips import MODEL_CONTOUR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
-from irrbench.plots.panels import MODEL_CONTOUR, extent_of
+from irrbench.plots.panels import extent_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-_CLEAN = "#4C9BFF"
+_CLEAN, _OTHER = "#4C9BFF", "#D55E00"  # apart for colour-blind eyes, on images and on a white page
 _GAP, _CAPTION, _NAME, _HEAD, _FOOT = 0.08, 0.19, 0.95, 0.1, 0.3  # inches
 _MOST_RATERS = 4
 _AROUND = 0.2  # of the marks' size, and
@@ -132,10 +132,10 @@ def _draw(
     first, second = clean[window], panel.mask[window]
     _outline(ax, first, _CLEAN, 1.8)
     if is_filled:
-        filled = [*bytes.fromhex(MODEL_CONTOUR.removeprefix("#")), round(255 * _FILL)]
+        filled = [*bytes.fromhex(_OTHER.removeprefix("#")), round(255 * _FILL)]
         ax.imshow(np.where(second[..., None], filled, 0).astype(np.uint8), **raster)
     else:
-        _outline(ax, second, MODEL_CONTOUR, 1.1)
+        _outline(ax, second, _OTHER, 1.1)
     union = int((clean | panel.mask).sum())
     iou = (clean & panel.mask).sum() / union if union else float("nan")
     said = f"{panel.caption}: IoU {style.number(iou, digits=2)}"
@@ -151,6 +151,6 @@ def _outline(ax: Axes, mask: Mask, colour: str, width: float) -> None:
 def _write_key(figure: Figure) -> None:
     from matplotlib.lines import Line2D
 
-    known = {"clean label": _CLEAN, "rater, or label with noise": MODEL_CONTOUR}
+    known = {"clean label": _CLEAN, "rater, or label with noise": _OTHER}
     handles = [Line2D([], [], color=colour, linewidth=1.6) for colour in known.values()]
     figure.legend(handles, list(known), loc="lower left", ncols=2, bbox_to_anchor=(0, 0), borderaxespad=0.2)

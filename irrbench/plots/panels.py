@@ -5,10 +5,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from irrbench.plots.strips import (
+    AREA_COLOURS,
+    AREA_ENTRIES,
+    MODEL_CONTOUR,
+    SIDE,
+    Entry,
+    are_many,
+    contour_entries,
+    dashes_along,
+    rater_look,
+    with_words,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,18 +28,10 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Picture = NDArray[np.uint8]
 
-# Light, one per rater, over and over; the model's is strong on grey, on skin and on stained tissue alike.
-RATER_COLOURS: tuple[str, ...] = (
-    "#8EE7FF", "#FFF08A", "#A8F5A2", "#FFC9A3", "#D9CCFF", "#FFB8D9", "#FFFFFF", "#7FF0D4",
-)  # fmt: skip
-MODEL_CONTOUR = "#FF1F8F"
-# Apart for colour-blind eyes, too: yellow is light, the other two differ as blue and orange do.
-AREA_COLOURS = {"both": "#F0E442", "only the majority of raters": "#3A8FD9", "only the model": "#D55E00"}
-_SIDE = 384  # pixels that the longer side is brought to
 _LARGEST = 1024
-_DASH = 6  # pixels a rater keeps of a line that several share
-_TITLE_HEIGHT, _STRIP = 22, "#202428"
-_SHADE = 0.45
+_DASH = 6  # widths of a line that a rater keeps of one that several share
+_RATER_WIDTH, _MODEL_WIDTH = 1 / 190, 1 / 105  # of the picture's longer side: as thick as it is shown, at any size
+_SHADE, _EDGE = 0.45, 0.25
 _FULL = 0.25  # share of the picture; a contour that covers more hides what it is drawn on
 _FAINT = 0.5
 _HIDDEN = 0.5  # share of the marks; contours that cover more hide where the marks are
@@ -43,11 +47,13 @@ def contour_panel(
     margin: int | None = None,
     scale: int | None = None,
     title: str = "",
+    raters: Sequence[str] | None = None,
 ) -> Picture:
-    """Draw raters' contours thin in light colours and the model's thick in a strong one, on the image.
+    """Draw raters' contours thin, each in its colour and dashes, and the model's thick, on the image.
 
     A contour is the mask's own outermost pixels. Where raters' contours coincide they share the line in dashes. The
-    contour of a model that marks specks all over is drawn thinner, or faint, so that the image can still be seen.
+    contour of a model that marks specks all over is drawn thinner, or faint, so that the image can still be seen. More
+    than eight raters have lines of one colour, with the strict majority's in another.
 
     Args:
         image: (C, H, W) or (C, D, H, W) float in [0, 1]; three channels are colours, any other number becomes grey.
@@ -55,19 +61,21 @@ def contour_panel(
         prediction: (H, W) or (D, H, W), 0/1 or bool; none: only the raters.
         roi: like the prediction; what lies outside is darkened.
         margin: pixels of the image that are kept around all marks; the whole image by default.
-        scale: enlargement, a whole number; by default the longer side becomes at least 384 pixels, at most 1024.
-        title: written above the image.
+        scale: enlargement, a whole number; by default the longer side becomes about 384 pixels, at most 1024.
+        title: written above the image; of a volume it says which slice is shown.
+        raters: names for a legend below, empty where they have none; without it there is no legend.
 
     Returns:
         (H', W', 3) uint8; of a volume, the slice with the most marks.
 
     Raises:
-        ValueError: if the shapes do not fit together.
+        ValueError: if the shapes do not fit together, or there are not as many names as raters.
 
     >>> contour_panel(np.zeros((1, 4, 6)), np.zeros((3, 4, 6), bool), scale=2).shape
     (8, 12, 3)
     """
-    return _titled(_draw_contours(_begin(image, masks, prediction, roi=roi, margin=margin, scale=scale)), title)
+    shown = _begin(image, masks, prediction, roi=roi, margin=margin, scale=scale)
+    return _finished(_draw_contours(shown), shown, title, _contour_legend(shown, raters))
 
 
 def agreement_panel(
@@ -99,7 +107,8 @@ def agreement_panel(
     Raises:
         ValueError: if the shapes do not fit together.
     """
-    return _titled(_draw_areas(_begin(image, masks, prediction, roi=roi, margin=margin, scale=scale)), title)
+    shown = _begin(image, masks, prediction, roi=roi, margin=margin, scale=scale)
+    return _finished(_draw_areas(shown), shown, title, AREA_ENTRIES)
 
 
 def image_panel(
@@ -111,6 +120,7 @@ def image_panel(
     roi: Any = None,
     margin: int | None = None,
     title: str = "",
+    raters: Sequence[str] | None = None,
 ) -> Picture:
     """:func:`agreement_panel` where contours would cover more than half of all marks, else :func:`contour_panel`.
 
@@ -122,14 +132,17 @@ def image_panel(
         roi: what lies outside is darkened.
         margin: pixels of the image around all marks.
         title: written above the image.
+        raters: names of all raters for a legend below.
     """
     # An absent rater keeps a colour: each rater has the same colour in all pictures.
     masks = np.asarray(masks)
     there = np.ones(len(masks), bool) if present is None else np.asarray(present, bool)
     if not there.all():
         masks = masks.astype(bool) & there.reshape(-1, *[1] * (masks.ndim - 1))
-    shown = _begin(image, masks, prediction, roi=roi, margin=margin)._replace(num_raters=int(there.sum()))
-    return _titled(_draw_areas(shown) if shown.is_hidden_by_contours else _draw_contours(shown), title)
+    shown = _begin(image, masks, prediction, roi=roi, margin=margin)._replace(present=there)
+    if shown.is_hidden_by_contours:
+        return _finished(_draw_areas(shown), shown, title, AREA_ENTRIES)
+    return _finished(_draw_contours(shown), shown, title, _contour_legend(shown, raters))
 
 
 class _Shown(NamedTuple):
@@ -138,16 +151,23 @@ class _Shown(NamedTuple):
     picture: NDArray[np.float64]
     masks: Mask
     prediction: Mask | None
-    thin: int  # width of a rater's line
-    num_raters: int
+    present: Mask
+    place: str  # of a volume, which slice
+
+    @property
+    def thin(self) -> int:
+        """Width of a rater's line."""
+        width: int = max(1, round(_RATER_WIDTH * max(self.picture.shape[:2])))
+        return width
 
     @property
     def model_widths(self) -> tuple[int, ...]:
-        return 2 * self.thin + 1, self.thin, 1
+        """Widths of the model's line, the next one for where it would hide too much."""
+        return max(self.thin + 1, round(_MODEL_WIDTH * max(self.picture.shape[:2]))), self.thin, 1
 
     @property
     def majority(self) -> Mask:
-        more_than_half: Mask = 2 * self.masks.sum(axis=0) > self.num_raters
+        more_than_half: Mask = 2 * self.masks.sum(axis=0) > self.present.sum()
         return more_than_half
 
     @property
@@ -164,27 +184,57 @@ def _begin(
     image: Any, masks: Any, prediction: Any, *, roi: Any, margin: int | None, scale: int | None = None
 ) -> _Shown:
     """What is shown of an image, enlarged, dark outside of the region of interest."""
-    image, masks, prediction, roi = shown_part(image, masks, prediction, roi=roi, margin=margin)
-    scale = scale or max(1, round(_SIDE / max(image.shape[1:])))
-    picture = _enlarged_picture(image.astype(np.float64), scale)
-    if roi is not None:
-        picture = np.where(_enlarged(roi, scale)[..., None], picture, picture * _SHADE)
-    large = None if prediction is None else _enlarged(prediction, scale)
-    return _Shown(picture, _enlarged(masks, scale), large, max(1, scale // 3), len(masks))
+    part = shown_part(image, masks, prediction, roi=roi, margin=margin)
+    scale = scale or max(1, round(SIDE / max(part.image.shape[1:])))
+    picture = _enlarged_picture(part.image.astype(np.float64), scale)
+    if part.roi is not None:
+        picture = np.where(_enlarged(part.roi, scale)[..., None], picture, picture * _SHADE)
+    large = None if part.prediction is None else _enlarged(part.prediction, scale)
+    return _Shown(picture, _enlarged(part.masks, scale), large, np.ones(len(part.masks), bool), part.place)
 
 
 def _draw_contours(shown: _Shown) -> NDArray[np.float64]:
     picture, masks, thin = shown.picture, shown.masks, shown.thin
+    is_crowd = are_many(len(masks))
+    thin = max(1, thin // 2) if is_crowd else thin
+    lines = contour(masks, thin)
     # A dark edge keeps light lines visible on light images.
-    picture[contour(masks, thin + 1).any(axis=0)] *= _SHADE
+    picture[_widened(np.asarray(lines.any(axis=0)), max(1, thin // 2))] *= _EDGE
     if shown.prediction is not None:
         _draw_model(picture, shown.prediction, widths=shown.model_widths)
+    if is_crowd:
+        picture[lines.any(axis=0)] = _rgb(rater_look(3)[0])
+        picture[contour(shown.majority, shown.thin)] = _rgb(rater_look(0)[0])
+        return picture
     # Where several lines coincide, they take turns along the diagonal.
-    lines = contour(masks, thin)
-    turn = (np.indices(lines.shape[1:]).sum(axis=0) // (_DASH * thin)) % np.maximum(lines.sum(axis=0), 1)
+    together = lines.sum(axis=0)
+    turn = (np.indices(lines.shape[1:]).sum(axis=0) // (_DASH * thin)) % np.maximum(together, 1)
     for rater, own in enumerate(lines & (lines.cumsum(axis=0) - 1 == turn)):
-        picture[own] = _rgb(RATER_COLOURS[rater % len(RATER_COLOURS)])
+        colour, dash = rater_look(rater)
+        picture[own & ~_gaps(masks[rater], own & (together == 1), dash, thin)] = _rgb(colour)
     return picture
+
+
+def _gaps(mask: Mask, line: Mask, dash: Sequence[float], width: int) -> Mask:
+    """The pixels of a line that its dashes leave out."""
+    gaps = np.zeros_like(line)
+    if dash and line.any():
+        rows, columns = line.nonzero()
+        gaps[rows, columns] = ~dashes_along(_positions(mask, rows, columns), dash, width)
+    return gaps
+
+
+def _positions(mask: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float64]:
+    """How far along the mask's outline pixels lie, in pixels."""
+    from contourpy import contour_generator  # what matplotlib finds contours with
+    from scipy.spatial import cKDTree
+
+    outlines: Any = contour_generator(z=np.pad(mask, 1).astype(np.float64)).lines(0.5)
+    steps = [np.linalg.norm(np.diff(outline, axis=0), axis=1).cumsum() for outline in outlines]
+    along = np.concatenate([np.concatenate([[0.0], step]) for step in steps])
+    _, nearest = cKDTree(np.concatenate(outlines) - 1).query(np.stack([columns, rows], 1))
+    found: NDArray[np.float64] = along[nearest]
+    return found
 
 
 def _draw_areas(shown: _Shown) -> NDArray[np.float64]:
@@ -192,21 +242,53 @@ def _draw_areas(shown: _Shown) -> NDArray[np.float64]:
     picture = _DIM * shown.picture
     for area, colour in zip((raters & model, raters & ~model, model & ~raters), AREA_COLOURS.values(), strict=True):
         picture[area] = _OPAQUE * np.array(_rgb(colour)) + (1 - _OPAQUE) * picture[area]
-    return np.concatenate([picture, _area_key(picture.shape[1])])
+    return picture
 
 
-def _titled(picture: NDArray[np.float64], title: str) -> Picture:
+def _contour_legend(shown: _Shown, raters: Sequence[str] | None) -> list[Entry]:
+    if raters is None:
+        return []
+    if len(raters) not in (0, len(shown.masks)):
+        raise ValueError(f"`raters` must name all {len(shown.masks)} raters, or none; found {len(raters)} names.")
+    marks = shown.masks.any(axis=(1, 2))
+    return contour_entries(
+        raters or len(shown.masks),
+        has_model=shown.prediction is not None,
+        absent=np.flatnonzero(~shown.present).tolist(),
+        empty=np.flatnonzero(~marks).tolist(),
+        is_model_empty=shown.prediction is not None and not shown.prediction.any(),
+    )
+
+
+def _finished(picture: NDArray[np.float64], shown: _Shown, title: str, entries: Sequence[Entry]) -> Picture:
     drawn: Picture = picture.round().astype(np.uint8)
-    return np.concatenate([_title_strip(title, drawn.shape[1]), drawn]) if title else drawn
+    return with_words(drawn, title=", ".join(filter(None, (title, title and shown.place))), entries=entries)
+
+
+class ShownPart(NamedTuple):
+    """What a picture shows of an image.
+
+    Attributes:
+        image: (C, h, w).
+        masks: (R, h, w).
+        prediction: (h, w), or None.
+        roi: (h, w), or None.
+        place: of a volume ``"slice 12 of 40"``, else empty.
+    """
+
+    image: NDArray[Any]
+    masks: Mask
+    prediction: Mask | None
+    roi: Mask | None
+    place: str
 
 
 def shown_part(
     image: Any, masks: Any, prediction: Any = None, *, roi: Any = None, margin: int | None = None
-) -> tuple[NDArray[Any], Mask, Mask | None, Mask | None]:
+) -> ShownPart:
     """Cut out what :func:`contour_panel` shows, at most 1024 pixels along each side; arguments and errors as there.
 
-    Returns:
-        Image (C, h, w), masks (R, h, w), prediction and region of interest (h, w): views where the types allow it.
+    The arrays are views where the types allow it.
     """
     image, masks = np.asarray(image), np.asarray(masks).astype(bool, copy=False)
     layers = {"prediction": prediction, "roi": roi}
@@ -217,7 +299,10 @@ def shown_part(
     thinned = (..., slice(None, None, step), slice(None, None, step))
     prediction, roi = (None if mask is None else mask[cut] for mask in found.values())
     whole = None if prediction is None else _pooled(prediction, step)
-    return image[cut][thinned], _pooled(masks[cut], step), whole, None if roi is None else roi[thinned]
+    place = f"slice {cut[1] + 1} of {image.shape[1]}" if image.ndim == 4 else ""
+    return ShownPart(
+        image[cut][thinned], _pooled(masks[cut], step), whole, None if roi is None else roi[thinned], place
+    )
 
 
 def _pooled(mask: Mask, step: int) -> Mask:
@@ -235,6 +320,13 @@ def contour(mask: Mask, width: int) -> Mask:
     # What lies around the frame counts as marked: a mask that reaches the frame has no contour there.
     inner: Mask = binary_erosion(mask, neighbours, iterations=width, border_value=1)
     return mask & ~inner
+
+
+def _widened(line: Mask, width: int) -> Mask:
+    from scipy.ndimage import binary_dilation
+
+    wider: Mask = binary_dilation(line, np.ones((3, 3), bool), iterations=width)
+    return wider
 
 
 def _check(image: NDArray[Any], masks: Mask, **layers: Mask | None) -> None:
@@ -293,6 +385,7 @@ def _draw_model(picture: NDArray[np.float64], prediction: Mask, *, widths: tuple
     for width in widths:
         line = contour(prediction, width)
         if line.mean() <= _FULL:
+            picture[_widened(line, max(1, width // 3)) & ~line] *= _EDGE
             picture[line] = _rgb(MODEL_CONTOUR)
             return
     picture[line] = _FAINT * picture[line] + (1 - _FAINT) * np.array(_rgb(MODEL_CONTOUR))
@@ -300,41 +393,3 @@ def _draw_model(picture: NDArray[np.float64], prediction: Mask, *, widths: tuple
 
 def _rgb(colour: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(colour.removeprefix("#")))
-
-
-def _letters(size: int) -> Any:
-    import matplotlib as mpl
-    from PIL import ImageFont
-
-    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
-
-
-def _title_strip(title: str, width: int) -> Picture:
-    """Return white letters on a dark strip of ``width`` pixels, the title cut to fit."""
-    from PIL import Image, ImageDraw
-
-    font = _letters(13)
-    while len(title) > 1 and font.getlength(title) > width - 8:
-        title = title.rstrip("…")[:-1] + "…"
-    strip = Image.new("RGB", (width, _TITLE_HEIGHT), _STRIP)
-    ImageDraw.Draw(strip).text((4, 3), title, fill="#FFFFFF", font=font)
-    return np.asarray(strip)
-
-
-def _area_key(width: int) -> Picture:
-    """Return a strip of ``width`` pixels with the colours of areas and what they mean, in as many lines as it takes."""
-    from PIL import Image, ImageDraw
-
-    font, places, x, y = _letters(11), [], 4, 4
-    for label in AREA_COLOURS:
-        length = 15 + round(font.getlength(label))
-        if x > 4 and x + length > width - 4:
-            x, y = 4, y + 16
-        places.append((x, y))
-        x += length + 10
-    strip = Image.new("RGB", (width, y + 16), _STRIP)
-    draw = ImageDraw.Draw(strip)
-    for (label, colour), (left, top) in zip(AREA_COLOURS.items(), places, strict=True):
-        draw.rectangle((left, top, left + 10, top + 10), fill=colour)
-        draw.text((left + 15, top - 2), label, fill="#FFFFFF", font=font)
-    return np.asarray(strip)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, image_panel
-from irrbench.plots.panels import AREA_COLOURS
+from irrbench.plots.strips import AREA_COLOURS, are_many
 from irrbench.plots.style import shorten
 from irrbench.report.page import Picture, Stroke
 from irrbench.report.text import sentence
@@ -123,7 +123,7 @@ def contour_key(raters: Sequence[str], *, has_areas: bool = False) -> list[Strok
         has_areas: whether areas are coloured on some images, as contours would hide them.
     """
     key = [Stroke([MODEL_CONTOUR], "the model", is_thick=True)]
-    if not raters or len(raters) > len(RATER_COLOURS):
+    if not raters or are_many(len(raters)):
         key.append(Stroke(RATER_COLOURS[:4], "thin: one line per rater"))
     else:
         lines = enumerate(zip(RATER_COLOURS, raters, strict=False))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS
-from irrbench.plots.panels import AREA_COLOURS, contour, shown_part
+from irrbench.plots import MODEL_CONTOUR
+from irrbench.plots.panels import contour, shown_part
+from irrbench.plots.strips import AREA_COLOURS, rater_look
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +107,7 @@ def _contours(masks: NDArray[np.bool_], models: NDArray[np.bool_], present: NDAr
     for number, mask in enumerate(models):
         yield Layer("model", number, MODEL_CONTOUR, outline(mask))
     for place in np.flatnonzero(present).tolist():
-        yield Layer("rater", place, RATER_COLOURS[place % len(RATER_COLOURS)], outline(masks[place]))
+        yield Layer("rater", place, rater_look(place)[0], outline(masks[place]))
 
 
 def _is_hidden(majority: NDArray[np.bool_], model: NDArray[np.bool_]) -> bool:
@@ -224,8 +225,7 @@ def switches(views: Sequence[View], raters: Sequence[str]) -> list[dict[str, str
     found = [{"key": "model", "label": "the model", "colour": MODEL_CONTOUR}] if _has(layers, "model") else []
     for number in sorted({layer.number for layer in layers if layer.kind == "rater"}):
         name = raters[number] if number < len(raters) else f"rater {number + 1}"
-        colour = RATER_COLOURS[number % len(RATER_COLOURS)]
-        found.append({"key": f"rater{number}", "label": str(name), "colour": colour})
+        found.append({"key": f"rater{number}", "label": str(name), "colour": rater_look(number)[0]})
     areas = {"key": "areas", "label": "areas", "colour": AREA_COLOURS["both"]}
     return found + ([areas] if _has(layers, "areas") else [])
 

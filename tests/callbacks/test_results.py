@@ -194,8 +194,8 @@ def test_tensorboard_shows_pictures(tmp_path, namespace, caplog):
 
     events = EventAccumulator(board.log_dir)
     events.Reload()
-    assert events.Tags()["images"] == ["val_pictures/lesion/image 0", "val_pictures/lesion/image 1"]
-    images = events.Images("val_pictures/lesion/image 0")
+    assert events.Tags()["images"] == ["val_pictures/lesion/worst", "val_pictures/lesion/disputed"]
+    images = events.Images("val_pictures/lesion/worst")
     assert [image.step for image in images] == [3, 9]
     assert images[0].width > 8
     assert "image=" not in caplog.text
@@ -218,9 +218,9 @@ def test_a_logger_with_log_image_shows_pictures(tmp_path, caplog):
     run.fit(Module(), loader(), loader())
     run.test(Module(), loader(), verbose=False)
     assert [(key, step) for key, step, _ in made.pictures] == [
-        ("val/image 0", 3),
-        ("val/image 0", 6),
-        ("test/image 0", 6),
+        ("val/worst", 3),
+        ("val/worst", 6),
+        ("test/worst", 6),
     ]
     assert all(picture.dtype == np.uint8 and picture.shape[2] == 3 for _, _, picture in made.pictures)
     assert "irrbench" not in caplog.text

@@ -166,16 +166,6 @@ def test_agreement_of_the_raters_is_measured_once_for_the_same_masks(monkeypatch
     assert "icc_pixel" not in candidate_table(table, "floor", SCORES)
 
 
-def test_pictures_of_the_first_images_only():
-    evaluator = Evaluator("val", scores=SCORES, num_panels=3)
-    for start, (preds, masks, known) in enumerate(batches()):
-        evaluator.update(preds, masks, image=Toy().image[4 * start : 4 * start + 4], **known)
-    evaluator.finish()
-    pictures = evaluator.panels.draw()
-    assert list(pictures) == Toy().names[:3]
-    assert all(picture.ndim == 3 and picture.dtype.name == "uint8" for picture in pictures.values())
-
-
 def test_an_evaluator_can_be_copied_and_sent_to_another_process(tmp_path):
     evaluator = Evaluator("val", scores=SCORES, sinks=[CSVSink(tmp_path)])
     values = run(evaluator)
@@ -287,18 +277,3 @@ def test_which_keys_are_its_own(given):
     assert evaluator.owns("iou_class1") == evaluator.owns("f1_noise_fit") is True
     assert evaluator.owns("f1_floor") == evaluator.owns("f1_normalized") == (not given)
     assert not any(map(evaluator.owns, ["dice", "iou_x", "kappa", "my_iou", "", "n"]))
-
-
-def test_pictures_leave_out_a_rater_who_is_absent_and_colour_thin_masks():
-    from irrbench.evaluation.panels import Panels
-    from irrbench.plots import agreement_panel
-
-    image = torch.full((1, 1, 64, 64), 0.5)
-    masks = torch.zeros(1, 3, 64, 64, dtype=torch.bool)
-    masks[:, :2, 10:50:8, 8:56] = True
-    masks[:, 2] = True
-    panels = Panels(1, from_logits=True, threshold=0.5)
-    present = torch.tensor([[True, True, False]])
-    panels.add(masks[:, 0].int(), masks, image, roi=None, image_id=["vessel"], present=present)
-    expected = agreement_panel(image[0], masks[0, :2], masks[0, 0], margin=16, title="vessel")
-    assert (panels.draw()["vessel"] == expected).all()

@@ -73,8 +73,8 @@ def test_pictures_have_a_group_below_the_plots_and_the_worst_images_are_a_text(t
     evaluator.close()
     sink.close()
     found = read(tmp_path)
-    assert found.Tags()["images"] == ["val_pictures/lesion/image 0", "val_pictures/lesion/image 1"]
-    assert [x.step for x in found.Images("val_pictures/lesion/image 0")] == [0, 2]
+    assert found.Tags()["images"] == ["val_pictures/lesion/worst", "val_pictures/lesion/disputed"]
+    assert [x.step for x in found.Images("val_pictures/lesion/worst")] == [0, 2]
     (text,) = found.Tensors("val/lesion/worst_images/text_summary")
     lines = text.tensor_proto.string_val[0].decode().splitlines()
     assert lines[0] == "| image | iou | iou_ceiling | iou_floor | alpha | n_raters |"

@@ -118,7 +118,7 @@ def test_pictures_have_captions_and_the_table_its_worst_image_first(bounds_runs)
         evaluator.finish(epoch)
     assert values_in(mine, "val/per_image") == []
     evaluator.close()
-    assert values_in(mine, "val/pictures") == [(e, [(3, "image 0"), (3, "image 1")]) for e in (0, 1)]
+    assert values_in(mine, "val/pictures") == [(e, [(3, "worst"), (3, "disputed")]) for e in (0, 1)]
     ((_, table),) = values_in(mine, "val/per_image")
     assert table["columns"][:5] == ["image", "iou", "iou_floor", "iou_ceiling", "f1"]
     assert {"alpha", "icc_pixel", "ac1", "n_raters"} <= set(table["columns"])

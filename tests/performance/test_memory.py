@@ -76,10 +76,10 @@ def test_pictures_of_volumes_that_an_evaluator_keeps(volume):
     image, masks = (torch.from_numpy(array)[None] for array in volume)
     evaluator = Evaluator("test", from_logits=False)
     evaluator.update(masks[:, 0], masks, image=image)
-    parts = evaluator.panels._images[0][1]
-    assert sum(part.nbytes for part in parts if part is not None) < SIDE**3
-    at_once = contour_panel(volume[0], volume[1], volume[1][0], margin=16, title="0")
-    np.testing.assert_array_equal(evaluator.panels.draw()["0"], at_once)
+    kept = evaluator.panels._held["#0"].part
+    assert sum(layer.nbytes for layer in kept[:4] if layer is not None) < SIDE**3
+    at_once = contour_panel(volume[0], volume[1], volume[1][0], margin=16, title="#0", raters=[])
+    np.testing.assert_array_equal(evaluator.panels.draw()["example 1"], at_once)
 
 
 def test_scores_of_borders_of_a_large_volume_with_a_small_organ():

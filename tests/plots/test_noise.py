@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from irrbench.plots import save_figure
-from irrbench.plots.noise import noise_panels
-from irrbench.plots.panels import MODEL_CONTOUR
+from irrbench.plots.noise import _OTHER, noise_panels
 
 
 def square(first, last, shape=(30, 40)):
@@ -45,7 +44,7 @@ def test_outlines_are_those_of_the_masks():
     assert [[width for _, width in of_panel] for of_panel in found] == [[10, 12], [10, 20], [10]]
     from matplotlib.colors import to_rgba
 
-    assert found[1][1][0] == pytest.approx(to_rgba(MODEL_CONTOUR))
+    assert found[1][1][0] == pytest.approx(to_rgba(_OTHER))
 
 
 def test_many_components_are_filled_as_their_outlines_would_hide_the_image():

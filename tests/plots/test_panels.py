@@ -45,7 +45,7 @@ def test_the_models_contour_is_thicker_and_under_the_raters():
     panel = contour_panel(image, rater[None], model, scale=1)
     line = rater & ~box(3, 5, 3, 5, shape)
     np.testing.assert_array_equal(painted(panel, RATER_COLOURS[0]), line)
-    np.testing.assert_array_equal(painted(panel, MODEL_CONTOUR), model & ~box(7, 15, 7, 15, shape) & ~line)
+    np.testing.assert_array_equal(painted(panel, MODEL_CONTOUR), model & ~box(6, 16, 6, 16, shape) & ~line)
 
 
 def test_a_contour_that_would_fill_the_picture_is_thin():
