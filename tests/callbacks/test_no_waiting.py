@@ -81,7 +81,10 @@ def test_batch_hooks_wait_for_no_device(stage, ids, dtype, preds):
             _skip_first_look(patch)
         state = run(monitor, stage, given, outputs)
     assert len(state.metric.info) == 3  # nothing, and two batches
-    assert [len(waiting.kept) for waiting in state.panels._waiting] == [4, 4]  # their ranks are read when they have come
+    assert [len(waiting.kept) for waiting in state.panels._waiting] == [
+        4,
+        4,
+    ]  # their ranks are read when they have come
 
 
 def _skip_first_look(patch):

@@ -1,8 +1,10 @@
 """The built site: no warning, no dead link, nothing loaded from elsewhere, all public names, pictures in notebooks."""
 
 import os
+import re
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -102,3 +104,10 @@ def test_the_help_of_each_command_is_shown_without_paths_of_this_machine(site):
     text = (site / "reference" / "commands.html").read_text()
     assert "--exclude-below SHARE" in text
     assert str(ROOT) not in text
+
+
+def test_files_that_pages_show_are_on_them(site):
+    script = (ROOT / "docs" / "examples" / "smp_training.py").read_text()
+    shown = unescape(re.sub("<[^>]+>", "", (site / "tutorials" / "training.html").read_text()))
+    assert script.strip().splitlines()[-1] in shown
+    assert not [path for path in site.rglob("*.html") if re.search(r"-+8 ?<", unescape(path.read_text()))]
