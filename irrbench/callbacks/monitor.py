@@ -111,7 +111,9 @@ class RaterBoundsMonitor(StageHooks):
         reference_runs: whether to keep runs for ceiling and floor in MLflow, W&B and TensorBoard.
         reliability: whether to add the raters' agreement on each image, ``icc_pixel``, ``ac1`` and ``agreement`` beside
             ``alpha``, to :attr:`tables` and to the loggers': once a split, about a millisecond an image.
-        num_panels: pictures a stage.
+        num_panels: pictures a stage: of the image with the worst score, the one that raters dispute most (the same at
+            all epochs), one on which raters agree and the model fails, the best, and so on.
+        raters: names of the raters, for the pictures' legends; numbers if not given.
         data_name: name of the data in MLflow.
         print_link: whether to print the link to the charts when a fit or test ends.
         verbose: whether to say on the terminal what is scored, after the first batch, and one line a stage: the main
@@ -166,6 +168,7 @@ class RaterBoundsMonitor(StageHooks):
         reference_runs: bool = True,
         reliability: bool = False,
         num_panels: int = 4,
+        raters: Sequence[str] = (),
         data_name: str = "data",
         print_link: bool = True,
         verbose: bool = True,
@@ -211,6 +214,7 @@ class RaterBoundsMonitor(StageHooks):
             "references": log_references,
             "normalized": log_normalized,
             "num_panels": num_panels,
+            "raters": tuple(raters),
             "reliability": reliability,
         }
         self._owned = Evaluator(**self._options)  # a wrong option is an error here and now

@@ -257,6 +257,7 @@ def _contour_legend(shown: _Shown, raters: Sequence[str] | None) -> list[Entry]:
         absent=np.flatnonzero(~shown.present).tolist(),
         empty=np.flatnonzero(~marks).tolist(),
         is_model_empty=shown.prediction is not None and not shown.prediction.any(),
+        nothing="nothing here" if shown.place else "marks nothing",
     )
 
 

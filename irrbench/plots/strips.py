@@ -85,6 +85,7 @@ def contour_entries(
     absent: Sequence[int] = (),
     empty: Sequence[int] = (),
     is_model_empty: bool = False,
+    nothing: str = "marks nothing",
 ) -> list[Entry]:
     """What a legend of contours says.
 
@@ -94,6 +95,7 @@ def contour_entries(
         absent: places of raters who did not see the image.
         empty: places of raters who marked nothing.
         is_model_empty: whether the model marked nothing.
+        nothing: what is said of who marked nothing; of a slice that need not be true of the volume.
 
     Example:
         >>> [entry.label for entry in contour_entries(["anna", "ben"], absent=[1])]
@@ -102,16 +104,17 @@ def contour_entries(
     count = raters if isinstance(raters, int) else len(raters)
     entries = []
     if has_model:
-        label = "model: marks nothing" if is_model_empty else "model"
+        label = f"model: {nothing}" if is_model_empty else "model"
         entries.append(Entry(label, MODEL_CONTOUR, is_thick=True, is_missing=is_model_empty))
     if are_many(count):
         seen = count - len(absent)
         told = f"{seen} of {count} raters" if seen < count else f"{count} raters"
-        told += f", {len(set(empty) - set(absent))} mark nothing" if set(empty) - set(absent) else ""
+        none = len(set(empty) - set(absent))
+        told += f" ({none} mark nothing)" if none else ""
         return [*entries, Entry(f"{told}, a line each", RATER_COLOURS[3]), Entry("their majority", RATER_COLOURS[0])]
     names = numbered(count) if isinstance(raters, int) else drawable(raters)
     for rater, name in enumerate(names):
-        note = ": absent" if rater in absent else ": marks nothing" if rater in empty else ""
+        note = ": absent" if rater in absent else f": {nothing}" if rater in empty else ""
         colour, dash = rater_look(rater)
         entries.append(Entry(f"{name}{note}", colour, dash, is_missing=bool(note)))
     return entries

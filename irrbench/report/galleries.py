@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from irrbench.cases import REASON_WORDS, choose_cases
 from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, image_panel
 from irrbench.plots.strips import AREA_COLOURS, are_many
 from irrbench.plots.style import shorten
@@ -14,6 +15,7 @@ from irrbench.report.page import Picture, Stroke
 from irrbench.report.text import sentence
 from irrbench.report.views import View, make_view
 from irrbench.scores import gain
+from irrbench.summary import name_column
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,7 +125,9 @@ def contour_key(raters: Sequence[str], *, has_areas: bool = False) -> list[Strok
         has_areas: whether areas are coloured on some images, as contours would hide them.
     """
     key = [Stroke([MODEL_CONTOUR], "the model", is_thick=True)]
-    if not raters or are_many(len(raters)):
+    if are_many(len(raters)):
+        key += [Stroke([RATER_COLOURS[3]], "thin: one line per rater"), Stroke([RATER_COLOURS[0]], "their majority")]
+    elif not raters:
         key.append(Stroke(RATER_COLOURS[:4], "thin: one line per rater"))
     else:
         lines = enumerate(zip(RATER_COLOURS, raters, strict=False))
@@ -145,15 +149,24 @@ def choose_images(per_image: pd.DataFrame, agreement: pd.Series, *, score: str, 
         Galleries that have images, without their pictures; each image's caption has its numbers.
     """
     numbers = image_numbers(per_image, agreement, score=score, best=best)
-    known = numbers.dropna(subset=["best"])
-    known = known.loc[gain(score, known["best"]).sort_values(kind="stable").index]
-    words = rank_words(len(known))
-    captions = _captions(known.iloc[list(words)], score)
-    ranked = {key: f"{word}: {text}" for word, (key, text) in zip(words.values(), captions.items(), strict=True)}
-    hard = numbers.dropna(subset=["agreement"]).sort_values("agreement", kind="stable").head(SHOWN)
+    table = numbers.rename(columns={"best": score, "ceiling": name_column(score, "ceiling")}).reset_index()
+    known = gain(score, numbers["best"].dropna()).sort_values(kind="stable")
+    each = max(1, min(RANKED, len(known) // 3))
+    ranked = choose_cases(
+        table, score=score, agreement="agreement", count=3 * each, reasons=("worst", "best", "median")
+    )
+    words = {case.image_id: REASON_WORDS[case.reason].capitalize() for case in ranked}
+    captions = _captions(numbers.loc[[name for name in known.index if name in words]], score)
+    # The model that comes nearest to the raters fails, and so do all others.
+    table[score] = gain(score, gain(score, numbers[["lowest", "highest"]]).max(axis=1)).to_numpy()
+    options: dict[str, Any] = {"score": score, "agreement": "agreement", "count": SHOWN}
+    failures, hard = (
+        numbers.loc[[case.image_id for case in choose_cases(table, reasons=[reason], **options)]]
+        for reason in ("failed", "disputed")
+    )
     chosen = {
-        "ranked": ranked,
-        "failures": _captions(_failures(numbers, score), score),
+        "ranked": {name: f"{words[name]}: {text}" for name, text in captions.items()},
+        "failures": _captions(failures, score),
         "disagreement": _captions(hard, score),
     }
     leads = {name: sentence(TEXTS, f"{name}_images", score, best, numbers["models"].max()) for name in chosen}
@@ -169,35 +182,8 @@ def image_numbers(per_image: pd.DataFrame, agreement: pd.Series, *, score: str, 
     for role in ("floor", "ceiling"):
         frame[role] = per_image[per_image["role"] == role].set_index("image_id")[score]
     frame["agreement"] = agreement.reindex(frame.index)
+    frame.index = frame.index.astype(str)
     return frame.assign(models=models["name"].nunique()).sort_index()
-
-
-def _failures(numbers: pd.DataFrame, score: str) -> pd.DataFrame:
-    """Where raters agree at least as much as on half of the images and even the best model is furthest behind them."""
-    known = numbers.dropna(subset=["highest", "ceiling", "agreement"])
-    clear = known[known["agreement"] >= known["agreement"].median()]
-    best = gain(score, clear[["lowest", "highest"]]).max(axis=1)
-    behind = (gain(score, clear["ceiling"]) - best).sort_values(ascending=False, kind="stable")
-    return clear.loc[behind[behind > 0].index[:SHOWN]]
-
-
-def rank_words(count: int) -> dict[int, str]:
-    """Say which places of a ranking are shown, and as what.
-
-    >>> rank_words(4)
-    {0: 'Worst', 2: 'Median', 3: 'Best'}
-    >>> list(rank_words(100))
-    [0, 1, 2, 49, 50, 51, 97, 98, 99]
-    """
-    if not count:
-        return {}
-    each = max(1, min(RANKED, count // 3))
-    middle = count // 2 - each // 2
-    places: dict[int, str] = {}
-    for word, first in (("Worst", 0), ("Best", count - each), ("Median", middle)):
-        for place in range(first, first + each):
-            places.setdefault(place, word)
-    return dict(sorted(places.items()))
 
 
 def _captions(chosen: pd.DataFrame, score: str) -> dict[str, str]:

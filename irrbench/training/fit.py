@@ -156,7 +156,7 @@ def _train(cell: Cell, data: RaterData, run: CellLogger, on_epoch: EpochListener
     )
     keys = {"masks": "masks", "roi": "roi", "image_id": "id", "present": "present", "image": "image"}
     keys |= {"spacing": "spacing", "spacing_unit": "mm"} if data.unit == "mm" else {}
-    options = {"predictions": collector, "scores": config.scores, "data_name": config.data}
+    options = {"predictions": collector, "scores": config.scores, "data_name": config.data, "raters": data.raters}
     options |= {"label": trained_label, "stages": ("train", "validate", "test")} if watch else {}
     silent = {"print_link": False, "verbose": False}
     monitor = RaterBoundsMonitor(**{**keys, **options, **asdict(config.rules), **silent})

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from irrbench.report.galleries import choose_images, contour_key, empty_masks, image_numbers, rank_words
+from irrbench.report.galleries import choose_images, contour_key, empty_masks, image_numbers
 from tests.other_scores import register
 
 IDS = [f"i{place}" for place in range(12)]
@@ -93,15 +93,18 @@ def test_nothing_is_chosen_where_nothing_is_defined():
     assert choose_images(per_image(unet=[np.nan] * 12), pd.Series(dtype=float), score="iou", best="unet") == []
 
 
-@pytest.mark.parametrize("count", range(30))
-def test_each_place_is_shown_once_and_all_ranks_are_there(count):
-    words = rank_words(count)
-    assert list(words) == sorted(words)
-    assert all(0 <= place < count for place in words)
-    assert len(words) == min(count, 3 * max(1, min(3, count // 3)))
-    if count >= 3:
-        assert [*dict.fromkeys(words.values())] == ["Worst", "Median", "Best"]
-        assert count // 2 in words
+@pytest.mark.parametrize("count", range(1, 13))
+def test_each_image_of_the_ranking_is_shown_once_and_all_ranks_are_there(count):
+    values = [*BEST[:count], *[np.nan] * (12 - count)]
+    captions = choose(unet=values)["ranked"].captions
+    assert len(captions) == min(count, 3 * max(1, min(3, count // 3)))
+    words = [caption.split(":")[0] for caption in captions.values()]
+    assert [*dict.fromkeys(words)] == [["Worst"], ["Worst", "Best"], ["Worst", "Median", "Best"]][min(count, 3) - 1]
+    ranked = [IDS[place] for place in np.argsort(values[:count], kind="stable")]
+    assert sorted(captions, key=ranked.index) == list(captions)
+    assert ranked[0] in captions
+    assert ranked[-1] in captions
+    assert ranked[count // 2] in captions
 
 
 def test_who_marked_nothing():
@@ -111,5 +114,7 @@ def test_who_marked_nothing():
 
 def test_the_key_names_raters_as_long_as_there_are_colours():
     assert [stroke.label for stroke in contour_key(["anna", "ben"])] == ["the model", "anna", "ben"]
-    for many in ([], [f"rater {place}" for place in range(9)]):
-        assert [stroke.label for stroke in contour_key(many)] == ["the model", "thin: one line per rater"]
+    each, majority = "thin: one line per rater", "their majority"
+    assert [stroke.label for stroke in contour_key([])] == ["the model", each]
+    many = contour_key([f"rater {place}" for place in range(9)])
+    assert [stroke.label for stroke in many] == ["the model", each, majority]
