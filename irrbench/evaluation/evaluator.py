@@ -264,7 +264,9 @@ class Evaluator:
 
         Of several processes those of the images that this one has had. The disputed image is the same at all epochs.
         """
-        return self.panels.draw(self.table, self.scores[0]) | (
+        score = self.scores[0]
+        title = record(score).title_with(self.metric.options, self.metric.unit)
+        return self.panels.draw(self.table, score, title=title) | (
             {} if self.thresholds is None else self.thresholds.draw()
         )
 

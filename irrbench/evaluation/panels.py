@@ -113,12 +113,15 @@ class Panels:
         self._waiting.append(_Waiting.of(masks.device, ids, ranks, kept))
         self._read(_MOST_WAITING)
 
-    def draw(self, table: pd.DataFrame | None = None, score: str = "iou") -> dict[str, NDArray[np.uint8]]:
+    def draw(
+        self, table: pd.DataFrame | None = None, score: str = "iou", *, title: str = ""
+    ) -> dict[str, NDArray[np.uint8]]:
         """Pictures ``(H, W, 3)`` by name: ``worst``, ``disputed``, ``failed``, ``best``, ``worst 2``, ...
 
         Args:
             table: of the stage, whose scores choose; without it the first images are drawn, as ``example 1``, ...
             score: that tells the worst from the best.
+            title: of the score, with its unit; its name if not given.
         """
         self._read(0)
         cases: list[Case] = []
@@ -128,7 +131,7 @@ class Panels:
         titles = {name: f"{case.words}: " for name, case in zip(names, cases, strict=True)}
         others = [name for name in self._first if name not in names.values()][: self.num_panels - len(names)]
         names |= {f"example {place}": name for place, name in enumerate(others, 1)}
-        numbers = {} if table is None else dict(_numbers(table, score))
+        numbers = {} if table is None else dict(_numbers(table, score, title or score_title(score)))
         return {
             key: self._picture(name, title=titles.get(key, "") + ". ".join(filter(None, (numbers.get(name), name))))
             for key, name in names.items()
@@ -335,7 +338,7 @@ def _names(ids: ImageIds) -> list[str]:
     return [str(i) for i in (ids.tolist() if isinstance(ids, Tensor) else ids)]
 
 
-def _numbers(table: pd.DataFrame, score: str) -> Iterator[tuple[str, str]]:
+def _numbers(table: pd.DataFrame, score: str, title: str) -> Iterator[tuple[str, str]]:
     """What a title says of each image: its score and the average rater's."""
     known, ceiling = record(score), name_column(score, "ceiling")
     if score not in table or ceiling not in table:
@@ -344,4 +347,4 @@ def _numbers(table: pd.DataFrame, score: str) -> Iterator[tuple[str, str]]:
     for image_id, own, raters in zip(table["image_id"].astype(str), table[score], table[ceiling], strict=True):
         rest = f", raters {number(raters, digits=digits)}" if math.isfinite(raters) else ""
         if math.isfinite(own):
-            yield image_id, f"{score_title(score)} {number(own, digits=digits)}{rest}"
+            yield image_id, f"{title} {number(own, digits=digits)}{rest}"

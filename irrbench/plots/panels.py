@@ -140,7 +140,7 @@ def image_panel(
     if not there.all():
         masks = masks.astype(bool) & there.reshape(-1, *[1] * (masks.ndim - 1))
     shown = _begin(image, masks, prediction, roi=roi, margin=margin)._replace(present=there)
-    if shown.is_hidden_by_contours:
+    if shown.prediction is not None and contours_hide(shown.majority, shown.prediction):
         return _finished(_draw_areas(shown), shown, title, AREA_ENTRIES)
     return _finished(_draw_contours(shown), shown, title, _contour_legend(shown, raters))
 
@@ -155,29 +155,30 @@ class _Shown(NamedTuple):
     place: str  # of a volume, which slice
 
     @property
-    def thin(self) -> int:
-        """Width of a rater's line."""
-        width: int = max(1, round(_RATER_WIDTH * max(self.picture.shape[:2])))
-        return width
-
-    @property
-    def model_widths(self) -> tuple[int, ...]:
-        """Widths of the model's line, the next one for where it would hide too much."""
-        return max(self.thin + 1, round(_MODEL_WIDTH * max(self.picture.shape[:2]))), self.thin, 1
-
-    @property
     def majority(self) -> Mask:
         more_than_half: Mask = 2 * self.masks.sum(axis=0) > self.present.sum()
         return more_than_half
 
-    @property
-    def is_hidden_by_contours(self) -> bool:
-        """Whether the contours of majority and model cover more than half of what these mark."""
-        if self.prediction is None:
-            return False
-        both = np.stack([self.majority, self.prediction])
-        covered: int = contour(both, self.model_widths[0]).sum()
-        return bool(covered > _HIDDEN * both.sum())
+
+def _line_widths(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Widths of the model's line and of a rater's on a picture, and the least."""
+    side = max(shape[:2])
+    thin: int = max(1, round(_RATER_WIDTH * side))
+    return max(thin + 1, round(_MODEL_WIDTH * side)), thin, 1
+
+
+def contours_hide(majority: Mask, model: Mask) -> bool:
+    """Whether contours of two masks (H, W), as thick as they are shown, cover more than half of what these mark.
+
+    >>> line, disc = np.zeros((2, 60, 60), bool)
+    >>> line[30], disc[20:40, 20:40] = True, True
+    >>> contours_hide(line, line), contours_hide(disc, disc)
+    (True, False)
+    """
+    scale = max(1, round(SIDE / max(model.shape)))
+    both = _enlarged(np.stack([majority, model]), scale)
+    covered = int(contour(both, _line_widths(both.shape[1:])[0]).sum())
+    return covered > _HIDDEN * int(both.sum())
 
 
 def _begin(
@@ -194,17 +195,17 @@ def _begin(
 
 
 def _draw_contours(shown: _Shown) -> NDArray[np.float64]:
-    picture, masks, thin = shown.picture, shown.masks, shown.thin
+    picture, masks, widths = shown.picture, shown.masks, _line_widths(shown.picture.shape)
     is_crowd = are_many(len(masks))
-    thin = max(1, thin // 2) if is_crowd else thin
+    thin = max(1, widths[1] // 2) if is_crowd else widths[1]
     lines = contour(masks, thin)
     # A dark edge keeps light lines visible on light images.
     picture[_widened(np.asarray(lines.any(axis=0)), max(1, thin // 2))] *= _EDGE
     if shown.prediction is not None:
-        _draw_model(picture, shown.prediction, widths=shown.model_widths)
+        _draw_model(picture, shown.prediction, widths=widths)
     if is_crowd:
         picture[lines.any(axis=0)] = _rgb(rater_look(3)[0])
-        picture[contour(shown.majority, shown.thin)] = _rgb(rater_look(0)[0])
+        picture[contour(shown.majority, widths[1])] = _rgb(rater_look(0)[0])
         return picture
     # Where several lines coincide, they take turns along the diagonal.
     together = lines.sum(axis=0)
@@ -239,7 +240,8 @@ def _positions(mask: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp]) ->
 
 def _draw_areas(shown: _Shown) -> NDArray[np.float64]:
     raters, model = shown.majority, np.asarray(shown.prediction)
-    picture = _DIM * shown.picture
+    # Grey: on a coloured image an area of one of its colours would not be seen.
+    picture = _DIM * shown.picture.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     for area, colour in zip((raters & model, raters & ~model, model & ~raters), AREA_COLOURS.values(), strict=True):
         picture[area] = _OPAQUE * np.array(_rgb(colour)) + (1 - _OPAQUE) * picture[area]
     return picture

@@ -222,7 +222,9 @@ def _title_strip(title: str, width: int, unit: float) -> Picture:
     title = "".join(letter if letter.isprintable() and ord(letter) in known else "?" for letter in title)
     lines = [title]
     if font.getlength(title) > room:
-        lines = textwrap.wrap(title, max(4, int(len(title) * room / font.getlength(title)))) or [title]
+        lines = textwrap.wrap(
+            title, max(4, int(len(title) * room / font.getlength(title))), break_on_hyphens=False
+        ) or [title]
     lines = [*lines[: _MOST_LINES - 1], " ".join(lines[_MOST_LINES - 1 :])] if len(lines) > 1 else lines
     step = round(1.35 * _TITLE * unit)
     strip = Image.new("RGB", (width, step * len(lines) + edge), _STRIP)

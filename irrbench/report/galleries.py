@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from irrbench.cases import REASON_WORDS, choose_cases
+from irrbench.evidence import name_column
 from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, image_panel
 from irrbench.plots.strips import AREA_COLOURS, are_many
 from irrbench.plots.style import shorten
@@ -15,7 +16,6 @@ from irrbench.report.page import Picture, Stroke
 from irrbench.report.text import sentence
 from irrbench.report.views import View, make_view
 from irrbench.scores import gain
-from irrbench.summary import name_column
 
 if TYPE_CHECKING:
     import numpy as np

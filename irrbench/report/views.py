@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from irrbench.plots import MODEL_CONTOUR
-from irrbench.plots.panels import contour, shown_part
+from irrbench.plots.panels import contours_hide, shown_part
 from irrbench.plots.strips import AREA_COLOURS, rater_look
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 MOST_MODELS = 3  # whose contours are on the page
 _SHADE = 0.45  # of what lies outside of the region of interest
-_HIDDEN = 0.5  # share of the marks; contours that cover more hide where the marks are
-_SHOWN_SIDE = 384  # pixels of a screen that an image has beside others
-_MODEL_LINE = 3.0  # of them
 _LONGEST = 60_000  # letters of a contour
 _PNG: dict[str, Any] = {"format": "PNG"}  # "optimize" takes 13 times as long for 15 percent fewer bytes
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 88, "subsampling": 0}
@@ -95,7 +92,7 @@ def make_view(data: RaterData, place: int, predictions: Sequence[NDArray[np.bool
     image, marks, _, roi = shown_part(data.image(place), everything, roi=data.roi(place), margin=margin)[:4]
     masks, models = marks[: len(rated)], marks[len(rated) :]
     majority = 2 * masks.sum(axis=0) > present.sum()
-    layers = [] if _is_hidden(majority, models[0]) else list(_contours(masks, models, present))
+    layers = [] if contours_hide(majority, models[0]) else list(_contours(masks, models, present))
     if not layers or max(len(layer.d) for layer in layers) > _LONGEST:
         layers = [Layer("areas", src=_areas(majority, models[0]))]
     height, width = masks.shape[1:]
@@ -108,13 +105,6 @@ def _contours(masks: NDArray[np.bool_], models: NDArray[np.bool_], present: NDAr
         yield Layer("model", number, MODEL_CONTOUR, outline(mask))
     for place in np.flatnonzero(present).tolist():
         yield Layer("rater", place, rater_look(place)[0], outline(masks[place]))
-
-
-def _is_hidden(majority: NDArray[np.bool_], model: NDArray[np.bool_]) -> bool:
-    """Whether the contours of majority and model cover more than half of what these mark."""
-    both = np.stack([majority, model])
-    width = max(1, round(_MODEL_LINE * max(model.shape) / _SHOWN_SIDE / 2))
-    return bool(max(model.shape) > _SHOWN_SIDE / 4 and contour(both, width).sum() > _HIDDEN * both.sum() > 0)
 
 
 def outline(mask: NDArray[np.bool_]) -> str:
