@@ -29,6 +29,77 @@ def test_a_wheel_holds_the_package_and_no_top_level_callbacks(tmp_path):
     assert any(name.endswith("LICENSE") for name in names)
 
 
+PROJECT = (ROOT / "pyproject.toml").read_text() if (ROOT / "pyproject.toml").exists() else ""
+MODULES = {  # by the name of the package that brings them, where they are called otherwise
+    "pillow": "PIL",
+    "pytorch-lightning": "pytorch_lightning",
+    "pyyaml": "yaml",
+    "segmentation-models-pytorch": "segmentation_models_pytorch",
+}
+ALONE = {"numpy", "pandas", "scipy", "torch", "torchmetrics"}  # what the metrics need, and docs/start/install.md names
+OF_TORCH = {"filelock", "jinja2"}
+
+
+def requirements(name):
+    """The entries of a list of requirements in pyproject.toml; there is no TOML reader in Python 3.10."""
+    return re.findall(r'"([^"]+)"', re.search(rf"(?ms)^{name} = \[(.*?)^\]", PROJECT)[1])
+
+
+def test_every_direct_dependency_has_a_lower_bound():
+    extras = PROJECT.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    others = [
+        text for text in re.findall(r'"([^"]+)"', extras) if not text.startswith(("irrbench[", "types-", "python_v"))
+    ]
+    assert len(requirements("dependencies")) > 10
+    assert [
+        text for text in requirements("dependencies") + others if not re.match(r"[\w.-]+(\[[\w,]+\])?>=\d", text)
+    ] == []
+
+
+def test_the_oldest_python_is_the_same_wherever_it_is_said():
+    named = [tuple(map(int, text.split("."))) for text in re.findall(r"Python :: (3\.\d+)\"", PROJECT)]
+    assert named == [(3, minor) for minor in range(10, 10 + len(named))]
+    oldest = ".".join(map(str, named[0]))
+    assert f'requires-python = ">={oldest}"' in PROJECT
+    assert f'target-version = "py{oldest.replace(".", "")}"' in PROJECT
+    assert f"Python {oldest} or newer" in (ROOT / "docs" / "start" / "install.md").read_text()
+
+
+def test_the_metrics_need_few_packages():
+    """As after `pip install --no-deps`: every other package cannot be imported by irrbench."""
+    names = {re.split(r"[\[>=]", text)[0] for text in requirements("dependencies")}
+    assert names >= ALONE | OF_TORCH
+    lacking = sorted(MODULES.get(name, name) for name in names - ALONE - OF_TORCH)
+    # pandas and torchmetrics import some of them themselves, where they are installed.
+    code = f"""
+import builtins
+find = builtins.__import__
+def guarded(name, globals=None, *more):
+    if (globals or {{}}).get("__name__", "").startswith("irrbench") and name.partition(".")[0] in {lacking}:
+        raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+    return find(name, globals, *more)
+builtins.__import__ = guarded
+import torch
+import irrbench
+masks = torch.zeros(2, 3, 8, 9, dtype=torch.bool)
+masks[..., 2:6, 2:7] = True
+metric = irrbench.SegmentationBounds(scores=("iou", "hd95"), from_logits=False)
+metric.update(masks[:, 0].float(), masks)
+alpha = irrbench.KrippendorffAlpha()
+alpha.update(masks)
+print(float(metric.compute()["iou"]), float(metric.compute()["hd95"]), float(alpha.compute()))
+print(all(getattr(irrbench, name) is not None for name in irrbench.__all__))
+try:
+    import irrbench._display
+except ModuleNotFoundError as error:
+    print(error.name)  # so that this test can fail
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["1.0", "0.0", "1.0", "True", "yaml"], done.stderr
+    install = (ROOT / "docs" / "start" / "install.md").read_text()
+    assert f"pip install {' '.join(sorted(ALONE))}" in install
+
+
 def python_blocks(path):
     return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
 

@@ -23,7 +23,7 @@ from irrbench.commands.loading import (
     scored_split,
     settle_tolerance,
 )
-from irrbench.commands.outputs import check_questions
+from irrbench.commands.outputs import check_questions, rules_of_scores
 from irrbench.config import BenchmarkConfig, ConfigError, ReliabilityConfig, StudyOptions
 from irrbench.data import DataError, SegmentationDataset
 from irrbench.data.dataset import check_spacings, choice_notes, label_notes
@@ -49,6 +49,13 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 NO_PROBLEMS, SOME_PROBLEMS = 0, 2
+LAYOUT = """\
+This is no data folder yet. One looks like this (more formats: docs, "The folder"):
+  images/case1.png
+  masks/anna/case1.png    what each rater marked, under the name of the image
+  masks/ben/case1.png
+  manifest.csv            optional: image_id, split, group
+`irrbench convert --help` lists what makes one of downloads and of exports of annotation tools."""
 WIDTH = 12  # of the names in front of what was understood
 
 
@@ -135,14 +142,23 @@ def introduce(config: DataConfig, data: RaterData, console: Console) -> list[str
     return warnings
 
 
-def check(config: DataConfig, *, console: Console | None = None) -> int:
-    """Say what was understood of the data, every problem of them and of the grid, and what looks odd.
+def check(config: DataConfig, *, console: Console | None = None, then: Sequence[str] = ()) -> int:
+    """Say what was understood of the data, every problem of them and of the grid, what looks odd, and what is next.
+
+    Args:
+        config: what to check.
+        console: standard output if not given.
+        then: commands that can be typed next, where there is no problem.
 
     Returns:
         0 where there is no problem, else 2.
     """
-    of_data, of_command = check_in_parts(config, console=console)
-    return SOME_PROBLEMS if of_data or of_command else NO_PROBLEMS
+    console = console or SafeConsole()
+    if any(check_in_parts(config, console=console)):
+        return SOME_PROBLEMS
+    for command in then:
+        console.print(f"Next: {command}", soft_wrap=True)
+    return NO_PROBLEMS
 
 
 def check_in_parts(config: DataConfig, *, console: Console | None = None) -> tuple[int, int]:
@@ -163,6 +179,11 @@ def check_in_parts(config: DataConfig, *, console: Console | None = None) -> tup
             warnings += doses.cautions
             for line in doses.lines:
                 console.print(f"{'noise':<{WIDTH}}{line}", soft_wrap=True)
+        for settled, said, caution in (each for each in results if isinstance(each, tuple)):
+            warnings += filter(None, [caution])
+            for name, text in rules_of_scores(settled, data).items():
+                shown = said if said and name == "Tolerance" else text
+                console.print(f"{name.lower():<{WIDTH}}{shown.removeprefix('Tolerance ')}", soft_wrap=True)
         if isinstance(config, BenchmarkConfig) and not config.predictions and not problems:
             for line in memory_estimate(config, data).lines:
                 console.print(f"{'memory':<{WIDTH}}{line}", soft_wrap=True)
@@ -175,6 +196,8 @@ def check_in_parts(config: DataConfig, *, console: Console | None = None) -> tup
     lines += [problem for problem in problems if isinstance(problem, str)]
     for line in lines:
         console.print(f"- {line}", soft_wrap=True)
+    if {"images", "masks"} <= {problem.place for problem in problems if isinstance(problem, Problem)}:
+        console.print(LAYOUT)
     warn(warnings, console)
     found = count_problems(len(problems), len(lines)) if problems else "no problems found"
     console.print(f"{config.data or 'the embedded data'}: {found}", soft_wrap=True)

@@ -98,14 +98,17 @@ def _run_configured(options: argparse.Namespace, flags: list[str]) -> int:
     if name == "check" and flags and not flags[0].startswith("--"):
         options.data = flags.pop(0)
     _prepare()
-    config = _load(options, flags)
+    from irrbench._progress import step  # noqa: PLC0415
+
+    with step("starting"):
+        config = _load(options, flags)
     part = _part(options.cells) if name == "benchmark" else None
     if name != "check" and options.print_config:
         return _print_config(config, "folder" if name == "benchmark" else name)
     if name == "check" or options.check:
         from irrbench.commands.checking import check  # noqa: PLC0415
 
-        return check(config)
+        return check(config, then=_next_commands(options, flags))
     if name == "reliability":
         from irrbench.commands.raters import run_reliability  # noqa: PLC0415
 
@@ -113,6 +116,26 @@ def _run_configured(options: argparse.Namespace, flags: list[str]) -> int:
     from irrbench.commands.benchmark import run_benchmark  # noqa: PLC0415
 
     return run_benchmark(config, command=options.typed, resume=options.resume, part=part)
+
+
+def _next_commands(options: argparse.Namespace, flags: Sequence[str]) -> list[str]:
+    """What can be typed after a check without problems."""
+    if options.command != "check":
+        return [shlex.join(part for part in shlex.split(options.typed) if part != "--check")]
+    from irrbench._display import hide_in_command  # noqa: PLC0415
+    from irrbench.tracking.store import program  # noqa: PLC0415
+
+    given = {"--config": options.config, "--data": getattr(options, "data", None)}
+    named = [part for key, value in given.items() if value is not None for part in (key, str(value))]
+    models = [part for pair in getattr(options, "predictions", []) for part in ("--predictions", pair)]
+    end = shlex.join(hide_in_command([*named, *flags]))
+    benchmark = f"{program()} benchmark {shlex.join(hide_in_command([*named, *models, *flags]))}".rstrip()
+    is_for_study = options.config is None and not models and all(map(_is_of_folder, flags[::2]))
+    return [*([f"{program()} reliability {end}".rstrip()] if is_for_study else []), benchmark]
+
+
+def _is_of_folder(flag: str) -> bool:
+    return flag.startswith("--folder.") and "=" not in flag
 
 
 def _without_secrets(text: str, options: argparse.Namespace) -> str:

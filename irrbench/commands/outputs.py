@@ -230,7 +230,7 @@ def rules_in_words(config: BenchmarkConfig, data: RaterData, models: Sequence[Ce
         "Ties": ties_in_words(rules.ties, models[0].table),
         "Empty references": "left out for all candidates" if rules.empty_reference == "drop" else scored,
         "Threshold": threshold,
-        **_rules_of_scores(config, data),
+        **rules_of_scores(config, data),
         "Intervals": resampling_in_words(resampling_of(config, data), unit=unit),
         "Comparisons": "two-sided p-values that belong to the intervals, with Holm's correction within each score: "
         "against the average rater, against the naive rater, and between models",
@@ -239,7 +239,7 @@ def rules_in_words(config: BenchmarkConfig, data: RaterData, models: Sequence[Ce
     }
 
 
-def _rules_of_scores(config: BenchmarkConfig, data: RaterData) -> dict[str, str]:
+def rules_of_scores(config: BenchmarkConfig, data: RaterData) -> dict[str, str]:
     """Spacing and tolerance, where a score depends on them."""
     spacing = "of each image, in mm" if data.unit == "mm" else "not known: distances are in pixels"
     found = option_rules(select_scores(config.scores), config.rules.options, unit=data.unit, spacing=spacing)
