@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import shlex
 import signal
 import socket
@@ -481,9 +482,50 @@ def test_check_takes_a_folder_with_or_without_a_flag(study, capsys) -> None:
     ):
         assert main(arguments) == 0
         printed = capsys.readouterr().out
-        assert printed.endswith(f"\n{study}: no problems found\n")
+        assert f"\n{study}: no problems found\nNext: " in printed
         assert "images      16 images of 32 x 40 (height x width), 1 channel; 3 raters: anna, ben, cem\n" in printed
         assert "splits      8 train (4 groups), 3 val (2), 5 test (3), by column split; groups: group\n" in printed
+
+
+def test_check_says_what_to_type_next(study, tmp_path, capsys) -> None:
+    folder = write_predictions(tmp_path / "p", ids("test"))
+    asked = {
+        (): ["reliability --data {}", "benchmark --data {}"],
+        ("--folder.raters", "[anna, ben]"): [
+            "reliability --data {} --folder.raters '[anna, ben]'",
+            "benchmark --data {} --folder.raters '[anna, ben]'",
+        ],
+        ("--predictions", f"p={folder}"): [f"benchmark --data {{}} --predictions p={folder}"],
+        ("--scores", "[iou, nsd]"): ["benchmark --data {} --scores '[iou, nsd]'"],
+    }
+    for flags, commands in asked.items():
+        assert main(["check", str(study), *flags]) == 0
+        printed = capsys.readouterr().out.splitlines()
+        found = [line.partition("irrbench ")[2] for line in printed if line.startswith("Next: ")]
+        assert found == [command.format(study) for command in commands]
+    assert main(["benchmark", "--data", str(study), "--check", "--seed", "3"]) == 0
+    assert f"\nNext: irrbench benchmark --data {study} --seed 3\n" in capsys.readouterr().out
+
+
+def test_check_says_the_tolerance_and_the_unit_of_scores_that_use_them(study, capsys) -> None:
+    assert main(["check", str(study), "--scores", "[iou, nsd]", "--folder.spacing", "[2, 0.5]"]) == 0
+    printed = capsys.readouterr().out
+    assert "\ntolerance   2 mm\n" in printed
+    assert main(["check", str(study), "--scores", "[iou, nsd]", "--rules.tolerance", "raters"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"\ntolerance   \d\S* px: the 95th percentile of the distances between raters' borders", printed)
+    assert main(["check", str(study)]) == 0
+    assert "\ntolerance" not in capsys.readouterr().out
+
+
+def test_check_of_a_folder_without_data_shows_how_one_looks(study, tmp_path, capsys) -> None:
+    assert main(["check", str(tmp_path)]) == 2
+    printed = capsys.readouterr().out
+    assert "This is no data folder yet" in printed
+    assert "masks/anna/case1.png" in printed
+    shutil.copytree(study / "images", tmp_path / "images")
+    assert main(["check", str(tmp_path)]) == 2
+    assert "This is no data folder yet" not in capsys.readouterr().out
 
 
 def test_check_takes_predictions_and_keys_of_the_configuration(study, tmp_path, capsys) -> None:

@@ -196,7 +196,7 @@ def check_in_parts(config: DataConfig, *, console: Console | None = None) -> tup
     lines += [problem for problem in problems if isinstance(problem, str)]
     for line in lines:
         console.print(f"- {line}", soft_wrap=True)
-    if {"images", "masks"} <= {problem.place for problem in problems if isinstance(problem, Problem)}:
+    if {"images", "masks"} <= {problem.file.strip("/") for problem in problems if isinstance(problem, Problem)}:
         console.print(LAYOUT)
     warn(warnings, console)
     found = count_problems(len(problems), len(lines)) if problems else "no problems found"

@@ -241,7 +241,7 @@ def _positions(mask: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp]) ->
 def _draw_areas(shown: _Shown) -> NDArray[np.float64]:
     raters, model = shown.majority, np.asarray(shown.prediction)
     # Grey: on a coloured image an area of one of its colours would not be seen.
-    picture = _DIM * shown.picture.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    picture: NDArray[np.float64] = _DIM * shown.picture.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     for area, colour in zip((raters & model, raters & ~model, model & ~raters), AREA_COLOURS.values(), strict=True):
         picture[area] = _OPAQUE * np.array(_rgb(colour)) + (1 - _OPAQUE) * picture[area]
     return picture
