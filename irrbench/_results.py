@@ -75,7 +75,7 @@ class ImagesResult(Result):
     @property
     def heading(self) -> str:
         """Of what it is, and of how many images."""
-        return f"{type(self).__name__} of {len(next(iter(dict(columns_of(self)).values())))} images"
+        return f"{type(self).__name__} of {images_text(len(next(iter(dict(columns_of(self)).values()))))}"
 
 
 class DataSetResult(Result):
@@ -101,6 +101,15 @@ def image_rows(columns: Mapping[str, Any], image_ids: Sequence[object] | None) -
         check_names(image_ids, len(frame))
     frame.insert(0, "image_id", list(range(len(frame)) if image_ids is None else image_ids))
     return frame
+
+
+def images_text(number: int) -> str:
+    """Say how many images.
+
+    >>> images_text(1), images_text(2)
+    ('1 image', '2 images')
+    """
+    return f"{number} image" + "s" * (number != 1)
 
 
 def check_names(image_ids: Sequence[object], num_images: int) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor
 
-from irrbench._results import Result, image_rows
+from irrbench._results import Result, image_rows, images_text
 from irrbench.evidence import EVIDENCE, REFERENCES, Evidence, name_column
 from irrbench.folds import Ties, mean_of_readings, readings
 from irrbench.geometry import LESION_IOU, TOLERANCE, check_share
@@ -87,7 +87,7 @@ class Bounds(Result):
     def heading(self) -> str:
         """How many images, and by what rules."""
         rules = f"ties: {self.ties}; references without marks: {self.empty_reference}"
-        return f"Bounds of {len(self.tied)} images, means over images ({rules})"
+        return f"Bounds of {images_text(len(self.tied))}, means over images ({rules})"
 
     def to_frame(
         self, image_ids: Sequence[str] | None = None, *, form: Literal["wide", "long"] = "wide"

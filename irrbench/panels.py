@@ -114,9 +114,9 @@ def panel_curve(
         >>> masks = torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]])  # three raters, four pixels
         >>> panel_curve(VotePatterns.from_masks(masks, preds=masks[:, 1]), "iou")
         iou on the majority of k raters, means over images
-          k  images  floor  rater  model
-          1       1  0.500  0.500  0.722
-          2       1  0.500  0.500  0.722
+        k images floor rater model
+        1      1 0.500 0.500 0.722
+        2      1 0.500 0.500 0.722
 
     Source: Nili et al. 2014, doi 10.1371/journal.pcbi.1003553 (why the score on a few people's mean is a lower bound).
     """

@@ -21,7 +21,7 @@ from torch import Tensor
 from irrbench._counting import count_and_digest, count_codes
 from irrbench._counting.levels import count_levels
 from irrbench._counting.masks import advise_on_missing, advise_on_void, as_foreground, as_presence, blank_absent
-from irrbench._results import Result, image_rows
+from irrbench._results import Result, image_rows, images_text
 from irrbench.folds import Reading, cross_tables, make_table, pair_tables, pattern_bits, tied_share
 from irrbench.scores import CrossTable
 
@@ -63,7 +63,7 @@ class VotePatterns(Result):
     def heading(self) -> str:
         """How many images, raters and prediction levels."""
         levels = {1: "no prediction", 2: "a prediction"}.get(self.num_levels, f"{self.num_levels} prediction levels")
-        return f"VotePatterns of {len(self)} images by {self.num_raters} raters, with {levels}; pixels"
+        return f"VotePatterns of {images_text(len(self))} by {self.num_raters} raters, with {levels}; pixels"
 
     def to_frame(self, image_ids: Sequence[str] | None = None) -> pd.DataFrame:
         """One row an image: ``n_raters``, ``roi_pixels``, and how many pixels ``by_0``, ``by_1``, ... raters marked.

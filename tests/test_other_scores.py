@@ -112,7 +112,7 @@ def test_a_prediction_is_scored_at_every_cut_by_any_evidence(score, monkeypatch)
     levels = torch.randint(0, 5, roi.shape, generator=torch.Generator().manual_seed(0))
     present = torch.ones(masks.shape[:2], dtype=torch.bool)
     present[1, 0] = False
-    monkeypatch.setattr("irrbench.bounds._MOST_CELLS", 2**5)  # several parts
+    monkeypatch.setattr("irrbench.cuts._MOST_CELLS", 2**5)  # several parts
     found = cut_scores(masks, levels, score, num_levels=5, roi=roi, present=present)
     for cut in range(1, 5):
         metric = SegmentationBounds([score], from_logits=False)

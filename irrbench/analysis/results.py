@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from irrbench._results import Result
+from irrbench._results import Result, images_text
 from irrbench.analysis.candidates import Candidates, Resampling, make_candidates
 from irrbench.analysis.recipes import biases_frame, equivalents_frame, recipes_frame
 from irrbench.analysis.remarks import (
@@ -154,7 +154,7 @@ class Results(Result):
     @property
     def heading(self) -> str:
         """What was benchmarked on how many images."""
-        images = "" if self.n_images is None else f" on {self.n_images} images"
+        images = "" if self.n_images is None else f" on {images_text(self.n_images)}"
         return f"Benchmark {self.name}{images}".replace("  ", " ")
 
     def to_frame(self) -> pd.DataFrame:

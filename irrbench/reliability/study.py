@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from irrbench._results import Result
+from irrbench._results import Result, images_text
 from irrbench.agreement import prevalence
 from irrbench.config import StudyOptions
 from irrbench.data.dataset import check_spacings
@@ -117,7 +117,7 @@ class Study(Result):
     def heading(self) -> str:
         """How many images and raters."""
         left_out = f", {len(self.excluded)} left out" if len(self.excluded) else ""
-        return f"Study of {len(self.raters)} raters on {self.n_images} images{left_out}"
+        return f"Study of {len(self.raters)} raters on {images_text(self.n_images)}{left_out}"
 
     def to_frame(self) -> pd.DataFrame:
         """Each measure over images, as in ``measures.csv``; the other tables are in :attr:`tables`."""
