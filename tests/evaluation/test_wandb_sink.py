@@ -270,7 +270,7 @@ def test_wandb_itself_offline(tmp_path):
     assert rows[-1]["val/iou"] == pytest.approx(model)
     assert rows[-1]["loss"] == 1.0
     assert rows[-1]["val/per_image/nrows"] == 10
-    assert rows[-1]["val/pictures/captions"] == ["image 0"]
+    assert rows[-1]["val/pictures/captions"] == ["worst"]
     metrics = {x.metric.name: x.metric for x in records(path) if x.WhichOneof("record_type") == "metric"}
     assert metrics["val/iou"].step_metric == "epoch"
     assert metrics["val/iou_ceiling"].options.hidden
