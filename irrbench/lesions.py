@@ -114,7 +114,8 @@ def count_matches(reference: Lesions, candidate: Lesions, lesion_iou: float) -> 
     if max(np.bincount(ours, minlength=1).max(), np.bincount(theirs, minlength=1).max()) <= 1:  # nobody has a choice
         return len(ours)
     shape = len(reference.sizes), len(candidate.sizes)
-    graph = csr_array((np.ones(len(ours), bool), (ours, theirs)), shape=shape)
+    places = ours.astype(np.int32), theirs.astype(np.int32)  # the matching of older scipy takes no other
+    graph = csr_array((np.ones(len(ours), bool), places), shape=shape)
     return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
 
 

@@ -268,7 +268,7 @@ def test_sync_asks_before_it_sends(waiting, tmp_path, capsys, monkeypatch) -> No
 def test_sync_delivers_and_leaves_no_trace(waiting, tmp_path, capsys) -> None:
     client, experiment_id = open_store(uri := f"sqlite:///{tmp_path / 'mlflow.db'}", "e")
     run_id = client.create_run(experiment_id, tags={"irrbench.run_key": "k"}).info.run_id
-    (session,) = waiting.glob("*/")
+    (session,) = (path for path in waiting.iterdir() if path.is_dir())
     write_record(session / "00000003-finish-k.op", Request("finish", RunAddress(key="k", experiment="e")))
     write_record(session / "00000004-finish-k.op", Request("finish", RunAddress(key="k", experiment="e")))
     assert main(["sync", "--spool", str(waiting), "--yes"]) == 0
