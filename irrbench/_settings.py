@@ -314,13 +314,14 @@ def _expected(hint: Any) -> str:
 
     Example:
         >>> _expected(list[int]), _expected(float | Literal["auto"] | None)
-        ('a list in square brackets with entries that are each a whole number', 'a number, or auto, or null')
+        ('a list in square brackets ([1, 2]) with entries that are each a whole number', 'a number, or auto, or null')
     """
     inner = get_args(hint)
     if get_origin(hint) is Literal:
         return inner[0] if len(inner) == 1 else f"one of {', '.join(inner)}"
     if get_origin(hint) is list:
-        return f"a list in square brackets with entries that are each {_expected(inner[0])}"
+        example = {str: " ([a, b])", int: " ([1, 2])"}.get(inner[0], "")
+        return f"a list in square brackets{example} with entries that are each {_expected(inner[0])}"
     if get_origin(hint) is dict and inner[1] is not Any:
         return f"keys and values, each value {_expected(inner[1])}"
     if get_origin(hint) is dict or is_dataclass(hint):

@@ -1,4 +1,4 @@
-"""A script with the `lightning` package, tuples for batches and a loss of its own; two lines were added."""
+"""A script with the `lightning` package, tuples for batches and a loss of its own; two lines are irrbench's."""
 
 import lightning as L
 import torch

@@ -1,4 +1,4 @@
-"""A plain Lightning script with segmentation-models-pytorch; the two lines marked "irrbench" are all that was added."""
+"""A plain Lightning script with segmentation-models-pytorch; two lines are irrbench's, and the data give all masks."""
 
 import pytorch_lightning as pl
 import segmentation_models_pytorch as smp

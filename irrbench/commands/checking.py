@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from rich.text import Text
@@ -43,6 +43,7 @@ from irrbench.training.label_noise import Doses, find_doses
 from irrbench.training.memory import memory_estimate
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from irrbench.data import RaterData
@@ -57,6 +58,25 @@ This is no data folder yet. One looks like this (more formats: docs, "The folder
   manifest.csv            optional: image_id, split, group
 `irrbench convert --help` lists what makes one of downloads and of exports of annotation tools."""
 WIDTH = 12  # of the names in front of what was understood
+
+
+class Checked(NamedTuple):
+    """What a check has found.
+
+    Attributes:
+        of_data: problems of the data.
+        of_command: problems that the command alone has with them.
+        are_small: whether a study of raters keeps no image unless it keeps those with small marks.
+    """
+
+    of_data: int
+    of_command: int
+    are_small: bool
+
+    def next_line(self, command: str) -> str:
+        """A command that can be typed next, with what it needs for these data."""
+        more = " --exclude-below 0" if self.are_small and "irrbench reliability" in command else ""
+        return f"Next: {command}{more}"
 
 
 def check_config(config: DataConfig) -> None:
@@ -154,42 +174,42 @@ def check(config: DataConfig, *, console: Console | None = None, then: Sequence[
         0 where there is no problem, else 2.
     """
     console = console or SafeConsole()
-    if any(check_in_parts(config, console=console)):
+    found = check_in_parts(config, console=console)
+    if found.of_data or found.of_command:
         return SOME_PROBLEMS
     for command in then:
-        console.print(f"Next: {command}", soft_wrap=True)
+        console.print(found.next_line(command), soft_wrap=True)
     return NO_PROBLEMS
 
 
-def check_in_parts(config: DataConfig, *, console: Console | None = None) -> tuple[int, int]:
-    """As :func:`check`: how many problems the data have, and how many the command alone has with them."""
+def check_in_parts(config: DataConfig, *, console: Console | None = None) -> Checked:
+    """As :func:`check`, with what was found."""
     console = console or SafeConsole()
     problems: list[Problem | str] = []
     warnings: list[str] = []
     _try(partial(check_config, config), problems)
     before = len(problems)
     data = _try(partial(load_data, config), problems)
-    of_data = len(problems) - before
+    of_data, are_small = len(problems) - before, False
     if data is not None:
         marks = count_marks(data)
+        if config.data is None:
+            text = "the embedded masks of four radiologists; your own folder: irrbench check DIR"
+            console.print(f"{'data':<{WIDTH}}{text}", soft_wrap=True)
         for name, text in chain(overview(data, marks), _predictions(config, data, problems, warnings)):
             console.print(f"{name:<{WIDTH}}{text}", soft_wrap=True)
         results = [_try(refuse, problems) for refuse in refusals(config, data)]
-        for doses in (each for each in results if isinstance(each, Doses)):
-            warnings += doses.cautions
-            for line in doses.lines:
-                console.print(f"{'noise':<{WIDTH}}{line}", soft_wrap=True)
-        for settled, said, caution in (each for each in results if isinstance(each, tuple)):
-            warnings += filter(None, [caution])
-            for name, text in rules_of_scores(settled, data).items():
-                shown = said if said and name == "Tolerance" else text
-                console.print(f"{name.lower():<{WIDTH}}{shown.removeprefix('Tolerance ')}", soft_wrap=True)
+        for name, text in _settled(results, data, warnings):
+            console.print(f"{name:<{WIDTH}}{text}", soft_wrap=True)
         if isinstance(config, BenchmarkConfig) and not config.predictions and not problems:
             for line in memory_estimate(config, data).lines:
                 console.print(f"{'memory':<{WIDTH}}{line}", soft_wrap=True)
         warnings += _warnings(config, data, marks)
         if isinstance(config, ReliabilityConfig):
             warnings += _check_study(config.study, data, marks, problems)
+        are_small = (
+            _left_out(StudyOptions(), data, marks) == len(data) > _left_out(StudyOptions(exclude_below=0), data, marks)
+        )
     elif isinstance(config, BenchmarkConfig) and not config.predictions:
         _try(partial(check_grid, config), problems)
     lines = summarize_problems(problem for problem in problems if isinstance(problem, Problem))
@@ -201,7 +221,7 @@ def check_in_parts(config: DataConfig, *, console: Console | None = None) -> tup
     warn(warnings, console)
     found = count_problems(len(problems), len(lines)) if problems else "no problems found"
     console.print(f"{config.data or 'the embedded data'}: {found}", soft_wrap=True)
-    return of_data, len(problems) - of_data
+    return Checked(of_data, len(problems) - of_data, are_small)
 
 
 def _try(step: Callable[[], Result], problems: list[Problem | str]) -> Result | None:
@@ -226,13 +246,34 @@ def _predictions(
         found = _try(partial(load_one, folder, config, data, split=split), problems)
         if found is not None:
             warnings += model_cautions(name, found)
-            yield "predictions", f"{name}: {found.values or 'read'}, on {scored_on(split, found.data)}"
+            yield "predictions", f"{name}: {found.values or 'read'}, on {scored_on(split, found.data)}"  # noqa: PD011 (no frame)
+
+
+def _settled(results: Sequence[object], data: RaterData, warnings: list[str]) -> Iterator[tuple[str, str]]:
+    """What was found for these data: strengths of noise, spacing and tolerance of scores; with cautions."""
+    for doses in (each for each in results if isinstance(each, Doses)):
+        warnings += doses.cautions
+        yield from (("noise", line) for line in doses.lines)
+    for settled, said, caution in (each for each in results if isinstance(each, tuple)):
+        warnings += filter(None, [caution])
+        for name, text in rules_of_scores(settled, data).items():
+            shown = said if said and name == "Tolerance" else text
+            yield name.lower(), shown.removeprefix("Tolerance ")
+
+
+def _left_out(options: StudyOptions, data: RaterData, marks: Marks) -> int:
+    """How many images a study leaves out."""
+    return len(_excluded(options, data, marks))
+
+
+def _excluded(options: StudyOptions, data: RaterData, marks: Marks) -> pd.DataFrame:
+    present = torch.tensor([item.present for item in data.packed])
+    return exclude_by_shares(torch.from_numpy(marks.shares), present, data.image_ids, options)
 
 
 def _check_study(options: StudyOptions, data: RaterData, marks: Marks, problems: list[Problem | str]) -> Iterator[str]:
     """What is said of the images that a study leaves out; a problem is added where it leaves out all."""
-    present = torch.tensor([item.present for item in data.packed])
-    excluded = exclude_by_shares(torch.from_numpy(marks.shares), present, data.image_ids, options)
+    excluded = _excluded(options, data, marks)
     _try(partial(check_exclusions, excluded, data, options), problems)
     if 0 < len(excluded) < len(data):
         yield remark(excluded, len(data), options)

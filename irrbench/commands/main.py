@@ -209,6 +209,7 @@ def _convert(options: argparse.Namespace) -> int:
     from irrbench.commands.checking import check_in_parts  # noqa: PLC0415
     from irrbench.config import load_config  # noqa: PLC0415
     from irrbench.data.problems import summarize_problems  # noqa: PLC0415
+    from irrbench.tracking.store import program  # noqa: PLC0415
 
     name, own = options.format.replace("-", "_"), ("command", "typed", "flags", "format", "source")
     if options.format in PUBLIC_SETS:
@@ -235,10 +236,12 @@ def _convert(options: argparse.Namespace) -> int:
         _say(f"{done.missing} masks are missing, where a rater did not draw an image: read it with {' '.join(flags)}.")
     _say(shlex.join(["irrbench", "check", str(done.root), *flags]))
     _prepare()
-    of_data, of_command = check_in_parts(load_config(None, flags, changes={"data": str(done.root)}))
-    if of_command and not of_data:
+    found = check_in_parts(load_config(None, flags, changes={"data": str(done.root)}))
+    if found.of_command and not found.of_data:
         _say("A benchmark alone needs what is missing: the folder is whole, and irrbench reliability can study it.")
-    return SOME_LEFT_OUT if done.left_out or of_data else 0
+    for name in [] if found.of_data else ["reliability", *([] if found.of_command else ["benchmark"])]:
+        _say(found.next_line(f"{program()} {name} {shlex.join(['--data', str(done.root), *flags])}"))
+    return SOME_LEFT_OUT if done.left_out or found.of_data else 0
 
 
 def _sync(options: argparse.Namespace) -> int:

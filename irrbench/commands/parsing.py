@@ -10,12 +10,14 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import irrbench
 from irrbench.convert.public import PUBLIC_SETS, PublicSet, describe_sets
 
+FORMATS = ("labelbox", "coco", "label-studio", "cvat", "lidc", *PUBLIC_SETS)  # of `irrbench convert`
 # What is no key of a configuration.
 _OPTIONS = ("command", "typed", "flags", "config", "check", "print_config", "resume", "cells")
 
@@ -56,6 +58,7 @@ def parse(arguments: Sequence[str] | None, command: str | None = None) -> tuple[
         commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
         for name, about in COMMANDS.items():
             about.add(commands.add_parser(name, help=about.text, **_settings_of(about)))
+        _check_name(parser, sys.argv[1:] if arguments is None else arguments)
     else:
         parser = argparse.ArgumentParser(**_settings_of(COMMANDS[command]))
         COMMANDS[command].add(parser)
@@ -67,6 +70,17 @@ def parse(arguments: Sequence[str] | None, command: str | None = None) -> tuple[
 
         parser.error(f"unrecognized arguments: {' '.join(hide_in_command(flags))}")
     return options, flags
+
+
+def _check_name(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Refuse a misspelt command or format with the nearest one, where there is one near."""
+    known = {"command": list(COMMANDS), "format": list(FORMATS)}
+    named = zip(known.items(), arguments, strict=False)
+    for place, ((kind, names), given) in enumerate(named):
+        if given.startswith("-") or (place and arguments[0] != "convert"):
+            return
+        if given not in names and (near := get_close_matches(given, names, n=1)):
+            parser.error(f"unknown {kind} {given!r}. Did you mean {near[0]!r}?")
 
 
 def _flags_of(about: Command) -> list[str]:

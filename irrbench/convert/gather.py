@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,7 +139,7 @@ class Gathering:
         exports = {drawing.export: None for drawing in self._drawings}
         chosen = {"labels": sorted(self._wanted), "images_given": self._folder is not None}
         facts = {"format": self._tool, "source": len(exports) if anonymize else list(exports), **chosen}
-        options = {"overwrite": overwrite, "anonymize": anonymize, "progress": progress}
+        options: dict[str, Any] = {"overwrite": overwrite, "anonymize": anonymize, "progress": progress}
         return write_folder(self._sources(), Path(output), facts=facts, notes=self._all_notes(), **options)
 
     @property

@@ -121,6 +121,7 @@ def write_folder(
     anonymize: bool = False,
     progress: bool = True,
     notes: Iterable[str] = (),
+    remedy: str = "check the export",
 ) -> Converted:
     """Write a data folder.
 
@@ -132,6 +133,7 @@ def write_folder(
         anonymize: whether raters become r1, r2, ...
         progress: whether to show a bar where it takes over two seconds.
         notes: to pass on; read at the end.
+        remedy: where nothing could be converted.
 
     Raises:
         DataError: nothing could be converted, or the output folder is in use.
@@ -156,10 +158,8 @@ def write_folder(
         counts = [result for result in results if not isinstance(result, Problem)]
         written = [source for source, result in zip(sources, results, strict=True) if not isinstance(result, Problem)]
         if not written:
-            nothing = Problem(
-                "the source", "; ".join(["no labelled image", *notes]), "one at least", "check the export"
-            )
-            raise DataError(problems or [nothing])
+            found = "; ".join(["no labelled image", *notes])
+            raise DataError(problems or [Problem("the source", found, "one at least", remedy)])
         _write_manifest(root / "manifest.csv", [(ids[source.name], source) for source in written])
         about = {**facts, "images": len(written), "left_out": len(problems), "raters": known}
         (root / "conversion.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -157,7 +157,10 @@ def load_predictions(
         steps = Steps.of(found) if keep_probabilities else Steps(b"", 1)
         return _Packed(each[0] if len(each) == 1 else _pack(mask), is_marked, framed, steps, tuple(each))
 
-    results, reading = read_all(Path(root), data, wanted, pack, classes, progress=progress)
+    try:
+        results, reading = read_all(Path(root), data, wanted, pack, classes, progress=progress)
+    except DataError as error:
+        raise DataError(error.problems, f"the predictions in {root}") from error
     if keep_probabilities and not reading.has_probabilities:
         expected, remedy = (
             "probabilities, which brier and ece score",

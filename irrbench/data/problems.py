@@ -119,13 +119,13 @@ def _cut(text: str) -> str:
 class DataError(ValueError):
     """Unusable input data; ``problems`` holds every finding, the message one line for each kind of them."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__(self.problems)
+    def __init__(self, problems: Sequence[Problem], what: str = "the data") -> None:
+        self.problems, self.what = tuple(problems), what
+        super().__init__(self.problems, what)
 
     def __str__(self) -> str:
         lines = summarize_problems(self.problems)
-        shown = [f"the data cannot be used: {count_problems(len(self.problems), len(lines))}"]
+        shown = [f"{self.what} cannot be used: {count_problems(len(self.problems), len(lines))}"]
         shown += [f"  {line}" for line in lines[:SHOWN_PROBLEMS]]
         if len(lines) > SHOWN_PROBLEMS:
             shown.append(f"  and {len(lines) - SHOWN_PROBLEMS} more kinds (check_folder lists them all)")

@@ -272,7 +272,9 @@ class SegmentationBounds(PatternsMetric):
     def as_metric(self, key: str) -> BoundsValue:
         """A metric of its own for one number, where one is expected: ``self.log``, ``MetricTracker``.
 
-        In a ``MetricCollection`` those of one kind share their state.
+        It is a new metric, which has seen no image: give it batches of its own, or let a ``MetricCollection`` of a dict
+        do so, ``MetricCollection({key: bounds.as_metric(key) for key in keys})``; there those of one kind share their
+        state.
 
         Args:
             key: of what :meth:`compute` gives, of a score that was asked for.

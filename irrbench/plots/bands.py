@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,7 @@ _NOT_SCORES = (
 
 INVERTED = "naive rater as good or better"
 LANE = 0.17  # inches of height per model
+_WITH_LEGEND = 1.35  # as high as the rows alone
 _HEAD = 0.36  # inches above the band, for the numbers of floor and ceiling
 _NEAR = 0.09  # share of the axis; closer than this, the two numbers would touch
 DOT_SIZE = 6.5
@@ -212,10 +214,10 @@ def _draw_rows(
             style.legend_below(figure, handles, labels)
         else:
             panels, axes = [list(rows)], [ax]
-            ncols = style.legend_columns(labels, width=inches)
-            ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=ncols)
+            # Around given axes may be no room: below the rows, inside.
+            ax.legend(handles, labels, loc="lower center", ncols=2, fontsize="x-small")
         for axes_of_part, part in zip(axes, panels, strict=True):
-            _draw_panel(axes_of_part, part, looks)
+            _draw_panel(axes_of_part, part, looks, is_short=ax is not None)
         style.write_heading(axes[0], title=title, note=note)
     return axes[0]
 
@@ -239,7 +241,9 @@ def _depth(rows: Sequence[Row]) -> float:
     return sum(_HEAD + row.height for row in rows) + 0.08 if rows else 1.08
 
 
-def _draw_panel(ax: Axes, rows: Sequence[Row], looks: Mapping[str, style.ModelStyle]) -> None:
+def _draw_panel(
+    ax: Axes, rows: Sequence[Row], looks: Mapping[str, style.ModelStyle], *, is_short: bool = False
+) -> None:
     means = [mean for row in rows for mean in (*row.bounds.values(), *(value for value, *_ in row.models.values()))]
     ends = [end for row in rows for _, *interval in row.models.values() for end in interval]
     ax.set_xlim(*style.axis_limits([row.score for row in rows], means, ends))
@@ -251,8 +255,9 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], looks: Mapping[str, style.ModelSt
         write_numbers(ax, row, y=top - 0.05)
         for lane, (name, values) in enumerate(row.models.items(), start=1):
             style.draw_dot(ax, top + LANE * lane, *values, look=style.dot(*looks[name], size=DOT_SIZE))
-    ax.set_yticks(middles, [row.title or style.axis_label(row.score, separator="\n") for row in rows])
-    ax.set_ylim(_depth(rows), 0)
+    titles = [row.title or style.axis_label(row.score, separator="\n") for row in rows]
+    ax.set_yticks(middles, [re.sub(r"[ \n]\([^)]*\)", "", title) for title in titles] if is_short else titles)
+    ax.set_ylim(_depth(rows) * (_WITH_LEGEND if is_short else 1), 0)
     style.draw_grid(ax, "x")
 
 

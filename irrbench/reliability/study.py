@@ -297,13 +297,14 @@ def _listed(excluded: pd.DataFrame, images: int) -> str:
 
 
 def _remedy(excluded: pd.DataFrame, options: StudyOptions) -> str:
-    most = str(excluded["reason"].value_counts().index[0])
-    if "under" in most:
-        return (
-            f"The rule of {options.exclude_below:.0%} is made for lesions that are large in their region of interest. "
-            "Where lesions are small by nature, keep all images with --exclude-below 0, or give a region of interest "
-            "closer to the lesion (roi/<id>.png)"
-        )
-    if "over" in most:
-        return "Keep all images with --exclude-above 1, or give a wider region of interest"
-    return "Give the masks of more raters, or regions of interest that hold pixels"
+    """What to do about each reason, the most frequent one first."""
+    known = {
+        "marked under": f"The rule of {options.exclude_below:.0%} is made for lesions that are large in their region "
+        "of interest. Where lesions are small by nature, keep all images with --exclude-below 0, or give a region of "
+        "interest closer to the lesion (roi/<id>.png)",
+        "marked over": "Keep all images with --exclude-above 1, or give a wider region of interest",
+        TOO_FEW_RATERS: "Give the masks of a second rater, where one alone drew",
+        EMPTY_ROI: "Give regions of interest that hold pixels",
+    }
+    reasons = map(str, excluded["reason"].value_counts().index)
+    return ". ".join(next(remedy for part, remedy in known.items() if part in reason) for reason in reasons)

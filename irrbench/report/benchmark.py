@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from irrbench.analysis.results import Results
 
+OF_TRAINING = ("models", "labels", "losses", "noise", "seeds", "train", "executor", "workers", "address", "lidc")
 MOST_PAIRS = 15  # rows that are shown at once
 PACKAGES = (
     *("irrbench", "torch", "pytorch-lightning", "segmentation-models-pytorch", "torchmetrics", "mlflow"),
@@ -143,9 +144,14 @@ def benchmark_page(
             Section("agreement", "Score and agreement of the raters", figure=drawn.get("agreement")),
             images_section(results, galleries),
             Section("rules", "Rules used", pairs=list(results.rules.items())),
-            reproduction(results.command, results.config, PACKAGES, results.digests),
+            reproduction(results.command, _config_that_counts(results.config), PACKAGES, results.digests),
         ],
     )
+
+
+def _config_that_counts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without what trains models, where finished predictions were scored."""
+    return {key: value for key, value in config.items() if not (config.get("predictions") and key in OF_TRAINING)}
 
 
 # The first sentences.

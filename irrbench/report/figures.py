@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TEXTS = "benchmark.txt"
 MOST_MODELS = 5  # drawn in each subgroup; the table has all
 MOST_COLOURS = len(MODEL_COLOURS)  # models that are all coloured
+_FEWEST = 3  # models of which a map says more than a sentence
 MOST_NARROW = 16  # models whose pairs fit one column of a journal
 
 
@@ -79,7 +80,7 @@ def _draw_leaderboard(results: Results, look: Mapping[str, Any]) -> dict[str, Dr
 def _draw_pairs(results: Results) -> dict[str, Drawing]:
     """Which pairs of models differ by the main score; nothing where nothing was tested."""
     names, rows = results.rivals, results.of_scores(results.comparisons)
-    if rows.empty or results.has_few_groups:
+    if rows.empty or results.has_few_groups or len(names) < _FEWEST:
         return {}
     rows = rows[(rows["score"] == results.score) & rows["name"].isin(names) & rows["versus"].isin(names)]
     if not rows["p_holm"].notna().any():

@@ -111,7 +111,9 @@ def _margin(data: RaterData, place: int) -> int:
 def _draw(data: RaterData, place: int, predictions: Sequence[NDArray[np.bool_]], caption: str) -> Picture:
     masks, present, margin = data.masks(place), data.present(place), _margin(data, place)
     best = predictions[0]
-    pixels = image_panel(data.image(place), masks, best, present=present, roi=data.roi(place), margin=margin)
+    parts: dict[str, Any] = {"present": present, "roi": data.roi(place), "margin": margin}
+    # The file is seen alone.
+    pixels = image_panel(data.image(place), masks, best, title=data.image_ids[place], raters=data.raters, **parts)
     empty = empty_masks([int(mask.sum()) for mask in masks[present]], prediction=int(best.sum()))
     text = f"{caption} {empty[0].upper()}{empty[1:]}." if empty else caption
     return Picture(text, pixels, make_view(data, place, predictions, margin=margin))

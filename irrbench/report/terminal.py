@@ -181,11 +181,17 @@ def reliability_table(summary: pd.DataFrame, across: pd.DataFrame, *, note: str 
         table.add_column(title, justify="right", no_wrap=True)
     for row in summary.to_dict("records"):
         numbers = [number(to_float(row[key])) for key in ("mean", "se", "sd")]
-        shares = [f"{percent(to_float(row[key]), digits=1)} %" for key in ("under_half", "over_nine_tenths")]
+        shares = [_share(to_float(row[key])) for key in ("under_half", "over_nine_tenths")]
         cells = dict(zip(needed, (whole(row["n"]), *numbers, *shares), strict=True))
         table.add_row(*map(Text, [str(row["title"]), *(cells[title] for title in shown)]))
     for row in across.to_dict("records"):
         interval = span(to_float(row["low"]), to_float(row["high"]))
-        ends = interval if math.isfinite(to_float(row["low"])) else ""
-        table.add_row(Text(str(row["title"])), "", Text(number(to_float(row["value"]))), Text(ends))
+        ends = f" ({interval})" if math.isfinite(to_float(row["low"])) else ""
+        table.add_row(Text(f"{row['title']}{ends}"), "", Text(number(to_float(row["value"]))))
+    if left_out := [title for title in needed if title not in shown]:
+        table.caption = Text(f"Not shown, as the terminal is narrow: {', '.join(left_out)}.", justify="left")
     return table
+
+
+def _share(value: float) -> str:
+    return f"{percent(value, digits=1)} %" if math.isfinite(value) else ""

@@ -87,7 +87,9 @@ def convert_public(
     entries: list[Source | Problem] = [*listing.problems, *problems, *(_source(each, shapes) for each in kept)]
     facts = {"format": about.title, "set": name, "target": asked.target, "licence": about.licence}
     facts |= {"citation": about.citation, "doi": about.doi, "url": about.url}
-    done = write_folder(entries, Path(output), facts=facts, overwrite=overwrite, progress=progress, notes=notes)
+    remedy = f"give the folder above, which holds all files of the set: {about.layout}"
+    options = {"overwrite": overwrite, "progress": progress, "notes": notes, "remedy": remedy}
+    done = write_folder(entries, Path(output), facts=facts, **options)
     left_out = {problem.file for problem in done.left_out}
     costs = _costs([each for each in kept if each.case.name not in left_out], shapes)
     return replace(done, notes=(*done.notes, *costs, *about.cautions), terms=_terms(about))
