@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import irrbench
 from irrbench.commands.main import main, typed_command
+from irrbench.commands.parsing import FORMATS
 from irrbench.commands.syncing import _say_refused
 from irrbench.tracking import RunAddress, chart_link, open_store
 from irrbench.tracking.records import Request, write_record
@@ -505,6 +507,39 @@ def test_check_says_what_to_type_next(study, tmp_path, capsys) -> None:
         assert found == [command.format(study) for command in commands]
     assert main(["benchmark", "--data", str(study), "--check", "--seed", "3"]) == 0
     assert f"\nNext: irrbench benchmark --data {study} --seed 3\n" in capsys.readouterr().out
+
+
+def test_where_all_marks_are_small_the_next_command_keeps_them(tmp_path, monkeypatch, capsys) -> None:
+    for rater in ("anna", "ben"):
+        for i in range(3):
+            mask = np.zeros((40, 50), np.uint8)
+            mask[10 : 14 + i, 10:15] = 255
+            for path, pixels in ((f"images/{i}.png", mask // 2), (f"masks/{rater}/{i}.png", mask)):
+                (tmp_path / "small" / path).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(tmp_path / "small" / path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small" / "manifest.csv").write_text("image_id,split\n0,train\n1,val\n2,test\n")
+    assert main(["check", "small"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "irrbench reliability" in line)
+    assert line.endswith("irrbench reliability --data small --exclude-below 0")
+    assert main([*line.partition("irrbench ")[2].split(), "--tracking-uri", "none"]) == 0
+    assert main(["reliability", "--data", "small", "--tracking-uri", "none"]) == 2
+
+
+def test_misspelt_commands_and_formats_are_named_with_the_nearest(capsys) -> None:
+    cases = {
+        ("relability", "--data", "x"): "unknown command 'relability'. Did you mean 'reliability'?",
+        ("convert", "driv", "x"): "unknown format 'driv'. Did you mean 'drive'?",
+        ("zzz",): "invalid choice: 'zzz'",
+    }
+    for arguments, message in cases.items():
+        with pytest.raises(SystemExit) as error:
+            main(list(arguments))
+        assert error.value.code == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    assert sorted(re.findall(r"(?m)^    ([a-z0-9-]+)", capsys.readouterr().out)) == sorted(FORMATS)
 
 
 def test_check_says_the_tolerance_and_the_unit_of_scores_that_use_them(study, capsys) -> None:

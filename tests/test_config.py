@@ -116,7 +116,7 @@ def test_the_printed_configuration_is_the_same_configuration(tmp_path):
         ("train: {devices: 0}", "train.devices must be a whole number of 1 or more, or auto; found 0."),
         ("executor: slurm", "executor must be one of loky, dask, ray; found 'slurm'."),
         ("data: 7", "data must be text (in quotes if it looks like a number), or null; found 7."),
-        ("labels:", "labels must be a list in square brackets with entries that are each text"),
+        ("labels:", "labels must be a list in square brackets ([a, b]) with entries that are each text"),
         ("predictions: {a: 1}", "predictions must be keys and values, each value text"),
         ("finished: {threshold: 1}", "finished.threshold must be a number between 0 and 1, or auto, or null; found 1."),
         ("models: [null, 3]", "c.yaml: models[1]: expected keys and values, found 3."),

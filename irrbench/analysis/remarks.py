@@ -115,8 +115,8 @@ def notes_on_scores(table: pd.DataFrame, candidates: Candidates, no_shares: Mapp
     for score in (score for score in candidates.scores if score not in no_shares):
         if record(score).one_sided:
             is_mask = EVIDENCE[record(score).evidence].takes == "mask"
-            how = "marking more, or less, avoids" if is_mask else "the same guess for all pixels avoids"
-            error = f"it sees one kind of error, which {how}"
+            how = "marking more, or less," if is_mask else "the same guess for all pixels"
+            error = f"it sees one kind of error only, and {how} avoids that"
             yield f"The normalized {score} says little alone: {error}."
         elif normalize(candidates, score)[blank].value > _MUCH:
             reached = percent_of(normalize(candidates, score)[blank].value)

@@ -48,7 +48,7 @@ COLUMNS = {
     "difference": Column("difference", interval=("low", "high")),
     "normalized_difference": Column("in % of the band", "share"),
     "floor_difference": Column("minus naive rater", interval=("floor_difference_low", "floor_difference_high")),
-    "ceiling_standing": Column("beside it", "text"),
+    "ceiling_standing": Column("against it", "text"),
     "ceiling_difference": Column("minus average rater", interval=("ceiling_difference_low", "ceiling_difference_high")),
     "winning_rate": Column("raters it wins against", "share"),
     "average_advantage": Column("at least as good, on average", "share"),

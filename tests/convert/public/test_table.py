@@ -1,5 +1,6 @@
 """What is known of public sets, on the command line and in the documentation."""
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -59,7 +60,11 @@ def test_the_command_says_costs_licence_and_citation_and_checks_the_folder(tmp_p
     assert any(line.startswith("Cite: Staal et al. (2004)") for line in lines)
     place = lines.index("irrbench check data --folder.allow_missing true")
     assert lines[place - 2].startswith("Cite:")
-    assert lines[-1] == "data: no problems found"
+    assert lines[-3] == "data: no problems found"
+    for line, name in zip(lines[-2:], ("reliability", "benchmark"), strict=True):
+        assert re.fullmatch(
+            rf"Next: \S*irrbench {name} --data data --folder.allow_missing true( --exclude-below 0)?", line
+        )
 
 
 def test_a_wrong_folder_ends_with_code_2_and_says_what_is_expected(tmp_path, monkeypatch, capsys):
