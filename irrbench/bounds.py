@@ -28,6 +28,7 @@ from irrbench.geometry import LESION_IOU, TOLERANCE, check_share
 from irrbench.patterns import VotePatterns, require_tensors
 from irrbench.scores import (
     DEFAULT_SCORES,
+    SCORES,
     EmptyReference,
     Score,
     ScoreTable,
@@ -121,7 +122,8 @@ class Bounds(Result):
         shown = [c for c in ("floor", "ceiling", "majority", "upper", "model") if c in self._candidates()]
         rows = [{c: getattr(self, c)[score].nanmean().item() for c in shown} for score in self.floor]
         images = [self.floor[score].isfinite().sum().item() for score in self.floor]
-        return pd.DataFrame({"score": list(self.floor), "images": images}).join(pd.DataFrame(rows))
+        names = [f"{score}{'' if SCORES[score].higher_is_better else ' (lower is better)'}" for score in self.floor]
+        return pd.DataFrame({"score": names, "images": images}).join(pd.DataFrame(rows))
 
     def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """Draw the means over images of floor, ceiling and model, one row a score.

@@ -55,17 +55,20 @@ class StapleFit(ImagesResult):
     converged: Tensor
     reason: tuple[str, ...]
 
+    @property
+    def heading(self) -> str:
+        """How many images, and how many of them are left out of the means below."""
+        left_out = int((~self.converged).sum())
+        return super().heading + (f"; means without the {left_out} that did not converge" if left_out else "; means")
+
     def summary_frame(self) -> pd.DataFrame:
-        """Each rater's means over images."""
+        """Each rater's means over the images of which the estimate converged."""
         import pandas as pd  # noqa: PLC0415 (as dear as everything else in this package together)
 
-        rates = {"sensitivity": self.sensitivity, "specificity": self.specificity}
+        rates = {"sensitivity": self.sensitivity[self.converged], "specificity": self.specificity[self.converged]}
         means = {name: x.nanmean(0).numpy() for name, x in rates.items()}
-        return pd.DataFrame({"rater": range(self.sensitivity.shape[1]), "images": _defined(self.sensitivity), **means})
-
-
-def _defined(values: Tensor) -> Array:
-    return values.isfinite().sum(0).numpy()
+        images = rates["sensitivity"].isfinite().sum(0).numpy()
+        return pd.DataFrame({"rater": range(len(images)), "images": images, **means})
 
 
 def staple(

@@ -12,7 +12,7 @@ from irrbench.analysis.tables import normalize
 from irrbench.analysis.verdicts import share_by_image
 from irrbench.evidence import EVIDENCE
 from irrbench.folds import Ties
-from irrbench.plots.style import DISPLAY_NAMES, percent_of
+from irrbench.plots.style import DISPLAY_NAMES, percent_of, score_title
 from irrbench.scores import DETECTION_SCORES, EmptyReference, record
 from irrbench.stats import MIN_GROUPS_FOR_SKEWED_SCORES, smallest_p
 
@@ -110,19 +110,22 @@ def _numbers_of_raters(table: pd.DataFrame) -> list[int]:
 
 def notes_on_scores(table: pd.DataFrame, candidates: Candidates, no_shares: Mapping[str, str]) -> Iterator[str]:
     """Which scores are not normalized or not defined everywhere, and what the ceiling of two raters is."""
-    yield from (f"No normalized {score}: {reason}." for score, reason in no_shares.items())
+    by_reason: dict[str, list[str]] = {}
+    for score, reason in no_shares.items():
+        by_reason.setdefault(reason, []).append(score_title(score))
+    yield from (f"No normalized {in_words(titles)}: {reason}." for reason, titles in by_reason.items())
     blank = candidates.place("blank")
     for score in (score for score in candidates.scores if score not in no_shares):
         if record(score).one_sided:
             is_mask = EVIDENCE[record(score).evidence].takes == "mask"
             how = "marking more, or less," if is_mask else "the same guess for all pixels"
             error = f"it sees one kind of error only, and {how} avoids that"
-            yield f"The normalized {score} says little alone: {error}."
+            yield f"The normalized {score_title(score)} says little alone: {error}."
         elif normalize(candidates, score)[blank].value > _MUCH:
             reached = percent_of(normalize(candidates, score)[blank].value)
             why = ", as the background counts" * record(score).counts_background
-            yield f"The normalized {score} says little{why}: a blank mask is at {reached}."
-    voteless = [score for score in candidates.scores if record(score).evidence != "patterns"]
+            yield f"The normalized {score_title(score)} says little{why}: a blank mask is at {reached}."
+    voteless = [score_title(score) for score in candidates.scores if record(score).evidence != "patterns"]
     if voteless:
         yield f"No best possible mask for {', '.join(voteless)}: the search needs a score that is a function of votes."
     if set(_numbers_of_raters(table)) == {2}:

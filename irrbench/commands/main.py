@@ -95,7 +95,8 @@ def typed_command(arguments: Sequence[str] | None, command: str | None) -> str:
 def _run_configured(options: argparse.Namespace, flags: list[str]) -> int:
     """A command with a configuration: benchmark, reliability or check."""
     name: str = options.command
-    if name == "check" and flags and not flags[0].startswith("--"):
+    if name == "check" and flags and (flags[0] == "--" or not flags[0].startswith("--")):
+        flags = flags[1:] if flags[0] == "--" else flags  # behind it a folder may begin with a dash
         options.data = flags.pop(0)
     _prepare()
     from irrbench._progress import step  # noqa: PLC0415

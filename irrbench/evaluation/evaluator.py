@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from irrbench.agreement import gwet_ac1, percent_agreement
-from irrbench.evaluation.panels import Panels, rank_images
+from irrbench.evaluation.panels import Panels
 from irrbench.evaluation.sinks import Sink, tell
 from irrbench.evaluation.thresholds import Thresholds
 from irrbench.evidence import name_column
@@ -21,7 +21,7 @@ from irrbench.icc import pixel_icc
 from irrbench.metrics import SegmentationBounds
 from irrbench.metrics.base import NoImagesError
 from irrbench.metrics.inputs import no_volume
-from irrbench.metrics.state import ImageIds, Images, latest_votes
+from irrbench.metrics.state import ImageIds, Images
 from irrbench.plots.style import number
 from irrbench.scores import option_text, record
 from irrbench.summary import ScoreSummary, count_missing, summarize
@@ -98,7 +98,8 @@ class Evaluator:
         self.thresholds = Thresholds(self.metric, split) if choose_threshold else None
         binary = self.metric.num_classes is None
         rule: dict[str, Any] = {"from_logits": self.metric.from_logits, "threshold": self.metric.threshold}
-        rule["name_of"] = self.metric.aggregate if callable(self.metric.aggregate) else str
+        # A patch does not tell what its image is worth.
+        rule["rank"] = self.metric.rank if self.metric.aggregate is None else None
         self.panels = Panels(num_panels if binary else 0, **rule, raters=raters)
         self.table: pd.DataFrame | None = None
         self.summary: dict[str, ScoreSummary] = {}
@@ -186,10 +187,8 @@ class Evaluator:
             if self.thresholds is not None:
                 self.thresholds.metric.update(preds, masks, roi, image_id, present)
         if image is not None and self.panels.num_panels:
-            votes = latest_votes(self.metric.latest_rows(), *masks.shape[:2])
-            ranks = None if votes is None else rank_images(*votes)
-            known: dict[str, Any] = {"image_id": image_id, "present": present}
-            self.panels.add(preds, masks, image, roi=roi, ranks=ranks, **known)
+            known: dict[str, Any] = {"image_id": image_id, "present": present, "rows": self.metric.latest}
+            self.panels.add(preds, masks, image, roi=roi, **known)
 
     def finish(self, epoch: int = 0) -> dict[str, float]:
         """End an epoch and tell the sinks; every process must come here.

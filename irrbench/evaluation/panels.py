@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,9 +15,8 @@ from torch import Tensor
 
 from irrbench.cases import Case, choose_cases
 from irrbench.evidence import name_column
-from irrbench.folds import pattern_bits
 from irrbench.metrics.inputs import drop_channel, to_mask
-from irrbench.metrics.state import ImageIds
+from irrbench.metrics.state import ImageIds, Rows
 from irrbench.plots.style import number, score_title
 from irrbench.scores import record
 
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
     from irrbench.plots.panels import ShownPart
 
-_MOST_WAITING = 8  # batches of an accelerator whose ranks are on the way; the ninth is waited for
-_NUM_RANKS = 4
+_MOST_WAITING = 8  # batches of an accelerator whose rows are on the way; the ninth is waited for
+_NUM_RANKS, _FAILED, _MORE = 4, 3, 4
 
 Layers = tuple[Tensor | None, ...]  # image, masks, prediction, region of interest, presence
 
@@ -36,17 +35,19 @@ Layers = tuple[Tensor | None, ...]  # image, masks, prediction, region of intere
 class Panels:
     """Keeps the images of a stage that :func:`irrbench.cases.choose_cases` may choose at its end: few, at any time.
 
-    While batches pass, images are ranked by the mean IoU of the model and the raters' own masks, by Krippendorff's
-    alpha, and by how far the model is behind the raters among each other; for each rank so many images stay as there
-    are pictures, and the first ones. At the end the scores themselves choose among these. Ranks of an accelerator are
-    read when they have come, so that a batch costs no wait.
+    While batches pass, images are ranked as the table will rank them: by the model's main score, by Krippendorff's
+    alpha, and by how far the model is behind the average rater. For each rank as many images stay as there are
+    pictures, of the last four times as many (half of the images may turn out to be no clear ones), and the first
+    images. So the worst, the best and the most disputed image are those of the stage. Rows of an accelerator are read
+    when they have come, so that a batch costs no wait.
 
     Args:
         num_panels: how many pictures.
         from_logits: whether floating-point predictions are logits.
         threshold: cut on the probability.
         raters: names for the legends; numbers if not given.
-        name_of: the image's id of a patch's; of patches of one image the first is shown.
+        rank: gives of rows of the metric what is ranked, by image id, see
+            :meth:`irrbench.metrics.SegmentationBounds.rank`; None for patches of images: the first ones are shown.
     """
 
     def __init__(
@@ -56,10 +57,10 @@ class Panels:
         from_logits: bool,
         threshold: float,
         raters: Sequence[str] = (),
-        name_of: Callable[[str], str] = str,
+        rank: Callable[[Rows], Mapping[str, Sequence[float]]] | None = None,
     ) -> None:
         self.num_panels, self.from_logits, self.threshold = num_panels, from_logits, threshold
-        self.raters, self.name_of = tuple(raters), name_of
+        self.raters, self.rank = tuple(raters), rank
         self.reset()
 
     def __len__(self) -> int:
@@ -86,7 +87,7 @@ class Panels:
         roi: Tensor | None,
         image_id: ImageIds | None,
         present: Tensor | None = None,
-        ranks: Tensor | None = None,
+        rows: Rows | None = None,
     ) -> None:
         """Keep what may be shown of a batch; arguments as of :meth:`irrbench.evaluation.Evaluator.update`.
 
@@ -97,7 +98,7 @@ class Panels:
             roi: pixels that count.
             image_id: of the images.
             present: which raters rated which image.
-            ranks: of the batch, see :func:`rank_images`; without them only the first images are kept.
+            rows: of the batch in the metric, which ranks them; without them only the first images are kept.
         """
         if not self.num_panels:
             return
@@ -106,11 +107,11 @@ class Panels:
         self._seen += len(masks)
         batch = _Batch(image, (masks, mask, roi, present))
         if masks.device.type == "cpu":
-            values = [()] * len(masks) if ranks is None else ranks.tolist()
-            self._take(_names(ids), values, batch.shown)
+            names = _names(ids)
+            self._take(names, self._rank(names, rows), batch.shown)
             return
         kept = [batch.flat(i) for i in range(len(masks))]
-        self._waiting.append(_Waiting.of(masks.device, ids, ranks, kept))
+        self._waiting.append(_Waiting.of(masks.device, ids, None if self.rank is None else rows, kept))
         self._read(_MOST_WAITING)
 
     def draw(
@@ -125,7 +126,7 @@ class Panels:
         """
         self._read(0)
         cases: list[Case] = []
-        if table is not None and {score, "alpha"} <= set(table):
+        if table is not None and self.rank is not None and {score, "alpha"} <= set(table):
             cases = choose_cases(table, score=score, count=self.num_panels, among=self._held)
         names = {f"{case.reason} {case.place}".removesuffix(" 1"): case.image_id for case in cases}
         titles = {name: f"{case.words}: " for name, case in zip(names, cases, strict=True)}
@@ -154,13 +155,22 @@ class Panels:
             waiting = self._waiting.popleft()
             if waiting.event is not None:
                 waiting.event.synchronize()
-            values = [()] * len(waiting.kept) if waiting.ranks is None else waiting.ranks.tolist()
-            self._take(_names(waiting.ids), values, waiting.kept.__getitem__)
+            names = _names(waiting.ids)
+            self._take(names, self._rank(names, waiting.rows), waiting.kept.__getitem__)
+
+    def _rank(self, names: Sequence[str], rows: Rows | None) -> list[tuple[float, ...]]:
+        """What images are ranked by, the least first: worst, best, disputed, failed."""
+        if self.rank is None or rows is None:
+            return [()] * len(names)
+        found = self.rank(rows)
+        # Images without ids have other names in the rows of one batch.
+        each = found.values() if len(found) == len(names) else [found[name] for name in names]
+        return [(gained, -gained, alpha, lead) for gained, alpha, lead in each]
 
     def _take(
         self, names: Sequence[str], ranks: Sequence[Sequence[float]], keep: Callable[[int], Layers | _Kept]
     ) -> None:
-        for i, (name, values) in enumerate(zip(map(self.name_of, names), ranks, strict=True)):
+        for i, (name, values) in enumerate(zip(names, ranks, strict=True)):
             if name in self._held:  # samplers repeat images
                 continue
             wanted = [place for place, x in enumerate(values) if not math.isnan(x) and self._is_wanted(place, x)]
@@ -171,72 +181,32 @@ class Panels:
             self._first += [name] if is_first else []
             for place in wanted:
                 insort(self._ranks[place], (values[place], name), key=itemgetter(0))
-                del self._ranks[place][self.num_panels :]
+                del self._ranks[place][self._most(place) :]
             stay = {*self._first, *(name for rank in self._ranks for _, name in rank)}
             self._held = {name: kept for name, kept in self._held.items() if name in stay}
 
     def _is_wanted(self, place: int, value: float) -> bool:
         rank = self._ranks[place]
-        return len(rank) < self.num_panels or value < rank[-1][0]
+        return len(rank) < self._most(place) or value < rank[-1][0]
 
-
-def rank_images(counts: Tensor, present: Tensor) -> Tensor:
-    """Where images stand in four rankings, less is shown sooner; computed where the counts are, without a wait.
-
-    Args:
-        counts: ``(B, 2, K)`` vote patterns by prediction.
-        present: ``(B, R)`` bool.
-
-    Returns:
-        ``(B, 4)`` float64: mean IoU of model and raters, its opposite, Krippendorff's alpha of the raters, and the
-        model's mean IoU less that of pairs of raters. NaN where there is nothing to compare.
-
-    Example:
-        >>> masks = torch.tensor([[[1, 1, 1, 0], [1, 0, 0, 0]]])
-        >>> from irrbench import VotePatterns
-        >>> patterns = VotePatterns.from_masks(masks, preds=masks[:, 0])
-        >>> rank_images(patterns.counts, patterns.present).round(decimals=2)
-        tensor([[ 0.6700, -0.6700,  0.1200,  0.3300]], dtype=torch.float64)
-    """
-    bits = pattern_bits(present.shape[1]).to(counts.device, torch.float64, non_blocking=True)
-    there = present.double()
-    own, totals = counts[:, 1].double(), counts.double().sum(1)
-    sizes, marks = totals @ bits, own.sum(1, keepdim=True)
-    both = own @ bits
-    model = _mean_share(both, marks + sizes - both, there)
-    pairs = torch.einsum("bk,kr,ks->brs", totals, bits, bits)
-    union = sizes[:, :, None] + sizes[:, None] - pairs
-    others = there[:, :, None] * there[:, None] * (1 - torch.eye(present.shape[1], device=counts.device))
-    raters = _mean_share(pairs.flatten(1), union.flatten(1), others.flatten(1))
-    # Krippendorff 2011: disagreeing pairs within pixels over those among all ratings.
-    n, votes = there.sum(1), bits.sum(1)
-    size, positive = n * totals.sum(1), sizes.sum(1)
-    unlike = (totals * votes * (n[:, None] - votes)).sum(1) / (n - 1)
-    alpha = 1 - unlike * (size - 1) / (positive * (size - positive))
-    alpha = alpha.where((n > 1) & (positive > 0) & (positive < size), torch.nan)
-    return torch.stack([model, -model, alpha, model - raters], 1)
-
-
-def _mean_share(part: Tensor, whole: Tensor, counted: Tensor) -> Tensor:
-    """Mean of ``part / whole`` where it is counted and defined; NaN without any."""
-    counted = counted * (whole > 0)
-    return (part / whole.clamp(min=1) * counted).sum(1) / counted.sum(1)
+    def _most(self, place: int) -> int:
+        return self.num_panels * (_MORE if place == _FAILED else 1)
 
 
 class _Waiting(NamedTuple):
-    """A batch whose ranks are on their way from the device."""
+    """A batch whose rows are on their way from the device."""
 
     event: torch.cuda.Event | None  # None of other accelerators: read when they must be
     ids: Any
-    ranks: Tensor | None
+    rows: Rows | None
     kept: list[Layers]
 
     @classmethod
-    def of(cls, device: torch.device, ids: Any, ranks: Tensor | None, kept: list[Layers]) -> _Waiting:
+    def of(cls, device: torch.device, ids: Any, rows: Rows | None, kept: list[Layers]) -> _Waiting:
         """Start the copies."""
         if device.type != "cuda":
-            return cls(None, ids, ranks, kept)
-        sent = None if ranks is None else _sent(ranks)
+            return cls(None, ids, rows, kept)
+        sent = None if rows is None else Rows(*map(_sent, rows))
         names = _sent(ids) if isinstance(ids, Tensor) else ids
         event = torch.cuda.Event()
         event.record()

@@ -84,7 +84,8 @@ class ImagesMetric(Metric):
         """The options that are not the defaults, for ``repr``."""
         parameters = inspect.signature(self._described()).parameters.values()
         given = {p.name: (self._option(p.name), p.default) for p in parameters if p.kind is not p.VAR_KEYWORD}
-        return ", ".join(f"{name}={value!r}" for name, (value, default) in given.items() if value != default)
+        shown = {name: value for name, (value, default) in given.items() if value != default}
+        return ", ".join(f"{name}={getattr(value, '__qualname__', repr(value))}" for name, value in shown.items())
 
     def _described(self) -> type[ImagesMetric]:
         """The class whose options are shown."""
@@ -179,6 +180,7 @@ class ImagesMetric(Metric):
         # A process that never sees a batch must bring something of the right width and type to the gathering.
         for name, value in Rows.empty(self.device)._asdict().items():
             setattr(self, name, [value])
+        self.latest: Rows | None = None  # of the latest batch
         if not self._is_forward:
             self._shapes: dict[str, tuple[int, ...]] = {}  # of the first masks, and the first samples
             self._digests: dict[str, int] = {}  # of the masks, by image; only grows
@@ -186,6 +188,7 @@ class ImagesMetric(Metric):
     def _keep(self, rows: Rows, masks: Tensor, image_id: ImageIds | None) -> None:
         self._check_number("masks", tuple(masks.shape))
         self._check_ids(image_id, rows.digests)
+        self.latest = rows
         for name, value in rows._asdict().items():
             pieces = getattr(self, name)
             pieces.append(value)
@@ -199,10 +202,6 @@ class ImagesMetric(Metric):
                 start -= 1
                 size += pieces[start].numel()
             pieces[start:] = [torch.cat(pieces[start:])]
-
-    def latest_rows(self) -> Rows:
-        """Rows that end with those of the latest batch, on their device."""
-        return Rows(*(getattr(self, name)[-1] for name in Rows._fields))
 
     def _rows(self) -> Rows:
         return Rows(*(dim_zero_cat(getattr(self, name)) for name in Rows._fields))
@@ -420,7 +419,7 @@ def _by_name(batch: Sequence[Any], **named: Any) -> dict[str, Any]:
     """The arguments of :meth:`RatersMetric.update` by name, wherever they were given."""
     places = ["masks", "roi", "image_id", "present"]
     first, second = (*batch[:2], None, None)[:2]
-    if isinstance(first, Tensor) and isinstance(second, Tensor) and second.ndim >= first.ndim and second.shape[1] > 1:
+    if isinstance(first, Tensor) and isinstance(second, Tensor) and second.ndim >= first.ndim:
         places.insert(0, "preds")
     if len(batch) > len(places):
         raise TypeError(f"`update` takes {', '.join(places)}; found {len(batch)} arguments.")

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from irrbench._counting.digest import mixed
-from irrbench.bounds import check_rules, option_rules, segmentation_bounds
+from irrbench.agreement import krippendorff_alpha
+from irrbench.bounds import check_rules, fold_scores, option_rules, segmentation_bounds
 from irrbench.evidence import REFERENCES, name_column
-from irrbench.folds import Ties
+from irrbench.folds import Ties, readings
 from irrbench.geometry import LESION_IOU, TOLERANCE, check_share, check_spacing, check_tolerance
 from irrbench.metrics.base import PatternsMetric, no_values
 from irrbench.metrics.inputs import (
@@ -29,7 +30,7 @@ from irrbench.metrics.inputs import (
     to_mask,
 )
 from irrbench.metrics.recorded import Recorder
-from irrbench.metrics.state import Aggregate, ImageIds, encode
+from irrbench.metrics.state import Aggregate, ImageIds, Rows, decode, encode
 from irrbench.patterns import VotePatterns, check_labels, check_shapes, probability_tolerance, require_tensors
 from irrbench.scores import DEFAULT_SCORES, DETECTION_SCORES, EmptyReference, select_scores
 from irrbench.summary import (
@@ -468,6 +469,32 @@ class SegmentationBounds(PatternsMetric):
                 self.unusable += table["image_id"][images.unusable.numpy()].tolist()
             yield table
         self._warn_of_probabilities()
+
+    def rank(self, rows: Rows) -> dict[str, tuple[float, float, float]]:
+        """What tells whether images of binary masks are worth a look, by the main score alone: a few calls a batch.
+
+        Args:
+            rows: of a batch, as in :attr:`latest`.
+
+        Returns:
+            By image id the model's score, turned so that more is better (minus infinity where the prediction is
+            unusable), Krippendorff's alpha of the raters, and by how much the model is better than the average rater.
+            NaN where undefined.
+        """
+        score = select_scores(self.scores)[0]
+        found: dict[str, tuple[float, float, float]] = {}
+        for images in decode(rows):
+            evidence = next(iter(self._recorder.evidence(images)))[score.evidence]
+            tables = [evidence.tables(reading) for reading in readings(self.ties)]
+            model, ceiling = (
+                score.gain(fold_scores(tables, who, score, self.empty_reference).nanmean(1))
+                for who in ("model", "ceiling")
+            )
+            lead = (model - ceiling).tolist()
+            model = model.masked_fill(images.unusable & ~model.isnan(), -torch.inf)
+            values = zip(model.tolist(), krippendorff_alpha(images.classes[0]).tolist(), lead, strict=True)
+            found |= zip(images.image_ids, values, strict=True)
+        return found
 
     def _warn_of_probabilities(self) -> None:
         """Say once that what is taken for logits is never negative and never above 1, and no mask of 0 and 1 either."""

@@ -93,25 +93,6 @@ def encode(
     return Rows(info, counts[image, code], code, names, other)
 
 
-def latest_votes(rows: Rows, size: int, num_raters: int) -> tuple[Tensor, Tensor] | None:
-    """Vote patterns of the last images, binary masks, on their device; None where too many raters leave them sparse.
-
-    Args:
-        rows: that end with the images.
-        size: how many, ``B``.
-        num_raters: ``R``.
-
-    Returns:
-        ``(B, 2, K)`` counts by prediction, and ``(B, R)`` bool, who rated.
-    """
-    if num_raters > DENSE_RATERS:
-        return None
-    cells = 2 << num_raters
-    code = rows.info[-size:, _PRESENT, None]
-    there = code.bitwise_and(_bits(num_raters, code.device)) != 0
-    return rows.counts[-size * cells :].view(size, 2, -1), there
-
-
 def encode_blocks(blocks: BlockCounts, present: Tensor, *, image_id: ImageIds | None, digest: Tensor) -> Rows:
     """Rows of a batch cut into blocks.
 

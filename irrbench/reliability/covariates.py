@@ -191,6 +191,8 @@ def _code(column: pd.Series) -> dict[str, pd.Series]:
 def independent_columns(table: pd.DataFrame) -> list[str]:
     """Columns that are linearly independent of the intercept and of those before them."""
     kept: list[str] = []
+    if table.empty:
+        return kept
     whole = np.ones((len(table), 1))
     for name in table.columns:
         wider = np.column_stack([whole, table[[name]].to_numpy(float)])

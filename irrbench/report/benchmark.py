@@ -49,7 +49,9 @@ COLUMNS = {
     "normalized_difference": Column("in % of the band", "share"),
     "floor_difference": Column("minus naive rater", interval=("floor_difference_low", "floor_difference_high")),
     "ceiling_standing": Column("against it", "text"),
-    "ceiling_difference": Column("minus average rater", interval=("ceiling_difference_low", "ceiling_difference_high")),
+    "ceiling_difference": Column(
+        "minus average rater", interval=("ceiling_difference_low_simultaneous", "ceiling_difference_high_simultaneous")
+    ),
     "winning_rate": Column("raters it wins against", "share"),
     "average_advantage": Column("at least as good, on average", "share"),
     "advantage": Column("model at least as good", "share"),
@@ -318,7 +320,7 @@ def _failures(results: Results) -> Section:
 
 
 def _comparisons(results: Results, drawing: Drawing | None) -> Section:
-    """Pairs of models by the main score; folded, those with the bounds and those by other scores."""
+    """Pairs of models by the main score; folded, those by other scores."""
     frame = results.of_scores(results.comparisons)
     if frame.empty:
         return Section()
@@ -326,9 +328,9 @@ def _comparisons(results: Results, drawing: Drawing | None) -> Section:
     main, others = frame[is_main], frame[~is_main]
     clean = results.without_noise(main)
     is_pair = clean["versus"].isin(results.models)
-    pairs, bounds, noisy = clean[is_pair], clean[~is_pair], main.drop(clean.index)
+    # How models stand beside the bounds is said once, by the verdicts, whose intervals hold for all models at once.
+    pairs, noisy, others = clean[is_pair], main.drop(clean.index), others[others["versus"].isin(results.models)]
     long = _title_if_long(pairs, "pairs of models")
-    versus = "Each model against the average and the naive rater"
     return Section(
         "comparisons",
         "Which differences are more than chance",
@@ -336,7 +338,6 @@ def _comparisons(results: Results, drawing: Drawing | None) -> Section:
         figure=drawing,
         parts=[
             _table(results, pairs, names, label="Pairs of models", folded=long, has_score=False),
-            _table(results, bounds, names, label="Models and bounds", folded=versus, has_score=False),
             _table(results, noisy, names, label="Models with label noise", folded="Models with label noise"),
             _table(results, others, names, label="Comparisons by other scores", folded="Other scores"),
         ],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import pandas as pd
 
 from irrbench.plots.style import known_score, score_title
 from irrbench.report.page import versions
+from irrbench.report.text import report_moment
 
 if TYPE_CHECKING:
     from irrbench.analysis.results import Results
@@ -101,8 +101,8 @@ def study_record(study: Study, packages: Sequence[str], *, command: str = "") ->
 
 
 def _head(kind: str, command: str, packages: Sequence[str]) -> dict[str, Any]:
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"format": FORMAT, "kind": kind, "created": now, "command": command, "versions": versions(packages)}
+    made = report_moment().isoformat(timespec="seconds")
+    return {"format": FORMAT, "kind": kind, "created": made, "command": command, "versions": versions(packages)}
 
 
 def _score(results: Results, name: str) -> dict[str, Any]:

@@ -67,14 +67,18 @@ def span(low: float, high: float) -> str:
     return f"{number(low)} to {number(high)}"
 
 
-def report_date() -> str:
-    """Return the day on which a report is made (UTC), or that of the variable ``SOURCE_DATE_EPOCH``, in seconds.
+def report_moment() -> datetime:
+    """Return when a report is made (UTC): now, or at the time in the variable ``SOURCE_DATE_EPOCH``, in seconds.
 
     That variable is the convention of reproducible builds: with it the same results have the same bytes on any day.
     """
     seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
-    moment = datetime.fromtimestamp(int(seconds), timezone.utc) if seconds.isdecimal() else datetime.now(timezone.utc)
-    return moment.date().isoformat()
+    return datetime.fromtimestamp(int(seconds), timezone.utc) if seconds.isdecimal() else datetime.now(timezone.utc)
+
+
+def report_date() -> str:
+    """Return the day of :func:`report_moment`."""
+    return report_moment().date().isoformat()
 
 
 def made_by(made: str) -> list[str]:

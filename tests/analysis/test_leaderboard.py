@@ -190,7 +190,9 @@ def test_identical_models_are_not_distinguishable_and_share_a_rank():
 def test_no_normalized_score_where_the_naive_rater_is_as_good():
     results = build_results({"m": table([0.8, 0.9], ceiling=[0.9, 0.8], floor=[1.0, 1.0], score="tpr")})
     assert results.leaderboard["tpr_normalized"].isna().all()
-    assert remarks(results) == ["No normalized tpr: the naive rater scores at least as well as the average rater."]
+    assert remarks(results) == [
+        "No normalized TPR (sensitivity): the naive rater scores at least as well as the average rater."
+    ]
 
 
 def test_an_interval_of_a_mean_ends_where_the_score_does():
@@ -205,7 +207,7 @@ def test_an_interval_of_a_mean_ends_where_the_score_does():
 def test_no_normalized_score_where_the_interval_of_the_gap_holds_0():
     results = build_results({"m": table([0.5] * 4, ceiling=[0.9, 0.1, 0.9, 0.2], floor=[0.1, 0.9, 0.2, 0.8])})
     assert results.leaderboard["iou_normalized"].isna().all()
-    assert remarks(results) == ["No normalized iou: the interval of ceiling - floor holds 0."]
+    assert remarks(results) == ["No normalized IoU: the interval of ceiling - floor holds 0."]
 
 
 def test_images_without_a_defined_score_are_counted_out():
@@ -221,7 +223,7 @@ def test_a_score_that_no_image_defines_is_nan_and_says_so():
     results = build_results({"m": table(nothing, ceiling=nothing, floor=nothing)})
     assert results.leaderboard["iou"].isna().all()
     assert results.comparisons["verdict"].unique().tolist() == ["undefined"]
-    assert "No normalized iou: no image defines both bounds." in results.notes
+    assert "No normalized IoU: no image defines both bounds." in results.notes
 
 
 def test_order_of_images_does_not_matter():

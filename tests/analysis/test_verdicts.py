@@ -14,6 +14,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from irrbench.analysis.candidates import make_candidates
 from irrbench.analysis.results import Questions, Resampling, Results, build_results, resampling_in_words
+from irrbench.plots.style import score_title
 from irrbench.scores import SCORES, Score
 from irrbench.stats import alternative_annotator_test
 from tests.analysis.test_leaderboard import CEILING, FLOOR, random_tables, row, table
@@ -196,7 +197,7 @@ def test_a_blank_mask_near_the_average_rater_is_noted_with_its_cause(score, why)
     made = table([0.95, 0.97] * 10, ceiling=[0.97, 0.98] * 10, floor=[0.1, 0.11] * 10, score=score)
     made[f"{score}_blank"] = 0.9
     notes = " ".join(build_results({"m": made}).notes)
-    assert f"The normalized {score} says little{why}: a blank mask is at 9" in notes
+    assert f"The normalized {score_title(score)} says little{why}: a blank mask is at 9" in notes
 
 
 @pytest.mark.parametrize("score", ["ged", "energy_score", "brier"])

@@ -119,7 +119,7 @@ def test_everything_is_written_and_single_images_are_not_for_mlflow(written):
     output, _, _, files = written
     tables = ("leaderboard", "per_image", "comparisons", "verdicts", "failures", "alternative", "separation", "seeds")
     tables = (*tables, "subgroups")
-    names = ("band", "scores", "significance", "curves", "agreement", "subgroups")
+    names = ("band", "scores", "curves", "agreement", "subgroups")
     figures = [f"figures/{name}.{kind}" for name in names for kind in ("png", "svg", "pdf")]
     expected = {*(f"{name}.csv" for name in tables), *figures, "config.yaml", "report.html", "results.json"}
     assert {path.relative_to(output).as_posix() for path in files} == expected

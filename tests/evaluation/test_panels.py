@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import pickle
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from irrbench import VotePatterns, krippendorff_alpha
+from irrbench import SegmentationBounds
 from irrbench.cases import choose_cases
 from irrbench.evaluation import Evaluator
-from irrbench.evaluation.panels import Panels, _Batch, _of_device, _shown, _Waiting, rank_images
+from irrbench.evaluation.panels import Panels, _Batch, _of_device, _shown, _Waiting
+from irrbench.metrics.state import Rows
 from irrbench.plots import agreement_panel, contour_panel
 
 SIDE = 24
@@ -48,49 +47,54 @@ def run(evaluator, image, masks, preds, *, size=4, names=None, **known):
 
 
 @pytest.mark.parametrize("num_panels", [1, 4, 6])
-@pytest.mark.parametrize("score", ["iou", "f1", "hd95"])
+@pytest.mark.parametrize("score", ["iou", "f1", "ppv", "hd95", "nsd"])
 def test_the_images_that_are_shown_are_those_of_the_whole_table(num_panels, score):
     evaluator = Evaluator("val", scores=[score], num_panels=num_panels)
     run(evaluator, *draw(40, seed=num_panels))
     chosen = choose_cases(evaluator.table, score=score, count=num_panels)
     kept = evaluator.panels._held
-    assert len(kept) <= 5 * num_panels
-    if score == "hd95":  # ranked by overlap meanwhile: what raters dispute is exact
-        chosen = [case for case in chosen if case.reason == "disputed"]
+    assert len(kept) <= 8 * num_panels
     assert {case.image_id for case in chosen} <= set(kept)
     shown = evaluator.panels.draw(evaluator.table, score)
     assert len(shown) == num_panels
     assert next(iter(shown)) == "worst"
 
 
-def test_ranks_are_means_over_raters_and_alpha():
-    _, masks, preds = draw(6, raters=4)
+@pytest.mark.parametrize("raters", [2, 4, 12])
+@pytest.mark.parametrize("score", ["iou", "hd95"])
+def test_a_batch_is_ranked_as_the_table_ranks_its_images(score, raters):
+    _, masks, preds = draw(6, raters=raters)
     masks[1] = False  # nobody marks anything
-    present = torch.ones(6, 4, dtype=torch.bool)
-    present[2, 1] = present[3, :3] = False
-    patterns = VotePatterns.from_masks(masks, preds=preds, present=present)
-    model, opposite, alpha, gap = rank_images(patterns.counts, patterns.present).T
-    torch.testing.assert_close(alpha, krippendorff_alpha(patterns), equal_nan=True)
-    torch.testing.assert_close(opposite, -model)
-    for image in range(6):
-
-        def iou(one, other):
-            union = (one | other).sum()
-            return ((one & other).sum() / union).item() if union else math.nan
-
-        there = masks[image][present[image]]
-        own = np.mean([iou(mask, preds[image].bool()) for mask in there])
-        pairs = [iou(one, other) for one, other in combinations(there, 2)]
-        assert model[image].item() == pytest.approx(own, abs=1e-6)
-        expected = own - np.mean(pairs) if pairs else math.nan
-        assert gap[image].item() == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    present = torch.ones(6, raters, dtype=torch.bool)
+    present[2, 1] = present[3, 1:] = False
+    metric = SegmentationBounds([score])
+    metric.update(preds, masks, present=present, image_id=list("abcdef"))
+    ranks = metric.rank(metric.latest)
+    table = metric.per_image().set_index("image_id")
+    sign = -1 if score == "hd95" else 1
+    for name, (model, alpha, lead) in ranks.items():
+        row = table.loc[name]
+        assert alpha == pytest.approx(row["alpha"], nan_ok=True)
+        assert sign * model == pytest.approx(row[score], nan_ok=True)
+        assert sign * lead == pytest.approx(row[score] - row[f"{score}_ceiling"], nan_ok=True)
 
 
-def test_more_raters_than_are_counted_densely_show_the_first_images():
+def test_an_unusable_prediction_is_the_worst():
+    image, masks, preds = draw(12, seed=2)
+    preds = preds.float() - 0.5
+    preds[7] = torch.nan
     evaluator = Evaluator("val", scores=["iou"], num_panels=2)
-    run(evaluator, *draw(5, raters=12))
-    assert set(evaluator.panels._held) == {"image 00", "image 01"}
-    assert len(evaluator.pictures()) == 2
+    run(evaluator, image, masks, preds)
+    assert "image 07" in evaluator.panels._held
+    assert choose_cases(evaluator.table, score="iou", count=2)[0].image_id == "image 07"
+
+
+def test_patches_are_shown_as_they_come_and_none_is_called_the_worst():
+    evaluator = Evaluator("val", scores=["iou"], num_panels=2, aggregate=lambda name: name.partition("/")[0])
+    image, masks, preds = draw(8)
+    run(evaluator, image, masks, preds, names=[f"{'ab'[place % 2]}/{place}" for place in range(8)])
+    assert list(evaluator.pictures()) == ["example 1", "example 2"]
+    assert list(evaluator.panels._held) == ["a/0", "b/1"]
 
 
 def test_the_disputed_image_is_the_same_at_all_epochs_and_each_epoch_has_its_worst():
@@ -131,15 +135,11 @@ def test_where_no_score_is_defined_the_first_images_are_examples():
     assert evaluator.panels.draw() == {}
 
 
-def test_an_image_that_comes_twice_is_kept_once_and_patches_have_their_images_name():
+def test_an_image_that_comes_twice_is_kept_once():
     image, masks, preds = draw(4)
     evaluator = Evaluator("val", scores=["iou"], num_panels=4)
     run(evaluator, *(x.repeat(2, *[1] * (x.ndim - 1)) for x in (image, masks, preds)), names=list("abcd") * 2)
     assert sorted(evaluator.panels._held) == list("abcd")
-    patches = Evaluator("val", scores=["iou"], num_panels=4, aggregate=lambda name: name[0])
-    run(patches, image, masks, preds, names=["a1", "a2", "b1", "b2"])
-    assert sorted(patches.panels._held) == ["a", "b"]
-    assert len(patches.pictures()) > 1
 
 
 def test_a_rater_who_is_absent_is_left_out_thin_masks_are_coloured_and_raters_are_named():
@@ -193,18 +193,27 @@ class Event:
         self.waited += 1
 
 
+class LatestTwo(dict):
+    """What is ranked of two images, the ones that came last."""
+
+    def __call__(self, _):
+        return dict(list(self.items())[-2:])
+
+
 def test_ranks_are_read_when_they_have_come_and_at_the_end_at_the_latest():
-    panels = Panels(1, from_logits=True, threshold=0.5)
-    ranks = torch.tensor([[0.5, -0.5, 0.1, 0.0], [0.2, -0.2, 0.9, 0.1]], dtype=torch.float64)
+    ranks = LatestTwo({"a": (0.5, 0.1, 0.0), "b": (0.2, 0.9, 0.1)})
+    panels = Panels(1, from_logits=True, threshold=0.5, rank=ranks)
+    rows = Rows.empty(torch.device("cpu"))
     image, masks, preds = draw(2)
     batch = _Batch(image, (masks, preds, None, None))
-    panels._waiting.append(_Waiting(Event(2), ["a", "b"], ranks, [batch.flat(0), batch.flat(1)]))
+    panels._waiting.append(_Waiting(Event(2), ["a", "b"], rows, [batch.flat(0), batch.flat(1)]))
     panels._read(8)
     assert len(panels) == 0
     panels._read(8)
     panels._read(8)
     assert set(panels._held) == {"a", "b"}
-    panels._waiting.append(_Waiting(Event(99), torch.tensor([3, 4]), ranks - 1, [batch.flat(0), batch.flat(1)]))
+    ranks |= {"3": (0.4, 0.5, 0.0), "4": (0.1, 0.5, 0.0)}
+    panels._waiting.append(_Waiting(Event(99), torch.tensor([3, 4]), rows, [batch.flat(0), batch.flat(1)]))
     table = pd.DataFrame({"image_id": ["a", "b", "3", "4"], "iou": [0.5, 0.2, 0.4, 0.1], "alpha": 0.5})
     assert list(panels.draw(table, "iou")) == ["worst"]
     assert "4" in panels._held

@@ -121,7 +121,7 @@ def test_metrics_of_raters_take_arguments_by_place_and_by_name_alike():
         ((MASKS,), {"masks": MASKS}, TypeError, "`masks` was given twice"),
         ((LOGITS, MASKS, None, IDS), {"image_id": IDS}, TypeError, "`image_id` was given twice"),
         ((MASKS, None, IDS, None, None), {}, TypeError, "takes masks, roi, image_id, present; found 5 arguments"),
-        ((MASKS, torch.ones(B, 1, 30, 20)), {}, ValueError, r"`roi` must"),
+        ((MASKS, torch.ones(B, 1, 30, 20)), {}, ValueError, r"The number of raters must be from 2 to 16, found 1"),
         ((LOGITS,), {}, ValueError, r"`masks` must be \(B, R, \*S\)"),
     ],
 )

@@ -27,7 +27,6 @@ ABDOMEN = (-160.0, 240.0)  # Hounsfield units that become black and white
 _REGIONS = {"kidney-and-masses": ("kidney", "tumor", "cyst"), "masses": ("tumor", "cyst"), "tumor": ("tumor",)}
 _NIFTI = r"\.nii(?:\.gz)?"
 _SPLITS = {"train": "train", "valid": "val", "test": "test"}
-_PEOPLE = 3  # of KiTS21
 _SEQUENCES = 8
 _ORDER = {"S": 0, "I": 0, "A": 1, "P": 1, "L": 2, "R": 2}
 _AT_ONCE = 4  # cases whose masks are in memory
