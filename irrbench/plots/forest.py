@@ -32,7 +32,7 @@ _HEAD, _FOOT, _TIER = 0.06, 0.5, 0.17  # inches above and below the rows, and of
 _TITLE, _FOOT_OF_MANY = 0.28, 0.35  # inches above a panel's name, and below the rows, where there are several
 _NAMES, _PANEL = 1.9, 1.3  # inches of the names, and of the narrowest panel
 _LETTERS = 18  # of a line above a narrow panel
-_NAME_LETTERS = 22  # of a model beside its row, so that most of the width is left for its value
+_NAME_LETTERS = 24  # of a model beside its row, so that most of the width is left for its value
 _PAPER = {"facecolor": "white", "linewidth": 0, "pad": 0.5}
 _DIRECT = {
     "floor": "naive rater",
