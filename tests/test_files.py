@@ -226,7 +226,7 @@ def test_a_file_is_opened_up_to_the_size_that_is_read(tmp_path):
 def test_a_lock_ends_with_its_process_though_forked_children_live_on(tmp_path):
     code = "import os, sys, time\nfrom pathlib import Path\nfrom irrbench._files import try_lock\n"
     code += "with try_lock(Path(sys.argv[1])) as ours:\n"
-    code += "    if os.fork(): print(ours, flush=True)\n    time.sleep(600)"
+    code += "    if not os.fork(): print(ours, flush=True)\n    time.sleep(600)"
     command = [sys.executable, "-c", code, tmp_path / "lock"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as holder:
         assert holder.stdout.readline() == "True\n"
