@@ -12,7 +12,8 @@ from irrbench.analysis.tables import normalize
 from irrbench.analysis.verdicts import share_by_image
 from irrbench.evidence import EVIDENCE
 from irrbench.folds import Ties
-from irrbench.plots.style import DISPLAY_NAMES, percent_of, score_title
+from irrbench.plots.style import DISPLAY_NAMES
+from irrbench.plots.words import percent_of, score_title
 from irrbench.scores import DETECTION_SCORES, EmptyReference, record
 from irrbench.stats import MIN_GROUPS_FOR_SKEWED_SCORES, smallest_p
 

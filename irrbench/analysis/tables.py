@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from irrbench.analysis.candidates import BLIND, Candidates
-from irrbench.plots.style import percent_of
+from irrbench.plots.words import percent_of
 from irrbench.scores import gain, record
 from irrbench.stats import Floats, Normalized, alternative_annotator_test, normalized_score
 from irrbench.stats.resampling import divide

@@ -40,7 +40,7 @@ from irrbench.commands.outputs import (
 from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.overview import model_cautions
 from irrbench.plots import MODEL_COLOURS
-from irrbench.plots.style import show_titles
+from irrbench.plots.words import show_titles
 from irrbench.report import noise_table, robustness_findings, terminal_table
 from irrbench.report.benchmark import headline
 from irrbench.tracking import Run, RunAddress, chart_link, open_store, palette_beside

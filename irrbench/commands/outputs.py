@@ -24,7 +24,7 @@ from irrbench.config import BenchmarkConfig, ConfigError
 from irrbench.data.dataset import choice_notes, label_notes
 from irrbench.evidence import EVIDENCE
 from irrbench.folds import TIES_IN_WORDS
-from irrbench.plots.style import percent_of
+from irrbench.plots.words import percent_of
 from irrbench.report import Gallery, benchmark_page, make_galleries, write_page
 from irrbench.report.benchmark import PACKAGES
 from irrbench.report.figures import draw_figures

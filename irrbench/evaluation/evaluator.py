@@ -22,7 +22,7 @@ from irrbench.metrics import SegmentationBounds
 from irrbench.metrics.base import NoImagesError
 from irrbench.metrics.inputs import no_volume
 from irrbench.metrics.state import ImageIds, Images
-from irrbench.plots.style import number
+from irrbench.plots.words import number
 from irrbench.scores import option_text, record
 from irrbench.summary import ScoreSummary, count_missing, summarize
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from irrbench._display import SafeConsole, hide_secrets, to_csv
 from irrbench.evaluation.sinks import candidate_table
 from irrbench.evidence import REFERENCES
-from irrbench.plots.style import number
+from irrbench.plots.words import number
 from irrbench.scores import record
 from irrbench.summary import bounds_digest
 from irrbench.tracking import Run, RunAddress, chart_link

@@ -17,7 +17,7 @@ from irrbench.cases import Case, choose_cases
 from irrbench.evidence import name_column
 from irrbench.metrics.inputs import drop_channel, to_mask
 from irrbench.metrics.state import ImageIds, Rows
-from irrbench.plots.style import number, score_title
+from irrbench.plots.words import number, score_title
 from irrbench.scores import record
 
 if TYPE_CHECKING:

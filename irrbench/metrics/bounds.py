@@ -406,7 +406,7 @@ class SegmentationBounds(PatternsMetric):
             ax: where to draw; a new figure if not given.
         """
         from irrbench.plots import band_axes  # noqa: PLC0415 (matplotlib is not for everybody who computes)
-        from irrbench.plots.style import show_titles  # noqa: PLC0415
+        from irrbench.plots.words import show_titles  # noqa: PLC0415
 
         values = self.compute() if val is None else val
         with show_titles(self.titles):

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
+import irrbench.plots.words as words  # noqa: PLR0402 (the same)
 from irrbench.evidence import REFERENCES
 from irrbench.plots.style import Colours, Width
 
@@ -66,7 +67,7 @@ class Row(NamedTuple):
     @property
     def is_inverted(self) -> bool:
         """Whether the naive rater is as good as the average rater or better: no band to place a model in."""
-        turn = style.known_score(self.score).gain
+        turn = words.known_score(self.score).gain
         return bool(turn(self.bounds["floor"]) >= turn(self.bounds["ceiling"]))
 
     @property
@@ -175,10 +176,10 @@ def subgroup_plot(
     need_columns(subgroups, ("column", "subgroup", "n_images", "name", "role", score), what="`subgroups`")
     rows = []
     for (column, subgroup), part in subgroups.groupby(["column", "subgroup"], sort=False):
-        names = (style.shorten(text, width=24) for text in (f"{column}:", str(subgroup)))
+        names = (words.shorten(text, width=24) for text in (f"{column}:", str(subgroup)))
         images = int(part["n_images"].iloc[0])
         rows.append(row_of_leaderboard(part, score, title="\n".join([*names, f"({images} images)"])))
-    return style.figure_of(_draw_rows(rows, title=style.axis_label(score), note=note, colours=colours, width=width))
+    return style.figure_of(_draw_rows(rows, title=words.axis_label(score), note=note, colours=colours, width=width))
 
 
 def _draw_rows(
@@ -255,7 +256,7 @@ def _draw_panel(
         write_numbers(ax, row, y=top - 0.05)
         for lane, (name, values) in enumerate(row.models.items(), start=1):
             style.draw_dot(ax, top + LANE * lane, *values, look=style.dot(*looks[name], size=DOT_SIZE))
-    titles = [row.title or style.axis_label(row.score, separator="\n") for row in rows]
+    titles = [row.title or words.axis_label(row.score, separator="\n") for row in rows]
     ax.set_yticks(middles, [re.sub(r"[ \n]\([^)]*\)", "", title) for title in titles] if is_short else titles)
     ax.set_ylim(_depth(rows) * (_WITH_LEGEND if is_short else 1), 0)
     style.draw_grid(ax, "x")
@@ -291,6 +292,6 @@ def write_numbers(ax: Axes, row: Row, *, y: float, near: float = _NEAR) -> None:
         places = [min(max(sum(places) / 2, left + room), right - room)] * 2
         sides, shifts = ["right", "left"], (-2.5, 2.5)
     for role, place, side, shift in zip(ends, places, sides, shifts, strict=False):
-        ax.annotate(style.number(row.bounds[role], digits=2), (place, y), xycoords="data", xytext=(shift, 0),
+        ax.annotate(words.number(row.bounds[role], digits=2), (place, y), xycoords="data", xytext=(shift, 0),
                     textcoords="offset points", ha=side, va="bottom", fontsize=style.points(9),
                     color=style.ROLE_TEXT_COLOURS[role])  # fmt: skip

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
+import irrbench.plots.words as words  # noqa: PLR0402 (the same)
 from irrbench.plots.bands import need_columns
 from irrbench.plots.style import Colours, ModelStyle, Width
 from irrbench.scores import gain
@@ -68,7 +69,7 @@ def learning_curves(
         drawn = {name: _draw_model(ax, curves[curves["name"] == name], score, look) for name, look in models.items()}
         handles = [drawn[name] for name in [*named, *(name for name in drawn if name not in named)][: len(labels)]]
         _set_limits(ax, curves["epoch"], [*curves[score].astype(float), floor, ceiling], score)
-        ax.set_ylabel(style.axis_label(score))
+        ax.set_ylabel(words.axis_label(score))
         style.write_heading(ax, note=note)
         style.legend_below(figure, handles, labels)
     return figure
@@ -87,7 +88,7 @@ def _draw_bounds(ax: Axes, bounds: Mapping[str, float]) -> None:
     for role, value in finite.items():
         side, shift = ("bottom", 4) if role == highest else ("top", -4)
         ax.axhline(value, color=style.ROLE_COLOURS[role], linewidth=2, zorder=2, gid=role)
-        label = f"{style.DISPLAY_NAMES[role]} {style.number(value, digits=2)}"
+        label = f"{style.DISPLAY_NAMES[role]} {words.number(value, digits=2)}"
         ax.annotate(label, (1, value), xytext=(0, shift), xycoords=("axes fraction", "data"),
                     textcoords="offset points", ha="right", va=side, fontsize=style.points(9),
                     color=style.ROLE_TEXT_COLOURS[role],
@@ -194,13 +195,13 @@ def score_against_agreement(
             _draw_cloud(ax, table[(table["role"] == "model") & (table["name"] == name)], score, look)
             style.draw_grid(ax, "both")
             ax.set_title(
-                style.shorten(name, width=int(9 * layout / columns) - 1), fontsize=style.points(9), fontweight="normal"
+                words.shorten(name, width=int(9 * layout / columns) - 1), fontsize=style.points(9), fontweight="normal"
             )
         # Above the panels, where no data are: each panel's title names the model in colour.
         rater = Line2D([], [], color=_RATER.colour, marker=_RATER.marker, linestyle="none", markersize=5)
         figure.legend([rater], ["average rater"], loc="outside upper right", handletextpad=0.3, borderpad=0)
         figure.supxlabel(str(agreement.name or "agreement among raters"), fontsize=style.points(10))
-        figure.supylabel(style.axis_label(score), fontsize=style.points(10))
+        figure.supylabel(words.axis_label(score), fontsize=style.points(10))
         style.write_above(figure, note=note)
     return figure
 
@@ -280,7 +281,7 @@ def threshold_axes(
         low, high = style.axis_limits([score], values)
         axes.set(xlim=(0, 1), ylim=(low - 0.06 * (high - low), high))  # room for the floor's name
         axes.set_xlabel("threshold: probabilities above it are foreground")
-        axes.set_ylabel(style.axis_label(score))
+        axes.set_ylabel(words.axis_label(score))
         style.draw_grid(axes, "y")
         style.write_heading(axes, note=note)
         if ax is None and len(labels) > 1:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
+import irrbench.plots.words as words  # noqa: PLR0402 (the same)
 from irrbench.plots.bands import (
     DOT_SIZE,
     Row,
@@ -160,16 +161,16 @@ def _label_bounds(ax: Axes, row: Row) -> None:
     for tier, role in enumerate([*right, *left]):
         y, side, shift = -0.5 - (tier + 0.55) * _TIER / LANE, *(("left", 3) if role in left else ("right", -3))
         ax.plot([bounds[role]] * 2, [-0.5, y - 0.3], color=style.ROLE_COLOURS[role], linewidth=0.7, zorder=2)
-        ax.annotate(f"{_DIRECT[role]} {style.number(bounds[role], digits=2)}", (bounds[role], y), xytext=(shift, 0),
+        ax.annotate(f"{_DIRECT[role]} {words.number(bounds[role], digits=2)}", (bounds[role], y), xytext=(shift, 0),
                     textcoords="offset points", ha=side, va="center", fontsize=style.points(9), zorder=5,
                     color=style.ROLE_TEXT_COLOURS[role], bbox=_PAPER)  # fmt: skip
-    ax.set_xlabel(style.axis_label(row.score))
+    ax.set_xlabel(words.axis_label(row.score))
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
 
 
 def _score_lines(score: str) -> list[str]:
     """A score's name and its direction, in the lines of a narrow panel."""
-    return [*textwrap.wrap(style.score_title(score), _LETTERS), *filter(None, [style.direction_note(score)])]
+    return [*textwrap.wrap(words.score_title(score), _LETTERS), *filter(None, [words.direction_note(score)])]
 
 
 def _write_score(ax: Axes, row: Row) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
+import irrbench.plots.words as words  # noqa: PLR0402 (the same)
 from irrbench.plots.panels import extent_of
 from irrbench.plots.strips import MODEL_CONTOUR
 
@@ -69,7 +70,7 @@ def mask_figure(images: Sequence[RatedImage], raters: Sequence[str]) -> Figure:
         expected = (len(raters), *image.image.shape[1:])
         if image.masks.shape != expected:
             raise ValueError(f"masks of {image.caption!r} must be {expected}, found {image.masks.shape}.")
-    titles = ["image", *(style.shorten(name, width=12) for name in raters[:MOST_RATERS]), "votes"]
+    titles = ["image", *(words.shorten(name, width=12) for name in raters[:MOST_RATERS]), "votes"]
     windows = [_square_window(image.masks) for image in images]
     full = style.FIGURE_WIDTH
     width = (full - _GAP * (len(titles) + 1)) / len(titles)
@@ -105,7 +106,7 @@ def _draw_row(axes: Sequence[Axes], rated: RatedImage) -> None:
     image, masks, roi = rated.image, rated.masks, rated.roi
     look: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": "auto"}
     axes[0].imshow(np.clip(np.moveaxis(image, 0, -1) if len(image) == 3 else image.mean(0), 0, 1), **look)
-    axes[0].annotate(style.shorten(rated.caption, width=100), (0, 0), xytext=(0, -3), va="top", fontsize=7.5,
+    axes[0].annotate(words.shorten(rated.caption, width=100), (0, 0), xytext=(0, -3), va="top", fontsize=7.5,
                      color="#59636E", xycoords="axes fraction", textcoords="offset points",
                      annotation_clip=False)  # fmt: skip
     share = masks[rated.present].mean(0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
+import irrbench.plots.words as words  # noqa: PLR0402 (the same)
 from irrbench.plots.panels import extent_of
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def noise_panels(
 
     rows = {name: [_Panel(f"dose {dose:g}", mask) for dose, mask in by_dose.items()] for name, by_dose in noisy.items()}
     shown = list(rater_masks.items())[:_MOST_RATERS]
-    rows = {"raters": [_Panel(style.shorten(name, width=10), mask) for name, mask in shown], **rows}
+    rows = {"raters": [_Panel(words.shorten(name, width=10), mask) for name, mask in shown], **rows}
     _check(image, [panel.mask for panels in rows.values() for panel in panels], clean)
     image, clean, rows = _flat(image, clean, rows)
     columns = max(map(len, rows.values()))
@@ -138,7 +139,7 @@ def _draw(
         _outline(ax, second, _OTHER, 1.1)
     union = int((clean | panel.mask).sum())
     iou = (clean & panel.mask).sum() / union if union else float("nan")
-    said = f"{panel.caption}: IoU {style.number(iou, digits=2)}"
+    said = f"{panel.caption}: IoU {words.number(iou, digits=2)}"
     ax.annotate(said, (0, 0), xytext=(0, -3), va="top", fontsize=style.points(7.5), color="#59636E",
                 xycoords="axes fraction", textcoords="offset points", annotation_clip=False)  # fmt: skip
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
+import irrbench.plots.words as words  # noqa: PLR0402 (the same)
 from irrbench.plots.bands import need_columns
 from irrbench.plots.style import Width
 
@@ -68,7 +69,7 @@ def measure_means(
         for name, value, low, high, look in dots:
             ax, y = rows[name]
             style.draw_dot(ax, y, value, low, high, look)
-            ax.annotate(style.number(value), (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
+            ax.annotate(words.number(value), (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
                         textcoords="offset points", va="center", fontsize=style.points(9),
                         annotation_clip=False)  # fmt: skip
         _finish(figure, rows, legend)
@@ -94,7 +95,7 @@ def average_and_naive(scores: pd.DataFrame, *, width: Width = None) -> Figure:
     by_name = dict(zip(scores["score" if "score" in scores else "title"], _records(scores), strict=True))
     titles = {}
     for name, row in by_name.items():
-        titles[name] = " ".join(filter(None, (row.title, style.direction_note(name), "*" if row.monitor else "")))
+        titles[name] = " ".join(filter(None, (row.title, words.direction_note(name), "*" if row.monitor else "")))
     with style.figure_style(width):
         figure, rows = _rows(titles, style.layout_width(width, screen=style.FIGURE_WIDTH))
         for name, row in by_name.items():
@@ -128,7 +129,7 @@ def left_out(table: pd.DataFrame, titles: Mapping[str, str], *, width: Width = N
             style.draw_dot(ax, y + shift, row.change, row.change_low, row.change_high, look)
         for ax in figure.axes:
             ax.axvline(0, color=_INK, linewidth=1.2, zorder=1)
-        legend = {f"without {style.shorten(name, width=24)}": look for name, (_, look) in lanes.items()}
+        legend = {f"without {words.shorten(name, width=24)}": look for name, (_, look) in lanes.items()}
         _finish(figure, rows, legend, x_label="change of the mean from that of all raters", is_score=False)
     return figure
 
@@ -154,7 +155,7 @@ def within_and_between(table: pd.DataFrame, titles: Mapping[str, str], *, width:
             ax.plot([row.between, row.within], [y + shift, y + shift], **_BETWEEN)
             _draw_mean(ax, y + shift, row.between, row.between_se, {**between, "marker": look["marker"]})
             _draw_mean(ax, y + shift, row.within, row.within_se, look)
-        legend = {f"{style.shorten(name, width=24)}, own drawings": look for name, (_, look) in lanes.items()}
+        legend = {f"{words.shorten(name, width=24)}, own drawings": look for name, (_, look) in lanes.items()}
         _finish(figure, rows, {**legend, "between raters, same images": between})
     return figure
 
@@ -172,7 +173,7 @@ def _rows(titles: Mapping[str, str], layout: float, *, lanes: int = 1) -> tuple[
     figure, axes = style.new_figure(layout, height, rows=len(panels), heights=counts)
     rows: _Rows = {}
     for ax, names in zip(axes, panels, strict=True):
-        ax.set_yticks(range(len(names)), [style.shorten(titles[name], width=40) for name in names])
+        ax.set_yticks(range(len(names)), [words.shorten(titles[name], width=40) for name in names])
         ax.set_ylim(len(names) - 0.5, -0.5)
         for y in range(1, len(names)):
             ax.axhline(y - 0.5, color="#EEF0F2", linewidth=0.6, zorder=0)
@@ -256,7 +257,7 @@ def pair_plot(
                 length=2, labelsize=style.points(6), labelleft=j == 0 and i > 0, labelbottom=i == len(names) - 1
             )
         for i, title in enumerate(titles.values()):
-            wrapped = "\n".join(textwrap.wrap(style.shorten(title, width=36), 15))
+            wrapped = "\n".join(textwrap.wrap(words.shorten(title, width=36), 15))
             axes[i][0].set_ylabel(wrapped, fontsize=style.points(7.5))
             axes[-1][i].set_xlabel(wrapped, fontsize=style.points(7.5))
     return figure
@@ -271,7 +272,7 @@ def _padded(values: NDArray[np.float64]) -> tuple[float, float]:
 
 def _write_correlation(ax: Axes, pair: Any) -> None:
     if pair is not None:
-        r, low, high = (style.number(value, digits=2) for value in (pair.r, pair.low, pair.high))
+        r, low, high = (words.number(value, digits=2) for value in (pair.r, pair.low, pair.high))
         centred: dict[str, Any] = {"ha": "center", "va": "center", "transform": ax.transAxes}
         ax.text(0.5, 0.56, r, fontsize=style.points(11), **centred)
         ax.text(0.5, 0.3, f"{low} to {high}", fontsize=style.points(6.5), color=_GREY_TEXT, **centred)
@@ -302,9 +303,9 @@ def coefficient_plot(coefficients: pd.DataFrame, titles: Mapping[str, str], *, w
     row_height = _COEFFICIENT_ROW * len(terms) + 0.75
     columns, share_x = min(_COLUMNS, len(shown)), len({style.range_key(name) for name in shown}) == 1
     labels = [
-        style.shorten(covariate, width=30)
+        words.shorten(covariate, width=30)
         if contrast.startswith("per SD")
-        else f"{style.shorten(covariate, width=18)}: {style.shorten(contrast, width=20)}"
+        else f"{words.shorten(covariate, width=18)}: {words.shorten(contrast, width=20)}"
         for covariate, contrast in terms
     ]
     layout = style.layout_width(width, screen=style.FIGURE_WIDTH)
@@ -325,6 +326,6 @@ def coefficient_plot(coefficients: pd.DataFrame, titles: Mapping[str, str], *, w
             ax.set_ylim(len(terms) - 0.5, -0.5)
             style.draw_grid(ax, "x")
             ax.tick_params(labelsize=style.points(7.5))
-            ax.set_title(style.shorten(titles[name], width=26), fontsize=style.points(8.5), fontweight="normal")
+            ax.set_title(words.shorten(titles[name], width=26), fontsize=style.points(8.5), fontweight="normal")
         figure.supxlabel("change of the measure, with its interval", fontsize=style.points(9))
     return figure

@@ -10,7 +10,6 @@ import numpy as np
 from irrbench.plots.style import (
     MODEL_COLOURS,
     ROLE_COLOURS,
-    axis_label,
     dot,
     draw_dot,
     draw_grid,
@@ -18,6 +17,7 @@ from irrbench.plots.style import (
     figure_style,
     new_figure,
 )
+from irrbench.plots.words import axis_label
 
 if TYPE_CHECKING:
     import pandas as pd

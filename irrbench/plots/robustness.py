@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
+import irrbench.plots.words as words  # noqa: PLR0402 (the same)
 from irrbench.plots.bands import need_columns
 from irrbench.plots.style import Colours, ModelStyle, Width
 
@@ -82,7 +83,7 @@ def dose_plot(
             ax.set_ylim(*limits)
             ax.set_title(_title(noise, bias, separator="\n"), fontsize=style.points(9), fontweight="normal")
             ax.set_xlabel(_DOSE if place >= len(noises) - columns else "", fontsize=style.points(8.5))
-            ax.set_ylabel("" if place % columns else style.axis_label(score))
+            ax.set_ylabel("" if place % columns else words.axis_label(score))
         style.write_above(figure, note=note)
         style.legend_below(figure, handles, labels)
     return figure
@@ -123,10 +124,10 @@ def tolerance_plot(
                 for value, low, high in own.itertuples(index=False):
                     style.draw_dot(ax, top + _HEAD + lane * (place + 0.7), value, low, high, style.dot(*look))
         ax.set(ylim=(depth * len(noises), 0), yticks=[])
-        title = f"mean {style.axis_label(score)} over doses"
+        title = f"mean {words.axis_label(score)} over doses"
         if is_share:
             _mark_shares(ax)
-            title = f"mean {style.score_title(score)} over doses, between naive (0 %) and average rater (100 %)"
+            title = f"mean {words.score_title(score)} over doses, between naive (0 %) and average rater (100 %)"
         ax.set_xlabel(title)
         style.draw_grid(ax, "x")
         style.write_heading(ax, note=note)
@@ -162,7 +163,7 @@ def _ordered(frame: pd.DataFrame) -> dict[str, str]:
 
 def _title(noise: str, bias: str, *, separator: str = " ") -> str:
     """A noise and what it does to the marked area, where that is known."""
-    return separator.join(filter(None, (style.shorten(noise, width=28), _WORDS.get(bias, ""))))
+    return separator.join(filter(None, (words.shorten(noise, width=28), _WORDS.get(bias, ""))))
 
 
 def _dots(looks: Mapping[str, ModelStyle]) -> list[Artist]:

@@ -15,6 +15,7 @@ from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import irrbench.plots.style as style  # noqa: PLR0402 (the package imports this module)
+import irrbench.plots.words as words  # noqa: PLR0402 (the same)
 from irrbench.plots.bands import need_columns
 from irrbench.plots.style import Width
 from irrbench.scores import gain
@@ -91,7 +92,7 @@ def _write_names(ax: Axes, models: Sequence[str], score: str) -> None:
     ax.set_yticks(places, labels)
     ax.set_xticks(places[:-1], numbers[:-1])
     ax.tick_params(length=0, labelsize=style.points(8.5), pad=2)
-    label = f"better model, by its number\n{style.axis_label(score)}"
+    label = f"better model, by its number\n{words.axis_label(score)}"
     ax.set_xlabel(label, fontsize=style.points(9), loc="left", multialignment="left")
     ax.set_anchor("NW")
 
@@ -133,7 +134,7 @@ def _draw_cells(
                 Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="#9AA0A6", linewidth=0.4)
             )
             if pair is not None and pair.verdict in DECIDED and has_numbers:
-                text = style.number(pair.difference, digits=2).removeprefix("0")
+                text = words.number(pair.difference, digits=2).removeprefix("0")
             if text:
                 ink = _INK.get(colour, "black")
                 ax.text(column, row, text, ha="center", va="center", fontsize=style.points(7.5), color=ink)
@@ -159,11 +160,11 @@ def _key(
     classes = list(pairwise(steps)) if decided else []
     colours = [_shade(high, steps) for _, high in classes]
     labels = [f"better by {low:g} to {high:g}" for low, high in classes]
-    for count, colour, words in (
+    for count, colour, text in (
         (level, _LEVEL_COLOUR, "= level"),
         (len(shown) - level - decided, _NONE_COLOUR, "not tested"),
     ):
         if count:
             colours.append(colour)
-            labels.append(f"{words}: {count} of {len(shown)} pairs")
+            labels.append(f"{text}: {count} of {len(shown)} pairs")
     return [Patch(facecolor=colour, edgecolor="#9AA0A6", linewidth=0.4) for colour in colours], labels

@@ -135,7 +135,7 @@ def drawable(names: Sequence[str]) -> list[str]:
     >>> drawable(["anna", "\N{CJK UNIFIED IDEOGRAPH-6A21}", "<b>x</b>", ""])
     ['anna', 'rater 2', '<b>x</b>', 'rater 4']
     """
-    from irrbench.plots.style import shorten
+    from irrbench.plots.words import shorten
 
     short = [shorten(name, width=_MOST_LETTERS) for name in names]
     return [

@@ -1,4 +1,4 @@
-"""What all figures share: how numbers, names and scores are written, colours, fonts, axes, legends, files."""
+"""What all figures share: colours, fonts, axes, legends."""
 
 # ruff: noqa: PLC0415 - matplotlib is loaded when something is drawn
 
@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from unicodedata import bidirectional, east_asian_width
 
 from irrbench import _looks
-from irrbench.scores import SCORES, Score, record
+from irrbench.plots.words import columns, known_score, shorten, wrap_note
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Colours = Mapping[str, str]  # by the name of the model
-
-DASH = "\N{EN DASH}"
-MINUS = "\N{MINUS SIGN}"
-LESS = "\N{DOWNWARDS ARROW}"  # lower is better
 
 MODEL_COLOURS, ROLE_COLOURS, DISPLAY_NAMES = _looks.MODEL_COLOURS, _looks.ROLE_COLOURS, _looks.DISPLAY_NAMES
 # A second sign beside the colour, for readers who do not see all colours.
@@ -43,166 +38,14 @@ JOURNAL_SCALE = 0.75  # of letters, rows and dots in a figure for print: 10 poin
 _SMALLEST = 6.0  # points
 _NARROWEST, _WIDEST = 60.0, 400.0  # mm
 _scale: ContextVar[float] = ContextVar("scale", default=1.0)
-_NOTE_LETTERS, _TITLE_LETTERS = 60, 40  # a line
+_TITLE_LETTERS = 40  # a line
 _LINE = 0.2  # inches of a line in the heading or the legend
-_NOTHING = 1e-9  # less is 0 but for rounding
 _BEYOND, _MARGIN = 0.05, 0.03  # shares of a score's range
 _LEGEND_LETTERS, _MANY_NAMES, _MANY_LETTERS = 44, 6, 28
 _FIGURE_STYLE = Path(__file__).with_name("figures.mplstyle")
 
 
-# Text
-
-
-def number(value: float, *, digits: int = 3) -> str:
-    """Return a number as text: a dash for NaN, a true minus sign, more digits where only zeros would be left.
-
-    From 10 on there are three digits in all, as of distances.
-
-    >>> number(0.5), number(0.00042), number(-1e-12), number(12.345), number(1234.5)
-    ('0.500', '0.0004', '0.000', '12.3', '1234')
-    >>> number(-0.004, digits=2) == MINUS + "0.004"
-    True
-    >>> number(float("nan")) == DASH, number(-0.25, digits=2) == MINUS + "0.25"
-    (True, True)
-    """
-    if not math.isfinite(value):
-        return DASH
-    return _fixed(value, digits if abs(value) < 10 else min(digits, max(0, 2 - int(math.log10(abs(value))))))
-
-
-def percent(value: float, *, digits: int) -> str:
-    """Return a share in percent, as a number.
-
-    >>> percent(0.1234, digits=2)
-    '12.34'
-    """
-    return _fixed(100 * value, digits) if math.isfinite(value) else DASH
-
-
-def _fixed(value: float, digits: int) -> str:
-    if _NOTHING < abs(value) < 0.5 * 10**-digits:  # an end of an interval on one side of 0 must not read as 0
-        digits = math.ceil(-math.log10(abs(value)))
-    text = f"{value:.{digits}f}"
-    size = text.removeprefix("-")
-    return MINUS + size if text != size and float(size) else size
-
-
-def percent_of(part: float) -> str:
-    """Return a share of images or pixels in percent; never 0 or 100 for what is neither.
-
-    >>> percent_of(0.004), percent_of(0.5), percent_of(0.997), percent_of(1.0)
-    ('<1 %', '50 %', '>99 %', '100 %')
-    """
-    if 0 < part < 0.01:
-        return "<1 %"
-    return ">99 %" if 0.99 < part < 1 else f"{100 * part:.0f} %"
-
-
-def columns(text: str) -> int:
-    """Return how wide a text is in letters of the Latin script; those of some scripts are twice as wide.
-
-    >>> columns("unet"), columns("\N{CJK UNIFIED IDEOGRAPH-6A21}")
-    (4, 2)
-    """
-    return sum(2 if east_asian_width(letter) in ("W", "F") else 1 for letter in text)
-
-
-def shorten(text: str, *, width: int = 44) -> str:
-    """Cut the middle out of a long label and replace what cannot be printed.
-
-    >>> shorten("unet-resnet18-majority-seed-1", width=12)
-    'unet-r…eed-1'
-    """
-    text = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
-    if columns(text) <= width:
-        return text
-    start = end = text
-    while columns(start) > width // 2:
-        start = start[:-1]
-    while columns(end) > width - width // 2 - 1:
-        end = end[1:]
-    return f"{start}…{end}"
-
-
-def isolate(text: str) -> str:
-    """Return a name that can stand in a sentence: a name in a right-to-left script does not reorder its neighbours.
-
-    >>> isolate("unet"), len(isolate("\N{HEBREW LETTER ALEF}"))
-    ('unet', 3)
-    """
-    is_turned = any(bidirectional(letter) in ("R", "AL") for letter in text)
-    return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}" if is_turned else text
-
-
-def wrap_note(note: str) -> list[str]:
-    """Return a remark as lines that fit a figure's width."""
-    return textwrap.wrap(note, _NOTE_LETTERS)
-
-
-# Scores
-
-
-def known_score(name: str) -> Score:
-    """Return the record of a score or of its bound; any other measure has a range of [0, 1] and higher is better.
-
-    >>> known_score("kappa_ceiling").range, known_score("my_measure").range
-    ((-1.0, 1.0), (0.0, 1.0))
-    """
-    try:
-        return record(name.removesuffix("_floor").removesuffix("_ceiling"))
-    except ValueError:
-        return Score(name, name, lambda table: table)
-
-
-_TITLES: ContextVar[Mapping[str, str]] = ContextVar("titles", default={})  # noqa: B039 (never changed)
-
-
-@contextmanager
-def show_titles(titles: Mapping[str, str]) -> Iterator[None]:
-    """Show scores under these titles, which say units and tolerances; others under their own.
-
-    >>> with show_titles({"hd95": "HD95 in mm"}):
-    ...     score_title("hd95")
-    'HD95 in mm'
-    """
-    token = _TITLES.set(titles)
-    try:
-        yield
-    finally:
-        _TITLES.reset(token)
-
-
-def score_title(score: str) -> str:
-    """Return the name of a score in figures and tables; an unknown score keeps its key.
-
-    >>> score_title("iou"), score_title("my_score")
-    ('IoU', 'my_score')
-    """
-    return _TITLES.get().get(score) or (SCORES[score].title if score in SCORES else score)
-
-
-def direction_note(score: str) -> str:
-    """Return the words beside a score where lower is better; empty where higher is better."""
-    return "" if known_score(score).higher_is_better else "(lower is better)"
-
-
-def marked_title(score: str) -> str:
-    """Return the name of a score in tables, with an arrow where lower is better.
-
-    >>> marked_title("iou"), marked_title("hd95") == "HD95 " + LESS
-    ('IoU', True)
-    """
-    return f"{score_title(score)} {LESS}" if direction_note(score) else score_title(score)
-
-
-def axis_label(score: str, *, separator: str = " ") -> str:
-    """Return the name of a score beside an axis, with its direction where lower is better.
-
-    >>> axis_label("iou")
-    'IoU'
-    """
-    return separator.join(filter(None, (score_title(score), direction_note(score))))
+# Axes
 
 
 def axis_range(score: str) -> tuple[float, float]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from irrbench.plots.style import DISPLAY_NAMES, known_score, marked_title, score_title
+from irrbench.plots.style import DISPLAY_NAMES
+from irrbench.plots.words import known_score, marked_title, score_title
 from irrbench.report.figures import TEXTS, draw_figures
 from irrbench.report.galleries import Gallery
 from irrbench.report.images import images_section

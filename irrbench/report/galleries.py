@@ -11,7 +11,7 @@ from irrbench.cases import REASON_WORDS, choose_cases
 from irrbench.evidence import name_column
 from irrbench.plots import MODEL_CONTOUR, RATER_COLOURS, image_panel
 from irrbench.plots.strips import AREA_COLOURS, are_many
-from irrbench.plots.style import shorten
+from irrbench.plots.words import shorten
 from irrbench.report.page import Picture, Stroke
 from irrbench.report.text import sentence
 from irrbench.report.views import View, make_view

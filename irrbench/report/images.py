@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from irrbench._display import printable
-from irrbench.plots.style import known_score, marked_title
+from irrbench.plots.words import known_score, marked_title
 from irrbench.report.galleries import OTHERS, Gallery, contour_key
 from irrbench.report.page import Column, Picture, Section
 from irrbench.report.text import sentence

@@ -21,7 +21,8 @@ from markupsafe import Markup
 
 from irrbench._files import write_atomically
 from irrbench.plots.files import inline_svg, save_figure
-from irrbench.plots.style import DASH, known_score, layout_of, marked_title, number, percent
+from irrbench.plots.style import layout_of
+from irrbench.plots.words import DASH, known_score, marked_title, number, percent
 from irrbench.report.text import environment, p_value, share, to_float, whole
 from irrbench.report.views import View, picture_uri
 

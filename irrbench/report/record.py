@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from irrbench.plots.style import known_score, score_title
+from irrbench.plots.words import known_score, score_title
 from irrbench.report.page import versions
 from irrbench.report.text import report_moment
 

@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from irrbench.plots.bands import score_columns
-from irrbench.plots.style import DASH, LESS, MINUS, direction_note, known_score, number, percent, score_title, shorten
+from irrbench.plots.words import DASH, LESS, MINUS, direction_note, known_score, number, percent, score_title, shorten
 from irrbench.report.text import FORMULA, sentence, share, span, to_float, whole
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from irrbench._display import printable
-from irrbench.plots.style import isolate, known_score, number, percent_of, score_title
+from irrbench.plots.words import isolate, known_score, number, percent_of, score_title
 from irrbench.scores import SCORES, record
 
 FORMULA = "normalized = (mean model − mean floor) / (mean ceiling − mean floor)"  # noqa: RUF001

@@ -30,7 +30,7 @@ from irrbench._display import hide_secrets, without_password
 from irrbench._files import try_lock, write_atomically
 from irrbench._progress import Advance, step
 from irrbench.config import ConfigError
-from irrbench.plots.style import number
+from irrbench.plots.words import number
 from irrbench.training.cell import Cell
 from irrbench.training.cell_run import start_anew
 from irrbench.training.failures import explain

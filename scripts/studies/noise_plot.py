@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from irrbench.plots import style
+from irrbench.plots import style, words
 from irrbench.plots.bands import need_columns
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def noise_fit_curves(curves: pd.DataFrame, *, score: str, names: Mapping[str, st
             style.draw_grid(ax, "y")
             ax.set_title(title, fontsize=10, fontweight="normal")
             ax.set_xlabel("epoch")
-        axes[0].set_ylabel(f"difference of {style.axis_label(score).partition(' (')[0]}")
-        axes[1].set_ylabel(style.axis_label(score))
+        axes[0].set_ylabel(f"difference of {words.axis_label(score).partition(' (')[0]}")
+        axes[1].set_ylabel(words.axis_label(score))
         _set_limits(axes[1], curves, score)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=len(labels), fontsize=9)
@@ -73,7 +73,7 @@ def _draw_level(ax: Axes, value: float, text: str, *, named_above: bool) -> None
 
 def _set_limits(ax: Axes, curves: pd.DataFrame, score: str) -> None:
     """Set limits within the score's range that leave out its bad values in the first epochs."""
-    known = style.known_score(score)
+    known = words.known_score(score)
     gains = [known.gain(curves[column]) for column in ("val", "val_ceiling")]
     low, high = min(float(x.quantile(0.05)) for x in gains), max(float(x.max()) for x in gains)
     worst = max(known.gain(known.worst), low - 0.1 * (high - low))

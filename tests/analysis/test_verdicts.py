@@ -14,7 +14,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from irrbench.analysis.candidates import make_candidates
 from irrbench.analysis.results import Questions, Resampling, Results, build_results, resampling_in_words
-from irrbench.plots.style import score_title
+from irrbench.plots.words import score_title
 from irrbench.scores import SCORES, Score
 from irrbench.stats import alternative_annotator_test
 from tests.analysis.test_leaderboard import CEILING, FLOOR, random_tables, row, table

@@ -11,7 +11,8 @@ import pytest
 from irrbench import plots
 from irrbench.plots import raters
 from irrbench.plots.bands import INVERTED
-from irrbench.plots.style import axis_label, axis_range, known_score
+from irrbench.plots.style import axis_range
+from irrbench.plots.words import axis_label, known_score
 from irrbench.scores import SCORES, Score
 
 

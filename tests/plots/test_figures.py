@@ -17,7 +17,8 @@ from matplotlib.text import Text
 
 from irrbench import plots
 from irrbench.plots.files import PAGE_COLOURS, figure_pixels, inline_svg
-from irrbench.plots.style import OTHERS, columns, isolate, legend_columns, legend_labels, model_styles, shorten
+from irrbench.plots.style import OTHERS, legend_columns, legend_labels, model_styles
+from irrbench.plots.words import columns, isolate, shorten
 from tests.report.frames import CEILING, curves, leaderboard, per_image
 
 IMPORTS = (ast.Import, ast.ImportFrom)

@@ -13,7 +13,7 @@ from markupsafe import escape
 from PIL import Image
 
 from irrbench.config import ConfigError
-from irrbench.plots.style import DASH, MINUS
+from irrbench.plots.words import DASH, MINUS
 from irrbench.report import Gallery, Picture, benchmark_page, write_page
 from irrbench.report.page import Column, Section, Stroke, picture_uri, render
 from irrbench.report.page import Page as PageContent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from irrbench.plots.style import DASH
+from irrbench.plots.words import DASH
 from irrbench.report.page import Column, Page, Section, render
 
 EVIL = "<script>alert('&')</script>"

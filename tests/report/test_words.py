@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from irrbench.plots.curves import trend_bins
-from irrbench.plots.style import DASH, LESS, MINUS, show_titles
+from irrbench.plots.words import DASH, LESS, MINUS, show_titles
 from irrbench.report import terminal_table
 from irrbench.report.benchmark import benchmark_page, cautions, findings, headline
 from irrbench.report.figures import draw_figures
