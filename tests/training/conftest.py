@@ -62,12 +62,6 @@ def run_recorded(config: BenchmarkConfig, *, resume: bool = True, part: tuple[in
     return Grid(config, code, console.export_text())
 
 
-@pytest.fixture(autouse=True)
-def _figures_as_svg_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of figures are tested with the commands; here they would take a third of the time."""
-    monkeypatch.setattr("irrbench.report.page.FORMATS", (".svg",))
-
-
 @pytest.fixture(scope="session")
 def grid(study: Path, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Grid:
     place = tmp_path_factory.mktemp("grid")
