@@ -37,12 +37,6 @@ def empty_database(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _figures_as_svg_alone(request, monkeypatch):
-    """PNG and PDF take most of the time of a command; tests of what it leaves ask for the fixture `all_files`."""
-    if "all_files" not in request.fixturenames:
-        monkeypatch.setattr("irrbench.report.page.FORMATS", (".svg",))
-
-
-@pytest.fixture
-def all_files():
-    """Figures are written in every format, as for users."""
+def _figures_as_svg_alone(monkeypatch):
+    """PNG and PDF would take a third of a command's time; those that tests share (`grid`, `done`) write them."""
+    monkeypatch.setattr("irrbench.report.page.FORMATS", (".svg",))

@@ -176,9 +176,10 @@ def contours_hide(majority: Mask, model: Mask) -> bool:
     (True, False)
     """
     scale = max(1, round(SIDE / max(model.shape)))
-    both = _enlarged(np.stack([majority, model]), scale)
-    covered = int(contour(both, _line_widths(both.shape[1:])[0]).sum())
-    return covered > _HIDDEN * int(both.sum())
+    width = _line_widths([scale * side for side in model.shape])[0]
+    rows, columns = _box([majority, model], margin=-(-width // scale))
+    both = _enlarged(np.stack([majority[rows, columns], model[rows, columns]]), scale)
+    return int(contour(both, width).sum()) > _HIDDEN * int(both.sum())
 
 
 def _begin(
@@ -195,25 +196,33 @@ def _begin(
 
 
 def _draw_contours(shown: _Shown) -> NDArray[np.float64]:
-    picture, masks, widths = shown.picture, shown.masks, _line_widths(shown.picture.shape)
+    widths = _line_widths(shown.picture.shape)
+    marks = [*shown.masks] if shown.prediction is None else [*shown.masks, shown.prediction]
+    rows, columns = _box(marks, margin=widths[0] + 1)  # all that is drawn lies within
+    picture, masks = shown.picture[rows, columns], shown.masks[:, rows, columns]
     is_crowd = are_many(len(masks))
     thin = max(1, widths[1] // 2) if is_crowd else widths[1]
     lines = contour(masks, thin)
+    together = lines.sum(axis=0, dtype=np.int32)
     # A dark edge keeps light lines visible on light images.
-    picture[_widened(np.asarray(lines.any(axis=0)), max(1, thin // 2))] *= _EDGE
+    picture[_widened(together > 0, max(1, thin // 2))] *= _EDGE
     if shown.prediction is not None:
-        _draw_model(picture, shown.prediction, widths=widths)
+        most = _FULL * shown.prediction.size
+        _draw_model(picture, shown.prediction[rows, columns], widths=widths, most=most)
     if is_crowd:
-        picture[lines.any(axis=0)] = _rgb(rater_look(3)[0])
-        picture[contour(shown.majority, widths[1])] = _rgb(rater_look(0)[0])
-        return picture
+        picture[together > 0] = _rgb(rater_look(3)[0])
+        picture[contour(shown.majority[rows, columns], widths[1])] = _rgb(rater_look(0)[0])
+        return shown.picture
     # Where several lines coincide, they take turns along the diagonal.
-    together = lines.sum(axis=0)
-    turn = (np.indices(lines.shape[1:]).sum(axis=0) // (_DASH * thin)) % np.maximum(together, 1)
-    for rater, own in enumerate(lines & (lines.cumsum(axis=0) - 1 == turn)):
+    diagonal = np.add.outer(*(np.arange(side.start, side.stop) for side in (rows, columns)))
+    turn = (diagonal // (_DASH * thin)) % np.maximum(together, 1)
+    before = np.zeros_like(together)
+    for rater, line in enumerate(lines):
         colour, dash = rater_look(rater)
+        own = line & (before == turn)
         picture[own & ~_gaps(masks[rater], own & (together == 1), dash, thin)] = _rgb(colour)
-    return picture
+        before += line
+    return shown.picture
 
 
 def _gaps(mask: Mask, line: Mask, dash: Sequence[float], width: int) -> Mask:
@@ -367,6 +376,17 @@ def extent_of(marks: Iterable[Mask]) -> list[tuple[int, int]]:
     return [(int(found[0]), int(found[-1])) for found in places]
 
 
+def _box(marks: Sequence[Mask], *, margin: int) -> tuple[slice, slice]:
+    """The rows and the columns around all marks, with a margin; of masks without marks, all of them."""
+    ends = extent_of(marks) if any(mask.any() for mask in marks) else [(0, size - 1) for size in marks[0].shape]
+    sizes = marks[0].shape
+    rows, columns = (
+        slice(max(0, first - margin), min(size, last + 1 + margin))
+        for (first, last), size in zip(ends, sizes, strict=True)
+    )
+    return rows, columns
+
+
 def _enlarged(mask: Mask, scale: int) -> Mask:
     return mask.repeat(scale, axis=-1).repeat(scale, axis=-2)
 
@@ -383,11 +403,11 @@ def _enlarged_picture(image: NDArray[np.float64], scale: int) -> NDArray[np.floa
     return np.asarray(small.resize(size, Image.Resampling.BICUBIC)).astype(np.float64)
 
 
-def _draw_model(picture: NDArray[np.float64], prediction: Mask, *, widths: tuple[int, ...]) -> None:
-    """Draw the first contour that leaves enough of the picture to see; where none does, the last one, faint."""
+def _draw_model(picture: NDArray[np.float64], prediction: Mask, *, widths: tuple[int, ...], most: float) -> None:
+    """Draw the first contour of at most so many pixels; where there is none, the last one, faint."""
     for width in widths:
         line = contour(prediction, width)
-        if line.mean() <= _FULL:
+        if line.sum() <= most:
             picture[_widened(line, max(1, width // 3)) & ~line] *= _EDGE
             picture[line] = _rgb(MODEL_CONTOUR)
             return
