@@ -205,13 +205,13 @@ def _draw_contours(shown: _Shown) -> NDArray[np.float64]:
     lines = contour(masks, thin)
     together = lines.sum(axis=0, dtype=np.int32)
     # A dark edge keeps light lines visible on light images.
-    picture[_widened(together > 0, max(1, thin // 2))] *= _EDGE
+    _darken(picture, _widened(together > 0, max(1, thin // 2)))
     if shown.prediction is not None:
         most = _FULL * shown.prediction.size
         _draw_model(picture, shown.prediction[rows, columns], widths=widths, most=most)
     if is_crowd:
-        picture[together > 0] = _rgb(rater_look(3)[0])
-        picture[contour(shown.majority[rows, columns], widths[1])] = _rgb(rater_look(0)[0])
+        _paint(picture, together > 0, rater_look(3)[0])
+        _paint(picture, contour(shown.majority[rows, columns], widths[1]), rater_look(0)[0])
         return shown.picture
     # Where several lines coincide, they take turns along the diagonal.
     diagonal = np.add.outer(*(np.arange(side.start, side.stop) for side in (rows, columns)))
@@ -220,7 +220,7 @@ def _draw_contours(shown: _Shown) -> NDArray[np.float64]:
     for rater, line in enumerate(lines):
         colour, dash = rater_look(rater)
         own = line & (before == turn)
-        picture[own & ~_gaps(masks[rater], own & (together == 1), dash, thin)] = _rgb(colour)
+        _paint(picture, own & ~_gaps(masks[rater], own & (together == 1), dash, thin), colour)
         before += line
     return shown.picture
 
@@ -239,10 +239,12 @@ def _positions(mask: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp]) ->
     from contourpy import contour_generator  # what matplotlib finds contours with
     from scipy.spatial import cKDTree
 
-    outlines: Any = contour_generator(z=np.pad(mask, 1).astype(np.float64)).lines(0.5)
+    high, wide = _box([mask], margin=0)
+    outlines: Any = contour_generator(z=np.pad(mask[high, wide], 1).astype(np.float64)).lines(0.5)
+    places = np.stack([columns - wide.start, rows - high.start], 1)
     steps = [np.linalg.norm(np.diff(outline, axis=0), axis=1).cumsum() for outline in outlines]
     along = np.concatenate([np.concatenate([[0.0], step]) for step in steps])
-    _, nearest = cKDTree(np.concatenate(outlines) - 1).query(np.stack([columns, rows], 1))
+    _, nearest = cKDTree(np.concatenate(outlines) - 1).query(places)
     found: NDArray[np.float64] = along[nearest]
     return found
 
@@ -326,19 +328,27 @@ def _pooled(mask: Mask, step: int) -> Mask:
 
 def contour(mask: Mask, width: int) -> Mask:
     """Return the outermost ``width`` pixels of masks of shape (..., H, W)."""
-    from scipy.ndimage import binary_erosion, generate_binary_structure
-
-    neighbours = generate_binary_structure(2, 1).reshape([1] * (mask.ndim - 2) + [3, 3])
-    # What lies around the frame counts as marked: a mask that reaches the frame has no contour there.
-    inner: Mask = binary_erosion(mask, neighbours, iterations=width, border_value=1)
+    inner = mask
+    for _ in range(width):
+        # What lies around the frame counts as marked: a mask that reaches the frame has no contour there.
+        before, inner = inner, inner.copy()
+        inner[..., 1:, :] &= before[..., :-1, :]
+        inner[..., :-1, :] &= before[..., 1:, :]
+        inner[..., 1:] &= before[..., :-1]
+        inner[..., :-1] &= before[..., 1:]
     return mask & ~inner
 
 
 def _widened(line: Mask, width: int) -> Mask:
-    from scipy.ndimage import binary_dilation
-
-    wider: Mask = binary_dilation(line, np.ones((3, 3), bool), iterations=width)
-    return wider
+    """A line (H, W) with all pixels up to ``width`` beside, above and below it, corners too."""
+    for _ in range(width):
+        before, line = line, line.copy()
+        line[1:] |= before[:-1]
+        line[:-1] |= before[1:]
+        before, line = line, line.copy()
+        line[:, 1:] |= before[:, :-1]
+        line[:, :-1] |= before[:, 1:]
+    return line
 
 
 def _check(image: NDArray[Any], masks: Mask, **layers: Mask | None) -> None:
@@ -408,10 +418,18 @@ def _draw_model(picture: NDArray[np.float64], prediction: Mask, *, widths: tuple
     for width in widths:
         line = contour(prediction, width)
         if line.sum() <= most:
-            picture[_widened(line, max(1, width // 3)) & ~line] *= _EDGE
-            picture[line] = _rgb(MODEL_CONTOUR)
+            _darken(picture, _widened(line, max(1, width // 3)) & ~line)
+            _paint(picture, line, MODEL_CONTOUR)
             return
     picture[line] = _FAINT * picture[line] + (1 - _FAINT) * np.array(_rgb(MODEL_CONTOUR))
+
+
+def _paint(picture: NDArray[np.float64], where: Mask, colour: str) -> None:
+    np.copyto(picture, np.array(_rgb(colour), picture.dtype), where=where[..., None])
+
+
+def _darken(picture: NDArray[np.float64], where: Mask) -> None:
+    np.multiply(picture, _EDGE, out=picture, where=where[..., None])
 
 
 def _rgb(colour: str) -> tuple[int, ...]:
