@@ -285,7 +285,7 @@ def _check_size(text: str) -> None:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A question with the nearest known name, or a list of the known names."""
-    names = list(known)
+    names = list(dict.fromkeys(known))
     if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
         return f"Did you mean {close[0]!r}?"
     return f"Known are {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}." if names else "It has none."
