@@ -177,6 +177,7 @@ def test_a_training_by_the_command(study, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_says_so(study, tmp_path, number):
     flags = ["--max-epochs", "5000", "--data", study, "--train.batch_size", "4", "--output", tmp_path / "out"]
+    flags += ["--models", "[{architecture: fpn, encoder: resnet18}]", "--labels", "[majority]"]
     command = [sys.executable, SCRIPT, *flags]
     with subprocess.Popen(
         command,

@@ -121,7 +121,7 @@ class Batches(Dataset):
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_from_worker_processes(tmp_path, context):
     watcher = RaterBoundsMonitor(print_link=False)
-    loader = {"num_workers": 2, "multiprocessing_context": context, "pin_memory": True}
+    loader = {"num_workers": 1, "multiprocessing_context": context, "pin_memory": True}
     module = fit(Samples(as_it_is), tmp_path, watcher, max_epochs=1, loader=loader)
     assert watcher.history[-1]["val/iou"] == pytest.approx(by_numpy(module, Toy()), abs=1e-9)
 

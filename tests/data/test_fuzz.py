@@ -35,7 +35,7 @@ ITK = (".nrrd", "-raw.nrrd", ".mha", "-raw.mha")
 ENDINGS = (*CHECKED, *PLAIN, *ITK)
 READ = (read_header, read_image, read_values, read_mask)
 fast = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-long = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+long = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write(path, ending):

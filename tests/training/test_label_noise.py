@@ -521,7 +521,8 @@ def test_the_strength_of_a_users_noise_is_found_too(with_nets, study, tmp_path):
 def test_several_processes_train_on_the_same_wrong_labels(with_nets, study, store, tmp_path):
     seen = []
     for workers in (1, 2):
-        config = grid_config(study, tmp_path / str(workers), store, workers=workers, experiment=f"e{workers}")
+        changes = {"workers": workers, "experiment": f"e{workers}", "train.max_epochs": 1}
+        config = grid_config(study, tmp_path / str(workers), store, **changes)
         assert run_recorded(config).code == 0
         seen.append(read_frame(tmp_path / str(workers) / "per_image.csv"))
     assert seen[0].equals(seen[1])

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow", "ig
 ROOT = Path(__file__).parents[2]
 
 
-EPOCHS, KILLS = 7, 6
+EPOCHS, KILLS = 5, 4
 
 
 class Killed(BaseException):
