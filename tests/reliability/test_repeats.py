@@ -21,10 +21,23 @@ def with_repeats(change):
     return replace(data, repeats=("anna@2",), repeated=tuple(again))
 
 
-def test_drawing_the_same_again_is_perfect():
-    found = study(with_repeats(lambda i, mask: mask), QUICK, progress=False)
-    table = found.within.set_index("measure")
-    assert set(found.within["rater"]) == {"anna"}
+@pytest.fixture(scope="module")
+def copied():
+    return study(with_repeats(lambda i, mask: mask), QUICK, progress=False)
+
+
+@pytest.fixture(scope="module")
+def moved():
+    return study(with_repeats(shifted), QUICK, progress=False)
+
+
+def shifted(i, mask):
+    return np.roll(mask, 1 + i % 2, axis=1)
+
+
+def test_drawing_the_same_again_is_perfect(copied):
+    table = copied.within.set_index("measure")
+    assert set(copied.within["rater"]) == {"anna"}
     assert (table["n"] == 10).all()
     for name in ("alpha", "percent_agreement", "cohen_kappa", "pixel_icc", "iou_ceiling", "extent_icc"):
         assert table.loc[name, "within"] == pytest.approx(1)
@@ -32,20 +45,17 @@ def test_drawing_the_same_again_is_perfect():
     assert table.loc["alpha", "difference"] == pytest.approx(1 - table.loc["alpha", "between"])
 
 
-def test_a_study_says_that_repeats_are_copies():
-    found = study(with_repeats(lambda i, mask: mask), QUICK, progress=False)
-    (text,) = [text for text in found.remarks if "anna@2 is equal to anna on 10 of 10 marked images" in text]
-    assert text in found.warnings
-    found = study(with_repeats(lambda i, mask: np.roll(mask, 1, axis=1)), QUICK, progress=False)
-    assert not [text for text in found.remarks if "anna@2" in text]
+def test_a_study_says_that_repeats_are_copies(copied, moved):
+    (text,) = [text for text in copied.remarks if "anna@2 is equal to anna on 10 of 10 marked images" in text]
+    assert text in copied.warnings
+    assert not [text for text in moved.remarks if "anna@2" in text]
 
 
-def test_within_is_the_measure_between_the_drawings_and_between_is_that_of_the_same_images():
-    data = with_repeats(lambda i, mask: np.roll(mask, 1 + i % 2, axis=1))
-    found = study(data, QUICK, progress=False)
+def test_within_is_the_measure_between_the_drawings_and_between_is_that_of_the_same_images(moved):
+    data, found = with_repeats(shifted), moved
     expected = []
     for i in range(10):
-        pair = torch.from_numpy(np.stack([data.masks(i)[0], np.roll(data.masks(i)[0], 1 + i % 2, axis=1)]))[None]
+        pair = torch.from_numpy(np.stack([data.masks(i)[0], shifted(i, data.masks(i)[0])]))[None]
         roi = torch.from_numpy(data.roi(i))[None]
         expected.append(krippendorff_alpha(VotePatterns.from_masks(pair, roi=roi)).item())
     row = found.within.set_index("measure").loc["alpha"]

@@ -160,7 +160,7 @@ def alone(study, nets, empty_database, tmp_path_factory):
     return place / "out"
 
 
-@pytest.mark.parametrize("name", [pytest.param("loky", marks=pytest.mark.slow), *CLUSTERS])
+@pytest.mark.parametrize("name", CLUSTERS)  # of several processes here: test_label_noise
 def test_cells_give_the_same_wherever_they_run_and_failures_come_back(study, with_nets, store, tmp_path, alone, name):
     result = run_recorded(tiny(study, tmp_path / "out", store, executor=name, workers=2, **WITH_BROKEN))
     assert result.code == 1
