@@ -1,4 +1,4 @@
-"""What pages cannot hold themselves: the help of each command, as its parser prints it."""
+"""What pages cannot hold themselves: the help of each command, as its parser prints it; how notebooks are run."""
 
 import contextlib
 import io
@@ -15,6 +15,11 @@ MERMAID = re.compile(
     r"<script type=.module.>\s*document.addEventListener.*?<!-- End of mermaid configuration -->", re.DOTALL
 )
 CONFIGS = str(Path(irrbench.__file__).parent / "configs")
+
+
+def on_startup(**_):
+    """Read `jupyter_nbconvert_config.json` beside this file: kernels say errors only, not that they have open ports."""
+    os.environ["JUPYTER_CONFIG_PATH"] = str(Path(__file__).parent)
 
 
 def on_page_markdown(markdown, **_):
